@@ -1,0 +1,115 @@
+"""What a loss sees: scores, targets and masks of one batch of lists; never a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+def _wide(scores: Tensor) -> Tensor:
+    """float32 for half precision and integers; float64 stays (gradient checks)."""
+    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+
+
+@dataclass(frozen=True)
+class ScoreBatch:
+    """One list of N documents for each of B queries, padded to the longest list.
+
+    Attributes:
+        student: (B, N) the student's scores, with gradients. Half precision is widened to float32.
+        teacher: (B, N), or (T, B, N) for T teachers; NaN where a teacher gave no score. None without teacher.
+        mask: (B, N) bool, False on padding.
+        labels: (B, N) graded relevance, 0 for not relevant or not judged. None without judgements.
+        in_batch: (B, U) scores of every query against the U unique documents of the batch, or None.
+        columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding). Needed
+            whenever ``in_batch`` is given.
+        positives: (B, U) bool, documents of the batch known to be relevant to the query, whether or not they
+            stand in its own list; or None.
+    """
+
+    student: Tensor
+    teacher: Tensor | None = None
+    mask: Tensor | None = None
+    labels: Tensor | None = None
+    in_batch: Tensor | None = None
+    columns: Tensor | None = None
+    positives: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.student.dim() != 2:
+            raise ValueError(f"student scores have shape {tuple(self.student.shape)}, expected (B, N)")
+        shape = self.student.shape
+        object.__setattr__(self, "student", _wide(self.student))
+        if self.teacher is not None:
+            teacher = _wide(self.teacher).detach().to(self.student.dtype)
+            if teacher.dim() not in (2, 3) or teacher.shape[-2:] != shape:
+                raise ValueError(
+                    f"teacher scores have shape {tuple(teacher.shape)}, expected {tuple(shape)} or (T, B, N)"
+                )
+            object.__setattr__(self, "teacher", teacher)
+        if self.mask is None:
+            object.__setattr__(self, "mask", torch.ones_like(self.student, dtype=torch.bool))
+        object.__setattr__(self, "mask", self.mask.bool())  # type: ignore[union-attr]
+        for name in ("mask", "labels", "columns"):
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} has shape {tuple(value.shape)}, the student scores {tuple(shape)}")
+        if self.in_batch is not None:
+            if self.columns is None or self.in_batch.dim() != 2 or self.in_batch.shape[0] != shape[0]:
+                raise ValueError("in_batch scores need shape (B, U), and columns (B, N) beside them")
+            object.__setattr__(self, "in_batch", _wide(self.in_batch))
+            if self.positives is not None and self.positives.shape != self.in_batch.shape:
+                raise ValueError("positives must have the shape (B, U) of the in_batch scores")
+
+    @property
+    def valid(self) -> Tensor:
+        """(B, N) bool: not padding."""
+        assert self.mask is not None
+        return self.mask
+
+    @property
+    def scored(self) -> Tensor:
+        """(B, N) bool: not padding, and scored by the (single) teacher."""
+        if self.teacher is None or self.teacher.dim() != 2:
+            raise ValueError("this needs the scores of one teacher, shape (B, N)")
+        return self.valid & ~self.teacher.isnan()
+
+    @property
+    def relevant(self) -> Tensor:
+        """(B, N) bool: judged relevant (label above 0)."""
+        if self.labels is None:
+            raise ValueError("this needs labels, shape (B, N)")
+        return self.valid & (self.labels > 0)
+
+    def zero(self) -> Tensor:
+        """A loss of 0 that still has a (zero) gradient, for a batch that teaches nothing."""
+        return self.student.masked_fill(~self.valid, 0.0).sum() * 0.0
+
+    def for_teacher(self, index: int) -> ScoreBatch:
+        """The same batch with one teacher of several."""
+        assert self.teacher is not None
+        return replace(self, teacher=self.teacher[index])
+
+    def top(self, depth: int) -> ScoreBatch:
+        """The batch with each list cut to its first ``depth`` items.
+
+        Order: by teacher score, descending, items without one last, ties in list order; without a teacher in
+        list order. ``in_batch`` is unchanged.
+        """
+        if depth >= self.student.shape[1]:
+            return self
+        if self.teacher is None:
+            keys = self.valid.to(self.student.dtype)
+        else:
+            keys = self.teacher.masked_fill(~self.scored, -torch.inf)
+        order = keys.argsort(dim=1, descending=True, stable=True)[:, :depth]
+
+        def cut(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.gather(1, order)
+
+        return replace(
+            self, student=self.student.gather(1, order), teacher=cut(self.teacher), mask=cut(self.mask),
+            labels=cut(self.labels), columns=cut(self.columns),
+        )

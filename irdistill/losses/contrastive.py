@@ -1,0 +1,105 @@
+"""Losses that tell the relevant document from all others, without the teacher's scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from irdistill.losses.base import Loss, register
+from irdistill.losses.batch import ScoreBatch
+
+
+@register("InfoNCE")
+@dataclass(frozen=True)
+class InfoNCE(Loss):
+    """``-log( e^{s+/tau} / (e^{s+/tau} + sum_- e^{s-/tau}) )``, mean over the positives of the batch.
+
+    Each positive of a list takes its turn; the other positives of the query, and further copies of the
+    positive, stand in no denominator. The same holds for documents of other lists that are known to be
+    relevant (``ScoreBatch.positives``). Documents of its own list are counted once, not again in the batch.
+    A list without a positive, and a positive without any negative, give no loss.
+
+    Attributes:
+        tau: divides the student's scores; 0.01 to 0.05 for a cosine student.
+        negatives: ``"all"``, the ``"list"`` only, or the other lists' documents in the ``"batch"`` only.
+        positive_by: who says what is relevant: the ``"label"``, or the ``"teacher"``'s best item of the list.
+        masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the positive,
+            which are probably relevant and not judged; ``"none"`` keeps them.
+    """
+
+    tau: float = 0.05
+    negatives: str = "all"
+    positive_by: str = "label"
+    masked: str = "none"
+
+    def __post_init__(self) -> None:
+        self.check_positive("tau")
+        self.check_choice("negatives", ("all", "list", "batch"))
+        self.check_choice("positive_by", ("label", "teacher"))
+        self.check_choice("masked", ("none", "teacher"))
+
+    @property
+    def needs(self) -> frozenset[str]:
+        by_label = {"label"} if self.positive_by == "label" else {"order"}
+        return frozenset(by_label | ({"order"} if self.masked == "teacher" else set()))
+
+    @property
+    def uses_in_batch(self) -> bool:
+        return self.negatives != "list"
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        relevant = batch.relevant if self.positive_by == "label" else _best(batch)
+        lists, items = relevant.nonzero(as_tuple=True)
+        if len(lists) == 0:
+            return batch.zero()
+        positive = batch.student[lists, items]
+        logits = [positive[:, None]]
+        if self.negatives != "batch":
+            logits.append(self._list_negatives(batch, relevant, lists, items))
+        if self.negatives != "list" and batch.in_batch is not None:
+            logits.append(_batch_negatives(batch, lists))
+        joined = torch.cat(logits, dim=1) / self.tau
+        counted = (joined[:, 1:] > -torch.inf).any(dim=1)
+        if not counted.any():
+            return batch.zero()
+        joined = joined[counted]
+        return (joined.logsumexp(dim=1) - joined[:, 0]).mean()
+
+    def _list_negatives(self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor) -> Tensor:
+        """(P, N) scores of each positive's own list, -inf on all that is no negative."""
+        out = ~batch.valid[lists] | relevant[lists]
+        if batch.labels is not None:
+            out = out | (batch.labels[lists] > 0)
+        if batch.columns is not None:
+            columns = batch.columns[lists]
+            out = out | (columns == columns.gather(1, items[:, None]))
+            if batch.positives is not None:
+                known = batch.positives[lists]
+                out = out | known.gather(1, columns.clamp(0, known.shape[1] - 1))
+        if self.masked == "teacher":
+            assert batch.teacher is not None
+            teacher = batch.teacher[lists]
+            out = out | (teacher >= teacher.gather(1, items[:, None]))
+        return batch.student[lists].masked_fill(out, -torch.inf)
+
+
+def _best(batch: ScoreBatch) -> Tensor:
+    """(B, N) bool: the item of each list that the teacher scores highest (the first on ties)."""
+    usable = batch.scored
+    assert batch.teacher is not None
+    best = torch.zeros_like(usable)
+    first = batch.teacher.masked_fill(~usable, -torch.inf).argmax(dim=1, keepdim=True)
+    return best.scatter(1, first, True) & usable
+
+
+def _batch_negatives(batch: ScoreBatch, lists: Tensor) -> Tensor:
+    """(P, U) scores of the other lists' documents, -inf on the query's own and on known positives."""
+    assert batch.in_batch is not None and batch.columns is not None
+    width = batch.in_batch.shape[1]
+    own = torch.zeros(batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device)
+    own = own.scatter(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
+    if batch.positives is not None:
+        own = own | batch.positives
+    return batch.in_batch[lists].masked_fill(own[lists], -torch.inf)
