@@ -1,0 +1,77 @@
+"""Loading sentence-transformers models, with errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from irdistill.errors import IrdistillError
+from irdistill.hardware import best_device
+from irdistill.models import resolve_model
+
+logger = logging.getLogger(__name__)
+
+
+def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
+                 device: str | None = None) -> SentenceTransformer:
+    """Open a folder, a ``package:`` path or a hub id as a float32 SentenceTransformer in eval mode.
+
+    A backbone without sentence-transformers modules gets mean pooling.
+
+    Raises:
+        IrdistillError: no such model, no tokenizer, the hub cannot be reached, or the folder is damaged.
+    """
+    resolved = resolve_model(model)
+    try:
+        local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
+        encoder = SentenceTransformer(
+            resolved, revision=revision, trust_remote_code=trust_remote_code,
+            device=device or str(best_device()), local_files_only=local,
+            model_kwargs={"dtype": "float32"},
+        )
+    except IrdistillError:
+        raise
+    except Exception as error:
+        raise IrdistillError(_explain(model, resolved, error)) from error
+    return encoder.float().eval()
+
+
+def _hub_answers(model: str, revision: str | None) -> bool:
+    """Whether to ask the hub for a model: one short question instead of minutes of retries.
+
+    Returns:
+        False when it does not answer and the cache holds the model.
+
+    Raises:
+        Exception: it does not answer, or knows no such model, and the cache has none.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return False
+    try:
+        HfApi().model_info(model, revision=revision, timeout=10)
+        return True
+    except Exception:
+        if isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
+            return False
+        raise
+
+
+def _explain(model: str, resolved: str, error: Exception) -> str:
+    """One paragraph for a model that did not load."""
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return (f"the model {model!r} runs code of its own, which is off by default. "
+                "Read that code, then pass trust_remote_code=True (--trust-remote-code).")
+    if Path(resolved).is_dir():
+        return f"the model folder {model!r} cannot be loaded: {text[:400]}. Was it saved completely?"
+    return (
+        f"the model {model!r} could not be loaded: it is no folder here, and as a Hugging Face hub id it is "
+        "unknown, private, or the hub cannot be reached from this machine "
+        f"({type(error).__name__}: {text[:200]}). Check the spelling; without network give a folder that "
+        "holds the model, or a cached id with HF_HUB_OFFLINE=1."
+    )
