@@ -1,0 +1,22 @@
+"""What is searched and asked: corpora, queries with their turns, judgments, and their readers."""
+
+from __future__ import annotations
+
+from irdistill.collections.compiling import compile_corpus
+from irdistill.collections.corpus import Corpus, Document
+from irdistill.collections.load import load_collection
+from irdistill.collections.model import Collection, Qrels, Query, Turn
+from irdistill.collections.report import Finding, LoadReport
+
+__all__ = [
+    "Collection",
+    "Corpus",
+    "Document",
+    "Finding",
+    "LoadReport",
+    "Qrels",
+    "Query",
+    "Turn",
+    "compile_corpus",
+    "load_collection",
+]

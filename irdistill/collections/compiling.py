@@ -1,0 +1,240 @@
+"""Compiling a corpus once, streaming, with bounded memory; a killed build leaves nothing harmful."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from irdistill.collections.corpus import (
+    FORMAT,
+    SCHEMA,
+    Corpus,
+    Document,
+    Fingerprint,
+    id_hash,
+    mapped,
+    record_batch,
+)
+from irdistill.collections.report import LoadReport, findings_json
+from irdistill.errors import IrdistillError
+from irdistill.files import explain_os_errors, fsync_folder, make_folder, write_json
+from irdistill.progress import progress
+
+_log = logging.getLogger(__name__)
+
+BATCH_ROWS = 4096
+BATCH_CHARACTERS = 4 << 20
+_BUCKETS = 16
+_PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])
+
+
+def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> Corpus:
+    """Write documents as a corpus into an existing, empty folder.
+
+    Memory: a batch of at most 4096 documents, and 1/16 of the index (32 bytes a document) when it is sorted.
+
+    Args:
+        source: what error messages and findings call the origin (``corpus.jsonl.gz``).
+
+    Raises:
+        IrdistillError: an id occurs twice with different texts; the message names both lines.
+    """
+    report = LoadReport()
+    writer = _Writer(folder)
+    with explain_os_errors(folder), progress(None, "documents", f"compiling {source}") as bar:
+        for document in documents:
+            if not document.text.strip() and not document.title.strip():
+                report.add("empty documents", f"{source} line {document.line} ({document.id})")
+            writer.add(document)
+            bar.update(1)
+        writer.close()
+        repeated = _repeated_rows(folder, writer, source, report)
+        if len(repeated):
+            writer = _rewrite_without(folder, repeated)
+        names = ("corpus.arrow", "starts.bin", "hashes.bin", "rows.bin")
+        (folder / "lines.bin").unlink()
+        for name in names:
+            _fsync(folder / name)
+        write_json(folder / "manifest.json", {
+            "format": FORMAT,
+            "source": source,
+            "documents": writer.count,
+            "fingerprint": writer.fingerprint.value(),
+            "findings": findings_json(report.findings),
+            "bytes": {name: (folder / name).stat().st_size for name in names},
+        })
+    return Corpus.open(folder)
+
+
+def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
+    """Open what was built earlier, or build it: in a folder aside that is renamed when it is whole.
+
+    A second process that wants the same waits for the first. What a killed build left is removed by the next.
+
+    Args:
+        folder: where it belongs. build: fills the empty folder it is given. opens: opens such a folder, and
+            raises IrdistillError where it is damaged (it is then built anew).
+    """
+    if folder.is_dir():
+        try:
+            return opens(folder)
+        except IrdistillError as error:
+            _log.warning("building %s again: %s", folder, error)
+    make_folder(folder.parent)
+    with _waiting_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
+        try:
+            return opens(folder)
+        except (IrdistillError, OSError):
+            pass
+        aside = folder.parent / f".{folder.name}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir()
+        try:
+            build(aside)
+            fsync_folder(aside)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(aside, folder)
+            fsync_folder(folder.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return opens(folder)
+
+
+def cached_corpus(documents: Callable[[], Iterable[Document]], folder: Path, source: str) -> Corpus:
+    """The corpus in this folder, compiled from the documents if it is not there yet."""
+    def build(aside: Path) -> None:
+        compile_corpus(documents(), aside, source)
+
+    return cached(folder, build, Corpus.open)
+
+
+class _Writer:
+    """Streams documents into ``corpus.arrow`` and (hash, row) pairs into buckets, then sorts the buckets."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.fingerprint = Fingerprint()
+        self.count = 0
+        self._held: list[Document] = []
+        self._characters = 0
+        self._starts = [0]
+        self._sink = pa.OSFile(str(folder / "corpus.arrow"), "wb")
+        self._arrow = pa.ipc.new_file(self._sink, SCHEMA)
+        self._buckets = [_stream(folder / f"bucket-{number:02d}.bin") for number in range(_BUCKETS)]
+        self._lines = _stream(folder / "lines.bin")
+
+    def add(self, document: Document) -> None:
+        self.fingerprint.add(document)
+        self._held.append(document)
+        self._characters += len(document.text)
+        if len(self._held) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._held:
+            return
+        self._arrow.write_batch(record_batch(self._held))
+        pairs = np.empty(len(self._held), dtype=_PAIR)
+        pairs["hash"] = [id_hash(document.id) for document in self._held]
+        pairs["row"] = np.arange(self.count, self.count + len(self._held))
+        numbers = pairs["hash"] >> np.uint64(60)
+        for number in np.unique(numbers):
+            self._buckets[int(number)].write(pairs[numbers == number].tobytes())
+        self._lines.write(np.array([document.line for document in self._held], dtype="<i8").tobytes())
+        self.count += len(self._held)
+        self._starts.append(self.count)
+        self._held, self._characters = [], 0
+
+    def close(self) -> None:
+        self._flush()
+        self._arrow.close()
+        self._sink.close()
+        self._lines.close()
+        np.array(self._starts, dtype="<i8").tofile(self.folder / "starts.bin")
+        with open(self.folder / "hashes.bin", "wb") as hashes, open(self.folder / "rows.bin", "wb") as rows:
+            for bucket in self._buckets:
+                bucket.close()
+                pairs = np.fromfile(bucket.name, dtype=_PAIR)
+                pairs = pairs[np.argsort(pairs["hash"], kind="stable")]
+                hashes.write(pairs["hash"].tobytes())
+                rows.write(pairs["row"].tobytes())
+                os.unlink(bucket.name)
+
+
+def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadReport) -> np.ndarray:
+    """The rows, sorted, of documents that occurred before with the same id and text.
+
+    Raises:
+        IrdistillError: the texts differ.
+    """
+    hashes = mapped(folder / "hashes.bin", "<u8", writer.count)
+    same = np.flatnonzero(hashes[1:] == hashes[:-1])
+    if not len(same):
+        return np.empty(0, dtype=np.int64)
+    rows = mapped(folder / "rows.bin", "<i8", writer.count)
+    lines = mapped(folder / "lines.bin", "<i8", writer.count)
+    corpus = Corpus.over_files(folder, hashes, rows)
+    repeated: list[int] = []
+    first_rows: dict[str, int] = {}
+    for row in np.unique(np.concatenate([rows[same], rows[same + 1]])).tolist():
+        doc_id = corpus.id(row)
+        first = first_rows.setdefault(doc_id, row)
+        if first == row:
+            continue
+        if corpus.document(row) != corpus.document(first):
+            raise IrdistillError(
+                f"{source} has the document id {doc_id!r} twice with different texts, in lines "
+                f"{lines[first]} and "
+                f"{lines[row]}. Judgments and scores could mean either; give one another id or remove it."
+            )
+        place = f"{source} line {lines[row]} ({doc_id}, first in line {lines[first]})"
+        report.add("duplicate documents", place)
+        repeated.append(row)
+    return np.array(repeated, dtype=np.int64)
+
+
+def _rewrite_without(folder: Path, repeated: np.ndarray) -> _Writer:
+    """Write the corpus a second time without the repeated documents."""
+    first = folder / "first"
+    first.mkdir()
+    for name in ("corpus.arrow", "starts.bin"):
+        os.replace(folder / name, first / name)
+    nothing = np.empty(0, dtype=np.int64)
+    writer = _Writer(folder)
+    left_out = set(repeated.tolist())
+    for row, document in enumerate(Corpus.over_files(first, nothing, nothing).documents()):
+        if row not in left_out:
+            writer.add(document)
+    writer.close()
+    shutil.rmtree(first)
+    return writer
+
+
+def _stream(path: Path) -> BinaryIO:
+    """A file to write, which its owner closes."""
+    return open(path, "wb")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _waiting_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, waiting for another holder; the lock goes with the process."""
+    with explain_os_errors(path), open(path, "w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,320 @@
+"""The corpus: documents in a memory-mapped Arrow file, addressed by row number, found by id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from irdistill.errors import IrdistillError
+from irdistill.files import read_json
+
+FORMAT = 1
+"""Raised when the files of a compiled corpus change; older ones are then compiled anew."""
+
+
+class Document(NamedTuple):
+    """A document on its way into a corpus; ``line`` is where the file has it."""
+
+    id: str
+    title: str
+    text: str
+    line: int = 0
+
+
+class Corpus:
+    """N documents. Rows are 0..N-1 in file order. Opens at once whatever its size and costs no memory.
+
+    Pickling a compiled corpus writes its folder only, so worker processes share the pages of one file.
+    """
+
+    def __init__(self, batches: _Batches, hashes: np.ndarray, rows: np.ndarray, fingerprint: str,
+                 folder: Path | None = None, findings: dict[str, Any] | None = None) -> None:
+        """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
+
+        Args:
+            hashes: (N,) uint64, sorted xxh64 of the ids. rows: (N,) int64, the row of each hash.
+        """
+        self._batches = batches
+        self._hashes = hashes
+        self._rows = rows
+        self.fingerprint = fingerprint
+        self.folder = folder
+        self.findings: dict[str, Any] = findings or {}
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Corpus:
+        """Open a compiled corpus.
+
+        Raises:
+            IrdistillError: the folder holds none, one of another format, or one that was damaged.
+        """
+        folder = Path(folder)
+        manifest = read_json(folder / "manifest.json")
+        if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+            raise IrdistillError(
+                f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load "
+                "again."
+            )
+        for name, size in manifest["bytes"].items():
+            path = folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                raise IrdistillError(
+                    f"{path} should have {size} bytes and does not; the compiled corpus is damaged. "
+                    f"Delete {folder} and load the collection again."
+                )
+        documents = int(manifest["documents"])
+        hashes = mapped(folder / "hashes.bin", "<u8", documents)
+        rows = mapped(folder / "rows.bin", "<i8", documents)
+        return cls.over_files(folder, hashes, rows, manifest["fingerprint"], manifest["findings"])
+
+    @classmethod
+    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray, fingerprint: str = "",
+                   findings: dict[str, Any] | None = None) -> Corpus:
+        """The documents in a folder's ``corpus.arrow`` with an index given; for opening and for compiling."""
+        reader = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"), "r"))
+        starts = np.fromfile(folder / "starts.bin", dtype="<i8")
+        return cls(_Batches(reader, starts), hashes, rows, fingerprint, folder, findings)
+
+    @classmethod
+    def in_memory(cls, documents: Iterable[Document]) -> Corpus:
+        """A small corpus without files; it has the fingerprint the same documents have when compiled.
+
+        Raises:
+            IrdistillError: two documents have the same id.
+        """
+        held = [Document(*document) for document in documents]
+        seen: set[str] = set()
+        for document in held:
+            if document.id in seen:
+                raise IrdistillError(f"the document id {document.id!r} occurs twice; ids must be unique.")
+            seen.add(document.id)
+        hashes = np.array([id_hash(document.id) for document in held], dtype=np.uint64)
+        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        batch = record_batch(held)
+        fingerprint = Fingerprint()
+        for document in held:
+            fingerprint.add(document)
+        starts = np.array([0, len(held)], dtype=np.int64)
+        return cls(_Batches([batch], starts), hashes[order], order, fingerprint.value())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.folder is not None:
+            return Corpus.open, (self.folder,)
+        return Corpus.in_memory, (list(self.documents()),)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        return f"Corpus({len(self)} documents, fingerprint {self.fingerprint})"
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """All document ids in row order, read when asked for."""
+        return _Ids(self)
+
+    def id(self, row: int) -> str:
+        """The id of a row.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        return self._batches.value(0, row)
+
+    def text(self, row: int) -> str:
+        """Title, a space and text; the text alone where there is no title."""
+        return joined(self._batches.value(1, row), self._batches.value(2, row))
+
+    def document(self, row: int) -> Document:
+        """Id, title and text of a row."""
+        doc_id, title, text = (self._batches.value(column, row) for column in range(3))
+        return Document(doc_id, title, text)
+
+    def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The texts of many rows, in the order asked for; a row may occur more than once."""
+        wanted = np.asarray(rows, dtype=np.int64)
+        titles, texts = self._batches.take(1, wanted), self._batches.take(2, wanted)
+        return [joined(title, text) for title, text in zip(titles, texts, strict=True)]
+
+    def documents(self) -> Iterator[Document]:
+        """All documents in row order, a batch in memory at a time."""
+        for batch in self._batches:
+            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield Document(*values)
+
+    def has(self, doc_id: str) -> bool:
+        """Is there a document of this id?"""
+        return self._find(doc_id) >= 0
+
+    def row(self, doc_id: str) -> int:
+        """The row of an id.
+
+        Raises:
+            IrdistillError: there is no such document.
+        """
+        found = self._find(doc_id)
+        if found < 0:
+            raise IrdistillError(f"there is no document {doc_id!r} in this corpus of {len(self)} documents.")
+        return found
+
+    def rows(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """The rows of many ids, (n,) int64.
+
+        Raises:
+            IrdistillError: some are unknown; the message names the first of them.
+        """
+        found = self.find(doc_ids)
+        if (found < 0).any():
+            unknown = [doc_ids[place] for place in np.flatnonzero(found < 0).tolist()]
+            named = ", ".join(repr(doc_id) for doc_id in unknown[:5])
+            raise IrdistillError(
+                f"{len(unknown)} of {len(doc_ids)} document ids are not in this corpus of {len(self)} "
+                "documents: "
+                f"{named}{' ...' if len(unknown) > 5 else ''}. Were they made with another collection?"
+            )
+        return found
+
+    def find(self, doc_ids: Sequence[str]) -> np.ndarray:
+        """The rows of many ids, (n,) int64, -1 where an id is unknown."""
+        if not len(doc_ids) or not len(self):
+            return np.full(len(doc_ids), -1, dtype=np.int64)
+        hashes = np.fromiter((id_hash(doc_id) for doc_id in doc_ids), dtype=np.uint64, count=len(doc_ids))
+        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+        candidates = np.asarray(self._rows[places], dtype=np.int64)
+        same_hash = np.asarray(self._hashes[places] == hashes)
+        found = np.full(len(doc_ids), -1, dtype=np.int64)
+        maybe = np.flatnonzero(same_hash)
+        for place, stored in zip(maybe.tolist(), self._batches.take(0, candidates[maybe]), strict=True):
+            found[place] = candidates[place] if stored == doc_ids[place] else self._find(doc_ids[place])
+        return found
+
+    def _find(self, doc_id: str) -> int:
+        wanted = np.uint64(id_hash(doc_id))
+        place = int(np.searchsorted(self._hashes, wanted))
+        while place < len(self) and self._hashes[place] == wanted:
+            row = int(self._rows[place])
+            if self.id(row) == doc_id:
+                return row
+            place += 1
+        return -1
+
+
+SCHEMA = pa.schema([("doc_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+
+
+def record_batch(documents: Sequence[Document]) -> Any:
+    """Documents as an Arrow batch (from buffers: ``pyarrow.array`` would import pandas)."""
+    arrays = []
+    for column in ([d.id for d in documents], [d.title for d in documents], [d.text for d in documents]):
+        data = [value.encode("utf-8") for value in column]
+        offsets = np.zeros(len(data) + 1, dtype=np.int32)
+        np.cumsum([len(value) for value in data], out=offsets[1:])
+        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(data))]
+        arrays.append(pa.Array.from_buffers(pa.string(), len(data), buffers))
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)
+
+
+class Fingerprint:
+    """SHA-256 over ids, titles and texts, each with its length before it, in row order."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, document: Document) -> None:
+        """Take in a document."""
+        for value in (document.id, document.title, document.text):
+            data = value.encode("utf-8")
+            self._hash.update(len(data).to_bytes(8, "little") + data)
+
+    def value(self) -> str:
+        """16 hexadecimal digits."""
+        return self._hash.hexdigest()[:16]
+
+
+def id_hash(doc_id: str) -> int:
+    """xxh64 of an id; lone surrogates, which no stored id can hold, hash without failing."""
+    return xxhash.xxh64_intdigest(doc_id.encode("utf-8", "surrogatepass"))
+
+
+def joined(title: str, text: str) -> str:
+    """What a model reads of a document."""
+    return f"{title} {text}" if title else text
+
+
+class _Batches:
+    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,) int64."""
+
+    def __init__(self, source: Any, starts: np.ndarray) -> None:
+        self._source = source
+        self._starts = starts
+        self._open: dict[int, Any] = {}
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in range(len(self._starts) - 1):
+            yield self._batch(number)
+
+    def _batch(self, number: int) -> Any:
+        if number not in self._open:
+            source = self._source
+            self._open[number] = source[number] if isinstance(source, list) else source.get_batch(number)
+        return self._open[number]
+
+    def value(self, column: int, row: int) -> str:
+        if not 0 <= row < self._starts[-1]:
+            raise IndexError(f"row {row} is outside of the corpus (0 to {self._starts[-1] - 1})")
+        number = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self._batch(number).column(column)[int(row - self._starts[number])].as_py()
+
+    def take(self, column: int, rows: np.ndarray) -> list[str]:
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are not all in 0 to {self._starts[-1] - 1}")
+        if len(rows) < 16:
+            return [self.value(column, int(row)) for row in rows]
+        order = np.argsort(rows, kind="stable")
+        numbers = np.searchsorted(self._starts, rows[order], side="right") - 1
+        result: list[str] = [""] * len(rows)
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
+        for first, last in pairwise(edges):
+            places = order[first:last]
+            within = rows[places] - self._starts[numbers[first]]
+            local = pa.Array.from_buffers(pa.int64(), len(within), [None, pa.py_buffer(within)])
+            values = self._batch(int(numbers[first])).column(column).take(local).to_pylist()
+            for place, value in zip(places.tolist(), values, strict=True):
+                result[place] = value
+        return result
+
+
+class _Ids(Sequence[str]):
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self._corpus._batches.take(0, np.arange(len(self))[index])
+        return self._corpus.id(index + len(self) if index < 0 else index)
+
+    def __iter__(self) -> Iterator[str]:
+        for batch in self._corpus._batches:
+            yield from batch.column(0).to_pylist()
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, str) and self._corpus.has(value)
+
+
+def mapped(path: Path, dtype: str, count: int) -> np.ndarray:
+    """A read-only view of a file of numbers (an empty file cannot be mapped)."""
+    return np.memmap(path, dtype=dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype=dtype)

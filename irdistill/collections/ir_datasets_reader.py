@@ -1,0 +1,204 @@
+"""Any collection of ir_datasets, by its id; conversations with the turns before each question."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from irdistill.collections.compiling import cached_corpus
+from irdistill.collections.corpus import FORMAT, Document, Fingerprint
+from irdistill.collections.model import Collection, Qrels, Query, Turn
+from irdistill.collections.report import LoadReport
+from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.files import digest
+
+_OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
+
+
+def load_ir_dataset(id: str, cache: Path) -> Collection:
+    """Load an ir_datasets id; its documents are ``default_text()``, compiled once for all of its splits.
+
+    Published judgments that name documents outside of the corpus are part of the benchmark as it is defined:
+    they
+    are kept, counted and reported, not refused.
+
+    Raises:
+        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had, or a
+        query is
+            empty or a document id has two texts.
+    """
+    dataset, module = _dataset(id)
+    if not dataset.has_docs() or not dataset.has_queries():
+        splits = [name for name in _known(module) if name.startswith(f"{id}/") and _asks(name, module)]
+        raise IrdistillError(
+            f"the ir_datasets id {id!r} has no {'queries' if dataset.has_docs() else 'documents'} of its "
+            "own. "
+            "Ids beneath it that have: "
+            f"{', '.join(splits[:12]) or 'none'}{' ...' if len(splits) > 12 else ''}."
+        )
+    with _obtaining(id):
+        corpus = cached_corpus(lambda: _documents(dataset), cache / "corpora" / _key(id, dataset, module), id)
+        report = LoadReport(documents=len(corpus))
+        report.take(corpus.findings)
+        queries = _queries(id, list(dataset.queries_iter()))
+        if not dataset.has_qrels():
+            report.queries = len(queries)
+            return Collection(id, corpus, queries, Qrels({}), report)
+        judgments = _judgments(id, dataset.qrels_iter(), report)
+    for query_id, documents in judgments.items():
+        for row, (doc_id, grade) in zip(corpus.find(list(documents)), documents.items(), strict=True):
+            if row < 0:
+                place = f"{id} qrels (query {query_id}, document {doc_id})"
+                report.add("judgments without document", place)
+                if grade > 0:
+                    report.add("positive judgments without document", place)
+        if query_id not in queries:
+            report.add("judgments without query", f"{id} qrels (query {query_id})")
+    for query_id in queries:
+        if query_id not in judgments:
+            report.add("unjudged queries", f"{id} queries ({query_id})")
+    asked = {query_id: query for query_id, query in queries.items() if query_id in judgments}
+    qrels = Qrels({query_id: judgments[query_id] for query_id in asked})
+    report.queries, report.judgments = len(asked), qrels.judgments
+    return Collection(id, corpus, asked, qrels, report)
+
+
+def _dataset(id: str) -> tuple[Any, Any]:
+    if importlib.util.find_spec("ir_datasets") is None:
+        raise MissingExtra("ir_datasets", "dev", f"loading {id!r}")
+    import ir_datasets
+
+    try:
+        return ir_datasets.load(id), ir_datasets
+    except KeyError as error:
+        near = difflib.get_close_matches(id, [*_known(ir_datasets), *_OURS], n=5, cutoff=0.5)
+        raise IrdistillError(
+            f"there is no collection {id!r}. Ids are pydocs/train|dev|test|howto, those of ir_datasets such "
+            "as "
+            "beir/scifact/test or msmarco-passage/dev/small, and folders in BEIR layout (FOLDER or "
+            "FOLDER#SPLIT). "
+            f"Near to what was asked: {', '.join(near) or 'nothing'}."
+        ) from error
+
+
+def _known(module: Any) -> list[str]:
+    return sorted(module.registry)
+
+
+def _asks(name: str, module: Any) -> bool:
+    dataset = module.load(name)
+    return bool(dataset.has_docs() and dataset.has_queries())
+
+
+def _key(id: str, dataset: Any, module: Any) -> str:
+    """The cache key of documents: the parent's id where ir_datasets guards files by checksum, else contents.
+
+    A data set that somebody registered may change beneath its name, so it is read once more at every load.
+    """
+    import ir_datasets.datasets
+
+    origin = dataset.docs_handler()
+    shipped = Path(ir_datasets.datasets.__file__).parent
+    family = id.split("/")[0].replace("-", "_")
+    if any((shipped / f"{family}{suffix}").exists() for suffix in (".py", "")):
+        return digest([FORMAT, "ir_datasets", module.docs_parent_id(id), module.__version__])
+    fingerprint = Fingerprint()
+    for document in _documents(origin):
+        fingerprint.add(document)
+    return digest([FORMAT, "registered", fingerprint.value()])
+
+
+def _documents(dataset: Any) -> Iterator[Document]:
+    for number, document in enumerate(dataset.docs_iter(), 1):
+        yield Document(str(document.doc_id), "", _default_text(document), number)
+
+
+def _default_text(entry: Any) -> str:
+    text = entry.default_text() if hasattr(entry, "default_text") else entry.text
+    return str(text or "").encode("utf-8", "replace").decode("utf-8")
+
+
+class _obtaining:
+    """Turns failed downloads into an error that says what to do."""
+
+    def __init__(self, id: str) -> None:
+        self.id = id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, IrdistillError):
+            raise IrdistillError(
+                f"the files of {self.id!r} could not be had ({type(error).__name__}: {str(error)[:300]}). "
+                "ir_datasets "
+                "downloads them into ~/.ir_datasets (or $IR_DATASETS_HOME) on first use; check the network, "
+                "or put "
+                f"them there by hand as https://ir-datasets.com/{self.id.split('/')[0]}.html describes."
+            ) from error
+
+
+def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str, dict[str, int]]:
+    judgments: dict[str, dict[str, int]] = {}
+    for entry in entries:
+        query_id, doc_id, grade = str(entry.query_id), str(entry.doc_id), int(entry.relevance)
+        documents = judgments.setdefault(query_id, {})
+        if doc_id in documents:
+            report.add("duplicate judgments", f"{id} qrels (query {query_id}, document {doc_id})")
+        documents[doc_id] = grade
+    return judgments
+
+
+def _queries(id: str, entries: list[Any]) -> dict[str, Query]:
+    by_topic: dict[Any, list[Any]] = {}
+    by_id = {str(entry.query_id): entry for entry in entries}
+    queries: dict[str, Query] = {}
+    for entry in entries:
+        earlier = by_topic.setdefault(getattr(entry, "topic_number", None), [])
+        if getattr(entry, "participant", "User") == "User":
+            text = _default_text(entry)
+            if not text.strip():
+                raise IrdistillError(
+                    f"the query {entry.query_id!r} of {id} is empty, and nothing can be "
+                    "found for it."
+                )
+            query_id = str(entry.query_id)
+            query = Query(query_id, text, _history(entry, earlier, by_id), _rewrite(entry))
+            known = queries.setdefault(query_id, query)
+            if known.text != text:
+                raise IrdistillError(f"{id} has the query id {entry.query_id!r} twice with different texts.")
+        if hasattr(entry, "raw_utterance"):
+            earlier.append(entry)
+    return queries
+
+
+def _history(entry: Any, earlier: list[Any], by_id: dict[str, Any]) -> tuple[Turn, ...]:
+    """The turns before this one: along ``parent_id`` where there is one (CAsT 2022), else in its topic."""
+    if not hasattr(entry, "raw_utterance"):
+        return ()
+    if not hasattr(entry, "parent_id"):
+        return tuple(Turn("user", str(before.raw_utterance)) for before in earlier)
+    turns: list[Turn] = []
+    seen = {str(entry.query_id)}
+    above = by_id.get(str(entry.parent_id))
+    while above is not None and str(above.query_id) not in seen:
+        seen.add(str(above.query_id))
+        user = getattr(above, "participant", "User") == "User"
+        said = above.raw_utterance if user else (above.response or above.raw_utterance)
+        if user and getattr(above, "response", None):
+            turns.append(Turn("assistant", str(above.response)))
+        if said:
+            turns.append(Turn("user" if user else "assistant", str(said)))
+        above = by_id.get(str(above.parent_id))
+    return tuple(reversed(turns))
+
+
+def _rewrite(entry: Any) -> str | None:
+    """A person's rewrite where there is one, else the organisers' automatic one."""
+    for name in ("manual_rewritten_utterance", "automatic_rewritten_utterance"):
+        if getattr(entry, name, None):
+            return str(getattr(entry, name))
+    return None

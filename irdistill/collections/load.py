@@ -1,0 +1,52 @@
+"""One function that loads any collection by its id."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from irdistill.collections.beir import load_beir
+from irdistill.collections.model import Collection
+from irdistill.errors import IrdistillError
+from irdistill.files import cache_folder, make_folder
+
+_log = logging.getLogger(__name__)
+
+
+def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
+    """Load a collection, compiling its corpus on first use.
+
+    Args:
+        id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
+            ``test``; or any id of ir_datasets (``beir/scifact/test``).
+        cache: where compiled corpora go; the user's cache folder unless said.
+
+    Raises:
+        IrdistillError: there is no such collection, or it has a fault that would corrupt a result.
+    """
+    name = str(id)
+    where = make_folder(cache) if cache is not None else cache_folder()
+    collection = _load(name, where)
+    for line in collection.report.lines()[1:]:
+        _log.info("%s: %s", name, line)
+    return collection
+
+
+def _load(name: str, cache: Path) -> Collection:
+    if name == "pydocs" or name.startswith("pydocs/"):
+        from irdistill.collections.pydocs import load_pydocs
+
+        return load_pydocs(name, cache)
+    path, _, split = name.partition("#")
+    folder = Path(path).expanduser()
+    meant_as_path = bool(split) or path.startswith((".", "/", "~"))
+    if folder.is_dir() and (meant_as_path or any(folder.glob("corpus.jsonl*"))):
+        return load_beir(name, folder, split or None, cache)
+    if meant_as_path:
+        raise IrdistillError(
+            f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or FOLDER#SPLIT), "
+            "pydocs/train|dev|test|howto, or an id of ir_datasets such as beir/scifact/test."
+        )
+    from irdistill.collections.ir_datasets_reader import load_ir_dataset
+
+    return load_ir_dataset(name, cache)

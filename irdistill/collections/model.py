@@ -1,0 +1,133 @@
+"""What is searched and asked: turns, queries, judgments and the collection that holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Self
+
+from irdistill.collections.corpus import Corpus, Document
+from irdistill.collections.report import LoadReport
+from irdistill.errors import IrdistillError
+from irdistill.files import digest
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One earlier utterance of a conversation; ``role`` is ``user`` or ``assistant``."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite."""
+
+    id: str
+    text: str
+    history: tuple[Turn, ...] = ()
+    rewrite: str | None = None
+
+
+class Qrels(Mapping[str, Mapping[str, int]]):
+    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by accident."""
+
+    def __init__(self, judgments: Mapping[str, Mapping[str, int]]) -> None:
+        self._judgments = {query: dict(documents) for query, documents in judgments.items()}
+
+    def __getitem__(self, query_id: str) -> Mapping[str, int]:
+        return self._judgments[query_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._judgments)
+
+    def __len__(self) -> int:
+        return len(self._judgments)
+
+    def __repr__(self) -> str:
+        return f"Qrels({len(self)} queries, {self.judgments} judgments)"
+
+    @property
+    def judgments(self) -> int:
+        """How many (query, document) pairs are judged."""
+        return sum(map(len, self._judgments.values()))
+
+    def to_dict(self) -> dict[str, dict[str, int]]:
+        """A copy as plain dictionaries, the shape that pytrec_eval and BEIR take."""
+        return {query: dict(documents) for query, documents in self._judgments.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that any changed judgment changes; the order of lines does not matter."""
+        return digest(self._judgments)
+
+
+@dataclass
+class Collection:
+    """A corpus, the queries of one split and their judgments.
+
+    Attributes:
+        queries: in the order of the file; the judged ones only where the split has judgments, as BEIR does.
+        report: what was found and put up with on loading.
+    """
+
+    id: str
+    corpus: Corpus
+    queries: dict[str, Query]
+    qrels: Qrels
+    report: LoadReport = field(default_factory=LoadReport)
+
+    @classmethod
+    def from_dicts(
+        cls,
+        id: str,
+        docs: Mapping[str, str | tuple[str, str]],
+        queries: Mapping[str, str | Query],
+        qrels: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> Self:
+        """A collection held in memory: documents are texts or (title, text) pairs, queries texts or Query.
+
+        Raises:
+            IrdistillError: a query is empty, or its key differs from its id.
+        """
+        documents = (
+            Document(doc_id, "", value) if isinstance(value, str) else Document(doc_id, *value)
+            for doc_id, value in docs.items()
+        )
+        corpus = Corpus.in_memory(documents)
+        asked = {key: q if isinstance(q, Query) else Query(key, q) for key, q in queries.items()}
+        for key, query in asked.items():
+            if query.id != key:
+                raise IrdistillError(
+                    f"the query under the key {key!r} has the id {query.id!r}; key and id must be the same."
+                )
+            if not query.text.strip():
+                raise IrdistillError(
+                    f"the query {key!r} of {id} has an empty text; give it one or leave it "
+                    "out."
+                )
+        judged = Qrels(qrels or {})
+        report = LoadReport(documents=len(corpus), queries=len(asked), judgments=judged.judgments)
+        return cls(id, corpus, asked, judged, report)
+
+    @cached_property
+    def queries_fingerprint(self) -> str:
+        """16 hexadecimal digits over ids, texts, histories and rewrites, in order."""
+        return digest([asdict(query) for query in self.queries.values()])
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over corpus, queries and judgments."""
+        return digest([self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint])
+
+    def describe(self) -> dict[str, Any]:
+        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries."""
+        return {"id": self.id, "corpus": self.corpus.fingerprint, "queries": self.queries_fingerprint}
+
+    def __repr__(self) -> str:
+        return (
+            f"Collection({self.id!r}, {len(self.corpus)} documents, {len(self.queries)} queries, "
+            f"{self.qrels.judgments} judgments)"
+        )

@@ -1,0 +1,179 @@
+"""Splitting a docstring into the question it answers (its summary) and the document (the rest)."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+TEXT_CHARACTERS = 1500
+MIN_SUMMARY_WORDS = 4
+MAX_SUMMARY_WORDS = 40
+MIN_BODY_WORDS = 5
+
+_SIGNATURE = re.compile(r"[A-Za-z_][\w.]*\s?\(")
+_SENTENCE_END = re.compile(
+    r"(?<![.\s]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)[.!?]\s+(?=[A-Z0-9`'\"(*:\[])"
+)
+_ROLE_TITLED = re.compile(r":[\w:+-]+:`([^`<]+?)\s*<[^`>]*>`")
+_ROLE = re.compile(r":[\w:+-]+:`([^`]*)`")
+_LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?")
+_FOOTNOTE = re.compile(r"\s*\[(\d+|[A-Z]\w*\d+|#\w*)\]_")
+_STRONG = re.compile(r"(?<![\w*])\*{1,2}(?=[^\s*])([^*]+?)(?<=[^\s*])\*{1,2}(?![\w*])")
+_NOT_PROSE = re.compile(
+    r"(>>>|\.\.|[-*+•]\s|\d+[.)]\s|:\w+(\s[^:`]*)?:(\s|$)"
+    r"|@\w+|[-=~^\"*+#]{3,}|\||\{|<|\$)"
+)
+_GENERIC = re.compile(
+    r"(see\b|alias (for|of|to)\b|same as\b|deprecated\b|internal\b|undocumented\b|not implemented\b"
+    r"|this (method|function|class|property) is (deprecated|not|an alias)|in-?place version of\b"
+    r"|method corresponding to\b|equivalent to\b|override\b|base class\b|initialize self\b"
+    r"|returns? (self|true|false|none)\b|todo\b"
+    r"|(array|tensor) method\b"
+    r"|.*\bsee (the )?(documentation|help|corresponding)\b"
+    r"|.*\bfor (more|full) (details|documentation|information)\b"
+    r"|alias\b|refer to\b|read-only property\b|shorthand for\b|type of\b|mixin\b|an? enumeration\b|enum\b)",
+    re.IGNORECASE,
+)
+
+
+class Parts(NamedTuple):
+    """A document's text, and its question where the docstring has a usable one."""
+
+    text: str
+    summary: str | None
+
+
+def split_docstring(docstring: str, name: str) -> Parts:
+    """Split a docstring that ``inspect.cleandoc`` has cleaned.
+
+    Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. Where nothing is
+    left but the summary, it stays as text and there is no question.
+
+    Args:
+        name: the qualified name; a summary that only repeats it is no question.
+    """
+    signatures, prose = _signature_lines(docstring.split("\n"))
+    first, rest = _first_paragraph(prose)
+    summary, remainder = _first_sentence(first)
+    pieces = ("\n".join(signatures), remainder, "\n".join(rest).strip("\n"))
+    body = "\n".join(piece for piece in pieces if piece.strip())
+    meaningful = len(re.findall(r"\w+", remainder + " " + " ".join(rest)))
+    cleaned = clean(summary)
+    if meaningful < MIN_BODY_WORDS or not _usable(cleaned, name):
+        return Parts(shorten(docstring), None)
+    return Parts(shorten(body), cleaned)
+
+
+def clean(text: str) -> str:
+    """Take reST markup, signatures' leftovers and the final stop out of a sentence."""
+    text = _ROLE_TITLED.sub(r"\1", text)
+    text = _ROLE.sub(lambda match: _target(match[1]), text)
+    text = _LINK.sub(r"\1", text)
+    text = _FOOTNOTE.sub("", text)
+    text = text.replace("``", "").replace("`", "").replace("\\\\", "\\").replace(r"\*", "*")
+    text = _STRONG.sub(r"\1", text)
+    text = re.sub(r"\s+", " ", text).strip()
+    return re.sub(r"(?<!\.)[.:;,]+$", "", text).strip()
+
+
+def _target(role: str) -> str:
+    """What is shown of a cross reference: ``~a.b`` is ``b``."""
+    return role.rsplit(".", 1)[-1] if role.startswith("~") else role.lstrip("!.")
+
+
+def shorten(text: str) -> str:
+    """Cut a text at the last word that ends within 1500 characters."""
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    if len(text) <= TEXT_CHARACTERS:
+        return text
+    return re.sub(r"\s+\S*$", "", text[: TEXT_CHARACTERS + 1]).strip()
+
+
+def normalised(summary: str) -> str:
+    """What decides whether two summaries are the same question."""
+    return " ".join(re.findall(r"\w+", summary.lower()))
+
+
+def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
+    """The signature lines a docstring begins with, and its prose; prose after an arrow is kept as prose."""
+    signatures: list[str] = []
+    place = 0
+    while place < len(lines):
+        line = lines[place].strip()
+        if not line:
+            place += 1
+            continue
+        end = _signature_end(line)
+        if end is None:
+            break
+        place += 1
+        said = _prose_after(line[end:])
+        continued: list[str] = []
+        while place < len(lines) and lines[place][:1] == " " and lines[place].strip():
+            continued.append(lines[place].strip())
+            place += 1
+        if said:
+            signatures.append(line[: len(line) - len(said)].rstrip(" -,:"))
+            return signatures, [said, *continued, *lines[place:]]
+        signatures.append(" ".join([line, *continued]))
+    return signatures, lines[place:]
+
+
+def _signature_end(line: str) -> int | None:
+    """Where the call that a line begins with ends, None if it begins with prose."""
+    start = _SIGNATURE.match(line)
+    if start is None:
+        return None
+    depth = 0
+    for place in range(start.end() - 1, len(line)):
+        depth += {"(": 1, "[": 0, ")": -1}.get(line[place], 0)
+        if depth == 0:
+            after = line[place + 1:].strip()
+            return place + 1 if not after or after.startswith(("->", "-", "=", ":", "→")) else None
+    return None
+
+
+def _prose_after(after: str) -> str:
+    """The sentence in ``-> v, remove the key``, ``-> None -- append`` or ``: the distance``; else nothing."""
+    after = after.strip()
+    dashed = re.search(r"\s--\s+(.+)$" if after.startswith("->") else r"\s--?\s+(.+)$", f" {after}")
+    if dashed:
+        return dashed[1]
+    if after.startswith(":"):
+        return after[1:].strip()
+    arrow = re.match(r"->\s*[^\s,.:;]+(?:\s\w+){0,2}[,.:]\s+(\w.{12,})$", after)
+    return arrow[1] if arrow else ""
+
+
+def _first_paragraph(lines: list[str]) -> tuple[list[str], list[str]]:
+    place = 0
+    while place < len(lines) and not lines[place].strip():
+        place += 1
+    start = place
+    while place < len(lines) and lines[place].strip() and not _NOT_PROSE.match(lines[place].strip()):
+        if place > start and lines[place][:1] in " \t" and lines[place - 1].rstrip().endswith((":", ".")):
+            break
+        place += 1
+    if place < len(lines) and re.fullmatch(r"[-=~^]{3,}", lines[place].strip()) and place > start:
+        return [], lines[start:]
+    return lines[start:place], lines[place:]
+
+
+def _first_sentence(lines: list[str]) -> tuple[str, str]:
+    paragraph = " ".join(line.strip() for line in lines)
+    end = _SENTENCE_END.search(paragraph)
+    return (paragraph[: end.start() + 1], paragraph[end.end():]) if end else (paragraph, "")
+
+
+def _usable(summary: str, name: str) -> bool:
+    words = re.findall(r"\w+", summary)
+    letters = sum(character.isalpha() or character == " " for character in summary)
+    return (
+        MIN_SUMMARY_WORDS <= len(words) <= MAX_SUMMARY_WORDS
+        and letters >= 0.75 * len(summary)
+        and summary[0].isalnum()
+        and not _GENERIC.match(summary)
+        and normalised(summary) != normalised(name)
+        and "\\" not in summary
+        and not re.search(r"=\s*\w+\(", summary)
+    )
