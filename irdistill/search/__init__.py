@@ -1,0 +1,19 @@
+"""Search: build an index, search it, give a run."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from irdistill.search.bm25 import BM25
+from irdistill.search.retrieve import retrieve
+
+__all__ = ["BM25", "FaissIndex", "VectorStore", "retrieve"]
+
+_WITH_TORCH = {"FaissIndex": "faiss_index", "VectorStore": "vectors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(import_module(f"irdistill.search.{_WITH_TORCH[name]}"), name)
+    raise AttributeError(f"module 'irdistill.search' has no attribute {name!r}")

@@ -1,0 +1,197 @@
+"""BM25 over a whole corpus, with bm25s: scores are worked out when the index is built.
+
+Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024, arXiv:2407.03618), English
+stop words and the Snowball stemmer for English.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import Stemmer
+from bm25s import BM25 as Bm25s
+from bm25s.stopwords import STOPWORDS_EN
+
+from irdistill.collections import Corpus, Query
+from irdistill.errors import IrdistillError
+from irdistill.files import (
+    cache_folder,
+    digest,
+    explain_os_errors,
+    fsync_folder,
+    make_folder,
+    read_json,
+    write_json,
+)
+from irdistill.progress import progress
+from irdistill.search.ranking import best_rows
+
+if TYPE_CHECKING:
+    from irdistill.runs import RankedList
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_WORD = re.compile(r"(?u)\b\w\w+\b")
+_ARRAYS = ("data", "indices", "indptr")
+_BLOCK = 10_000
+
+
+class Tokenizer:
+    """Words of two and more letters or digits, lower case, no English stop words, stemmed."""
+
+    def __init__(self) -> None:
+        self._stemmer = Stemmer.Stemmer("english")
+        self._stems: dict[str, str | None] = dict.fromkeys(STOPWORDS_EN)
+
+    def __call__(self, text: str) -> list[str]:
+        """The stems of a text, in order, with repetitions."""
+        stems, found = self._stems, []
+        for word in _WORD.findall(text.lower()):
+            try:
+                stem = stems[word]
+            except KeyError:
+                stem = stems[word] = self._stemmer.stemWord(word)
+            if stem is not None:
+                found.append(stem)
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__()  # type: ignore[misc]
+
+
+class BM25:
+    """A BM25 index, built on first use and kept in the cache, memory-mapped from then on.
+
+    Attributes:
+        folder: where the index lies, named by corpus and settings.
+        settings: what determines the scores.
+    """
+
+    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None) -> None:
+        """Open or build the index.
+
+        Args:
+            cache: the folder for indexes; the user's cache folder where None.
+
+        Raises:
+            IrdistillError: k1 or b are out of range, or the cache cannot be written.
+        """
+        if k1 < 0 or not 0 <= b <= 1:
+            raise IrdistillError(f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1.")
+        self.corpus = corpus
+        self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "method": "lucene",
+                                         "tokenizer": "words2+/en-stop/snowball-english"}
+        self._tokenizer = Tokenizer()
+        key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
+        self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
+        if not (self.folder / "manifest.json").is_file():
+            self._build()
+        self._open()
+
+    def _build(self) -> None:
+        make_folder(self.folder.parent)
+        vocabulary: dict[str, int] = {}
+        documents: list[list[int]] = []
+        with progress(len(self.corpus), "documents", "BM25 index") as bar:
+            for start in range(0, len(self.corpus), _BLOCK):
+                rows = range(start, min(start + _BLOCK, len(self.corpus)))
+                for text in self.corpus.texts(rows):
+                    documents.append([vocabulary.setdefault(stem, len(vocabulary))
+                                      for stem in self._tokenizer(text)])
+                bar.update(len(rows))
+        index = Bm25s(k1=self.settings["k1"], b=self.settings["b"], method="lucene")
+        if vocabulary:
+            arrays = index.build_index_from_ids(
+                unique_token_ids=list(range(len(vocabulary))), corpus_token_ids=documents,
+                show_progress=False,
+            )
+        else:
+            arrays = {"data": np.empty(0, np.float32), "indices": np.empty(0, np.int32),
+                      "indptr": np.zeros(1, np.int64)}
+        temporary = self.folder.with_name(f".{self.folder.name}.tmp-{os.getpid()}")
+        try:
+            with explain_os_errors(self.folder):
+                temporary.mkdir()
+                for name in _ARRAYS:
+                    np.save(temporary / f"{name}.npy", np.asarray(arrays[name]))
+                write_json(temporary / "vocabulary.json", list(vocabulary))
+                write_json(temporary / "manifest.json", {
+                    "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus),
+                    "settings": self.settings,
+                    "bytes": {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in _ARRAYS},
+                })
+                try:
+                    os.replace(temporary, self.folder)
+                except OSError:
+                    if not (self.folder / "manifest.json").is_file():
+                        raise
+                    logger.debug("another process built %s first", self.folder)
+                fsync_folder(self.folder.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _open(self) -> None:
+        manifest = read_json(self.folder / "manifest.json")
+        for name, size in manifest["bytes"].items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                raise IrdistillError(f"the BM25 index {path} is damaged; delete its folder.")
+        self._data, self._indices, self._indptr = (
+            np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        stems = read_json(self.folder / "vocabulary.json")
+        self._vocabulary = {stem: place for place, stem in enumerate(stems)}
+
+    @property
+    def bytes(self) -> int:
+        """The size of the index on disk."""
+        return sum(path.stat().st_size for path in self.folder.iterdir())
+
+    def identity(self) -> dict[str, Any]:
+        """What goes into the manifest of a run."""
+        return {"model": "bm25", "revision": f"format-{FORMAT}", **self.settings}
+
+    def _terms(self, text: str) -> list[int]:
+        return [self._vocabulary[stem] for stem in self._tokenizer(text) if stem in self._vocabulary]
+
+    def all_scores(self, text: str) -> np.ndarray:
+        """(N,) float32: the score of every document; 0.0 where no term is shared."""
+        scores = np.zeros(len(self.corpus), dtype=np.float32)
+        for term in self._terms(text):
+            start, end = int(self._indptr[term]), int(self._indptr[term + 1])
+            scores[self._indices[start:end]] += self._data[start:end]
+        return scores
+
+    def score(self, query_text: str, doc_rows: np.ndarray) -> np.ndarray:
+        """(n,) float32: the scores of any documents, by their row numbers; 0.0 where no term is shared.
+
+        It is the same number as ``search`` gives, and costs a binary search a term and document.
+        """
+        rows = np.asarray(doc_rows, dtype=np.int64)
+        scores = np.zeros(len(rows), dtype=np.float32)
+        for term in self._terms(query_text):
+            start, end = int(self._indptr[term]), int(self._indptr[term + 1])
+            holders = self._indices[start:end]
+            places = np.searchsorted(holders, rows)
+            inside = np.minimum(places, max(0, len(holders) - 1))
+            hit = holders[inside] == rows if len(holders) else np.zeros(len(rows), dtype=bool)
+            scores[hit] += self._data[start + inside[hit]]
+        return scores
+
+    def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
+        """The k best documents of each query, equal scores by document id descending, without zero scores."""
+        from irdistill.runs import RankedList
+
+        for query in queries:
+            rows, scores = best_rows(self.corpus, self.all_scores(query.text), k, above=0.0)
+            yield RankedList(query.id, [self.corpus.id(int(row)) for row in rows], scores, None)

@@ -1,0 +1,52 @@
+"""Exact nearest neighbours over a memory-mapped matrix, chunk by chunk, with bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from irdistill.hardware import best_device
+
+
+def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
+                 device: torch.device | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The k greatest inner products of every query, in one pass over the matrix.
+
+    Args:
+        matrix: (N, D) float32 or float16, possibly a memory map.
+        queries: groups of query vectors (Q_i, D). Every group is multiplied by itself, so its result does not
+            depend on the other groups.
+        memory: bytes that a chunk and its scores may take.
+        device: where to multiply; the best there is where None.
+
+    Returns:
+        For each group scores (Q_i, min(k, N)) float32 and rows int64, best first, equal scores by row.
+    """
+    rows, dimension = matrix.shape
+    k = min(k, rows)
+    place = device or best_device()
+    groups = [torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(place) for group in queries]
+    widest = max((len(group) for group in groups), default=0)
+    chunk = max(1, memory // (4 * (dimension + 2 * widest)))
+    best: list[tuple[torch.Tensor, torch.Tensor]] = [
+        (group.new_empty(len(group), 0), torch.empty(len(group), 0, dtype=torch.int64, device=place))
+        for group in groups
+    ]
+    for start in range(0, rows, chunk):
+        # a copy, so that torch never sees the read-only pages of the file
+        part = torch.from_numpy(np.array(matrix[start : start + chunk], dtype=np.float32)).to(place)
+        for number, group in enumerate(groups):
+            scores, found = (group @ part.T).topk(min(k, len(part)), dim=1)
+            scores = torch.cat([best[number][0], scores], dim=1)
+            found = torch.cat([best[number][1], found + start], dim=1)
+            keep = scores.topk(min(k, scores.shape[1]), dim=1).indices
+            best[number] = scores.gather(1, keep), found.gather(1, keep)
+    return [sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best]
+
+
+def sort_by_score_and_row(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order each line of (Q, k) scores and rows by score descending, then row ascending."""
+    order = np.lexsort((rows, -scores), axis=1)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1).astype(np.int64)

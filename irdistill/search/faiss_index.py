@@ -1,0 +1,206 @@
+"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW and IVF-PQ.
+
+FAISS: Douze et al. 2024, arXiv:2401.08281. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320.
+Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
+from irdistill.search.exact import exact_search, sort_by_score_and_row
+from irdistill.search.vectors import VectorStore
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+IndexKind = Literal["flat", "hnsw", "ivfpq"]
+_INDEX, _MANIFEST = "index.faiss", "index.json"
+_ADD_ROWS = 65_536
+
+
+def import_faiss() -> Any:
+    """The faiss library, imported after torch: the other order can load a second OpenMP and crash on macOS.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtra("faiss-cpu", "demo", "searching with an hnsw or ivfpq index") from error
+    return faiss
+
+
+@contextmanager
+def _threads(faiss: Any, count: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+class FaissIndex:
+    """Search by inner product over the vectors of a store (cosine stores hold unit vectors).
+
+    Attributes:
+        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all vectors in
+            memory; ``ivfpq`` keeps a code of some bytes a vector.
+        settings: what determines the index.
+    """
+
+    def __init__(self, store: VectorStore, kind: IndexKind, settings: dict[str, Any], index: Any = None,
+                 path: Path | None = None) -> None:
+        self.store, self.kind, self.settings = store, kind, settings
+        self._index, self._path = index, path
+
+    @classmethod
+    def build(cls, store: VectorStore, kind: IndexKind = "flat", folder: str | Path | None = None, *,
+              seed: int = 42, threads: int = 1, overwrite: bool = False) -> FaissIndex:
+        """Build an index, or open the one in ``folder`` when it is over the same vectors and settings.
+
+        Args:
+            folder: where the index is kept; not needed for ``flat``.
+            threads: more than one makes HNSW faster to build, and its graph differ a little each time.
+
+        Raises:
+            IrdistillError: an unknown kind, too few vectors, or a folder with another index.
+        """
+        if kind not in get_args(IndexKind):
+            known = ", ".join(get_args(IndexKind))
+            raise IrdistillError(f"the index {kind!r} is unknown; give one of {known}.")
+        settings = {"kind": kind, **_settings(store, kind, seed)}
+        if kind == "flat":
+            return cls(store, kind, settings)
+        if folder is None:
+            raise IrdistillError(f"an index of kind {kind!r} is kept on disk; say in which folder.")
+        folder = make_folder(folder)
+        identity = {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}
+        with exclusive(folder):
+            if (folder / _MANIFEST).is_file() and not overwrite:
+                found = read_json(folder / _MANIFEST)
+                if found["identity"] == identity:
+                    return cls.load(store, folder)
+                raise IrdistillError(
+                    f"{folder} holds another index ({found['identity']} there, {identity} now). "
+                    "Choose another folder, or pass --overwrite to replace it."
+                )
+            faiss = import_faiss()
+            (folder / _MANIFEST).unlink(missing_ok=True)
+            with _threads(faiss, threads):
+                index = _make(faiss, store, kind, settings)
+            with atomic_path(folder / _INDEX) as temporary:
+                faiss.write_index(index, str(temporary))
+            size = (folder / _INDEX).stat().st_size
+            write_json(folder / _MANIFEST, {"identity": identity, "bytes": size})
+        return cls(store, kind, settings, index, folder / _INDEX)
+
+    @classmethod
+    def load(cls, store: VectorStore, folder: str | Path) -> FaissIndex:
+        """Open an index.
+
+        Raises:
+            IrdistillError: there is none, it is over other vectors, or it is damaged.
+        """
+        folder = Path(folder)
+        manifest = read_json(folder / _MANIFEST)
+        identity = manifest["identity"]
+        if identity["vectors"] != store.fingerprint:
+            raise IrdistillError(
+                f"the index in {folder} is over the vectors {identity['vectors']}, and {store.folder} holds "
+                f"{store.fingerprint}; build the index again with --overwrite."
+            )
+        path = folder / _INDEX
+        if not path.is_file() or path.stat().st_size != manifest["bytes"]:
+            raise IrdistillError(f"the index {path} is damaged; delete {folder} and build it again.")
+        index = import_faiss().read_index(str(path))
+        return cls(store, identity["settings"]["kind"], identity["settings"], index, path)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that searching needs: the vectors for ``flat``, else the index."""
+        return self.store.nbytes if self._path is None else self._path.stat().st_size
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k, N).
+
+        An approximate index may find fewer for a query: then the row is -1 and the score -inf.
+        """
+        return self.search_groups([vectors], k)[0]
+
+    def search_groups(self, groups: Sequence[np.ndarray], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """``search`` of several groups of queries in one pass; a group's result depends on it alone."""
+        for group in groups:
+            if group.ndim != 2 or group.shape[1] != self.store.dimension:
+                raise IrdistillError(
+                    f"query vectors of shape {group.shape} were given, not (Q, {self.store.dimension})."
+                )
+        if self._index is None:
+            return exact_search(self.store.matrix, groups, k)
+        faiss = import_faiss()
+        k = min(k, len(self.store))
+        if self.kind == "hnsw":
+            self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
+        results = []
+        with _threads(faiss, max(1, torch.get_num_threads())):
+            for group in groups:
+                scores, rows = self._index.search(np.ascontiguousarray(group, dtype=np.float32), k)
+                scores[rows < 0] = -np.inf
+                results.append(sort_by_score_and_row(scores, rows))
+        return results
+
+    def recall(self, vectors: np.ndarray, k: int = 10, sample: int = 200) -> float:
+        """The share of the true k nearest that the index finds, over the first ``sample`` queries given."""
+        queries = vectors[:sample]
+        exact = exact_search(self.store.matrix, [queries], k)[0][1]
+        found = self.search(queries, k)[1]
+        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True))
+        return hits / exact.size if exact.size else 1.0
+
+
+def _settings(store: VectorStore, kind: IndexKind, seed: int) -> dict[str, Any]:
+    """The settings of an index, suited to the number of vectors."""
+    if kind == "flat":
+        return {}
+    if kind == "hnsw":
+        return {"neighbours": 32, "ef_construction": 200, "ef_search": 128}
+    rows, dimension = len(store), store.dimension
+    if rows < 64:
+        raise IrdistillError(f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index.")
+    bits = 8 if rows >= 256 else 4
+    lists = max(1, min(int(4 * rows**0.5), rows // 39))
+    bytes_a_vector = next(m for m in range(max(1, dimension // 4), 0, -1) if dimension % m == 0)
+    return {"lists": lists, "codes": bytes_a_vector, "bits": bits, "probes": min(lists, 8 + lists // 16),
+            "train_rows": min(rows, max(64 * lists, 65_536)), "seed": seed}
+
+
+def _make(faiss: Any, store: VectorStore, kind: IndexKind, settings: dict[str, Any]) -> Any:
+    matrix, dimension = store.matrix, store.dimension
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = settings["ef_construction"]
+    else:
+        quantizer = faiss.IndexFlatIP(dimension)
+        index = faiss.IndexIVFPQ(quantizer, dimension, settings["lists"], settings["codes"], settings["bits"],
+                                 faiss.METRIC_INNER_PRODUCT)
+        index.own_fields = True
+        quantizer.this.disown()
+        index.cp.seed = index.pq.cp.seed = settings["seed"]
+        index.nprobe = settings["probes"]
+        rng = np.random.default_rng(settings["seed"])
+        chosen = np.sort(rng.choice(len(store), settings["train_rows"], replace=False))
+        index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
+    for start in range(0, len(store), _ADD_ROWS):
+        index.add(np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32))
+    return index

@@ -1,0 +1,86 @@
+"""BM25: published-level effectiveness, tie order, scores of any document, the cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irdistill.collections import Collection, load_collection
+from irdistill.errors import IrdistillError
+from irdistill.search.bm25 import BM25, Tokenizer
+from irdistill.search.ranking import best_rows
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
+
+
+@pytest.fixture
+def small() -> Collection:
+    return Collection.from_dicts("small", DOCS, {"q": "cat sat"}, {})
+
+
+@pytest.mark.parametrize(("name", "expected"), [("scifact", 0.676), ("cranfield", 0.485),
+                                                ("cystic-fibrosis", 0.436)])
+def test_ndcg_on_public_collections(name: str, expected: float, tmp_path: Path) -> None:
+    ir_measures = pytest.importorskip("ir_measures")
+    if not (DATA / name).is_dir():
+        pytest.skip(f"the collection {name} is not in {DATA}")
+    collection = load_collection(str(DATA / name), cache=tmp_path)
+    bm25 = BM25(collection.corpus, cache=tmp_path / "bm25")
+    run = {found.query_id: dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
+           for found in bm25.search(list(collection.queries.values()), 100)}
+    qrels = {query: dict(documents) for query, documents in collection.qrels.items()}
+    value = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
+    assert value == pytest.approx(expected, abs=0.001)
+
+
+def test_tokenizer_stems_and_drops_stop_words() -> None:
+    stems = Tokenizer()("The cats WERE running, x 42 co-operating!")
+    assert stems == ["cat", "were", "run", "42", "co", "oper"]
+
+
+def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> None:
+    bm25 = BM25(small.corpus, cache=tmp_path)
+    lengths = np.array([3, 2, 2, 2, 0])
+    df, tf, length = 2, 1, 2
+    norm = 0.9 * (1 - 0.4 + 0.4 * length / lengths.mean())
+    idf_cat, idf_sat = (np.log(1 + (5 - n + 0.5) / (n + 0.5)) for n in (3, df))
+    expected = (idf_cat + idf_sat) * tf / (tf + norm)
+    assert bm25.all_scores("cat sat")[1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_zero_scores_are_left_out_and_ties_go_by_id(small: Collection, tmp_path: Path) -> None:
+    bm25 = BM25(small.corpus, cache=tmp_path)
+    found = next(iter(bm25.search(list(small.queries.values()), 10)))
+    assert found.doc_ids == ["d", "b", "a"] and found.scores.dtype == np.float32
+    assert next(iter(bm25.search(list(small.queries.values()), 1))).doc_ids == ["d"]
+    rows = np.array([4, 2, 0, 1, 3, 0])
+    np.testing.assert_array_equal(bm25.score("cat sat", rows), bm25.all_scores("cat sat")[rows])
+    assert bm25.score("zebra", rows).tolist() == [0.0] * 6
+
+
+def test_index_is_reused_and_damage_is_told(small: Collection, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    first = BM25(small.corpus, cache=tmp_path)
+    monkeypatch.setattr(BM25, "_build", lambda self: pytest.fail("built twice"))
+    again = BM25(small.corpus, cache=tmp_path)
+    np.testing.assert_array_equal(first.all_scores("dogs"), again.all_scores("dogs"))
+    assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
+    (first.folder / "data.npy").write_bytes(b"")
+    with pytest.raises(IrdistillError, match="damaged"):
+        BM25(small.corpus, cache=tmp_path)
+    with pytest.raises(IrdistillError, match="k1="):
+        BM25(small.corpus, k1=-1, cache=tmp_path)
+
+
+@given(scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30), k=st.integers(1, 12))
+def test_best_rows_orders_as_trec_eval(scores: list[float], k: int) -> None:
+    names = [f"d{(7 * place) % len(scores)}-{place}" for place in range(len(scores))]
+    corpus = Collection.from_dicts("c", dict.fromkeys(names, "x"), {}, {}).corpus
+    rows, values = best_rows(corpus, np.array(scores, dtype=np.float32), k, above=0.0)
+    expected = sorted(((s, n) for s, n in zip(scores, names, strict=True) if s > 0), reverse=True)[:k]
+    assert [(float(v), names[row]) for v, row in zip(values, rows, strict=True)] == expected
