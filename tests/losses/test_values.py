@@ -82,7 +82,8 @@ def test_infonce_by_hand() -> None:
 def test_infonce_leaves_out_other_positives_and_copies() -> None:
     student = torch.tensor([[1.0, 0.8, 1.0, 0.0]])  # two positives, a copy of the first, one negative
     batch = ScoreBatch(student=student, labels=torch.tensor([[1, 2, 0, 0]]),
-                       columns=torch.tensor([[0, 1, 0, 2]]), in_batch=torch.tensor([[1.0, 0.8, 0.0, 0.3, 0.9]]),
+                       columns=torch.tensor([[0, 1, 0, 2]]),
+                       in_batch=torch.tensor([[1.0, 0.8, 0.0, 0.3, 0.9]]),
                        positives=torch.tensor([[True, True, False, False, True]]))
     first = math.log(math.exp(1.0) + math.exp(0.0) + math.exp(0.3)) - 1.0
     # for the second positive too: column 0 is known to be relevant, wherever it stands
@@ -148,7 +149,8 @@ def test_padding_changes_nothing(loss: Loss) -> None:
     assert student is not None
     student.requires_grad_()
     padded = ScoreBatch(student=student, teacher=wider(batch.teacher, 99.0), mask=mask,
-                        labels=wider(batch.labels, 1), columns=wider(batch.columns, 1), in_batch=batch.in_batch)
+                        labels=wider(batch.labels, 1), columns=wider(batch.columns, 1),
+                        in_batch=batch.in_batch)
     value = loss(padded)
     value.backward()
     assert value.item() == pytest.approx(loss(batch).item(), rel=1e-12)

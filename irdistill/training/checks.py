@@ -1,0 +1,131 @@
+"""What is wrong with the targets is said before the first step, not seen in a bad model after the last."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
+from irdistill.training.lists import ListBatch
+
+logger = logging.getLogger(__name__)
+_TEACHER = frozenset({"order", "score", "margin"})
+
+
+def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
+    """Whether the data hold what the loss needs.
+
+    Raises:
+        IrdistillError: labels, teacher scores, or something no student gives yet, are missing.
+    """
+    if "label" in loss.needs and not labelled_queries:
+        raise IrdistillError(
+            f"the loss {loss} needs relevance labels, and the collection's qrels have none for the queries "
+            "of this run. Use a split that has qrels, or a loss that needs only the teacher: KL, "
+            'MarginMSE(pairs="all"), InfoNCE(positive_by="teacher").'
+        )
+    if loss.needs & _TEACHER and not scored_items:
+        raise IrdistillError(
+            f"the loss {loss} needs teacher scores, and the run holds only nulls. Score the candidates first "
+            "with `irdistill score`."
+        )
+    if "representation" in loss.needs:
+        raise IrdistillError(f"the loss {loss} needs representations, which this student has not.")
+
+
+def _plain(loss: Loss) -> list[Loss]:
+    """The losses of an expression, without weights and cuts."""
+    found = []
+    for _, term in loss.terms:
+        while isinstance(term, Cut):
+            term = term.inner
+        found.append(term)
+    return found
+
+
+def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str) -> list[str]:
+    """Look at the teacher scores of the first steps; return the warnings (which are logged as well).
+
+    Raises:
+        IrdistillError: infinite scores, all scores the same, or margins that the student can never reach.
+    """
+    if not loss.needs & _TEACHER:
+        return []
+    lists = [row[~np.isnan(row)] for batch in batches for teacher in batch.teacher for row in teacher]
+    lists = [row for row in lists if len(row) >= 2]
+    warnings: list[str] = []
+    if not lists:
+        raise IrdistillError("the teacher scored fewer than two documents in every list of the first steps.")
+    scores = np.concatenate(lists)
+    if np.isinf(scores).any():
+        raise IrdistillError(
+            f"{int(np.isinf(scores).sum())} of the first {len(scores)} teacher scores are infinite; the loss "
+            "would be NaN. Write them as null (not scored), or score again."
+        )
+    spreads = np.array([float(row.max() - row.min()) for row in lists])
+    if not spreads.any():
+        raise IrdistillError(
+            "the teacher gives all documents of a query the same score, so there is nothing to learn. "
+            "Look at the run with `irdistill runs stats`; was it scored with a teacher, and at enough digits?"
+        )
+    ends = float(np.mean((scores < 1e-3) | (scores > 1 - 1e-3)))
+    if scores.min() >= 0 and scores.max() <= 1 and ends > 0.5:
+        warnings.append(
+            f"the teacher scores lie in [0, 1] and {ends:.0%} of them within 0.001 of the ends: they look "
+            "like the output of a sigmoid, whose differences are lost. Use the teacher's raw logits."
+        )
+    for term in _plain(loss):
+        if isinstance(term, KL):
+            warnings += _entropy(term, lists, spreads)
+        if similarity == "cosine" and isinstance(term, MarginMSE | MSE):
+            warnings += _reach(term, spreads, scores)
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return warnings
+
+
+def _entropy(loss: KL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
+    """Near one-hot targets turn KL into a contrastive loss on the teacher's first."""
+    shares = []
+    for row in lists:
+        logits = (row.astype(np.float64) - row.max()) / loss.teacher_tau
+        p = np.exp(logits) / np.exp(logits).sum()
+        shares.append(float(-(p * np.log(np.maximum(p, 1e-300))).sum() / math.log(len(row))))
+    mean = float(np.mean(shares))
+    logger.info("teacher entropy at teacher_tau=%g: %.3f of the most possible", loss.teacher_tau, mean)
+    tau = float(f"{np.median(spreads) / 4:.2g}")
+    if mean < 0.05 and tau > loss.teacher_tau:
+        return [
+            f"at teacher_tau={loss.teacher_tau:g} the teacher's distributions are almost one-hot "
+            f"(entropy {mean:.1%} of the most possible), so {loss} learns only its first choice. "
+            f"Try teacher_tau={tau:g}."
+        ]
+    if mean > 0.999:
+        return [
+            f"at teacher_tau={loss.teacher_tau:g} the teacher's distributions are almost uniform "
+            f"(entropy {mean:.2%} of the most possible), so {loss} hardly learns an order. "
+            f"Try teacher_tau={tau:g}."
+        ]
+    return []
+
+
+def _reach(loss: MarginMSE | MSE, spreads: np.ndarray, scores: np.ndarray) -> list[str]:
+    """A cosine ends at 1 and a margin of cosines at 2."""
+    margin = isinstance(loss, MarginMSE)
+    typical = float(np.median(spreads if margin else np.abs(scores)))
+    limit = loss.scale * (2 if margin else 1)
+    what = "margins within a list" if margin else "scores"
+    if typical <= limit:
+        return []
+    scale = float(f"{typical:.2g}")
+    message = (
+        f"the teacher's {what} are typically {typical:.3g}, and a cosine student with scale={loss.scale:g} "
+        f"reaches at most {limit:g}. Write {loss.name}(scale={scale:g})."
+    )
+    if typical > 2 * limit:
+        raise IrdistillError(message)
+    return [message]

@@ -1,0 +1,130 @@
+"""From lists of row numbers to tensors: each text tokenised once, each document of a batch held once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irdistill.training.lists import ListBatch, ListSampler
+
+if TYPE_CHECKING:
+    from irdistill.students.dense import DenseStudent
+
+Kind = Literal["query", "document"]
+
+
+@dataclass
+class Tokens:
+    """Tokenised texts of one tower, truncated and not yet padded.
+
+    Attributes:
+        rows: for each text its arrays by name (``input_ids``, …), without the attention mask.
+    """
+
+    rows: list[dict[str, np.ndarray]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text."""
+        return np.array([len(row["input_ids"]) for row in self.rows], dtype=np.int64)
+
+
+class Tokenizer:
+    """Tokenises texts by a number, remembering what it saw last (at most ``limit`` bytes).
+
+    Args:
+        student: does the tokenising, with its prompts and lengths.
+        kind: the side of the student that the texts go to.
+        texts: gives the texts of some numbers.
+    """
+
+    def __init__(self, student: DenseStudent, kind: Kind, texts: Callable[[Sequence[int]], Sequence[str]],
+                 limit: int = 64 << 20) -> None:
+        self.student, self.kind, self.texts, self.limit = student, kind, texts, limit
+        self._known: dict[int, dict[str, np.ndarray]] = {}
+        self._bytes = 0
+
+    def __call__(self, numbers: Sequence[int]) -> Tokens:
+        """The tokens of the texts with these numbers."""
+        missing = [number for number in dict.fromkeys(numbers) if number not in self._known]
+        fresh = dict(zip(missing, self._tokenise(missing), strict=True)) if missing else {}
+        rows = [self._known[number] if number in self._known else fresh[number] for number in numbers]
+        for number, row in fresh.items():
+            self._known[number] = row
+            self._bytes += _size(row)
+        while self._bytes > self.limit:
+            self._bytes -= _size(self._known.pop(next(iter(self._known))))
+        return Tokens(rows)
+
+    def _tokenise(self, numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
+        tokens = self.student.tokenize(self.texts(numbers), self.kind)
+        tokens.pop("attention_mask", None)
+        return [
+            {key: np.array(values[i], dtype=np.int32) for key, values in tokens.items()}
+            for i in range(len(numbers))
+        ]
+
+
+def _size(row: dict[str, np.ndarray]) -> int:
+    """Bytes of one remembered text, with what Python adds."""
+    return sum(values.nbytes + 120 for values in row.values()) + 240
+
+
+@dataclass
+class TrainBatch:
+    """One step, on the CPU: tokens of the B queries and of the U unique documents, and their scores.
+
+    Attributes:
+        queries: tokens of the B queries.
+        documents: tokens of the U documents, or their vectors (U, D) where the document tower is frozen.
+        index: (B, N) int64, which of the U documents each list item is (0 on padding).
+        mask: (B, N) bool, False on padding.
+        teacher: (T, B, N) float32, NaN = not scored.
+        labels: (B, N) float32.
+        positives: (B, U) bool, documents judged relevant to the query.
+    """
+
+    queries: Tokens
+    documents: Tokens | Tensor
+    index: Tensor
+    mask: Tensor
+    teacher: Tensor
+    labels: Tensor
+    positives: Tensor
+
+
+class Collator:
+    """Makes the batch of a step; a pure function of the step."""
+
+    def __init__(self, sampler: ListSampler, queries: Tokenizer, documents: Tokenizer | np.ndarray) -> None:
+        self.sampler, self.queries, self.documents = sampler, queries, documents
+
+    def __call__(self, step: int) -> TrainBatch:
+        return self.collate(self.sampler(step))
+
+    def collate(self, lists: ListBatch) -> TrainBatch:
+        """Tokenise or look up what the lists name, each document once."""
+        mask = lists.rows >= 0
+        unique, inverse = np.unique(lists.rows[mask], return_inverse=True)
+        index = np.zeros(lists.rows.shape, dtype=np.int64)
+        index[mask] = inverse
+        positives = np.zeros((len(lists.rows), len(unique)), dtype=bool)
+        for i, query in enumerate(lists.queries.tolist()):
+            judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
+            relevant = [row for row, grade in judged.items() if grade > 0]
+            positives[i] = np.isin(unique, relevant)
+        documents: Tokens | Tensor
+        if isinstance(self.documents, Tokenizer):
+            documents = self.documents(unique.tolist())
+        else:
+            documents = torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
+        return TrainBatch(
+            queries=self.queries(lists.queries.tolist()), documents=documents, index=torch.from_numpy(index),
+            mask=torch.from_numpy(mask), teacher=torch.from_numpy(lists.teacher),
+            labels=torch.from_numpy(lists.labels), positives=torch.from_numpy(positives),
+        )

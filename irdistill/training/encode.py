@@ -1,0 +1,85 @@
+"""Forward passes with gradients over texts of many lengths, with next to no padding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from irdistill.batching import TokenBudget, token_budget_batches
+from irdistill.training.collate import Kind, Tokens
+
+if TYPE_CHECKING:
+    from irdistill.students.dense import DenseStudent
+
+
+def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool = False) -> dict[str, Tensor]:
+    """The tensors (n, length) of some texts, padded to the longest of them, with their attention mask.
+
+    Args:
+        fill: what to pad with, by name of the tensor; 0 for those not named.
+        left: pad on the left, as decoders want it.
+    """
+    rows = [tokens.rows[i] for i in chosen.tolist()]
+    longest = max(len(row["input_ids"]) for row in rows)
+    arrays = {key: np.full((len(rows), longest), fill.get(key, 0), dtype=np.int64) for key in rows[0]}
+    arrays["attention_mask"] = np.zeros((len(rows), longest), dtype=np.int64)
+    for i, row in enumerate(rows):
+        length = len(row["input_ids"])
+        where = slice(longest - length, longest) if left else slice(0, length)
+        arrays["attention_mask"][i, where] = 1
+        for key, values in row.items():
+            arrays[key][i, where] = values
+    return {key: torch.from_numpy(values) for key, values in arrays.items()}
+
+
+def default_token_budget(device: torch.device) -> int:
+    """Padded tokens for one forward pass: what suits the caches of a CPU, or fills a GPU."""
+    return 32768 if device.type == "cuda" else 2048
+
+
+class Encoder:
+    """Encodes token lists in chunks of like lengths; the chunks' graphs are joined, so gradients are exact.
+
+    Args:
+        dtype: of the forward pass (autocast); vectors come out in float32.
+        token_budget: padded tokens in one chunk; 0 chooses for the device.
+    """
+
+    def __init__(self, student: DenseStudent, dtype: torch.dtype, token_budget: int = 0) -> None:
+        self.student, self.dtype = student, dtype
+        self.token_budget = token_budget
+        self._settings: dict[str, tuple[dict[str, int], bool, dict[str, Any]]] = {}
+
+    def _padding(self, kind: Kind) -> tuple[dict[str, int], bool, dict[str, Any]]:
+        """(what to pad with, whether on the left, features that are the same for all texts)."""
+        if kind not in self._settings:
+            tokens = self.student.tokenize(["a", "a b c d e f"], kind)
+            example = self.student.pad(tokens, kind, device=torch.device("cpu"))
+            mask = example.pop("attention_mask")[0]
+            extra = {key: value for key, value in example.items() if key not in tokens}
+            left = bool(mask[0] == 0)
+            fill = {}
+            if not mask.all():
+                at = int((mask == 0).nonzero()[0])
+                fill = {key: int(example[key][0, at]) for key in tokens if key != "attention_mask"}
+            self._settings[kind] = fill, left, extra
+        return self._settings[kind]
+
+    def __call__(self, tokens: Tokens, kind: Kind) -> Tensor:
+        """Vectors (n, D) in float32, in the order of the texts."""
+        device = self.student.device
+        fill, left, extra = self._padding(kind)
+        budget = TokenBudget(self.token_budget or default_token_budget(device))
+        vectors, order = [], []
+        for chosen in token_budget_batches(tokens.lengths, budget):
+            padded = pad(tokens, chosen, fill, left)
+            features = extra | {key: value.to(device, non_blocking=True) for key, value in padded.items()}
+            with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+                vectors.append(self.student.embed(features, kind).float())
+            order.append(chosen)
+        inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
+        return torch.cat(vectors)[inverse]

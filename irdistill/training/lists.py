@@ -1,0 +1,163 @@
+"""Training lists, drawn from compiled runs: the same for a given seed and step, wherever and whenever."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+from irdistill.training.sources import draw, parse_sources
+
+
+class Lists(Protocol):
+    """What is needed of a compiled run."""
+
+    @property
+    def query_ids(self) -> Sequence[str]: ...
+
+    @property
+    def index(self) -> Mapping[str, int]: ...
+
+    def list(self, i: int) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class ListBatch(NamedTuple):
+    """The lists of one step, padded to the longest of them.
+
+    Attributes:
+        queries: (B,) index into the sampler's query ids.
+        rows: (B, N) document row numbers, -1 on padding.
+        teacher: (T, B, N) float32 scores of T runs, NaN where there is none.
+        labels: (B, N) float32 graded relevance, 0 where not judged.
+    """
+
+    queries: np.ndarray
+    rows: np.ndarray
+    teacher: np.ndarray
+    labels: np.ndarray
+
+
+class ListSampler:
+    """Draws B queries and a list of at most N documents for each, as a pure function of (seed, step).
+
+    Every epoch goes through all usable queries in a new order. A document is a candidate when the first run
+    holds it and, if ``scored``, at least one run has a score for it. Relevant documents stand first; if
+    ``unscored_positives`` also those that no run has scored or holds at all.
+
+    Args:
+        runs: compiled runs; the first gives candidates and ranks, all give scores.
+        relevant: for each query id the judged documents: row number → grade.
+        rank, world: this process of how many; each draws its own part of the step's B * world queries.
+
+    Raises:
+        IrdistillError: no query has two usable documents.
+    """
+
+    def __init__(
+        self, runs: Sequence[Lists], relevant: Mapping[str, Mapping[int, int]], *, batch_size: int,
+        list_size: int, seed: int, sources: str = "all", positives: bool = True, max_positives: int = 1,
+        scored: bool = True, unscored_positives: bool = False, query_ids: Sequence[str] | None = None,
+        rank: int = 0, world: int = 1,
+    ) -> None:
+        self.runs, self.relevant = list(runs), relevant
+        self.batch_size, self.list_size, self.seed = batch_size, list_size, seed
+        self.sources = parse_sources(sources)
+        self.positives, self.max_positives = positives, max_positives
+        self.scored, self.unscored_positives = scored, unscored_positives
+        self.rank, self.world = rank, world
+        wanted = None if query_ids is None else set(query_ids)
+        given = [qid for qid in self.runs[0].query_ids if wanted is None or qid in wanted]
+        self.query_ids = [qid for qid in given if self._usable(qid)]
+        if not self.query_ids:
+            raise IrdistillError(
+                f"none of the {len(given)} queries has two documents to learn from. The scores must hold at "
+                "least two scored documents for a query (see `irdistill runs stats`)."
+            )
+        self.unusable = len(given) - len(self.query_ids)
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def _usable(self, query_id: str) -> bool:
+        _, rows, _, _ = self._candidates(query_id)
+        known = set(rows.tolist())
+        extra = sum(row not in known for row, grade in self.relevant.get(query_id, {}).items() if grade > 0)
+        return len(rows) + (extra if self.unscored_positives else 0) >= 2
+
+    def _candidates(self, query_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(all rows of the first run, usable rows by rank, their (T, n) scores, their labels)."""
+        rows, first = self.runs[0].list(self.runs[0].index[query_id])
+        rows = np.asarray(rows, dtype=np.int64)
+        scores = np.full((len(self.runs), len(rows)), np.nan, dtype=np.float32)
+        scores[0] = first
+        for number, run in enumerate(self.runs[1:], start=1):
+            if query_id in run.index:
+                other = (np.asarray(part).tolist() for part in run.list(run.index[query_id]))
+                found = dict(zip(*other, strict=True))
+                scores[number] = [found.get(row, np.nan) for row in rows.tolist()]
+        keep = ~np.isnan(scores).all(axis=0) if self.scored else np.ones(len(rows), dtype=bool)
+        judged = self.relevant.get(query_id, {})
+        labels = np.array([judged.get(row, 0) for row in rows[keep].tolist()], dtype=np.float32)
+        return rows, rows[keep], scores[:, keep], labels
+
+    def _queries(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, query index) of this process's share of a step."""
+        total = self.batch_size * self.world
+        start = step * total + self.rank * self.batch_size
+        chosen = []
+        for position in range(start, start + self.batch_size):
+            epoch, within = divmod(position, len(self.query_ids))
+            if self._order is None or self._order[0] != epoch:
+                random = np.random.default_rng([self.seed, 0, epoch])
+                self._order = epoch, random.permutation(len(self.query_ids))
+            chosen.append((epoch, int(self._order[1][within])))
+        return chosen
+
+    def draw_list(self, epoch: int, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One list: rows (n,), scores (T, n), labels (n,), with n at most ``list_size``."""
+        query_id = self.query_ids[query]
+        random = np.random.default_rng([self.seed, 1, epoch, query])
+        _, rows, scores, labels = self._candidates(query_id)
+        items = np.arange(len(rows))
+        chosen = np.empty(0, dtype=np.int64)
+        extra_rows = np.empty(0, dtype=np.int64)
+        extra_labels = np.empty(0, dtype=np.float32)
+        if self.positives:
+            chosen = np.flatnonzero(labels > 0)
+            known = set(rows.tolist())
+            judged = self.relevant.get(query_id, {}) if self.unscored_positives else {}
+            unscored = sorted(row for row, grade in judged.items() if grade > 0 and row not in known)
+            total = len(chosen) + len(unscored)
+            if total > self.max_positives:
+                kept = random.choice(total, self.max_positives, replace=False)
+                unscored = [unscored[i] for i in sorted((kept[kept >= len(chosen)] - len(chosen)).tolist())]
+                chosen = chosen[np.sort(kept[kept < len(chosen)])]
+            extra_rows = np.array(unscored, dtype=np.int64)
+            extra_labels = np.array([judged[row] for row in unscored], dtype=np.float32)
+            items = items[labels <= 0]
+        want = max(0, self.list_size - len(chosen) - len(extra_rows))
+        picked = np.concatenate([chosen, draw(self.sources, items, want, random)]).astype(np.int64)
+        blank = np.full((len(self.runs), len(extra_rows)), np.nan, dtype=np.float32)
+        return (
+            np.concatenate([extra_rows, rows[picked]])[: self.list_size],
+            np.concatenate([blank, scores[:, picked]], axis=1)[:, : self.list_size],
+            np.concatenate([extra_labels, labels[picked]])[: self.list_size],
+        )
+
+    def __call__(self, step: int) -> ListBatch:
+        """The lists of a step (from 0)."""
+        chosen = self._queries(step)
+        drawn = [self.draw_list(epoch, query) for epoch, query in chosen]
+        longest = max(1, max(len(rows) for rows, _, _ in drawn))
+        size = len(drawn)
+        batch = ListBatch(
+            queries=np.array([query for _, query in chosen], dtype=np.int64),
+            rows=np.full((size, longest), -1, dtype=np.int64),
+            teacher=np.full((len(self.runs), size, longest), np.nan, dtype=np.float32),
+            labels=np.zeros((size, longest), dtype=np.float32),
+        )
+        for i, (rows, scores, labels) in enumerate(drawn):
+            batch.rows[i, : len(rows)] = rows
+            batch.teacher[:, i, : len(rows)] = scores
+            batch.labels[i, : len(rows)] = labels
+        return batch

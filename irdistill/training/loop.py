@@ -1,0 +1,203 @@
+"""The training loop: ``transformers.Trainer`` with lists as data, scores as output and exact resume."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from irdistill.errors import IrdistillError
+from irdistill.losses import Loss, ScoreBatch
+from irdistill.students.dense import DenseStudent
+from irdistill.training import checkpoints
+from irdistill.training.collate import Collator, TrainBatch
+from irdistill.training.encode import Encoder
+from irdistill.training.options import TrainOptions
+
+logger = logging.getLogger(__name__)
+_WEIGHTS = "weights.pt"
+_STAGING = ".staging"
+
+
+class Steps(IterableDataset):
+    """The batches of the steps from ``start`` on, the next one prepared while one is trained."""
+
+    def __init__(self, collator: Collator, start: int, stop: int) -> None:
+        self.collator, self.start, self.stop = collator, start, stop
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="collate") as pool:
+            ahead = pool.submit(self.collator, self.start)
+            for step in range(self.start, self.stop):
+                batch = ahead.result()
+                if step + 1 < self.stop:
+                    ahead = pool.submit(self.collator, step + 1)
+                yield {"batch": batch}
+
+
+def score_batch(student: DenseStudent, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
+    """Encode the queries and the unique documents once each, and lay out the scores a loss sees."""
+    device = student.device
+    queries = encoder(batch.queries, "query")
+    documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
+        batch.documents, "document"
+    )
+    index = batch.index.to(device)
+    lists, every = student.scores(queries, documents, index)
+    return ScoreBatch(
+        student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=batch.mask.to(device),
+        labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
+        positives=batch.positives.to(device) if in_batch else None,
+    )
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of dropout in a step, so that no state of a generator needs saving."""
+    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
+
+
+class DistillTrainer(Trainer):
+    """Trains the student of one `train` call; all randomness is a function of (seed, step)."""
+
+    def __init__(self, student: DenseStudent, loss: Loss, collator: Collator, options: TrainOptions,
+                 folder: Path, log: Path, dtype: torch.dtype,
+                 callbacks: list[TrainerCallback] | None = None) -> None:
+        self.student, self.expression, self.collator, self.options = student, loss, collator, options
+        self.folder, self.log_path = folder, log
+        self.encoder = Encoder(student, dtype, options.token_budget)
+        self._first_step = 0
+        self._unwritten: list[tuple[int, float, list[Tensor]]] = []
+        arguments = TrainingArguments(
+            output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
+            learning_rate=options.learning_rate, lr_scheduler_type="linear",
+            warmup_steps=options.warmup_steps, weight_decay=options.weight_decay,
+            max_grad_norm=options.max_grad_norm, seed=options.seed,
+            save_strategy="steps" if options.checkpoint_every else "no",
+            save_steps=options.checkpoint_every or 500,
+            logging_strategy="no", report_to="none", disable_tqdm=True, ignore_data_skip=True,
+            logging_nan_inf_filter=False, remove_unused_columns=False, dataloader_pin_memory=False,
+            use_cpu=student.device.type == "cpu", log_level="error", log_level_replica="error",
+        )
+        super().__init__(
+            model=student.model, args=arguments, train_dataset=Steps(collator, 0, options.steps),
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+        if self.args.world_size > 1:
+            raise IrdistillError(
+                "training in several processes is not supported yet; start one process on one device."
+            )
+        self.model_accepts_loss_kwargs = False
+
+    # -- data and loss --------------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        return Steps(self.collator, self._first_step, self.options.steps)
+
+    def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        torch.manual_seed(step_seed(self.options.seed, self.state.global_step))
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False,
+                     num_items_in_batch: Any = None) -> Any:
+        for module in self.student.tower("document"):
+            if not any(parameter.requires_grad for parameter in module.parameters()):
+                module.eval()  # a frozen tower has no dropout
+        scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)
+        parts = [weight * term(scores) for weight, term in self.expression.terms]
+        rate = float(self.lr_scheduler.get_last_lr()[0])
+        self._unwritten.append((self.state.global_step + 1, rate, [part.detach() for part in parts]))
+        loss = torch.stack(parts).sum()
+        return (loss, scores) if return_outputs else loss
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Nothing: randomness is a function of the step."""
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        os.makedirs(output_dir, exist_ok=True)
+
+    # -- the log --------------------------------------------------------------------------------------------
+
+    def write_log(self) -> None:
+        """Append the steps since the last call.
+
+        Raises:
+            IrdistillError: a loss is not finite.
+        """
+        lines = []
+        names = [str(term) for _, term in self.expression.terms]
+        for step, rate, parts in self._unwritten:
+            values = [float(part) for part in parts]
+            if not all(math.isfinite(value) for value in values):
+                raise IrdistillError(
+                    f"the loss became {sum(values)} at step {step}. Lower the learning rate, use float32, or "
+                    f"raise the temperature of {self.expression}; the last checkpoint is kept."
+                )
+            row: dict[str, Any] = {"step": step, "loss": sum(values), "learning_rate": rate}
+            if len(values) > 1:
+                row["terms"] = dict(zip(names, values, strict=True))
+            lines.append(json.dumps(row) + "\n")
+        self._unwritten.clear()
+        with open(self.log_path, "a", encoding="utf-8") as stream:
+            stream.write("".join(lines))
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    # -- checkpoints ----------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(self.folder / _STAGING)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self.write_log()
+        shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+        super()._save_checkpoint(model, trial)
+        name = f"checkpoint-{self.state.global_step}"
+        final = self.folder / name
+        digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)
+        checkpoints.complete(final, digests)
+        checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Only what learns, and buffers: a frozen tower is where it came from."""
+        assert output_dir is not None
+        os.makedirs(output_dir, exist_ok=True)
+        torch.save(self._learning_state(), os.path.join(output_dir, _WEIGHTS))
+
+    def _learning_state(self) -> dict[str, Tensor]:
+        module = self.student.model
+        state = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
+        return state | dict(module.named_buffers())
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        path = os.path.join(resume_from_checkpoint, _WEIGHTS)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.no_grad():
+            for name, value in self._learning_state().items():
+                value.copy_(saved[name])
+
+    def resume(self, checkpoint: Path | None) -> None:
+        """Train from a checkpoint, or from the start, to the last step."""
+        self._first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
+        if checkpoint and self._first_step >= self.options.steps:
+            self._load_from_checkpoint(str(checkpoint))
+            return
+        level = transformers.logging.get_verbosity()
+        try:
+            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            transformers.logging.set_verbosity(level)
+        self.write_log()

@@ -1,0 +1,78 @@
+"""What a training run is told, apart from its data, student and loss."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision
+from irdistill.training.sources import parse_sources
+
+#: Options that change how a run is watched or cut up, and not what comes out of it.
+_WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "log_every")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Settings of one training.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: queries a step (for each process).
+        list_size: documents a query, the judged relevant ones included.
+        learning_rate: peak of a linear schedule that ends at 0.
+        warmup: share of the steps (below 1) or number of steps over which the rate rises.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        precision: of the encoders' forward pass; the loss is always float32.
+        seed: of the lists drawn and of dropout.
+        sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``, ``1-50``,
+            ``1-10:4,11-100:12``.
+        positives: put documents judged relevant first in each list.
+        max_positives: at most so many of them.
+        token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
+        deterministic: on a GPU, use slower kernels whose results are the same bits every time.
+        checkpoint_every: steps between checkpoints; 0 writes none.
+        keep_checkpoints: how many are kept while training goes on.
+        log_every: steps between writes of the log; every step has a line in it.
+    """
+
+    steps: int = 1000
+    batch_size: int = 16
+    list_size: int = 8
+    learning_rate: float = 2e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: Precision = "auto"
+    seed: int = 42
+    sources: str = "all"
+    positives: bool = True
+    max_positives: int = 1
+    token_budget: int = 0
+    deterministic: bool = False
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    log_every: int = 20
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("list_size", 2), ("max_positives", 1),
+                            ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not self.learning_rate > 0 or self.warmup < 0:
+            raise IrdistillError(
+                f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
+                "the rate must be above 0 and the warm-up not below."
+            )
+        parse_sources(self.sources)
+
+    @property
+    def warmup_steps(self) -> int:
+        """The warm-up in steps."""
+        return int(self.warmup * self.steps) if self.warmup < 1 else int(self.warmup)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights."""
+        return {key: value for key, value in asdict(self).items() if key not in _WITHOUT_EFFECT}
