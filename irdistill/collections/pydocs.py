@@ -32,7 +32,7 @@ from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, fsync_folder, read_json, write_json
 
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 """Raised whenever another collection comes out of the same packages."""
 
 SPLITS = ("train", "dev", "test")

@@ -27,7 +27,7 @@ _GENERIC = re.compile(
     r"(see\b|alias (for|of|to)\b|same as\b|deprecated\b|internal\b|undocumented\b|not implemented\b"
     r"|this (method|function|class|property) is (deprecated|not|an alias)|in-?place version of\b"
     r"|method corresponding to\b|equivalent to\b|override\b|base class\b|initialize self\b"
-    r"|returns? (self|true|false|none)\b|todo\b"
+    r"|returns? self\b|todo\b"
     r"|(array|tensor) method\b"
     r"|.*\bsee (the )?(documentation|help|corresponding)\b"
     r"|.*\bfor (more|full) (details|documentation|information)\b"
@@ -70,6 +70,8 @@ def clean(text: str) -> str:
     text = _ROLE.sub(lambda match: _target(match[1]), text)
     text = _LINK.sub(r"\1", text)
     text = _FOOTNOTE.sub("", text)
+    text = re.sub(r"`~([\w.]+)`", lambda match: _target(f"~{match[1]}"), text)
+    text = re.sub(r"^\w+(, \w+)* -> (?=[A-Z])", "", text)
     text = text.replace("``", "").replace("`", "").replace("\\\\", "\\").replace(r"\*", "*")
     text = _STRONG.sub(r"\1", text)
     text = re.sub(r"\s+", " ", text).strip()
@@ -100,13 +102,15 @@ def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
     place = 0
     while place < len(lines):
         line = lines[place].strip()
-        if not line:
+        if not line or line == "--":
             place += 1
             continue
+        last = _last_signature_line(lines, place)
+        line = " ".join(part.strip() for part in lines[place : last + 1])
         end = _signature_end(line)
         if end is None:
             break
-        place += 1
+        place = last + 1
         said = _prose_after(line[end:])
         continued: list[str] = []
         while place < len(lines) and lines[place][:1] == " " and lines[place].strip():
@@ -117,6 +121,16 @@ def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
             return signatures, [said, *continued, *lines[place:]]
         signatures.append(" ".join([line, *continued]))
     return signatures, lines[place:]
+
+
+def _last_signature_line(lines: list[str], first: int) -> int:
+    """The line where the parentheses opened by a signature are closed (the first one, if they never are)."""
+    depth = 0
+    for place in range(first, min(first + 30, len(lines))):
+        depth += lines[place].count("(") - lines[place].count(")")
+        if depth <= 0 or not lines[place].strip():
+            return place if depth <= 0 else first
+    return first
 
 
 def _signature_end(line: str) -> int | None:
@@ -171,9 +185,9 @@ def _usable(summary: str, name: str) -> bool:
     return (
         MIN_SUMMARY_WORDS <= len(words) <= MAX_SUMMARY_WORDS
         and letters >= 0.75 * len(summary)
-        and summary[0].isalnum()
+        and re.match(r"[^\W_](?!\w*\()", summary) is not None
         and not _GENERIC.match(summary)
         and normalised(summary) != normalised(name)
         and "\\" not in summary
-        and not re.search(r"=\s*\w+\(", summary)
+        and not re.search(r"=\s*[\w.]+\(", summary)
     )
