@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from irdistill.collections.batches import Document
 from irdistill.collections.compiling import compile_corpus
-from irdistill.collections.corpus import Corpus, Document
+from irdistill.collections.corpus import Corpus
 from irdistill.collections.load import load_collection
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import Finding, LoadReport

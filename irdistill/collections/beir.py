@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
-from irdistill.collections.corpus import FORMAT, Corpus, Document
+from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError

@@ -14,16 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.corpus import (
-    FORMAT,
-    SCHEMA,
-    Corpus,
-    Document,
-    Fingerprint,
-    id_hash,
-    mapped,
-    record_batch,
-)
+from irdistill.collections.batches import SCHEMA, Document, record_batch
+from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint, id_hash, mapped
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors, fsync_folder, make_folder, write_json

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
-from irdistill.collections.corpus import FORMAT, Document, Fingerprint
+from irdistill.collections.corpus import FORMAT, Fingerprint
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError, MissingExtra

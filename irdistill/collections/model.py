@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from irdistill.collections.corpus import Corpus, Document
+from irdistill.collections.batches import Document
+from irdistill.collections.corpus import Corpus
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest

@@ -23,16 +23,17 @@ from typing import Any
 import xxhash
 
 from irdistill.cards import card_folder
+from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached, compile_corpus
-from irdistill.collections.corpus import FORMAT, Corpus, Document
+from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.model import Collection, Qrels, Query
-from irdistill.collections.pydocs_build import DISTRIBUTIONS
+from irdistill.collections.pydocs_build import DISTRIBUTIONS, text_key
 from irdistill.collections.pydocs_text import normalised, shorten, split_docstring
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, fsync_folder, read_json, write_json
 
-BUILDER_VERSION = 2
+BUILDER_VERSION = 4
 """Raised whenever another collection comes out of the same packages."""
 
 SPLITS = ("train", "dev", "test")
@@ -176,10 +177,10 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
     _gather(gathered)
     entries = _sampled(_json_lines(gathered / "entries.jsonl"))
     names, aliases = _merged(entries)
-    for name, origin in _json_lines(gathered / "inherited.jsonl"):
-        target = origin if origin in names else aliases.get(origin)
-        if target is not None and name not in names:
-            aliases.setdefault(name, target)
+    by_text = {text_key(docstring): name for name, (_, docstring) in names.items()}
+    for name, key in _json_lines(gathered / "inherited.jsonl"):
+        if key in by_text and name not in names:
+            aliases.setdefault(name, by_text[key])
     documents: list[Document] = []
     asked: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
@@ -264,7 +265,7 @@ def _merged(entries: dict[str, tuple[str, str]]) -> tuple[dict[str, tuple[str, s
         docstring = entries[name][1]
         if len(shorten(docstring).split()) < 3:
             continue
-        first = canonical.setdefault(" ".join(docstring.split()), name)
+        first = canonical.setdefault(text_key(docstring), name)
         if first != name:
             aliases[name] = first
     return {name: entries[name] for name in sorted(canonical.values())}, aliases

@@ -1,12 +1,15 @@
 """Gathering the docstrings of the installed packages; run in a process of its own by ``pydocs.py``.
 
-``python -m irdistill.collections.pydocs_build FOLDER`` writes ``entries.jsonl`` (one line for each documented
-object: name, package, docstring), ``aliases.jsonl`` and ``skipped.json``. Everything is in sorted order.
+``python -m irdistill.collections.pydocs_build FOLDER`` writes, all in sorted order:
+``entries.jsonl``: name, package and docstring of each documented object;
+``inherited.jsonl``: further names of methods, with the ``text_key`` of their docstrings;
+``skipped.json``: the modules that cannot be imported, and why.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import inspect
 import io
@@ -79,8 +82,8 @@ def gather(folder: Path) -> None:
         for name, (package, docstring) in sorted(entries.items()):
             stream.write(json.dumps({"name": name, "package": package, "doc": docstring}) + "\n")
     with open(folder / "inherited.jsonl", "w", encoding="utf-8") as stream:
-        for name, origin in sorted(inherited.items()):
-            stream.write(json.dumps([name, origin]) + "\n")
+        for name, key in sorted(inherited.items()):
+            stream.write(json.dumps([name, key]) + "\n")
     (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True), encoding="utf-8")
 
 
@@ -167,17 +170,22 @@ def _methods(owner: type, prefix: str, package: str, entries: dict[str, tuple[st
         ):
             continue
         docstring = getattr(value, "__doc__", None)
-        private = definer.__name__.startswith("_") or definer is owner
-        if private:
+        if docstring == type(value).__doc__:  # it has none of its own
+            continue
+        if definer is owner or definer.__name__.startswith("_") or definer.__module__.startswith("_"):
             _add(f"{prefix}.{name}", package, docstring, entries)
         elif inherited is not None and isinstance(docstring, str):
-            module = "" if definer.__module__ == "builtins" else f"{definer.__module__}."
-            inherited[f"{prefix}.{name}"] = f"{module}{definer.__qualname__}.{name}"
+            inherited[f"{prefix}.{name}"] = text_key(inspect.cleandoc(docstring))
 
 
 def _add(name: str, package: str, docstring: Any, entries: dict[str, tuple[str, str]]) -> None:
-    if isinstance(docstring, str) and docstring.strip():
+    if isinstance(docstring, str) and docstring.strip() and "torch._C." not in docstring.split("\n")[0]:
         entries.setdefault(name, (package, inspect.cleandoc(docstring).strip()))
+
+
+def text_key(docstring: str) -> str:
+    """What two docstrings must share to be one document: everything but the spaces."""
+    return hashlib.sha256(" ".join(docstring.split()).encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ MIN_SUMMARY_WORDS = 4
 MAX_SUMMARY_WORDS = 40
 MIN_BODY_WORDS = 5
 
-_SIGNATURE = re.compile(r"[A-Za-z_][\w.]*\s?\(")
+_SIGNATURE = re.compile(r"(?:async )?[A-Za-z_][\w.]*\s?\(")
 _SENTENCE_END = re.compile(
     r"(?<![.\s]\w)(?<!e\.g)(?<!i\.e)(?<!etc)(?<!vs)(?<!cf)[.!?]\s+(?=[A-Z0-9`'\"(*:\[])"
 )
@@ -155,6 +155,11 @@ def _prose_after(after: str) -> str:
         return dashed[1]
     if after.startswith(":"):
         return after[1:].strip()
+    if re.match(r"-+>\s*[(\[]", after):
+        return ""
+    sentence = re.match(r"->\s*([a-z]+(?: \S+){4,})$", after)
+    if sentence and "," not in sentence[1]:
+        return sentence[1]
     arrow = re.match(r"->\s*[^\s,.:;]+(?:\s\w+){0,2}[,.:]\s+(\w.{12,})$", after)
     return arrow[1] if arrow else ""
 
@@ -189,5 +194,7 @@ def _usable(summary: str, name: str) -> bool:
         and not _GENERIC.match(summary)
         and normalised(summary) != normalised(name)
         and "\\" not in summary
+        and not re.search(r"\) -+> |^\w*[._]\w+: ", summary)
+        and not re.match(r"\w+(\(\w+\)\w*)? (\w+ )?\[", summary)
         and not re.search(r"=\s*[\w.]+\(", summary)
     )

@@ -43,6 +43,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"f(a, b=(1, 2),\n  c=3) -> Tensor\n\nFills the tensor with numbers.\n\n{BODY}",
             Parts(f"f(a, b=(1, 2), c=3) -> Tensor\n{BODY}", "Fills the tensor with numbers"),
         ),
+        (
+            f"f(x) -> create an iterator which returns x\nfor the number of times.  {BODY}",
+            Parts(f"f(x) ->\n{BODY}", "create an iterator which returns x for the number of times"),
+        ),
+        (
+            f"gmtime([s]) -> (year, month,\n  day of the year)\n\nConvert seconds to a tuple.\n{BODY}",
+            Parts(f"gmtime([s]) -> (year, month, day of the year)\n{BODY}", "Convert seconds to a tuple"),
+        ),
         ("Recursively delete a directory tree.", Parts("Recursively delete a directory tree.", None)),
         (f"Delete it.\n\n{BODY}", Parts(f"Delete it.\n\n{BODY}", None)),
         (f"Parameters of it all\n------\n{BODY}", Parts(f"Parameters of it all\n------\n{BODY}", None)),
@@ -115,6 +123,8 @@ def test_further_names_lead_to_the_document(cache: Path) -> None:
     assert built.resolve("shutil.rmtree") == "shutil.rmtree"
     assert built.resolve("pathlib.Path.with_suffix") == "pathlib.PurePath.with_suffix"
     assert built.resolve("collections.Counter.keys") == "dict.keys"
+    assert built.resolve("concurrent.futures.ThreadPoolExecutor.map") == "concurrent.futures.Executor.map"
+    assert built.resolve("socket.socket.connect") == "socket.socket.connect"
     assert built.resolve("no.such.name") is None
 
 
