@@ -13,8 +13,8 @@ from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT, Fingerprint
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
-from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import digest
+from irdistill.errors import IrdistillError
+from irdistill.files import digest, read_json
 
 _OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 
@@ -69,7 +69,7 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
 
 def _dataset(id: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("ir_datasets") is None:
-        raise MissingExtra("ir_datasets", "dev", f"loading {id!r}")
+        raise IrdistillError(f"loading {id!r} needs ir_datasets, which is not installed: pip install ir_datasets.")
     import ir_datasets
 
     try:
@@ -97,17 +97,13 @@ def _asks(name: str, module: Any) -> bool:
 def _key(id: str, dataset: Any, module: Any) -> str:
     """The cache key of documents: the parent's id where ir_datasets guards files by checksum, else contents.
 
-    A data set that somebody registered may change beneath its name, so it is read once more at every load.
+    One that somebody registered may change beneath its name, so it is read once more at every load.
     """
-    import ir_datasets.datasets
-
-    origin = dataset.docs_handler()
-    shipped = Path(ir_datasets.datasets.__file__).parent
-    family = id.split("/")[0].replace("-", "_")
-    if any((shipped / f"{family}{suffix}").exists() for suffix in (".py", "")):
-        return digest([FORMAT, "ir_datasets", module.docs_parent_id(id), module.__version__])
+    parent = module.docs_parent_id(id)
+    if parent in read_json(Path(module.__file__).parent / "etc" / "metadata.json"):
+        return digest([FORMAT, "ir_datasets", parent, module.__version__])
     fingerprint = Fingerprint()
-    for document in _documents(origin):
+    for document in _documents(dataset):
         fingerprint.add(document)
     return digest([FORMAT, "registered", fingerprint.value()])
 
