@@ -69,7 +69,7 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
 
 def _dataset(id: str) -> tuple[Any, Any]:
     if importlib.util.find_spec("ir_datasets") is None:
-        raise IrdistillError(f"loading {id!r} needs ir_datasets, which is not installed: pip install ir_datasets.")
+        raise IrdistillError(f"{id!r} needs ir_datasets, which is not installed: pip install ir_datasets.")
     import ir_datasets
 
     try:
