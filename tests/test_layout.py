@@ -1,0 +1,207 @@
+"""The plan of the house: who may import whom, how long a module may be, and what no file may name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGE = REPOSITORY / "irdistill"
+
+#: Rooms, the highest first; a room may import itself and those of lower floors.
+FLOORS = (
+    ("cli",),
+    ("recipes",),
+    ("evaluation", "training"),
+    ("teachers",),
+    ("search",),
+    ("students",),
+    ("losses", "runs"),
+    ("collections",),
+)
+FLOOR = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+#: Modules that every room may import; they import no room.
+BASE = {"errors", "files", "progress", "cards", "hardware", "batching", "models", "java"}
+
+#: Modules for the command line alone; they import no room either.
+DESK = {"doctor"}
+
+HEAVY = {"torch", "transformers", "sentence_transformers", "pandas"}
+WITHOUT_HEAVY = ("collections", "runs")
+LONGEST = 320
+VAGUE = {"utils", "util", "helpers", "misc", "common"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import statement: the module named, and where it stands."""
+
+    target: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Module:
+    path: Path
+
+    @property
+    def name(self) -> str:
+        parts = self.path.relative_to(REPOSITORY).with_suffix("").parts
+        return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+    @property
+    def room(self) -> str:
+        """``irdistill/runs/store.py`` and ``irdistill/runs/__init__.py`` lie in ``runs``."""
+        parts = self.name.split(".")
+        return parts[1] if len(parts) > 1 else ""
+
+    def where(self, found: Import) -> str:
+        return f"{self.path.relative_to(REPOSITORY)}:{found.line} imports {found.target}"
+
+
+@cache
+def modules() -> tuple[Module, ...]:
+    return tuple(Module(path) for path in sorted(PACKAGE.rglob("*.py")))
+
+
+@cache
+def imports(module: Module) -> tuple[Import, ...]:
+    """All imports, those inside functions and under TYPE_CHECKING as well."""
+    return tuple(_imports(module))
+
+
+def _imports(module: Module) -> Iterator[Import]:
+    tree = ast.parse(module.path.read_text(encoding="utf-8"), str(module.path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.name.split(".")
+                package = package if module.path.name == "__init__.py" else package[:-1]
+                above = package[: len(package) - node.level + 1]
+                base = ".".join([*above, base] if base else above)
+            if base == "irdistill":
+                for alias in node.names:
+                    yield Import(f"irdistill.{alias.name}", node.lineno)
+            else:
+                yield Import(base, node.lineno)
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            if called in ("import_module", "__import__") and isinstance(node.args[0].value, str):
+                yield Import(node.args[0].value, node.lineno)
+
+
+def own_rooms(module: Module) -> Iterator[tuple[Import, str]]:
+    """The imports of our own package, with the room each goes to."""
+    for found in imports(module):
+        parts = found.target.split(".")
+        if parts[0] == "irdistill" and len(parts) > 1 and parts[1] != "__version__":
+            yield found, parts[1]
+
+
+def outside(module: Module) -> Iterator[tuple[Import, str]]:
+    """The imports of libraries that do not come with Python."""
+    for found in imports(module):
+        library = found.target.split(".")[0]
+        if library not in sys.stdlib_module_names and library != "irdistill":
+            yield found, library
+
+
+def test_every_module_has_its_place() -> None:
+    unknown = {module.room for module in modules()} - FLOOR.keys() - BASE - DESK - {""}
+    assert not unknown, f"give these a floor in FLOORS, or a place in BASE: {sorted(unknown)}"
+
+
+def test_imports_go_one_way() -> None:
+    wrong = [
+        module.where(found)
+        for module in modules() if module.room in FLOOR
+        for found, room in own_rooms(module)
+        if room in FLOOR and room != module.room and FLOOR[room] >= FLOOR[module.room]
+    ]
+    assert wrong == []
+
+
+def test_base_modules_import_no_room() -> None:
+    wrong = [
+        module.where(found)
+        for module in modules() if module.room in BASE | DESK
+        for found, room in own_rooms(module) if room not in BASE
+    ]
+    assert wrong == []
+
+
+def test_the_doctor_is_seen_from_the_command_line_only() -> None:
+    wrong = [
+        module.where(found)
+        for module in modules() if module.room not in DESK | {"cli"}
+        for found, room in own_rooms(module) if room in DESK
+    ]
+    assert wrong == []
+
+
+def test_losses_import_torch_only() -> None:
+    losses = [module for module in modules() if module.room == "losses"]
+    wrong = [module.where(found) for module in losses for found, library in outside(module) if library != "torch"]
+    wrong += [
+        module.where(found) for module in losses
+        for found, room in own_rooms(module) if room != "losses" and room not in BASE
+    ]
+    assert wrong == []
+
+
+def test_collections_and_runs_import_nothing_heavy() -> None:
+    heavy_base = {module.room for module in modules() if module.room in BASE
+                  and any(library in HEAVY for _, library in outside(module))}
+    assert "hardware" in heavy_base
+    light = [module for module in modules() if module.room in WITHOUT_HEAVY]
+    wrong = [module.where(found) for module in light for found, library in outside(module) if library in HEAVY]
+    wrong += [module.where(found) for module in light for found, room in own_rooms(module) if room in heavy_base]
+    assert wrong == []
+
+
+def test_modules_are_short_and_named_for_what_they_do() -> None:
+    lengths = {module.name: len(module.path.read_text(encoding="utf-8").splitlines()) for module in modules()}
+    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+    assert [module.name for module in modules() if module.path.stem in VAGUE or module.room in VAGUE] == []
+
+
+@pytest.mark.parametrize("name", ["", "collections", "runs"])
+def test_importing_costs_little(name: str) -> None:
+    if name and not (PACKAGE / name / "__init__.py").is_file():
+        pytest.skip(f"there is no irdistill.{name} yet")
+    module = f"irdistill.{name}".rstrip(".")
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    if shutil.which("git") is None or not (REPOSITORY / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True)
+    if listed.returncode != 0:
+        pytest.skip(f"git does not list the files: {listed.stderr.decode().strip()}")
+    place = re.compile(rb"(?<![\w.$~}\-])/(?:work|root)/")
+    wrong = []
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        path = REPOSITORY / name
+        content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+        if b"\0" in content[:8192]:
+            continue
+        wrong += [f"{name}:{number}" for number, line in enumerate(content.split(b"\n"), 1) if place.search(line)]
+    assert wrong == []
