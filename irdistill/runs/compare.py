@@ -27,7 +27,7 @@ def stats(run: str | Run) -> dict[str, Any]:
             ties += int((values[1:] == values[:-1]).sum())
             total, squares = total + values.sum(), squares + (values**2).sum()
             low, high = min(low, float(values.min())), max(high, float(values.max()))
-    mean = total / count if count else None
+    mean = float(total / count) if count else None
     size = sum(part.bytes for part in opened.manifest.parts)
     return {
         "run": str(opened.path or "in memory"), "kind": opened.identity.kind, "fingerprint": opened.fingerprint,

@@ -113,7 +113,7 @@ class Run:
 
     def get(self, query_id: str) -> RankedList | None:
         """One query's list, or None where the run has not this query."""
-        return self[query_id] if query_id in self else None
+        return self[query_id] if query_id in self else None  # noqa: SIM401
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """query id -> document id -> score; what has no score is left out."""

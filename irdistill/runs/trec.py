@@ -6,7 +6,7 @@ import gzip
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -119,11 +119,11 @@ def export_trec(run: str | Path | Run, file: str | Path, tag: str = "irdistill")
         raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
     count = 0
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
+    with ExitStack() as stack:
+        raw = stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))
         # mtime 0: the same run gives the same bytes
-        with open(temporary, "wb") as raw, (
-            gzip.GzipFile(path.stem, "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else nullcontext(raw)
-        ) as stream:
+        packed = gzip.GzipFile(path.stem, "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else nullcontext(raw)
+        with packed as stream:
             for found in opened:
                 rows = zip(found.doc_ids, found.scores, strict=True)
                 lines = []
