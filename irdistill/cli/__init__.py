@@ -1,0 +1,7 @@
+"""The command line: one command a verb. Nothing but argument handling lives here."""
+
+from __future__ import annotations
+
+from irdistill.cli.main import main
+
+__all__ = ["main"]

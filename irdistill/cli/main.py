@@ -1,0 +1,64 @@
+"""The entry point: errors as one paragraph, exit codes, and the list of commands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from irdistill import __version__
+from irdistill.cli.doctor import doctor
+from irdistill.cli.runs import fuse, runs
+from irdistill.cli.search import candidates, search
+from irdistill.cli.train import train
+from irdistill.errors import IrdistillError
+from irdistill.progress import set_quiet
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="irdistill")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs.")
+@click.option("--quiet", is_flag=True, help="Show no progress bars and no notes.")
+def cli(debug: bool, quiet: bool) -> None:
+    """Distil a strong, slow reranker into a small, fast retriever, and prove it.
+
+    COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout (path#split). RUN is a
+    run's folder, or a TREC run file.
+
+    Example: irdistill candidates pydocs/test --out out/bm25
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    set_quiet(quiet)
+    level = logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO
+    logging.basicConfig(level=level if debug else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    logging.getLogger("irdistill").setLevel(level)
+
+
+for command in (candidates, fuse, train, search, runs, doctor):
+    cli.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit: 0 done, 1 a fault in what was given, 130 interrupted (start again to go on)."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        click.echo("interrupted; start the same command again, it continues.", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except (IrdistillError, OSError) as error:
+        if "--debug" in given:
+            traceback.print_exc()
+        click.echo(f"irdistill: {error}", err=True)
+        sys.exit(1)

