@@ -80,7 +80,7 @@ def _dense(collection: Collection, student: DenseStudent, out: Path, k: int, kin
     corpus = collection.corpus
     dtype = str(choose_dtype(precision, student.device)).removeprefix("torch.")
     producer = student.identity()
-    key = digest([corpus.fingerprint, producer["weights"], producer["prompts"], producer["max_length"],
+    key = digest([corpus.fingerprint, student.weights_digest("document"), producer["prompts"]["document"], producer["max_length"],
                   producer["similarity"], dtype, storage])
     store = VectorStore.build(corpus, student, base / key, precision=precision, storage=storage)
     built = FaissIndex.build(store, kind, base / key / f"{kind}-{seed}", seed=seed)

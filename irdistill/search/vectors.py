@@ -97,7 +97,7 @@ class VectorStore:
         """
         folder = make_folder(folder)
         identity = {
-            "format": FORMAT, "corpus": corpus.fingerprint, "weights": encoder.weights_digest(),
+            "format": FORMAT, "corpus": corpus.fingerprint, "weights": encoder.weights_digest("document"),
             "prompt": encoder.identity()["prompts"]["document"], "max_length": encoder.max_length("document"),
             "similarity": encoder.similarity, "storage": storage, "shard_rows": shard_rows,
             "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),

@@ -175,12 +175,18 @@ class DenseStudent:
             "bytes": sum(p.numel() * p.element_size() for p in self.model.parameters()),
         }
 
-    def weights_digest(self) -> str:
-        """A fingerprint of the weights as they are now, whatever file they came from."""
+    def weights_digest(self, kind: Kind | None = None) -> str:
+        """A fingerprint of the weights as they are now, whatever file they came from.
+
+        Of one tower alone where ``kind`` is given: students that share a frozen document tower share its
+        vectors and indexes.
+        """
+        modules = list(self.model) if kind is None else self.tower(kind)
         state = xxhash.xxh3_128()
-        for name, value in sorted(self.model.state_dict().items()):
-            state.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        for place, module in enumerate(modules):
+            for name, value in sorted(module.state_dict().items()):
+                state.update(f"{place}.{name} {value.dtype} {tuple(value.shape)}".encode())
+                state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         return state.hexdigest()[:16]
 
     def identity(self) -> dict[str, Any]:

@@ -1,0 +1,162 @@
+"""The verb *evaluate*: collection x runs -> figures with significance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irdistill.collections import Collection
+from irdistill.errors import IrdistillError
+from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
+from irdistill.evaluation.significance import compare, holm, interval
+from irdistill.runs import Run, open_run
+
+DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: a system on a dataset by a measure; the fields from ``p`` on are None where nothing is compared.
+
+    Attributes:
+        n: queries of the qrels, all counted.
+        value, low, high: the mean and its 95% bootstrap interval over queries.
+        p, p_random, p_holm: paired t-test, randomisation test, and the t-test corrected over the whole table.
+        against: the system compared with; ``difference`` is this one minus it.
+        effect: Cohen's d_z.
+        missing: queries that the run gives nothing for; they count as 0.
+        unscored: documents that have no score and are left out.
+        run: the fingerprint of the run.
+    """
+
+    system: str
+    dataset: str
+    measure: str
+    n: int
+    value: float
+    low: float
+    high: float
+    p: float | None = None
+    p_random: float | None = None
+    p_holm: float | None = None
+    against: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    effect: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    missing: int = 0
+    unscored: int = 0
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A table of figures, and the values query by query.
+
+    Attributes:
+        per_query: dataset -> system -> values.
+    """
+
+    rows: tuple[Row, ...]
+    per_query: Mapping[str, Mapping[str, PerQuery]] = field(default_factory=dict, repr=False)
+
+    @property
+    def systems(self) -> list[str]:
+        """In the order given."""
+        return list(dict.fromkeys(row.system for row in self.rows))
+
+    @property
+    def datasets(self) -> list[str]:
+        """In the order given."""
+        return list(dict.fromkeys(row.dataset for row in self.rows))
+
+    @property
+    def measures(self) -> list[str]:
+        """In the order given."""
+        return list(dict.fromkeys(row.measure for row in self.rows))
+
+    def row(self, system: str, dataset: str, measure: str) -> Row:
+        """One row.
+
+        Raises:
+            IrdistillError: there is none.
+        """
+        for row in self.rows:
+            if (row.system, row.dataset, row.measure) == (system, dataset, measure):
+                return row
+        raise IrdistillError(
+            f"there is no figure of {system!r} on {dataset!r} by {measure!r}; there are the systems "
+            f"{', '.join(self.systems)}, the datasets {', '.join(self.datasets)} and the measures {', '.join(self.measures)}."
+        )
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The rows as JSON holds them, at full precision."""
+        return [asdict(row) for row in self.rows]
+
+
+def evaluate(
+    collection: Collection, runs: Mapping[str, Run | str | Path], measures: str | Sequence[str] = DEFAULT_MEASURES,
+    baseline: str | Mapping[str, str] | None = None, seed: int = 42,
+) -> Evaluation:
+    """Measure runs on a collection's judged queries.
+
+    Every query of the qrels counts; one that a run lacks counts as 0. Ties are ordered as trec_eval orders them.
+
+    Args:
+        runs: system -> run; the names go into the table.
+        baseline: the system that the others are compared with, or for each system the one it is compared with.
+
+    Raises:
+        IrdistillError: a run belongs to another collection, there are no judgments, a baseline is not among the
+            runs, or a measure is unknown.
+    """
+    names = [str(measure) for measure in parse_measures(measures)]
+    against = dict(baseline) if isinstance(baseline, Mapping) else {
+        system: baseline for system in runs if baseline is not None and system != baseline
+    }
+    for system, other in against.items():
+        if system not in runs or other not in runs or system == other:
+            raise IrdistillError(
+                f"{system!r} cannot be compared with {other!r}: two different systems of {', '.join(runs)} were expected."
+            )
+    opened = {system: open_run(run, collection) for system, run in runs.items()}
+    values = {system: per_query(collection.qrels, run, names) for system, run in opened.items()}
+    rows = []
+    for system, found in values.items():
+        for name in names:
+            numbers = found.values[name]
+            low, high = interval(numbers, seed)
+            row = Row(system, collection.id, name, len(numbers), float(np.mean(numbers)), low, high,
+                      missing=found.missing, unscored=found.unscored, run=opened[system].fingerprint)
+            if system in against:
+                seen = compare(numbers, values[against[system]].values[name], seed)
+                row = replace(row, p=seen.p, p_random=seen.p_random, against=against[system], difference=seen.mean,
+                              difference_low=seen.low, difference_high=seen.high, effect=seen.effect, wins=seen.wins,
+                              ties=seen.ties, losses=seen.losses)
+            rows.append(row)
+    return Evaluation(_corrected(rows), {collection.id: values})
+
+
+def combine(*evaluations: Evaluation) -> Evaluation:
+    """One table of several datasets; the Holm correction is taken anew over all of it.
+
+    Raises:
+        IrdistillError: a dataset comes twice.
+    """
+    datasets = [dataset for found in evaluations for dataset in found.datasets]
+    if len(set(datasets)) != len(datasets):
+        raise IrdistillError(f"a dataset comes twice among {', '.join(datasets)}; evaluate each once.")
+    rows = [row for found in evaluations for row in found.rows]
+    return Evaluation(_corrected(rows), {key: value for found in evaluations for key, value in found.per_query.items()})
+
+
+def _corrected(rows: Sequence[Row]) -> tuple[Row, ...]:
+    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    return tuple(row if row.p is None else replace(row, p_holm=next(adjusted)) for row in rows)

@@ -1,0 +1,96 @@
+"""Tables and audits on a small collection, with figures worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from irdistill import IrdistillError
+from irdistill.collections import Collection
+from irdistill.evaluation import audit, combine, evaluate
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
+
+DOCS = {f"d{number}": f"text number {number}" for number in range(6)}
+
+
+def collection(name: str = "small") -> Collection:
+    queries = {f"q{number}": f"question {number}" for number in range(4)}
+    return Collection.from_dicts(name, DOCS, queries, {q: {"d0": 1} for q in queries})
+
+
+def run(held: Collection, rank_of_d0: list[int | None]) -> MemoryRun:
+    """Each query's list has d0 at the given rank of three, or no documents at all."""
+    lists = []
+    for query, rank in zip(held.queries, rank_of_d0, strict=True):
+        docs = ["d1", "d2"]
+        if rank is None:
+            docs = []
+        else:
+            docs.insert(rank - 1, "d0")
+        lists.append(RankedList(query, docs, np.arange(len(docs), 0, -1, dtype=np.float32)))
+    return MemoryRun(RunIdentity("imported", {}, held.describe()), lists)
+
+
+def test_rows() -> None:
+    held = collection()
+    found = evaluate(held, {"good": run(held, [1, 1, 2, 1]), "poor": run(held, [2, 3, 2, None])}, "RR@10 nDCG@10", "poor")
+    good = found.row("good", "small", "RR@10")
+    assert good.value == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+    assert found.row("poor", "small", "RR@10").value == pytest.approx((0.5 + 1 / 3 + 0.5) / 4)
+    assert found.row("poor", "small", "nDCG@10").value == pytest.approx((2 / math.log2(3) + 0.5) / 4)
+    assert (good.n, good.against, good.wins, good.ties, good.losses) == (4, "poor", 3, 1, 0)
+    assert good.difference == pytest.approx((0.5 + 2 / 3 + 0 + 1) / 4)
+    assert found.row("poor", "small", "RR@10").missing == 1
+    assert found.row("poor", "small", "RR@10").p is None
+    assert good.p is not None and good.p_holm == pytest.approx(min(1.0, 2 * min(row.p for row in found.rows if row.p)), abs=1)
+    assert len(good.run) == 16
+
+
+def test_the_correction_covers_all_datasets() -> None:
+    one, two = collection("one"), collection("two")
+    tables = [evaluate(held, {"a": run(held, [1, 1, 1, 2]), "b": run(held, [2, 2, 3, 3])}, "RR@10", "b") for held in (one, two)]
+    both = combine(*tables)
+    assert tables[0].rows[0].p_holm == tables[0].rows[0].p
+    assert both.rows[0].p_holm == pytest.approx(min(1.0, 2 * both.rows[0].p))
+    with pytest.raises(IrdistillError, match="twice"):
+        combine(tables[0], tables[0])
+
+
+def test_a_run_of_another_collection_stops() -> None:
+    held = collection()
+    other = Collection.from_dicts("other", DOCS, {"q0": "something else"}, {"q0": {"d0": 1}})
+    with pytest.raises(IrdistillError, match="collection"):
+        evaluate(held, {"a": run(other, [1])}, "AP")
+
+
+def test_a_baseline_that_is_not_there_stops() -> None:
+    held = collection()
+    with pytest.raises(IrdistillError, match="cannot be compared"):
+        evaluate(held, {"a": run(held, [1, 1, 1, 1])}, "AP", {"a": "b"})
+
+
+def test_audit() -> None:
+    held = collection()
+    seen = audit(held, {"good": run(held, [1, 1, 1, 1]), "poor": run(held, [3, 2, 1, None])}, run(held, [3, 3, 3, 2]))
+    good, poor = seen.teachers
+    assert good.value == 1.0
+    assert good.first_stage == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
+    assert good.verdict == "Worth learning from."
+    assert poor.queries == 4 and poor.rows == 9 and poor.unscored == 0
+    agreement = seen.agreements[0]
+    # d0 d1 d2 against d1 d2 d0 (tau -1/3), d1 d0 d2 (1/3) and itself (1); the fourth list is empty
+    assert agreement.tau == pytest.approx((-1 / 3 + 1 / 3 + 1) / 3)
+    assert agreement.top == pytest.approx(1 / 3)
+    assert agreement.queries == 3
+    assert len(seen.lines) == 3
+
+
+def test_an_audit_warns() -> None:
+    held = collection()
+    lists = [RankedList(q, ["d0", "d1", "d2"], np.array([1.0, 1.0, np.nan], np.float32)) for q in held.queries]
+    flat = MemoryRun(RunIdentity("teacher", {}, held.describe()), lists)
+    found = audit(held, {"flat": flat}).teachers[0]
+    assert found.unscored == 4 and found.tied == 1.0 and found.spread == 0.0
+    assert "no score" in found.verdict and "tied" in found.verdict

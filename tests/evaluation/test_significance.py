@@ -1,0 +1,77 @@
+"""Tests, corrections and intervals against scipy and values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import permutation_test, ttest_rel
+
+from irdistill import IrdistillError
+from irdistill.evaluation import compare, holm, interval, paired_t, randomisation
+
+
+def two(seed: int, size: int, shift: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    left = draw.random(size)
+    return left, left + draw.normal(shift, 0.3, size)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_paired_t_is_scipys(seed: int) -> None:
+    left, right = two(seed, 30)
+    assert paired_t(left, right) == pytest.approx(ttest_rel(left, right).pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_randomisation_is_exact_on_few_queries(seed: int) -> None:
+    left, right = two(seed, 9)
+    exact = permutation_test((left, right), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples",
+                             vectorized=True, n_resamples=np.inf)
+    assert randomisation(left, right) == pytest.approx(exact.pvalue, abs=1e-12)
+
+
+def test_randomisation_by_hand() -> None:
+    """Three queries, all won: of eight sign patterns two are as extreme."""
+    assert randomisation(np.array([1.0, 0.5, 0.7]), np.zeros(3)) == 2 / 8
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_randomisation_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> None:
+    left, right = two(seed, 200, 0.04)
+    assert randomisation(left, right) == pytest.approx(paired_t(left, right), abs=0.03)
+    assert randomisation(left, right) == randomisation(left, right)
+
+
+def test_nothing_differs() -> None:
+    same = np.random.default_rng(0).random(40)
+    found = compare(same, same.copy())
+    assert (found.p, found.p_random, found.mean, found.effect, found.ties) == (1.0, 1.0, 0.0, 0.0, 40)
+
+
+def test_holm_by_hand() -> None:
+    """0.01*4, 0.03*3 and 0.04*2 held up by it, 0.5*1."""
+    assert holm([0.03, 0.5, 0.01, 0.04]) == pytest.approx([0.09, 0.5, 0.04, 0.09])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+    with pytest.raises(IrdistillError):
+        holm([1.2])
+
+
+def test_interval_is_near_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(0.5, 0.2, 1000)
+    low, high = interval(values)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(1000)
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=1e-3)
+    assert interval(np.full(10, 0.25)) == (0.25, 0.25)
+
+
+def test_effect_and_counts_by_hand() -> None:
+    found = compare(np.array([1.0, 0.0, 0.5, 0.5]), np.array([0.0, 0.0, 0.0, 1.0]))
+    difference = np.array([1.0, 0.0, 0.5, -0.5])
+    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
+    assert found.effect == pytest.approx(0.25 / difference.std(ddof=1))
+
+
+def test_different_queries_stop() -> None:
+    with pytest.raises(IrdistillError, match="same queries"):
+        compare(np.zeros(3), np.zeros(4))
