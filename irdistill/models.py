@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -69,3 +72,21 @@ def model_revision(model: str, revision: str | None = None) -> str:
         path for pattern in ("*.safetensors", "*.bin", "*.gguf", "config.json", "modules.json") for path in resolved.rglob(pattern)
     )
     return digest([(str(path.relative_to(resolved)), file_sha256(path)) for path in names])
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Keep transformers from drawing its own bars and torch from warning while a model is loaded or traced."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -12,7 +12,9 @@ import click
 
 from irdistill import __version__
 from irdistill.cli.doctor import doctor
+from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
+from irdistill.cli.score import audit, evaluate, score
 from irdistill.cli.search import candidates, search
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError
@@ -38,7 +40,7 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (candidates, fuse, train, search, runs, doctor):
+for command in (run, candidates, score, fuse, audit, train, search, evaluate, runs, doctor):
     cli.add_command(command)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.files import cache_folder, digest
 from irdistill.progress import progress
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
@@ -56,8 +55,7 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
 
         student = model if isinstance(model, DenseStudent) else DenseStudent.load(
             model, trust_remote_code=trust_remote_code)
-        base = Path(work) if work is not None else cache_folder() / "vectors"
-        return _dense(collection, student, Path(out), k, index, base, precision, overwrite, seed,
+        return _dense(collection, student, Path(out), k, index, work, precision, overwrite, seed,
                       part_queries, storage)
     from irdistill.runs import RunIdentity
 
@@ -70,20 +68,18 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
     return _write(collection, out, identity, part_queries, overwrite, search, 1)
 
 
-def _dense(collection: Collection, student: DenseStudent, out: Path, k: int, kind: IndexKind, base: Path,
+def _dense(collection: Collection, student: DenseStudent, out: Path, k: int, kind: IndexKind, work: str | Path | None,
            precision: Precision, overwrite: bool, seed: int, part_queries: int, storage: Any) -> Run:
     from irdistill.hardware import choose_dtype
     from irdistill.runs import RankedList, RunIdentity
     from irdistill.search.faiss_index import FaissIndex
-    from irdistill.search.vectors import VectorStore
+    from irdistill.search.vectors import corpus_vectors
 
     corpus = collection.corpus
     dtype = str(choose_dtype(precision, student.device)).removeprefix("torch.")
     producer = student.identity()
-    key = digest([corpus.fingerprint, student.weights_digest("document"), producer["prompts"]["document"], producer["max_length"],
-                  producer["similarity"], dtype, storage])
-    store = VectorStore.build(corpus, student, base / key, precision=precision, storage=storage)
-    built = FaissIndex.build(store, kind, base / key / f"{kind}-{seed}", seed=seed)
+    store = corpus_vectors(corpus, student, work, precision, storage)
+    built = FaissIndex.build(store, kind, store.folder / f"{kind}-{seed}", seed=seed)
     settings = {"k": k, "index": built.settings, "precision": dtype, "storage": storage}
     identity = RunIdentity("student", producer, collection.describe(), None, settings)
 

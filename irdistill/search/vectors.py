@@ -15,6 +15,7 @@ from irdistill.batching import TokenBudget
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.files import (
+    cache_folder,
     digest,
     exclusive,
     explain_os_errors,
@@ -169,3 +170,19 @@ def _write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], 
     write_json(folder / _MANIFEST, manifest)
     (folder / _DONE).unlink(missing_ok=True)
     fsync_folder(folder)
+
+
+def corpus_vectors(corpus: Corpus, encoder: DenseStudent, work: str | Path | None = None, precision: Precision = "auto",
+                   storage: Storage = "float32") -> VectorStore:
+    """The vectors of a corpus, built on first use, in a folder named by all that decides them.
+
+    Students that share a frozen document tower share it.
+
+    Args:
+        work: the folder of such folders; the cache folder where None.
+    """
+    dtype = str(choose_dtype(precision, encoder.device)).removeprefix("torch.")
+    key = digest([corpus.fingerprint, encoder.weights_digest("document"), encoder.identity()["prompts"]["document"],
+                  encoder.max_length("document"), encoder.similarity, dtype, storage])
+    base = Path(work) if work is not None else cache_folder() / "vectors"
+    return VectorStore.build(corpus, encoder, base / key, precision=precision, storage=storage)

@@ -164,12 +164,13 @@ class DenseStudent:
         return int(own or first.max_seq_length or 512)
 
     def size(self) -> dict[str, int]:
-        """Parameters of the query and of the document tower, of both together, and the weights' bytes."""
+        """Parameters and layers of the query tower, parameters of the document tower and of both, the bytes."""
         def count(modules: Iterable[nn.Module]) -> int:
             return sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
 
         return {
             "query_parameters": count(self.tower("query")),
+            "query_layers": sum(module.model.config.num_hidden_layers for module in self._transformers("query")),
             "document_parameters": count(self.tower("document")),
             "parameters": count([self.model]),
             "bytes": sum(p.numel() * p.element_size() for p in self.model.parameters()),

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
-from irdistill.models import resolve_model
+from irdistill.models import quiet_libraries, resolve_model
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +26,12 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
     resolved = resolve_model(model)
     try:
         local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
-        encoder = SentenceTransformer(
-            resolved, revision=revision, trust_remote_code=trust_remote_code,
-            device=device or str(best_device()), local_files_only=local,
-            model_kwargs={"dtype": "float32"},
-        )
+        with quiet_libraries():
+            encoder = SentenceTransformer(
+                resolved, revision=revision, trust_remote_code=trust_remote_code,
+                device=device or str(best_device()), local_files_only=local,
+                model_kwargs={"dtype": "float32"},
+            )
     except IrdistillError:
         raise
     except Exception as error:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import transformers
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, make_folder, read_json, write_json, write_text
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
+from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.training import checkpoints
@@ -157,13 +157,8 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     staged = folder / ".model.staging"
     shutil.rmtree(staged, ignore_errors=True)
     _forget_padding(student)
-    bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
+    with quiet_libraries():
         student.save(staged)
-    finally:
-        if bars:
-            transformers.utils.logging.enable_progress_bar()
     files = checkpoints.move_into_place(staged, folder / "model")
     write_json(folder / "training.json", {"identity": identity, "finished": True, "model": files})
     seconds = time.monotonic() - began

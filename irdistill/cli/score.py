@@ -1,0 +1,104 @@
+"""``irdistill score``, ``irdistill audit`` and ``irdistill evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from irdistill.cli.options import json_option, out_option, overwrite_option, seed_option, show
+from irdistill.errors import IrdistillError
+from irdistill.files import write_json
+
+
+@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores")
+@click.argument("collection")
+@click.option("--candidates", required=True, help="The run whose documents are scored.")
+@click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
+@out_option("The run's folder.")
+@click.option("--depth", type=int, help="Only the first so many documents a query.")
+@click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
+@click.option("--kind", type=click.Choice(["cross-encoder", "retriever"]), help="Of a model without a card.")
+@click.option("--revision", help="Of a hub model.")
+@click.option("--max-length", type=int, help="Tokens of query and document together.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
+@click.option("--backend", type=click.Choice(["auto", "torch", "openvino"]), help="Of a cross-encoder.")
+@click.option("--label", type=int, help="The output that means relevant, for a classifier with more than two.")
+@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
+@overwrite_option()
+@json_option()
+def score(collection: str, candidates: str, teacher: str, out: Path, depth: int | None, shard: str | None, kind: str | None,
+          engine: str, overwrite: bool, json_file: Path | None, **settings: int | str | bool | None) -> None:
+    """Score candidates with a teacher; stopped at any moment, the same command goes on."""
+    from irdistill.collections import load_collection
+    from irdistill.runs import open_run
+    from irdistill.teachers import load_teacher
+    from irdistill.teachers import score as score_run
+
+    part = _shard(shard)
+    loaded = load_collection(collection)
+    opened = open_run(candidates, loaded)
+    known: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
+    found = score_run(loaded, opened, load_teacher(teacher, loaded.corpus, kind=kind, **known), out, depth, part,
+                      overwrite=overwrite)
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
+          "fingerprint": found.fingerprint}, json_file)
+
+
+def _shard(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, slash, second = text.partition("/")
+    if not slash or not first.isdigit() or not second.isdigit() or not 1 <= int(first) <= int(second):
+        raise IrdistillError(f"--shard {text!r} cannot be read; write i/n, as 1/4 for the first of four.")
+    return int(first), int(second)
+
+
+@click.command(epilog="Example: irdistill audit pydocs/train out/minilm-scores out/fused --first-stage out/bm25")
+@click.argument("collection")
+@click.argument("run", nargs=-1, required=True)
+@click.option("--first-stage", help="The run that the teachers are to be better than.")
+@seed_option()
+@json_option()
+def audit(collection: str, run: tuple[str, ...], first_stage: str | None, seed: int, json_file: Path | None) -> None:
+    """Is a teacher worth learning from? Quality, agreement, ties and gaps, one line each."""
+    from irdistill.collections import load_collection
+    from irdistill.evaluation import audit as audit_runs
+
+    found = audit_runs(load_collection(collection), named(run), first_stage, seed)
+    if json_file is not None:
+        write_json(json_file, found.to_json())
+    for line in found.lines:
+        click.echo(line)
+
+
+@click.command(epilog='Example: irdistill evaluate pydocs/test out/bm25 out/student --measures "nDCG@10 RR@10" --baseline out/bm25')
+@click.argument("collection")
+@click.argument("run", nargs=-1, required=True)
+@click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
+@click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@seed_option()
+@json_option()
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, seed: int, json_file: Path | None) -> None:
+    """Measure runs as trec_eval does, with intervals and tested differences."""
+    from irdistill.collections import load_collection
+    from irdistill.evaluation import evaluate as evaluate_runs
+    from irdistill.evaluation.report import evaluation_markdown
+
+    runs = named(run if baseline is None or baseline in run else (*run, baseline))
+    base = next((name for name, path in runs.items() if path == baseline), None)
+    found = evaluate_runs(load_collection(collection), runs, measures, base, seed)
+    if json_file is not None:
+        write_json(json_file, {"rows": found.to_rows()})
+    click.echo(evaluation_markdown(found))
+
+
+def named(paths: tuple[str, ...]) -> dict[str, str]:
+    """A name for each run: the last part of its path, and as much before it as tells it from the others."""
+    for depth in range(1, 1 + max(len(Path(path).parts) for path in paths)):
+        names = ["/".join(Path(path).parts[-depth:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return dict(zip(names, paths, strict=True))
+    raise IrdistillError(f"a run is given twice among {', '.join(paths)}; give each once.")

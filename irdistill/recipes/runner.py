@@ -1,0 +1,154 @@
+"""Running a recipe: every stage once; stopped at any moment, the same call goes on where it was."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import resource
+import shutil
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from irdistill import __version__
+from irdistill.errors import IrdistillError
+from irdistill.files import digest, exclusive, make_folder, read_json, write_json
+from irdistill.recipes.recipe import Recipe, Stage, fill
+from irdistill.recipes.summary import write_summary
+from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
+
+logger = logging.getLogger(__name__)
+
+_COLLECTIONS = ("collection", "datasets")
+
+
+def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False, work: Path | None = None) -> Path:
+    """Run all stages that are not done, then write ``report.md`` and ``results.json``.
+
+    A stage is done when its record in ``stages/`` names the same verb, arguments, collections and results of earlier
+    stages. Its artifact lies in a folder of its name.
+
+    Args:
+        overwrite: make anew what was made with other settings, instead of stopping.
+        work: where vectors and indexes are kept; the cache folder where None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        IrdistillError: a stage is faulty (found before any runs), or was made with other settings.
+    """
+    folder = make_folder(out)
+    kitchen = Kitchen(seed, work)
+    for stage in recipe.stages:
+        _check(stage)
+        for name in _collections(stage):
+            kitchen.collection(name)
+    with exclusive(folder):
+        make_folder(folder / "stages")
+        made: dict[str, str] = {}
+        paths: dict[str, str] = {}
+        for place, stage in enumerate(recipe.stages, 1):
+            paths[stage.name] = artifact(stage.verb, folder / stage.name)
+            inputs = _inputs(stage, kitchen, made, seed)
+            found = _recorded(folder, stage, inputs, overwrite)
+            if found is None:
+                logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
+                found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
+                write_json(folder / "stages" / f"{stage.name}.json", {"inputs": inputs, "fingerprint": found})
+            else:
+                logger.info("[%d/%d] %s: done already", place, len(recipe.stages), stage.name)
+            made[stage.name] = found
+        write_summary(recipe, folder, _seconds(folder), _peak_memory())
+    return folder
+
+
+def _check(stage: Stage) -> None:
+    """Refuse an unknown verb, an argument too many or too few, and values that can be seen to be wrong."""
+    if stage.verb not in VERBS:
+        raise IrdistillError(f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was expected.")
+    try:
+        inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        check_arguments(stage.verb, stage.arguments)
+    except (TypeError, IrdistillError) as error:
+        raise IrdistillError(f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}") from error
+
+
+def _collections(stage: Stage) -> list[str]:
+    datasets = stage.arguments.get("datasets", {})
+    own = stage.arguments.get("collection")
+    return [*datasets, *([own] if own else [])]
+
+
+def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:
+    """Everything that decides what a stage makes, as JSON."""
+    return json.loads(json.dumps({
+        "verb": stage.verb, "arguments": stage.arguments, "version": __version__, "seed": seed,
+        "collections": {name: kitchen.collection(name).fingerprint for name in _collections(stage)},
+        "stages": {name: made[name] for name in stage.needs()},
+    }))
+
+
+def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: bool) -> str | None:
+    """The fingerprint of what is there, or None where the stage is to be run."""
+    record = folder / "stages" / f"{stage.name}.json"
+    if not record.exists():
+        return None
+    there = read_json(record)
+    if there["inputs"] == inputs and Path(artifact(stage.verb, folder / stage.name)).exists():
+        return str(there["fingerprint"])
+    if there["inputs"] == inputs:
+        record.unlink()
+        return None
+    if not overwrite:
+        raise IrdistillError(
+            f"the stage {stage.name!r} in {folder} was made with other settings: {_differences(there['inputs'], inputs)}. "
+            "Choose another --out, or give --overwrite to make it and what depends on it anew."
+        )
+    record.unlink()
+    shutil.rmtree(folder / stage.name, ignore_errors=True)
+    return None
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
+    found = []
+    for key in now:
+        old, new = there.get(key), now[key]
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += [f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in sorted({*old, *new})
+                      if old.get(name) != new.get(name)]
+        elif old != new:
+            found.append(f"{key} was {old!r}, is {new!r}")
+    return "; ".join(found[:4]) or digest(now)
+
+
+def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen) -> str:
+    began = time.monotonic()
+    try:
+        return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
+    finally:
+        entry = {"stage": stage.name, "seconds": round(time.monotonic() - began, 3),
+                 "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
+
+
+def _seconds(folder: Path) -> dict[str, float]:
+    """Wall time of each stage over all attempts that ended by themselves."""
+    totals: dict[str, float] = {}
+    journal = folder / "journal.jsonl"
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + entry["seconds"], 3)
+    return totals
+
+
+def _peak_memory() -> int:
+    """The most memory this process held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

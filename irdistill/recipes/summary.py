@@ -1,0 +1,72 @@
+"""What a recipe leaves for its reader: ``report.md`` and ``results.json``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from irdistill.evaluation.efficiency import Efficiency
+from irdistill.evaluation.evaluate import Evaluation, Row
+from irdistill.evaluation.report import costs_table, evaluation_markdown, markdown_table
+from irdistill.files import read_json, write_json, write_text
+from irdistill.recipes.recipe import Recipe
+from irdistill.recipes.verbs import RESULT, artifact
+
+
+def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_memory: int) -> None:
+    """Gather the results of all stages.
+
+    ``results.json`` holds ``rows`` (figures), ``efficiency``, ``audit`` (one line a finding), ``retention`` (each
+    system's first figure as a share of the one called teacher), ``seconds`` by stage and ``peak_memory_bytes``.
+    """
+    results: dict[str, list[dict[str, Any]]] = {"evaluate": [], "audit": [], "measure": []}
+    for stage in recipe.stages:
+        if stage.verb in results:
+            results[stage.verb].append(read_json(folder / stage.name / RESULT))
+    found = Evaluation(tuple(Row(**row) for result in results["evaluate"] for row in result["rows"]))
+    costs = [Efficiency(**cost) for result in results["measure"] for cost in result["systems"]]
+    audits = [line for result in results["audit"] for line in result["lines"]]
+    retention = _retention(found)
+    models = [stage for stage in recipe.stages if stage.verb == "train"]
+    example = _example(recipe, folder)
+    write_json(folder / "results.json", {
+        "recipe": recipe.name, "rows": found.to_rows(), "efficiency": [cost.to_json() for cost in costs], "audit": audits,
+        "retention": retention, "seconds": seconds, "peak_memory_bytes": peak_memory,
+    })
+    lines = [f"# {recipe.name}", "", recipe.description, ""]
+    if found.rows:
+        lines += ["## Figures", "", evaluation_markdown(found)]
+    if costs:
+        figure = f"{found.measures[0]} on {found.datasets[0]}" if found.rows else "first figure"
+        lines += ["## Costs at query time", "", costs_table(costs, retention), "",
+                  f"Retention is the share of the teacher's {figure}.",
+                  "A fused teacher needs all its parts for every query. p50 and p95: one query at a time, one thread.", ""]
+    if audits:
+        lines += ["## Audit of the teachers", "", *(f"- {line}" for line in audits), ""]
+    if seconds:
+        total = sum(seconds.values())
+        lines += ["## Time", "", markdown_table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()]
+                                                + [["all", f"{total:.1f}"]]), "",
+                  f"Peak memory {peak_memory / 1e9:.2f} GB.", ""]
+    if models and example:
+        lines += ["## Search with it", "", "```", example, "```", ""]
+    write_text(folder / "report.md", "\n".join(lines).rstrip() + "\n")
+
+
+def _retention(found: Evaluation) -> dict[str, float]:
+    """Each system's first measure on the first dataset as a share of the teacher's."""
+    if not found.rows or "teacher" not in found.systems:
+        return {}
+    dataset, measure = found.datasets[0], found.measures[0]
+    whole = found.row("teacher", dataset, measure).value
+    return {system: found.row(system, dataset, measure).value / whole for system in found.systems} if whole else {}
+
+
+def _example(recipe: Recipe, folder: Path) -> str:
+    """How to search with the last model trained, on the last collection searched."""
+    trained = [stage for stage in recipe.stages if stage.verb == "train"]
+    searched = [stage for stage in recipe.stages if stage.verb == "search"]
+    if not trained or not searched:
+        return ""
+    model = artifact("train", folder / trained[-1].name)
+    return f'irdistill search {searched[-1].arguments["collection"]} --model {model} --query "how do I merge two dictionaries"'

@@ -1,0 +1,137 @@
+"""The verbs as a recipe calls them: each makes one artifact in a folder and gives its fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from irdistill.collections import Collection, load_collection
+from irdistill.errors import IrdistillError
+from irdistill.evaluation import DEFAULT_MEASURES, audit, combine, evaluate
+from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
+from irdistill.losses import parse_loss
+from irdistill.models import resolve_model
+from irdistill.runs import fuse
+from irdistill.search import retrieve
+from irdistill.search.vectors import corpus_vectors
+from irdistill.students import DenseStudent
+from irdistill.teachers import load_teacher, score
+from irdistill.training import TrainOptions, train
+
+RESULT = "result.json"
+
+
+@dataclass
+class Kitchen:
+    """What the stages of one run share: the random seed, and collections, which are opened once."""
+
+    seed: int = 42
+    work: Path | None = None
+    _collections: dict[str, Collection] = field(default_factory=dict)
+
+    def collection(self, name: str) -> Collection:
+        """Open a collection once."""
+        if name not in self._collections:
+            self._collections[name] = load_collection(name)
+        return self._collections[name]
+
+
+def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "bm25", depth: int = 100,
+                index: Any = "flat") -> str:
+    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed).fingerprint
+
+
+def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat") -> str:
+    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed).fingerprint
+
+
+def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
+           **settings: Any) -> str:
+    held = kitchen.collection(collection)
+    return score(held, candidates, load_teacher(teacher, held.corpus, work=kitchen.work, **settings), out, depth).fingerprint
+
+
+def _fuse(kitchen: Kitchen, out: Path, runs: list[str], method: Any = "zscore", weights: list[float] | None = None,
+          missing: Any = "null") -> str:
+    return fuse(runs, out, method, weights, missing).fingerprint
+
+
+def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None) -> str:
+    found = audit(kitchen.collection(collection), teachers, first_stage, kitchen.seed)
+    return _write(out, found.to_json() | {"lines": found.lines})
+
+
+def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
+           layers: Any = None, query_layers: Any = None, freeze_documents: bool = False, max_length: int | None = None,
+           max_query_length: int | None = None, **options: Any) -> str:
+    held = kitchen.collection(collection)
+    student = DenseStudent.build(backbone, layers, query_layers, freeze_documents, max_length=max_length,
+                                 max_query_length=max_query_length)
+    frozen = query_layers is not None or freeze_documents
+    vectors = corpus_vectors(held.corpus, student, kitchen.work).matrix if frozen else None
+    train(held, scores, student, loss, out, TrainOptions(**({"seed": kitchen.seed} | options)), vectors)
+    return digest(read_json(out / "training.json")["model"])
+
+
+def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
+              compare: dict[str, str] | str | None = None) -> str:
+    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
+    return _write(out, {"rows": found.to_rows()})
+
+
+def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
+             queries: int = 200) -> str:
+    held = kitchen.collection(collection)
+    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed).to_json()
+             for name, models in systems.items()]
+    return _write(out, {"systems": found})
+
+
+def _write(out: Path, result: Mapping[str, Any]) -> str:
+    make_folder(out)
+    write_json(out / RESULT, dict(result))
+    return file_sha256(out / RESULT)[:16]
+
+
+VERBS: Mapping[str, Callable[..., str]] = {
+    "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "audit": _audit, "train": _train,
+    "evaluate": _evaluate, "measure": _measure,
+}
+
+
+def artifact(verb: str, folder: Path) -> str:
+    """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
+    return str(folder / "model" if verb == "train" else folder)
+
+
+@cache
+def _checked_model(name: str) -> None:
+    resolve_model(name)
+
+
+def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
+    """What can be known of a stage before anything runs: losses, options, measures and models that are no references.
+
+    Raises:
+        IrdistillError: one of them is wrong.
+    """
+    if verb == "train":
+        parse_loss(arguments["loss"])
+        own = {"collection", "scores", "loss", "backbone", "layers", "query_layers", "freeze_documents", "max_length",
+               "max_query_length"}
+        try:
+            TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+        except TypeError as error:
+            raise IrdistillError(f"a training option is unknown: {error}.") from error
+    if verb == "evaluate":
+        from irdistill.evaluation import parse_measures
+
+        parse_measures(arguments.get("measures", DEFAULT_MEASURES))
+    for key in ("backbone", "retriever", "model"):
+        name = arguments.get(key)
+        if isinstance(name, str) and name != "bm25" and "${" not in name:
+            _checked_model(name)

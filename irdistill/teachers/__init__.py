@@ -1,0 +1,24 @@
+"""Teachers: strong, slow rerankers whose scores are computed once and kept."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from irdistill.teachers.bm25 import BM25Teacher
+from irdistill.teachers.engine import score, score_pairs
+from irdistill.teachers.loading import TeacherCard, load_teacher, read_card
+from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+
+__all__ = [
+    "BM25Teacher", "BatchTeacher", "CrossEncoderTeacher", "Pair", "RetrieverTeacher", "Scores", "Teacher", "TeacherCard",
+    "load_teacher", "read_card", "score", "score_pairs",
+]
+
+_WITH_TORCH = {"CrossEncoderTeacher": "cross_encoder", "RetrieverTeacher": "retriever"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(import_module(f"irdistill.teachers.{_WITH_TORCH[name]}"), name)
+    raise AttributeError(f"module 'irdistill.teachers' has no attribute {name!r}")

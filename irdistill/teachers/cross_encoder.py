@@ -1,0 +1,159 @@
+"""Cross-encoders: a sequence classifier that reads query and document together (Nogueira and Cho 2019)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from torch import nn
+
+from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision, best_device, choose_dtype
+from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.protocol import Pair
+
+logger = logging.getLogger(__name__)
+
+BackendName = Literal["auto", "torch", "openvino"]
+_TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
+
+
+class CrossEncoderTeacher:
+    """Any sentence-transformers CrossEncoder, or Hugging Face sequence classifier, as a teacher of raw logits.
+
+    Whatever activation the model was saved with is left out: a sigmoid squeezes good documents together, and margins
+    are what a student learns from. The last linear layer is always computed in float32: in bfloat16 a logit has 8 bits,
+    so that many documents would be tied.
+
+    Attributes:
+        max_length: tokens of query and document together; the longer of the two is cut first.
+    """
+
+    def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
+                 precision: Precision = "auto", backend: BackendName = "auto", label: int | None = None,
+                 trust_remote_code: bool = False, device: str | None = None) -> None:
+        """Load a model.
+
+        Args:
+            model: folder, ``package:`` path or hub id.
+            max_length: the model's own where None.
+            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
+            backend: ``openvino`` is for CPUs; ``auto`` takes it there where it is installed.
+            label: the output that means *relevant*, for models with more than two; of two it is the log-odds.
+
+        Raises:
+            IrdistillError: the model cannot be loaded, has no trained head, or ``label`` is missing or wrong.
+        """
+        resolved = resolve_model(model)
+        device = device or str(best_device())
+        try:
+            with quiet_libraries():
+                encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                                       local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+        except Exception as error:
+            raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+        network = encoder.model
+        if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
+            raise IrdistillError(
+                f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
+            )
+        architectures = network.config.architectures or []
+        if not any(name.endswith("ForSequenceClassification") for name in architectures):
+            raise IrdistillError(
+                f"the model {model!r} has no trained classification head (its architecture is "
+                f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
+                "encoder can teach as a retriever (kind: retriever)."
+            )
+        self.model_name, self.revision = model, model_revision(model, revision)
+        self.tokenizer = encoder.tokenizer
+        self.max_length = _length(model, max_length, int(encoder.max_length or 512), network.config)
+        self.labels = int(network.config.num_labels)
+        self.label = _label(model, self.labels, label)
+        self.head, body = take_head(network, self.labels)
+        self.device = torch.device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        self.backend = self._backend(backend, body)
+
+    def _backend(self, name: BackendName, body: nn.Module) -> Backend:
+        if name == "auto":
+            name = "openvino" if self.device.type == "cpu" and has_openvino() else "torch"
+        if name == "openvino":
+            example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]], padding=True,
+                                     return_tensors="pt")
+            return OpenVinoBackend(body, self.dtype, dict(example))
+        if name != "torch":
+            raise IrdistillError(f"the back end {name!r} is unknown; give auto, torch or openvino.")
+        return TorchBackend(body, self.dtype, self.device)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores; back end and precision change the last digits, so they are here."""
+        return {
+            "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
+            "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side, "activation": "none (raw logits)",
+            "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def token_budget(self) -> int:
+        """Padded tokens a forward pass; 8192 was as fast on CPUs as any larger budget, in less memory."""
+        return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
+
+    def tokenize(self, pairs: Sequence[Pair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
+        """Token ids of each pair, cut and not padded, and their lengths."""
+        tokens = dict(self.tokenizer([pair.query.text for pair in pairs], [pair.text for pair in pairs],
+                                     truncation="longest_first", max_length=self.max_length, padding=False))
+        return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
+
+    def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 raw logits of the pairs at these places."""
+        batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
+        padded = self.tokenizer.pad(batch, padding=True, return_tensors="pt")
+        features = self.backend(dict(padded))
+        logits = features if self.head is None else features @ self.head[0].T + self.head[1]
+        if self.labels == 1:
+            return logits[:, 0]
+        return logits[:, 1] - logits[:, 0] if self.label is None else logits[:, self.label]
+
+
+def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.ndarray] | None, nn.Module]:
+    """Cut off the last linear layer, to be computed in float32 whatever the precision of the rest.
+
+    Returns:
+        Its weight (labels, H) and bias (labels,), or None where there is no such layer; and the network without it.
+    """
+    found = [name for name, module in network.named_modules()
+             if type(module) is nn.Linear and module.out_features == labels]
+    if not found:
+        return None, network
+    parent, _, own = found[-1].rpartition(".")
+    layer = network.get_submodule(found[-1])
+    assert isinstance(layer, nn.Linear)
+    weight = layer.weight.detach().float().cpu().numpy().copy()
+    bias = layer.bias.detach().float().cpu().numpy().copy() if layer.bias is not None else np.zeros(labels, np.float32)
+    setattr(network.get_submodule(parent), own, nn.Identity())
+    return (weight, bias), network
+
+
+def _length(model: str, asked: int | None, own: int, config: Any) -> int:
+    most = min(own, int(getattr(config, "max_position_embeddings", own) or own))
+    if asked is None:
+        return most
+    if not 8 <= asked <= most:
+        raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
+    return asked
+
+
+def _label(model: str, labels: int, asked: int | None) -> int | None:
+    if asked is not None and not 0 <= asked < labels:
+        raise IrdistillError(f"label={asked} was asked of {model!r}, which has the outputs 0 to {labels - 1}.")
+    if asked is None and labels > 2:
+        raise IrdistillError(f"the model {model!r} has {labels} outputs; say which one means relevant (label: 0 … {labels - 1}).")
+    return asked

@@ -1,0 +1,152 @@
+"""The verb *score*: teacher x collection x run -> run. The one loop that every pointwise teacher is run by."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irdistill.batching import TokenBudget, run_batches
+from irdistill.collections import Collection
+from irdistill.errors import IrdistillError
+from irdistill.progress import progress
+from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+
+logger = logging.getLogger(__name__)
+
+EMPTY = "empty text"
+
+
+def score(collection: Collection, candidates: Run | str | Path, teacher: Teacher | BatchTeacher, out: str | Path,
+          depth: int | None = None, shard: tuple[int, int] | None = None, part_queries: int = 64,
+          overwrite: bool = False) -> Run:
+    """Score the candidates of every query; a stopped job goes on where it was and ends with the same bytes.
+
+    A part (``part_queries`` queries) is scored by itself: its pairs, each once, are sorted by length and cut into
+    batches of a token budget. So parts give the same numbers in any order, on any shard.
+
+    Args:
+        candidates: whose documents are scored.
+        depth: only the first so many documents a query.
+        shard: (i, n) scores every n-th part from the i-th (from 1); ``runs.merge`` joins the shards.
+
+    Raises:
+        IrdistillError: the candidates belong to another collection, ``out`` holds another run, a score is NaN or
+            infinite, or the disk is full. What was written stays.
+    """
+    if depth is not None and depth < 1:
+        raise IrdistillError(f"depth={depth} was asked for; give the number of documents a query, at least 1.")
+    given = open_run(candidates, collection)
+    identity = RunIdentity("teacher", dict(teacher.identity), collection.describe(), given.fingerprint, {"depth": depth})
+    strangers = [query_id for query_id in given.query_ids if query_id not in collection.queries]
+    if strangers:
+        raise IrdistillError(
+            f"the candidates hold {len(strangers)} queries that {collection.id} has not, {strangers[0]!r} first; score "
+            "candidates of this collection."
+        )
+    budget = TokenBudget(teacher.token_budget) if isinstance(teacher, BatchTeacher) else TokenBudget(1)
+    with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite) as writer:
+        pending = writer.pending()
+        left = sum(len(ids) for _, ids in pending)
+        with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
+            for number, ids in pending:
+                lists = [_first(given[query_id], depth) for query_id in ids]
+                found, usage = _score_part(collection, lists, teacher, budget, bar)
+                writer.write_part(number, found, usage)
+        return writer.finish()
+
+
+def _mean_depth(run: Run) -> int:
+    return max(1, run.num_rows // max(1, len(run)))
+
+
+def _first(found: RankedList, depth: int | None) -> RankedList:
+    return found if depth is None else RankedList(found.query_id, found.doc_ids[:depth], found.scores[:depth])
+
+
+def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: Teacher | BatchTeacher,
+                budget: TokenBudget, bar: Any) -> tuple[list[RankedList], dict[str, float]]:
+    """Score one part's unique pairs and put each where it belongs."""
+    corpus = collection.corpus
+    rows = [corpus.rows(found.doc_ids) for found in lists]
+    needed = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+    texts = dict(zip(needed.tolist(), corpus.texts(needed), strict=True))
+    places: dict[tuple[Any, int], int] = {}
+    pairs: list[Pair] = []
+    where: list[list[int]] = []
+    for found, own in zip(lists, rows, strict=True):
+        query = collection.queries[found.query_id]
+        content = (query.text, query.history)
+        line = []
+        for row in own.tolist():
+            if not texts[row].strip():
+                line.append(-1)
+                continue
+            key = (content, row)
+            if key not in places:
+                places[key] = len(pairs)
+                pairs.append(Pair(query, row, texts[row]))
+            line.append(places[key])
+        where.append(line)
+    result, tokens = score_pairs(teacher, pairs, budget, bar.update)
+    _check(result, pairs, corpus.id)
+    values = np.append(result.values, np.float32(np.nan))
+    flags = [*(result.flags or [None] * len(pairs)), EMPTY]
+    scored = [
+        RankedList(found.query_id, found.doc_ids, values[line] if line else np.empty(0, np.float32),
+                   [flags[place] for place in line])
+        for found, line in zip(lists, where, strict=True)
+    ]
+    usage: dict[str, float] = {"pairs": len(pairs)}
+    return scored, usage | ({"tokens": tokens} if tokens else {})
+
+
+def score_pairs(teacher: Teacher | BatchTeacher, pairs: Sequence[Pair], budget: TokenBudget | None = None,
+                done: Callable[[int], Any] = lambda count: None) -> tuple[Scores, int]:
+    """Score pairs in memory.
+
+    Args:
+        budget: remembers a halving from one call to the next.
+        done: is told how many pairs were finished.
+
+    Returns:
+        The scores in the order of the pairs, and the tokens read, without padding (0 where a teacher reads none).
+    """
+    if not isinstance(teacher, BatchTeacher):
+        found = teacher.score(pairs) if pairs else Scores(np.empty(0, np.float32))
+        done(len(pairs))
+        return found, 0
+    values = np.full(len(pairs), np.nan, dtype=np.float32)
+    if not pairs:
+        return Scores(values), 0
+    tokens, lengths = teacher.tokenize(pairs)
+    padded = 0
+
+    def forward(rows: np.ndarray) -> None:
+        nonlocal padded
+        values[rows] = teacher.forward(tokens, rows)
+        padded += len(rows) * int(lengths[rows].max())
+        done(len(rows))
+
+    run_batches(lengths, budget or TokenBudget(teacher.token_budget), forward)
+    total = int(lengths.sum())
+    logger.debug("%d pairs, %d tokens, %.1f%% of what was computed was padding", len(pairs), total, 100 * (1 - total / padded))
+    return Scores(values), total
+
+
+def _check(found: Scores, pairs: Sequence[Pair], name: Callable[[int], str]) -> None:
+    """A score that is no number, without a flag, is a fault of the model or its precision, and stops the job."""
+    if found.values.shape != (len(pairs),):
+        raise IrdistillError(f"the teacher gave scores of shape {found.values.shape} for {len(pairs)} pairs.")
+    flags = found.flags or [None] * len(pairs)
+    for place in np.flatnonzero(~np.isfinite(found.values)).tolist():
+        if flags[place] is None or np.isinf(found.values[place]):
+            raise IrdistillError(
+                f"the teacher's score of query {pairs[place].query.id!r} and document {name(pairs[place].row)!r} is "
+                f"{found.values[place]}, and a finite number was expected. Often half precision overflows: try "
+                "--precision float32. The parts written so far stay."
+            )

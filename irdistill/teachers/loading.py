@@ -1,0 +1,144 @@
+"""Teacher cards, and making a teacher from a card or a model's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from irdistill.cards import find_card
+from irdistill.collections import Corpus
+from irdistill.errors import IrdistillError
+from irdistill.models import resolve_model
+from irdistill.teachers.bm25 import BM25Teacher
+from irdistill.teachers.protocol import BatchTeacher, Teacher
+
+KINDS = ("cross-encoder", "retriever", "bm25")
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """A declaration of a teacher, one YAML file in ``teachers/``.
+
+    Attributes:
+        kind: ``cross-encoder``, ``retriever`` or ``bm25``.
+        model, revision: hub id, folder or ``package:`` path, and what pins it.
+        settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
+        licence, source, published: of the model; the figure its authors give.
+    """
+
+    name: str
+    kind: str
+    model: str = ""
+    revision: str | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    description: str = ""
+    licence: str = ""
+    source: str = ""
+    published: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise IrdistillError(
+                f"the teacher card {self.name!r} has the kind {self.kind!r}; one of {', '.join(KINDS)} was expected."
+            )
+        if self.kind != "bm25" and not self.model:
+            raise IrdistillError(f"the teacher card {self.name!r} names no model; add a line model: ….")
+
+
+def read_card(name: str) -> TeacherCard:
+    """Read a card by name or path.
+
+    Raises:
+        IrdistillError: there is none, it is no YAML mapping, or it has unknown keys.
+    """
+    path = find_card("teachers", name)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise IrdistillError(f"the teacher card {path} is not readable as YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise IrdistillError(f"the teacher card {path} is no mapping of keys to values.")
+    known = [entry.name for entry in fields(TeacherCard)]
+    unknown = sorted(set(data) - set(known))
+    if unknown or "kind" not in data:
+        raise IrdistillError(
+            f"the teacher card {path} {'has the unknown keys ' + ', '.join(unknown) if unknown else 'lacks kind'}; known "
+            f"keys: {', '.join(known)}."
+        )
+    named: dict[str, Any] = {"name": path.stem} | data
+    return TeacherCard(**named)
+
+
+def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work: Path | None = None,
+                 **settings: Any) -> Teacher | BatchTeacher:
+    """Make a teacher.
+
+    Args:
+        teacher: a card's name or path, ``bm25``, or a model (folder, ``package:`` path, hub id).
+        corpus: what it is to score; retrievers and BM25 keep an index of it.
+        kind: for a model without a card; else it is told from the model's own files.
+        work: where vectors and indexes are kept; the cache folder where None.
+        settings: override the card's; None leaves it as it is.
+
+    Raises:
+        IrdistillError: no such card or model, or a setting that the teacher does not know.
+    """
+    card = _card(teacher, kind)
+    options = card.settings | {key: value for key, value in settings.items() if value is not None}
+    known = {"bm25": ("k1", "b"), "retriever": ("precision", "trust_remote_code", "revision", "device"),
+             "cross-encoder": ("max_length", "precision", "backend", "label", "trust_remote_code", "revision", "device")}[card.kind]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise IrdistillError(f"a teacher of kind {card.kind} takes {', '.join(known)}, and was given {', '.join(unknown)}.")
+    if card.kind == "bm25":
+        return BM25Teacher(corpus, cache=work, **options)
+    options["revision"] = options.get("revision") or card.revision
+    if card.kind == "retriever":
+        from irdistill.students.dense import DenseStudent
+        from irdistill.teachers.retriever import RetrieverTeacher
+
+        precision = options.pop("precision", "auto")
+        return RetrieverTeacher(DenseStudent.load(card.model, **options), corpus, work, precision)
+    from irdistill.teachers.cross_encoder import CrossEncoderTeacher
+
+    return CrossEncoderTeacher(card.model, **options)
+
+
+def _card(teacher: str, kind: str | None) -> TeacherCard:
+    try:
+        return read_card(teacher)
+    except IrdistillError:
+        if teacher.endswith((".yaml", ".yml")) or _is_card(teacher):
+            raise
+    if not teacher.strip():
+        raise IrdistillError("the teacher's name is empty; give a card, bm25 or a model.")
+    return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else _kind_of(teacher)), teacher)
+
+
+def _is_card(teacher: str) -> bool:
+    try:
+        return find_card("teachers", teacher).is_file()
+    except IrdistillError:
+        return False
+
+
+def _kind_of(model: str) -> str:
+    """Told from the model's configuration: a sequence classifier is a cross-encoder, everything else a retriever."""
+    from transformers import AutoConfig
+
+    resolved = resolve_model(model)
+    try:
+        config = AutoConfig.from_pretrained(resolved, local_files_only=Path(resolved).is_dir())
+    except Exception as error:
+        if (Path(resolved) / "modules.json").is_file():
+            return "retriever"
+        raise IrdistillError(
+            f"there is no teacher {model!r}: no card of that name (cards are the YAML files in teachers/), and no model that "
+            f"can be loaded here ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the spelling, or give "
+            "a folder that holds the model."
+        ) from error
+    names = getattr(config, "architectures", None) or []
+    return "cross-encoder" if any(name.endswith("ForSequenceClassification") for name in names) else "retriever"
