@@ -30,6 +30,7 @@ EXAMPLE = (
 @click.option("--list-size", type=int, help="Documents a list.")
 @click.option("--learning-rate", type=float)
 @click.option("--sources", help="Where a list's documents come from: all, top or ranks, as 1-10:4,11-100:12.")
+@click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
           freeze_documents: bool, loss: str, out: Path, seed: int, **given: int | float | str | None) -> None:

@@ -90,9 +90,13 @@ def load_pydocs(id: str, cache: Path) -> Collection:
 
 
 def split_of(query_id: str) -> str:
-    """The split of a query by hash of its id: 70% train, 10% dev, 20% test, the same on every machine."""
+    """The split of a query by hash of its id: 35% train, 10% dev, 55% test, the same on every machine.
+
+    Test is the largest because a difference of 0.01 in nDCG@10 between two students needs about 2000 queries to be seen
+    (the differences by query spread by about 0.13).
+    """
     place = xxhash.xxh64_intdigest(query_id.encode()) % 100
-    return "train" if place < 70 else "dev" if place < 80 else "test"
+    return "train" if place < 35 else "dev" if place < 45 else "test"
 
 
 def open_pydocs(cache: Path) -> Pydocs:

@@ -1,4 +1,4 @@
-"""The verb *score*: teacher x collection x run -> run. The one loop that every pointwise teacher is run by."""
+"""The verb *score*: teacher x collection x run -> run. The one loop that every teacher is run by."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
-from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
+
+AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
 
 logger = logging.getLogger(__name__)
 
 EMPTY = "empty text"
 
 
-def score(collection: Collection, candidates: Run | str | Path, teacher: Teacher | BatchTeacher, out: str | Path,
+def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeacher, out: str | Path,
           depth: int | None = None, shard: tuple[int, int] | None = None, part_queries: int = 64,
           overwrite: bool = False) -> Run:
     """Score the candidates of every query; a stopped job goes on where it was and ends with the same bytes.
 
     A part (``part_queries`` queries) is scored by itself: its pairs, each once, are sorted by length and cut into
-    batches of a token budget. So parts give the same numbers in any order, on any shard.
+    batches of a token budget. So parts give the same numbers in any order, on any shard. A listwise teacher gets the
+    part's lists as they are, and what it leaves out is null with a flag.
 
     Args:
         candidates: whose documents are scored.
@@ -68,28 +71,30 @@ def _first(found: RankedList, depth: int | None) -> RankedList:
     return found if depth is None else RankedList(found.query_id, found.doc_ids[:depth], found.scores[:depth])
 
 
-def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: Teacher | BatchTeacher,
+def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: AnyTeacher,
                 budget: TokenBudget, bar: Any) -> tuple[list[RankedList], dict[str, float]]:
-    """Score one part's unique pairs and put each where it belongs."""
+    """Score one part: each unique pair once, or each list as a whole; empty documents are never given to a teacher."""
     corpus = collection.corpus
     rows = [corpus.rows(found.doc_ids) for found in lists]
     needed = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
     texts = dict(zip(needed.tolist(), corpus.texts(needed), strict=True))
-    places: dict[tuple[Any, int], int] = {}
+    given = [[Pair(collection.queries[found.query_id], row, texts[row]) for row in own.tolist()]
+             for found, own in zip(lists, rows, strict=True)]
+    if isinstance(teacher, ListwiseTeacher):
+        return _rank_lists(lists, given, teacher, bar)
+    places: dict[tuple[Any, ...], int] = {}
     pairs: list[Pair] = []
     where: list[list[int]] = []
-    for found, own in zip(lists, rows, strict=True):
-        query = collection.queries[found.query_id]
-        content = (query.text, query.history)
+    for own_pairs in given:
         line = []
-        for row in own.tolist():
-            if not texts[row].strip():
+        for pair in own_pairs:
+            if not pair.text.strip():
                 line.append(-1)
                 continue
-            key = (content, row)
+            key = (pair.query.text, pair.query.history, pair.row)
             if key not in places:
                 places[key] = len(pairs)
-                pairs.append(Pair(query, row, texts[row]))
+                pairs.append(pair)
             line.append(places[key])
         where.append(line)
     result, tokens = score_pairs(teacher, pairs, budget, bar.update)
@@ -102,7 +107,42 @@ def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: Te
         for found, line in zip(lists, where, strict=True)
     ]
     usage: dict[str, float] = {"pairs": len(pairs)}
-    return scored, usage | ({"tokens": tokens} if tokens else {})
+    return scored, usage | ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+
+
+def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,
+                bar: Any) -> tuple[list[RankedList], dict[str, float]]:
+    kept = [[place for place, pair in enumerate(own) if pair.text.strip()] for own in given]
+    asked = [number for number, own in enumerate(kept) if own]
+    orders = dict(zip(asked, teacher.rank([[given[number][place] for place in kept[number]] for number in asked]), strict=True))
+    scored: list[RankedList] = []
+    usage: dict[str, float] = {"pairs": sum(map(len, kept))}
+    for number, (found, own) in enumerate(zip(lists, kept, strict=True)):
+        values = np.full(len(found.doc_ids), np.nan, dtype=np.float32)
+        flags: list[str | None] = [EMPTY] * len(found.doc_ids)
+        if own:
+            order = orders[number]
+            values[own] = _values(order, found.query_id, len(own))
+            for place, flag in zip(own, order.flags, strict=True):
+                flags[place] = flag
+            for key, value in order.usage.items():
+                usage[key] = usage.get(key, 0) + value
+        scored.append(RankedList(found.query_id, found.doc_ids, values, flags))
+        bar.update(len(found.doc_ids))
+    return scored, usage
+
+
+def _values(found: PartialOrder, query_id: str, count: int) -> np.ndarray:
+    """(count,) float32: the method's own scores, or count for the first of the order, count - 1 for the next, and so on."""
+    if len(set(found.order)) != len(found.order) or not set(found.order) <= set(range(count)) or len(found.flags) != count:
+        raise IrdistillError(f"the teacher's order of query {query_id!r} is no order of {count} documents: {found.order[:20]}.")
+    if any(found.flags[place] is None for place in set(range(count)) - set(found.order)):
+        raise IrdistillError(f"the teacher left documents of query {query_id!r} out of its order without a flag.")
+    if found.values is not None:
+        return np.asarray(found.values, dtype=np.float32)
+    values = np.full(count, np.nan, dtype=np.float32)
+    values[found.order] = count - np.arange(len(found.order), dtype=np.float32)
+    return values
 
 
 def score_pairs(teacher: Teacher | BatchTeacher, pairs: Sequence[Pair], budget: TokenBudget | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,16 +19,40 @@ class Pair(NamedTuple):
     text: str
 
 
+NO_USAGE: Mapping[str, float] = MappingProxyType({})
+
+
 class Scores(NamedTuple):
     """One score a pair.
 
     Attributes:
         values: (n,) float32 raw scores (logits, inner products); NaN only where a flag says why.
         flags: why a score is missing or doubtful, for each pair; None where no pair has a flag.
+        usage: what was used up for them (``tokens``, ``requests``, ``cost`` …), numbers that a repeated call would give
+            again; summed into the run's manifest.
     """
 
     values: np.ndarray
     flags: list[str | None] | None = None
+    usage: Mapping[str, float] = NO_USAGE
+
+
+class PartialOrder(NamedTuple):
+    """How a listwise or pairwise teacher orders one query's documents; it may leave some out.
+
+    Attributes:
+        order: places of the ranked documents in the list that was given, best first, each once.
+        flags: (n,) for each document given why it is not ranked, or why its rank is doubtful; None otherwise. Every
+            document that is not in ``order`` has a flag.
+        values: (n,) float32 scores of the method's own, NaN where not ranked (the wins of all pairs, say); None where the
+            order is all there is, and the engine gives the first of n documents the score n, the next n - 1, and so on.
+        usage: as of `Scores`.
+    """
+
+    order: list[int]
+    flags: list[str | None]
+    values: np.ndarray | None = None
+    usage: Mapping[str, float] = NO_USAGE
 
 
 @runtime_checkable
@@ -64,4 +89,19 @@ class BatchTeacher(Protocol):
 
     def forward(self, tokens: Any, rows: np.ndarray) -> np.ndarray:
         """(len(rows),) float32 raw scores of the pairs at these places."""
+        ...
+
+
+@runtime_checkable
+class ListwiseTeacher(Protocol):
+    """A teacher that looks at several documents of a query at a time."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+        """Order the documents of each query; a list holds one query's pairs in the order of its candidates.
+
+        Several queries are given at once so that a model which answers many requests at a time is kept busy.
+        """
         ...

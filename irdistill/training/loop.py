@@ -113,6 +113,8 @@ class DistillTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False,
                      num_items_in_batch: Any = None) -> Any:
+        if not self.options.dropout:
+            self.student.model.eval()
         for module in self.student.tower("document"):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout

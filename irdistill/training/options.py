@@ -26,6 +26,8 @@ class TrainOptions:
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         precision: of the encoders' forward pass; the loss is always float32.
+        dropout: as the backbone has it. Where little is trained for a short time it costs more than it gives:
+            a query tower of two layers on labels alone gained 0.007 nDCG@10 on pydocs without it.
         seed: of the lists drawn and of dropout.
         sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``, ``1-50``,
             ``1-10:4,11-100:12``.
@@ -46,6 +48,7 @@ class TrainOptions:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: Precision = "auto"
+    dropout: bool = True
     seed: int = 42
     sources: str = "all"
     positives: bool = True

@@ -1,0 +1,7 @@
+"""Language models as teachers: pointwise, pairwise and listwise, local or behind a server."""
+
+from __future__ import annotations
+
+from irdistill.teachers.llm.model import Answer, LanguageModel, Message, Request, total_usage
+
+__all__ = ["Answer", "LanguageModel", "Message", "Request", "total_usage"]

@@ -1,0 +1,188 @@
+"""Recipes: reading, running, skipping, refusing, and being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from irdistill import IrdistillError
+from irdistill.cards import card_folder
+from irdistill.recipes import read_recipe, run_recipe
+from tests.recipes.tiny import small_recipe
+
+CHILD = """
+import sys
+from pathlib import Path
+from irdistill.recipes import read_recipe, run_recipe
+run_recipe(read_recipe(sys.argv[1]), "out", work=Path("work"))
+"""
+
+
+def start(recipe: Path, where: Path) -> subprocess.Popen[str]:
+    """Run a recipe into ``out`` in a process of its own."""
+    return subprocess.Popen([sys.executable, "-c", CHILD, str(recipe)], cwd=where, text=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE, start_new_session=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The small recipe, and the folder of a whole run of it."""
+    folder = tmp_path_factory.mktemp("recipe")
+    path = small_recipe(folder)
+    child = start(path, folder)
+    error = child.communicate()[1]
+    assert child.returncode == 0, error
+    return path, folder / "out"
+
+
+def artifacts(folder: Path) -> dict[str, bytes]:
+    """All files that a repeated run must make again, byte for byte: not the measured times."""
+    timed = {"journal.jsonl", ".lock", "results.json", "report.md"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in timed and "costs" not in path.parts and path.name != "costs.json"
+    }
+
+
+def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
+    path, out = made
+    recipe = read_recipe(path)
+    assert len(recipe.stages) == 19
+    for stage in recipe.stages:
+        assert (out / stage.name).is_dir() and (out / "stages" / f"{stage.name}.json").is_file()
+    results = json.loads((out / "results.json").read_text())
+    row = next(row for row in results["rows"] if row["system"] == "distilled" and row["measure"] == "nDCG@10")
+    assert row["against"] == "labels" and 0 <= row["p"] <= row["p_holm"] <= 1 and row["n"] == 8
+    assert {"system", "dataset", "measure", "n", "value", "low", "high", "p"} <= set(row)
+    assert set(results["seconds"]) == {stage.name for stage in recipe.stages}
+    assert results["retention"]["teacher"] == 1.0
+    assert {cost["system"] for cost in results["efficiency"]} == {"BM25", "teacher", "distilled"}
+    layers = {cost["system"]: cost["layers"] for cost in results["efficiency"]}
+    assert layers == {"BM25": 0, "teacher": 2, "distilled": 1}
+    report = (out / "report.md").read_text()
+    assert "## Figures" in report and "irdistill search" in report and "Kendall tau" in report
+
+
+def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
+    path, out = made
+    before, journal = artifacts(out), (out / "journal.jsonl").read_bytes()
+    run_recipe(read_recipe(path), out, work=out.parent / "work")
+    assert artifacts(out) == before
+    assert (out / "journal.jsonl").read_bytes() == journal
+
+
+def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Path]) -> None:
+    path, out = made
+    before = artifacts(out)
+    with pytest.raises(IrdistillError, match=r"'labels'.*steps was 24, is 7"):
+        run_recipe(read_recipe(path, ["steps=7"]), out, work=out.parent / "work")
+    assert artifacts(out) == before
+
+
+def test_overwrite_makes_anew_what_depends_on_it_and_no_more(made: tuple[Path, Path], tmp_path: Path) -> None:
+    path, _ = made
+    out, work = tmp_path / "out", path.parent / "work"
+    run_recipe(read_recipe(path), out, work=work)
+    scores = (out / "teacher-train" / "manifest.json").stat().st_mtime_ns
+    figures = (out / "figures" / "result.json").read_bytes()
+    run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
+    assert (out / "teacher-train" / "manifest.json").stat().st_mtime_ns == scores
+    assert json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"] == 12
+    assert (out / "figures" / "result.json").read_bytes() != figures
+
+
+@pytest.mark.slow
+def test_killed_at_ten_moments_it_ends_with_the_same_bytes(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """SIGKILL at moments drawn anew each time; a run that ends before its moment is compared, and begun again."""
+    path, whole = made
+    began = time.monotonic()
+    finish(start(path, tmp_path), tmp_path, whole)
+    duration = time.monotonic() - began
+    shutil.rmtree(tmp_path / "out")
+    draw, kills = random.Random(), 0
+    while kills < 10:
+        child = start(path, tmp_path)
+        try:
+            child.wait(draw.uniform(0.4, 1.0) * duration)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            kills += 1
+            continue
+        finish(child, tmp_path, whole)
+        shutil.rmtree(tmp_path / "out")
+    finish(start(path, tmp_path), tmp_path, whole)
+
+
+def finish(child: subprocess.Popen[str], where: Path, whole: Path) -> None:
+    """Wait for a run to end well, and hold its artifacts against those of the undisturbed one."""
+    error = child.communicate()[1]
+    assert child.returncode == 0, error
+    again, before = artifacts(where / "out"), artifacts(whole)
+    assert again.keys() == before.keys()
+    assert [name for name in before if again[name] != before[name]] == []
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("text", "fault"), [
+    ("name: x", "stages a list"),
+    ("stages: [", "not readable as YAML"),
+    ("stages: [{name: a}]", "no verb"),
+    ("stages: [{name: A/b, verb: fuse}]", "cannot be a folder"),
+    ("stages: [{name: a, verb: fuse, runs: ['${b}']}]", "refers to 'b'"),
+    ("stages: [{name: a, verb: fuse}, {name: a, verb: fuse}]", "twice"),
+    ("stages: [{name: a, verb: fuse, for: [x]}]", "for: must be"),
+    ("recipes: {}\nstages: []", "the keys"),
+])
+def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
+    with pytest.raises(IrdistillError, match=fault):
+        read_recipe(write(tmp_path / "r.yaml", text))
+
+
+@pytest.mark.parametrize(("stage", "fault"), [
+    ("{name: a, verb: bake}", "verb 'bake'"),
+    ("{name: a, verb: fuse, runs: [x], heat: 3}", "heat"),
+    ("{name: a, verb: fuse}", "runs"),
+    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: ./absent, loss: KL}", "no model folder"),
+    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: LK}", "LK"),
+    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: KL, step: 3}", "step"),
+    ("{name: a, verb: evaluate, datasets: {}, measures: nDGC}", "nDGC"),
+    ("{name: a, verb: candidates, collection: ./absent}", "absent"),
+])
+def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:
+    recipe = read_recipe(write(tmp_path / "r.yaml", f"stages: [{stage}]"))
+    with pytest.raises(IrdistillError, match=fault):
+        run_recipe(recipe, tmp_path / "out")
+    assert not (tmp_path / "out" / "stages").exists()
+
+
+def test_settings_are_changed_by_name_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.yaml", "settings: {steps: 3, which: [a, b]}\nstages: [{name: 's-${x}', verb: fuse, "
+                 "for: {x: '${which}'}, runs: ['n${steps}', '${steps}']}]".replace("'${which}'", "[a, b]"))
+    recipe = read_recipe(path, ["steps=50"])
+    assert [stage.name for stage in recipe.stages] == ["s-a", "s-b"]
+    assert recipe.stages[0].arguments["runs"] == ["n50", 50]
+    for change in ("step=5", "steps"):
+        with pytest.raises(IrdistillError, match="changes no setting"):
+            read_recipe(path, [change])
+    with pytest.raises(IrdistillError, match="no card 'absent'"):
+        read_recipe("absent")
+
+
+def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
+    for path in card_folder("recipes").glob("*.yaml"):
+        recipe = read_recipe(path)
+        assert recipe.name == path.stem and recipe.description and recipe.stages

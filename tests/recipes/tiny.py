@@ -1,0 +1,67 @@
+"""A small collection in BEIR layout, and a recipe with every verb over it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from tests.students.tiny import WORDS, tiny_backbone
+
+RECIPE = """
+name: small
+description: Every verb once, on made-up texts.
+settings: {model: MODEL, data: DATA, steps: 24, depth: 10}
+stages:
+  - {name: "bm25-${split}", verb: candidates, for: {split: [train, test]}, collection: "${data}#${split}", depth: "${depth}"}
+  - {name: "dense-${split}", verb: candidates, for: {split: [train, test]}, collection: "${data}#${split}", retriever: "${model}",
+     depth: "${depth}"}
+  - {name: "pool-${split}", verb: fuse, for: {split: [train, test]}, runs: ["${bm25-${split}}", "${dense-${split}}"], method: rrf}
+  - {name: "${teacher}-scores-${split}", verb: score, for: {teacher: [one, two], split: [train, test]},
+     collection: "${data}#${split}", candidates: "${pool-${split}}", teacher: "${${teacher}}"}
+  - {name: "teacher-${split}", verb: fuse, for: {split: [train, test]}, runs: ["${one-scores-${split}}", "${two-scores-${split}}"]}
+  - {name: audit, verb: audit, collection: "${data}#train", first_stage: "${bm25-train}",
+     teachers: {one: "${one-scores-train}", fused: "${teacher-train}"}}
+  - {name: "${loss}", verb: train, for: {loss: [labels, distilled]}, collection: "${data}#train", scores: "${teacher-train}",
+     loss: "${${loss}-loss}", backbone: "${model}", query_layers: 1, steps: "${steps}", batch_size: 4, list_size: 4,
+     checkpoint_every: 2}
+  - {name: "${loss}-test", verb: search, for: {loss: [labels, distilled]}, collection: "${data}#test", model: "${${loss}}", k: 10,
+     index: hnsw}
+  - name: figures
+    verb: evaluate
+    measures: nDCG@10 RR@10
+    compare: {distilled: labels}
+    datasets:
+      "${data}#test": {BM25: "${bm25-test}", teacher: "${teacher-test}", labels: "${labels-test}", distilled: "${distilled-test}"}
+  - {name: costs, verb: measure, collection: "${data}#test", queries: 4, k: 5,
+     systems: {BM25: bm25, teacher: [bm25, "${model}"], distilled: "${distilled}"}}
+"""
+
+
+def beir_folder(folder: Path, documents: int = 60, queries: int = 24) -> Path:
+    """Random words; a query is three words of its one relevant document."""
+    draw = random.Random(5)
+    (folder / "qrels").mkdir(parents=True)
+    texts = {f"d{n:03}": [draw.choice(WORDS) for _ in range(draw.randint(4, 20))] for n in range(documents)}
+    with open(folder / "corpus.jsonl", "w") as stream:
+        for doc, words in texts.items():
+            stream.write(json.dumps({"_id": doc, "title": "", "text": " ".join(words)}) + "\n")
+    asked = {f"q{n:03}": draw.choice(list(texts)) for n in range(queries)}
+    with open(folder / "queries.jsonl", "w") as stream:
+        for query, doc in asked.items():
+            stream.write(json.dumps({"_id": query, "text": " ".join(draw.sample(texts[doc], 3))}) + "\n")
+    for split, chosen in (("train", list(asked)[: queries * 2 // 3]), ("test", list(asked)[queries * 2 // 3 :])):
+        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{asked[query]}\t1" for query in chosen)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def small_recipe(folder: Path) -> Path:
+    """The recipe over a collection and a model made in the same folder."""
+    model, data = tiny_backbone(folder / "model", layers=2), beir_folder(folder / "data")
+    text = RECIPE.replace("MODEL", str(model)).replace("DATA", str(data))
+    text = text.replace("depth: 10}\nstages", f"depth: 10, one: bm25, two: {model}, labels-loss: InfoNCE(tau=0.05),\n"
+                        "  distilled-loss: KL(tau=0.05) + 0.5*InfoNCE(tau=0.05)}\nstages")
+    path = folder / "small.yaml"
+    path.write_text(text)
+    return path
