@@ -96,11 +96,10 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
         from irdistill.runs import MemoryRun, RankedList, RunIdentity
         from irdistill.teachers import load_teacher, score
 
-        kinds: dict[str, dict[str, Any]] = {
+        given: dict[str, dict[str, Any]] = {
             "engine": {}, "engine_torch": {"backend": "torch"}, "engine_float32": {"precision": "float32"},
         }
-        settings = kinds[side]
-        teacher = load_teacher(model, held.corpus, **settings)
+        teacher = load_teacher(model, held.corpus, **given[side])
         part = Collection(held.id, held.corpus, {query.id: query for query in chosen}, Qrels({}))
         lists = [RankedList(query.id, [held.corpus.id(row) for row in own], -np.arange(len(own), dtype=np.float32))
                  for query, own in zip(chosen, rows, strict=True)]

@@ -13,9 +13,11 @@ from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.models import resolve_model
 from irdistill.teachers.bm25 import BM25Teacher
-from irdistill.teachers.protocol import BatchTeacher, Teacher
+from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
-KINDS = ("cross-encoder", "retriever", "bm25")
+LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
+KINDS = ("cross-encoder", "retriever", "bm25", *LLM_KINDS)
+BACKENDS = ("transformers", "vllm", "openai")
 
 
 @dataclass(frozen=True)
@@ -23,9 +25,12 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``retriever`` or ``bm25``.
+        kind: ``cross-encoder``, ``retriever``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
+        backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
+        prompt: of a language model: templates by name, as the kind's class takes them.
+        server: of the back end ``openai``: ``url``, ``key`` (the name of the environment variable that holds it), ``prices``.
         licence, source, published: of the model; the figure its authors give.
     """
 
@@ -34,6 +39,9 @@ class TeacherCard:
     model: str = ""
     revision: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    backend: str = ""
+    prompt: dict[str, Any] = field(default_factory=dict)
+    server: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     licence: str = ""
     source: str = ""
@@ -46,6 +54,11 @@ class TeacherCard:
             )
         if self.kind != "bm25" and not self.model:
             raise IrdistillError(f"the teacher card {self.name!r} names no model; add a line model: ….")
+        if (self.backend not in BACKENDS) if self.kind in LLM_KINDS else (self.backend or self.prompt or self.server):
+            raise IrdistillError(
+                f"the teacher card {self.name!r} of kind {self.kind} has the back end {self.backend!r}; a language model needs "
+                f"one of {', '.join(BACKENDS)}, and other kinds have no back end, prompt or server in their cards."
+            )
 
 
 def read_card(name: str) -> TeacherCard:
@@ -73,7 +86,7 @@ def read_card(name: str) -> TeacherCard:
 
 
 def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work: Path | None = None,
-                 **settings: Any) -> Teacher | BatchTeacher:
+                 **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
     """Make a teacher.
 
     Args:
@@ -88,6 +101,10 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     """
     card = _card(teacher, kind)
     options = card.settings | {key: value for key, value in settings.items() if value is not None}
+    if card.kind in LLM_KINDS:
+        from irdistill.teachers.llm.loading import load_llm_teacher
+
+        return load_llm_teacher(card, options)
     known = {"bm25": ("k1", "b"), "retriever": ("precision", "trust_remote_code", "revision", "device"),
              "cross-encoder": ("max_length", "precision", "backend", "label", "trust_remote_code", "revision", "device")}[card.kind]
     unknown = sorted(set(options) - set(known))
