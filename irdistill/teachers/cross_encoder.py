@@ -16,6 +16,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries, resolve_model
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
 
 
 class CrossEncoderTeacher:
-    """Any sentence-transformers CrossEncoder, or Hugging Face sequence classifier, as a teacher of raw logits.
+    """Any sentence-transformers CrossEncoder with one output layer, or Hugging Face sequence classifier, as a teacher of raw logits.
 
     Whatever activation the model was saved with is left out: a sigmoid squeezes good documents together, and margins
     are what a student learns from. The last linear layer is always computed in float32: in bfloat16 a logit has 8 bits,
@@ -33,6 +34,8 @@ class CrossEncoderTeacher:
 
     Attributes:
         max_length: tokens of query and document together; the longer of the two is cut first.
+        template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
+            models are; then the document alone is cut.
     """
 
     def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
@@ -72,7 +75,8 @@ class CrossEncoderTeacher:
             )
         self.model_name, self.revision = model, model_revision(model, revision)
         self.tokenizer = encoder.tokenizer
-        self.max_length = _length(model, max_length, int(encoder.max_length or 512), network.config)
+        self.template = _template(model, encoder)
+        self.max_length = _length(model, max_length, int(encoder.max_seq_length or 512), network)
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
         self.head, body = take_head(network, self.labels)
@@ -82,7 +86,7 @@ class CrossEncoderTeacher:
 
     def _backend(self, name: BackendName, body: nn.Module) -> Backend:
         if name == "auto":
-            name = "openvino" if self.device.type == "cpu" and has_openvino() else "torch"
+            name = "openvino" if self.device.type == "cpu" and has_openvino() and self.template is None else "torch"
         if name == "openvino":
             example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]], padding=True,
                                      return_tensors="pt")
@@ -96,7 +100,9 @@ class CrossEncoderTeacher:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
             "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
-            "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side, "activation": "none (raw logits)",
+            **({"truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side} if self.template is None else
+               {"template": self.template.text, "truncation": TRUNCATION}),
+            "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
@@ -108,6 +114,10 @@ class CrossEncoderTeacher:
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
         """Token ids of each pair, cut and not padded, and their lengths."""
+        if self.template is not None:
+            ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
+                                                self.max_length, special_tokens=False)
+            return {"input_ids": ids}, lengths
         tokens = dict(self.tokenizer([pair.query.text for pair in pairs], [pair.text for pair in pairs],
                                      truncation="longest_first", max_length=self.max_length, padding=False))
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
@@ -142,13 +152,35 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
     return (weight, bias), network
 
 
-def _length(model: str, asked: int | None, own: int, config: Any) -> int:
-    most = min(own, int(getattr(config, "max_position_embeddings", own) or own))
+def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
+    """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
+    if "message" not in encoder[0].modality_config:
+        return None
+    text = chat_template(encoder.tokenizer)
+    if text is None:
+        raise IrdistillError(
+            f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "
+            "it with a chat template that has."
+        )
+    return PairTemplate(text)
+
+
+def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
+    most = min(own, _positions(network, own))
     if asked is None:
         return most
     if not 8 <= asked <= most:
         raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
     return asked
+
+
+def _positions(network: nn.Module, own: int) -> int:
+    """How many tokens have a position; RoBERTa and its like begin to count after the place of the padding token."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    config: Any = network.config
+    return int(getattr(config, "max_position_embeddings", own) or own)
 
 
 def _label(model: str, labels: int, asked: int | None) -> int | None:
