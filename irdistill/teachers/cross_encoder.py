@@ -26,7 +26,7 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
 
 
 class CrossEncoderTeacher:
-    """Any sentence-transformers CrossEncoder with one output layer, or Hugging Face sequence classifier, as a teacher of raw logits.
+    """Any sequence classifier of Hugging Face, or of sentence-transformers as a CrossEncoder, as a teacher of raw logits.
 
     Whatever activation the model was saved with is left out: a sigmoid squeezes good documents together, and margins
     are what a student learns from. The last linear layer is always computed in float32: in bfloat16 a logit has 8 bits,

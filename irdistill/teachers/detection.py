@@ -12,8 +12,8 @@ RetrieverType = Literal["dense", "sparse", "late-interaction"]
 
 _ENDINGS = {"ForSequenceClassification": "cross-encoder", "ForConditionalGeneration": "seq2seq", "T5WithLMHeadModel": "seq2seq",
             "ForCausalLM": "causal", "LMHeadModel": "causal"}
-_SPARSE = ("SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding")
-_COLBERT = ("MultiVectorMask",)
+_SPARSE = {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}
+_LATE = {"MultiVectorMask"}
 
 
 def kind_of(model: str, revision: str | None = None) -> str:
@@ -51,10 +51,10 @@ def kind_of(model: str, revision: str | None = None) -> str:
 def retriever_type(model: str, revision: str | None = None) -> RetrieverType:
     """How a retriever represents a text: by one dense vector, one sparse vector, or a vector a token."""
     saved_as, modules = _model_type(model, revision), _modules(model, revision)
-    config: dict[str, Any] = read_model_json(model, "config.json", revision) or {}
-    if saved_as in ("MultiVectorEncoder", "ColBERT") or modules & set(_COLBERT) or "HF_ColBERT" in (config.get("architectures") or []):
+    names = (read_model_json(model, "config.json", revision) or {}).get("architectures") or []
+    if saved_as in ("MultiVectorEncoder", "ColBERT") or modules & _LATE or "HF_ColBERT" in names:
         return "late-interaction"
-    return "sparse" if saved_as == "SparseEncoder" or modules & set(_SPARSE) else "dense"
+    return "sparse" if saved_as == "SparseEncoder" or modules & _SPARSE else "dense"
 
 
 def _model_type(model: str, revision: str | None) -> str:

@@ -31,8 +31,7 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
     def forms(self, texts: list[str], kind: Kind) -> list[Tensor]:
         """Encode one batch: (tokens, D) float32 of each text."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        return [found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=False,
-                                                  convert_to_numpy=False)]
+        return [found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """MaxSim (n,) float32."""

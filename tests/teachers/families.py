@@ -25,7 +25,7 @@ def pieces(*special: str) -> list[tuple[str, float]]:
 def bytes_and_merges(*special: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """A byte-level vocabulary in which whole words, with a space before them or not, are tokens."""
     merges: dict[tuple[str, str], None] = {}
-    for word in [space + word for word in PLAIN for space in ("", "Ġ")]:
+    for word in [space + word for space in ("Ġ", "") for word in PLAIN]:
         for end in range(1, len(word)):
             merges[(word[:end], word[end])] = None
     tokens = dict.fromkeys([*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)])
