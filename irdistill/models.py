@@ -75,16 +75,22 @@ def model_revision(model: str, revision: str | None = None) -> str:
     return digest([(str(path.relative_to(resolved)), file_sha256(path)) for path in names])
 
 
-def read_model_json(model: str, name: str, revision: str | None = None) -> Any:
-    """The contents of one of a model's JSON files; None where the model, in its folder or on the hub, has no such file."""
+def find_model_file(model: str, name: str, revision: str | None = None) -> Path | None:
+    """One of a model's files, in its folder or from the hub; None where the model has no such file."""
     resolved = Path(resolve_model(model))
     if resolved.is_dir():
-        return read_json(resolved / name) if (resolved / name).is_file() else None
+        return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file
 
     found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False,
                         _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
-    return read_json(Path(found)) if found else None
+    return Path(found) if found else None
+
+
+def read_model_json(model: str, name: str, revision: str | None = None) -> Any:
+    """The contents of one of a model's JSON files; None where the model has no such file."""
+    found = find_model_file(model, name, revision)
+    return None if found is None else read_json(found)
 
 
 @contextmanager

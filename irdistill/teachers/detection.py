@@ -27,12 +27,16 @@ def kind_of(model: str, revision: str | None = None) -> str:
     """
     from transformers import AutoConfig
 
+    from irdistill.teachers.lightning_ir import is_lightning_ir
+
     resolved = resolve_model(model)
     try:
         config = AutoConfig.from_pretrained(resolved, revision=revision, local_files_only=Path(resolved).is_dir())
     except Exception as error:
         if (Path(resolved) / "modules.json").is_file():
             return "retriever"
+        if isinstance(error, ValueError) and is_lightning_ir(model, revision):  # there is a configuration, of an unknown type
+            return "cross-encoder"
         raise IrdistillError(
             f"there is no teacher {model!r}: no card of that name (cards are the YAML files in teachers/), and no model that "
             f"can be loaded here ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the spelling, or give "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,7 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
         owners, terms = found.indices().numpy()
         weights = found.values().float().numpy()
         ends = np.searchsorted(owners, np.arange(len(texts) + 1))
-        vectors = [SparseVector(terms[start:end], weights[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+        vectors = [SparseVector(terms[start:end], weights[start:end]) for start, end in pairwise(ends)]
         if self.model.similarity_fn_name == "dot":
             return vectors
         return [SparseVector(terms, weights / max(float(np.linalg.norm(weights)), 1e-12)) for terms, weights in vectors]

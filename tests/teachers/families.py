@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
-from transformers import DebertaV2Tokenizer, Qwen2Tokenizer, RobertaTokenizer, T5Tokenizer, XLMRobertaTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    DebertaV2Tokenizer,
+    Qwen2Tokenizer,
+    RobertaTokenizer,
+    T5Tokenizer,
+    XLMRobertaTokenizer,
+)
 
 from tests.students.tiny import WORDS, tiny_backbone
 
@@ -19,7 +30,8 @@ _SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attent
 def pieces(*special: str) -> list[tuple[str, float]]:
     """A unigram vocabulary of whole words and single letters."""
     letters = [chr(code) for code in range(33, 127)]
-    return [*((name, 0.0) for name in special), ("▁", -6.0), *(("▁" + word, -3.0) for word in PLAIN), *((one, -9.0) for one in letters)]
+    words = [("▁", -6.0), *(("▁" + word, -3.0) for word in PLAIN)]
+    return [*((name, 0.0) for name in special), *words, *((one, -9.0) for one in letters)]
 
 
 def bytes_and_merges(*special: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -34,7 +46,7 @@ def bytes_and_merges(*special: str) -> tuple[dict[str, int], list[tuple[str, str
 
 def tokenizer_for(family: str) -> Any:
     """A tokenizer of the class that a family's models come with."""
-    if family in ("deberta-v2",):
+    if family == "deberta-v2":
         return DebertaV2Tokenizer(vocab=pieces("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), model_max_length=64)
     if family == "xlm-roberta":
         return XLMRobertaTokenizer(vocab=pieces("<s>", "<pad>", "</s>", "<unk>", "<mask>"), model_max_length=64)
@@ -61,12 +73,26 @@ def tiny_classifier(folder: Path, family: str) -> Path:
         own: dict[str, Any] = {"max_position_embeddings": 66, "pad_token_id": tokenizer.pad_token_id}
         if family == "deberta-v2":
             own |= {"relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True,
-                    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0, "max_position_embeddings": 64}
+                    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0,
+                    "max_position_embeddings": 64}
         if family == "qwen2":
             own |= {"num_key_value_heads": 1, "max_position_embeddings": 512}
         config = AutoConfig.for_model(family, vocab_size=len(tokenizer), num_labels=1, **_SIZES, **own)
     torch.manual_seed(5)
     return _save(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
+
+
+def tiny_lightning_ir(folder: Path) -> Path:
+    """A cross-encoder in the layout of Lightning IR: an ELECTRA, a linear layer, and a configuration of its own type."""
+    tiny_backbone(folder, "electra", layers=2)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "cross-encoder", "backbone_model_type": "electra", "architectures": ["CrossEncoderElectraModel"],
+               "query_length": 4, "doc_length": 9, "pooling_strategy": "first"}
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(5)
+    save_file(weights | {"linear.weight": torch.randn(1, 32)}, folder / "model.safetensors")
+    return folder
 
 
 def tiny_t5(folder: Path, family: str = "t5", tied: bool = True) -> Path:
@@ -83,7 +109,8 @@ def tiny_causal(folder: Path, family: str = "qwen2", **settings: Any) -> Path:
     tokenizer = tokenizer_for(family)
     own = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512} if family == "gpt2" else {
         **_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 512}
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer), pad_token_id=0, bos_token_id=0, eos_token_id=0, **own | settings)
+    own |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+    config = AutoConfig.for_model(family, **own | settings)
     torch.manual_seed(5)
     return _save(AutoModelForCausalLM.from_config(config), tokenizer, folder)
 

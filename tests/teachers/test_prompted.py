@@ -43,7 +43,8 @@ def test_a_template_says_where_the_document_lies(text: str) -> None:
         assert filled[start:end] == document
         parts = {"{query}": query, "{document}": document}
         first, second = sorted(parts, key=text.index)
-        assert filled == text.split(first)[0] + parts[first] + text.split(first)[1].split(second)[0] + parts[second] + text.split(second)[1]
+        (before, rest), after = text.split(first), text.split(second)[1]
+        assert filled == before + parts[first] + rest.split(second)[0] + parts[second] + after
 
 
 @pytest.mark.parametrize(("text", "instruction", "fault"), [
@@ -103,7 +104,8 @@ def test_rankt5_gives_the_logit_of_one_token(tmp_path: Path) -> None:
     folder = tiny_t5(tmp_path / "t5")
     logits = first_logits(folder, [f"Query: {pair.query.text} Document: {pair.text}" for pair in PAIRS])
     place = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<extra_id_10>")
-    teacher = Seq2SeqTeacher(str(folder), template="Query: {query} Document: {document}", positive="<extra_id_10>", negative="", **CPU)
+    teacher = Seq2SeqTeacher(str(folder), template="Query: {query} Document: {document}", positive="<extra_id_10>", negative="",
+                             **CPU)
     assert scores(teacher) == pytest.approx(logits[:, place], abs=1e-5)
     assert teacher.identity["score"] == "logit(<extra_id_10>)"
 
@@ -197,9 +199,9 @@ def test_what_does_not_fit_stops(tmp_path: Path) -> None:
         CausalTeacher(causal, negative="no", **asked)
     with pytest.raises(IrdistillError, match="from 8 to 512"):
         CausalTeacher(causal, positive="yes", max_length=4096, **asked)
-    with pytest.raises(IrdistillError, match="cannot be loaded as a seq2seq reranker|is no seq2seq reranker"):
+    with pytest.raises(IrdistillError, match=r"cannot be loaded as a seq2seq reranker|is no seq2seq reranker"):
         Seq2SeqTeacher(causal, **CPU)
-    with pytest.raises(IrdistillError, match="cannot be loaded as a causal reranker|is no causal reranker"):
+    with pytest.raises(IrdistillError, match=r"cannot be loaded as a causal reranker|is no causal reranker"):
         CausalTeacher(t5, positive="▁true", **asked)
     with pytest.raises(IrdistillError, match="no token 'true'; its tokenizer writes this word as '▁true'"):
         Seq2SeqTeacher(t5, positive="true", **CPU)

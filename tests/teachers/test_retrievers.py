@@ -17,8 +17,15 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from irdistill import IrdistillError
 from irdistill.batching import TokenBudget
 from irdistill.collections import Collection
-from irdistill.teachers import LateInteractionTeacher, Pair, RetrieverTeacher, SparseRetrieverTeacher, load_teacher, score_pairs
-from irdistill.teachers import part_encoding
+from irdistill.teachers import (
+    LateInteractionTeacher,
+    Pair,
+    RetrieverTeacher,
+    SparseRetrieverTeacher,
+    load_teacher,
+    part_encoding,
+    score_pairs,
+)
 from irdistill.teachers.detection import kind_of, retriever_type
 from irdistill.teachers.retriever import load_retriever
 from tests.students.tiny import tiny_backbone
@@ -44,7 +51,8 @@ def tiny_splade(folder: Path) -> Path:
                 parameter.normal_(0.0, 0.2)
     network.save_pretrained(folder / "mlm")
     tokenizer.save_pretrained(folder / "mlm")
-    model = SparseEncoder(modules=[Transformer(str(folder / "mlm"), transformer_task="fill-mask"), SpladePooling("max")], device="cpu")
+    transformer = Transformer(str(folder / "mlm"), transformer_task="fill-mask")
+    model = SparseEncoder(modules=[transformer, SpladePooling("max")], device="cpu")
     model.save(str(folder / "splade"))
     return folder / "splade"
 
@@ -92,7 +100,8 @@ def test_a_sparse_retriever_gives_the_dot_product(splade: Path, pairs: list[Pair
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
 def test_a_late_interaction_retriever_gives_maxsim(colbert: Path, pairs: list[Pair], similarity: str) -> None:
     model = MultiVectorEncoder(str(colbert), device="cpu", similarity_fn_name=similarity)
-    queries, documents = model.encode_query([pair.query.text for pair in pairs]), model.encode_document([pair.text for pair in pairs])
+    queries = model.encode_query([pair.query.text for pair in pairs])
+    documents = model.encode_document([pair.text for pair in pairs])
     found, _ = score_pairs(LateInteractionTeacher(str(colbert), similarity=similarity, **CPU), pairs)
     assert found.values.dtype == np.float32
     assert found.values == pytest.approx(model.similarity_pairwise(queries, documents).numpy(), rel=1e-5)
