@@ -63,7 +63,7 @@ class Gather:
         self.repeated = 0
         self.spilled = 0
         self._queries, self._folder, self._name, self._duplicates = max(1, queries), folder, name, duplicates
-        self._limit = max(64, memory // ROW_COST)
+        self._limit = max(4, memory // ROW_COST)
         self._held: list[np.ndarray] = []
         self._held_rows = 0
         self._buckets: list[IO[bytes]] = []
