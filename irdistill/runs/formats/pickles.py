@@ -157,17 +157,19 @@ class _Machine:
         target = self._stack[-1] if self._stack else None
         if not isinstance(target, dict) or len(found) % 2:
             raise ValueError("its instructions do not fit together")
-        for key, value in zip(found[::2], found[1::2], strict=True):
-            if isinstance(key, bool) or not isinstance(key, str | int):
-                raise Refused(f"a key is a {type(key).__name__}")
-            if target is self._root:
-                if value is self._root:
-                    raise Refused("a dictionary holds itself")
-                yield key, value
-            else:
-                if isinstance(value, bytes | tuple | Name | Dtype):
-                    raise Refused(f"a value is {value!r}")
-                target[key] = value
+        keys, values = found[::2], found[1::2]
+        wrong = set(map(type, keys)) - {str, int}
+        if wrong:
+            raise Refused(f"a key is a {wrong.pop().__name__}")
+        if target is self._root:
+            if any(value is self._root for value in values):
+                raise Refused("a dictionary holds itself")
+            yield from zip(keys, values, strict=True)
+            return
+        wrong = set(map(type, values)) - {int, float, str, bool, type(None)}
+        if wrong:
+            raise Refused(f"a value is a {wrong.pop().__name__}")
+        target.update(zip(keys, values, strict=True))
 
     def _remember(self, place: int) -> None:
         if not self._stack:

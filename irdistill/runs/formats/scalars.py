@@ -14,24 +14,26 @@ class Refused(ValueError):
 
 
 class Name(NamedTuple):
-    """The name of one of the two things of numpy that stand in score files. It is never looked up."""
+    """The name of one of the things that numpy's scalars are made with. It is never looked up."""
 
     module: str
     name: str
 
     @classmethod
     def of(cls, module: Any, name: Any) -> Name:
-        """The name, if it is one of the two.
+        """The name, if it is one of those.
 
         Raises:
             Refused: it is another.
         """
-        if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in {DTYPE, *SCALARS}:
+        if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in {DTYPE, BYTES, *SCALARS}:
             raise Refused(f"it names {module}.{name}")
         return cls(module, name)
 
 
 DTYPE = ("numpy", "dtype")
+BYTES = ("_codecs", "encode")
+"""How bytes stand in pickles of protocol 2 and below."""
 SCALARS = {("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar")}
 
 
@@ -53,8 +55,8 @@ class Dtype:
         self.order = ">" if state[1] == ">" else "<"
 
 
-def called(name: Any, arguments: Any) -> Dtype | float | int:
-    """What numpy would give for ``dtype("f4", …)`` or ``scalar(dtype, bytes)``.
+def called(name: Any, arguments: Any) -> Dtype | bytes | float | int:
+    """What ``numpy.dtype("f4", …)``, ``scalar(dtype, bytes)`` or ``encode(text, "latin1")`` would give.
 
     Raises:
         Refused: anything else is called, or these in another way.
@@ -65,6 +67,10 @@ def called(name: Any, arguments: Any) -> Dtype | float | int:
         if not isinstance(arguments[0], str) or arguments[0] not in NUMBERS:
             raise Refused(f"it holds numpy values of the kind {arguments[0]!r}")
         return Dtype(arguments[0])
+    if name == BYTES:
+        if len(arguments) != 2 or not isinstance(arguments[0], str) or arguments[1] != "latin1":
+            raise Refused("it encodes text in an unusual way")
+        return arguments[0].encode("latin-1")
     kind, data = arguments if len(arguments) == 2 else (None, None)
     if not isinstance(kind, Dtype) or not isinstance(data, bytes) or len(data) != int(kind.code[1]):
         raise Refused("a numpy scalar is not made in the usual way")
