@@ -5,6 +5,7 @@ from __future__ import annotations
 from irdistill.runs.checking import verify
 from irdistill.runs.compare import diff, stats
 from irdistill.runs.compiled import CompiledRun, compile_run
+from irdistill.runs.formats import FORMATS, export_run, import_run
 from irdistill.runs.fusion import METHODS, fuse
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import KINDS, Manifest, PartEntry, RunIdentity
@@ -14,7 +15,7 @@ from irdistill.runs.trec import export_trec, import_trec
 from irdistill.runs.writer import RunWriter, write_run
 
 __all__ = [
-    "KINDS", "METHODS", "CompiledRun", "Manifest", "MemoryRun", "PartEntry", "RankedList", "Run", "RunIdentity",
-    "RunWriter", "compile_run", "diff", "export_trec", "fuse", "import_trec", "merge", "open_run", "stats",
-    "verify", "write_run",
+    "FORMATS", "KINDS", "METHODS", "CompiledRun", "Manifest", "MemoryRun", "PartEntry", "RankedList", "Run",
+    "RunIdentity", "RunWriter", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run", "import_trec",
+    "merge", "open_run", "stats", "verify", "write_run",
 ]
