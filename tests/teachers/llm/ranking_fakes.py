@@ -29,7 +29,7 @@ def best_first(worths: Sequence[int]) -> list[int]:
 
 
 def worths_in(request: Request) -> list[int]:
-    return [int(number) for number in re.findall(r"worth (\d+) points", request.messages[-1].content)]
+    return [int(number) for message in request.messages for number in re.findall(r"worth (\d+) points", message.content)]
 
 
 def list_answer(worths: Sequence[int]) -> str:
