@@ -10,8 +10,9 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.pickles import Refused, read_items
+from irdistill.runs.formats.pickles import read_items
 from irdistill.runs.formats.rows import Record, Rows, gathered, name_of, number_or_name
+from irdistill.runs.formats.scalars import Refused
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.store import Run
 

@@ -239,7 +239,7 @@ def test_unknown_ids_are_counted_named_and_an_error(tmp_path: Path) -> None:
     run = write(tmp_path, UNKNOWN, unknown="skip")
     assert plain(run) == {"7": {"10": 9.0}, "8": {"20": 1.0}}
     assert run.identity.producer["unknown"] == {"queries": 2, "documents": 1}
-    with pytest.raises(IrdistillError, match="gives no run; .*1 have an unknown query"):
+    with pytest.raises(IrdistillError, match=r"gives no run; .*1 have an unknown query"):
         write(tmp_path, "6 Q0 10 1 9 t\n", unknown="skip", overwrite=True)
 
 
