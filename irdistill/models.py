@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, file_sha256
+from irdistill.files import digest, file_sha256, read_json
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
@@ -72,6 +73,24 @@ def model_revision(model: str, revision: str | None = None) -> str:
         path for pattern in ("*.safetensors", "*.bin", "*.gguf", "config.json", "modules.json") for path in resolved.rglob(pattern)
     )
     return digest([(str(path.relative_to(resolved)), file_sha256(path)) for path in names])
+
+
+def find_model_file(model: str, name: str, revision: str | None = None) -> Path | None:
+    """One of a model's files, in its folder or from the hub; None where the model has no such file."""
+    resolved = Path(resolve_model(model))
+    if resolved.is_dir():
+        return resolved / name if (resolved / name).is_file() else None
+    from transformers.utils import cached_file
+
+    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
+    return Path(found) if found else None
+
+
+def read_model_json(model: str, name: str, revision: str | None = None) -> Any:
+    """The contents of one of a model's JSON files; None where the model has no such file."""
+    found = find_model_file(model, name, revision)
+    return None if found is None else read_json(found)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import click
 from irdistill.cli.options import json_option, out_option, overwrite_option, show
 from irdistill.errors import IrdistillError
 
+FORMATS = ("trec", "tsv", "triples", "st-jsonl", "st-pickle", "colbert", "rank-distillm", "flagembedding", "tevatron", "disco",
+           "pylate")
 METHODS = ("mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf")
 EXAMPLES = (
     "Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused\n\n"
@@ -74,30 +76,50 @@ def runs() -> None:
 @runs.command("import", epilog="Example: irdistill runs import bm25.txt.gz --collection pydocs/test --format trec --out out/bm25")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--collection", required=True, help="The collection the file belongs to.")
-@click.option("--format", "form", type=click.Choice(["trec"]), default="trec", show_default=True)
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; told from the file where that is plain.")
+@click.option("--scores", type=click.Path(path_type=Path), help="The pickled scores of st-jsonl; those beside the file by default.")
+@click.option("--unknown", type=click.Choice(["error", "skip"]), default="error", show_default=True,
+              help="What rows with unknown ids are: an error, or left out and counted.")
+@click.option("--duplicates", type=click.Choice(["error", "first", "mean"]), default="error", show_default=True,
+              help="What a pair gets that has several different scores.")
+@click.option("--ranks", is_flag=True, help="rank-distillm: give lists without scores n, n - 1, … 1 by their ranks.")
+@click.option("--memory", default=512, show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
 @out_option("The new run's folder.")
 @overwrite_option()
-def import_run(file: Path, collection: str, form: str, out: Path, overwrite: bool) -> None:
+def import_run(file: Path, collection: str, form: str | None, scores: Path | None, unknown: str, duplicates: str, ranks: bool,
+               memory: int, out: Path, overwrite: bool) -> None:
     """Bring a published run or score file into the store."""
     from irdistill.collections import load_collection
-    from irdistill.runs import import_trec
+    from irdistill.runs import import_run as import_file
 
     if not file.is_file():
         raise IrdistillError(f"there is no file {file}.")
-    found = import_trec(file, load_collection(collection), out, overwrite)
-    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, None)
+    found = import_file(file, load_collection(collection), out, form, scores=scores, unknown=unknown, duplicates=duplicates,
+                        ranks=ranks, memory=memory << 20, overwrite=overwrite)
+    producer = found.identity.producer
+    show({
+        "run": str(out), "format": producer["format"], "queries": len(found), "rows": found.num_rows,
+        "nulls": found.manifest.nulls, "repeated": producer["repeated"], "unknown queries": producer["unknown"]["queries"],
+        "unknown documents": producer["unknown"]["documents"], "fingerprint": found.fingerprint,
+    }, None)
 
 
 @runs.command("export", epilog="Example: irdistill runs export out/fused --format trec --out fused.txt.gz")
 @click.argument("run")
-@click.option("--format", "form", type=click.Choice(["trec"]), default="trec", show_default=True)
-@click.option("--tag", default="irdistill", show_default=True, help="The last column.")
-@out_option("The file; compressed where its name ends in .gz.")
-def export_run(run: str, form: str, tag: str, out: Path) -> None:
-    """Write a run as a TREC run file."""
-    from irdistill.runs import export_trec
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; told from the file's name where that is plain.")
+@click.option("--collection", help="For formats with judgments or texts in them.")
+@click.option("--scores", type=click.Path(path_type=Path), help="Where the scores of st-jsonl go; beside the file by default.")
+@click.option("--tag", default="irdistill", show_default=True, help="The last column of a TREC run.")
+@out_option("The file; compressed where its name ends in .gz or .zst.")
+def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, out: Path) -> None:
+    """Write a run as a score file of another project."""
+    from irdistill.collections import load_collection
+    from irdistill.runs import export_run as export_file
 
-    click.echo(f"{export_trec(run, out, tag)} lines in {out}")
+    loaded = load_collection(collection) if collection else None
+    done = export_file(run, out, form, loaded, scores=scores, tag=tag)
+    left = f"; {done.left_out} rows left out" if done.left_out else ""
+    click.echo(f"{done.rows} rows in {out}{left}")
 
 
 @runs.command(epilog="Example: irdistill runs verify out/fused out/bm25")

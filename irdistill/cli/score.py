@@ -19,7 +19,8 @@ from irdistill.files import write_json
 @out_option("The run's folder.")
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(["cross-encoder", "retriever"]), help="Of a model without a card.")
+@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever"]),
+              help="Of a model without a card; else it is told from the model's files.")
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))

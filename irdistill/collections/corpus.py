@@ -119,6 +119,10 @@ class Corpus:
         """
         return self._batches.value(0, row)
 
+    def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
+        """The ids of many rows, in the order asked for; a row may occur more than once."""
+        return self._batches.take(0, np.asarray(rows, dtype=np.int64))
+
     def text(self, row: int) -> str:
         """Title, a space and text; the text alone where there is no title."""
         return joined(self._batches.value(1, row), self._batches.value(2, row))

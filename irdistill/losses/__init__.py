@@ -5,12 +5,14 @@ from __future__ import annotations
 from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
+from irdistill.losses.cprd import CPRD
 from irdistill.losses.expression import parse_loss, signature
-from irdistill.losses.listwise import KL
-from irdistill.losses.pairwise import MarginMSE
-from irdistill.losses.pointwise import MSE
+from irdistill.losses.listwise import KL, ListMLE, ListNet
+from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
+from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
+from irdistill.losses.pointwise import BCE, MSE
 
 __all__ = [
-    "KL", "MSE", "NEEDS", "REGISTRY", "Cut", "InfoNCE", "Loss", "MarginMSE", "ScoreBatch", "Sum",
-    "parse_loss", "register", "signature",
+    "ADRMSE", "BCE", "CPRD", "KL", "MSE", "NEEDS", "REGISTRY", "ApproxNDCG", "Cut", "Hinge", "InfoNCE", "LambdaLoss", "ListMLE",
+    "ListNet", "Loss", "MarginMSE", "Preference", "RankNet", "ScoreBatch", "Sum", "parse_loss", "register", "signature",
 ]

@@ -94,6 +94,19 @@ class ScoreBatch:
             raise ValueError("this needs labels, shape (B, N)")
         return self.valid & (self.labels > 0)
 
+    def targets(self, by: str) -> tuple[Tensor, Tensor]:
+        """What orders a list: the ``"teacher"``'s scores or the ``"label"``s.
+
+        Returns:
+            (B, N) values, 0 where there is none; and (B, N) bool, where there is one. A list in which nothing is labelled
+            relevant has no labels: it would teach that all its documents are alike.
+        """
+        usable = self.valid & self.relevant.any(dim=1, keepdim=True) if by == "label" else self.scored
+        values = self.labels if by == "label" else self.teacher
+        if values is None:
+            raise ValueError("this needs labels, shape (B, N)")
+        return values.to(self.student.dtype).masked_fill(~usable, 0.0), usable
+
     def zero(self) -> Tensor:
         """A loss of 0 that still has a (zero) gradient, for a batch that teaches nothing."""
         return self.student.masked_fill(~self.valid, 0.0).sum() * 0.0

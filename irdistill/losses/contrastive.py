@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
@@ -26,23 +27,34 @@ class InfoNCE(Loss):
         negatives: ``"all"``, the ``"list"`` only, or the other lists' documents in the ``"batch"`` only.
         positive_by: who says what is relevant: the ``"label"``, or the ``"teacher"``'s best item of the list.
         masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the positive,
-            which are probably relevant and not judged; ``"none"`` keeps them.
+            which are probably relevant and not judged; ``"share"`` those that it scores above ``share`` times the
+            positive's score, which needs scores of 0 and more; ``"none"`` keeps them.
+        share: of ``masked="share"``; 0.6 in CADET (arXiv 2502.19712).
+        weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 - sigmoid(t / teacher_tau)``, so
+            that the likelier it is relevant the less it repels; ``"none"`` leaves all at 1.
+        teacher_tau: divides the teacher's scores for ``weights``.
     """
 
     tau: float = 0.05
     negatives: str = "all"
     positive_by: str = "label"
     masked: str = "none"
+    share: float = 0.6
+    weights: str = "none"
+    teacher_tau: float = 1.0
 
     def __post_init__(self) -> None:
-        self.check_positive("tau")
+        self.check_positive("tau", "share", "teacher_tau")
         self.check_choice("negatives", ("all", "list", "batch"))
         self.check_choice("positive_by", ("label", "teacher"))
-        self.check_choice("masked", ("none", "teacher"))
+        self.check_choice("masked", ("none", "teacher", "share"))
+        self.check_choice("weights", ("none", "teacher"))
 
     @property
     def needs(self) -> frozenset[str]:
         by_label = {"label"} if self.positive_by == "label" else {"order"}
+        if self.masked == "share" or self.weights == "teacher":
+            return frozenset(by_label | {"score"})
         return frozenset(by_label | ({"order"} if self.masked == "teacher" else set()))
 
     @property
@@ -59,7 +71,7 @@ class InfoNCE(Loss):
         if self.negatives != "batch":
             logits.append(self._list_negatives(batch, relevant, lists, items))
         if self.negatives != "list" and batch.in_batch is not None:
-            logits.append(_batch_negatives(batch, lists))
+            logits.append(batch_negatives(batch, lists))
         joined = torch.cat(logits, dim=1) / self.tau
         counted = (joined[:, 1:] > -torch.inf).any(dim=1)
         if not counted.any():
@@ -78,11 +90,17 @@ class InfoNCE(Loss):
             if batch.positives is not None:
                 known = batch.positives[lists]
                 out = out | known.gather(1, columns.clamp(0, known.shape[1] - 1))
-        if self.masked == "teacher":
+        scores = batch.student[lists]
+        if self.masked != "none":
             assert batch.teacher is not None
             teacher = batch.teacher[lists]
-            out = out | (teacher >= teacher.gather(1, items[:, None]))
-        return batch.student[lists].masked_fill(out, -torch.inf)
+            positive = teacher.gather(1, items[:, None])
+            out = out | (teacher >= positive if self.masked == "teacher" else teacher > self.share * positive)
+        if self.weights == "teacher":
+            assert batch.teacher is not None
+            # log(1 - sigmoid(t)) = logsigmoid(-t); times tau, as all scores are divided by it
+            scores = scores + self.tau * F.logsigmoid(-batch.teacher[lists].nan_to_num(nan=-torch.inf) / self.teacher_tau)
+        return scores.masked_fill(out, -torch.inf)
 
 
 def _best(batch: ScoreBatch) -> Tensor:
@@ -94,7 +112,7 @@ def _best(batch: ScoreBatch) -> Tensor:
     return best.scatter(1, first, True) & usable
 
 
-def _batch_negatives(batch: ScoreBatch, lists: Tensor) -> Tensor:
+def batch_negatives(batch: ScoreBatch, lists: Tensor) -> Tensor:
     """(P, U) scores of the other lists' documents, -inf on the query's own and on known positives."""
     assert batch.in_batch is not None and batch.columns is not None
     width = batch.in_batch.shape[1]

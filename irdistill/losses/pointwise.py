@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
@@ -37,3 +38,37 @@ class MSE(Loss):
             return batch.zero()
         assert batch.teacher is not None
         return (self.scale * batch.student[usable] - batch.teacher[usable]).square().mean()
+
+
+@register("BCE")
+@dataclass(frozen=True)
+class BCE(Loss):
+    """Binary cross-entropy of ``sigmoid(s / tau)``, mean over items.
+
+    Attributes:
+        by: what the target is: ``"label"``, 1 for a relevant item and 0 for any other; or ``"teacher"``, the soft target
+            ``sigmoid(t / teacher_tau)`` of a teacher's raw logit. Items without a teacher score are left out then.
+        tau, teacher_tau: divide the scores of student and teacher.
+    """
+
+    by: str = "label"
+    tau: float = 1.0
+    teacher_tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check_choice("by", ("label", "teacher"))
+        self.check_positive("tau", "teacher_tau")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"label"} if self.by == "label" else {"score"})
+
+    def compute(self, batch: ScoreBatch) -> Tensor:
+        if self.by == "label":
+            values, usable = batch.relevant.to(batch.student.dtype), batch.valid
+        else:
+            values, usable = batch.targets("teacher")
+            values = (values / self.teacher_tau).sigmoid()
+        if not usable.any():
+            return batch.zero()
+        return F.binary_cross_entropy_with_logits(batch.student[usable] / self.tau, values[usable])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irdistill.runs.checking import verify
 from irdistill.runs.compare import diff, stats
 from irdistill.runs.compiled import CompiledRun, compile_run
+from irdistill.runs.formats import FORMATS, export_run, import_run
 from irdistill.runs.fusion import fuse
 from irdistill.runs.gate import Gate
 from irdistill.runs.lists import RankedList
@@ -17,7 +18,7 @@ from irdistill.runs.trec import export_trec, import_trec
 from irdistill.runs.writer import RunWriter, write_run
 
 __all__ = [
-    "KINDS", "METHODS", "CompiledRun", "Gate", "Manifest", "MemoryRun", "Mixing", "PartEntry", "RankedList", "Run", "RunIdentity",
-    "RunWriter", "compile_run", "diff", "export_trec", "fuse", "import_trec", "mask", "merge", "open_run", "stats",
-    "verify", "write_run",
+    "FORMATS", "KINDS", "METHODS", "CompiledRun", "Gate", "Manifest", "MemoryRun", "Mixing", "PartEntry", "RankedList", "Run",
+    "RunIdentity", "RunWriter", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run", "import_trec", "mask",
+    "merge", "open_run", "stats", "verify", "write_run",
 ]

@@ -1,4 +1,4 @@
-"""TREC run files: ``query Q0 document rank score tag``."""
+"""TREC run files read into memory: ``query Q0 document rank score tag``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import gzip
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -14,11 +13,10 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, file_sha256
+from irdistill.files import file_sha256
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
-from irdistill.runs.store import MemoryRun, Run, open_run
-from irdistill.runs.writer import write_run
+from irdistill.runs.store import MemoryRun, Run
 
 logger = logging.getLogger(__name__)
 
@@ -93,47 +91,14 @@ def read_trec(path: Path, collection: Collection | None = None) -> MemoryRun:
 
 
 def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:
-    """Bring a TREC run file into the store; its queries come in the collection's order.
+    """Bring a TREC run file into the store, as ``import_run`` with the format ``trec``."""
+    from irdistill.runs.formats import import_run
 
-    Raises:
-        IrdistillError: as ``read_trec`` and ``RunWriter``.
-    """
-    run = read_trec(Path(file), collection)
-    return write_run(out, run.identity, (run[query_id] for query_id in collection.queries if query_id in run), overwrite)
+    return import_run(file, collection, out, "trec", overwrite=overwrite)
 
 
 def export_trec(run: str | Path | Run, file: str | Path, tag: str = "irdistill") -> int:
-    """Write a run as a TREC run file (gzip where the name ends so); what has no score is left out.
+    """Write a run as a TREC run file, as ``export_run`` with the format ``trec``; gives the number of lines."""
+    from irdistill.runs.formats import export_run
 
-    Scores have the fewest digits that give the same float32 back.
-
-    Returns:
-        The number of lines.
-
-    Raises:
-        IrdistillError: an id or the tag is empty or holds white space, which the format cannot express.
-    """
-    opened = open_run(run)
-    path = Path(file)
-    if len(tag.split()) != 1:
-        raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
-    count = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        raw = stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))
-        # mtime 0: the same run gives the same bytes
-        packed = gzip.GzipFile(path.stem, "wb", fileobj=raw, mtime=0) if path.suffix == ".gz" else nullcontext(raw)
-        with packed as stream:
-            for found in opened:
-                rows = zip(found.doc_ids, found.scores, strict=True)
-                lines = []
-                for rank, (doc_id, score) in enumerate(((d, s) for d, s in rows if s == s), 1):
-                    for name in (found.query_id, doc_id):
-                        if len(name.split()) != 1:
-                            raise IrdistillError(
-                                f"the id {name!r} is empty or has white space, which TREC run files cannot express."
-                            )
-                    lines.append(f"{found.query_id} Q0 {doc_id} {rank} {score!s} {tag}\n")
-                stream.write("".join(lines).encode())
-                count += len(lines)
-    return count
+    return export_run(run, file, "trec", tag=tag).rows

@@ -11,11 +11,13 @@ from irdistill.teachers.loading import TeacherCard, load_teacher, read_card
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
 
 __all__ = [
-    "BM25Teacher", "BatchTeacher", "CrossEncoderTeacher", "Pair", "RetrieverTeacher", "Scores", "Teacher", "TeacherCard",
-    "load_teacher", "read_card", "score", "score_pairs",
+    "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "LateInteractionTeacher", "Pair", "RetrieverTeacher",
+    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "score",
+    "score_pairs",
 ]
 
-_WITH_TORCH = {"CrossEncoderTeacher": "cross_encoder", "RetrieverTeacher": "retriever"}
+_WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",
+               "RetrieverTeacher": "retriever", "Seq2SeqTeacher": "seq2seq", "SparseRetrieverTeacher": "sparse_retriever"}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries, resolve_model
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
+from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,9 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
 
 
 class CrossEncoderTeacher:
-    """Any sentence-transformers CrossEncoder, or Hugging Face sequence classifier, as a teacher of raw logits.
+    """A sequence classifier of Hugging Face, as sentence-transformers' CrossEncoder loads it, as a teacher of raw logits.
+
+    Models of Lightning IR (monoELECTRA) are loaded too.
 
     Whatever activation the model was saved with is left out: a sigmoid squeezes good documents together, and margins
     are what a student learns from. The last linear layer is always computed in float32: in bfloat16 a logit has 8 bits,
@@ -33,6 +37,9 @@ class CrossEncoderTeacher:
 
     Attributes:
         max_length: tokens of query and document together; the longer of the two is cut first.
+        template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
+            models are; then the document alone is cut.
+        cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
     """
 
     def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
@@ -50,29 +57,17 @@ class CrossEncoderTeacher:
         Raises:
             IrdistillError: the model cannot be loaded, has no trained head, or ``label`` is missing or wrong.
         """
-        resolved = resolve_model(model)
         device = device or str(best_device())
-        try:
-            with quiet_libraries():
-                encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
-                                       local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
-        except Exception as error:
-            raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
-        network = encoder.model
-        if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
-            raise IrdistillError(
-                f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
-            )
-        architectures = network.config.architectures or []
-        if not any(name.endswith("ForSequenceClassification") for name in architectures):
-            raise IrdistillError(
-                f"the model {model!r} has no trained classification head (its architecture is "
-                f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
-                "encoder can teach as a retriever (kind: retriever)."
-            )
+        self.template: PairTemplate | None = None
+        self.cuts: tuple[int, int] | None = None
+        if is_lightning_ir(model, revision):
+            self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
+            self.cuts, own = (cuts[0], cuts[1]), sum(cuts) + 3
+        else:
+            encoder, network = _load(model, revision, trust_remote_code, device)
+            self.tokenizer, self.template, own = encoder.tokenizer, _template(model, encoder), int(encoder.max_seq_length or 512)
         self.model_name, self.revision = model, model_revision(model, revision)
-        self.tokenizer = encoder.tokenizer
-        self.max_length = _length(model, max_length, int(encoder.max_length or 512), network.config)
+        self.max_length = _length(model, max_length, own, network)
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
         self.head, body = take_head(network, self.labels)
@@ -82,7 +77,7 @@ class CrossEncoderTeacher:
 
     def _backend(self, name: BackendName, body: nn.Module) -> Backend:
         if name == "auto":
-            name = "openvino" if self.device.type == "cpu" and has_openvino() else "torch"
+            name = "openvino" if self.device.type == "cpu" and has_openvino() and self.template is None else "torch"
         if name == "openvino":
             example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]], padding=True,
                                      return_tensors="pt")
@@ -96,10 +91,17 @@ class CrossEncoderTeacher:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
             "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
-            "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side, "activation": "none (raw logits)",
+            **self._truncation(),
+            "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
+
+    def _truncation(self) -> dict[str, Any]:
+        if self.template is not None:
+            return {"template": self.template.text, "truncation": TRUNCATION}
+        cuts = {"query_length": self.cuts[0], "document_length": self.cuts[1]} if self.cuts is not None else {}
+        return {**cuts, "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side}
 
     @property
     def token_budget(self) -> int:
@@ -108,8 +110,15 @@ class CrossEncoderTeacher:
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
         """Token ids of each pair, cut and not padded, and their lengths."""
-        tokens = dict(self.tokenizer([pair.query.text for pair in pairs], [pair.text for pair in pairs],
-                                     truncation="longest_first", max_length=self.max_length, padding=False))
+        if self.template is not None:
+            ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
+                                                self.max_length, special_tokens=False)
+            return {"input_ids": ids}, lengths
+        queries, documents = [pair.query.text for pair in pairs], [pair.text for pair in pairs]
+        if self.cuts is not None:
+            queries, documents = (cut_texts(self.tokenizer, texts, length)
+                                  for texts, length in zip((queries, documents), self.cuts, strict=True))
+        tokens = dict(self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False))
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
 
     def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
@@ -142,13 +151,58 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
     return (weight, bias), network
 
 
-def _length(model: str, asked: int | None, own: int, config: Any) -> int:
-    most = min(own, int(getattr(config, "max_position_embeddings", own) or own))
+def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
+    resolved = resolve_model(model)
+    try:
+        with quiet_libraries():
+            encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                                   local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+    except Exception as error:
+        raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    network = encoder.model
+    if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
+        raise IrdistillError(
+            f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
+        )
+    architectures = network.config.architectures or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise IrdistillError(
+            f"the model {model!r} has no trained classification head (its architecture is "
+            f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
+            "encoder can teach as a retriever (kind: retriever)."
+        )
+    return encoder, network
+
+
+def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
+    """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
+    if "message" not in encoder[0].modality_config:
+        return None
+    text = chat_template(encoder.tokenizer)
+    if text is None:
+        raise IrdistillError(
+            f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "
+            "it with a chat template that has."
+        )
+    return PairTemplate(text)
+
+
+def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
+    most = min(own, _positions(network, own))
     if asked is None:
         return most
     if not 8 <= asked <= most:
         raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
     return asked
+
+
+def _positions(network: nn.Module, own: int) -> int:
+    """How many tokens have a position; RoBERTa and its like begin to count after the place of the padding token."""
+    for name, module in network.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    config: Any = network.config
+    return int(getattr(config, "max_position_embeddings", own) or own)
 
 
 def _label(model: str, labels: int, asked: int | None) -> int | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,14 @@ import yaml
 from irdistill.cards import find_card
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
-from irdistill.models import resolve_model
-from irdistill.teachers.bm25 import BM25Teacher
+from irdistill.teachers.detection import kind_of
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
+#: Kinds: the module of this package, and what in it makes the teacher. It takes settings as keyword-only arguments.
+_TEACHERS = {"cross-encoder": ("cross_encoder", "CrossEncoderTeacher"), "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
+             "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"), "bm25": ("bm25", "BM25Teacher")}
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
-KINDS = ("cross-encoder", "retriever", "bm25", *LLM_KINDS)
+KINDS = (*_TEACHERS, *LLM_KINDS)
 BACKENDS = ("transformers", "vllm", "openai")
 
 
@@ -25,7 +30,8 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``retriever``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
+        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or
+            ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
         backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
@@ -99,32 +105,39 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     Raises:
         IrdistillError: no such card or model, or a setting that the teacher does not know.
     """
-    card = _card(teacher, kind)
+    card = _card(teacher, kind, settings.get("revision"))
     options = card.settings | {key: value for key, value in settings.items() if value is not None}
     if card.kind in LLM_KINDS:
         from irdistill.teachers.llm.loading import load_llm_teacher
 
         return load_llm_teacher(card, options)
-    known = {"bm25": ("k1", "b"), "retriever": ("precision", "trust_remote_code", "revision", "device"),
-             "cross-encoder": ("max_length", "precision", "backend", "label", "trust_remote_code", "revision", "device")}[card.kind]
-    unknown = sorted(set(options) - set(known))
+    make = _maker(card.kind)
+    known = known_settings(card.kind)
+    unknown = sorted(set(options) - known)
     if unknown:
-        raise IrdistillError(f"a teacher of kind {card.kind} takes {', '.join(known)}, and was given {', '.join(unknown)}.")
+        raise IrdistillError(
+            f"a teacher of kind {card.kind} takes {', '.join(sorted(known))}, and was given {', '.join(unknown)}."
+        )
     if card.kind == "bm25":
-        return BM25Teacher(corpus, cache=work, **options)
+        found: Teacher = make(corpus, cache=work, **options)
+        return found
     options["revision"] = options.get("revision") or card.revision
-    if card.kind == "retriever":
-        from irdistill.students.dense import DenseStudent
-        from irdistill.teachers.retriever import RetrieverTeacher
-
-        precision = options.pop("precision", "auto")
-        return RetrieverTeacher(DenseStudent.load(card.model, **options), corpus, work, precision)
-    from irdistill.teachers.cross_encoder import CrossEncoderTeacher
-
-    return CrossEncoderTeacher(card.model, **options)
+    made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind == "retriever" else ()), **options)
+    return made
 
 
-def _card(teacher: str, kind: str | None) -> TeacherCard:
+def known_settings(kind: str) -> set[str]:
+    """What the settings of a card may hold, of every kind but those of language models."""
+    return {one.name for one in inspect.signature(_maker(kind)).parameters.values() if one.kind is one.KEYWORD_ONLY}
+
+
+def _maker(kind: str) -> Callable[..., Any]:
+    module, name = _TEACHERS[kind]
+    found: Callable[..., Any] = getattr(import_module(f"irdistill.teachers.{module}"), name)
+    return found
+
+
+def _card(teacher: str, kind: str | None, revision: str | None) -> TeacherCard:
     try:
         return read_card(teacher)
     except IrdistillError:
@@ -132,7 +145,7 @@ def _card(teacher: str, kind: str | None) -> TeacherCard:
             raise
     if not teacher.strip():
         raise IrdistillError("the teacher's name is empty; give a card, bm25 or a model.")
-    return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else _kind_of(teacher)), teacher)
+    return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else kind_of(teacher, revision)), teacher)
 
 
 def _is_card(teacher: str) -> bool:
@@ -140,22 +153,3 @@ def _is_card(teacher: str) -> bool:
         return find_card("teachers", teacher).is_file()
     except IrdistillError:
         return False
-
-
-def _kind_of(model: str) -> str:
-    """Told from the model's configuration: a sequence classifier is a cross-encoder, everything else a retriever."""
-    from transformers import AutoConfig
-
-    resolved = resolve_model(model)
-    try:
-        config = AutoConfig.from_pretrained(resolved, local_files_only=Path(resolved).is_dir())
-    except Exception as error:
-        if (Path(resolved) / "modules.json").is_file():
-            return "retriever"
-        raise IrdistillError(
-            f"there is no teacher {model!r}: no card of that name (cards are the YAML files in teachers/), and no model that "
-            f"can be loaded here ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the spelling, or give "
-            "a folder that holds the model."
-        ) from error
-    names = getattr(config, "architectures", None) or []
-    return "cross-encoder" if any(name.endswith("ForSequenceClassification") for name in names) else "retriever"

@@ -1,4 +1,4 @@
-"""A bi-encoder as teacher: self-distillation, and dense teachers for compact students."""
+"""Retrievers as teachers: self-distillation, and strong retrievers for compact students."""
 
 from __future__ import annotations
 
@@ -9,14 +9,50 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
+from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
-from irdistill.teachers.protocol import Pair, Scores
+from irdistill.teachers.detection import retriever_type
+from irdistill.teachers.protocol import Pair, Scores, Teacher
+
+
+def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type: str = "auto", revision: str | None = None,
+                   precision: Precision = "auto", similarity: str | None = None, trust_remote_code: bool = False,
+                   device: str | None = None) -> Teacher:
+    """A retriever of any type as a teacher.
+
+    Args:
+        model: folder, ``package:`` path or hub id.
+        corpus, work: what is scored, and where dense vectors of it are kept; the cache folder where None.
+        type: ``dense``, ``sparse`` or ``late-interaction``; ``auto`` is told from the model's files.
+        similarity: in place of what the model states: ``dot`` or ``cosine``, or ``maxsim`` or ``meanmaxsim``.
+
+    Raises:
+        IrdistillError: the model cannot be loaded, or the type or similarity is unknown.
+    """
+    found = retriever_type(model, revision) if type == "auto" else type
+    given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "device": device}
+    if found == "sparse":
+        from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
+
+        return SparseRetrieverTeacher(model, precision=precision, similarity=similarity, **given)
+    if found == "late-interaction":
+        from irdistill.teachers.late_interaction import LateInteractionTeacher
+
+        return LateInteractionTeacher(model, precision=precision, similarity=similarity, **given)
+    if found != "dense":
+        raise IrdistillError(f"a retriever of type {found!r} was asked for; give auto, dense, sparse or late-interaction.")
+    student = DenseStudent.load(model, **given)
+    if similarity is not None:
+        if similarity not in ("dot", "cosine"):
+            raise IrdistillError(f"the similarity {similarity!r} was asked of the dense model {model!r}; give dot or cosine.")
+        student.model.similarity_fn_name = similarity
+    return RetrieverTeacher(student, corpus, work, precision)
 
 
 class RetrieverTeacher:
-    """Scores by the similarity of vectors.
+    """Scores by the similarity of dense vectors.
 
     The corpus is encoded once, into the store that ``retrieve`` uses, so a teacher that gave the candidates too
     encodes nothing again.

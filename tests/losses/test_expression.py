@@ -53,9 +53,9 @@ def test_needs() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("KLL", "Did you mean KL? Known: InfoNCE(tau=0.05"),
+        ("KLL", "Did you mean KL? Known: ADRMSE(tau=1.0"),
         ("kl", "Did you mean KL?"),
-        ("KL(temperature=2)", "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0)"),
+        ("KL(temperature=2)", "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None)"),
         ("KL(0.05)", "written with their names, as in KL(tau=1.0"),
         ("KL(tau=0)", "must be a finite number above 0"),
         ("KL(tau=-1)", "must be a finite number above 0"),

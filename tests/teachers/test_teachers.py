@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,18 @@ from irdistill.cards import card_folder
 from irdistill.collections import Collection
 from irdistill.search import BM25
 from irdistill.students import DenseStudent
-from irdistill.teachers import BM25Teacher, CrossEncoderTeacher, Pair, RetrieverTeacher, load_teacher, read_card, score_pairs
+from irdistill.teachers import (
+    BM25Teacher,
+    CrossEncoderTeacher,
+    Pair,
+    RetrieverTeacher,
+    load_teacher,
+    loading,
+    read_card,
+    score_pairs,
+)
+from irdistill.teachers.loading import KINDS, LLM_KINDS, known_settings
+from irdistill.teachers.prompts import PairTemplate
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
@@ -115,12 +127,40 @@ def test_a_retriever_scores_by_its_vectors(held: Collection, pairs: list[Pair], 
     assert teacher.score(pairs).values == pytest.approx((queries * documents).sum(axis=1), abs=1e-5)
 
 
-def test_every_card_is_well() -> None:
-    names = [path.stem for path in card_folder("teachers").glob("*.yaml")]
-    assert {"minilm", "bm25", "ms-marco-minilm-l6"} <= set(names)
-    for name in names:
-        card = read_card(name)
-        assert card.name == name and card.licence and card.source.startswith("https://")
+CARDS = sorted(path.stem for path in card_folder("teachers").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_card_is_well(name: str) -> None:
+    card = read_card(name)
+    assert card.name == name and card.licence and card.description and card.source.startswith("https://")
+    assert all(0 < figure < 1 for figure in card.published.values())
+    if card.kind in LLM_KINDS:
+        return
+    assert set(card.settings) <= known_settings(card.kind)
+    assert card.settings.get("type", "dense") in ("dense", "sparse", "late-interaction")
+    if card.kind in ("seq2seq", "causal"):
+        template = PairTemplate(card.settings["template"], card.settings.get("instruction", ""))
+        text, start, end = template.fill("who?", "me")
+        assert text[start:end] == "me" and text.count("who?") == 1 and "{" not in text
+        assert isinstance(card.settings["positive"], str) and isinstance(card.settings.get("negative", ""), str)
+
+
+def test_the_usual_cards_are_there() -> None:
+    assert {"minilm", "bm25", "ms-marco-minilm-l6", "ms-marco-minilm-l12", "monoelectra-base", "bge-reranker-v2-m3", "monot5-3b",
+            "mxbai-rerank-large-v2", "qwen3-reranker-0.6b", "rankt5-3b", "splade-v3", "colbertv2"} <= set(CARDS)
+
+
+def test_cards_load_up_to_the_point_of_needing_weights(held: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[tuple[str, dict[str, Any]]] = []
+    known = {kind: known_settings(kind) for kind in KINDS if kind not in LLM_KINDS}
+    monkeypatch.setattr(loading, "known_settings", known.__getitem__)
+    monkeypatch.setattr(loading, "_maker", lambda kind: lambda *given, **options: made.append((kind, options)))
+    for name in CARDS:
+        if read_card(name).kind not in LLM_KINDS:
+            load_teacher(name, held.corpus, work=tmp_path)
+            assert made[-1][0] == read_card(name).kind
+            assert read_card(name).settings.items() <= made[-1][1].items()
 
 
 def test_teachers_are_told_apart(held: Collection, model: Path, tmp_path: Path) -> None:

@@ -1,0 +1,176 @@
+"""Importing a score file as a run, and exporting a run as a score file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from irdistill.collections import Collection
+from irdistill.errors import IrdistillError
+from irdistill.files import make_folder
+from irdistill.runs.formats.dicts import write_scores
+from irdistill.runs.formats.gather import Gather, Gathered
+from irdistill.runs.formats.numbering import Numbering
+from irdistill.runs.formats.registry import FORMATS, Format, format_of
+from irdistill.runs.formats.source import Source
+from irdistill.runs.lists import RankedList
+from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.store import Run, open_run
+from irdistill.runs.writer import RunWriter
+
+logger = logging.getLogger(__name__)
+MEMORY = 1 << 29
+PART_ROWS = 1 << 17
+
+
+class Exported(NamedTuple):
+    """How many rows an export expresses, and how many the format cannot."""
+
+    rows: int
+    left_out: int
+
+
+def import_run(file: str | Path, collection: Collection, out: str | Path, format: str | None = None, *,
+               scores: str | Path | None = None, unknown: str = "error", duplicates: str = "error", ranks: bool = False,
+               memory: int = MEMORY, overwrite: bool = False) -> Run:
+    """Bring a score file into the store; its queries come in the collection's order.
+
+    The file is read once, in pieces; what does not fit into ``memory`` waits in nameless temporary files beside ``out``.
+    Nothing is written to ``out`` before all of the file has been read and found good.
+
+    Args:
+        format: a name of ``FORMATS``; None where the file plainly is of one.
+        scores: the pickled scores of an ``st-jsonl`` file; the one beside it unless said.
+        unknown: ``error``, or ``skip`` to leave out rows of queries and documents that the collection lacks.
+        duplicates: ``error``, or ``first`` or ``mean`` of the scores of a pair that has several different ones.
+        ranks: give lists of a ranked format that have no scores the scores n, n - 1, … 1, as a listwise teacher's order gets.
+        memory: bytes that rows may take at a time.
+
+    Raises:
+        IrdistillError: the file is truncated, damaged, of another layout or of another collection; a score is not a finite
+            number; a pair has two scores; or as ``RunWriter``.
+    """
+    path, folder = Path(file), Path(out)
+    form = format_of(format, path, reading=True)
+    if ranks and not form.ranked:
+        raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+    make_folder(folder.parent)
+    numbering = Numbering(collection, unknown)
+    query_ids, corpus = list(collection.queries), collection.corpus
+
+    def name(query: int, doc: int) -> str:
+        return f"{path}: the pair of query {query_ids[query]!r} and document {corpus.id(doc)!r}"
+
+    with Gather(len(query_ids), folder.parent, name, memory, duplicates) as gather:
+        producer = _read(path, form, collection, numbering, gather)
+        beside = _scores_of(path, form, scores)
+        if beside is not None:
+            producer["scores"] = _read_scores(beside, collection, gather)
+        gather.settle()
+        present = np.flatnonzero(gather.counts)
+        if not len(present):
+            left = f": {numbering.summary()}" if any(numbering.left_out.values()) else ""
+            raise IrdistillError(f"{path} gives no run; it holds no row that {collection.id!r} has{left}.")
+        producer |= {"unknown": numbering.left_out, "repeated": gather.repeated}
+        settings = {"unknown": unknown, "duplicates": duplicates, "ranks": ranks}
+        identity = RunIdentity("imported", producer, collection.describe(), None, settings)
+        part = int(np.clip(PART_ROWS * len(present) // int(gather.counts.sum()), 64, 8192))
+        lists = (_list(found, query_ids[found.query], corpus.ids_at(found.docs), ranks) for found in gather)
+        with RunWriter(folder, identity, [query_ids[i] for i in present.tolist()], part, overwrite=overwrite) as writer:
+            _write(writer, lists)
+            run = writer.finish()
+    _tell(path, form, run, numbering, gather)
+    return run
+
+
+def _read(path: Path, form: Format, collection: Collection, numbering: Numbering, gather: Gather) -> dict[str, Any]:
+    with Source(path) as source:
+        for rows in form.read(source, collection):
+            gather.add(numbering.rows(rows, source))
+        return {"format": form.name, "file": path.name, "bytes": source.bytes, "sha256": source.sha256(), **source.notes}
+
+
+def _scores_of(path: Path, form: Format, scores: str | Path | None) -> Path | None:
+    if scores is not None and not form.beside:
+        raise IrdistillError(f"a second file of scores was given, and files of the format {form.name} hold their own.")
+    if scores is not None:
+        return Path(scores)
+    return beside(path) if form.beside and beside(path).is_file() else None
+
+
+def beside(path: Path) -> Path:
+    """Where the scores of hard negatives lie unless said: ``x.jsonl.gz`` has ``x-scores.pkl.gz``."""
+    return path.with_name(path.name.split(".jsonl")[0] + "-scores.pkl.gz")
+
+
+def _read_scores(path: Path, collection: Collection, gather: Gather) -> dict[str, Any]:
+    # pairs that no list names are not kept, so what is unknown in here was reported already or does not matter
+    numbering = Numbering(collection, "skip")
+    with Source(path) as source:
+        for rows in FORMATS["st-pickle"].read(source, collection):
+            found = numbering.rows(rows, source)
+            found["rank"] = -1
+            gather.add(found)
+        return {"file": path.name, "bytes": source.bytes, "sha256": source.sha256()}
+
+
+def _list(found: Gathered, query_id: str, doc_ids: list[str], ranks: bool) -> RankedList:
+    scores = found.scores
+    if ranks and np.isnan(scores).all():
+        scores = np.arange(len(scores), 0, -1, dtype=np.float32)
+    return RankedList(query_id, doc_ids, scores)
+
+
+def _write(writer: RunWriter, lists: Iterator[RankedList]) -> None:
+    size = writer.manifest.part_queries
+    left = dict(writer.pending())
+    for number in writer.manifest.own_parts():
+        count = min(size, len(writer.query_ids) - number * size)
+        part = [next(lists) for _ in range(count)]
+        if number in left:
+            writer.write_part(number, part)
+
+
+def _tell(path: Path, form: Format, run: Run, numbering: Numbering, gather: Gather) -> None:
+    if any(numbering.left_out.values()):
+        logger.warning("%s: rows left out: %s", path, numbering.summary())
+    if gather.repeated:
+        logger.info("%s: %d rows came again with the same pair and are one row each", path, gather.repeated)
+    nulls = run.manifest.nulls
+    if nulls:
+        hint = "; --ranks gives them scores by their ranks" if form.ranked and nulls == run.num_rows else ""
+        logger.warning("%s: %d of %d rows have no score (null)%s", path, nulls, run.num_rows, hint)
+
+
+def export_run(run: str | Path | Run, file: str | Path, format: str | None = None, collection: Collection | None = None, *,
+               scores: str | Path | None = None, tag: str = "irdistill") -> Exported:
+    """Write a run as a score file, whole or not at all; packed where the name ends in .gz or .zst.
+
+    Args:
+        format: a name of ``FORMATS``; None where the file's name says it (else ``trec``).
+        collection: for formats that take judgments or texts from it.
+        scores: where the scores of ``st-jsonl`` go; beside the file unless said.
+        tag: the last column of a TREC run.
+
+    Raises:
+        IrdistillError: the format needs a collection, cannot express an id, or cannot be told from the name; or the run is
+            of another collection.
+    """
+    path = Path(file)
+    form = format_of(format, path, reading=False)
+    if form.needs_collection and collection is None:
+        raise IrdistillError(f"the format {form.name} takes judgments or texts from the collection; give --collection.")
+    opened = open_run(run, collection)
+    if form.beside:
+        write_scores(opened, Path(scores) if scores is not None else beside(path), collection, tag)
+    elif scores is not None:
+        raise IrdistillError(f"a second file for scores was given, and files of the format {form.name} hold their own.")
+    rows = form.write(opened, path, collection, tag)
+    left_out = opened.num_rows - rows
+    if left_out:
+        logger.warning("%s: %d of %d rows are left out, which %s cannot express", path, left_out, opened.num_rows, form.name)
+    return Exported(rows, left_out)

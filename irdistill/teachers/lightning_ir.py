@@ -1,0 +1,84 @@
+"""Cross-encoders saved by Lightning IR (monoELECTRA of Rank-DistiLLM, Schlatt et al. 2025, arXiv:2405.07920).
+
+Such a model is a plain encoder with one linear layer on its first token. The sequence classifiers of transformers have
+another layer in between, so none of them can hold it, and its configuration is of a type that transformers does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from irdistill.errors import IrdistillError
+from irdistill.models import find_model_file, quiet_libraries, read_model_json, resolve_model
+
+_ARCHITECTURE = re.compile(r"(CrossEncoder|Mono)\w+Model")
+
+
+class LightningIrModel(NamedTuple):
+    """What is loaded; queries and documents are cut by themselves, to so many tokens."""
+
+    tokenizer: Any
+    network: MonoEncoder
+    query_length: int
+    document_length: int
+
+
+class MonoEncoder(nn.Module):
+    """An encoder and a linear layer on its first token, with the outside of a sequence classifier."""
+
+    def __init__(self, backbone: Any, bias: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.linear = nn.Linear(backbone.config.hidden_size, 1, bias=bias)
+        self.config = backbone.config
+        self.config.num_labels = 1
+
+    def forward(self, **features: Tensor) -> SimpleNamespace:
+        """``logits`` (n, 1)."""
+        return SimpleNamespace(logits=self.linear(self.backbone(**features).last_hidden_state[:, 0]))
+
+
+def is_lightning_ir(model: str, revision: str | None = None) -> bool:
+    """Whether a model's configuration is that of a cross-encoder of Lightning IR."""
+    config = read_model_json(model, "config.json", revision) or {}
+    return "backbone_model_type" in config and any(map(_ARCHITECTURE.fullmatch, config.get("architectures") or []))
+
+
+def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrModel:
+    """Load a model for which `is_lightning_ir` holds.
+
+    Raises:
+        IrdistillError: it pools in another way, its weights are not in one safetensors file, or some are missing.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+    config: dict[str, Any] = read_model_json(model, "config.json", revision)
+    weights = find_model_file(model, "model.safetensors", revision)
+    if weights is None or config.get("pooling_strategy", "first") != "first" or config.get("scoring_strategy", "rank") != "rank":
+        raise IrdistillError(
+            f"the Lightning IR model {model!r} cannot be loaded: model.safetensors, the pooling strategy 'first' and the scoring "
+            f"strategy 'rank' were expected; it has {config.get('pooling_strategy')!r} and {config.get('scoring_strategy')!r}."
+        )
+    family = config["backbone_model_type"]
+    inner = {key: value for key, value in config.items() if key not in ("model_type", "architectures", "backbone_model_type")}
+    network = MonoEncoder(AutoModel.from_config(AutoConfig.for_model(family, **inner)).float(), bool(config.get("linear_bias")))
+    found = {name if name.startswith("linear.") else "backbone." + name.removeprefix(family + "."): value.float()
+             for name, value in load_file(weights).items()}
+    missing = network.load_state_dict(found, strict=False).missing_keys
+    missing = [name for name in missing if not name.startswith("backbone.pooler.")]
+    if missing:
+        raise IrdistillError(f"the weights of {model!r} lack {', '.join(missing[:5])}, so its scores would be random.")
+    with quiet_libraries():
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), revision=revision)
+    return LightningIrModel(tokenizer, network.eval(), int(config.get("query_length") or 512), int(config.get("doc_length") or 512))
+
+
+def cut_texts(tokenizer: Any, texts: list[str], length: int) -> list[str]:
+    """The beginning of each text that makes at most so many tokens."""
+    coded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length, return_offsets_mapping=True)
+    return [text[: places[-1][1]] if places else text for text, places in zip(texts, coded["offset_mapping"], strict=True)]

@@ -1,0 +1,137 @@
+"""Retrievers whose documents take too much room to be kept for a whole corpus: encoded part by part, each document once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import numpy as np
+import torch
+
+from irdistill.batching import TokenBudget, run_batches
+from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision, best_device, choose_dtype
+from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.teachers.protocol import Pair, Scores
+
+Kind = Literal["query", "document"]
+Form = TypeVar("Form")
+
+#: So many documents that are not yet encoded are encoded together: enough for batches of one length.
+_AHEAD = 1024
+
+
+class PartEncodingTeacher(ABC, Generic[Form]):
+    """A retriever of sentence-transformers as a pointwise teacher.
+
+    A text's form (``Form``) is what the model makes of it: a sparse vector, or a vector a token. Within one call of
+    ``score`` every query and document is encoded once, and a document's form is dropped after the last query that needs
+    it, so memory is bounded by a few queries' candidates.
+    """
+
+    type: ClassVar[str]
+    tokens_cpu: ClassVar[int]
+    tokens_gpu: ClassVar[int]
+
+    def __init__(self, model: str, *, revision: str | None = None, precision: Precision = "auto", similarity: str | None = None,
+                 trust_remote_code: bool = False, device: str | None = None) -> None:
+        """Load a model.
+
+        Args:
+            model: folder, ``package:`` path or hub id.
+            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32; scores are summed in
+                float32 always.
+            similarity: in place of the one the model states.
+
+        Raises:
+            IrdistillError: the model cannot be loaded, or does not know the similarity.
+        """
+        resolved = resolve_model(model)
+        self.model_name, self.revision = model, model_revision(model, revision)
+        self.device = torch.device(device) if device else best_device()
+        self.dtype = choose_dtype(precision, self.device)
+        try:
+            with quiet_libraries():
+                self.model = self.library_class()(
+                    resolved, revision=revision, trust_remote_code=trust_remote_code, device=str(self.device),
+                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"},
+                ).eval()
+            if similarity is not None:
+                self.model.similarity_fn_name = similarity
+        except Exception as error:
+            raise IrdistillError(
+                f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
+            ) from error
+        self.budget = TokenBudget(self.tokens_cpu if self.device.type == "cpu" else self.tokens_gpu)
+
+    @classmethod
+    @abstractmethod
+    def library_class(cls) -> Any:
+        """The class of sentence-transformers that loads such a model."""
+
+    @abstractmethod
+    def forms(self, texts: list[str], kind: Kind) -> list[Form]:
+        """Encode one batch."""
+
+    @abstractmethod
+    def compare(self, query: Form, documents: Sequence[Form]) -> np.ndarray:
+        """Scores (n,) float32 of some documents for one query."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Weights, lengths, prompts, similarity and precision."""
+        first = self.model[0]
+        lengths = {kind: getattr(first, f"{kind}_length", None) or self.model.max_seq_length for kind in ("query", "document")}
+        return {
+            "kind": "retriever", "type": self.type, "model": self.model_name, "revision": self.revision,
+            "similarity": str(self.model.similarity_fn_name), "max_length": lengths["document"],
+            "max_query_length": lengths["query"], "prompts": dict(self.model.prompts),
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form]:
+        """The forms of texts, in their order; batches are cut by length within a token budget, halved when memory runs out."""
+        found: list[Any] = [None] * len(texts)
+        coded = self.model.tokenizer(list(texts), truncation=True, max_length=self.model.max_seq_length or 512)["input_ids"]
+
+        def forward(rows: np.ndarray) -> None:
+            half = self.dtype != torch.float32
+            with torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext():
+                batch = self.forms([texts[row] for row in rows.tolist()], kind)
+            for row, form in zip(rows.tolist(), batch, strict=True):
+                found[row] = form
+
+        run_batches([len(ids) for ids in coded], self.budget, forward)
+        return found
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        """The similarity of each pair."""
+        places: dict[str, list[int]] = {}
+        for place, pair in enumerate(pairs):
+            places.setdefault(pair.query.text, []).append(place)
+        lists = [[(place, pairs[place].row) for place in own] for own in places.values()]
+        last = {row: number for number, own in enumerate(lists) for _, row in own}
+        queries = self.encode(list(places), "query")
+        values = np.empty(len(pairs), dtype=np.float32)
+        held: dict[int, Form] = {}
+        for number, own in enumerate(lists):
+            if any(row not in held for _, row in own):
+                texts = _wanted(pairs, lists[number:], held)
+                held.update(zip(texts, self.encode(list(texts.values()), "document"), strict=True))
+            values[[place for place, _ in own]] = self.compare(queries[number], [held[row] for _, row in own])
+            for row in {row for _, row in own if last[row] == number}:
+                del held[row]
+        return Scores(values)
+
+
+def _wanted(pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: dict[int, Form]) -> dict[int, str]:
+    """The texts of the first list's documents that are not held, and of the next lists' until there are enough."""
+    texts: dict[int, str] = {}
+    for own in lists:
+        texts |= {row: pairs[place].text for place, row in own if row not in held}
+        if len(texts) >= _AHEAD:
+            break
+    return texts

@@ -1,0 +1,258 @@
+"""Listwise teachers: exact with a model that knows, null where a model does not say."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irdistill import IrdistillError
+from irdistill.teachers.llm.listwise import ListwiseLLMTeacher, pivot_windows, window_starts
+from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.protocol import ListwiseTeacher
+from tests.teachers.llm.ranking_fakes import LISTWISE, FakeModel, best_first, list_answer, query_pairs, worths_in
+
+
+def teacher(model: FakeModel, **settings: Any) -> ListwiseLLMTeacher:
+    return ListwiseLLMTeacher(model, LISTWISE, **settings)
+
+
+def mixed(count: int, seed: int = 0) -> list[int]:
+    worths = list(range(100, 100 + count))
+    random.Random(seed).shuffle(worths)
+    return worths
+
+
+@pytest.mark.parametrize(("count", "window", "step", "passes"), [
+    (1, 4, 2, 1), (4, 4, 2, 1), (7, 20, 10, 1), (9, 6, 3, 3), (23, 6, 2, 6), (30, 10, 5, 6),
+])
+def test_sliding_passes_sort_exactly(count: int, window: int, step: int, passes: int) -> None:
+    worths = mixed(count)
+    model = FakeModel()
+    [found] = teacher(model, window=window, step=step, passes=passes).rank([query_pairs(worths)])
+    assert found.order == best_first(worths)
+    assert found.flags == [None] * count
+    most = passes * (1 if count <= window else 1 + math.ceil((count - window) / step))
+    assert found.usage["windows"] == found.usage["windows_ok"] == len(model.requests) <= most
+    assert isinstance(teacher(model), ListwiseTeacher)
+
+
+def test_one_pass_brings_the_best_up() -> None:
+    worths = list(range(100, 140))  # the worst order there is
+    model = FakeModel()
+    [found] = teacher(model, window=10, step=5).rank([query_pairs(worths)])
+    assert found.order[:5] == best_first(worths)[:5]
+    assert len(model.requests) == 1 + 30 // 5
+    assert sorted(found.order) == list(range(40))
+
+
+@pytest.mark.parametrize(("count", "window", "step", "starts"), [
+    (100, 20, 10, [80, 70, 60, 50, 40, 30, 20, 10, 0]), (20, 20, 10, [0]), (3, 20, 10, [0]), (25, 20, 10, [5, 0]),
+    (47, 20, 10, [27, 17, 7, 0]),
+])
+def test_where_windows_begin(count: int, window: int, step: int, starts: list[int]) -> None:
+    assert list(window_starts(count, window, step)) == starts
+    assert len(starts) == (1 if count <= window else 1 + math.ceil((count - window) / step))
+
+
+def test_a_pass_that_changes_nothing_is_the_last() -> None:
+    model = FakeModel()
+    teacher(model, window=4, step=2, passes=9).rank([query_pairs([9, 8, 7, 6, 5, 4])])
+    assert len(model.requests) == 2
+
+
+@pytest.mark.parametrize("worths", [mixed(100, 1), list(range(100, 200)), list(range(200, 100, -1)), mixed(25, 2), mixed(8, 3)])
+@pytest.mark.parametrize(("window", "top"), [(20, 10), (10, 5), (20, 19), (5, 1)])
+def test_top_down_sorts_the_top_exactly(worths: list[int], window: int, top: int) -> None:
+    [found] = teacher(FakeModel(), method="top-down", window=window, top=top).rank([query_pairs(worths)])
+    assert found.order[:top] == best_first(worths)[:top]
+    assert sorted(found.order) == list(range(len(worths)))
+    assert [found.flags[place] for place in found.order[:top]] == [None] * min(top, len(worths))
+    assert set(found.flags) <= {None, "unsorted"}
+
+
+def test_top_down_takes_few_windows_and_most_at_the_same_time() -> None:
+    worths = sorted(mixed(100), reverse=True)
+    for high, low in ((2, 40), (5, 60), (7, 77)):  # a good first stage, with some good ones deep down
+        worths[high], worths[low] = worths[low], worths[high]
+    model = FakeModel(parallel=16)
+    [found] = teacher(model, method="top-down").rank([query_pairs(worths)])
+    assert found.order[:10] == best_first(worths)[:10]
+    assert model.batches == [1, 5, 1]
+    sliding = FakeModel(parallel=16)
+    teacher(sliding).rank([query_pairs(worths)])
+    assert sliding.batches == [1] * 9
+
+
+def test_pivot_windows_are_few_and_even_with_the_pivot_in_the_middle() -> None:
+    windows = pivot_windows(range(80), 99, 20)
+    assert [len(shown) for shown in windows] == [17] * 5
+    assert [shown.index(99) for shown in windows] == [8] * 5
+    assert [place for shown in windows for place in shown if place != 99] == list(range(80))
+    assert [len(shown) for shown in pivot_windows(range(95), 99, 20)] == [20] * 5
+    assert [len(shown) for shown in pivot_windows(range(96), 99, 20)] == [17] * 6
+    assert pivot_windows([4], 9, 3) == [[9, 4]]
+
+
+def test_a_model_that_only_reverses_ends() -> None:
+    """Whatever a model answers, top-down comes to an end, and puts about half of a window above the pivot."""
+    model = FakeModel(lambda worths: " > ".join(f"[{number}]" for number in range(len(worths), 0, -1)))
+    [found] = teacher(model, method="top-down").rank([query_pairs(mixed(100))])
+    assert sorted(found.order) == list(range(100))
+    assert len(model.requests) < 30
+
+
+def test_omitted_repeated_and_garbled_stay_null() -> None:
+    answers = {6: "[2] > [1] > [2] > [4] > [9]"}
+    model = FakeModel(lambda worths: answers[len(worths)])
+    [found] = teacher(model).rank([query_pairs([1, 2, 3, 4, 5, 6])])
+    assert found.order == [0, 3]
+    assert found.flags == [None, "repeated", "omitted", None, "omitted", "omitted"]
+    assert {key: found.usage[key] for key in ("windows", "omitted", "repeated", "unknown")} == {
+        "windows": 1, "omitted": 3, "repeated": 1, "unknown": 1}
+    assert "windows_ok" not in found.usage and "garbled" not in found.usage
+    [found] = teacher(FakeModel(lambda worths: "I cannot say.")).rank([query_pairs([1, 2, 3])])
+    assert (found.order, found.flags, found.usage["garbled"]) == ([], ["garbled"] * 3, 3)
+    [found] = teacher(FakeModel(lambda worths: Answer(error="refused"))).rank([query_pairs([1, 2, 3])])
+    assert (found.order, found.flags, found.usage["windows_failed"]) == ([], ["refused"] * 3, 1)
+
+
+def test_the_last_window_decides() -> None:
+    """Six passages, windows of four by two: the second window holds places 0, 1 and the first window's best two."""
+    def reply(worths: list[int]) -> str:
+        if 60 in worths and 50 in worths and 10 not in worths:
+            return "[4] > [2]"  # 60, 40; 30 and 50 omitted and put behind them
+        return list_answer(worths)
+
+    [found] = teacher(FakeModel(reply), window=4, step=2).rank([query_pairs([10, 20, 30, 40, 50, 60])])
+    assert found.order == [5, 3, 1, 0]
+    assert found.flags == [None, None, "omitted", None, "omitted", None]
+
+    def forgetful(worths: list[int]) -> str:
+        return list_answer(worths) if 10 in worths else "[1] > [1]"
+
+    [found] = teacher(FakeModel(forgetful), window=4, step=2).rank([query_pairs([10, 20, 30, 40, 50, 60])])
+    assert found.flags == [None, None, None, None, "omitted", "omitted"]
+    assert found.order == [3, 2, 1, 0]
+
+
+def test_top_down_without_its_pivot_knows_nothing_of_that_window() -> None:
+    worths = list(range(200, 160, -1))
+    pivot = worths[2]
+
+    def reply(found: list[int]) -> str:
+        if pivot in found and worths[0] not in found and worths[4] in found:
+            rest = [place + 1 for place, worth in enumerate(found) if worth != pivot]
+            return " > ".join(f"[{number}]" for number in rest)
+        return list_answer(found)
+
+    [found] = teacher(FakeModel(reply), method="top-down", window=4, top=3).rank([query_pairs(worths)])
+    assert found.flags.count("pivot omitted") == 3
+    assert found.flags[4] == "pivot omitted" and 4 not in found.order
+    assert found.order[:3] == [0, 1, 2]
+
+
+def test_top_down_goes_on_after_a_first_window_that_failed() -> None:
+    worths = list(range(200, 188, -1))
+    model = FakeModel(lambda found: "?" if 200 in found else list_answer(found))
+    [found] = teacher(model, method="top-down", window=4, top=2).rank([query_pairs(worths)])
+    assert found.flags[:4] == ["garbled"] * 4
+    assert found.order[:2] == [4, 5] and sorted(found.order) == list(range(4, 12))
+
+
+MISBEHAVED = st.integers(0, 2**32 - 1)
+
+
+@given(MISBEHAVED, st.integers(1, 30), st.sampled_from(["sliding", "top-down"]), st.integers(2, 9))
+@settings(max_examples=150, deadline=None)
+def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str, window: int) -> None:
+    chance = random.Random(seed)
+
+    def reply(worths: list[int]) -> Answer | str:
+        kind = chance.random()
+        if kind < 0.1:
+            return Answer(error="no answer")
+        if kind < 0.2:
+            return "…"
+        numbers = [chance.randint(0, len(worths) + 1) if chance.random() < 0.3 else place + 1 for place in best_first(worths)]
+        return " > ".join(f"[{number}]" for number in numbers[:chance.randint(1, len(numbers))])
+
+    settings = {"step": window - 1, "passes": 2} if method == "sliding" else {"top": max(1, window // 2)}
+    [found] = teacher(FakeModel(reply), method=method, window=window, **settings).rank([query_pairs(mixed(count, seed))])
+    assert len(set(found.order)) == len(found.order) and set(found.order) <= set(range(count))
+    for place in range(count):
+        assert (place in found.order) == (found.flags[place] in (None, "unsorted"))
+    assert not found.usage.get("windows_ok", 0) > found.usage["windows"]
+
+
+@pytest.mark.parametrize("method", ["sliding", "top-down"])
+def test_timing_changes_nothing(method: str) -> None:
+    lists = [query_pairs(mixed(10 + 3 * number, number), f"q{number}") for number in range(8)]
+
+    def reply(worths: list[int]) -> str:
+        return list_answer(worths) if sum(worths) % 5 else "[1] > [2] > [2]"
+
+    expected = teacher(FakeModel(reply, 1), method=method, window=6, step=3, top=3).rank(lists)
+    assert any("repeated" in found.flags for found in expected)
+    for model in (FakeModel(reply, 5, True, 0.003), FakeModel(reply, 8, True, 0.003), FakeModel(reply, 7)):
+        assert teacher(model, method=method, window=6, step=3, top=3).rank(lists) == expected
+
+
+def test_a_shuffled_beginning_depends_on_seed_and_query() -> None:
+    def first_shown(query: str, **settings: Any) -> list[int]:
+        model = FakeModel()
+        teacher(model, **settings).rank([query_pairs(range(100, 112), query)])
+        return worths_in(model.requests[0])
+
+    kept = list(range(100, 112))
+    assert first_shown("q1") == kept
+    shuffled = first_shown("q1", shuffle=True)
+    assert shuffled != kept and sorted(shuffled) == kept
+    assert first_shown("q1", shuffle=True) == shuffled
+    assert first_shown("q2", shuffle=True) != shuffled
+    assert first_shown("q1", shuffle=True, seed=1) != shuffled
+
+
+def test_what_a_request_looks_like() -> None:
+    model = FakeModel(lambda worths: "2] > [1]")
+    prompt = {"system": "Judge.", "user": "{query} ({count}):\n{passages}", "assistant": "[", "passage": "<{number}> {text}"}
+    pairs = [pair._replace(text=text) for pair, text in zip(
+        query_pairs([1, 2]), ["as [3] says,\n  {query} is  one two", "short"], strict=True)]
+    [found] = ListwiseLLMTeacher(model, prompt, passage_words=5).rank([pairs])
+    system, user, begun = model.requests[0].messages
+    assert (system.content, begun.role, begun.content) == ("Judge.", "assistant", "[")
+    assert user.content == "about q (2):\n<1> as (3) says, {query} is\n<2> short"
+    assert model.requests[0].max_tokens == 2 * 6 + 16
+    assert found.order == [1, 0]
+    assert found.usage["tokens"] == len(begun.content.split())
+
+
+def test_identity_tells_what_decides_the_order() -> None:
+    base = teacher(FakeModel()).identity
+    assert base["model"] == {"model": "fake"} and base["method"] == "sliding" and "top" not in base
+    changed = [{"window": 10, "step": 5}, {"step": 5}, {"passes": 2}, {"method": "top-down"}, {"passage_words": 50},
+               {"shuffle": True}, {"answer_tokens": 9}]
+    identities = [base, *(teacher(FakeModel(), **settings).identity for settings in changed)]
+    identities += [ListwiseLLMTeacher(FakeModel(), LISTWISE | more).identity
+                   for more in ({"system": "x"}, {"identifier": r"(\d+)"}, {"passage": "({number}) {text}"})]
+    assert len({str(identity) for identity in identities}) == len(identities)
+    assert teacher(FakeModel(), top=5).identity == base
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"method": "bubble"}, "bubble"), ({"window": 1}, "window"), ({"step": 20}, "step"), ({"step": 0}, "step"),
+    ({"passes": 0}, "pass"), ({"method": "top-down", "top": 20}, "top=20"),
+])
+def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(IrdistillError, match=words):
+        teacher(FakeModel(), **settings)
+
+
+@pytest.mark.parametrize("prompt", [{}, {"user": "{query}"}, LISTWISE | {"passage": "{text}"}, LISTWISE | {"identifier": "("}])
+def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
+    with pytest.raises(IrdistillError):
+        ListwiseLLMTeacher(FakeModel(), prompt)

@@ -1,0 +1,207 @@
+"""Encoder-decoder and causal rerankers against plain transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.cross_encoder.modules import LogitScore
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from irdistill import IrdistillError
+from irdistill.batching import TokenBudget
+from irdistill.collections import Query
+from irdistill.teachers import CausalTeacher, CrossEncoderTeacher, Pair, Seq2SeqTeacher, score_pairs
+from irdistill.teachers.prompts import PairTemplate
+from tests.teachers.families import tiny_causal, tiny_classifier, tiny_t5, tokenizer_for
+
+QUERIES = ["how does the cat sat", "what is {document} heat"]
+TEXTS = ["the cat sat in the red mat", "dog and bird {query}", "heat shock wave in the cell " * 9, "why? small fish!"]
+PAIRS = [Pair(Query(f"q{number}", query), row, text) for number, query in enumerate(QUERIES) for row, text in enumerate(TEXTS)]
+CHAT = ("<|im_start|>query: yes or no {instruction}<|im_end|>\n<|im_start|>{query}\n<document>: {document}<|im_end|>\n"
+        "<|im_start|>true\n\n")
+CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
+
+
+def scores(teacher: Any) -> np.ndarray:
+    """In batches of many shapes, padded."""
+    return score_pairs(teacher, PAIRS, TokenBudget(200))[0].values
+
+
+# -- templates -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["Q {query} D {document} end", "{document}|{query}", "a {query}{document}"])
+def test_a_template_says_where_the_document_lies(text: str) -> None:
+    for query, document in [("cat {document}", "a {query} b"), ("", ""), ("x", "y")]:
+        filled, start, end = PairTemplate(text).fill(query, document)
+        assert filled[start:end] == document
+        parts = {"{query}": query, "{document}": document}
+        first, second = sorted(parts, key=text.index)
+        (before, rest), after = text.split(first), text.split(second)[1]
+        assert filled == before + parts[first] + rest.split(second)[0] + parts[second] + after
+
+
+@pytest.mark.parametrize(("text", "instruction", "fault"), [
+    ("Q {query}", "", "{document} 0 times"), ("{query} {query} {document}", "", "{query} 2 times"),
+    ("{query} {document}", "do", "no place"), ("{instruction} {query} {document}", "", "no instruction"),
+])
+def test_a_faulty_template_stops(text: str, instruction: str, fault: str) -> None:
+    with pytest.raises(IrdistillError, match=fault):
+        PairTemplate(text, instruction)
+
+
+@pytest.mark.parametrize("family", ["t5", "qwen2"])
+def test_only_the_documents_end_is_cut(family: str) -> None:
+    tokenizer = tokenizer_for(family)
+    template = PairTemplate("query {query} document {document} true false")
+    query, document = "how does the cat sat", "cell wing air flow jet heat shock wave gene snow"
+    whole, _ = template.encode(tokenizer, [(query, document)], 500, True)
+    text = f"query {query} document {document} true false"
+    assert whole[0] == tokenizer(text)["input_ids"]
+    assert len(tokenizer(" " + document)["input_ids"]) == 10 + (family == "t5")  # every word is one token
+    for surplus in range(1, 10):
+        cut, lengths = template.encode(tokenizer, [(query, document)], len(whole[0]) - surplus, True)
+        assert lengths.tolist() == [len(whole[0]) - surplus]
+        kept = " ".join(document.split()[: 10 - surplus])
+        assert tokenizer.decode(cut[0], skip_special_tokens=True) == f"query {query} document {kept} true false"
+    with pytest.raises(IrdistillError, match="leaves no room for a document in max_length"):
+        template.encode(tokenizer, [(query, document)], len(whole[0]) - 10, True)
+
+
+# -- encoder-decoders ----------------------------------------------------------------------------------------
+
+
+def first_logits(folder: Path, texts: list[str]) -> np.ndarray:
+    """All logits at the decoder's first position, one text at a time."""
+    tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        found = [network(**tokenizer(text, return_tensors="pt"), decoder_input_ids=torch.zeros(1, 1, dtype=torch.long)).logits[0, 0]
+                 for text in texts]
+    return torch.stack(found).numpy()
+
+
+@pytest.mark.parametrize(("family", "tied"), [("t5", True), ("t5", False), ("mt5", False)])
+def test_monot5_gives_the_log_odds_of_true_and_false(tmp_path: Path, family: str, tied: bool) -> None:
+    folder = tiny_t5(tmp_path / "t5", family, tied)
+    logits = first_logits(folder, [f"Query: {pair.query.text} Document: {pair.text} Relevant:" for pair in PAIRS])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    true, false = tokenizer.convert_tokens_to_ids(["▁true", "▁false"])
+    probability = torch.softmax(torch.tensor(logits[:, [false, true]]), dim=1)[:, 1].double()
+    found = scores(Seq2SeqTeacher(str(folder), **CPU))
+    assert found.dtype == np.float32
+    assert found == pytest.approx(logits[:, true] - logits[:, false], abs=2e-5)
+    assert found == pytest.approx(torch.logit(probability).numpy(), abs=2e-3)
+    assert np.ptp(found) > 0.1
+
+
+def test_rankt5_gives_the_logit_of_one_token(tmp_path: Path) -> None:
+    folder = tiny_t5(tmp_path / "t5")
+    logits = first_logits(folder, [f"Query: {pair.query.text} Document: {pair.text}" for pair in PAIRS])
+    place = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<extra_id_10>")
+    teacher = Seq2SeqTeacher(str(folder), template="Query: {query} Document: {document}", positive="<extra_id_10>", negative="",
+                             **CPU)
+    assert scores(teacher) == pytest.approx(logits[:, place], abs=1e-5)
+    assert teacher.identity["score"] == "logit(<extra_id_10>)"
+
+
+def test_of_the_head_only_the_wanted_rows_are_computed_in_float32(tmp_path: Path) -> None:
+    folder = tiny_t5(tmp_path / "t5")
+    teacher = Seq2SeqTeacher(str(folder), precision="bfloat16", device="cpu")
+    head = teacher.network.get_output_embeddings()
+    assert head.weight.shape == (2, 32) and head.weight.dtype == torch.float32
+    assert next(teacher.network.encoder.parameters()).dtype == torch.bfloat16
+    half, whole = scores(teacher), scores(Seq2SeqTeacher(str(folder), **CPU))
+    assert np.corrcoef(half, whole)[0, 1] > 0.95
+    assert not np.array_equal(half, torch.tensor(half).bfloat16().float().numpy())
+
+
+# -- causal models -------------------------------------------------------------------------------------------
+
+
+def last_logits(folder: Path, texts: list[str]) -> np.ndarray:
+    """All logits at the last token, one text at a time."""
+    tokenizer, network = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        found = [network(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, -1] for text in texts]
+    return torch.stack(found).numpy()
+
+
+def filled(instruction: str) -> list[str]:
+    start, rest = CHAT.replace("{instruction}", instruction).split("{query}")
+    middle, end = rest.split("{document}")
+    return [start + pair.query.text + middle + pair.text + end for pair in PAIRS]
+
+
+@pytest.mark.parametrize(("family", "settings"), [
+    ("qwen2", {}), ("qwen3", {"head_dim": 16}), ("llama", {}), ("gemma", {"head_dim": 16}),
+    ("gemma2", {"head_dim": 16, "final_logit_softcapping": 3.0}), ("gpt2", {}),
+])
+def test_a_causal_reranker_gives_the_log_odds_of_yes_and_no(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
+    folder = tiny_causal(tmp_path / family, family, **settings)
+    logits = last_logits(folder, filled("is it in the query"))
+    yes, no = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids(["yes", "no"])
+    given: dict[str, Any] = {"template": CHAT, "instruction": "is it in the query", "max_length": 512, **CPU}
+    found = scores(CausalTeacher(str(folder), positive="yes", negative="no", **given))
+    assert found == pytest.approx(logits[:, yes] - logits[:, no], abs=2e-5)
+    assert scores(CausalTeacher(str(folder), positive="yes", **given)) == pytest.approx(logits[:, yes], abs=2e-5)
+    assert np.ptp(found) > 0.1
+
+
+ROLES = ("<|im_start|>query: {{ (messages | selectattr('role', 'eq', 'query') | first).content }}\n<document>: "
+         "{{ (messages | selectattr('role', 'eq', 'document') | first).content }}<|im_end|>\n<|im_start|>true\n\n")
+
+
+def with_roles(folder: Path) -> Path:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = ROLES
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_what_sentence_transformers_saved_needs_no_card(tmp_path: Path) -> None:
+    plain = with_roles(tiny_causal(tmp_path / "plain"))
+    module = Transformer(str(plain), transformer_task="text-generation")
+    yes, no = module.tokenizer.convert_tokens_to_ids(["true", "false"])
+    model = CrossEncoder(modules=[module, LogitScore(yes, no)], device="cpu")
+    model.save(str(tmp_path / "saved"))
+    expected = model.predict([(pair.query.text, pair.text) for pair in PAIRS], activation_fn=torch.nn.Identity())
+    teacher = CausalTeacher(str(tmp_path / "saved"), max_length=512, **CPU)
+    assert scores(teacher) == pytest.approx(expected, abs=2e-5)
+    assert teacher.identity["score"] == "logit(true) - logit(false)"
+    assert teacher.identity["template"].startswith("<|im_start|>query: {query}\n")
+
+
+def test_a_classifier_on_a_causal_model_keeps_its_template(tmp_path: Path) -> None:
+    folder = with_roles(tiny_classifier(tmp_path / "qwen2", "qwen2"))
+    pairs = [(pair.query.text, pair.text) for pair in PAIRS]
+    expected = CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
+    teacher = CrossEncoderTeacher(str(folder), **CPU)
+    assert scores(teacher) == pytest.approx(expected, abs=2e-5)
+    assert teacher.identity["template"].startswith("<|im_start|>query: {query}\n")
+
+
+def test_what_does_not_fit_stops(tmp_path: Path) -> None:
+    causal, t5 = str(tiny_causal(tmp_path / "causal")), str(tiny_t5(tmp_path / "t5"))
+    asked: dict[str, Any] = {"template": "{query} {document}", **CPU}
+    with pytest.raises(IrdistillError, match="no chat template for the roles"):
+        CausalTeacher(causal, **CPU)
+    with pytest.raises(IrdistillError, match="does not say which tokens"):
+        CausalTeacher(causal, **asked)
+    with pytest.raises(IrdistillError, match="no token ' yes'; its tokenizer writes this word as 'Ġyes'"):
+        CausalTeacher(causal, positive=" yes", **asked)
+    with pytest.raises(IrdistillError, match="without positive"):
+        CausalTeacher(causal, negative="no", **asked)
+    with pytest.raises(IrdistillError, match="from 8 to 512"):
+        CausalTeacher(causal, positive="yes", max_length=4096, **asked)
+    with pytest.raises(IrdistillError, match=r"cannot be loaded as a seq2seq reranker|is no seq2seq reranker"):
+        Seq2SeqTeacher(causal, **CPU)
+    with pytest.raises(IrdistillError, match=r"cannot be loaded as a causal reranker|is no causal reranker"):
+        CausalTeacher(t5, positive="▁true", **asked)
+    with pytest.raises(IrdistillError, match="no token 'true'; its tokenizer writes this word as '▁true'"):
+        Seq2SeqTeacher(t5, positive="true", **CPU)
