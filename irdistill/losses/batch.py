@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -25,8 +25,10 @@ class ScoreBatch:
         in_batch: (B, U) scores of every query against the U unique documents of the batch, or None.
         columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding). Needed
             whenever ``in_batch`` is given.
-        positives: (B, U) bool, documents of the batch known to be relevant to the query, whether or not they
-            stand in its own list; or None.
+        positives: (B, U) bool, documents of the batch known or suspected to be relevant to the query, whether
+            or not they stand in its own list; or None.
+        teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none below 0 and
+            one above; all the same where None.
     """
 
     student: Tensor
@@ -36,6 +38,7 @@ class ScoreBatch:
     in_batch: Tensor | None = None
     columns: Tensor | None = None
     positives: Tensor | None = None
+    teacher_weights: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.student.dim() != 2:
@@ -49,6 +52,14 @@ class ScoreBatch:
                     f"teacher scores have shape {tuple(teacher.shape)}, expected {tuple(shape)} or (T, B, N)"
                 )
             object.__setattr__(self, "teacher", teacher)
+        if self.teacher_weights is not None:
+            given = None if self.teacher is None or self.teacher.dim() == 2 else tuple(self.teacher.shape[:2])
+            if given is None or tuple(self.teacher_weights.shape) not in (given, given[:1]):
+                raise ValueError(
+                    f"teacher weights of shape {tuple(self.teacher_weights.shape)} need teacher scores (T, B, N), "
+                    "and the shape (T,) or (T, B)"
+                )
+            object.__setattr__(self, "teacher_weights", self.teacher_weights.to(self.student))
         if self.mask is None:
             object.__setattr__(self, "mask", torch.ones_like(self.student, dtype=torch.bool))
         object.__setattr__(self, "mask", self.mask.bool())  # type: ignore[union-attr]
@@ -103,7 +114,20 @@ class ScoreBatch:
     def for_teacher(self, index: int) -> ScoreBatch:
         """The same batch with one teacher of several."""
         assert self.teacher is not None
-        return replace(self, teacher=self.teacher[index])
+        return replace(self, teacher=self.teacher[index], teacher_weights=None)
+
+    def one_list(self, place: int) -> ScoreBatch:
+        """A batch of one list of this one."""
+        def cut(name: str) -> Tensor | None:
+            value = getattr(self, name)
+            if value is None or (name == "teacher_weights" and value.dim() == 1):
+                return value
+            if name == "teacher_weights":
+                return value[:, place]
+            several = name == "teacher" and value.dim() == 3
+            return value[:, place : place + 1] if several else value[place : place + 1]
+
+        return ScoreBatch(**{field.name: cut(field.name) for field in fields(self)})  # type: ignore[arg-type]
 
     def top(self, depth: int) -> ScoreBatch:
         """The batch with each list cut to its first ``depth`` items.

@@ -79,8 +79,8 @@ def _check(stage: Stage) -> None:
 
 def _collections(stage: Stage) -> list[str]:
     datasets = stage.arguments.get("datasets", {})
-    own = stage.arguments.get("collection")
-    return [*datasets, *([own] if own else [])]
+    own = [stage.arguments.get(key) for key in ("collection", "dev")]
+    return [*datasets, *(name for name in own if name)]
 
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, audit, combine, evaluate
+from irdistill.evaluation import DEFAULT_MEASURES, audit, combine, evaluate, fuse_teachers
 from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
-from irdistill.runs import fuse
+from irdistill.runs import mask
 from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent
@@ -55,9 +55,16 @@ def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teache
     return score(held, candidates, load_teacher(teacher, held.corpus, work=kitchen.work, **settings), out, depth).fingerprint
 
 
-def _fuse(kitchen: Kitchen, out: Path, runs: list[str], method: Any = "zscore", weights: list[float] | None = None,
-          missing: Any = "null") -> str:
-    return fuse(runs, out, method, weights, missing).fingerprint
+def _fuse(kitchen: Kitchen, out: Path, runs: list[str], method: Any = "zscore", weights: list[float] | str | None = None,
+          missing: Any = "null", tau: Any = 1.0, abstain: str = "", power: float = 1.0, dev: str | None = None,
+          dev_runs: list[str] | None = None, gate: str | None = None, balance: float = 0.1, top: int | None = None) -> str:
+    return fuse_teachers(runs, out, method, weights, missing, tau=tau, abstain=abstain, power=power,
+                         dev=kitchen.collection(dev) if dev else None, dev_runs=dev_runs or (), gate=gate, balance=balance,
+                         top=top).fingerprint
+
+
+def _mask(kitchen: Kitchen, out: Path, collection: str, run: str, rules: str | list[str], positive: Any = "highest") -> str:
+    return mask(run, kitchen.collection(collection), out, rules, positive).fingerprint
 
 
 def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None) -> str:
@@ -98,7 +105,7 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 
 VERBS: Mapping[str, Callable[..., str]] = {
-    "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "audit": _audit, "train": _train,
+    "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
     "evaluate": _evaluate, "measure": _measure,
 }
 

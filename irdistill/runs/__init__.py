@@ -6,16 +6,19 @@ from irdistill.runs.checking import verify
 from irdistill.runs.compare import diff, stats
 from irdistill.runs.compiled import CompiledRun, compile_run
 from irdistill.runs.formats import FORMATS, export_run, import_run
-from irdistill.runs.fusion import METHODS, fuse
+from irdistill.runs.fusion import fuse
+from irdistill.runs.gate import Gate
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import KINDS, Manifest, PartEntry, RunIdentity
+from irdistill.runs.masking import mask
+from irdistill.runs.mixing import METHODS, Mixing
 from irdistill.runs.shards import merge
 from irdistill.runs.store import MemoryRun, Run, open_run
 from irdistill.runs.trec import export_trec, import_trec
 from irdistill.runs.writer import RunWriter, write_run
 
 __all__ = [
-    "FORMATS", "KINDS", "METHODS", "CompiledRun", "Manifest", "MemoryRun", "PartEntry", "RankedList", "Run",
-    "RunIdentity", "RunWriter", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run", "import_trec",
+    "FORMATS", "KINDS", "METHODS", "CompiledRun", "Gate", "Manifest", "MemoryRun", "Mixing", "PartEntry", "RankedList", "Run",
+    "RunIdentity", "RunWriter", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run", "import_trec", "mask",
     "merge", "open_run", "stats", "verify", "write_run",
 ]

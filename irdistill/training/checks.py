@@ -10,7 +10,7 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
-from irdistill.training.lists import ListBatch
+from irdistill.training.lists import ListBatch, Lists
 
 logger = logging.getLogger(__name__)
 _TEACHER = frozenset({"order", "score", "margin"})
@@ -47,8 +47,11 @@ def _plain(loss: Loss) -> list[Loss]:
     return found
 
 
-def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str) -> list[str]:
+def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix: str = "none") -> list[str]:
     """Look at the teacher scores of the first steps; return the warnings (which are logged as well).
+
+    Args:
+        mix: how the scores were mixed from several teachers; then they are no raw scores and may lie in [0, 1].
 
     Raises:
         IrdistillError: infinite scores, all scores the same, or margins that the student can never reach.
@@ -73,7 +76,7 @@ def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str) -> 
             "Look at the run with `irdistill runs stats`; was it scored with a teacher, and at enough digits?"
         )
     ends = float(np.mean((scores < 1e-3) | (scores > 1 - 1e-3)))
-    if scores.min() >= 0 and scores.max() <= 1 and ends > 0.5:
+    if mix == "none" and scores.min() >= 0 and scores.max() <= 1 and ends > 0.5:
         warnings.append(
             f"the teacher scores lie in [0, 1] and {ends:.0%} of them within 0.001 of the ends: they look "
             "like the output of a sigmoid, whose differences are lost. Use the teacher's raw logits."
@@ -86,6 +89,28 @@ def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str) -> 
     for warning in warnings:
         logger.warning("%s", warning)
     return warnings
+
+
+def check_scales(runs: Sequence[Lists], lists: int = 256) -> list[str]:
+    """Look at how far the scores of each of several runs spread within a list; a mean of raw scores adds them as they are.
+
+    Returns:
+        A warning (which is logged as well) where one spreads three times as far as another.
+    """
+    spreads = []
+    for run in runs:
+        held = (run.list(place)[1] for place in range(min(lists, len(run.query_ids))))
+        found = [float(np.nanstd(scores)) for scores in held if (~np.isnan(scores)).sum() > 1]
+        spreads.append(float(np.median(found)) if found else 0.0)
+    if max(spreads) <= 3 * min(spreads):
+        return []
+    text = ", ".join(f"{spread:.3g}" for spread in spreads)
+    warning = (
+        f"the scores of the runs spread by {text} within a list (standard deviation), and the mix is the mean of raw "
+        "scores, so the widest decides. Mix with zscore, minmax or rrf."
+    )
+    logger.warning("%s", warning)
+    return [warning]
 
 
 def _entropy(loss: KL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:

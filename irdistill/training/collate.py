@@ -86,7 +86,8 @@ class TrainBatch:
         mask: (B, N) bool, False on padding.
         teacher: (T, B, N) float32, NaN = not scored.
         labels: (B, N) float32.
-        positives: (B, U) bool, documents judged relevant to the query.
+        positives: (B, U) bool, documents judged relevant to the query, or suspected to be.
+        teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count the same.
     """
 
     queries: Tokens
@@ -96,6 +97,7 @@ class TrainBatch:
     teacher: Tensor
     labels: Tensor
     positives: Tensor
+    teacher_weights: Tensor | None = None
 
 
 class Collator:
@@ -117,14 +119,16 @@ class Collator:
         for i, query in enumerate(lists.queries.tolist()):
             judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
             relevant = [row for row, grade in judged.items() if grade > 0]
-            positives[i] = np.isin(unique, relevant)
+            positives[i] = np.isin(unique, relevant) | np.isin(unique, self.sampler.suspected(query))
         documents: Tokens | Tensor
         if isinstance(self.documents, Tokenizer):
             documents = self.documents(unique.tolist())
         else:
             documents = torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
+        weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
         return TrainBatch(
             queries=self.queries(lists.queries.tolist()), documents=documents, index=torch.from_numpy(index),
             mask=torch.from_numpy(mask), teacher=torch.from_numpy(lists.teacher),
             labels=torch.from_numpy(lists.labels), positives=torch.from_numpy(positives),
+            teacher_weights=None if weights is None else torch.from_numpy(weights),
         )

@@ -8,11 +8,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from irdistill.errors import IrdistillError
+from irdistill.runs import Gate
+from irdistill.runs.flags import DOUBTFUL, SUSPECTED
+from irdistill.training.mixed import aligned_rows
 from irdistill.training.sources import draw, parse_sources
 
 
 class Lists(Protocol):
-    """What is needed of a compiled run."""
+    """What is needed of a compiled run; one that has flags gives their codes by ``flags(i)``."""
 
     @property
     def query_ids(self) -> Sequence[str]: ...
@@ -31,12 +34,14 @@ class ListBatch(NamedTuple):
         rows: (B, N) document row numbers, -1 on padding.
         teacher: (T, B, N) float32 scores of T runs, NaN where there is none.
         labels: (B, N) float32 graded relevance, 0 where not judged.
+        weights: (T, B) float32 a gate's weights of the runs; None without a gate.
     """
 
     queries: np.ndarray
     rows: np.ndarray
     teacher: np.ndarray
     labels: np.ndarray
+    weights: np.ndarray | None = None
 
 
 class ListSampler:
@@ -49,7 +54,12 @@ class ListSampler:
     Args:
         runs: compiled runs; the first gives candidates and ranks, all give scores.
         relevant: for each query id the judged documents: row number → grade.
+        flagged: ``mask``, ``drop`` or ``keep``, see `irdistill.training.TrainOptions`; flags of all runs count.
+        teacher_weights: (T,) weights of the runs for the losses; ``gate`` multiplies them, query by query.
         rank, world: this process of how many; each draws its own part of the step's B * world queries.
+
+    Attributes:
+        documents, flagged_documents: of the usable lists; the latter are masked or dropped.
 
     Raises:
         IrdistillError: no query has two usable documents.
@@ -59,6 +69,7 @@ class ListSampler:
         self, runs: Sequence[Lists], relevant: Mapping[str, Mapping[int, int]], *, batch_size: int,
         list_size: int, seed: int, sources: str = "all", positives: bool = True, max_positives: int = 1,
         scored: bool = True, unscored_positives: bool = False, query_ids: Sequence[str] | None = None,
+        flagged: str = "keep", teacher_weights: Sequence[float] | None = None, gate: Gate | None = None,
         rank: int = 0, world: int = 1,
     ) -> None:
         self.runs, self.relevant = list(runs), relevant
@@ -66,6 +77,9 @@ class ListSampler:
         self.sources = parse_sources(sources)
         self.positives, self.max_positives = positives, max_positives
         self.scored, self.unscored_positives = scored, unscored_positives
+        self.flagged, self.gate = flagged, gate
+        self.teacher_weights = None if teacher_weights is None else np.array(teacher_weights, dtype=np.float32)
+        self.documents = self.flagged_documents = 0
         self.rank, self.world = rank, world
         wanted = None if query_ids is None else set(query_ids)
         given = [qid for qid in self.runs[0].query_ids if wanted is None or qid in wanted]
@@ -79,13 +93,35 @@ class ListSampler:
         self._order: tuple[int, np.ndarray] | None = None
 
     def _usable(self, query_id: str) -> bool:
-        _, rows, _, _ = self._candidates(query_id)
+        rows, _, labels, dropped = self._candidates(query_id)
         known = set(rows.tolist())
         extra = sum(row not in known for row, grade in self.relevant.get(query_id, {}).items() if grade > 0)
-        return len(rows) + (extra if self.unscored_positives else 0) >= 2
+        usable = len(rows) + (extra if self.unscored_positives else 0) >= 2
+        if usable:
+            suspected = np.isin(rows[labels <= 0], self._suspected(query_id))
+            self.documents += len(rows) + dropped
+            self.flagged_documents += dropped + int(suspected.sum())
+        return usable
 
-    def _candidates(self, query_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(all rows of the first run, usable rows by rank, their (T, n) scores, their labels)."""
+    def _flags(self, query_id: str, least: int) -> np.ndarray:
+        """Rows (k,) int64 of the documents that any run flags with this code or a higher one, each once."""
+        found = [np.empty(0, np.int64)]
+        for run in self.runs:
+            codes = getattr(run, "flags", None)
+            if codes is not None and query_id in run.index:
+                place = run.index[query_id]
+                found.append(np.asarray(run.list(place)[0], np.int64)[codes(place) >= least])
+        return np.unique(np.concatenate(found))
+
+    def _suspected(self, query_id: str) -> np.ndarray:
+        return self._flags(query_id, SUSPECTED) if self.flagged == "mask" else np.empty(0, np.int64)
+
+    def suspected(self, query: int) -> np.ndarray:
+        """Rows (k,) int64 that are no negatives of the query with this index, because a run suspects them."""
+        return self._suspected(self.query_ids[query])
+
+    def _candidates(self, query_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """(usable rows by rank, their (T, n) scores, their labels, how many were dropped for their flag)."""
         rows, first = self.runs[0].list(self.runs[0].index[query_id])
         rows = np.asarray(rows, dtype=np.int64)
         scores = np.full((len(self.runs), len(rows)), np.nan, dtype=np.float32)
@@ -97,8 +133,25 @@ class ListSampler:
                 scores[number] = [found.get(row, np.nan) for row in rows.tolist()]
         keep = ~np.isnan(scores).all(axis=0) if self.scored else np.ones(len(rows), dtype=bool)
         judged = self.relevant.get(query_id, {})
-        labels = np.array([judged.get(row, 0) for row in rows[keep].tolist()], dtype=np.float32)
-        return rows, rows[keep], scores[:, keep], labels
+        labels = np.array([judged.get(row, 0) for row in rows.tolist()], dtype=np.float32)
+        dropped = 0
+        if self.flagged == "drop":
+            doubtful = np.isin(rows, self._flags(query_id, DOUBTFUL)) & (labels <= 0)
+            dropped = int((keep & doubtful).sum())
+            keep &= ~doubtful
+        return rows[keep], scores[:, keep], labels[keep], dropped
+
+    def _weights(self, query_id: str, scores: np.ndarray) -> np.ndarray:
+        """(T,) the gate's weights, from the whole lists; 0 for a run with fewer than two of the drawn (T, n) scores."""
+        assert self.gate is not None
+        rows, parts = aligned_rows([
+            run.list(run.index[query_id]) if query_id in run.index else None for run in self.runs
+        ])
+        weights = self.gate.weights(parts, len(rows)).astype(np.float32)
+        if self.teacher_weights is not None:
+            weights = weights * self.teacher_weights
+        heard = weights * ((~np.isnan(scores)).sum(axis=1) > 1)
+        return heard if heard.any() else np.ones_like(weights)
 
     def _queries(self, step: int) -> list[tuple[int, int]]:
         """(epoch, query index) of this process's share of a step."""
@@ -117,7 +170,7 @@ class ListSampler:
         """One list: rows (n,), scores (T, n), labels (n,), with n at most ``list_size``."""
         query_id = self.query_ids[query]
         random = np.random.default_rng([self.seed, 1, epoch, query])
-        _, rows, scores, labels = self._candidates(query_id)
+        rows, scores, labels, _ = self._candidates(query_id)
         items = np.arange(len(rows))
         chosen = np.empty(0, dtype=np.int64)
         extra_rows = np.empty(0, dtype=np.int64)
@@ -160,4 +213,8 @@ class ListSampler:
             batch.rows[i, : len(rows)] = rows
             batch.teacher[:, i, : len(rows)] = scores
             batch.labels[i, : len(rows)] = labels
-        return batch
+        if self.gate is None:
+            return batch
+        found = [self._weights(self.query_ids[query], scores)
+                 for (_, query), (_, scores, _) in zip(chosen, drawn, strict=True)]
+        return batch._replace(weights=np.stack(found, axis=1))

@@ -56,11 +56,12 @@ def score_batch(student: DenseStudent, encoder: Encoder, batch: TrainBatch, in_b
         batch.documents, "document"
     )
     index = batch.index.to(device)
+    weights = batch.teacher_weights if len(batch.teacher) > 1 else None
     lists, every = student.scores(queries, documents, index)
     return ScoreBatch(
         student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=batch.mask.to(device),
         labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
-        positives=batch.positives.to(device) if in_batch else None,
+        positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
     )
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.runs import Gate, Mixing
+from irdistill.runs.mixing import Missing
 from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
@@ -33,6 +35,16 @@ class TrainOptions:
             ``1-10:4,11-100:12``.
         positives: put documents judged relevant first in each list.
         max_positives: at most so many of them.
+        mix: how several runs become one when a list is drawn, as `fuse` would: ``mean``, ``zscore``, ``minmax``,
+            ``softmax``, ``logsoftmax`` or ``rrf`` (see `irdistill.runs.Mixing`). ``none`` keeps them apart: the
+            loss is taken against each, and the first run gives candidates and ranks.
+        teacher_weights: one number a run: of the scores that are mixed, or with ``none`` of the losses.
+        missing, mix_tau, abstain: of the mixing, as in `irdistill.runs.Mixing`.
+        gate: multiplies the weights, query by query, of the scores or of the losses.
+        flagged: what becomes of documents that a run flags though they have a score. ``mask``: those suspected
+            to be false negatives (see `irdistill.runs.mask`) stay in the lists with their scores, and are
+            nobody's negatives; ``drop``: no flagged document is drawn that is not judged relevant; ``keep``:
+            flags are not looked at.
         token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
         checkpoint_every: steps between checkpoints; 0 writes none.
@@ -53,6 +65,13 @@ class TrainOptions:
     sources: str = "all"
     positives: bool = True
     max_positives: int = 1
+    mix: str = "none"
+    teacher_weights: tuple[float, ...] | None = None
+    missing: Missing = "null"
+    mix_tau: float | tuple[float, ...] = 1.0
+    abstain: str = ""
+    gate: Gate | None = None
+    flagged: Literal["mask", "drop", "keep"] = "mask"
     token_budget: int = 0
     deterministic: bool = False
     checkpoint_every: int = 500
@@ -70,6 +89,21 @@ class TrainOptions:
                 "the rate must be above 0 and the warm-up not below."
             )
         parse_sources(self.sources)
+        for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(map(float, value)))
+        if self.flagged not in ("mask", "drop", "keep"):
+            raise IrdistillError(f"flagged is {self.flagged!r}; mask, drop or keep was expected.")
+        if self.mix != "none":
+            self.mixing()
+        elif self.abstain or self.missing != "null" or self.mix_tau != 1.0:
+            raise IrdistillError(
+                "abstain, missing or mix_tau was given and the teachers are not mixed; choose how, as mix=zscore."
+            )
+
+    def mixing(self) -> Mixing:
+        """How the runs are mixed, where ``mix`` is not ``none``."""
+        return Mixing(self.mix, self.teacher_weights, self.missing, self.mix_tau, self.abstain, self.gate)
 
     @property
     def warmup_steps(self) -> int:

@@ -22,11 +22,13 @@ from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
+from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
-from irdistill.training.checks import check_needs, check_teacher
+from irdistill.training.checks import check_needs, check_scales, check_teacher
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
+from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def train(
     expression = parse_loss(loss)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
+    _check_teachers(len(runs), options)
     _check_vectors(collection, student, document_vectors)
     folder = make_folder(out)
     identity = {
@@ -113,18 +116,28 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
         for qid, judged in collection.qrels.items()
     }
     scored = bool(loss.needs & _TEACHER)
+    compiled = [compile_run(run, corpus) for run in runs]
+    mixed = options.mix != "none"
     sampler = ListSampler(
-        [compile_run(run, corpus) for run in runs], relevant, batch_size=options.batch_size,
+        [MixedRun(compiled, options.mixing(), corpus)] if mixed else compiled, relevant, batch_size=options.batch_size,
         list_size=options.list_size, seed=options.seed, sources=options.sources, positives=options.positives,
         max_positives=options.max_positives, scored=scored, unscored_positives="label" in loss.needs,
-        query_ids=list(collection.queries),
+        query_ids=list(collection.queries), flagged=options.flagged,
+        teacher_weights=None if mixed else options.teacher_weights, gate=None if mixed else options.gate,
     )
     if sampler.unusable:
         logger.info("%d queries have fewer than two usable documents and are left out", sampler.unusable)
+    if sampler.flagged_documents:
+        logger.info("%d of %d candidates are flagged and are %s", sampler.flagged_documents, sampler.documents,
+                    "masked as negatives" if options.flagged == "mask" else "dropped")
+    counts = {"queries": len(sampler.query_ids), "unusable_queries": sampler.unusable, "documents": sampler.documents,
+              "flagged": sampler.flagged_documents}
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
     check_needs(loss, sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
                 sum(int((~np.isnan(batch.teacher)).sum()) for batch in first))
-    warnings = check_teacher(loss, first, student.similarity)
+    warnings = check_teacher(loss, first, student.similarity, options.mix)
+    if options.mix == "mean":
+        warnings += check_scales(compiled)
 
     queries = Tokenizer(student, "query", lambda numbers: [
         collection.queries[sampler.query_ids[number]].text for number in numbers
@@ -136,7 +149,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     start = checkpoints.step_of(found) if found else 0
     shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
     _cut_log(folder / "train_log.jsonl", start)
-    write_json(folder / "training.json", {"identity": identity, "finished": False})
+    write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
     _journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
 
     began = time.monotonic()
@@ -160,7 +173,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     with quiet_libraries():
         student.save(staged)
     files = checkpoints.move_into_place(staged, folder / "model")
-    write_json(folder / "training.json", {"identity": identity, "finished": True, "model": files})
+    write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
     seconds = time.monotonic() - began
     _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
              lists_per_second=round((options.steps - start) * options.batch_size / max(seconds, 1e-9), 3))
@@ -195,6 +208,20 @@ def differences(there: Any, asked: Any, path: str = "") -> list[str]:
             found += differences(there.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
         return found
     return [] if there == asked else [f"{path} is {there!r}, now {asked!r}"]
+
+
+def _check_teachers(count: int, options: TrainOptions) -> None:
+    """Refuse weights or a gate that do not fit the number of runs."""
+    if count == 1 and (options.mix != "none" or options.teacher_weights is not None or options.gate is not None):
+        raise IrdistillError(
+            "one run was given, and a mix, teacher weights or a gate are for several; give more runs, or leave these out."
+        )
+    if options.mix != "none":
+        options.mixing().for_teachers(count)
+        return
+    checked_weights(options.teacher_weights, count)
+    if options.gate is not None and len(options.gate) != count:
+        raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
 
 
 def _check_vectors(collection: Collection, student: DenseStudent, vectors: np.ndarray | None) -> None:

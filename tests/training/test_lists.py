@@ -35,7 +35,9 @@ def many(queries: int = 7, depth: int = 30) -> Held:
 
 
 def same(one: ListBatch, other: ListBatch) -> bool:
-    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one, other, strict=True))
+    return one.weights is other.weights and all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one[:4], other[:4], strict=True)
+    )
 
 
 def test_a_step_is_the_same_whenever_and_wherever_it_is_drawn() -> None:

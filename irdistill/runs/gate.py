@@ -1,0 +1,160 @@
+"""A weight for each teacher, query by query, from what its list looks like; no label is read.
+
+The routing of MST-Distill in a simple form: a softmax over teachers, whose input is not the student's output but what
+can be seen of the teachers' lists. Coefficients are set by hand, or fitted on labelled queries
+(`irdistill.evaluation.fit_gate`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+
+Part = tuple[np.ndarray, np.ndarray]
+"""One teacher's list: where its documents stand in the union of all lists, (n,) int, and their scores, best first."""
+
+FEATURES = ("entropy", "gap", "agreement")
+
+
+def zscores(scores: np.ndarray) -> np.ndarray:
+    """(score - mean) / standard deviation (population); 0 where all are equal."""
+    deviation = scores.std()
+    return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
+
+
+def scored(part: Part | None) -> Part:
+    """What a list has scores for, in float64; a list that is not there is empty."""
+    if part is None:
+        return np.empty(0, np.int64), np.empty(0)
+    places, scores = part
+    good = ~np.isnan(scores)
+    return places[good], scores[good].astype(np.float64)
+
+
+def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
+    """Kendall's tau-b of each two teachers over the documents that both scored.
+
+    Args:
+        count: documents in the union of the lists.
+
+    Returns:
+        (T, T) symmetric; NaN on the diagonal, and where fewer than two are common or one scores all the same.
+    """
+    from scipy.stats import kendalltau
+
+    values = np.full((len(parts), count), np.nan)
+    for row, part in zip(values, parts, strict=True):
+        places, scores = scored(part)
+        row[places] = scores
+    result = np.full((len(parts), len(parts)), np.nan)
+    for i in range(len(parts)):
+        for j in range(i):
+            both = ~np.isnan(values[i]) & ~np.isnan(values[j])
+            left, right = values[i, both], values[j, both]
+            if len(left) > 1 and np.ptp(left) > 0 and np.ptp(right) > 0:
+                result[i, j] = result[j, i] = kendalltau(left, right, method="asymptotic").statistic
+    return result
+
+
+def features(parts: Sequence[Part | None], count: int) -> np.ndarray:
+    """What is known of each teacher's list without labels.
+
+    - ``entropy``: of the softmax of its z-scores, as a share of the most possible (1 for fewer than two documents);
+    - ``gap``: from its first to its second document, in standard deviations of the list;
+    - ``agreement``: the mean Kendall tau-b with the other teachers, 0 where there is none.
+
+    Returns:
+        (T, 3) float64, in the order of ``FEATURES``.
+    """
+    found = np.zeros((len(parts), len(FEATURES)))
+    taus = pairwise_tau(parts, count)
+    for row, part, own in zip(found, parts, taus, strict=True):
+        values = zscores(scored(part)[1]) if part is not None else np.empty(0)
+        row[0] = 1.0
+        if len(values) > 1:
+            share = np.exp(values - values.max())
+            share /= share.sum()
+            row[0] = -(share * np.log(np.maximum(share, 1e-300))).sum() / np.log(len(values))
+            row[1] = values[0] - values[1]
+        known = own[~np.isnan(own)]
+        row[2] = known.mean() if len(known) else 0.0
+    return found
+
+
+@dataclass(frozen=True)
+class Gate:
+    """``softmax over teachers of bias_m + sum_f coefficient_mf * (feature_mf - mean_mf) / scale_mf``.
+
+    Attributes:
+        coefficients: T rows of a number for each of ``FEATURES``.
+        bias: T numbers; 0 where empty.
+        mean, scale: T rows that standardise the features; 0 and 1 where empty.
+        top: only so many teachers with the largest weight count for a query; None for all.
+        origin: how the coefficients were found; recorded with the run.
+
+    Raises:
+        IrdistillError: shapes that do not fit, numbers that are not finite, or a scale that is not above 0.
+    """
+
+    coefficients: tuple[tuple[float, ...], ...]
+    bias: tuple[float, ...] = ()
+    mean: tuple[tuple[float, ...], ...] = ()
+    scale: tuple[tuple[float, ...], ...] = ()
+    top: int | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.coefficients)
+        rows = {"coefficients": self.coefficients, "mean": self.mean, "scale": self.scale}
+        for name, given in rows.items():
+            filled = given or tuple((1.0 if name == "scale" else 0.0,) * len(FEATURES) for _ in range(count))
+            object.__setattr__(self, name, tuple(tuple(float(value) for value in row) for row in filled))
+        object.__setattr__(self, "bias", tuple(float(value) for value in self.bias or (0.0,) * count))
+        shapes = {np.asarray(getattr(self, name)).shape for name in rows}
+        numbers = np.concatenate([np.ravel(getattr(self, name)) for name in (*rows, "bias")])
+        if shapes != {(count, len(FEATURES))} or len(self.bias) != count or not np.isfinite(numbers).all() \
+                or np.min(self.scale) <= 0 or (self.top is not None and not 1 <= self.top <= count):
+            raise IrdistillError(
+                f"a gate of {count} teachers was given with coefficients, mean and scale of shapes "
+                f"{sorted(shapes)}, {len(self.bias)} biases and top={self.top}; {count} rows of {len(FEATURES)} finite "
+                f"numbers ({', '.join(FEATURES)}), {count} biases, scales above 0 and a top from 1 to {count} were expected."
+            )
+
+    @classmethod
+    def by_hand(cls, teachers: int, top: int | None = None, **coefficients: float) -> Self:
+        """The same coefficients for all teachers, on features as they are: ``Gate.by_hand(2, agreement=2, gap=1)``.
+
+        Raises:
+            IrdistillError: a feature is unknown.
+        """
+        unknown = set(coefficients) - set(FEATURES)
+        if unknown:
+            raise IrdistillError(f"a gate has no feature {sorted(unknown)[0]!r}; there are {', '.join(FEATURES)}.")
+        row = tuple(float(coefficients.get(name, 0.0)) for name in FEATURES)
+        return cls((row,) * teachers, top=top, origin={"by": "hand"})
+
+    def __len__(self) -> int:
+        return len(self.coefficients)
+
+    def of(self, found: np.ndarray) -> np.ndarray:
+        """The weights for features (..., T, F): (..., T), at least 0 and of sum 1."""
+        inner = ((found - np.asarray(self.mean)) / np.asarray(self.scale) * np.asarray(self.coefficients)).sum(-1)
+        logits = inner + np.asarray(self.bias)
+        if self.top is not None and self.top < len(self):
+            least = np.sort(logits, axis=-1)[..., -self.top, None]
+            logits = np.where(logits < least, -np.inf, logits)
+        raised = np.exp(logits - logits.max(-1, keepdims=True))
+        return raised / raised.sum(-1, keepdims=True)
+
+    def weights(self, parts: Sequence[Part | None], count: int) -> np.ndarray:
+        """The weights (T,) of the teachers for one query."""
+        return self.of(features(parts, count))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON holds it."""
+        return {"features": list(FEATURES), **asdict(self)}

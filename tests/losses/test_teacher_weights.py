@@ -1,0 +1,86 @@
+"""Several teachers in one batch: the loss is the (weighted) mean over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from irdistill.losses import Loss, ScoreBatch, parse_loss
+
+LOSSES = [parse_loss(text) for text in (
+    "KL(tau=0.5)", "MarginMSE", "MSE(scale=2)", "KL@2", "InfoNCE(negatives=\"list\")", "KL + 0.1*InfoNCE(tau=0.5)",
+)]
+
+
+def batch(teachers: int = 3, lists: int = 4) -> ScoreBatch:
+    generator = torch.Generator().manual_seed(2)
+    teacher = torch.randn(teachers, lists, 5, generator=generator, dtype=torch.float64)
+    teacher[0, 1, 3] = torch.nan
+    labels = torch.zeros(lists, 5)
+    labels[:, 0] = 1
+    return ScoreBatch(
+        student=torch.randn(lists, 5, generator=generator, dtype=torch.float64), teacher=teacher, labels=labels,
+        in_batch=torch.randn(lists, 9, generator=generator, dtype=torch.float64),
+        columns=torch.arange(5).expand(lists, 5), positives=torch.zeros(lists, 9, dtype=torch.bool),
+    )
+
+
+def apart(loss: Loss, given: ScoreBatch) -> list[float]:
+    assert given.teacher is not None
+    return [float(loss(replace(given, teacher=scores, teacher_weights=None))) for scores in given.teacher]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_the_loss_is_the_mean_of_those_against_each_teacher(loss: Loss) -> None:
+    given = batch()
+    one, two, three = apart(loss, given)
+    assert float(loss(given)) == pytest.approx((one + two + three) / 3, rel=1e-12)
+    weighted = replace(given, teacher_weights=torch.tensor([1.0, 3.0, 0.0]))
+    assert float(loss(weighted)) == pytest.approx((one + 3 * two) / 4, rel=1e-12)
+    alone = replace(given, teacher_weights=torch.tensor([0.0, 0.0, 5.0]))
+    assert float(loss(alone)) == pytest.approx(three, rel=1e-12)
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_weights_of_one_teacher_give_its_gradient(loss: Loss) -> None:
+    given = batch()
+    gradients = []
+    for held in (replace(given, teacher_weights=torch.tensor([0.0, 1.0, 0.0])),
+                 replace(given, teacher=given.teacher[1])):  # type: ignore[index]
+        student = held.student.clone().requires_grad_()
+        loss(replace(held, student=student)).backward()
+        gradients.append(student.grad)
+    assert torch.allclose(*gradients)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_weights_list_by_list(loss: Loss) -> None:
+    """By hand: each list as a batch of its own, its weighted mean over teachers, and the mean of these."""
+    given = batch()
+    weights = torch.tensor([[1.0, 0.0, 2.0, 1.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 2.0, 6.0]])
+    expected = 0.0
+    for place in range(4):
+        assert given.teacher is not None and given.labels is not None and given.in_batch is not None
+        alone = ScoreBatch(
+            student=given.student[place : place + 1], teacher=given.teacher[:, place : place + 1],
+            labels=given.labels[place : place + 1], in_batch=given.in_batch[place : place + 1],
+            columns=torch.arange(5)[None], positives=torch.zeros(1, 9, dtype=torch.bool),
+        )
+        own = weights[:, place] / weights[:, place].sum()
+        expected += sum(float(w) * value for w, value in zip(own, apart(loss, alone), strict=True)) / 4
+    assert float(loss(replace(given, teacher_weights=weights))) == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_weights_list_by_list_are_the_plain_mean_of_a_loss_that_is_a_mean_over_lists() -> None:
+    loss, given = parse_loss("KL(tau=0.5)"), batch()
+    assert float(loss(replace(given, teacher_weights=torch.full((3, 4), 0.3)))) == pytest.approx(float(loss(given)), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 3), (3, 4, 5), ()])
+def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="teacher weights of shape"):
+        replace(batch(), teacher_weights=torch.ones(shape))
+    with pytest.raises(ValueError, match="teacher weights of shape"):
+        replace(batch(), teacher=None, teacher_weights=torch.ones(3))
