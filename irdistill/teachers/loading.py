@@ -86,7 +86,7 @@ def read_card(name: str) -> TeacherCard:
 
 
 def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work: Path | None = None,
-                 **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
+                 responses: Path | None = None, **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
     """Make a teacher.
 
     Args:
@@ -94,6 +94,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         corpus: what it is to score; retrievers and BM25 keep an index of it.
         kind: for a model without a card; else it is told from the model's own files.
         work: where vectors and indexes are kept; the cache folder where None.
+        responses: the file in which the answers of a model behind a server are kept, unless the settings name another
+            (``log``); other teachers have none.
         settings: override the card's; None leaves it as it is.
 
     Raises:
@@ -104,6 +106,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     if card.kind in LLM_KINDS:
         from irdistill.teachers.llm.loading import load_llm_teacher
 
+        if card.backend == "openai" and responses is not None:
+            options = {"log": responses} | options
         return load_llm_teacher(card, options)
     known = {"bm25": ("k1", "b"), "retriever": ("precision", "trust_remote_code", "revision", "device"),
              "cross-encoder": ("max_length", "precision", "backend", "label", "trust_remote_code", "revision", "device")}[card.kind]
@@ -122,6 +126,12 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     from irdistill.teachers.cross_encoder import CrossEncoderTeacher
 
     return CrossEncoderTeacher(card.model, **options)
+
+
+def responses_file(out: str | Path) -> Path:
+    """Where the answers of a server are kept for a run: beside its folder, so that overwriting the run keeps them."""
+    folder = Path(out).resolve()
+    return folder.with_name(f"{folder.name}.responses.jsonl")
 
 
 def _card(teacher: str, kind: str | None) -> TeacherCard:

@@ -76,7 +76,7 @@ def read_completion(body: str, labels: Sequence[str] = (), logprobs: bool = True
         return Completion(_begins_with(text, labels), none, NO_LOGPROBS, usage, model=model)
     top = _top(choices[0].get("logprobs"))
     if top is None:
-        return Completion(labels=none, error=NO_LOGPROBS, usage=usage, model=model)
+        return Completion(labels=none, error=NO_LOGPROBS if text.strip() else NO_ANSWER, usage=usage, model=model)
     values = label_logprobs(top, labels)
     return Completion(labels=values, error=NOT_REPORTED if np.isnan(values).all() else None, usage=usage, model=model)
 
@@ -84,9 +84,9 @@ def read_completion(body: str, labels: Sequence[str] = (), logprobs: bool = True
 def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarray:
     """The labels' log-probabilities out of those of the answer's likeliest first tokens.
 
-    A token, without the white space around it, counts for a label that it equals, or that it is the beginning of if it is
-    the beginning of no other; upper and lower case differ. Several tokens of one label (``yes`` and `` yes``) are
-    different beginnings of the answer, so their probabilities add up.
+    A token counts for a label that it equals, or that it is the beginning of if it is the beginning of no other; white
+    space around tokens and labels does not count, and upper and lower case differ. Several tokens of one label (``yes``
+    and `` yes``) are different beginnings of the answer, so their probabilities add up.
 
     Args:
         top: natural log-probabilities by token.
@@ -94,6 +94,7 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
     Returns:
         (L,) float32; NaN for a label without a token among those.
     """
+    labels = [label.strip() for label in labels]
     found: list[list[float]] = [[] for _ in labels]
     for token, value in top.items():
         bare = token.strip(_SPACE)
@@ -106,8 +107,8 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
 
 def _begins_with(text: str, labels: Sequence[str]) -> str:
     """The one label that the text begins with, as a whole word; nothing where none or several."""
-    bare = text.strip()
-    found = [label for label in labels if bare.startswith(label) and not bare[len(label) : len(label) + 1].isalnum()]
+    bare, stripped = text.strip(), [label.strip() for label in labels]
+    found = [label for label in stripped if bare.startswith(label) and not bare[len(label) : len(label) + 1].isalnum()]
     return max(found, key=len) if found else ""
 
 

@@ -18,6 +18,8 @@ from irdistill.teachers.llm.model import Request
 #: What the client itself sets in every request.
 _OURS = ("model", "messages", "stream", "n", "logprobs")
 TOP_LOGPROBS = 20
+#: Room for a label that is written out.
+_LABEL_TOKENS = 16
 _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|maximum.{0,20}(length|context)|too long|too many tokens", re.I)
 
 
@@ -87,7 +89,9 @@ class ChatServer:
         for name in ("max_completion_tokens", "max_tokens"):
             if isinstance(self._parameters.get(name), int):
                 return self._parameters[name]
-        return 1 if request.labels and self.logprobs else request.max_tokens
+        if request.labels:
+            return 1 if self.logprobs else max(request.max_tokens, _LABEL_TOKENS)
+        return request.max_tokens
 
     def send(self, request: Request) -> Outcome:
         """Send a request once.

@@ -101,7 +101,7 @@ class ServerModel:
         self._budget = Budget(lambda: self.log.spent, prices, max_cost, max_requests, max_tokens_total, str(self._place))
         self._slots, self._lock = threading.BoundedSemaphore(parallel), threading.RLock()
         self._flying: dict[str, Future[Answer]] = {}
-        self._resume_at, self._tokens_per_byte = 0.0, 1 / 3
+        self._resume_at, self._tokens_per_guess = 0.0, 1.0
         self._unsaid = False
 
     @property
@@ -141,12 +141,14 @@ class ServerModel:
         pool = ThreadPoolExecutor(self._parallel, thread_name_prefix="answers")
         try:
             futures = [pool.submit(self._one, request, stop) for request in requests]
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failed = next((future for future in futures if future in done and future.exception() is not None), None)
+            wait(futures, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-        return [future.result() for future in ([failed] if failed else futures)]
+        errors = [error for future in futures if not future.cancelled() and (error := future.exception()) is not None]
+        if errors:
+            raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
+        return [future.result() for future in futures]
 
     def request_digest(self, request: Request) -> str:
         """What the log knows a request by: 32 hexadecimal digits of its content and of the model's identity."""
@@ -179,6 +181,7 @@ class ServerModel:
             try:
                 future.set_result(self._fetch(request, key, stop))
             except BaseException as error:
+                stop.set()
                 future.set_exception(error)
             finally:
                 with self._lock:
@@ -225,17 +228,16 @@ class ServerModel:
         assert self._server is not None
         while (left := self._resume_at - time.monotonic()) > 0 and not stop.is_set():
             _wait(stop, left + random.uniform(0, min(1.0, self._backoff)))
-        size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
-        around = 8 * (len(request.messages) + 2)
-        worst = self._budget.worst(ceil(size * self._tokens_per_byte) + around, self._server.max_tokens(request))
+        guess = _guess_tokens(request)
+        worst = self._budget.worst(ceil(guess * self._tokens_per_guess), self._server.max_tokens(request))
         with self._slots, self._budget.reserve(worst):
             if stop.is_set():
                 raise _Stopped
             found = self._server.send(request)
             completion = found.completion or Completion()
             usage = completion.usage
-            if usage is not None and size > 200:
-                self._tokens_per_byte = max(self._tokens_per_byte, (usage.input_tokens - around) / size)
+            if usage is not None:
+                self._tokens_per_guess = max(self._tokens_per_guess, usage.input_tokens / guess)
             cost = self._prices.cost(*usage) if usage and self._prices else 0.0
             spent = Spent(1, usage.input_tokens + usage.output_tokens, cost) if usage else worst if found.billed else Spent()
             if found.fault is not None:
@@ -248,7 +250,7 @@ class ServerModel:
         if spent.requests and completion.usage is None and not self._unsaid:
             self._unsaid = True
             logger.warning("the server %s does not say how many tokens it read; the budget counts the most it can be", self.url)
-        if answer.error == NO_LOGPROBS and self._identity["labels"] != "text" and not len(self.log):
+        if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
             self.log.add_spent(spent, NO_LOGPROBS)
             raise IrdistillError(
                 f"the server {self.url} reports no log-probabilities, which the model {self.model!r} was asked for; give a server "
@@ -268,6 +270,12 @@ def _answer(request: Request, found: Completion, cost: float = 0.0) -> Answer:
         labels = np.full(len(request.labels), np.nan, dtype=np.float32)
     usage = found.usage or (0, 0, 0)
     return Answer(found.text, labels, found.error, *usage, cost)
+
+
+def _guess_tokens(request: Request) -> int:
+    """More tokens than a prompt has in most languages: three bytes each, and some around each message."""
+    size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
+    return size // 3 + 8 * (len(request.messages) + 2)
 
 
 def _wait(stop: threading.Event, seconds: float) -> None:

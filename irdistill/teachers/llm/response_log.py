@@ -120,7 +120,10 @@ class ResponseLog:
         self._append({"spent": spent._asdict(), "why": why}, spent)
 
     def _append(self, line: Mapping[str, Any], spent: Spent) -> None:
-        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", "surrogatepass")
+        try:
+            data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except UnicodeEncodeError:  # half a character, which only the escapes of JSON can hold
+            data = json.dumps(line, allow_nan=False).encode() + b"\n"
         with explain_os_errors(self.path):
             with self._writing:
                 written = 0

@@ -18,7 +18,7 @@ from irdistill import IrdistillError
 from irdistill.teachers.llm import Answer, LanguageModel, Message, Request
 from irdistill.teachers.llm import remote as remote_module
 from irdistill.teachers.llm.remote import ServerModel
-from tests.teachers.llm.chat_stub import ChatStub, Plan, Reply, always, completion, error, first, poison
+from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, first, poison
 
 pytest.importorskip("openai")
 
@@ -61,7 +61,7 @@ def test_text_answers_come_in_order_with_usage_and_cost(stub: Any, tmp_path: Pat
     assert 1 < server.most <= 4
     body = server.bodies[0]
     assert body["messages"][0] == {"role": "system", "content": "be brief"}
-    assert {key: body[key] for key in ("model", "temperature", "max_tokens")} == {"model": "stub", "temperature": 0, "max_tokens": 20}
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("stub", 0, 20)
     assert "logprobs" not in body and "stream" not in body
     assert len(lines(tmp_path)) == 12 and lines(tmp_path)[0]["model"] == "stub-2025"
 
@@ -83,6 +83,7 @@ def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> Non
     ({"rel": -1.0, "irre": -2.0}, ("relevant", "irrelevant"), [-1.0, -2.0]),
     ({"\u2581A": -1.0, "\u0120B": -2.0, "B": -9999.0}, ("A", "B"), [-1.0, -2.0]),
     ({"A": -1.0}, ("A1", "A2"), [None, None]),
+    ({"A": -1.0}, (" A", "B"), [-1.0, None]),
     ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
 ])
 def test_a_token_counts_for_the_label_it_tells_apart(
@@ -100,8 +101,10 @@ def test_without_log_probabilities_no_number_is_made_up(stub: Any, tmp_path: Pat
     assert (first_answer.text, first_answer.error) == ("yes", "no log-probabilities") and second.text == ""
     assert first_answer.labels is not None and np.isnan(first_answer.labels).all()
     assert "logprobs" not in server.bodies[0] and server.bodies[0]["max_tokens"] == 20
+    assert model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no"), 1)])[0].text == "yes"
+    assert server.bodies[-1]["max_tokens"] == 16
     (tmp_path / "other").mkdir()
-    with pytest.raises(IrdistillError, match="reports no log-probabilities.*labels: text"):
+    with pytest.raises(IrdistillError, match=r"reports no log-probabilities.*labels: text"):
         model(server, tmp_path / "other").answer([ask("a", ("yes", "no"))])
 
 
@@ -148,7 +151,8 @@ def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(remote_module, "_wait", wait)
     monkeypatch.setattr(remote_module.time, "monotonic", lambda: clock[0])
-    server = stub(first(Reply(429, error("slow"), (("Retry-After", "7"),)), Reply(503, error("slow"), (("Retry-After-Ms", "2500"),))))
+    busy, down = Reply(429, error("slow"), (("Retry-After", "7"),)), Reply(503, error("slow"), (("Retry-After-Ms", "2500"),))
+    server = stub(first(busy, down))
     assert model(server, tmp_path).answer([ask("p")])[0].text == "echo p"
     assert len(waited) == 2 and 7 <= waited[0] <= 8 and 2.5 <= waited[1] <= 3.5
     server = stub(always(Reply(429, error("come back tomorrow"), (("Retry-After", "86400"),))))
@@ -160,7 +164,8 @@ def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "429"])
 def test_one_request_that_always_fails_is_flagged(stub: Any, tmp_path: Path, name: str) -> None:
     server = stub(poison(FAULTS[name]))
-    answers = model(server, tmp_path, max_retries=2, parallel=2).answer([ask("good"), ask("bad one"), ask("bad two", ("yes", "no"))])
+    requests = [ask("good"), ask("bad one"), ask("bad two", ("yes", "no"))]
+    answers = model(server, tmp_path, max_retries=2, parallel=2).answer(requests)
     assert [answer.error for answer in answers] == [None, "no answer", "no answer"]
     assert answers[1].text == "" and answers[2].labels is not None and np.isnan(answers[2].labels).all()
     assert server.seen["bad one"] == 3
@@ -179,7 +184,7 @@ def test_a_server_that_fails_always_stops_the_job(stub: Any, tmp_path: Path, nam
 def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
     with ChatStub(always(Reply())).running() as server:
         gone = server.url
-    with pytest.raises(IrdistillError, match="gave no connection.*check that it runs"):
+    with pytest.raises(IrdistillError, match=r"gave no connection.*check that it runs"):
         ServerModel("m", {"url": gone}, log=tmp_path / "log.jsonl", max_retries=2).answer([ask("p")])
     assert len(waits) == 2 and lines(tmp_path) == []
 
