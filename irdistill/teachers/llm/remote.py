@@ -211,12 +211,13 @@ class ServerModel:
 
     def _give_up(self, request: Request, key: str, fault: Outcome, stop: threading.Event) -> Answer:
         """Is it the request, or the server?"""
-        if fault.reached and not fault.busy and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(3)):
+        busy = fault.busy or (fault.retry_after or 0) > _LONGEST_WAIT
+        if fault.reached and not busy and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(3)):
             logger.warning("%s answers, but not the request %s (%s), which is flagged %r", self.url, key, fault.fault, NO_ANSWER)
             answer = _answer(request, Completion(error=NO_ANSWER))
             self.log.add(key, answer, Spent(), {"why": fault.fault})
             return answer
-        advice = "lower --parallel, or wait" if fault.busy else "check that it runs, and the url, which mostly ends in /v1"
+        advice = "lower --parallel, or wait" if busy else "check that it runs, and the url, which mostly ends in /v1"
         asks = f", and asks to wait {fault.retry_after:.0f} seconds" if fault.retry_after else ""
         raise IrdistillError(
             f"the server {self.url} gave {fault.fault}{asks}, and a request is tried {self._max_retries + 1} times; {advice}. "

@@ -155,10 +155,11 @@ def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytes
     server = stub(first(busy, down))
     assert model(server, tmp_path).answer([ask("p")])[0].text == "echo p"
     assert len(waited) == 2 and 7 <= waited[0] <= 8 and 2.5 <= waited[1] <= 3.5
-    server = stub(always(Reply(429, error("come back tomorrow"), (("Retry-After", "86400"),))))
-    with pytest.raises(IrdistillError, match="asks to wait 86400 seconds"):
-        model(server, tmp_path).answer([ask("p")])
-    assert server.seen["p"] == 1
+    for status in (429, 503):
+        server = stub(poison(Reply(status, error("come back tomorrow"), (("Retry-After", "86400"),))))
+        with pytest.raises(IrdistillError, match="asks to wait 86400 seconds"):
+            model(server, tmp_path).answer([ask("bad")])
+        assert sum(server.seen.values()) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if name != "429"])
