@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -194,7 +194,7 @@ class _LastLogits(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The layer's weight; some models look at its dtype."""
-        return self.layer.weight
+        return cast(Tensor, self.layer.weight)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(n, 1, vocabulary) logits of (n, length, width)."""
@@ -224,7 +224,7 @@ def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_cod
     if names and not any(part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")):
         raise IrdistillError(
             f"the model {model!r} was saved as {', '.join(names)}, which is no causal language model; its output layer would be "
-            "random. Give one that writes text, or use it as a retriever or cross-encoder."
+            "random. Give one that writes text, or use this one as a retriever."
         )
     return network, tokenizer
 

@@ -106,7 +106,7 @@ def _labels(labels: Sequence[str], gains: Sequence[float] | None) -> tuple[tuple
     """Checked. YAML reads a bare yes and no as true and false, and a bare 1 as a number."""
     if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
         raise IrdistillError(
-            f"labels {labels!r} were given; a list of texts was expected. In YAML put quotes around them: ['yes', 'no'], ['0', '1']."
+            f"labels {labels!r} were given; a list of texts was expected. In YAML put quotes around them: ['yes', 'no']."
         )
     if len(set(labels)) < len(labels) or len(labels) < 2:
         raise IrdistillError(f"the labels {', '.join(labels)} were given; at least two different ones were expected.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -38,7 +39,7 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list
     order = sorted(range(len(sequences)), key=lambda place: tuple(sequences[place]))
     groups: list[Group] = []
     length, members = len(sequences[order[0]]) - 1, order[:1]
-    for before, place in zip(order, order[1:], strict=False):
+    for before, place in pairwise(order):
         own = len(sequences[place]) - 1
         shared = min(common_prefix(sequences[before], sequences[place]), length, own)
         if shared >= least and shared * len(members) >= length * (len(members) - 1):

@@ -87,11 +87,12 @@ class VllmModel:
         outputs = self._engine.generate([{"prompt_token_ids": prompts[place].ids} for place in fit], settings, use_tqdm=False)
         for place, output in zip(fit, outputs, strict=True):
             found, prompt = output.outputs[0], prompts[place]
-            usage = {"input_tokens": len(prompt.ids), "cached_tokens": output.num_cached_tokens or 0}
-            if not prompt.labels:
-                answers[place] = Answer(found.text.strip(), output_tokens=len(found.token_ids), **usage)
-                continue
-            seen = found.logprobs[0] if found.logprobs else {}
-            logs = [seen[token].logprob if token in seen else np.nan for token in prompt.labels]
-            answers[place] = Answer(labels=np.array(logs, dtype=np.float32), output_tokens=len(found.token_ids), **usage)
+            answer = Answer(input_tokens=len(prompt.ids), output_tokens=len(found.token_ids),
+                            cached_tokens=output.num_cached_tokens or 0)
+            if prompt.labels:
+                seen = found.logprobs[0] if found.logprobs else {}
+                logs = [seen[token].logprob if token in seen else np.nan for token in prompt.labels]
+                answers[place] = answer._replace(labels=np.array(logs, dtype=np.float32))
+            else:
+                answers[place] = answer._replace(text=found.text.strip())
         return answers

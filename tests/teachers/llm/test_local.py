@@ -24,7 +24,8 @@ PASSAGES = ("A cat sits on a mat.", "Rain falls.", "The sky scatters blue light 
 
 def requests(labels: tuple[str, ...] = ("yes", "no")) -> list[Request]:
     """Every query with every passage, queries mixed."""
-    return [Request((Message("system", "Judge passages."), Message("user", f"Query: {query}\nPassage: {passage}\nRelevant?")), labels)
+    system = Message("system", "Judge passages.")
+    return [Request((system, Message("user", f"Query: {query}\nPassage: {passage}\nRelevant?")), labels)
             for passage in PASSAGES for query in QUERIES]
 
 
@@ -52,7 +53,8 @@ def model(folder: Path) -> TransformersModel:
 
 
 FAMILIES: list[tuple[str, dict[str, Any]]] = [
-    ("llama", {}), ("qwen3", {}), ("mistral", {"sliding_window": 24}), ("gemma2", {"sliding_window": 24, "query_pre_attn_scalar": 8}),
+    ("llama", {}), ("qwen3", {}), ("mistral", {"sliding_window": 24}),
+    ("gemma2", {"sliding_window": 24, "query_pre_attn_scalar": 8}),
     ("gpt2", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 512}),
 ]
 
@@ -165,7 +167,8 @@ def test_greedy_text_is_that_of_generate(folder: Path, model: TransformersModel)
     for request, answer in zip(asked, answers, strict=True):
         ids = model.chat.prompts([request])[0].ids
         with quiet_libraries():
-            found = network.generate(torch.tensor([ids]), max_new_tokens=request.max_tokens, do_sample=False)[0, len(ids) :].tolist()
+            whole = network.generate(torch.tensor([ids]), max_new_tokens=request.max_tokens, do_sample=False)
+        found = whole[0, len(ids) :].tolist()
         assert answer.text == tokenizer.decode(found, skip_special_tokens=True).strip()
         assert (answer.input_tokens, answer.output_tokens) == (len(ids), len(found))
 

@@ -118,5 +118,5 @@ prompt:
     found = run["q1"]
     assert np.isfinite(found.scores[:2]).all() and found.scores[0] != found.scores[1] and np.isnan(found.scores[2])
     assert run.manifest.usage["passages_cut"] == 2 and run.manifest.usage["requests"] == 4
-    assert run.manifest.identity.config["labels"] == ["yes", "no"]
+    assert run.manifest.identity.producer["labels"] == ["yes", "no"]
     assert TeacherCard("x", "llm-pointwise", "m", backend="transformers").prompt == {}

@@ -19,7 +19,8 @@ from tests.teachers.llm.tiny import tiny_lm, tiny_tokenizer
 class SamplingParams:
     def __init__(self, *, temperature: float, max_tokens: int, logprobs: int | None = None,
                  allowed_token_ids: list[int] | None = None) -> None:
-        self.temperature, self.max_tokens, self.logprobs, self.allowed_token_ids = temperature, max_tokens, logprobs, allowed_token_ids
+        self.temperature, self.max_tokens = temperature, max_tokens
+        self.logprobs, self.allowed_token_ids = logprobs, allowed_token_ids
 
 
 class LLM:
