@@ -147,9 +147,11 @@ def _masked(found: RankedList, judged: Mapping[str, int], rules: Sequence[Rule],
     scores = found.scores.astype(np.float64)
     known = np.array([doc in judged for doc in found.doc_ids], dtype=bool)
     relevant = np.array([judged.get(doc, 0) > 0 for doc in found.doc_ids], dtype=bool) & ~np.isnan(scores)
-    choose = {"highest": np.max, "lowest": np.min, "mean": np.mean}[reference]
-    positive = float(choose(scores[relevant])) if relevant.any() else math.nan
-    flags = list(found.flags) if found.flags else [None] * len(found.doc_ids)
+    positive = math.nan
+    if relevant.any():
+        choices = {"highest": scores[relevant].max(), "lowest": scores[relevant].min(), "mean": scores[relevant].mean()}
+        positive = float(choices[reference])
+    flags: list[str | None] = list(found.flags) if found.flags else [None] * len(found.doc_ids)
     free = ~known & ~np.isnan(scores) & np.array([flag_code(flag) != SUSPECTED for flag in flags], dtype=bool)
     silent = False
     for rule in rules:

@@ -12,8 +12,8 @@ from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
 
 __all__ = [
     "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "LateInteractionTeacher", "Pair", "RetrieverTeacher",
-    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "responses_file", "score",
-    "score_pairs",
+    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "responses_file",
+    "score", "score_pairs",
 ]
 
 _WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",

@@ -186,5 +186,5 @@ def test_faulty_options_are_one_paragraph(
 
 def test_other_teachers_take_no_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert score("run", "--max-cost", "1", teacher="bm25") == 1
-    assert "bm25 takes k1, b, and was given max_cost" in capsys.readouterr().err
+    assert "bm25 takes b, k1, and was given max_cost" in capsys.readouterr().err
     assert score("run", teacher="bm25") == 0 and not list(folder.glob("*.responses.jsonl"))
