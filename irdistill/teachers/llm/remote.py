@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -52,7 +53,7 @@ class ServerModel:
             every request's body; ``labels``, ``logprobs`` or ``text`` (`chat_answers.read_completion`); ``name``, which
             stands for the url in the identity and in the log where several servers, or one at a changing address, count
             as the same.
-        url, key: in place of the card's. At another host than the card's, the card's key and prices are not used.
+        url, key: in place of the card's. At another host or scheme than the card's, its key and prices are not used.
         parallel: requests in flight at most.
         timeout: seconds without a byte before a request is tried again.
         max_retries: tries after the first.
@@ -85,7 +86,7 @@ class ServerModel:
             )
         self.model, self.url = model, url or server.get("url")
         check_url(self.url)
-        moved = url is not None and urlsplit(url).netloc != urlsplit(server.get("url") or "").netloc
+        moved = url is not None and urlsplit(url)[:2] != urlsplit(server.get("url") or "")[:2]
         prices = None if moved else Prices.of(server.get("prices"))
         self._identity = {
             "backend": "openai", "api": "chat completions", "model": model,
@@ -230,8 +231,10 @@ class ServerModel:
         while (left := self._resume_at - time.monotonic()) > 0 and not stop.is_set():
             _wait(stop, left + random.uniform(0, min(1.0, self._backoff)))
         guess = _guess_tokens(request)
-        worst = self._budget.worst(ceil(guess * self._tokens_per_guess), self._server.max_tokens(request))
-        with self._slots, self._budget.reserve(worst):
+        with self._slots, ExitStack() as held:
+            # Only now, since what was answered while this waited for a slot may have raised the guess.
+            worst = self._budget.worst(ceil(guess * self._tokens_per_guess), self._server.max_tokens(request))
+            held.enter_context(self._budget.reserve(worst))
             if stop.is_set():
                 raise _Stopped
             found = self._server.send(request)

@@ -55,8 +55,9 @@ class ChatStub:
 
     Attributes:
         bodies: of all requests, in the order they came; ``keys`` the Authorization headers.
-        seen: requests by the text of the last message; ``served`` those answered whole with 200.
-        most: requests that were in flight together at most.
+        seen: requests by the text of the last message; ``served`` those for which a whole answer with 200 was sent off.
+        most: requests that were being worked on together at most. Both are counted before the first byte is sent, since a
+            client may act on an answer before this thread runs again.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -107,6 +108,13 @@ class ChatStub:
             time.sleep(reply.delay)
             content = usual(body) if reply.body is None else reply.body
             data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        finally:
+            with self.lock:
+                self.flying -= 1
+        if reply.status == 200 and reply.cut is None:
+            with self.lock:
+                self.served[prompt] += 1
+        try:
             handler.send_response(reply.status)
             handler.send_header("Content-Type", "application/json")
             handler.send_header("Content-Length", str(len(data)))
@@ -117,14 +125,8 @@ class ChatStub:
             handler.wfile.flush()
             if reply.cut is not None:
                 handler.close_connection = True
-            elif reply.status == 200:
-                with self.lock:
-                    self.served[prompt] += 1
         except (BrokenPipeError, ConnectionResetError):
             handler.close_connection = True
-        finally:
-            with self.lock:
-                self.flying -= 1
 
     @contextmanager
     def running(self) -> Iterator[ChatStub]:

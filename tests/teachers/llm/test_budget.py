@@ -35,7 +35,8 @@ def model(server: ChatStub, folder: Path, **settings: Any) -> ServerModel:
 
 
 def asks(count: int) -> list[Request]:
-    return [Request((Message("user", f"question {number}"),), max_tokens=10) for number in range(count)]
+    """Requests of 108 bytes each, which are reserved at the 60 tokens that the server counts."""
+    return [Request((Message("user", f"question {number} ".ljust(108, "x")),), max_tokens=10) for number in range(count)]
 
 
 def test_prices() -> None:
@@ -52,7 +53,7 @@ def test_requests_in_flight_are_counted_at_their_worst() -> None:
     def hold() -> None:
         with budget.reserve(Spent(1, 6, 6.0)):
             entered.set()
-            leave.wait(5)
+            leave.wait(30)
             spent[0] = Spent(1, 2, 2.0)
 
     def late() -> None:
@@ -61,12 +62,12 @@ def test_requests_in_flight_are_counted_at_their_worst() -> None:
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert entered.wait(5)
+    assert entered.wait(30)
     waiter = threading.Thread(target=late)
     waiter.start()
     assert not third.wait(0.1)
     leave.set()
-    assert third.wait(5)
+    assert third.wait(30)
     holder.join()
     waiter.join()
     with pytest.raises(IrdistillError, match=r"max_cost=10 is spent: 1 requests took 2 tokens and 2 USD.* 8 USD are left.* 9 USD"):
