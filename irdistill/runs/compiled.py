@@ -18,7 +18,6 @@ from irdistill.runs.flags import column_codes
 from irdistill.runs.lists import boundaries, column_scores
 from irdistill.runs.store import Run
 
-
 LAYOUT = 2
 """Raised when the arrays change; those of an earlier layout are not read, and made anew beside them."""
 _ARRAYS = ("offsets", "rows", "scores", "codes")
