@@ -106,7 +106,8 @@ def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixt
     assert run("runs", "mask", "a", "--collection", "set", "--rule", "above-positive", "--out", "m", "--json", "m.json") == 0
     assert json.loads((folder / "m.json").read_text())["flagged_above-positive"] == 1
     assert open_run(folder / "m")["q1"].flags == ["false negative: above-positive", None, None]
-    assert run("fuse", "a", "b", "--abstain", "tau<0", "--weights", "agreement", "--power", "0", "--out", "f", "--json", "f.json") == 0
+    assert run("fuse", "a", "b", "--abstain", "tau<0", "--weights", "agreement", "--power", "0", "--out", "f",
+               "--json", "f.json") == 0
     told = json.loads((folder / "f.json").read_text())
     assert (told["abstained_queries"], told["nulls"], told["weights"]) == (1, 3, [0.5, 0.5])
     capsys.readouterr()
