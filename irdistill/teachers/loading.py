@@ -92,7 +92,7 @@ def read_card(name: str) -> TeacherCard:
 
 
 def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work: Path | None = None,
-                 **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
+                 responses: Path | None = None, **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
     """Make a teacher.
 
     Args:
@@ -100,6 +100,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         corpus: what it is to score; retrievers and BM25 keep an index of it.
         kind: for a model without a card; else it is told from the model's own files.
         work: where vectors and indexes are kept; the cache folder where None.
+        responses: the file in which the answers of a model behind a server are kept, unless the settings name another
+            (``log``); other teachers have none.
         settings: override the card's; None leaves it as it is.
 
     Raises:
@@ -110,6 +112,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     if card.kind in LLM_KINDS:
         from irdistill.teachers.llm.loading import load_llm_teacher
 
+        if card.backend == "openai" and responses is not None:
+            options = {"log": responses} | options
         return load_llm_teacher(card, options)
     make = _maker(card.kind)
     known = known_settings(card.kind)
@@ -135,6 +139,12 @@ def _maker(kind: str) -> Callable[..., Any]:
     module, name = _TEACHERS[kind]
     found: Callable[..., Any] = getattr(import_module(f"irdistill.teachers.{module}"), name)
     return found
+
+
+def responses_file(out: str | Path) -> Path:
+    """Where the answers of a server are kept for a run: beside its folder, so that overwriting the run keeps them."""
+    folder = Path(out).resolve()
+    return folder.with_name(f"{folder.name}.responses.jsonl")
 
 
 def _card(teacher: str, kind: str | None, revision: str | None) -> TeacherCard:

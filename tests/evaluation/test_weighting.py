@@ -142,8 +142,9 @@ def test_the_fit_stands_at_the_least_of_what_it_minimises() -> None:
         assert objective(coefficients + step[:9].reshape(3, 3), bias + step[9:]) >= least - 1e-9
 
 
-@pytest.mark.parametrize("name", ["c/test", "beir/scifact/test", "folder#test", "x/trec-dl-2019/judged", "pydocs/howto",
-                                  "./folder"])
+@pytest.mark.parametrize("name", [
+    "c/test", "beir/scifact/test", "folder#test", "x/trec-dl-2019/judged", "pydocs/howto", "./folder",
+])
 def test_labels_of_test_are_refused(name: str) -> None:
     dev = collection(name, 0, 10)
     own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]

@@ -1,0 +1,239 @@
+"""Language models by transformers, on this machine's device: hub ids, folders and GGUF files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers.cache_utils import DynamicCache
+
+from irdistill.batching import TokenBudget, run_batches
+from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.hardware import Precision, best_device, choose_dtype
+from irdistill.models import model_revision, quiet_libraries, resolve_model, split_gguf
+from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
+from irdistill.teachers.llm.model import Answer, Request
+from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
+
+logger = logging.getLogger(__name__)
+
+TOO_LONG = "too long"
+_TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
+_TEXTS_CPU, _TEXTS_GPU = 8, 64
+#: Tokens that end a turn in the usual chat templates; a file may name only one of several as its end.
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>", "<|endoftext|>", "</s>")
+
+
+class TransformersModel:
+    """A causal language model.
+
+    Labels are scored with one pass over each prompt. What the prompts of a group begin with (instructions, query) is
+    computed once, and its keys and values are read by all of them; logits are computed for the last position alone, in
+    float32 whatever the precision of the rest, since in bfloat16 a logit has 8 bits and many documents would be tied.
+
+    Attributes:
+        max_length: tokens of prompt and answer together; a longer request is answered with the error ``too long``.
+        share_prefixes: False reads every prompt from its beginning.
+    """
+
+    def __init__(self, model: str, *, revision: str | None = None, precision: Precision = "auto", device: str | None = None,
+                 max_length: int | None = None, batch_tokens: int | None = None, batch_size: int | None = None,
+                 trust_remote_code: bool = False, template_options: Mapping[str, Any] | None = None,
+                 share_prefixes: bool = True) -> None:
+        """Load a model.
+
+        Args:
+            model: hub id, folder, ``package:`` path, or a GGUF file (``file.gguf``, ``package:NAME/file.gguf``,
+                ``hub/id::file.gguf``), whose weights are unpacked to ``precision``.
+            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
+            max_length: the model's own where None.
+            batch_tokens: padded tokens of one forward pass.
+            batch_size: texts that are generated at a time.
+            template_options: for the chat template, as ``enable_thinking: false``.
+
+        Raises:
+            MissingExtra: a GGUF file needs the library gguf.
+            IrdistillError: the model cannot be loaded, or is no causal language model.
+        """
+        self.device = torch.device(device) if device else best_device()
+        self.dtype = choose_dtype(precision, self.device)
+        self.network, tokenizer = _load(model, revision, self.dtype, trust_remote_code)
+        self.network.to(self.device).eval()
+        self.model_name, self.revision = model, model_revision(model, revision)
+        self.chat = ChatTokenizer(tokenizer, template_options)
+        self.max_length = _length(model, max_length, self.network.config)
+        on_cpu = self.device.type == "cpu"
+        self.parallel = batch_size or (_TEXTS_CPU if on_cpu else _TEXTS_GPU)
+        self.share_prefixes = share_prefixes
+        self._budget = TokenBudget(batch_tokens or (_TOKENS_CPU if on_cpu else _TOKENS_GPU))
+        layer = self.network.get_output_embeddings()
+        if layer is None:
+            raise IrdistillError(f"the model {model!r} ({type(self.network).__name__}) has no output layer over its vocabulary.")
+        self._head = _LastLogits(layer)
+        self.network.set_output_embeddings(self._head)
+        own = self.network.generation_config
+        ends = [own.eos_token_id, tokenizer.eos_token_id] if own else [tokenizer.eos_token_id]
+        flat = [end for given in ends for end in (given if isinstance(given, list) else [given]) if end is not None]
+        vocabulary = tokenizer.get_vocab()
+        self._ends = sorted({*flat, *(vocabulary[token] for token in _TURN_ENDS if token in vocabulary)})
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self._ends or [0])[0]
+        # A model's own settings may hold a repetition penalty, which changes what is greedily chosen.
+        self.network.generation_config = GenerationConfig(do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the answers; the library's version is here since kernels and GGUF reading change with it."""
+        return {
+            "model": self.model_name, "revision": self.revision, "backend": f"transformers {transformers.__version__}",
+            "precision": str(self.dtype).removeprefix("torch."), "chat_template": self.chat.digest,
+            "max_length": self.max_length,
+        }
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        """Log-probabilities of labels, or greedily written text, in the requests' order."""
+        prompts = self.chat.prompts(requests)
+        answers = [Answer(error=TOO_LONG)] * len(prompts)
+        fit = [place for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
+               if len(prompt.ids) + (0 if request.labels else request.max_tokens) <= self.max_length]
+        with torch.inference_mode():
+            self._score([place for place in fit if requests[place].labels], prompts, answers)
+            for most in sorted({requests[place].max_tokens for place in fit if not requests[place].labels}):
+                places = [place for place in fit if not requests[place].labels and requests[place].max_tokens == most]
+                self._write(places, prompts, most, answers)
+        return answers
+
+    def _score(self, places: Sequence[int], prompts: Sequence[Prompt], answers: list[Answer]) -> None:
+        groups = group_by_prefix([prompts[place].ids for place in places]) if self.share_prefixes else []
+        for length, members in groups or [Group(0, list(range(len(places))))]:
+            own = [places[member] for member in members]
+            prefix = self._prefix(prompts[own[0]].ids[:length]) if length else None
+            if prefix is None:
+                length = 0
+            suffixes = [torch.tensor(prompts[place].ids[length:]) for place in own]
+
+            def forward(rows: np.ndarray, own: list[int] = own, suffixes: list[Tensor] = suffixes,
+                        prefix: SharedPrefix | None = prefix, length: int = length) -> None:
+                logits = self._last_logits([suffixes[row] for row in rows], prefix)
+                logs = (logits - logits.logsumexp(dim=-1, keepdim=True)).cpu()
+                for row, line in zip(rows.tolist(), logs, strict=True):
+                    prompt = prompts[own[row]]
+                    answers[own[row]] = Answer(labels=line[list(prompt.labels)].numpy().copy(), input_tokens=len(prompt.ids),
+                                               cached_tokens=length if row else 0)
+
+            run_batches([len(suffix) for suffix in suffixes], self._budget, forward)
+
+    def _prefix(self, ids: Sequence[int]) -> SharedPrefix | None:
+        """The cache of a beginning; None, and no more tries, for a model whose cache cannot be shared."""
+        self._head.last = None
+        given = torch.tensor([ids], device=self.device)
+        output = self.network(input_ids=given, past_key_values=DynamicCache(config=self.network.config), use_cache=True)
+        cache = getattr(output, "past_key_values", None)
+        if can_share(cache):
+            return SharedPrefix(cache)
+        logger.warning("the cache of %s cannot be shared between prompts; each is read from its beginning", self.model_name)
+        self.share_prefixes = False
+        return None
+
+    def _last_logits(self, suffixes: Sequence[Tensor], prefix: SharedPrefix | None) -> Tensor:
+        """(n, vocabulary) float32 logits after the last token of each row.
+
+        Rows are padded on the right, where nothing that counts sees the padding: positions and the causal mask are those
+        of one row alone, and no other mask is needed.
+        """
+        given = pad_sequence(list(suffixes), batch_first=True, padding_value=self._pad).to(self.device)
+        self._head.last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=self.device)
+        try:
+            return self.network(input_ids=given, past_key_values=prefix, use_cache=prefix is not None).logits[:, 0]
+        finally:
+            self._head.last = None
+
+    def _write(self, places: Sequence[int], prompts: Sequence[Prompt], most: int, answers: list[Answer]) -> None:
+        lengths = [len(prompts[place].ids) + most for place in places]
+
+        def forward(rows: np.ndarray) -> None:
+            own = [places[row] for row in rows.tolist()]
+            longest = max(len(prompts[place].ids) for place in own)
+            given = torch.full((len(own), longest), self._pad)
+            mask = torch.zeros_like(given)
+            for row, place in enumerate(own):
+                ids = prompts[place].ids
+                given[row, longest - len(ids) :] = torch.tensor(ids)
+                mask[row, longest - len(ids) :] = 1
+            found = self.network.generate(input_ids=given.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most)
+            for place, line in zip(own, found[:, longest:].tolist(), strict=True):
+                count = next((number for number, token in enumerate(line, 1) if token in self._ends), len(line))
+                text = self.chat.tokenizer.decode(line[:count], skip_special_tokens=True)
+                answers[place] = Answer(text.strip(), input_tokens=len(prompts[place].ids), output_tokens=count)
+
+        run_batches(lengths, TokenBudget(self._budget.tokens, self.parallel), forward)
+
+
+class _LastLogits(nn.Module):
+    """A model's output layer, for one position of each row.
+
+    It stands in the layer's place, so that whatever a model does to its logits afterwards (scaling, soft caps) is done.
+
+    Attributes:
+        last: (n,) the position of each row, computed in float32; None for the last of all, as the model would.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.last: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The layer's weight; some models look at its dtype."""
+        return cast(Tensor, self.layer.weight)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(n, 1, vocabulary) logits of (n, length, width)."""
+        if self.last is None:
+            return self.layer(hidden[:, -1:])
+        picked = hidden[torch.arange(len(hidden), device=hidden.device), self.last][:, None]
+        if type(self.layer) is not nn.Linear:
+            return self.layer(picked).float()
+        bias = None if self.layer.bias is None else self.layer.bias.float()
+        return nn.functional.linear(picked.float(), self.layer.weight.float(), bias)
+
+
+def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
+    place, file = split_gguf(resolve_model(model))
+    if file and find_spec("gguf") is None:
+        raise MissingExtra("gguf", "llm", f"the model {model!r}")
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
+                               "local_files_only": Path(place).is_dir()}
+    if file:
+        options["gguf_file"] = file
+    try:
+        with quiet_libraries():
+            tokenizer = AutoTokenizer.from_pretrained(place, **options)
+            network = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+    except Exception as error:
+        raise IrdistillError(f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    names = network.config.architectures or []
+    if names and not any(part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")):
+        raise IrdistillError(
+            f"the model {model!r} was saved as {', '.join(names)}, which is no causal language model; its output layer would be "
+            "random. Give one that writes text, or use this one as a retriever."
+        )
+    return network, tokenizer
+
+
+def _length(model: str, asked: int | None, config: Any) -> int:
+    own = int(getattr(config.get_text_config(), "max_position_embeddings", 0) or 0) or 1_000_000
+    if asked is None:
+        return own
+    if not 8 <= asked <= own:
+        raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {own} was expected.")
+    return asked

@@ -1,0 +1,248 @@
+"""The response log: every answer of a server, on the disk before it is used, so that no answer is paid twice."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+from irdistill.files import explain_os_errors, fsync_folder, make_folder
+from irdistill.teachers.llm.budget import Spent
+from irdistill.teachers.llm.model import Answer
+
+logger = logging.getLogger(__name__)
+
+FORMAT, VERSION = "irdistill-responses", 1
+_HEADER = json.dumps({"format": FORMAT, "version": VERSION})
+
+_open: WeakValueDictionary[Path, ResponseLog] = WeakValueDictionary()
+_opening = threading.Lock()
+
+
+class ResponseLog:
+    """A file of JSON lines, one an answer; the first line names the format.
+
+    A line is appended and fsynced before its answer is given to anybody; threads that append at the same time share an
+    fsync. In memory is where each answer lies in the file, not the answer. A last line that a kill cut short is dropped
+    with a warning; a damaged line elsewhere is reported with its number, and its request will be sent again.
+
+    The file is locked against other processes for as long as it is open. Within a process use `open_log`, which gives the
+    same log to all who name the same file.
+
+    Args:
+        path: the file; it is made where absent.
+        replay: only read: no lock, nothing is mended, and the file must be there.
+
+    Attributes:
+        spent: the sum of what all lines say was spent.
+
+    Raises:
+        IrdistillError: the file is no response log or of a later version, another process holds it, or it cannot be written.
+    """
+
+    def __init__(self, path: str | Path, replay: bool = False) -> None:
+        self.path, self.replay = Path(path), replay
+        self.spent = Spent()
+        self._places: dict[str, tuple[int, int]] = {}
+        self._writing, self._syncing = threading.Lock(), threading.Lock()
+        self._synced = 0
+        if replay:
+            if not self.path.is_file():
+                raise IrdistillError(f"there is no response log {self.path} to replay; give the log of an earlier job.")
+            self._file = os.open(self.path, os.O_RDONLY)
+        else:
+            make_folder(self.path.parent)
+            with explain_os_errors(self.path):
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            if not replay:
+                self._lock()
+            self._end = self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def __len__(self) -> int:
+        """Answers in the log."""
+        return len(self._places)
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self.close()
+
+    def get(self, key: str) -> Answer | None:
+        """The answer to a request, as it was; None where it is not in the log."""
+        place = self._places.get(key)
+        if place is None:
+            return None
+        line = json.loads(os.pread(self._file, place[1], place[0]))
+        labels = line.get("labels")
+        return Answer(
+            line["text"],
+            None if labels is None else np.array([np.nan if one is None else one for one in labels], dtype=np.float32),
+            line["error"], line["input_tokens"], line["output_tokens"], line["cached_tokens"], line["cost"],
+        )
+
+    def add(self, key: str, answer: Answer, spent: Spent, notes: Mapping[str, Any] | None = None) -> None:
+        """Append an answer; it is on the disk when this returns.
+
+        Args:
+            spent: what the budget counts for it.
+            notes: anything worth keeping (the model's full name, the time).
+
+        Raises:
+            IrdistillError: the disk is full.
+        """
+        line: dict[str, Any] = {"key": key, "text": answer.text, "error": answer.error}
+        if answer.labels is not None:
+            line["labels"] = [float(one) if np.isfinite(one) else None for one in answer.labels]
+        line |= {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens,
+                 "cached_tokens": answer.cached_tokens, "cost": answer.cost, "spent": spent._asdict(), **(notes or {})}
+        self._append(line, spent)
+
+    def add_spent(self, spent: Spent, why: str) -> None:
+        """Append what was, or may have been, billed without giving an answer."""
+        self._append({"spent": spent._asdict(), "why": why}, spent)
+
+    def _append(self, line: Mapping[str, Any], spent: Spent) -> None:
+        try:
+            data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except UnicodeEncodeError:  # half a character, which only the escapes of JSON can hold
+            data = json.dumps(line, allow_nan=False).encode() + b"\n"
+        with explain_os_errors(self.path):
+            with self._writing:
+                written = 0
+                try:
+                    while written < len(data):
+                        written += os.write(self._file, data[written:])
+                except OSError:
+                    os.ftruncate(self._file, self._end)
+                    raise
+                place, self._end = self._end, self._end + len(data)
+                end = self._end
+            with self._syncing:
+                if self._synced < end:
+                    upto = self._end
+                    os.fsync(self._file)
+                    self._synced = upto
+        with self._writing:
+            self.spent = self.spent.plus(spent)
+            if "key" in line:
+                self._places[line["key"]] = (place, len(data))
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IrdistillError(
+                f"the response log {self.path} is in use by another process; wait for it to end, or give this job a log of "
+                "its own with --responses."
+            ) from error
+
+    def _read(self) -> int:
+        """Index the lines.
+
+        Returns:
+            Where the next line goes.
+        """
+        place = number = 0
+        ended = True
+        with open(self._file, "rb", closefd=False) as stream:
+            for number, raw in enumerate(stream, 1):
+                if number == 1:
+                    self._check_header(raw)
+                if not self._take(raw, place):
+                    if not raw.endswith(b"\n"):
+                        return self._drop_tail(place, raw)
+                    logger.warning("line %d of %s is damaged and left out; if it was an answer, its request is sent again",
+                                   number, self.path)
+                place += len(raw)
+                ended = raw.endswith(b"\n")
+        if not ended:
+            place += self._write(b"\n")
+        if number == 0:
+            place = self._write(_HEADER.encode() + b"\n")
+            if not self.replay:
+                fsync_folder(self.path.parent)
+        self._synced = place
+        return place
+
+    def _check_header(self, raw: bytes) -> None:
+        whole = raw.endswith(b"\n")
+        if not whole and _HEADER.encode().startswith(raw):
+            return
+        try:
+            header = json.loads(raw)
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
+            raise IrdistillError(f"{self.path} is not a response log: its first line does not say {FORMAT!r}. Give another file.")
+        if header.get("version") != VERSION:
+            raise IrdistillError(
+                f"the response log {self.path} has version {header.get('version')}, and this irdistill reads version {VERSION}; "
+                "upgrade irdistill."
+            )
+
+    def _take(self, raw: bytes, place: int) -> bool:
+        """Enter a line; whether it was in order. A header within the file is: logs may be joined."""
+        try:
+            line = json.loads(raw)
+            if "format" in line:
+                return True
+            spent = self.spent.plus(Spent(**line["spent"]))
+            if "key" in line:
+                _ = [line[name] for name in ("text", "error", "input_tokens", "output_tokens", "cached_tokens", "cost")]
+                self._places[str(line["key"])] = (place, len(raw))
+            self.spent = spent
+        except (ValueError, TypeError, KeyError):
+            return False
+        return True
+
+    def _drop_tail(self, place: int, raw: bytes) -> int:
+        logger.warning("the last line of %s was cut short by a kill and is dropped (%d bytes)", self.path, len(raw))
+        if not self.replay:
+            with explain_os_errors(self.path):
+                os.ftruncate(self._file, place)
+            if place == 0:
+                place = self._write(_HEADER.encode() + b"\n")
+        self._synced = place
+        return place
+
+    def _write(self, data: bytes) -> int:
+        if self.replay:
+            return 0
+        with explain_os_errors(self.path):
+            os.write(self._file, data)
+            os.fsync(self._file)
+        return len(data)
+
+
+def open_log(path: str | Path, replay: bool = False) -> ResponseLog:
+    """The log of a file: one for all who ask within this process.
+
+    Raises:
+        IrdistillError: as `ResponseLog`.
+    """
+    if replay:
+        return ResponseLog(path, replay=True)
+    with _opening:
+        resolved = Path(path).resolve()
+        found = _open.get(resolved)
+        if found is None or found._file < 0:
+            found = _open[resolved] = ResponseLog(path)
+        return found

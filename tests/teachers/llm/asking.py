@@ -1,0 +1,42 @@
+"""A teacher that asks a model yes or no about each pair; stands in for the pointwise one in tests of the models."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from irdistill.teachers.llm import LanguageModel, Message, Request, loading, total_usage
+from irdistill.teachers.protocol import Pair, Scores
+
+
+class AskingTeacher:
+    """The difference of two labels' log-probabilities."""
+
+    def __init__(self, model: LanguageModel, prompt: Mapping[str, Any]) -> None:
+        self._model = model
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"kind": "asking", "model": dict(self._model.identity)}
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        prompts = [f"{pair.query.text} | {pair.text}" for pair in pairs]
+        answers = self._model.answer([Request((Message("user", prompt),), ("yes", "no")) for prompt in prompts])
+        values = [np.nan if answer.labels is None else answer.labels[0] - answer.labels[1] for answer in answers]
+        return Scores(np.array(values, dtype=np.float32), [answer.error for answer in answers], total_usage(answers))
+
+
+def stand_in() -> dict[str, tuple[str, str]]:
+    """Where `loading` finds this teacher for cards of kind llm-pointwise."""
+    sys.modules["irdistill.teachers.llm.asking"] = sys.modules[__name__]
+    return loading._TEACHERS | {"llm-pointwise": ("asking", "AskingTeacher")}
+
+
+if __name__ == "__main__":
+    from irdistill.cli.main import main
+
+    loading._TEACHERS = stand_in()
+    main(sys.argv[1:])

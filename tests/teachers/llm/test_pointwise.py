@@ -1,0 +1,122 @@
+"""Scores out of probabilities: log-odds, expected gains, and null where there is none."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irdistill.collections import Collection, Query
+from irdistill.errors import IrdistillError
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
+from irdistill.teachers import Pair, TeacherCard, load_teacher, score
+from irdistill.teachers.llm import Answer, Request
+from irdistill.teachers.llm.pointwise import NOT_REPORTED, PointwiseTeacher
+from irdistill.teachers.protocol import Teacher
+from tests.teachers.llm.tiny import tiny_lm
+
+PROMPT = {"system": "Judge.", "user": "Query: {query}\nPassage: {passage}"}
+CAT, DOG = Query("q2", "cat"), Query("q1", "dog")
+
+
+class Scripted:
+    """Answers by the passage, and remembers what it was asked."""
+
+    identity: dict[str, Any] = {"model": "scripted", "revision": "1"}  # noqa: RUF012
+    parallel = 4
+
+    def __init__(self, **by_passage: Answer) -> None:
+        self.by_passage, self.asked = by_passage, list[Request]()
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        self.asked += requests
+        return [self.by_passage[request.messages[-1].content.rsplit(maxsplit=1)[1]] for request in requests]
+
+
+def logs(*probabilities: float) -> np.ndarray:
+    return np.log(np.array(probabilities, np.float32))
+
+
+def test_two_labels_give_log_odds() -> None:
+    model = Scripted(good=Answer(labels=logs(0.6, 0.1), input_tokens=9, cached_tokens=5), bad=Answer(labels=logs(0.1, 0.3)))
+    teacher = PointwiseTeacher(model, PROMPT)
+    found = teacher.score([Pair(CAT, 0, "good"), Pair(DOG, 1, "bad"), Pair(CAT, 1, "bad")])
+    assert found.values.dtype == np.float32
+    assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
+    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5}
+    assert isinstance(teacher, Teacher)
+    assert [request.messages[-1].content for request in model.asked] == [
+        "Query: dog\nPassage: bad", "Query: cat\nPassage: good", "Query: cat\nPassage: bad"]  # query by query
+    assert {request.labels for request in model.asked} == {("yes", "no")}
+
+
+def test_gains_give_the_expected_gain_among_the_labels() -> None:
+    teacher = PointwiseTeacher(Scripted(x=Answer(labels=logs(0.05, 0.1, 0.1, 0.25))), PROMPT, labels=("0", "1", "2", "3"),
+                               gains=(0, 1, 2, 3))
+    assert teacher.score([Pair(CAT, 0, "x")]).values == pytest.approx([(0.1 + 0.2 + 0.75) / 0.5])
+    assert teacher.identity["score"] == "expected gain"
+
+
+def test_what_has_no_answer_is_null_with_its_reason() -> None:
+    model = Scripted(half=Answer(labels=np.array([-0.1, np.nan], np.float32)), long=Answer(error="too long"),
+                     good=Answer(labels=logs(0.5, 0.5)))
+    found = PointwiseTeacher(model, PROMPT).score([Pair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))])
+    assert np.isnan(found.values).tolist() == [True, True, False] and found.values[2] == 0
+    assert found.flags == [NOT_REPORTED, "too long", None]
+
+
+def test_long_passages_are_cut_and_counted() -> None:
+    model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
+    found = PointwiseTeacher(model, PROMPT, passage_words=3).score([Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")])
+    assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
+    assert found.usage == {"requests": 2, "passages_cut": 1}
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"labels": [True, False]}, "quotes"), ({"labels": "yes"}, "quotes"), ({"labels": ("a", "b", "c")}, "without gains"),
+    ({"labels": ("a", "a")}, "two different"), ({"gains": (1,)}, "one number a label"), ({"passage_words": 0}, "at least 1"),
+])
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(IrdistillError, match=said):
+        PointwiseTeacher(Scripted(), PROMPT, **settings)
+
+
+def test_a_prompt_is_checked_when_the_teacher_is_made(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(IrdistillError, match=r"\{passage\}"):
+        PointwiseTeacher(Scripted(), {"user": "{query}"})
+    with caplog.at_level(logging.WARNING):
+        PointwiseTeacher(Scripted(), PROMPT)
+        assert caplog.text == ""
+        PointwiseTeacher(Scripted(), {"user": "{passage} {query}"})
+    assert "before the query" in caplog.text
+
+
+def test_a_card_scores_a_run(tmp_path: Path) -> None:
+    lm = tiny_lm(tmp_path / "lm")
+    card = tmp_path / "tiny.yaml"
+    card.write_text(f"""kind: llm-pointwise
+backend: transformers
+model: {lm}
+settings: {{precision: float32, device: cpu, labels: ["yes", "no"], passage_words: 4}}
+prompt:
+  user: |-
+    Is the passage relevant to the query?
+    Query: {{query}}
+    Passage: {{passage}}
+""")
+    held = Collection.from_dicts("small", {"a": "the cat sat on the mat", "b": "rain", "c": " "}, {"q1": "a cat", "q2": "wet"}, {})
+    lists = [RankedList(query, ["a", "b", "c"], np.array([3, 2, 1], np.float32)) for query in held.queries]
+    candidates = MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
+    teacher = load_teacher(str(card), held.corpus)
+    assert isinstance(teacher, PointwiseTeacher)
+    run = score(held, candidates, teacher, tmp_path / "run")
+    found = run["q1"]
+    assert np.isfinite(found.scores[:2]).all() and found.scores[0] != found.scores[1] and np.isnan(found.scores[2])
+    assert run.manifest.usage["passages_cut"] == 2 and run.manifest.usage["requests"] == 4
+    assert run.manifest.identity.producer["labels"] == ["yes", "no"]
+    assert TeacherCard("x", "llm-pointwise", "m", backend="transformers").prompt == {}

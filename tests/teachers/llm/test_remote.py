@@ -1,0 +1,341 @@
+"""A model behind a server: what it answers, and what it does when the server misbehaves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irdistill import IrdistillError
+from irdistill.teachers.llm import Answer, LanguageModel, Message, Request
+from irdistill.teachers.llm import remote as remote_module
+from irdistill.teachers.llm.remote import ServerModel
+from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, first, poison
+
+pytest.importorskip("openai")
+
+PRICES = {"input": 2.0, "output": 10.0, "cached_input": 1.0, "currency": "USD", "per": 1000}
+
+
+@pytest.fixture()
+def stub() -> Iterator[Any]:
+    with ExitStack() as stack:
+        yield lambda plan=None: stack.enter_context(ChatStub(plan or always(Reply())).running())
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The waits before retries, which are not waited."""
+    found: list[float] = []
+    monkeypatch.setattr(remote_module, "_wait", lambda stop, seconds: found.append(seconds))
+    return found
+
+
+def model(stub: ChatStub, folder: Path, server: dict[str, Any] | None = None, **settings: Any) -> ServerModel:
+    return ServerModel("stub", {"url": stub.url} | (server or {}), **({"log": folder / "log.jsonl", "max_retries": 3} | settings))
+
+
+def ask(prompt: str, labels: tuple[str, ...] = (), max_tokens: int = 20) -> Request:
+    return Request((Message("system", "be brief"), Message("user", prompt)), labels, max_tokens)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()[1:]]
+
+
+def test_text_answers_come_in_order_with_usage_and_cost(stub: Any, tmp_path: Path) -> None:
+    server = stub(lambda prompt, nth: Reply(body=completion(f"<{prompt}>", usage=(100, 7, 40)), delay=0.02 * (prompt == "p0")))
+    found = model(server, tmp_path, {"prices": PRICES}, parallel=4)
+    assert isinstance(found, LanguageModel) and found.parallel == 4
+    answers = found.answer([ask(f"p{n}") for n in range(12)])
+    assert [answer.text for answer in answers] == [f"<p{n}>" for n in range(12)]
+    assert answers[3] == Answer("<p3>", None, None, 100, 7, 40, (60 * 2.0 + 40 * 1.0 + 7 * 10.0) / 1000)
+    assert 1 < server.most <= 4
+    body = server.bodies[0]
+    assert body["messages"][0] == {"role": "system", "content": "be brief"}
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("stub", 0, 20)
+    assert "logprobs" not in body and "stream" not in body
+    assert len(lines(tmp_path)) == 12 and lines(tmp_path)[0]["model"] == "stub-2025"
+
+
+def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> None:
+    top = {"yes": math.log(0.5), " yes": math.log(0.25), "Yes": math.log(0.1), "n": math.log(0.05), "yesterday": math.log(0.04)}
+    server = stub(always(Reply(body=completion("yes", top=top))))
+    answer = model(server, tmp_path).answer([ask("q", ("yes", "no", "maybe"))])[0]
+    assert answer.text == "" and answer.error is None and answer.labels is not None and answer.labels.dtype == np.float32
+    assert answer.labels[:2] == pytest.approx([math.log(0.75), math.log(0.05)], abs=1e-6)
+    assert np.isnan(answer.labels[2])
+    body = server.bodies[0]
+    assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
+    again = model(server, tmp_path).answer([ask("q", ("yes", "no", "maybe"))])[0]
+    assert again.labels is not None and again.labels.tobytes() == answer.labels.tobytes() and sum(server.seen.values()) == 1
+
+
+@pytest.mark.parametrize(("top", "labels", "expected"), [
+    ({"rel": -1.0, "irre": -2.0}, ("relevant", "irrelevant"), [-1.0, -2.0]),
+    ({"\u2581A": -1.0, "\u0120B": -2.0, "B": -9999.0}, ("A", "B"), [-1.0, -2.0]),
+    ({"A": -1.0}, ("A1", "A2"), [None, None]),
+    ({"A": -1.0}, (" A", "B"), [-1.0, None]),
+    ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
+])
+def test_a_token_counts_for_the_label_it_tells_apart(
+    stub: Any, tmp_path: Path, top: dict[str, float], labels: tuple[str, ...], expected: list[float | None]
+) -> None:
+    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer([ask("q", labels)])[0]
+    assert answer.labels is not None
+    assert [None if np.isnan(one) else pytest.approx(float(one)) for one in answer.labels] == expected
+    assert answer.error == (None if any(expected) else "labels not reported")
+
+
+def test_without_log_probabilities_no_number_is_made_up(stub: Any, tmp_path: Path) -> None:
+    server = stub(lambda prompt, nth: Reply(body=completion({"a": " yes, it is", "b": "yesterday"}[prompt])))
+    first_answer, second = model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no")), ask("b", ("yes", "no"))])
+    assert (first_answer.text, first_answer.error) == ("yes", "no log-probabilities") and second.text == ""
+    assert first_answer.labels is not None and np.isnan(first_answer.labels).all()
+    assert "logprobs" not in server.bodies[0] and server.bodies[0]["max_tokens"] == 20
+    assert model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no"), 1)])[0].text == "yes"
+    assert server.bodies[-1]["max_tokens"] == 16
+    (tmp_path / "other").mkdir()
+    with pytest.raises(IrdistillError, match=r"reports no log-probabilities.*labels: text"):
+        model(server, tmp_path / "other").answer([ask("a", ("yes", "no"))])
+
+
+FAULTS = {
+    "429": Reply(429, error("slow down"), (("Retry-After", "0"),)),
+    "500": Reply(500, error("oops")),
+    "503 in plain text": Reply(503, b"upstream"),
+    "a cut connection": Reply(cut=25),
+    "garbage": Reply(body=b"<html>busy</html>"),
+    "a list": Reply(body=[1, 2]),
+    "an empty body": Reply(body=b""),
+    "no choices": Reply(body={"choices": []}),
+    "two choices": Reply(body=completion("x") | {"choices": completion("x")["choices"] * 2}),
+    "no message": Reply(body={"choices": [{"index": 0, "message": None}]}),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_faults_of_the_moment_are_tried_again(stub: Any, tmp_path: Path, waits: list[float], name: str) -> None:
+    server = stub(first(FAULTS[name], FAULTS[name]))
+    answers = model(server, tmp_path, parallel=3).answer([ask(f"p{n}") for n in range(5)])
+    assert [(answer.text, answer.error) for answer in answers] == [(f"echo p{n}", None) for n in range(5)]
+    assert set(server.seen.values()) == {3}
+    if name != "429":
+        assert len(waits) == 10 and all(0.5 <= seconds <= 2 for seconds in waits)
+
+
+def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) -> None:
+    server = stub(first(Reply(delay=1.0)))
+    assert model(server, tmp_path, timeout=0.25).answer([ask("p")])[0].text == "echo p"
+    assert server.seen["p"] == 2
+    kept = lines(tmp_path)
+    assert kept[0]["why"] == "nothing within the time limit" and kept[0]["spent"]["requests"] == 1
+    assert kept[0]["spent"]["tokens"] > 20
+
+
+def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    waited: list[float] = []
+
+    def wait(stop: threading.Event, seconds: float) -> None:
+        waited.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr(remote_module, "_wait", wait)
+    monkeypatch.setattr(remote_module.time, "monotonic", lambda: clock[0])
+    busy, down = Reply(429, error("slow"), (("Retry-After", "7"),)), Reply(503, error("slow"), (("Retry-After-Ms", "2500"),))
+    server = stub(first(busy, down))
+    assert model(server, tmp_path).answer([ask("p")])[0].text == "echo p"
+    assert len(waited) == 2 and 7 <= waited[0] <= 8 and 2.5 <= waited[1] <= 3.5
+    for status in (429, 503):
+        server = stub(poison(Reply(status, error("come back tomorrow"), (("Retry-After", "86400"),))))
+        with pytest.raises(IrdistillError, match="asks to wait 86400 seconds"):
+            model(server, tmp_path).answer([ask("bad")])
+        assert sum(server.seen.values()) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTS if name != "429"])
+def test_one_request_that_always_fails_is_flagged(stub: Any, tmp_path: Path, name: str) -> None:
+    server = stub(poison(FAULTS[name]))
+    requests = [ask("good"), ask("bad one"), ask("bad two", ("yes", "no"))]
+    answers = model(server, tmp_path, max_retries=2, parallel=2).answer(requests)
+    assert [answer.error for answer in answers] == [None, "no answer", "no answer"]
+    assert answers[1].text == "" and answers[2].labels is not None and np.isnan(answers[2].labels).all()
+    assert server.seen["bad one"] == 3
+    model(server, tmp_path).answer([ask("bad one")])
+    assert server.seen["bad one"] == 3
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_server_that_fails_always_stops_the_job(stub: Any, tmp_path: Path, name: str) -> None:
+    server = stub(always(FAULTS[name]))
+    with pytest.raises(IrdistillError, match=r"the server http://127.0.0.1:\d+/v1 gave .*the same command goes on"):
+        model(server, tmp_path, max_retries=1, parallel=2).answer([ask(f"p{n}") for n in range(6)])
+    assert not [line for line in lines(tmp_path) if "key" in line]
+
+
+def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
+    with ChatStub(always(Reply())).running() as server:
+        gone = server.url
+    with pytest.raises(IrdistillError, match=r"gave no connection.*check that it runs"):
+        ServerModel("m", {"url": gone}, log=tmp_path / "log.jsonl", max_retries=2).answer([ask("p")])
+    assert len(waits) == 2 and lines(tmp_path) == []
+
+
+@pytest.mark.parametrize(("reply", "message"), [
+    (Reply(401, error("Incorrect key")), "answered 401.*Incorrect key.*wants a key"),
+    (Reply(403, error("forbidden")), "answered 403.*no permission"),
+    (Reply(404, error("no such model")), "answered 404.*check the url"),
+    (Reply(400, error("unknown parameter: foo")), "answered 400.*unknown parameter: foo.*parameters"),
+    (Reply(429, error("quota", "insufficient_quota")), "answered 429.*no credit left"),
+])
+def test_what_every_request_would_meet_raises_at_once(stub: Any, tmp_path: Path, reply: Reply, message: str) -> None:
+    server = stub(always(reply))
+    with pytest.raises(IrdistillError, match=message):
+        model(server, tmp_path, parallel=2).answer([ask(f"p{n}") for n in range(40)])
+    assert sum(server.seen.values()) < 10
+
+
+@pytest.mark.parametrize(("reply", "flag"), [
+    (Reply(400, error("This model's maximum context length is 4096 tokens", "context_length_exceeded")), "too long"),
+    (Reply(400, error("the request exceeds the available context size")), "too long"),
+    (Reply(413, b"payload"), "too long"),
+    (Reply(400, error("filtered", "content_filter")), "refused"),
+    (Reply(body=completion("", refusal="I cannot")), "refused"),
+    (Reply(body=completion("half an ans", finish="content_filter")), "refused"),
+    (Reply(body=completion("", finish="length")), "no answer"),
+])
+def test_what_only_one_request_meets_is_a_flag(stub: Any, tmp_path: Path, reply: Reply, flag: str) -> None:
+    server = stub(poison(reply))
+    good, bad, labelled = model(server, tmp_path).answer([ask("good"), ask("bad"), ask("bad", ("yes", "no"))])
+    assert good.error is None and (bad.error, bad.text) == (flag, "")
+    assert labelled.labels is not None and np.isnan(labelled.labels).all() and labelled.error
+    assert server.seen["bad"] == 2
+
+
+def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
+    server = stub()
+    refusal = error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "unsupported_parameter")
+    server.plan = lambda prompt, nth: Reply(400, refusal) if "max_tokens" in server.bodies[-1] else Reply()
+    found = model(server, tmp_path, parallel=1)
+    assert [answer.text for answer in found.answer([ask(f"p{n}") for n in range(5)])] == [f"echo p{n}" for n in range(5)]
+    assert len(server.bodies) == 6 and server.bodies[-1]["max_completion_tokens"] == 20
+
+
+def test_parameters_and_a_begun_answer_reach_the_server(stub: Any, tmp_path: Path) -> None:
+    server = stub()
+    request = Request((Message("user", "q"), Message("assistant", "The answer is")))
+    model(server, tmp_path, {"parameters": {"temperature": None, "seed": 3, "max_tokens": 9}}).answer([request])
+    body = server.bodies[0]
+    assert body["messages"][-1] == {"role": "assistant", "content": "The answer is"}
+    assert body["seed"] == 3 and body["max_tokens"] == 9 and "temperature" not in body
+
+
+def test_missing_usage_counts_the_worst_case_for_the_budget_only(
+    stub: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = stub(always(Reply(body=completion("fine", usage=None))))
+    found = model(server, tmp_path, {"prices": PRICES})
+    answer = found.answer([ask("p" * 300)])[0]
+    assert (answer.input_tokens, answer.cost, answer.text) == (0, 0.0, "fine")
+    assert found.log.spent.requests == 1 and found.log.spent.tokens > 100 and found.log.spent.cost > 0.2
+    assert "does not say how many tokens" in caplog.text
+
+
+def test_the_same_request_at_the_same_time_is_paid_once(stub: Any, tmp_path: Path) -> None:
+    server = stub(always(Reply(delay=0.05)))
+    found = model(server, tmp_path, parallel=8)
+    results: list[list[Answer]] = []
+    threads = [threading.Thread(target=lambda: results.append(found.answer([ask("same")] * 4))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.seen["same"] == 1 and {answer.text for row in results for answer in row} == {"echo same"}
+
+
+def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
+    server = stub(always(Reply(delay=0.02)))
+    found = model(server, tmp_path, parallel=3)
+    threads = [threading.Thread(target=found.answer, args=([ask(f"{n} {m}") for m in range(5)],)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert server.most == 3 and len(server.served) == 20
+
+
+@pytest.mark.parametrize(("server", "settings", "message"), [
+    ({"url": "localhost:8000"}, {}, "begins with http"),
+    ({}, {}, "begins with http"),
+    ({"url": "http://user:pass@host/v1"}, {}, "the server host holds a user"),
+    ({"url": "https://host/v1?key=abc"}, {}, "the server host holds a user, a password or a query"),
+    ({"url": "https://host/v1", "key": "NO_SUCH_VARIABLE"}, {}, "NO_SUCH_VARIABLE, which is not set"),
+    ({"url": "http://127.0.0.1/v1", "adress": 1}, {}, "adress"),
+    ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels 'guess'"),
+    ({"url": "http://127.0.0.1/v1", "parameters": {"n": 2}}, {}, "set n, which irdistill sets"),
+    ({"url": "http://127.0.0.1/v1", "prices": {"input": 1}}, {}, "input and output are needed"),
+    ({"url": "http://127.0.0.1/v1", "prices": {"input": "a", "output": 1}}, {}, "numbers from 0"),
+    ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
+    ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
+    ({"url": "http://127.0.0.1/v1"}, {"parallel": 0}, "parallel=0"),
+])
+def test_faulty_declarations_stop(server: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(IrdistillError, match=message) as stop:
+        ServerModel("m", server, log=tmp_path / "log.jsonl", **settings)
+    assert "pass" not in str(stop.value).replace("password", "") and "abc" not in str(stop.value)
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = "sk-very-secret-0123456789"
+    monkeypatch.setenv("STUB_KEY", secret)
+    caplog.set_level(logging.DEBUG)
+
+    def plan(prompt: str, nth: int) -> Reply:
+        if prompt == "quoted":
+            return Reply(401, error(f"Incorrect API key provided: {secret}"))
+        if prompt == "garbled":
+            return Reply(body=f"your key is {secret}".encode())
+        return Reply(500, error(f"failed for {secret}")) if nth == 1 else Reply()
+
+    server = stub(plan)
+    found = model(server, tmp_path, {"key": "STUB_KEY"}, max_retries=1)
+    assert found.answer([ask("p")])[0].text == "echo p"
+    assert found.answer([ask("garbled")])[0].error == "no answer"
+    with pytest.raises(IrdistillError, match=r"provided: \*\*\*.*variable STUB_KEY") as stop:
+        found.answer([ask("quoted")])
+    assert set(server.keys) == {f"Bearer {secret}"}
+    shown = [str(stop.value), repr(stop.value), repr(found), repr(found.identity), json.dumps(found.identity), caplog.text]
+    shown += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(shown) >= 7 and not [text for text in shown if secret in text]
+
+
+def test_another_host_gets_no_key_of_the_card(stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CARD_KEY", "sk-of-the-card")
+    monkeypatch.setenv("MY_KEY", "sk-mine")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
+    server, card = stub(), {"url": "https://api.example.com/v1", "key": "CARD_KEY", "prices": PRICES}
+    ServerModel("m", card, url=server.url, log=tmp_path / "a.jsonl").answer([ask("p")])
+    ServerModel("m", card, url=server.url, key="MY_KEY", log=tmp_path / "b.jsonl").answer([ask("p")])
+    assert server.keys == ["Bearer none", "Bearer sk-mine"]
+    with pytest.raises(IrdistillError, match="prices are not known"):
+        ServerModel("m", card, url=server.url, max_cost=1.0)
+
+
+def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Path) -> None:
+    one, other = stub(), stub()
+    first_model, second = (model(server, tmp_path, {"name": "pool", "parameters": {"seed": 1}}) for server in (one, other))
+    assert first_model.identity == second.identity and first_model.identity["server"] == "pool"
+    assert first_model.answer([ask("p")]) == second.answer([ask("p")])
+    assert one.seen["p"] == 1 and not other.seen
+    assert model(one, tmp_path).identity["server"] == one.url

@@ -1,0 +1,190 @@
+"""Runs scored by a server: killed, gone on with, replayed, overwritten, over budget."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from irdistill.cli.main import main
+from irdistill.runs import open_run
+from irdistill.teachers.llm import loading
+from tests.teachers.llm.asking import stand_in
+from tests.teachers.llm.chat_stub import ChatStub, Reply, always, error, poison
+
+pytest.importorskip("openai")
+
+ROOT = Path(__file__).resolve().parents[3]
+QUERIES, DEPTH = 9, 6
+PAIRS = QUERIES * DEPTH
+SECRET = "sk-never-to-be-written-987654321"
+
+
+@pytest.fixture()
+def stub() -> Iterator[Any]:
+    with ExitStack() as stack:
+        yield lambda plan=None: stack.enter_context(ChatStub(plan or always(Reply())).running())
+
+
+@pytest.fixture()
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A collection, and candidates for it."""
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("STUB_KEY", SECRET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, "_TEACHERS", stand_in())
+    docs = {f"d{n}": f"text number {n}" for n in range(12)}
+    queries = {f"q{n}": f"question {n}" for n in range(QUERIES)}
+    (tmp_path / "set" / "qrels").mkdir(parents=True)
+    for name, texts in (("corpus", docs), ("queries", queries)):
+        rows = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in texts.items()]
+        (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    judged = "".join(f"{query}\td1\t1\n" for query in queries)
+    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    rows = [f"{query} Q0 d{(place * 5 + rank) % 12} {rank + 1} {10 - rank} x" for place, query in enumerate(queries)
+            for rank in range(DEPTH)]
+    (tmp_path / "candidates.txt").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def card(server: ChatStub, name: str = "stub", **more: Any) -> None:
+    prices = {"input": 0.003, "output": 0.07, "per": 10}
+    declared = {"url": server.url, "name": "stub", "key": "STUB_KEY", "prices": prices} | more
+    Path(f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "kind": "llm-pointwise", "backend": "openai", "model": "m",
+                                                    "settings": {"backoff": 0, "max_retries": 2}, "server": declared}))
+
+
+def arguments(out: str, *more: str, teacher: str = "stub.yaml") -> list[str]:
+    return ["score", "set", "--candidates", "candidates.txt", "--teacher", teacher, "--out", out, *more]
+
+
+def score(out: str, *more: str, teacher: str = "stub.yaml") -> int:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments(out, *more, teacher=teacher))
+    return int(stop.value.code or 0)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".parquet")}
+
+
+def logged(path: Path) -> int:
+    return sum('"key"' in line and line.endswith("\n") for line in path.open())
+
+
+def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path) -> None:
+    parallel, enough = 4, threading.Event()
+
+    def slowly(prompt: str, nth: int) -> Reply:
+        if sum(killed.served.values()) >= 20:
+            enough.set()
+        return Reply(delay=0.03)
+
+    killed = stub(slowly)
+    card(killed)
+    command = [sys.executable, "-m", "tests.teachers.llm.asking", *arguments("cut", "--parallel", str(parallel))]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    try:
+        assert enough.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+    log = folder / "cut.responses.jsonl"
+    kept = logged(log)
+    assert 20 - parallel <= kept < PAIRS
+    assert not list((folder / "cut").glob("part-*"))
+    killed.plan = always(Reply())
+    assert score("cut", "--parallel", str(parallel)) == 0
+    assert len(killed.served) == PAIRS and logged(log) == PAIRS
+    twice = [prompt for prompt, count in killed.seen.items() if count > 1]
+    assert len(twice) <= parallel and sum(killed.seen.values()) == PAIRS + len(twice)
+
+    whole = stub()
+    card(whole, "whole")
+    assert score("whole", teacher="whole.yaml") == 0
+    assert set(whole.seen.values()) == {1}
+    assert contents(folder / "cut") == contents(folder / "whole")
+    usage = open_run(folder / "cut").manifest.usage
+    assert usage["requests"] == usage["pairs"] == PAIRS and usage["output_tokens"] == PAIRS
+    assert usage["cost"] == pytest.approx((usage["tokens"] * 0.003 + PAIRS * 0.07) / 10)
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(written) > 15 and not [path for path in written if SECRET.encode() in path.read_bytes()]
+    assert killed.keys[-1] == f"Bearer {SECRET}"
+
+
+def test_overwriting_and_replaying_pay_nothing(stub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    server = stub()
+    card(server)
+    assert score("run") == 0
+    before = contents(folder / "run")
+    assert score("run", "--overwrite") == 0
+    assert score("again", "--responses", "run.responses.jsonl") == 0
+    assert sum(server.seen.values()) == PAIRS and contents(folder / "again") == before == contents(folder / "run")
+    monkeypatch.delenv("STUB_KEY")
+    card(server, "gone", url="https://nowhere.example.com/v1")
+    assert score("replayed", "--replay", "--responses", "run.responses.jsonl", teacher="gone.yaml") == 0
+    assert contents(folder / "replayed") == before
+    rows = (folder / "run.responses.jsonl").read_text().splitlines(keepends=True)
+    (folder / "part.jsonl").write_text("".join(rows[:-1]))
+    capsys.readouterr()
+    assert score("missing", "--replay", "--responses", "part.jsonl", teacher="gone.yaml") == 1
+    message = capsys.readouterr().err
+    assert json.loads(rows[-1])["key"] in message and f"among its {PAIRS - 1}" in message
+
+
+def test_a_budget_stops_the_command_and_a_larger_one_ends_it(stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server = stub()
+    card(server)
+    assert score("run", "--max-requests", "20", "--parallel", "2") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("irdistill: the budget max_requests=20 is spent: 20 requests") and "Traceback" not in message
+    assert score("run", "--max-cost", "0.5") == 1
+    assert 20 < sum(server.seen.values()) < PAIRS and "is spent" in capsys.readouterr().err
+    assert score("run", "--max-cost", "3") == 0
+    assert set(server.seen.values()) == {1} and len(server.seen) == PAIRS
+    card(server, "free", prices={})
+    assert score("free", "--max-cost", "3", teacher="free.yaml") == 1
+    assert "prices are not known" in capsys.readouterr().err
+
+
+def test_what_is_not_answered_is_null_with_a_flag(stub: Any, folder: Path) -> None:
+    texts = (folder / "set" / "queries.jsonl").read_text()
+    (folder / "set" / "queries.jsonl").write_text(texts.replace("question 3", "bad 3"))
+    server = stub(poison(Reply(400, error("too many tokens", "context_length_exceeded"))))
+    card(server)
+    assert score("run") == 0
+    run = open_run(folder / "run")
+    assert run.manifest.nulls == DEPTH and run["q3"].flags == ["too long"] * DEPTH
+    assert all(flag is None for query in run.query_ids if query != "q3" for flag in run[query].flags or [])
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--max-cost", "-1"), "max_cost=-1"),
+    (("--url", "ftp://x"), "begins with http"),
+    (("--key", "NOT_SET", "--url", "https://host.example.com/v1"), "NOT_SET, which is not set"),
+    (("--parallel", "0"), "parallel=0"),
+    (("--responses", "candidates.txt"), "is not a response log"),
+])
+def test_faulty_options_are_one_paragraph(
+    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+) -> None:
+    card(stub())
+    assert score("run", *options) == 1
+    err = capsys.readouterr().err
+    assert message in err and "Traceback" not in err and err.count("\n") == 1
+
+
+def test_other_teachers_take_no_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert score("run", "--max-cost", "1", teacher="bm25") == 1
+    assert "bm25 takes b, k1, and was given max_cost" in capsys.readouterr().err
+    assert score("run", teacher="bm25") == 0 and not list(folder.glob("*.responses.jsonl"))
