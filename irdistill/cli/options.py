@@ -33,6 +33,25 @@ def seed_option() -> Decorator:
     return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
 
 
+class Several(click.Command):
+    """A command whose repeatable options take all words up to the next option: ``--scores A B`` is ``--scores A --scores B``.
+
+    Arguments have to come before such an option.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        names = {name for option in self.params if isinstance(option, click.Option) and option.multiple for name in option.opts}
+        given: list[str] = []
+        open_option: str | None = None
+        for word in args:
+            if word.startswith("-"):
+                open_option = word if word in names else None
+            elif open_option is not None and given[-1] != open_option:
+                given.append(open_option)
+            given.append(word)
+        return super().parse_args(ctx, given)
+
+
 def show(result: Mapping[str, Any], json_file: Path | None) -> None:
     """Print a result as aligned lines, and write it as JSON where asked."""
     if json_file is not None:

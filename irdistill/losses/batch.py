@@ -94,14 +94,24 @@ class ScoreBatch:
             raise ValueError("this needs labels, shape (B, N)")
         return self.valid & (self.labels > 0)
 
+    @property
+    def suspected(self) -> Tensor:
+        """(B, N) bool: known or suspected to be relevant (``positives``), and not labelled so: nobody's negative."""
+        if self.positives is None or self.columns is None:
+            return torch.zeros_like(self.valid)
+        known = self.positives.gather(1, self.columns.clamp(0, self.positives.shape[1] - 1))
+        return self.valid & known & ~self.relevant if self.labels is not None else self.valid & known
+
     def targets(self, by: str) -> tuple[Tensor, Tensor]:
         """What orders a list: the ``"teacher"``'s scores or the ``"label"``s.
 
         Returns:
             (B, N) values, 0 where there is none; and (B, N) bool, where there is one. A list in which nothing is labelled
-            relevant has no labels: it would teach that all its documents are alike.
+            relevant has no labels: it would teach that all its documents are alike. Nor has a document `suspected` to be
+            relevant.
         """
-        usable = self.valid & self.relevant.any(dim=1, keepdim=True) if by == "label" else self.scored
+        labelled = by == "label"
+        usable = self.valid & ~self.suspected & self.relevant.any(dim=1, keepdim=True) if labelled else self.scored
         values = self.labels if by == "label" else self.teacher
         if values is None:
             raise ValueError("this needs labels, shape (B, N)")

@@ -73,6 +73,8 @@ class CPRD(Loss):
     def compute(self, batch: ScoreBatch) -> Tensor:
         teacher, scored = batch.targets("teacher")
         relevant = batch.relevant if self.positive else torch.zeros_like(scored)
+        if self.positive:  # which would stand above a document suspected to be as relevant
+            scored = scored & ~batch.suspected
         usable = scored | relevant
         others = self._others(batch)
         rows = usable.sum(dim=1) >= (1 if others is not None else 2)

@@ -135,7 +135,7 @@ class Preference(Loss):
         return frozenset({"margin", "label"})
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        lists, left, right = _label_pairs(batch)
+        lists, left, right = _label_pairs(batch, ~batch.suspected)
         if len(lists) == 0:
             return batch.zero()
         assert batch.teacher is not None
@@ -147,9 +147,11 @@ class Preference(Loss):
 Pairs = tuple[Tensor, ...]
 
 
-def _label_pairs(batch: ScoreBatch) -> Pairs:
-    """(P,) lists and items: each relevant item with each that is not, both scored by the teacher."""
+def _label_pairs(batch: ScoreBatch, allowed: Tensor | None = None) -> Pairs:
+    """(P,) lists and items: each relevant item with each that is not (and is ``allowed``), both scored by the teacher."""
     first, second = batch.scored & batch.relevant, batch.scored & ~batch.relevant
+    if allowed is not None:
+        second = second & allowed
     return (first[:, :, None] & second[:, None, :]).nonzero(as_tuple=True)
 
 

@@ -65,7 +65,7 @@ class BCE(Loss):
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         if self.by == "label":
-            values, usable = batch.relevant.to(batch.student.dtype), batch.valid
+            values, usable = batch.relevant.to(batch.student.dtype), batch.valid & ~batch.suspected
         else:
             values, usable = batch.targets("teacher")
             values = (values / self.teacher_tau).sigmoid()

@@ -57,7 +57,9 @@ def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
             both = ~np.isnan(values[i]) & ~np.isnan(values[j])
             left, right = values[i, both], values[j, both]
             if len(left) > 1 and np.ptp(left) > 0 and np.ptp(right) > 0:
-                result[i, j] = result[j, i] = kendalltau(left, right, method="asymptotic").statistic
+                # the method is of the p-value, which is not used: the asymptotic one is quick, and divides by n - 2
+                method = "asymptotic" if len(left) > 2 else "exact"
+                result[i, j] = result[j, i] = kendalltau(left, right, method=method).statistic
     return result
 
 

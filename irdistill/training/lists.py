@@ -48,7 +48,7 @@ class ListSampler:
     """Draws B queries and a list of at most N documents for each, as a pure function of (seed, step).
 
     Every epoch goes through all usable queries in a new order. A document is a candidate when the first run
-    holds it and, if ``scored``, at least one run has a score for it. Relevant documents stand first; if
+    holds it and, if ``scored``, at least one run (of a weight above 0) has a score for it. Relevant documents stand first; if
     ``unscored_positives`` also those that no run has scored or holds at all.
 
     Args:
@@ -131,7 +131,8 @@ class ListSampler:
                 other = (np.asarray(part).tolist() for part in run.list(run.index[query_id]))
                 found = dict(zip(*other, strict=True))
                 scores[number] = [found.get(row, np.nan) for row in rows.tolist()]
-        keep = ~np.isnan(scores).all(axis=0) if self.scored else np.ones(len(rows), dtype=bool)
+        heard = scores if self.teacher_weights is None else scores[self.teacher_weights > 0]
+        keep = ~np.isnan(heard).all(axis=0) if self.scored else np.ones(len(rows), dtype=bool)
         judged = self.relevant.get(query_id, {})
         labels = np.array([judged.get(row, 0) for row in rows.tolist()], dtype=np.float32)
         dropped = 0

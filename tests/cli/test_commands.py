@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from irdistill.cli.main import cli, main
+from irdistill.cli.options import Several
 from irdistill.runs import open_run
 
 
@@ -80,3 +82,36 @@ def test_every_command_has_an_example() -> None:
         return [] if f"Example: {name}" in (command.epilog or "") else [name]
 
     assert walk(cli, "irdistill") == []
+
+
+def test_options_of_several_values() -> None:
+    @click.command(cls=Several)
+    @click.argument("one")
+    @click.option("--scores", multiple=True)
+    @click.option("--mix")
+    def command(one: str, scores: tuple[str, ...], mix: str) -> None:
+        click.echo(f"{one} {'+'.join(scores)} {mix}")
+
+    for given in (["x", "--scores", "a", "b", "c", "--mix", "m"], ["x", "--mix", "m", "--scores", "a", "--scores", "b", "c"],
+                  ["x", "--scores=a", "--scores", "b", "c", "--mix", "m"]):
+        assert CliRunner().invoke(command, given).output == "x a+b+c m\n"
+    assert CliRunner().invoke(command, ["--mix", "m", "x"]).output == "x  m\n"
+
+
+def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq1 Q0 dogs 2 5 a\nq1 Q0 fish 3 1 a\nq2 Q0 fish 1 4 a\nq2 Q0 cats 2 1 a\n")
+    (folder / "b.txt").write_text("q1 Q0 fish 1 3 b\nq1 Q0 dogs 2 2 b\nq1 Q0 cats 3 1 b\nq2 Q0 fish 1 4 b\nq2 Q0 cats 2 1 b\n")
+    for name in ("a", "b"):
+        assert run("runs", "import", f"{name}.txt", "--collection", "set", "--out", name) == 0
+    assert run("runs", "mask", "a", "--collection", "set", "--rule", "above-positive", "--out", "m", "--json", "m.json") == 0
+    assert json.loads((folder / "m.json").read_text())["flagged_above-positive"] == 1
+    assert open_run(folder / "m")["q1"].flags == ["false negative: above-positive", None, None]
+    assert run("fuse", "a", "b", "--abstain", "tau<0", "--weights", "agreement", "--power", "0", "--out", "f",
+               "--json", "f.json") == 0
+    told = json.loads((folder / "f.json").read_text())
+    assert (told["abstained_queries"], told["nulls"], told["weights"]) == (1, 3, [0.5, 0.5])
+    capsys.readouterr()
+    assert run("fuse", "a", "b", "--weights", "similarity", "--dev", "set", "--dev-run", "a", "b", "--out", "g") == 1
+    assert "held out" in capsys.readouterr().err
+    assert run("train", "set", "--scores", "a", "b", "--abstain", "sd>1", "--backbone", "x", "--loss", "KL", "--out", "z") == 1
+    assert "teachers are not mixed" in capsys.readouterr().err

@@ -11,6 +11,8 @@ from irdistill.losses import Loss, ScoreBatch, parse_loss
 
 LOSSES = [parse_loss(text) for text in (
     "KL(tau=0.5)", "MarginMSE", "MSE(scale=2)", "KL@2", "InfoNCE(negatives=\"list\")", "KL + 0.1*InfoNCE(tau=0.5)",
+    "InfoNCE(tau=0.5, weights=\"teacher\")", "CPRD(tau=0.5)", "ListNet", "ListMLE", "RankNet", "Preference", "ADRMSE",
+    "ApproxNDCG", "LambdaLoss", "BCE(by=\"teacher\")",
 )]
 
 
@@ -84,3 +86,26 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         replace(batch(), teacher_weights=torch.ones(shape))
     with pytest.raises(ValueError, match="teacher weights of shape"):
         replace(batch(), teacher=None, teacher_weights=torch.ones(3))
+
+
+@pytest.mark.parametrize("text", [
+    'InfoNCE(tau=0.5, negatives="list")', "Hinge", 'RankNet(by="label")', 'ListNet(by="label")', 'ListMLE(by="label")',
+    "Preference", 'ADRMSE(by="label")', 'ApproxNDCG(by="label")', 'LambdaLoss(by="label")', "BCE", "CPRD(tau=0.5)",
+])
+def test_a_suspected_document_is_no_negative_of_a_label(text: str) -> None:
+    """The loss is that of the lists without it; losses of the teacher's numbers keep it."""
+    given = replace(batch(1), in_batch=None)
+    assert given.teacher is not None and given.mask is not None
+    given = replace(given, teacher=given.teacher[0].nan_to_num())
+    positives = torch.zeros(4, 9, dtype=torch.bool)
+    positives[:, 0] = True
+    positives[1, 3] = positives[2, 4] = True
+    assert given.mask is not None
+    without = given.mask.clone()
+    without[1, 3] = without[2, 4] = False
+    loss = parse_loss(text)
+    marked = float(loss(replace(given, positives=positives)))
+    assert marked == pytest.approx(float(loss(replace(given, mask=without))), rel=1e-9)
+    assert marked != pytest.approx(float(loss(given)), rel=1e-3)
+    for kept in ("KL", "MarginMSE", "RankNet"):
+        assert float(parse_loss(kept)(replace(given, positives=positives))) == float(parse_loss(kept)(given))

@@ -258,3 +258,10 @@ def test_a_doubtful_flag_stays_and_the_gate_is_in_the_manifest(tmp_path: Path, t
         assert [expected[doc] for doc in found.doc_ids[:7]] == found.scores[:7].tolist()
     assert run.identity.producer["gate"]["coefficients"] == [[0.0, 0.0, 2.0]] * 3
     assert run.identity.producer["origin"] == {"by": "me"}
+
+
+def test_two_common_documents_agree_or_do_not() -> None:
+    places = np.arange(2)
+    parts = [(places, np.array(pair, np.float32)) for pair in ([2.0, 1.0], [9.0, 8.0], [0.0, 5.0])]
+    taus = pairwise_tau(parts, 2)
+    assert (taus[0, 1], taus[0, 2], taus[1, 2]) == (1.0, -1.0, -1.0)
