@@ -211,7 +211,8 @@ def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_cod
     place, file = split_gguf(resolve_model(model))
     if file and find_spec("gguf") is None:
         raise MissingExtra("gguf", "llm", f"the model {model!r}")
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": Path(place).is_dir()}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
+                               "local_files_only": Path(place).is_dir()}
     if file:
         options["gguf_file"] = file
     try:
