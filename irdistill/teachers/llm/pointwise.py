@@ -18,6 +18,12 @@ logger = logging.getLogger(__name__)
 
 #: The flag of a score that is null since the model's interface did not give the probability of every label.
 NOT_REPORTED = "label not reported"
+#: What is asked where a card has no prompt of its own.
+PROMPT = {
+    "system": "You judge whether a passage answers a search query. Answer yes or no.",
+    "user": "A passage is relevant if it answers the query, wholly or in part. A passage on the same subject that does not answer "
+            "it is not relevant.\n\nQuery: {query}\nPassage: {passage}\n\nIs the passage relevant? Answer yes or no.",
+}
 
 
 class PointwiseTeacher:
@@ -39,7 +45,8 @@ class PointwiseTeacher:
         """Check the prompt and labels.
 
         Args:
-            prompt: ``user``, and where wanted ``system`` and ``assistant``, with the places ``{query}`` and ``{passage}``.
+            prompt: ``user``, and where wanted ``system`` and ``assistant``, with the places ``{query}`` and ``{passage}``;
+                `PROMPT` where it is empty, which asks for yes or no and so does not go with other labels.
                 What all passages of a query share (instructions, examples, the query) should come before the passage: it
                 is computed once.
             labels: answers by their first token; of two without gains, the first means relevant.
@@ -50,8 +57,10 @@ class PointwiseTeacher:
             IrdistillError: the prompt lacks a place, or labels and gains do not fit together.
         """
         self.model = model
-        self.template = Template(prompt, ("query", "passage"), "the prompt of a pointwise language model")
         self.labels, self.gains = _labels(labels, gains)
+        if not prompt and self.labels != ("yes", "no"):
+            raise IrdistillError(f"the labels {', '.join(self.labels)} need a prompt that asks for them; none was given.")
+        self.template = Template(prompt or PROMPT, ("query", "passage"), "the prompt of a pointwise language model")
         self.passage_words, self.passage_characters = passage_words, passage_characters
         for name, most in (("passage_words", passage_words), ("passage_characters", passage_characters)):
             if most is not None and most < 1:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from irdistill.cards import card_folder
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from irdistill.teachers import Pair, TeacherCard, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
 from irdistill.teachers.llm.pointwise import NOT_REPORTED, PointwiseTeacher
+from irdistill.teachers.llm.pointwise import PROMPT as PLAIN_PROMPT
 from irdistill.teachers.protocol import Teacher
 from tests.teachers.llm.tiny import tiny_lm
 
@@ -94,6 +96,26 @@ def test_a_prompt_is_checked_when_the_teacher_is_made(caplog: pytest.LogCaptureF
         assert caplog.text == ""
         PointwiseTeacher(Scripted(), {"user": "{passage} {query}"})
     assert "before the query" in caplog.text
+
+
+def test_without_a_prompt_yes_or_no_is_asked() -> None:
+    teacher = PointwiseTeacher(Scripted(), {})
+    assert teacher.identity["prompt"] == PLAIN_PROMPT and teacher.template.order("query", "passage")
+    with pytest.raises(IrdistillError, match="a prompt that asks for them"):
+        PointwiseTeacher(Scripted(), {}, labels=("true", "false"))
+
+
+CARDS = sorted(path for path in card_folder("teachers").glob("*.yaml") if "kind: llm-pointwise" in path.read_text())
+
+
+@pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
+def test_the_cards_hold_together(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Prompt, labels and settings are accepted, without the model; the query comes first, so that it is computed once."""
+    monkeypatch.setattr("irdistill.teachers.llm.loading.load_language_model", lambda card, settings: Scripted())
+    teacher = load_teacher(str(path), Collection.from_dicts("x", {"a": "a"}, {}, {}).corpus)
+    assert isinstance(teacher, PointwiseTeacher)
+    assert teacher.template.order("query", "passage") and caplog.text == ""
+    assert {"smollm2-pointwise", "smollm2-graded", "qwen3-8b-pointwise"} <= {card.stem for card in CARDS}
 
 
 def test_a_card_scores_a_run(tmp_path: Path) -> None:
