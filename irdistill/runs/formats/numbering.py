@@ -35,6 +35,7 @@ class Numbering:
             raise IrdistillError(f"unknown={unknown!r}: error or skip was expected.")
         self.left_out = {"queries": 0, "documents": 0}
         self.named: list[str] = []
+        self._seen: set[tuple[str, str]] = set()
         self._collection, self._unknown = collection, unknown
         self._queries = {query_id: number for number, query_id in enumerate(collection.queries)}
         self._query_texts: dict[str, int] | None = None
@@ -93,8 +94,13 @@ class Numbering:
             ("queries", queries < 0, rows.queries, queries), ("documents", (docs < 0) & (queries >= 0), rows.docs, docs),
         ):
             self.left_out[kind] += int(wrong.sum())
-            for place in np.flatnonzero(wrong)[: NAMED - len(self.named)].tolist():
+            for place in np.flatnonzero(wrong).tolist() if len(self.named) < NAMED else ():
+                if (kind, values[place]) in self._seen:
+                    continue
+                self._seen.add((kind, values[place]))
                 self.named.append(_words(kind, values[place], int(numbers[place]), rows, f"{source.unit} {rows.lines[place]}"))
+                if len(self.named) == NAMED:
+                    break
         if self._unknown == "error":
             raise IrdistillError(
                 f"{source.path} names what {self._collection.id!r} does not hold: of the rows up to {source.unit} "
