@@ -98,7 +98,7 @@ def main() -> None:
         return found.values
 
     sides: dict[str, Callable[[], np.ndarray]] = {
-        "one": one_by_one(model, teacher, pairs), "batched": lambda: scored("batched"), "shared": lambda: scored("shared"),
+        "shared": lambda: scored("shared"), "batched": lambda: scored("batched"), "one": one_by_one(model, teacher, pairs),
     }
     teacher.score(pairs[:2])
     values: dict[str, np.ndarray] = {}
