@@ -204,8 +204,8 @@ def _suspects(found: Audit) -> Section:
                    for example in seen.doubtful]
     lead = ("Suspected false negatives: documents without a judgment that the teacher puts above the best judged-relevant one of "
             f"the query. Suspected false positives: documents judged relevant in the lowest {BOTTOM:.0%} of the teacher's list "
-            f"(lists of {FEWEST} or more; a random order would have about {BOTTOM:.0%} of them there). Only lists with a judged-relevant "
-            "document count. Read the examples before you believe either side.")
+            f"(lists of {FEWEST} or more; a random order would have about {BOTTOM:.0%} of them there). Only lists with a "
+            "judged-relevant document count. Read the examples before you believe either side.")
     tables = [Table(["suspects", "lists", "judged", "unjudged", "above the best relevant", "lists with one",
                      "relevant at the bottom"], rows)] if rows else []
     return Section("suspects", "Suspects", [lead, *words], tables, quotes)
@@ -232,8 +232,8 @@ def _bias(found: Audit) -> Section:
     if found.first_stage is None:
         words.append("Without a first stage nothing can be said of the position in which the documents were given.")
     lead = ("Mean over lists of Spearman's correlation of the scores with the document's length in words, and with the first "
-            "stage's order (1: the same order, 0: unrelated). On documents judged in at least two grades the same is shown for teacher "
-            "and grades; the excess is what the teacher has over them.")
+            "stage's order (1: the same order, 0: unrelated). Where documents of several grades are judged, the same is shown for "
+            "teacher and grades on these; the excess is what the teacher has over them.")
     return Section("bias", "Length and position", [lead, *words], [
         Table(["correlation with", "lists", "teacher [95%]", "judged lists", "teacher there", "grades there", "excess [95%]"],
               rows),

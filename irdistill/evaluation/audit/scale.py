@@ -21,6 +21,8 @@ LEVELS = 11
 ENDS = 0.01
 CLUMPED = 0.05
 """A sigmoid is recognised when this share of the scores lies within ENDS of 0 or 1; evenly spread ones give 2 * ENDS = 0.02."""
+NEARLY = 0.2
+"""And this share of those is not 0 or 1 exactly."""
 _FEWEST = 20
 _GRID = 0.999
 
@@ -106,7 +108,7 @@ def recognise(lists: Sequence[Scored], producer: Mapping[str, Any] | None = None
 
     The rules, the first that holds: all lists constant; equal steps or equal scores at every rank (ranks); sums of 1 per
     list (softmax, or its logarithm); a few levels (grades); 0 and 1 in every list (min-max); mean 0 in every list (centred);
-    all in [0, 1] and CLUMPED of them within ENDS of 0 or 1, not all exactly there (sigmoid); all in [0, 1] with the middle
+    all in [0, 1] and CLUMPED of them within ENDS of 0 or 1, NEARLY of these not exactly there (sigmoid); all in [0, 1] with the middle
     98% over more than 0.9 of it (unit interval); all at most 0 and CLUMPED of them within ENDS of 0 (log-probability); all
     in [-1, 1] (cosine); else raw.
 
@@ -143,10 +145,9 @@ def _kind(lists: Sequence[Scored], values: np.ndarray, levels: int, ends: float 
     if producer.get("kind") == "retriever" and producer.get("similarity") == "cosine" and np.abs(values).max() <= 1.01:
         return COSINE
     if ends is not None:
-        exact = float(np.mean((values == 0) | (values == 1)))
-        near = float(np.mean(((values > 0) & (values < 0.05)) | ((values < 1) & (values > 0.95))))
         # a measure of overlap is often exactly 0 and seldom nearly so; a sigmoid is nearly 0 before it is 0
-        if ends >= CLUMPED and (near >= CLUMPED or exact > 0.5):
+        exact = float(np.mean((values == 0) | (values == 1)))
+        if ends >= CLUMPED and ends - exact >= NEARLY * ends:
             return SIGMOID
         low, high = np.quantile(values, [0.01, 0.99])
         return UNIT if high - low > 0.9 else COSINE

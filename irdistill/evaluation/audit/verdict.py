@@ -67,7 +67,8 @@ def judge(spread: Distribution, scale: Scale, quality: Quality | None, p: float 
         return Verdict(UNKNOWN, "Cannot tell whether to learn from it: nothing is judged.", cautions)
     if quality.against is None or p is None:
         return Verdict(UNKNOWN, f"Cannot tell whether to learn from it: its {DECIDING} is {quality.values[DECIDING]:.4f}, and "
-                       "there is no first stage to compare it with (--first-stage RUN), or none of its documents is there.", cautions)
+                       "there is no first stage to compare it with (--first-stage RUN), or none of its documents is there.",
+                       cautions)
     against = quality.against
     gain = against.deciding.difference.mean
     figures = _figures(against, p)
