@@ -16,7 +16,7 @@ from irdistill.evaluation.audit.matching import Matching
 from irdistill.evaluation.audit.quality import DECIDING, Comparison, Quality
 from irdistill.evaluation.audit.scale import Scale
 from irdistill.evaluation.audit.suspects import Suspects
-from irdistill.evaluation.audit.verdict import Verdict, probability_words
+from irdistill.evaluation.audit.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,8 @@ class TeacherAudit:
     @property
     def line(self) -> str:
         """All of it in one line, with the verdict."""
-        text = f"{self.teacher}: "
-        if self.value is None:
-            text += "nothing is judged"
-        else:
-            text += f"{DECIDING} {self.value:.4f}"
-            if self.gain is not None and self.p is not None:
-                side = "above" if self.gain >= 0 else "below"
-                text += f", {abs(self.gain):.4f} {side} the first stage ({probability_words(self.p)})"
-        text += f"; {self.rows} documents for {self.queries} queries, {self.tied:.1%} tied, spread {self.spread:.3g}"
-        return f"{text}. {self.verdict}"
+        return (f"{self.teacher} ({self.rows} documents for {self.queries} queries, {self.tied:.1%} tied, spread "
+                f"{self.spread:.3g}): {self.verdict}")
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it, at full precision."""

@@ -12,8 +12,11 @@ from irdistill.evaluation.audit.margins import PERCENTILES
 from irdistill.evaluation.audit.quality import DECIDING, MEASURES
 from irdistill.evaluation.audit.scale import ENDS
 from irdistill.evaluation.audit.suspects import BOTTOM, FEWEST, Example
-from irdistill.evaluation.audit.verdict import LEARN, probability_words
+from irdistill.evaluation.audit.verdict import LEARN, REPAIR, probability_words
 from irdistill.evaluation.report import markdown_table
+
+ALIKE = 0.95
+"""From this Kendall tau on a teacher orders as the student does already."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,14 @@ def _quality(found: Audit) -> Section:
         against = quality.against
         cells = [f"{quality.values[name]:.4f}" for name in MEASURES]
         if against is None:
-            rows.append([teacher.teacher, str(quality.queries), *cells, "-", "-", "-", "-", f"{quality.judged:.0%}", "-"])
+            rows.append([teacher.teacher, str(quality.queries), *cells, "-", "-", "-", "-", f"{quality.judged:.0%}" if quality.negatives else "-", "-"])
             continue
         seen = against.deciding
         rows.append([
             teacher.teacher, str(quality.queries), *cells, f"{seen.teacher:.4f}", f"{seen.first_stage:.4f}",
             f"{seen.difference.mean:+.4f} [{seen.difference.low:+.3f}, {seen.difference.high:+.3f}]",
-            f"{seen.difference.p:.2g} / {teacher.p_holm:.2g}", f"{against.judged:.0%} / {against.first_judged:.0%}",
+            f"{seen.difference.p:.2g} / {teacher.p_holm:.2g}",
+            f"{against.judged:.0%} / {against.first_judged:.0%}" if quality.negatives else "-",
             f"{seen.difference.wins}/{seen.difference.ties}/{seen.difference.losses}",
         ])
         words += _quality_words(teacher)
@@ -97,7 +101,17 @@ def _quality(found: Audit) -> Section:
     lead = [f"{' and '.join(MEASURES)} as evaluate counts them over the judged queries looked at. "
             f"Same documents: {DECIDING} of teacher and first stage when each is cut to the documents that both scored; the "
             "verdict follows this comparison. judged@10: share of the first ten that is judged, of both."]
+    if not _negatives(found):
+        lead.append(_RELEVANT_ONLY)
     return Section("quality", "Quality", lead + words, [Table(header, rows)])
+
+
+_RELEVANT_ONLY = ("The judgments name relevant documents only. What they do not name counts as not relevant, and whether anybody "
+                  "looked at it is not known.")
+
+
+def _negatives(found: Audit) -> bool:
+    return any(teacher.quality is not None and teacher.quality.negatives for teacher in found.teachers)
 
 
 def _quality_words(teacher: TeacherAudit) -> list[str]:
@@ -108,7 +122,7 @@ def _quality_words(teacher: TeacherAudit) -> list[str]:
     text = (f"{teacher.teacher}: {other.measure} {other.teacher:.4f} against {other.first_stage:.4f} "
             f"({probability_words(other.difference.p)}); {against.shared:.0%} of the documents are shared with the first stage")
     if against.detectable < 1:
-        text += f"; {against.queries} queries show a true difference of {against.detectable:.3f} in {DECIDING} four times in five"
+        text += f"; a true difference of {against.detectable:.3f} in {DECIDING} would be found four times in five"
     alone = against.judged_only
     if alone is not None and (against.judged < 1 or against.first_judged < 1):
         text += (f"; on judged documents alone {DECIDING} is {alone.teacher:.4f} against {alone.first_stage:.4f} "
@@ -154,7 +168,10 @@ def _margins(found: Audit) -> Section:
         if seen.wrong is not None:
             words.append(f"{teacher.teacher}: of {seen.pairs} pairs of a document judged relevant and one that is not, "
                          f"{seen.wrong:.1%} do not have the relevant one above.")
-        words += [f"{teacher.teacher}: {sentence}" for sentence in advice.words if sentence]
+        if teacher.scale.spoilt:
+            words.append(f"{teacher.teacher}: no loss fits these numbers as they are; see the scores above.")
+        else:
+            words += [f"{teacher.teacher}: {sentence}" for sentence in advice.words]
         words += _choices(teacher)
         fits.append([teacher.teacher, *(_figure(value) for value in (
             fit.entropy_at_one, fit.teacher_tau, fit.entropy, fit.tau, fit.student_entropy, fit.scale))])
@@ -177,9 +194,11 @@ def _choices(teacher: TeacherAudit) -> list[str]:
 def _agreement(found: Audit) -> Section:
     rows = [[f"{pair.left} and {pair.right}", str(pair.queries), _figure(pair.tau), f"{pair.overlap:.1%}", f"{pair.top:.1%}"]
             for pair in found.agreements]
+    words = [f"{pair.left} orders the documents much as {pair.right} does (tau {pair.tau:.3f}), so there is little to learn from it."
+             for pair in found.agreements if found.student and pair.right.endswith(found.student) and (pair.tau or 0) >= ALIKE]
     return Section("agreement", "Agreement", [
         "Over the documents that both scored: mean Kendall tau-b, mean share of the first ten in common, and share of the queries "
-        "with the same best document."], [Table(["pair", "queries", "tau", "overlap@10", "same best"], rows)])
+        "with the same best document.", *words], [Table(["pair", "queries", "tau", "overlap@10", "same best"], rows)])
 
 
 def _suspects(found: Audit) -> Section:
@@ -195,7 +214,7 @@ def _suspects(found: Audit) -> Section:
         ])
         if seen.fully_judged:
             words.append(f"{teacher.teacher}: every document in these lists is judged, so no relevant one can have been missed.")
-        elif seen.above and teacher.ruling.decision != LEARN:
+        elif seen.above and teacher.ruling.decision not in (LEARN, REPAIR):
             words.append(f"{teacher.teacher}: as it is not shown to be better than the first stage, what it puts above the judged "
                          "documents says more of the teacher than of the judgments.")
         quotes += [(f"{teacher.teacher}, unjudged, above the best judged-relevant document {_place(example)}", _contrast(example))
@@ -206,6 +225,7 @@ def _suspects(found: Audit) -> Section:
             f"the query. Suspected false positives: documents judged relevant in the lowest {BOTTOM:.0%} of the teacher's list "
             f"(lists of {FEWEST} or more; a random order would have about {BOTTOM:.0%} of them there). Only lists with a "
             "judged-relevant document count. Read the examples before you believe either side.")
+    words = words if _negatives(found) else [_RELEVANT_ONLY, *words]
     tables = [Table(["suspects", "lists", "judged", "unjudged", "above the best relevant", "lists with one",
                      "relevant at the bottom"], rows)] if rows else []
     return Section("suspects", "Suspects", [lead, *words], tables, quotes)

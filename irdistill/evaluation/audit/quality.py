@@ -40,7 +40,7 @@ class AgainstFirstStage:
         shared: mean share of a query's documents, of all that either scored, that both did.
         measures: on all those documents; what is not judged counts as not relevant.
         judged_only: nDCG@10 with the documents that are not judged taken out of both (Sakai 2007, SIGIR, "Alternatives to
-            Bpref"); None where no query keeps two.
+            Bpref"), on the queries that keep two grades; None where there are none.
         judged, first_judged: share of the first ten that is judged.
         same_order: share of the queries on which both have the same order.
         detectable: the difference of nDCG@10 that so many queries would show at p < 0.05 four times in five.
@@ -71,6 +71,7 @@ class Quality:
         queries: judged queries of the sample. answered: those for which the teacher scored a document.
         values: measure -> mean over ``queries``; a query without an answer counts as 0, as ``evaluate`` counts.
         judged: share of the first ten that is judged.
+        negatives: whether any document is judged and not relevant; if none is, what is not judged may have been read or not.
         against: the comparison with the first stage, or None where none was given or the two share nothing.
     """
 
@@ -78,6 +79,7 @@ class Quality:
     answered: int
     values: dict[str, float]
     judged: float
+    negatives: bool
     against: AgainstFirstStage | None
 
 
@@ -87,13 +89,14 @@ def quality(lists: Mapping[str, Scored], first_stage: Mapping[str, Scored] | Non
     judged = {query: qrels[query] for query in query_ids if query in qrels}
     if not judged:
         return None
+    negatives = any(grade <= 0 for grades in judged.values() for grade in grades.values())
     own = {query: lists[query] for query in judged if query in lists and len(lists[query].doc_ids)}
     if not own:
-        return Quality(len(judged), 0, dict.fromkeys(MEASURES, 0.0), 0.0, None)
+        return Quality(len(judged), 0, dict.fromkeys(MEASURES, 0.0), 0.0, negatives, None)
     values = _measure(judged, own)
     return Quality(
         len(judged), len(own), {name: float(numbers.mean()) for name, numbers in values.items()}, _judged(judged, own),
-        _against(own, first_stage, judged, seed) if first_stage is not None else None,
+        negatives, _against(own, first_stage, judged, seed) if first_stage is not None else None,
     )
 
 
@@ -134,7 +137,7 @@ def _measure(judged: Grades, lists: Mapping[str, Scored]) -> dict[str, np.ndarra
 
 def _judged_only(judged: Grades, ours: Mapping[str, Scored], theirs: Mapping[str, Scored], seed: int) -> Comparison | None:
     one = {query: found.only(judged[query]) for query, found in ours.items()}
-    kept = [query for query, found in one.items() if len(found.doc_ids) >= 2]
+    kept = [query for query, found in one.items() if len({judged[query][doc] for doc in found.doc_ids}) > 1]
     if not kept:
         return None
     grades = {query: judged[query] for query in kept}

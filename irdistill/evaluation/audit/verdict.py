@@ -73,8 +73,8 @@ def judge(spread: Distribution, scale: Scale, quality: Quality | None, p: float 
     gain = against.deciding.difference.mean
     figures = _figures(against, p)
     if against.same_order == 1:
-        return Verdict(NO, "Do not learn from it: it orders the documents exactly as the first stage does, so it adds nothing.",
-                       cautions)
+        return Verdict(NO, "Do not learn from it: it orders the documents exactly as the first stage does, so it adds nothing "
+                       f"({DECIDING} {against.deciding.teacher:.4f}).", cautions)
     if p >= LEVEL:
         return Verdict(NO_EVIDENCE, f"No evidence that it is better than the first stage: {figures}. {_power(against)}", cautions)
     if gain < 0:
@@ -82,7 +82,7 @@ def judge(spread: Distribution, scale: Scale, quality: Quality | None, p: float 
     faults = _faults(spread, scale)
     if faults:
         return Verdict(REPAIR, f"Its order is worth learning ({figures}), but not these scores: {'; '.join(faults)}.",
-                       (*advice.words, *cautions))
+                       (*(advice.words if scale.spoilt else ()), *cautions))
     how = f", with {advice.loss}" if advice.loss else ""
     return Verdict(LEARN, f"Learn from it{how}: {figures}.", cautions, advice.loss)
 
@@ -91,7 +91,7 @@ def _figures(against: AgainstFirstStage, p: float) -> str:
     seen = against.deciding
     gap = seen.difference
     return (f"{DECIDING} {seen.teacher:.4f} against {seen.first_stage:.4f} over the same documents, {gap.mean:+.4f} "
-            f"[{gap.low:+.4f}, {gap.high:+.4f}], {probability_words(p)}, {against.queries} queries")
+            f"[{gap.low:+.4f}, {gap.high:+.4f}], {'corrected ' if p != gap.p else ''}{probability_words(p)}, {against.queries} queries")
 
 
 def _power(against: AgainstFirstStage) -> str:
@@ -141,7 +141,7 @@ def _quality_cautions(quality: Quality) -> list[str]:
     against = quality.against
     if against is None:
         return found
-    if against.judged < against.first_judged - HOLES:
+    if quality.negatives and against.judged < against.first_judged - HOLES:
         alone = against.judged_only
         second = (f" On judged documents alone its {DECIDING} is {alone.teacher:.4f} against {alone.first_stage:.4f} "
                   f"({probability_words(alone.difference.p)}).") if alone is not None else ""

@@ -80,7 +80,7 @@ def test_others_are_not_called_squashed(values: np.ndarray, kind: str) -> None:
 
 def test_ranks_with_documents_left_out() -> None:
     """A listwise teacher gives n, n - 1 … and stops where it omits documents."""
-    lists = [found for found in listed(np.tile(np.arange(20, 0, -1), (10, 1)))]
+    lists = listed(np.tile(np.arange(20, 0, -1), (10, 1)))
     short = [found._replace(doc_ids=found.doc_ids[:12], scores=found.scores[:12]) for found in lists[:5]]
     assert recognise([*short, *lists[5:]]).kind == "ranks"
 
