@@ -19,17 +19,19 @@ from irdistill.files import write_json
 @click.option("--examples", default=5, show_default=True, help="Of each contradiction with the judgments, how many to show.")
 @click.option("--sample", default=2000, show_default=True, help="Look at so many queries at most, drawn at random.")
 @click.option("--list-size", default=8, show_default=True, help="Documents of a training list, for the temperatures.")
+@click.option("--relevant-from", default=1, show_default=True,
+              help="The grade from which a document is relevant (TREC DL: 2); nDCG weighs all grades.")
 @seed_option()
 @json_option()
 def audit(collection: str, run: tuple[str, ...], first_stage: str | None, student: str | None, html_file: Path | None,
-          examples: int, sample: int, list_size: int, seed: int, json_file: Path | None) -> None:
+          examples: int, sample: int, list_size: int, relevant_from: int, seed: int, json_file: Path | None) -> None:
     """Is a teacher worth learning from, and how? Verdicts first, then what they rest on."""
     from irdistill.collections import load_collection
     from irdistill.evaluation import AuditOptions
     from irdistill.evaluation import audit as audit_runs
     from irdistill.evaluation.audit.page import text_page
 
-    options = AuditOptions(student, sample, list_size, examples, seed)
+    options = AuditOptions(student, sample, list_size, examples, seed, relevant_from)
     if html_file is not None:
         from irdistill.evaluation.audit.plots import require_plots
 

@@ -120,6 +120,7 @@ class Audit:
         sampled, population: queries looked at, of how many.
         unheld: judged queries that no teacher holds.
         first_stage, student: names, or None.
+        relevant_from: the grade from which a document counts as relevant, for all but nDCG@10.
     """
 
     dataset: str
@@ -132,6 +133,7 @@ class Audit:
     first_stage: str | None
     student: str | None
     seed: int
+    relevant_from: int = 1
 
     @property
     def lines(self) -> list[str]:
@@ -140,7 +142,7 @@ class Audit:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it, at full precision; figures that could not be computed are null."""
-        names = ("dataset", "sampled", "population", "unheld", "judged", "first_stage", "student", "seed")
+        names = ("dataset", "sampled", "population", "unheld", "judged", "first_stage", "student", "seed", "relevant_from")
         own = {name: getattr(self, name) for name in names}
         return own | {"teachers": [found.to_json() for found in self.teachers], "agreements": plain(self.agreements)}
 

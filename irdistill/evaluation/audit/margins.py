@@ -35,8 +35,8 @@ class Margins:
     histogram: Histogram | None
 
 
-def margins(lists: Sequence[Scored], qrels: Mapping[str, Mapping[str, int]], seed: int) -> Margins:
-    """Margins of all lists."""
+def margins(lists: Sequence[Scored], qrels: Mapping[str, Mapping[str, int]], seed: int, relevant_from: int = 1) -> Margins:
+    """Margins of all lists; documents of grade ``relevant_from`` or above are relevant."""
     random = np.random.default_rng(seed)
     labelled, top, anyone = [], [], []
     for found in lists:
@@ -47,7 +47,7 @@ def margins(lists: Sequence[Scored], qrels: Mapping[str, Mapping[str, int]], see
         left, right = np.triu_indices(len(scores), 1)
         anyone.append(_some(scores[left] - scores[right], random))
         grades = qrels.get(found.query_id, {})
-        relevant = np.array([grades.get(doc, 0) > 0 for doc in found.doc_ids])
+        relevant = np.array([grades.get(doc, 0) >= relevant_from for doc in found.doc_ids])
         if relevant.any() and not relevant.all():
             labelled.append(_some((scores[relevant][:, None] - scores[~relevant][None, :]).ravel(), random))
     known = np.concatenate(labelled) if labelled else np.empty(0)

@@ -108,13 +108,14 @@ def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scor
 
 
 def match(lists: Mapping[str, Scored], student: StudentScores | None, qrels: Mapping[str, Mapping[str, int]],
-          list_size: int, seed: int) -> Matching:
+          list_size: int, seed: int, relevant_from: int = 1) -> Matching:
     """Solve for the temperatures and the scale on lists such as training draws.
 
-    A list is ``list_size`` documents of the teacher's, one of them judged relevant where any is, the others at random.
+    A list is ``list_size`` documents of the teacher's, one of them of grade ``relevant_from`` or above where any is, the
+    others at random.
     With a student, only documents that both scored take part.
     """
-    teacher, other = _training_lists(lists, student, qrels, list_size, seed)
+    teacher, other = _training_lists(lists, student, qrels, list_size, seed, relevant_from)
     if not teacher:
         return Matching(0, list_size, None, None, None)
     at_one = entropy(teacher, 1.0)
@@ -137,7 +138,7 @@ def match(lists: Mapping[str, Scored], student: StudentScores | None, qrels: Map
 
 
 def _training_lists(lists: Mapping[str, Scored], student: StudentScores | None, qrels: Mapping[str, Mapping[str, int]],
-                    list_size: int, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+                    list_size: int, seed: int, relevant_from: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     random = np.random.default_rng(seed)
     teacher, other = [], []
     for query, found in lists.items():
@@ -148,7 +149,7 @@ def _training_lists(lists: Mapping[str, Scored], student: StudentScores | None, 
         if len(own.doc_ids) < 2:
             continue
         grades = qrels.get(query, {})
-        relevant = np.flatnonzero([grades.get(doc, 0) > 0 for doc in own.doc_ids])
+        relevant = np.flatnonzero([grades.get(doc, 0) >= relevant_from for doc in own.doc_ids])
         first = random.choice(relevant, 1) if len(relevant) else np.empty(0, np.int64)
         rest = np.setdiff1d(np.arange(len(own.doc_ids)), relevant)
         if not len(rest):

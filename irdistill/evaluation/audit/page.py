@@ -9,14 +9,11 @@ from irdistill.evaluation.audit.bias import Correlation
 from irdistill.evaluation.audit.distribution import END, QUANTILES
 from irdistill.evaluation.audit.findings import Audit, TeacherAudit
 from irdistill.evaluation.audit.margins import PERCENTILES
-from irdistill.evaluation.audit.quality import DECIDING, MEASURES
+from irdistill.evaluation.audit.quality import DECIDING, measures
 from irdistill.evaluation.audit.scale import ENDS
 from irdistill.evaluation.audit.suspects import BOTTOM, FEWEST, Example
 from irdistill.evaluation.audit.verdict import LEARN, REPAIR, probability_words
 from irdistill.evaluation.report import markdown_table
-
-ALIKE = 0.95
-"""From this Kendall tau on a teacher orders as the student does already."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +74,16 @@ def _verdicts(found: Audit) -> Section:
 def _quality(found: Audit) -> Section:
     if not found.judged:
         return Section("quality", "Quality", ["No query looked at is judged, so nothing is known of the quality."])
-    words, rows = [], []
+    words, rows, names = [], [], measures(found.relevant_from)
     for teacher in found.teachers:
         quality = teacher.quality
         if quality is None:
             continue
         against = quality.against
-        cells = [f"{quality.values[name]:.4f}" for name in MEASURES]
+        cells = [f"{quality.values[name]:.4f}" for name in names]
         if against is None:
-            rows.append([teacher.teacher, str(quality.queries), *cells, "-", "-", "-", "-", f"{quality.judged:.0%}" if quality.negatives else "-", "-"])
+            judged = f"{quality.judged:.0%}" if quality.negatives else "-"
+            rows.append([teacher.teacher, str(quality.queries), *cells, "-", "-", "-", "-", judged, "-"])
             continue
         seen = against.deciding
         rows.append([
@@ -96,9 +94,9 @@ def _quality(found: Audit) -> Section:
             f"{seen.difference.wins}/{seen.difference.ties}/{seen.difference.losses}",
         ])
         words += _quality_words(teacher)
-    header = ["teacher", "queries", *MEASURES, "same documents", "first stage", "difference [95%]", "p / Holm", "judged@10",
+    header = ["teacher", "queries", *names, "same documents", "first stage", "difference [95%]", "p / Holm", "judged@10",
               "win/tie/loss"]
-    lead = [f"{' and '.join(MEASURES)} as evaluate counts them over the judged queries looked at. "
+    lead = [f"{' and '.join(names)} as evaluate counts them over the judged queries looked at. "
             f"Same documents: {DECIDING} of teacher and first stage when each is cut to the documents that both scored; the "
             "verdict follows this comparison. judged@10: share of the first ten that is judged, of both."]
     if not _negatives(found):
@@ -194,11 +192,9 @@ def _choices(teacher: TeacherAudit) -> list[str]:
 def _agreement(found: Audit) -> Section:
     rows = [[f"{pair.left} and {pair.right}", str(pair.queries), _figure(pair.tau), f"{pair.overlap:.1%}", f"{pair.top:.1%}"]
             for pair in found.agreements]
-    words = [f"{pair.left} orders the documents much as {pair.right} does (tau {pair.tau:.3f}), so there is little to learn from it."
-             for pair in found.agreements if found.student and pair.right.endswith(found.student) and (pair.tau or 0) >= ALIKE]
     return Section("agreement", "Agreement", [
         "Over the documents that both scored: mean Kendall tau-b, mean share of the first ten in common, and share of the queries "
-        "with the same best document.", *words], [Table(["pair", "queries", "tau", "overlap@10", "same best"], rows)])
+        "with the same best document."], [Table(["pair", "queries", "tau", "overlap@10", "same best"], rows)])
 
 
 def _suspects(found: Audit) -> Section:
@@ -272,6 +268,8 @@ def _method(found: Audit) -> Section:
     drawn = "all" if found.sampled == found.population else f"{found.sampled} drawn at random of"
     words = [f"Looked at {drawn} {found.population} queries that at least one teacher holds (seed {found.seed}); {found.judged} of "
              "them are judged."]
+    if found.relevant_from > 1:
+        words.append(f"Documents of grade {found.relevant_from} or above count as relevant; {DECIDING} weighs all grades.")
     if found.unheld:
         words.append(f"{found.unheld} judged queries of the collection are in no run and are left out here; evaluate counts 0.")
     words.append("Differences are tested with a paired t-test, corrected by Holm's method over the teachers; intervals are "

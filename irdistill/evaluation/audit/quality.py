@@ -12,8 +12,7 @@ from irdistill.evaluation.audit.sample import Scored
 from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.significance import Difference, compare
 
-MEASURES = ("nDCG@10", "RR@10")
-DECIDING = MEASURES[0]
+DECIDING = "nDCG@10"
 _TOP = 10
 _DETECTABLE = 1.959964 + 0.841621
 """Standard errors that a true difference must have to be found at p < 0.05 in 80 of 100 samples (normal approximation)."""
@@ -83,24 +82,31 @@ class Quality:
     against: AgainstFirstStage | None
 
 
+def measures(relevant_from: int = 1) -> tuple[str, ...]:
+    """The deciding measure, and the reciprocal rank of the first document of grade ``relevant_from`` or above."""
+    return DECIDING, "RR@10" if relevant_from == 1 else f"RR(rel={relevant_from})@10"
+
+
 def quality(lists: Mapping[str, Scored], first_stage: Mapping[str, Scored] | None, qrels: Grades, query_ids: Sequence[str],
-            seed: int) -> Quality | None:
+            seed: int, relevant_from: int = 1) -> Quality | None:
     """Measure one teacher; None where no query of the sample is judged."""
+    names = measures(relevant_from)
     judged = {query: qrels[query] for query in query_ids if query in qrels}
     if not judged:
         return None
     negatives = any(grade <= 0 for grades in judged.values() for grade in grades.values())
     own = {query: lists[query] for query in judged if query in lists and len(lists[query].doc_ids)}
     if not own:
-        return Quality(len(judged), 0, dict.fromkeys(MEASURES, 0.0), 0.0, negatives, None)
-    values = _measure(judged, own)
+        return Quality(len(judged), 0, dict.fromkeys(names, 0.0), 0.0, negatives, None)
+    values = _measure(judged, own, names)
     return Quality(
         len(judged), len(own), {name: float(numbers.mean()) for name, numbers in values.items()}, _judged(judged, own),
-        negatives, _against(own, first_stage, judged, seed) if first_stage is not None else None,
+        negatives, _against(own, first_stage, judged, names, seed) if first_stage is not None else None,
     )
 
 
-def _against(own: Mapping[str, Scored], first_stage: Mapping[str, Scored], judged: Grades, seed: int) -> AgainstFirstStage | None:
+def _against(own: Mapping[str, Scored], first_stage: Mapping[str, Scored], judged: Grades, names: Sequence[str],
+             seed: int) -> AgainstFirstStage | None:
     ours, theirs, shares, same = {}, {}, [], []
     for query, found in own.items():
         other = first_stage.get(query)
@@ -115,11 +121,11 @@ def _against(own: Mapping[str, Scored], first_stage: Mapping[str, Scored], judge
     if not ours:
         return None
     grades = {query: judged[query] for query in ours}
-    one_values, two_values = _measure(grades, ours), _measure(grades, theirs)
+    one_values, two_values = _measure(grades, ours, names), _measure(grades, theirs, names)
     compared = tuple(
         Comparison(name, float(one_values[name].mean()), float(two_values[name].mean()),
                    compare(one_values[name], two_values[name], seed))
-        for name in MEASURES
+        for name in names
     )
     changes = one_values[DECIDING] - two_values[DECIDING]
     error = float(changes.std(ddof=1)) / math.sqrt(len(changes)) if len(changes) > 1 else math.inf
@@ -129,10 +135,10 @@ def _against(own: Mapping[str, Scored], first_stage: Mapping[str, Scored], judge
     )
 
 
-def _measure(judged: Grades, lists: Mapping[str, Scored]) -> dict[str, np.ndarray]:
+def _measure(judged: Grades, lists: Mapping[str, Scored], names: Sequence[str]) -> dict[str, np.ndarray]:
     """Measure -> (Q,) values. Ranks stand for the scores, so that nothing rounds again."""
     ranks = {query: {doc: float(-rank) for rank, doc in enumerate(found.doc_ids)} for query, found in lists.items()}
-    return per_query(judged, ranks, MEASURES).values
+    return per_query(judged, ranks, names).values
 
 
 def _judged_only(judged: Grades, ours: Mapping[str, Scored], theirs: Mapping[str, Scored], seed: int) -> Comparison | None:
@@ -141,8 +147,8 @@ def _judged_only(judged: Grades, ours: Mapping[str, Scored], theirs: Mapping[str
     if not kept:
         return None
     grades = {query: judged[query] for query in kept}
-    left = _measure(grades, {query: one[query] for query in kept})[DECIDING]
-    right = _measure(grades, {query: theirs[query].only(judged[query]) for query in kept})[DECIDING]
+    left = _measure(grades, {query: one[query] for query in kept}, [DECIDING])[DECIDING]
+    right = _measure(grades, {query: theirs[query].only(judged[query]) for query in kept}, [DECIDING])[DECIDING]
     return Comparison(DECIDING, float(left.mean()), float(right.mean()), compare(left, right, seed))
 
 

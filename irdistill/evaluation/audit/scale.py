@@ -108,9 +108,9 @@ def recognise(lists: Sequence[Scored], producer: Mapping[str, Any] | None = None
 
     The rules, the first that holds: all lists constant; equal steps or equal scores at every rank (ranks); sums of 1 per
     list (softmax, or its logarithm); a few levels (grades); 0 and 1 in every list (min-max); mean 0 in every list (centred);
-    all in [0, 1] and CLUMPED of them within ENDS of 0 or 1, NEARLY of these not exactly there (sigmoid); all in [0, 1] with the middle
-    98% over more than 0.9 of it (unit interval); all at most 0 and CLUMPED of them within ENDS of 0 (log-probability); all
-    in [-1, 1] (cosine); else raw.
+    all in [0, 1] and CLUMPED of them within ENDS of 0 or 1, NEARLY of these not exactly there (sigmoid); all in [0, 1] with
+    the middle 98% over more than 0.9 of it (unit interval); all at most 0 and CLUMPED of them within ENDS of 0
+    (log-probability); all in [-1, 1] (cosine); else raw.
 
     Args:
         producer: what the run says of its producer; a retriever by cosine is believed.

@@ -67,14 +67,14 @@ class Suspects:
         return self.queries > 0 and self.unjudged == 0
 
 
-def suspects(collection: Collection, lists: Mapping[str, Scored], examples: int) -> Suspects:
-    """Find them; documents' texts are read for the examples alone."""
+def suspects(collection: Collection, lists: Mapping[str, Scored], examples: int, relevant_from: int = 1) -> Suspects:
+    """Find them, documents of grade ``relevant_from`` or above being relevant; texts are read for the examples alone."""
     queries = documents = unjudged = above = queries_above = positives = bottom = 0
     missed: list[tuple[float, str, int, int]] = []
     doubtful: list[tuple[float, float, str, int]] = []
     for query, found in lists.items():
         grades = collection.qrels.get(query, {})
-        relevant = np.array([grades.get(doc, 0) > 0 for doc in found.doc_ids], dtype=bool)
+        relevant = np.array([grades.get(doc, 0) >= relevant_from for doc in found.doc_ids], dtype=bool)
         if not relevant.any():
             continue
         strange = np.array([doc not in grades for doc in found.doc_ids])

@@ -35,6 +35,7 @@ class AuditOptions:
         sample: queries looked at, at most.
         list_size: documents of a training list, for which temperatures are fitted.
         examples: of each kind of contradiction with the judgments, how many to show.
+        relevant_from: the grade from which a document is relevant, for all but nDCG@10, which weighs the grades.
     """
 
     student: str | None = None
@@ -42,12 +43,13 @@ class AuditOptions:
     list_size: int = 8
     examples: int = 5
     seed: int = 42
+    relevant_from: int = 1
 
     def __post_init__(self) -> None:
-        if self.list_size < 2 or self.examples < 0 or self.sample < 1:
+        if self.list_size < 2 or self.examples < 0 or self.sample < 1 or self.relevant_from < 1:
             raise IrdistillError(
-                f"an audit was asked for with sample={self.sample}, list_size={self.list_size} and examples={self.examples}; at "
-                "least 1, 2 and 0 were expected."
+                f"an audit was asked for with sample={self.sample}, list_size={self.list_size}, examples={self.examples} and "
+                f"relevant_from={self.relevant_from}; at least 1, 2, 0 and 1 were expected."
             )
 
 
@@ -71,31 +73,33 @@ def audit(collection: Collection, teachers: Mapping[str, Run | str | Path], firs
     drawn = draw_sample(collection, runs, base, options.sample, options.seed)
     lists = {name: {query: scored(found) for query, found in own.items()} for name, own in drawn.lists.items()}
     first = {query: scored(found) for query, found in drawn.first_stage.items()} if drawn.first_stage is not None else None
-    qualities = {name: quality(own, first, collection.qrels, drawn.query_ids, options.seed) for name, own in lists.items()}
+    qualities = {name: quality(own, first, collection.qrels, drawn.query_ids, options.seed, options.relevant_from)
+                 for name, own in lists.items()}
     adjusted = _corrected(qualities)
     student = student_scores(collection, lists, options.student, options.seed) if options.student is not None else None
+    alike = {name: agree(name, f"the untrained student {student.name}", own, student.lists) for name, own in lists.items()} \
+        if student is not None else {}
     found = []
     with progress(len(runs), "teachers", "audit") as bar:
         for name, run in runs.items():
             own = lists[name]
             spread = describe(drawn.lists[name].values())
             scale = recognise(list(own.values()), run.identity.producer)
-            gaps = margins(list(own.values()), collection.qrels, options.seed)
-            matched = match(own, student, collection.qrels, options.list_size, options.seed)
+            gaps = margins(list(own.values()), collection.qrels, options.seed, options.relevant_from)
+            matched = match(own, student, collection.qrels, options.list_size, options.seed, options.relevant_from)
             advice = advise(scale, matched, gaps, gaps.labelled is not None)
             leaning = bias(collection.corpus, own, first, collection.qrels, options.seed)
             found.append(TeacherAudit(
                 name, run.fingerprint, spread, scale, gaps, matched, advice, qualities[name], adjusted.get(name),
-                suspects(collection, own, options.examples), leaning,
-                judge(spread, scale, qualities[name], adjusted.get(name), advice, leaning),
+                suspects(collection, own, options.examples, options.relevant_from), leaning,
+                judge(spread, scale, qualities[name], adjusted.get(name), advice, leaning, alike.get(name)),
             ))
             bar.update(1)
     pairs = [agree(left, right, lists[left], lists[right]) for left, right in combinations(lists, 2)]
-    if student is not None:
-        pairs += [agree(name, f"the untrained student {student.name}", own, student.lists) for name, own in lists.items()]
     return Audit(
-        collection.id, tuple(found), tuple(pairs), len(drawn.query_ids), drawn.population, drawn.unheld,
+        collection.id, tuple(found), (*pairs, *alike.values()), len(drawn.query_ids), drawn.population, drawn.unheld,
         sum(query in collection.qrels for query in drawn.query_ids), _name(first_stage), options.student, options.seed,
+        options.relevant_from,
     )
 
 

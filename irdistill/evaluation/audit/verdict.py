@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from irdistill.evaluation.audit.advice import Advice
+from irdistill.evaluation.audit.agreement import Agreement
 from irdistill.evaluation.audit.bias import Bias
 from irdistill.evaluation.audit.distribution import Distribution
 from irdistill.evaluation.audit.quality import DECIDING, AgainstFirstStage, Quality
@@ -27,6 +28,8 @@ LEVEL = 0.05
 FEW_QUERIES = 50
 HOLES = 0.1
 MOSTLY = 0.5
+ALIKE = 0.95
+"""From this Kendall tau on a teacher orders the documents as the untrained student does already."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,16 @@ class Verdict:
         return " ".join((self.headline, *self.cautions))
 
 
-def judge(spread: Distribution, scale: Scale, quality: Quality | None, p: float | None, advice: Advice, leaning: Bias) -> Verdict:
+def judge(spread: Distribution, scale: Scale, quality: Quality | None, p: float | None, advice: Advice, leaning: Bias,
+          student: Agreement | None = None) -> Verdict:
     """Apply the rules.
 
     Args:
         p: of the comparison by nDCG@10, corrected over all teachers; None where there is none.
+        student: how far the untrained student agrees with the teacher, where one was given.
     """
     scored = spread.rows - spread.unscored
-    cautions = tuple(_cautions(spread, scale, quality, leaning))
+    cautions = tuple(_cautions(spread, scale, quality, leaning, student))
     if not scored:
         return Verdict(NO, "Do not learn from it: it scored nothing.", ())
     if spread.constant == 1:
@@ -91,7 +96,8 @@ def _figures(against: AgainstFirstStage, p: float) -> str:
     seen = against.deciding
     gap = seen.difference
     return (f"{DECIDING} {seen.teacher:.4f} against {seen.first_stage:.4f} over the same documents, {gap.mean:+.4f} "
-            f"[{gap.low:+.4f}, {gap.high:+.4f}], {'corrected ' if p != gap.p else ''}{probability_words(p)}, {against.queries} queries")
+            f"[{gap.low:+.4f}, {gap.high:+.4f}], {'corrected ' if p != gap.p else ''}{probability_words(p)}, "
+            f"{against.queries} queries")
 
 
 def _power(against: AgainstFirstStage) -> str:
@@ -113,8 +119,11 @@ def _faults(spread: Distribution, scale: Scale) -> list[str]:
     return faults
 
 
-def _cautions(spread: Distribution, scale: Scale, quality: Quality | None, leaning: Bias) -> list[str]:
+def _cautions(spread: Distribution, scale: Scale, quality: Quality | None, leaning: Bias, student: Agreement | None) -> list[str]:
     found = []
+    if student is not None and student.tau is not None and student.tau >= ALIKE:
+        found.append(f"But {student.right} orders the documents almost so already (Kendall tau {student.tau:.3f}), so it has "
+                     "little to learn from it.")
     if spread.unscored:
         found.append(f"{spread.unscored} of {spread.rows} documents have no score; losses leave them out.")
     if spread.tied > 0.1 and spread.constant < 1:
@@ -129,6 +138,10 @@ def _cautions(spread: Distribution, scale: Scale, quality: Quality | None, leani
         way = leaning.length.excess if leaning.length.excess is not None else leaning.length.value
         found.append(f"It prefers {'longer' if way > 0 else 'shorter'} documents"
                      f"{' more than the judgments do' if leaning.length.excess is not None else ''}.")
+    place = leaning.position
+    if place is not None and place.notable and (place.excess if place.excess is not None else place.value or 0.0) > 0:
+        found.append("It keeps to the first stage's order more than the judgments do." if place.excess is not None else
+                     f"It keeps much of the first stage's order (Spearman's correlation {place.value:.2f}).")
     if leaning.unchanged is not None and 0.1 < leaning.unchanged < 1:
         found.append(f"{leaning.unchanged:.0%} of the lists have the first stage's order unchanged.")
     return found

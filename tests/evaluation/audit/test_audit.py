@@ -41,7 +41,8 @@ def test_verdicts_follow_the_ndcg() -> None:
     assert good.value == 1.0 and good.first_stage is not None and good.gain == pytest.approx(1 - good.first_stage)
     assert good.verdict.startswith("Learn from it, with KL(tau=") and good.ruling.loss in good.verdict
     assert "nDCG@10 1.0000 against" in good.verdict
-    assert found["squashed"].value == good.value and "sigmoid" in found["squashed"].verdict and found["squashed"].ruling.loss is None
+    squashed = found["squashed"]
+    assert squashed.value == good.value and "sigmoid" in squashed.verdict and squashed.ruling.loss is None
     assert found["random"].gain is not None and found["random"].gain < 0 and "below the first stage" in found["random"].verdict
     assert "exactly as the first stage" in found["same"].verdict
     assert "60 queries" in found["again"].verdict and "four times in five" in found["again"].verdict
@@ -145,6 +146,36 @@ def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> 
     assert one.matching.tau == pytest.approx(0.02 * (one.matching.teacher_tau or 0), rel=0.06)
     assert f"tau={one.matching.tau:g}" in (one.ruling.loss or "")
     assert "With tau=" in text_page(found)
+    assert one.ruling.decision == "learn" and "the untrained student mini orders the documents almost so already" in one.verdict
+
+
+def test_a_teacher_that_keeps_to_the_first_stage_is_told() -> None:
+    """Relevance is independent of the first stage's order, so all correlation with that order is the teacher's own."""
+    held = made_collection()
+    random = np.random.default_rng(4)
+    order = {query: random.permutation(20).astype(float) for query in held.queries}
+    labels = noisy(held, 3, 5)
+    keeps = {query: order[query] + labels[query] for query in order}
+    found = audit(held, {"keeps": made_run(held, keeps), "free": made_run(held, labels)}, made_run(held, order))
+    told = {one.teacher: "keeps to the first stage's order more than the judgments do" in one.verdict for one in found.teachers}
+    assert told == {"keeps": True, "free": False}
+
+
+def test_the_grade_from_which_a_document_is_relevant() -> None:
+    """d0 has grade 1 and d1 grade 2; the teacher has d0, an unjudged document, and d1 in this order."""
+    held = Collection.from_dicts("g", {f"d{place}": "text" for place in range(4)}, {"q": "question"}, {"q": {"d0": 1, "d1": 2}})
+    run = made_run(held, {})
+    run = MemoryRun(run.identity, [RankedList("q", ["d0", "d2", "d1", "d3"], np.array([4, 3, 2, 1], np.float32), None)])
+    any_grade, high = (audit(held, {"t": run}, options=AuditOptions(relevant_from=grade)).teachers[0] for grade in (1, 2))
+    assert any_grade.quality is not None and any_grade.quality.values["RR@10"] == 1.0
+    assert high.quality is not None and high.quality.values["RR(rel=2)@10"] == pytest.approx(1 / 3)
+    assert any_grade.quality.values["nDCG@10"] == high.quality.values["nDCG@10"]
+    assert (any_grade.suspects.above, high.suspects.above) == (0, 1)
+    assert (any_grade.margins.pairs, any_grade.margins.wrong) == (4, 0.25)
+    assert (high.margins.pairs, high.margins.wrong) == (3, pytest.approx(2 / 3))
+    assert "Documents of grade 2 or above" in text_page(audit(held, {"t": run}, options=AuditOptions(relevant_from=2)))
+    with pytest.raises(IrdistillError, match="relevant_from=0"):
+        AuditOptions(relevant_from=0)
 
 
 class Elements(HTMLParser):
