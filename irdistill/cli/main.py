@@ -11,10 +11,11 @@ from typing import Any
 import click
 
 from irdistill import __version__
+from irdistill.cli.audit import audit
 from irdistill.cli.doctor import doctor
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
-from irdistill.cli.score import audit, evaluate, score
+from irdistill.cli.score import evaluate, score
 from irdistill.cli.search import candidates, search
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError

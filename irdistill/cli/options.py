@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from irdistill.errors import IrdistillError
 from irdistill.files import write_json
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -50,6 +51,15 @@ class Several(click.Command):
                 given.append(open_option)
             given.append(word)
         return super().parse_args(ctx, given)
+
+
+def named(paths: tuple[str, ...]) -> dict[str, str]:
+    """A name for each run: the last part of its path, and as much before it as tells it from the others."""
+    for depth in range(1, 1 + max(len(Path(path).parts) for path in paths)):
+        names = ["/".join(Path(path).parts[-depth:]) for path in paths]
+        if len(set(names)) == len(paths):
+            return dict(zip(names, paths, strict=True))
+    raise IrdistillError(f"a run is given twice among {', '.join(paths)}; give each once.")
 
 
 def show(result: Mapping[str, Any], json_file: Path | None) -> None:

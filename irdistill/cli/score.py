@@ -1,4 +1,4 @@
-"""``irdistill score``, ``irdistill audit`` and ``irdistill evaluate``."""
+"""``irdistill score`` and ``irdistill evaluate``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import json_option, out_option, overwrite_option, seed_option, show
+from irdistill.cli.options import json_option, named, out_option, overwrite_option, seed_option, show
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
 
@@ -65,24 +65,6 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(second)
 
 
-@click.command(epilog="Example: irdistill audit pydocs/train out/minilm-scores out/fused --first-stage out/bm25")
-@click.argument("collection")
-@click.argument("run", nargs=-1, required=True)
-@click.option("--first-stage", help="The run that the teachers are to be better than.")
-@seed_option()
-@json_option()
-def audit(collection: str, run: tuple[str, ...], first_stage: str | None, seed: int, json_file: Path | None) -> None:
-    """Is a teacher worth learning from? Quality, agreement, ties and gaps, one line each."""
-    from irdistill.collections import load_collection
-    from irdistill.evaluation import audit as audit_runs
-
-    found = audit_runs(load_collection(collection), named(run), first_stage, seed)
-    if json_file is not None:
-        write_json(json_file, found.to_json())
-    for line in found.lines:
-        click.echo(line)
-
-
 @click.command(epilog='Example: irdistill evaluate pydocs/test out/bm25 out/student --measures "nDCG@10 RR@10" --baseline out/bm25')
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
@@ -102,12 +84,3 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     if json_file is not None:
         write_json(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))
-
-
-def named(paths: tuple[str, ...]) -> dict[str, str]:
-    """A name for each run: the last part of its path, and as much before it as tells it from the others."""
-    for depth in range(1, 1 + max(len(Path(path).parts) for path in paths)):
-        names = ["/".join(Path(path).parts[-depth:]) for path in paths]
-        if len(set(names)) == len(paths):
-            return dict(zip(names, paths, strict=True))
-    raise IrdistillError(f"a run is given twice among {', '.join(paths)}; give each once.")

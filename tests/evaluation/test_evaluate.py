@@ -77,7 +77,7 @@ def test_audit() -> None:
     good, poor = seen.teachers
     assert good.value == 1.0
     assert good.first_stage == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
-    assert good.verdict == "Worth learning from."
+    assert good.gain == pytest.approx(1 - good.first_stage) and good.ruling.decision == "learn"
     assert poor.queries == 4 and poor.rows == 9 and poor.unscored == 0
     agreement = seen.agreements[0]
     # d0 d1 d2 against d1 d2 d0 (tau -1/3), d1 d0 d2 (1/3) and itself (1); the fourth list is empty
@@ -93,4 +93,4 @@ def test_an_audit_warns() -> None:
     flat = MemoryRun(RunIdentity("teacher", {}, held.describe()), lists)
     found = audit(held, {"flat": flat}).teachers[0]
     assert found.unscored == 4 and found.tied == 1.0 and found.spread == 0.0
-    assert "no score" in found.verdict and "tied" in found.verdict
+    assert "4 of 12 documents have no score" in found.verdict and "all scores of a list are equal" in found.verdict

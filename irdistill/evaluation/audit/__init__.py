@@ -1,0 +1,9 @@
+"""The audit: everything about a teacher's scores that should be known before anything is trained on them."""
+
+from __future__ import annotations
+
+from irdistill.evaluation.audit.agreement import Agreement
+from irdistill.evaluation.audit.findings import Audit, TeacherAudit
+from irdistill.evaluation.audit.verb import AuditOptions, audit
+
+__all__ = ["Agreement", "Audit", "AuditOptions", "TeacherAudit", "audit"]

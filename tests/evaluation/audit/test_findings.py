@@ -1,0 +1,159 @@
+"""Each finding on lists small enough to work it out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from irdistill.collections import Collection
+from irdistill.evaluation.audit.agreement import agree
+from irdistill.evaluation.audit.bias import bias, spearman
+from irdistill.evaluation.audit.distribution import describe
+from irdistill.evaluation.audit.margins import margins
+from irdistill.evaluation.audit.quality import quality
+from irdistill.evaluation.audit.sample import Scored
+from irdistill.evaluation.audit.suspects import snippet, suspects
+from irdistill.runs import RankedList
+from irdistill.runs.lists import ranked
+from tests.evaluation.audit.made import listed
+
+
+def best_first(query: str, scores: dict[str, float]) -> Scored:
+    order = sorted(scores, key=lambda doc: -scores[doc])
+    return Scored(query, order, np.array([scores[doc] for doc in order]))
+
+
+def test_distribution() -> None:
+    nan = float("nan")
+    lists = [ranked(RankedList("a", ["1", "2", "3", "4"], np.array([4, 4, 1, nan]), [None, None, "long", "garbled"])),
+             ranked(RankedList("b", ["1", "2"], np.array([0.0, 0.0]))), RankedList("c", [], np.empty(0))]
+    found = describe(lists)
+    assert (found.queries, found.rows, found.unscored) == (3, 6, 1)
+    assert found.flags == {"long": 1, "garbled": 1}
+    assert found.tied == pytest.approx(2 / 3)
+    assert found.tied_rows == pytest.approx(4 / 5)
+    assert found.tied_top == 1.0
+    assert found.constant == 0.5
+    assert found.quantiles is not None and found.quantiles[0] == 0 and found.quantiles[-1] == 4
+    assert (found.low_end, found.high_end) == (2 / 5, 2 / 5)
+    assert found.spread == pytest.approx(math.sqrt(2) / 2)
+    assert found.reach == 1.5
+    values = np.array([4, 4, 1, 0, 0])
+    assert found.skew == pytest.approx((((values - 1.8) / values.std()) ** 3).mean())
+    assert found.histogram is not None and sum(found.histogram.counts) == 5
+
+
+def test_nothing_scored() -> None:
+    found = describe([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
+    assert found.quantiles is None and found.histogram is None and found.skew is None and found.unscored == 1
+
+
+def test_margins() -> None:
+    found = margins([best_first("a", {"x": 5, "y": 3, "z": 0})], {"a": {"y": 1}}, 0)
+    assert found.pairs == 2 and found.wrong == 0.5  # y - x = -2, y - z = 3
+    assert found.labelled is not None and found.labelled[2] == 0.5
+    assert found.top == pytest.approx(np.percentile([2, 5], (5, 25, 50, 75, 95)))
+    assert found.any == pytest.approx(np.percentile([2, 5, 3], (5, 25, 50, 75, 95)))
+    assert margins([best_first("a", {"x": 5, "y": 3})], {}, 0).labelled is None
+
+
+def test_agreement_on_common_documents() -> None:
+    one = {"a": best_first("a", {"x": 3, "y": 2, "z": 1, "only": 9}), "b": best_first("b", {"x": 1, "y": 0})}
+    two = {"a": best_first("a", {"y": 3, "x": 2, "z": 1})}
+    found = agree("one", "two", one, two)
+    assert (found.queries, found.top, found.overlap) == (1, 0.0, 1.0)
+    assert found.tau == pytest.approx(1 / 3)
+    assert agree("one", "two", one, {}).tau is None
+    docs = {f"d{place:02d}": float(place) for place in range(20)}
+    turned = {doc: -score for doc, score in docs.items()}
+    reverse = agree("a", "b", {"a": best_first("a", docs)}, {"a": best_first("a", turned)})
+    assert (reverse.tau, reverse.overlap) == (-1.0, 0.0)
+
+
+def test_quality_on_the_documents_that_both_scored() -> None:
+    """The teacher alone holds r, so it is cut away; of x (grade 1) and y it puts x first, the first stage last."""
+    teacher = {"a": best_first("a", {"r": 9, "x": 3, "y": 2}), "b": best_first("b", {"x": 2, "y": 1})}
+    first = {"a": best_first("a", {"y": 5, "x": 4, "q": 1}), "b": best_first("b", {"y": 2, "x": 1})}
+    qrels = {"a": {"x": 1, "r": 1}, "b": {"x": 1, "y": 0}, "c": {"x": 1}}
+    found = quality(teacher, first, qrels, ["a", "b", "c"], 42)
+    assert found is not None and (found.queries, found.answered) == (3, 2)
+    assert found.values["RR@10"] == pytest.approx(2 / 3)
+    against = found.against
+    assert against is not None and against.queries == 2
+    rr = against.measures[1]
+    assert (rr.teacher, rr.first_stage, rr.difference.mean) == (1.0, 0.5, 0.5)
+    ideal = 1 + 1 / math.log2(3)
+    assert against.deciding.teacher == pytest.approx((1 / ideal + 1) / 2)
+    assert against.deciding.first_stage == pytest.approx((1 / math.log2(3) / ideal + 1 / math.log2(3)) / 2)
+    assert against.shared == pytest.approx((2 / 4 + 1) / 2)
+    assert (against.judged, against.same_order) == (pytest.approx((1 / 2 + 1) / 2), 0.0)
+    assert against.judged_only is not None and against.judged_only.difference.ties == 0
+    changes = np.array(against.changes)
+    assert against.detectable == pytest.approx(min(1, (1.959964 + 0.841621) * changes.std(ddof=1) / math.sqrt(2)))
+    assert quality(teacher, first, {}, ["a"], 42) is None
+
+
+def test_suspects() -> None:
+    texts = {f"d{place}": f"text {place}" for place in range(8)}
+    held = Collection.from_dicts("s", texts, {"a": "first", "b": "second", "c": "third"},
+                                 {"a": {"d2": 1, "d7": 2, "d3": 0}, "b": {"d0": 1}, "c": {"d0": 0}})
+    falling = {f"d{place}": 8.0 - place for place in range(8)}
+    found = suspects(held, {query: best_first(query, falling) for query in held.queries}, 5)
+    assert found.queries == 2  # nothing relevant is known for c
+    assert (found.unjudged, found.above, found.queries_above) == (5 + 7, 2, 1)  # d0 and d1 above d2
+    assert (found.positives, found.bottom) == (3, 1)  # of d2, d7 and d0 only d7 is in the last quarter
+    assert found.judged == pytest.approx(4 / 16)
+    missed, doubtful = found.missed[0], found.doubtful[0]
+    assert (missed.doc_id, missed.margin, missed.rank, missed.positive) == ("d0", 2.0, 1, "d2")
+    assert (missed.text, missed.positive_text, missed.query) == ("text 0", "text 2", "first")
+    assert (doubtful.doc_id, doubtful.rank, doubtful.of, doubtful.grade, doubtful.margin) == ("d7", 8, 8, 2, 7.0)
+    assert not found.fully_judged
+
+
+def test_a_fully_judged_collection_has_no_missed_positives() -> None:
+    held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1, "y": 0}})
+    found = suspects(held, {"a": best_first("a", {"y": 2, "x": 1})}, 5)
+    assert found.fully_judged and found.above == 0 and found.missed == ()
+
+
+def test_ties_with_the_best_positive_are_not_above_it() -> None:
+    held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1}})
+    assert suspects(held, {"a": Scored("a", ["y", "x"], np.array([1.0, 1.0]))}, 5).above == 0
+
+
+def test_snippets_are_cut_between_words() -> None:
+    assert snippet("a  b\nc") == "a b c"
+    assert snippet("alpha beta gamma", 11) == "alpha beta …"
+    assert len(snippet("x" * 500, 100)) <= 102
+
+
+def test_bias_by_length_and_position() -> None:
+    texts = {f"d{place}": " ".join(["w"] * (place + 1)) for place in range(6)}
+    qrels = {"a": {f"d{place}": int(place < 3) for place in range(6)}}
+    held = Collection.from_dicts("l", texts, {"a": "q"}, qrels)
+    longer = {"a": best_first("a", {f"d{place}": float(place) for place in range(6)})}
+    first = {"a": best_first("a", {f"d{place}": -float(place) for place in range(6)})}
+    found = bias(held.corpus, longer, first, held.qrels, 0)
+    assert found.length.value == pytest.approx(1.0)
+    labels = spearman(np.array([1, 1, 1, 0, 0, 0.0]), np.arange(6.0))
+    assert labels is not None and labels == pytest.approx(-math.sqrt(27 / 35))
+    assert found.length.labels == pytest.approx(labels)
+    assert found.length.excess == pytest.approx(1 - labels) and found.length.notable
+    assert found.position is not None and found.position.value == pytest.approx(-1.0)
+    assert found.unchanged == 0.0
+    same = bias(held.corpus, first, first, held.qrels, 0)
+    assert same.unchanged == 1.0 and same.position is not None and same.position.value == pytest.approx(1.0)
+    assert bias(held.corpus, longer, None, {}, 0).position is None
+
+
+def test_spearman_needs_variety() -> None:
+    assert spearman(np.ones(9), np.arange(9.0)) is None
+    assert spearman(np.arange(4.0), np.arange(4.0)) is None
+
+
+def test_lists_are_cut_in_order() -> None:
+    found = listed(np.array([[1.0, 3.0, 2.0]]))[0]
+    assert found.doc_ids == ["d001", "d002", "d000"]
+    assert found.only(["d000", "d001"]).scores.tolist() == [3.0, 1.0]
