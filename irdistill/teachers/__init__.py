@@ -7,12 +7,15 @@ from typing import Any
 
 from irdistill.teachers.bm25 import BM25Teacher
 from irdistill.teachers.engine import score, score_pairs
+from irdistill.teachers.estimating import Estimate, estimate
 from irdistill.teachers.loading import TeacherCard, load_teacher, read_card
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+from irdistill.teachers.ray_engine import RayEngine
+from irdistill.teachers.spec import TeacherSpec
 
 __all__ = [
-    "BM25Teacher", "BatchTeacher", "CrossEncoderTeacher", "Pair", "RetrieverTeacher", "Scores", "Teacher", "TeacherCard",
-    "load_teacher", "read_card", "score", "score_pairs",
+    "BM25Teacher", "BatchTeacher", "CrossEncoderTeacher", "Estimate", "Pair", "RayEngine", "RetrieverTeacher", "Scores",
+    "Teacher", "TeacherCard", "TeacherSpec", "estimate", "load_teacher", "read_card", "score", "score_pairs",
 ]
 
 _WITH_TORCH = {"CrossEncoderTeacher": "cross_encoder", "RetrieverTeacher": "retriever"}
