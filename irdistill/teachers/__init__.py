@@ -7,7 +7,7 @@ from typing import Any
 
 from irdistill.teachers.bm25 import BM25Teacher
 from irdistill.teachers.engine import score, score_pairs
-from irdistill.teachers.estimating import Estimate, estimate
+from irdistill.teachers.estimate import Estimate, estimate
 from irdistill.teachers.loading import TeacherCard, load_teacher, read_card
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
 from irdistill.teachers.ray_engine import RayEngine

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
@@ -30,6 +31,10 @@ class Figure(NamedTuple):
     value: float
     low: float | None = None
     high: float | None = None
+
+    def times(self, factor: float) -> Figure:
+        """In another unit."""
+        return Figure(*(None if part is None else part * factor for part in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -105,18 +110,16 @@ def estimate(collection: Collection, candidates: Run | str | Path, teacher: AnyT
             seconds = time.perf_counter() - began
             scored += map(ranked, found)
             nulls = sum(int(np.isnan(one.scores).sum()) for one in found)
-            took.append({key: value for key, value in usage.items() if key != "pairs"}
-                        | {"hours": seconds / 3600, "unscored": nulls})
+            took.append(usage | {"hours": seconds / 3600} | ({"unscored": nulls} if nulls else {}))
     pairs = _count_rows(given, depth)
     if isinstance(teacher, ListwiseTeacher):
         units, total = np.array([len(group) for group in groups], np.float64), len(given)
     else:
         units, total = np.array([_rows(group) for group in groups], np.float64), pairs
-    order = ["requests", "tokens", "hours", "cost"]
-    keys = sorted({key for one in took for key in one}, key=lambda key: (order.index(key) if key in order else len(order), key))
+    keys = sorted({key for one in took for key in one} - {"pairs"})
     figures = {key: scale_up(units, np.array([one.get(key, 0.0) for one in took]), total, count / len(given)) for key in keys}
     if hourly_price is not None:
-        figures["machine_cost"] = Figure(*(None if one is None else one * hourly_price for one in figures["hours"]))  # type: ignore[arg-type]
+        figures["machine_cost"] = figures["hours"].times(hourly_price)
     figures["bytes"] = _size(scored, given, pairs, part_queries)
     return Estimate(len(given), count, pairs, load_seconds, figures)
 
@@ -166,10 +169,10 @@ def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) 
     empty = parquet.encode(to_table([])).size
     table = to_table(scored)
     a_row = (parquet.encode(table).size - empty) / table.num_rows if table.num_rows else 0.0
-    entry = len(json.dumps(asdict(PartEntry(0, "part-00000.parquet", 0, part_queries, 6400, 0, 50_000, "0" * 64)))) + 50
-    parts = -(-len(run) // part_queries)
-    ids = sum(len(query_id) + 4 for query_id in run.query_ids) / 2
-    return Figure(round(a_row * rows + parts * (empty + 2 * entry) + ids))
+    entry = len(json.dumps(asdict(PartEntry(0, "part-00000.parquet", 0, part_queries, 6400, 0, 50_000, "0" * 64))))
+    ids = parquet.encode(pa.table({"query_id": pa.array(run.query_ids, pa.string())})).size
+    # A part has its entry in the manifest, and in the journal too.
+    return Figure(round(a_row * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids))
 
 
 def _count(value: float) -> str:
@@ -183,6 +186,6 @@ def _hours(value: float) -> str:
 def _bytes(value: float) -> str:
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            break
-        value, unit = value / 1000, {"bytes": "kB", "kB": "MB", "MB": "GB", "GB": "TB"}[unit]
-    return f"{value:.3g} {unit}"
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
