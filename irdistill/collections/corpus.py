@@ -176,7 +176,7 @@ class Corpus:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
         if not len(doc_ids) or not len(self):
             return np.full(len(doc_ids), -1, dtype=np.int64)
-        hashes = np.array(_hashes(doc_ids), dtype=np.uint64)
+        hashes = np.fromiter(map(id_hash, doc_ids), dtype=np.uint64, count=len(doc_ids))
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
         candidates = np.asarray(self._rows[places], dtype=np.int64)
         same_hash = np.asarray(self._hashes[places] == hashes)
@@ -220,15 +220,6 @@ class Fingerprint:
 def id_hash(doc_id: str) -> int:
     """xxh64 of an id; lone surrogates, which no stored id can hold, hash without failing."""
     return xxhash.xxh64_intdigest(doc_id.encode("utf-8", "surrogatepass"))
-
-
-def _hashes(doc_ids: Sequence[str]) -> list[int]:
-    """``id_hash`` of many ids; in a loop of its own, for there are a hundred million of them to a large run."""
-    hashed = xxhash.xxh64_intdigest
-    try:
-        return [hashed(doc_id.encode()) for doc_id in doc_ids]
-    except UnicodeEncodeError:
-        return list(map(id_hash, doc_ids))
 
 
 def joined(title: str, text: str) -> str:

@@ -77,6 +77,7 @@ def local(held: Collection, out: Path) -> dict[str, bytes]:
     return contents(out)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_workers_write_the_bytes_of_one_process_though_one_is_killed(tmp_path: Path, spec: TroubledSpec) -> None:
     held = collection()
@@ -89,6 +90,7 @@ def test_workers_write_the_bytes_of_one_process_though_one_is_killed(tmp_path: P
     assert len(had["q05"]) == 2 and len(set.union(*had.values())) >= 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path, spec: TroubledSpec) -> None:
     held = collection()
@@ -104,6 +106,7 @@ def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path
     assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
 def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
     held = collection()
