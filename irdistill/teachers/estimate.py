@@ -180,7 +180,9 @@ def _count(value: float) -> str:
 
 
 def _hours(value: float) -> str:
-    return f"{value:,.1f} hours" if value >= 1 else f"{value * 60:.1f} minutes"
+    if value >= 1:
+        return f"{value:,.1f} hours"
+    return f"{value * 60:.1f} minutes" if value * 60 >= 1 else f"{value * 3600:.2g} seconds"
 
 
 def _bytes(value: float) -> str:

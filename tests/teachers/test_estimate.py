@@ -13,7 +13,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, write_run
 from irdistill.teachers import BM25Teacher, Pair, Scores, estimate, score
-from irdistill.teachers.estimate import Figure, scale_up
+from irdistill.teachers.estimate import Estimate, Figure, scale_up
 from irdistill.teachers.protocol import PartialOrder
 
 DOCS = {f"d{n:03}": f"text {n} " + "word " * (n % 7) for n in range(300)}
@@ -111,6 +111,14 @@ def test_the_interval_by_hand() -> None:
     assert quarter == pytest.approx((200.0, 200.0 - reach / 2, 200.0 + reach / 2))
     assert scale_up(np.array([4.0]), np.array([2.0]), 10, 0.1) == Figure(5.0)
     assert scale_up(np.array([0.0]), np.array([0.0]), 10, 0.1) == Figure(0.0)
+
+
+@pytest.mark.parametrize(("hours", "shown"), [
+    (1234.56, "1,234.6 hours  (1,000.0 hours to 1,500.0 hours)"), (0.5, "30.0 minutes"), (0.01, "36 seconds"),
+])
+def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
+    figure = Figure(hours, 1000.0, 1500.0) if hours > 1 else Figure(hours)
+    assert Estimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["hours"] == shown
 
 
 def test_bytes_are_those_of_the_run(tmp_path: Path) -> None:
