@@ -158,8 +158,8 @@ def compiling(options: argparse.Namespace) -> dict[str, Any]:
     run, corpus = open_run(options.folder / "run"), Corpus.open(options.folder / "corpus")
     with Clock() as clock:
         compile_run(run, corpus)
-    return {"compile_rows_per_second": run.num_rows / clock.wall, "compile_rows_per_processor_second": run.num_rows / clock.processor,
-            "compile_peak_bytes": memory("VmHWM")}
+    return {"compile_rows_per_second": run.num_rows / clock.wall,
+            "compile_rows_per_processor_second": run.num_rows / clock.processor, "compile_peak_bytes": memory("VmHWM")}
 
 
 def fetching(options: argparse.Namespace) -> dict[str, Any]:
@@ -225,8 +225,9 @@ def main() -> None:
 
 
 def _run(stage: str, place: str, options: argparse.Namespace) -> dict[str, Any]:
-    passed = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in ("rows", "documents", "part_queries", "rounds", "seed")]
-    done = subprocess.run([sys.executable, __file__, f"--stage={stage}", f"--folder={place}", *passed], capture_output=True, text=True)
+    names = ("rows", "documents", "part_queries", "rounds", "seed")
+    passed = [f"--stage={stage}", f"--folder={place}", *(f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names)]
+    done = subprocess.run([sys.executable, __file__, *passed], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout)
