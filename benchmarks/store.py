@@ -64,7 +64,7 @@ def ids(options: argparse.Namespace) -> list[str]:
 def lists(query_ids: list[str], names: list[str], draw: np.random.Generator) -> Iterator[RankedList]:
     """Made-up lists; documents of one query are spread over the corpus."""
     for query_id in query_ids:
-        start, step = int(draw.integers(len(names))), int(draw.integers(1, 1999))
+        start, step = int(draw.integers(len(names))), int(draw.integers(1, min(1999, len(names) // DEPTH + 1)))
         docs = [names[(start + place * step) % len(names)] for place in range(DEPTH)]
         yield RankedList(query_id, docs, draw.normal(size=DEPTH).astype(np.float32))
 
