@@ -59,10 +59,14 @@ def fsync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is fsynced and takes the place of ``path``.
 
     On any failure the temporary file is removed and what stood at ``path`` is untouched.
+
+    Args:
+        sync_folder: also make the new name survive a power cut; without, a cut in the next seconds may bring back what
+            stood there before, whole.
 
     Raises:
         IrdistillError: the disk is full or there is no permission to write.
@@ -78,7 +82,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             finally:
                 os.close(descriptor)
             os.replace(temporary, path)
-            fsync_folder(path.parent)
+            if sync_folder:
+                fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 

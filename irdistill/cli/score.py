@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import json_option, named, out_option, overwrite_option, seed_option, show
+from irdistill.cli.options import json_option, named, overwrite_option, seed_option, show
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
+
+if TYPE_CHECKING:
+    from irdistill.collections import Collection
+    from irdistill.runs import Run
+    from irdistill.teachers import TeacherSpec
 
 
 @click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores")
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
-@out_option("The run's folder.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
+@click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
 @click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever"]),
               help="Of a model without a card; else it is told from the model's files.")
@@ -35,25 +42,55 @@ from irdistill.files import write_json
 @click.option("--responses", "log", type=click.Path(path_type=Path),
               help="The file that keeps a server's answers; OUT.responses.jsonl if not given.")
 @click.option("--replay", is_flag=True, default=None, help="Take all answers from that file, and ask no server.")
-@click.option("--engine", type=click.Choice(["local"]), default="local", show_default=True)
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
+@click.option("--workers", type=int, help="Of ray: one a GPU, or one a machine without GPUs, unless said.")
+@click.option("--ray-address", help="Of a Ray cluster, auto for the one of this machine; else one is started for the job.")
+@click.option("--estimate", "sampling", is_flag=True, help="Say what the whole job would take, told from a sample, and stop.")
+@click.option("--sample", default=0.01, show_default=True, help="The share of the queries that --estimate scores.")
+@click.option("--hourly-price", type=float, help="Of the machine, for --estimate.")
+@seed_option()
 @overwrite_option()
 @json_option()
-def score(collection: str, candidates: str, teacher: str, out: Path, depth: int | None, shard: str | None, kind: str | None,
-          engine: str, overwrite: bool, json_file: Path | None, **settings: Any) -> None:
+def score(collection: str, candidates: str, teacher: str, out: Path | None, depth: int | None, part_queries: int,
+          shard: str | None, kind: str | None, engine: str, workers: int | None, ray_address: str | None, sampling: bool,
+          sample: float, hourly_price: float | None, seed: int, overwrite: bool, json_file: Path | None,
+          **settings: Any) -> None:
     """Score candidates with a teacher; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.runs import open_run
-    from irdistill.teachers import load_teacher, responses_file
+    from irdistill.teachers import RayEngine, TeacherSpec, responses_file
     from irdistill.teachers import score as score_run
 
     part = _shard(shard)
+    if out is None and not sampling:
+        raise IrdistillError("--out is missing: the folder that the run goes to. (--estimate alone needs none.)")
+    if engine != "ray" and (workers or ray_address):
+        raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
     loaded = load_collection(collection)
     opened = open_run(candidates, loaded)
-    known: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
-    found = score_run(loaded, opened, load_teacher(teacher, loaded.corpus, kind=kind, responses=responses_file(out), **known),
-                      out, depth, part, overwrite=overwrite)
+    spec = TeacherSpec(teacher, kind, responses=None if out is None else responses_file(out),
+                       settings={key: value for key, value in settings.items() if value is not None})
+    if sampling:
+        _estimate(loaded, opened, spec, depth, sample, seed, part_queries, hourly_price, json_file)
+        return
+    assert out is not None
+    found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
+                      RayEngine(workers, ray_address) if engine == "ray" else None)
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
           "fingerprint": found.fingerprint}, json_file)
+
+
+def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,
+              part_queries: int, hourly_price: float | None, json_file: Path | None) -> None:
+    from irdistill.teachers import estimate
+
+    began = time.perf_counter()
+    teacher = spec.build(collection.corpus)
+    loading = time.perf_counter() - began
+    found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
+    if json_file is not None:
+        write_json(json_file, found.to_json())
+    show(found.lines(), None)
 
 
 def _shard(text: str | None) -> tuple[int, int] | None:

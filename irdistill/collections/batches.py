@@ -64,13 +64,11 @@ class Batches:
             return [self.value(column, int(row)) for row in rows]
         order = np.argsort(rows, kind="stable")
         numbers = np.searchsorted(self._starts, rows[order], side="right") - 1
-        result: list[str] = [""] * len(rows)
+        result = np.empty(len(rows), dtype=object)
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
         for first, last in pairwise(edges):
             places = order[first:last]
             within = rows[places] - self._starts[numbers[first]]
             local = pa.Array.from_buffers(pa.int64(), len(within), [None, pa.py_buffer(within)])
-            values = self._batch(int(numbers[first])).column(column).take(local).to_pylist()
-            for place, value in zip(places.tolist(), values, strict=True):
-                result[place] = value
-        return result
+            result[places] = self._batch(int(numbers[first])).column(column).take(local).to_pylist()
+        return result.tolist()

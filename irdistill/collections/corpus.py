@@ -180,14 +180,17 @@ class Corpus:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
         if not len(doc_ids) or not len(self):
             return np.full(len(doc_ids), -1, dtype=np.int64)
-        hashes = np.fromiter((id_hash(doc_id) for doc_id in doc_ids), dtype=np.uint64, count=len(doc_ids))
+        hashes = np.fromiter(map(id_hash, doc_ids), dtype=np.uint64, count=len(doc_ids))
         places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
         candidates = np.asarray(self._rows[places], dtype=np.int64)
         same_hash = np.asarray(self._hashes[places] == hashes)
-        found = np.full(len(doc_ids), -1, dtype=np.int64)
-        maybe = np.flatnonzero(same_hash)
-        for place, stored in zip(maybe.tolist(), self._batches.take(0, candidates[maybe]), strict=True):
-            found[place] = candidates[place] if stored == doc_ids[place] else self._find(doc_ids[place])
+        found = np.where(same_hash, candidates, -1)
+        maybe = np.flatnonzero(same_hash).tolist()
+        stored, asked = self._batches.take(0, candidates[same_hash]), [doc_ids[place] for place in maybe]
+        if stored != asked:
+            for place, one, other in zip(maybe, stored, asked, strict=True):
+                if one != other:
+                    found[place] = self._find(other)
         return found
 
     def _find(self, doc_id: str) -> int:

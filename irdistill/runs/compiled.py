@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -92,30 +95,32 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
 def _write(run: Run, corpus: Corpus, folder: Path) -> None:
     if len(corpus) >= 2**31:
         raise IrdistillError(f"the corpus has {len(corpus)} documents; compiled runs address at most {2**31 - 1}.")
-    total = run.num_rows
-    # An empty file cannot be mapped, so a run without a single row is saved as it is.
-    create = np.lib.format.open_memmap if total else None
-    rows = create(folder / "rows.npy", "w+", np.int32, (total,)) if create else np.empty(0, np.int32)
-    scores = create(folder / "scores.npy", "w+", np.float32, (total,)) if create else np.empty(0, np.float32)
-    codes = create(folder / "codes.npy", "w+", np.uint8, (total,)) if create else np.empty(0, np.uint8)
     sizes = np.zeros(len(run), np.int64)
-    at = first = 0
-    with progress(total, "rows", "compiling") as bar:
+    first = 0
+    # Written as a stream and not through a map: a part at a time is in memory, however long the run.
+    with (_growing(folder / "rows.npy", np.int32, run.num_rows) as rows,
+          _growing(folder / "scores.npy", np.float32, run.num_rows) as scores,
+          _growing(folder / "codes.npy", np.uint8, run.num_rows) as codes,
+          progress(run.num_rows, "rows", "compiling") as bar):
         for ids, table in run.parts():
-            end = at + table.num_rows
-            rows[at:end] = corpus.rows(table.column("doc_id").to_pylist())
-            scores[at:end] = column_scores(table)
-            codes[at:end] = column_codes(table)
+            corpus.rows(table.column("doc_id").to_pylist()).astype(np.int32).tofile(rows)
+            column_scores(table).astype(np.float32, copy=False).tofile(scores)
+            column_codes(table).astype(np.uint8, copy=False).tofile(codes)
             edges = boundaries(table)
             present = table.column("query_id").take(edges[:-1]).to_pylist()
             places = {query_id: first + i for i, query_id in enumerate(ids)}
-            for query_id, size in zip(present, np.diff(edges).tolist(), strict=True):
-                sizes[places[query_id]] = size
-            at, first = end, first + len(ids)
+            sizes[[places[query_id] for query_id in present]] = np.diff(edges)
+            first += len(ids)
             bar.update(table.num_rows)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-    for name, values in (("rows", rows), ("scores", scores), ("codes", codes)):
-        if isinstance(values, np.memmap):
-            values.flush()
-        else:
-            np.save(folder / f"{name}.npy", values)
+
+
+@contextmanager
+def _growing(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
+    """A file of numpy's format whose numbers are appended; fsynced at the end."""
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())

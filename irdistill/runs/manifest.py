@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -182,13 +184,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 
 
 class Journal:
-    """The log of finished parts, one JSON line each, appended and fsynced after the part is in place.
+    """The log of finished parts, one JSON line each, appended after the part is in place.
 
-    It also takes what varies between two runs of one job (seconds, host) and so has no place in the manifest.
+    It is fsynced where a second has passed since it last was: a kill loses no line, a power cut those of parts that were
+    finished within a second of each other, which are then made again. It also takes what varies between two runs of one
+    job (seconds, host) and so has no place in the manifest.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / JOURNAL
+        self._synced = -math.inf
 
     def read(self) -> dict[int, tuple[PartEntry, dict[str, float]]]:
         """Entries by part number; a line that a kill cut short is dropped."""
@@ -210,9 +215,11 @@ class Journal:
         return entries
 
     def append(self, entry: PartEntry, usage: Mapping[str, float], notes: Mapping[str, Any]) -> None:
-        """Record one finished part, durably."""
+        """Record one finished part."""
         line = json.dumps({"part": asdict(entry), "usage": dict(usage), **notes}, ensure_ascii=False)
         with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
             stream.flush()
-            os.fsync(stream.fileno())
+            if time.monotonic() - self._synced >= 1.0:
+                os.fsync(stream.fileno())
+                self._synced = time.monotonic()

@@ -30,9 +30,9 @@ def encode(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def write(path: Path, data: pa.Buffer) -> str:
-    """Write bytes atomically; gives their SHA-256."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+def write(path: Path, data: pa.Buffer, sync_folder: bool = True) -> str:
+    """Write bytes atomically, as ``atomic_path`` does; gives their SHA-256."""
+    with atomic_path(path, sync_folder) as temporary, open(temporary, "wb") as stream:
         stream.write(memoryview(data))
     return hashlib.sha256(memoryview(data)).hexdigest()
 

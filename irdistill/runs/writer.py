@@ -18,7 +18,7 @@ import pyarrow as pa
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, fsync_folder, make_folder
 from irdistill.runs import parquet
-from irdistill.runs.lists import RankedList, ranked, to_table
+from irdistill.runs.lists import RankedList, to_table
 from irdistill.runs.manifest import (
     JOURNAL,
     MANIFEST,
@@ -149,7 +149,7 @@ class RunWriter:
                 disk is full.
         """
         expected = self._queries(number)
-        found = [ranked(row) for row in lists]
+        found = list(lists)
         if [row.query_id for row in found] != expected:
             got = [row.query_id for row in found]
             raise IrdistillError(
@@ -159,7 +159,8 @@ class RunWriter:
         table = to_table(found)
         data = parquet.encode(table)
         name = part_name(number)
-        checksum = parquet.write(self.path / name, data)
+        # A part whose name a power cut takes back is made again, for its file is looked for; one fsync a part is enough.
+        checksum = parquet.write(self.path / name, data, sync_folder=False)
         entry = PartEntry(
             number, name, number * self.manifest.part_queries, len(expected), table.num_rows,
             table.column("score").null_count, data.size, checksum,
@@ -183,6 +184,7 @@ class RunWriter:
             raise IrdistillError(f"{self.path} is not finished: {len(left)} parts are left, from part {left[0][0]}.")
         if not self._finished:
             self.manifest = self.manifest.completed(self._done)
+            fsync_folder(self.path)
             self.manifest.write(self.path)
             self._finished = True
         return Run(self.path, self.manifest)

@@ -7,13 +7,16 @@ from typing import Any
 
 from irdistill.teachers.bm25 import BM25Teacher
 from irdistill.teachers.engine import score, score_pairs
+from irdistill.teachers.estimate import Estimate, estimate
 from irdistill.teachers.loading import TeacherCard, load_teacher, read_card, responses_file
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+from irdistill.teachers.ray_engine import RayEngine
+from irdistill.teachers.spec import TeacherSpec
 
 __all__ = [
-    "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "LateInteractionTeacher", "Pair", "RetrieverTeacher",
-    "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "load_teacher", "read_card", "responses_file",
-    "score", "score_pairs",
+    "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "Estimate", "LateInteractionTeacher", "Pair",
+    "RayEngine", "RetrieverTeacher", "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "TeacherSpec",
+    "estimate", "load_teacher", "read_card", "responses_file", "score", "score_pairs",
 ]
 
 _WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",

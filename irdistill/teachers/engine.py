@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,65 +16,145 @@ from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
+from irdistill.teachers.spec import TeacherSpec
 
 AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
+Done = Callable[[int], Any]
 
 logger = logging.getLogger(__name__)
 
 EMPTY = "empty text"
 
 
-def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeacher, out: str | Path,
+class ScoredPart(NamedTuple):
+    """A part's number in the run, its lists with the teacher's scores, and what the teacher used up for them."""
+
+    number: int
+    lists: list[RankedList]
+    usage: dict[str, float]
+
+
+class Scorer(Protocol):
+    """What scores parts: this process, or workers elsewhere."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The teacher's."""
+        ...
+
+    def score(self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done) -> Iterator[ScoredPart]:
+        """Score numbered parts; they come back in any order. ``done`` is told how many rows were finished."""
+        ...
+
+
+class Engine(Protocol):
+    """Where a job runs."""
+
+    def start(self, collection: Collection, teacher: TeacherSpec) -> AbstractContextManager[Scorer]:
+        """Have the teacher loaded wherever parts are to be scored."""
+        ...
+
+
+class LocalScorer:
+    """Scores parts one after another in this process."""
+
+    def __init__(self, collection: Collection, teacher: AnyTeacher) -> None:
+        self.collection, self.teacher = collection, teacher
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """The teacher's."""
+        return self.teacher.identity
+
+    def score(self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done) -> Iterator[ScoredPart]:
+        """Score parts in their order."""
+        for number, lists in parts:
+            yield ScoredPart(number, *score_part(self.collection, lists, self.teacher, done))
+
+
+def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeacher | TeacherSpec, out: str | Path,
           depth: int | None = None, shard: tuple[int, int] | None = None, part_queries: int = 64,
-          overwrite: bool = False) -> Run:
+          overwrite: bool = False, engine: Engine | None = None) -> Run:
     """Score the candidates of every query; a stopped job goes on where it was and ends with the same bytes.
 
     A part (``part_queries`` queries) is scored by itself: its pairs, each once, are sorted by length and cut into
-    batches of a token budget. So parts give the same numbers in any order, on any shard. A listwise teacher gets the
-    part's lists as they are, and what it leaves out is null with a flag.
+    batches of a token budget. So parts give the same numbers in any order, on any shard, on any worker. A listwise
+    teacher gets the part's lists as they are, and what it leaves out is null with a flag.
 
     Args:
         candidates: whose documents are scored.
+        teacher: a teacher, or how to make it; an engine needs the latter, for its workers load it themselves.
         depth: only the first so many documents a query.
         shard: (i, n) scores every n-th part from the i-th (from 1); ``runs.merge`` joins the shards.
+        part_queries: what a kill can cost at most.
+        engine: this process where None; see ``irdistill.teachers.ray_engine``.
 
     Raises:
         IrdistillError: the candidates belong to another collection, ``out`` holds another run, a score is NaN or
             infinite, or the disk is full. What was written stays.
     """
+    given = open_candidates(collection, candidates, depth)
+    with _start(collection, teacher, engine) as scorer:
+        identity = RunIdentity("teacher", dict(scorer.identity), collection.describe(), given.fingerprint, {"depth": depth})
+        with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite) as writer:
+            pending = writer.pending()
+            left = sum(len(ids) for _, ids in pending)
+            parts = ((number, [first(given[query_id], depth) for query_id in ids]) for number, ids in pending)
+            with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
+                for part in scorer.score(parts, bar.update):
+                    writer.write_part(*part)
+            return writer.finish()
+
+
+def open_candidates(collection: Collection, candidates: Run | str | Path, depth: int | None) -> Run:
+    """Open the run whose documents are to be scored.
+
+    Raises:
+        IrdistillError: it belongs to another collection, or the depth is below 1.
+    """
     if depth is not None and depth < 1:
         raise IrdistillError(f"depth={depth} was asked for; give the number of documents a query, at least 1.")
     given = open_run(candidates, collection)
-    identity = RunIdentity("teacher", dict(teacher.identity), collection.describe(), given.fingerprint, {"depth": depth})
     strangers = [query_id for query_id in given.query_ids if query_id not in collection.queries]
     if strangers:
         raise IrdistillError(
             f"the candidates hold {len(strangers)} queries that {collection.id} has not, {strangers[0]!r} first; score "
             "candidates of this collection."
         )
-    budget = TokenBudget(teacher.token_budget) if isinstance(teacher, BatchTeacher) else TokenBudget(1)
-    with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite) as writer:
-        pending = writer.pending()
-        left = sum(len(ids) for _, ids in pending)
-        with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
-            for number, ids in pending:
-                lists = [_first(given[query_id], depth) for query_id in ids]
-                found, usage = _score_part(collection, lists, teacher, budget, bar)
-                writer.write_part(number, found, usage)
-        return writer.finish()
+    return given
+
+
+def _start(collection: Collection, teacher: AnyTeacher | TeacherSpec, engine: Engine | None) -> AbstractContextManager[Scorer]:
+    if engine is None:
+        built = teacher.build(collection.corpus) if isinstance(teacher, TeacherSpec) else teacher
+        return nullcontext(LocalScorer(collection, built))
+    if not isinstance(teacher, TeacherSpec):
+        raise IrdistillError(
+            f"an engine was given the teacher {type(teacher).__name__}, which is loaded already; its workers load the teacher "
+            "themselves, so give a TeacherSpec."
+        )
+    return engine.start(collection, teacher)
 
 
 def _mean_depth(run: Run) -> int:
     return max(1, run.num_rows // max(1, len(run)))
 
 
-def _first(found: RankedList, depth: int | None) -> RankedList:
+def first(found: RankedList, depth: int | None) -> RankedList:
+    """The first so many documents of a list."""
     return found if depth is None else RankedList(found.query_id, found.doc_ids[:depth], found.scores[:depth])
 
 
-def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: AnyTeacher,
-                budget: TokenBudget, bar: Any) -> tuple[list[RankedList], dict[str, float]]:
-    """Score one part: each unique pair once, or each list as a whole; empty documents are never given to a teacher."""
+def score_part(collection: Collection, lists: Sequence[RankedList], teacher: AnyTeacher,
+               done: Done = lambda count: None) -> tuple[list[RankedList], dict[str, float]]:
+    """Score one part: each unique pair once, or each list as a whole; empty documents are never given to a teacher.
+
+    Nothing is remembered from one part to the next, not even a token budget that was halved: batches decide the last
+    digits of a score, and a part must give the same bytes whatever was scored before it.
+
+    Returns:
+        The lists with the teacher's scores, in the order given, and what was used up.
+    """
     corpus = collection.corpus
     rows = [corpus.rows(found.doc_ids) for found in lists]
     needed = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
@@ -81,7 +162,7 @@ def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: An
     given = [[Pair(collection.queries[found.query_id], row, texts[row]) for row in own.tolist()]
              for found, own in zip(lists, rows, strict=True)]
     if isinstance(teacher, ListwiseTeacher):
-        return _rank_lists(lists, given, teacher, bar)
+        return _rank_lists(lists, given, teacher, done)
     places: dict[tuple[Any, ...], int] = {}
     pairs: list[Pair] = []
     where: list[list[int]] = []
@@ -97,7 +178,7 @@ def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: An
                 pairs.append(pair)
             line.append(places[key])
         where.append(line)
-    result, tokens = score_pairs(teacher, pairs, budget, bar.update)
+    result, tokens = score_pairs(teacher, pairs, done=done)
     _check(result, pairs, corpus.id)
     values = np.append(result.values, np.float32(np.nan))
     flags = [*(result.flags or [None] * len(pairs)), EMPTY]
@@ -111,7 +192,7 @@ def _score_part(collection: Collection, lists: Sequence[RankedList], teacher: An
 
 
 def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,
-                bar: Any) -> tuple[list[RankedList], dict[str, float]]:
+                done: Done) -> tuple[list[RankedList], dict[str, float]]:
     kept = [[place for place, pair in enumerate(own) if pair.text.strip()] for own in given]
     asked = [number for number, own in enumerate(kept) if own]
     orders = dict(zip(asked, teacher.rank([[given[number][place] for place in kept[number]] for number in asked]), strict=True))
@@ -128,7 +209,7 @@ def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], te
             for key, value in order.usage.items():
                 usage[key] = usage.get(key, 0) + value
         scored.append(RankedList(found.query_id, found.doc_ids, values, flags))
-        bar.update(len(found.doc_ids))
+        done(len(found.doc_ids))
     return scored, usage
 
 
@@ -146,7 +227,7 @@ def _values(found: PartialOrder, query_id: str, count: int) -> np.ndarray:
 
 
 def score_pairs(teacher: Teacher | BatchTeacher, pairs: Sequence[Pair], budget: TokenBudget | None = None,
-                done: Callable[[int], Any] = lambda count: None) -> tuple[Scores, int]:
+                done: Done = lambda count: None) -> tuple[Scores, int]:
     """Score pairs in memory.
 
     Args:

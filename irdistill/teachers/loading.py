@@ -107,7 +107,7 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     Raises:
         IrdistillError: no such card or model, or a setting that the teacher does not know.
     """
-    card = _card(teacher, kind, settings.get("revision"))
+    card = card_of(teacher, kind, settings.get("revision"))
     options = card.settings | {key: value for key, value in settings.items() if value is not None}
     if card.kind in LLM_KINDS:
         from irdistill.teachers.llm.loading import load_llm_teacher
@@ -147,7 +147,12 @@ def responses_file(out: str | Path) -> Path:
     return folder.with_name(f"{folder.name}.responses.jsonl")
 
 
-def _card(teacher: str, kind: str | None, revision: str | None) -> TeacherCard:
+def card_of(teacher: str, kind: str | None = None, revision: str | None = None) -> TeacherCard:
+    """The card of a teacher as ``load_teacher`` is given it; a model without a card gets one made from its own files.
+
+    Raises:
+        IrdistillError: there is no such card or model.
+    """
     try:
         return read_card(teacher)
     except IrdistillError:

@@ -51,6 +51,22 @@ def test_candidates_fuse_export_import_verify(folder: Path, capsys: pytest.Captu
     assert "part-00000.parquet: is truncated" in capsys.readouterr().out
 
 
+def test_estimate_says_what_it_takes_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("candidates", "set", "--out", "bm25") == 0
+    before = sorted(folder.glob("*"))
+    asked = ["score", "set", "--candidates", "bm25", "--teacher", "bm25"]
+    assert run(*asked, "--estimate", "--hourly-price", "2") == 0
+    assert sorted(folder.glob("*")) == before
+    out = capsys.readouterr().out
+    assert "sample        2 of 2 queries" in out and "pairs         2" in out and "machine cost" in out
+    assert run(*asked, "--estimate", "--json", "estimate.json") == 0
+    found = json.loads((folder / "estimate.json").read_text())
+    assert found["pairs"] == 2 and found["hours"]["value"] > 0
+    assert run(*asked, "--out", "scores", "--part-queries", "1") == 0
+    assert len(list((folder / "scores").glob("part-*.parquet"))) == 2
+    assert abs(found["bytes"]["value"] - sum(path.stat().st_size for path in (folder / "scores").iterdir())) < 3000
+
+
 def test_one_query_prints_hits_with_their_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("search", "set", "--model", "bm25", "--query", "who swims") == 0
     out = capsys.readouterr().out
@@ -66,6 +82,8 @@ def test_one_query_prints_hits_with_their_text(folder: Path, capsys: pytest.Capt
     (["runs", "stats", "set"], "is not a run"),
     (["train", "set", "--scores", "x", "--backbone", "y", "--loss", "Nonsense", "--out", "z"], "Nonsense"),
     (["candidates", "set", "--out", "set"], "is not empty and not a run"),
+    (["score", "set", "--candidates", "x", "--teacher", "bm25"], "--out is missing"),
+    (["score", "set", "--candidates", "x", "--teacher", "bm25", "--out", "y", "--workers", "2"], "--engine ray"),
 ])
 def test_faults_are_one_paragraph_and_exit_1(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str

@@ -28,6 +28,7 @@ from irdistill.runs import (
     verify,
     write_run,
 )
+from irdistill.runs.lists import column_scores, ranked, to_table
 
 DOCS = {f"d{i}": f"text {i}" for i in range(50)}
 QUERIES = {f"q{i}": f"question {i}" for i in range(10)}
@@ -250,3 +251,25 @@ def test_stats_and_diff(tmp_path: Path, collection: Collection) -> None:
     assert (found["documents_only_left"], found["documents_only_right"], found["scores_compared"]) == (1, 1, 2)
     assert found["largest_difference"] == 28.0 and found["kendall_tau"] == pytest.approx(-1.0)
     assert json.dumps(found)
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 30), st.sampled_from([1.0, -0.0, 0.0, 2.5, math.nan]),
+                                   st.sampled_from([None, "why"])), max_size=12, unique_by=lambda row: row[0]), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_a_part_is_ranked_as_its_lists_are(rows: list[list[tuple[int, float, str | None]]]) -> None:
+    made = [RankedList(f"q{n}", [f"d{doc}" for doc, _, _ in row], np.array([score for _, score, _ in row], np.float32),
+                       [flag for _, _, flag in row] if n % 2 else None) for n, row in enumerate(rows)]
+    table, expected = to_table(made), [ranked(row) for row in made]
+    assert table.column("doc_id").to_pylist() == [doc for row in expected for doc in row.doc_ids]
+    assert table.column("query_id").to_pylist() == [row.query_id for row in expected for _ in row.doc_ids]
+    assert table.column("rank").to_pylist() == [rank + 1 for row in expected for rank in range(len(row.doc_ids))]
+    scores = np.concatenate([np.empty(0, np.float32), *(row.scores for row in expected)])
+    np.testing.assert_array_equal(column_scores(table), scores)
+    assert table.column("score").null_count == sum(int(np.isnan(row.scores).sum()) for row in expected)
+    assert table.column("flag").to_pylist() == [flag for row in expected for flag in row.flags or [None] * len(row.doc_ids)]
+
+
+def test_a_run_without_rows_is_compiled(tmp_path: Path, collection: Collection) -> None:
+    run = write_run(tmp_path / "r", identity(collection), [RankedList("q0", [], np.empty(0, np.float32))])
+    compiled = compile_run(run, collection.corpus)
+    assert [len(part) for part in compiled.list(0)] == [0, 0] and len(compiled) == 1

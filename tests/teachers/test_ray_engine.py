@@ -1,0 +1,149 @@
+"""Two Ray workers on this machine: the bytes of one process, also when a worker is killed in the middle of a part."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from irdistill import IrdistillError
+from irdistill.collections import Collection, Corpus
+from irdistill.runs import verify
+from irdistill.teachers import BM25Teacher, Pair, RayEngine, Scores, TeacherSpec, score
+from irdistill.teachers.ray_engine import share
+from tests.teachers.test_engine import Counting, candidates, collection, contents
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    yield
+    ray.shutdown()
+
+
+class Troubled:
+    """BM25 that notes its process for each query, and comes to grief where a file says so."""
+
+    def __init__(self, corpus: Corpus, notes: Path) -> None:
+        self.inner, self.notes = BM25Teacher(corpus), notes
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.inner.identity
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        for query_id in dict.fromkeys(pair.query.id for pair in pairs):
+            with open(self.notes / "processes", "a") as stream:
+                stream.write(f"{query_id} {os.getpid()}\n")
+            if (self.notes / f"kill-{query_id}").exists():
+                (self.notes / f"kill-{query_id}").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if (self.notes / f"raise-{query_id}").exists():
+                raise RuntimeError(f"no luck with {query_id}")
+        return self.inner.score(pairs)
+
+
+@dataclass(frozen=True)
+class TroubledSpec(TeacherSpec):
+    notes: Path = Path()
+
+    def build(self, corpus: Corpus) -> Any:
+        return Troubled(corpus, self.notes)
+
+    def processes(self) -> dict[str, set[str]]:
+        """Which processes had which query."""
+        found: dict[str, set[str]] = {}
+        for line in (self.notes / "processes").read_text().splitlines():
+            query_id, process = line.split()
+            found.setdefault(query_id, set()).add(process)
+        return found
+
+
+@pytest.fixture()
+def spec(tmp_path: Path) -> TroubledSpec:
+    (tmp_path / "notes").mkdir()
+    return TroubledSpec("bm25", notes=tmp_path / "notes")
+
+
+def local(held: Collection, out: Path) -> dict[str, bytes]:
+    score(held, candidates(held), TeacherSpec("bm25"), out, part_queries=2)
+    return contents(out)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_workers_write_the_bytes_of_one_process_though_one_is_killed(tmp_path: Path, spec: TroubledSpec) -> None:
+    held = collection()
+    (spec.notes / "kill-q05").touch()
+    run = score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(2))
+    assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
+    assert verify(tmp_path / "ray") == [] and run.num_rows == 160
+    had = spec.processes()
+    assert len(had) == 20 and str(os.getpid()) not in set.union(*had.values())
+    assert len(had["q05"]) == 2 and len(set.union(*had.values())) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path, spec: TroubledSpec) -> None:
+    held = collection()
+    (spec.notes / "raise-q19").touch()
+    with pytest.raises(IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 2 times.*no luck with q19"):
+        score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(1))
+    assert len(list((tmp_path / "ray").glob("part-*.parquet"))) == 9
+    teacher = Troubled(held.corpus, spec.notes)
+    (spec.notes / "raise-q19").unlink()
+    (spec.notes / "processes").unlink()
+    score(held, candidates(held), teacher, tmp_path / "ray", part_queries=2)
+    assert set(spec.processes()) == {"q18", "q19"}
+    assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
+    held = collection()
+    with pytest.raises(IrdistillError, match="takes k1, b, and was given k9"):
+        score(held, candidates(held), TeacherSpec("bm25", settings={"k9": 1}), tmp_path / "ray", engine=RayEngine(1))
+    assert not (tmp_path / "ray").exists()
+
+
+def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
+    held = collection()
+    with pytest.raises(IrdistillError, match="give a TeacherSpec"):
+        score(held, candidates(held), Counting(), tmp_path / "run", engine=RayEngine())
+    with pytest.raises(IrdistillError, match="at least 1"):
+        score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "run", engine=RayEngine(0))
+
+
+@pytest.mark.parametrize(("machines", "workers", "count", "resources"), [
+    ([{"CPU": 2}], None, 1, {"num_cpus": 2}),
+    ([{"CPU": 2}], 2, 2, {"num_cpus": 1}),
+    ([{"CPU": 2}], 9, 2, {"num_cpus": 1}),
+    ([{"CPU": 8}, {"CPU": 16}, {}], None, 2, {"num_cpus": 8}),
+    ([{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 8, {"num_cpus": 1, "num_gpus": 1}),
+    ([{"CPU": 16, "GPU": 1}], 3, 3, {"num_cpus": 1, "num_gpus": 1 / 3}),
+])
+def test_processors_and_gpus_are_dealt_out(machines: list[dict[str, float]], workers: int | None, count: int,
+                                           resources: dict[str, float]) -> None:
+    found = share([{"Alive": True, "Resources": machine} for machine in machines], workers)
+    assert found[0] == count and found[1] == pytest.approx(resources)
+    with pytest.raises(IrdistillError, match="no machine"):
+        share([{"Alive": False, "Resources": machines[0]}], workers)
+
+
+def test_parts_come_back_with_the_numbers_of_one_call(tmp_path: Path) -> None:
+    held = collection()
+    score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "one")
+    run = score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "many", part_queries=1)
+    expected = score(held, candidates(held), BM25Teacher(held.corpus), tmp_path / "built")
+    for found, other in zip(run, expected, strict=True):
+        assert found.doc_ids == other.doc_ids
+        np.testing.assert_array_equal(found.scores, other.scores)
