@@ -110,7 +110,7 @@ def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path
 @pytest.mark.usefixtures("cluster")
 def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
     held = collection()
-    with pytest.raises(IrdistillError, match="takes k1, b, and was given k9"):
+    with pytest.raises(IrdistillError, match="takes b, k1, and was given k9"):
         score(held, candidates(held), TeacherSpec("bm25", settings={"k9": 1}), tmp_path / "ray", engine=RayEngine(1))
     assert not (tmp_path / "ray").exists()
 
