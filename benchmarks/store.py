@@ -163,7 +163,7 @@ def compiling(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def fetching(options: argparse.Namespace) -> dict[str, Any]:
-    """Fetch lists at random by query id, each copied out of the map."""
+    """Fetch lists at random by query id, and read them."""
     began = time.perf_counter()
     compiled = compile_run(open_run(options.folder / "run"), Corpus.open(options.folder / "corpus"))
     names, index = compiled.query_ids, compiled.index

@@ -1,4 +1,4 @@
-"""A run as memory-mapped arrays, so that any list is fetched by offset."""
+"""A run as arrays on disk, so that any list is fetched by offset."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from irdistill.files import cache_folder, explain_os_errors, fsync_folder, make_
 from irdistill.progress import progress
 from irdistill.runs.flags import column_codes
 from irdistill.runs.lists import boundaries, column_scores
+from irdistill.runs.ondisk import OnDisk
 from irdistill.runs.store import Run
 
 LAYOUT = 2
@@ -35,10 +36,12 @@ class CompiledRun:
         rows: (R,) int32 rows of the corpus, best first.
         scores: (R,) float32, NaN where not scored.
         codes: (R,) uint8, what the flag of a scored document says (see `irdistill.runs.flags`).
+
+    Of what is on disk only the offsets are mapped; of the others a list at a time is read.
     """
 
-    def __init__(self, query_ids: list[str], offsets: np.ndarray, rows: np.ndarray, scores: np.ndarray,
-                 codes: np.ndarray) -> None:
+    def __init__(self, query_ids: list[str], offsets: np.ndarray, rows: np.ndarray | OnDisk, scores: np.ndarray | OnDisk,
+                 codes: np.ndarray | OnDisk) -> None:
         self.query_ids, self.offsets, self.rows, self.scores, self.codes = query_ids, offsets, rows, scores, codes
 
     @cached_property
@@ -60,7 +63,7 @@ class CompiledRun:
 
 
 def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
-    """Compile a run on first use, into ``compiled/`` in its folder; afterwards only map it.
+    """Compile a run on first use, into ``compiled/`` in its folder; afterwards only open it.
 
     Where the folder cannot be written the compiled arrays go to the cache folder.
 
@@ -89,7 +92,8 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
             fsync_folder(base)
         finally:
             shutil.rmtree(scratch_folder, ignore_errors=True)
-    return CompiledRun(run.query_ids, *(np.load(folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS))
+    own = (OnDisk(folder / f"{name}.npy") for name in _ARRAYS[1:])
+    return CompiledRun(run.query_ids, np.load(folder / "offsets.npy", mmap_mode="r"), *own)
 
 
 def _write(run: Run, corpus: Corpus, folder: Path) -> None:

@@ -1,0 +1,53 @@
+"""An array that stays in its file: each slice is read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+
+
+class OnDisk:
+    """One dimension of numbers in a ``.npy`` file.
+
+    Not a memory map: of a map that is read at random, all pages come to count as the process's memory, which for a billion
+    rows is more than there may be. Slices are read by their place, so threads and forked processes may share one; a
+    pickled one opens the file again.
+
+    Raises:
+        IrdistillError: the file is shorter or longer than its header says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open(path, "rb") as stream:
+            np.lib.format.read_magic(stream)
+            (self._count,), _, self.dtype = np.lib.format.read_array_header_1_0(stream)
+            self._start = stream.tell()
+        size, expected = path.stat().st_size, self._start + self._count * self.dtype.itemsize
+        if size != expected:
+            raise IrdistillError(
+                f"{path} has {size} bytes and should have {expected}. Delete the folder {path.parent}; it is made anew from the "
+                "run."
+            )
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """The numbers of a slice without a step, (n,), read only."""
+        start, stop, step = part.indices(self._count)
+        if step != 1:
+            raise IndexError(f"a step of {step} was asked for; only whole ranges are read")
+        size = self.dtype.itemsize
+        return np.frombuffer(os.pread(self._file, max(0, stop - start) * size, self._start + start * size), self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnDisk, (self.path,)
