@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,10 @@ def quiet_libraries() -> Iterator[None]:
     """Keep transformers from drawing its own bars and torch from warning while a model is loaded or traced."""
     from transformers.utils import logging
 
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    # its reader of GGUF files draws a bar that no setting turns off
+    gguf: Any = import_module("transformers.modeling_gguf_pytorch_utils")
+    bars, level, bar = logging.is_progress_bar_enabled(), logging.get_verbosity(), gguf.tqdm
+    gguf.tqdm = partial(bar, disable=True)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -122,6 +127,7 @@ def quiet_libraries() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
+        gguf.tqdm = bar
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -67,7 +67,7 @@ class Estimate:
             show = _bytes if name == "bytes" else _hours if name == "hours" else _count
             between = "" if figure.low is None or figure.high is None or figure.low == figure.high else (
                 f"  ({show(figure.low)} to {show(figure.high)})")
-            shown[name.replace("_", " ")] = show(figure.value) + between
+            shown["time" if name == "hours" else name.replace("_", " ")] = show(figure.value) + between
         return shown | {"loading": f"{self.load_seconds:.1f} seconds more, once a worker"}
 
 

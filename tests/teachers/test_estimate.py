@@ -118,7 +118,7 @@ def test_the_interval_by_hand() -> None:
 ])
 def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
     figure = Figure(hours, 1000.0, 1500.0) if hours > 1 else Figure(hours)
-    assert Estimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["hours"] == shown
+    assert Estimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["time"] == shown
 
 
 def test_bytes_are_those_of_the_run(tmp_path: Path) -> None:
