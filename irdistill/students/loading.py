@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
@@ -15,10 +20,14 @@ logger = logging.getLogger(__name__)
 
 
 def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
-                 device: str | None = None) -> SentenceTransformer:
-    """Open a folder, a ``package:`` path or a hub id as a float32 SentenceTransformer in eval mode.
+                 device: str | None = None, library: Any = SentenceTransformer, **given: Any) -> Any:
+    """Open a folder, a ``package:`` path or a hub id as a float32 model of sentence-transformers in eval mode.
 
-    A backbone without sentence-transformers modules gets mean pooling.
+    A backbone without sentence-transformers modules gets what the class adds: mean pooling, by default.
+
+    Args:
+        library: the class: SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder.
+        given: more arguments of the class.
 
     Raises:
         IrdistillError: no such model, no tokenizer, the hub cannot be reached, or the folder is damaged.
@@ -27,10 +36,10 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
     try:
         local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
         with quiet_libraries():
-            encoder = SentenceTransformer(
+            encoder = library(
                 resolved, revision=revision, trust_remote_code=trust_remote_code,
                 device=device or str(best_device()), local_files_only=local,
-                model_kwargs={"dtype": "float32"},
+                model_kwargs={"dtype": "float32"}, **given,
             )
     except IrdistillError:
         raise
@@ -76,3 +85,35 @@ def _explain(model: str, resolved: str, error: Exception) -> str:
         f"({type(error).__name__}: {text[:200]}). Check the spelling; without network give a folder that "
         "holds the model, or a cached id with HF_HUB_OFFLINE=1."
     )
+
+
+@contextmanager
+def same_new_weights(seed: int) -> Iterator[None]:
+    """Make what is initialised within depend on the seed alone, so that a training started again finds the same student."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def load_transformer(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
+                     task: Any = "feature-extraction", seed: int = 0) -> Transformer:
+    """Open the transformer of a folder, a ``package:`` path or a hub id, in float32, without what stands behind it.
+
+    Args:
+        task: of sentence-transformers' Transformer: ``fill-mask`` gives it the masked-language-model head.
+        seed: of weights that the model lacks.
+
+    Raises:
+        IrdistillError: it cannot be loaded.
+    """
+    resolved = resolve_model(model)
+    try:
+        local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
+        shared = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local}
+        with quiet_libraries(), same_new_weights(seed):
+            return Transformer(resolved, transformer_task=task, model_kwargs={"dtype": torch.float32, **shared},
+                               processor_kwargs=dict(shared), config_kwargs=dict(shared))
+    except IrdistillError:
+        raise
+    except Exception as error:
+        raise IrdistillError(_explain(model, resolved, error)) from error

@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
 from irdistill.training.lists import ListBatch, Lists
+
+if TYPE_CHECKING:
+    from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
 _TEACHER = frozenset({"order", "score", "margin"})
@@ -35,6 +39,22 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
         )
     if "representation" in loss.needs:
         raise IrdistillError(f"the loss {loss} needs representations, which this student has not.")
+
+
+def check_student(loss: Loss, student: Student) -> None:
+    """Whether the student gives the scores that the loss reads.
+
+    Raises:
+        IrdistillError: the loss reads each query's scores against the documents of the other lists, and the student
+            would have to read every such pair.
+    """
+    for _, term in loss.terms:
+        if term.uses_in_batch and "pair" in student.sides:
+            raise IrdistillError(
+                f"the loss {term} compares each query with the documents of the whole batch, and a {student.kind} student "
+                f'scores only the pairs of the lists. Write {term.name or "it"}(negatives="list") to use these alone, or '
+                "choose another student."
+            )
 
 
 def _plain(loss: Loss) -> list[Loss]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from torch import Tensor
 from irdistill.training.lists import ListBatch, ListSampler
 
 if TYPE_CHECKING:
-    from irdistill.students.dense import DenseStudent
+    from irdistill.students.base import Student
 
-Kind = Literal["query", "document"]
+Kind = Literal["query", "document", "pair"]
 
 
 @dataclass
@@ -40,16 +40,16 @@ class Tokenizer:
     Args:
         student: does the tokenising, with its prompts and lengths.
         kind: the side of the student that the texts go to.
-        texts: gives the texts of some numbers.
+        texts: gives the texts of some numbers, or the pairs of texts.
     """
 
-    def __init__(self, student: DenseStudent, kind: Kind, texts: Callable[[Sequence[int]], Sequence[str]],
+    def __init__(self, student: Student, kind: Kind, texts: Callable[[Sequence[Any]], Sequence[Any]],
                  limit: int = 64 << 20) -> None:
         self.student, self.kind, self.texts, self.limit = student, kind, texts, limit
-        self._known: dict[int, dict[str, np.ndarray]] = {}
+        self._known: dict[Any, dict[str, np.ndarray]] = {}
         self._bytes = 0
 
-    def __call__(self, numbers: Sequence[int]) -> Tokens:
+    def __call__(self, numbers: Sequence[Any]) -> Tokens:
         """The tokens of the texts with these numbers."""
         missing = [number for number in dict.fromkeys(numbers) if number not in self._known]
         fresh = dict(zip(missing, self._tokenise(missing), strict=True)) if missing else {}
@@ -61,7 +61,7 @@ class Tokenizer:
             self._bytes -= _size(self._known.pop(next(iter(self._known))))
         return Tokens(rows)
 
-    def _tokenise(self, numbers: Sequence[int]) -> list[dict[str, np.ndarray]]:
+    def _tokenise(self, numbers: Sequence[Any]) -> list[dict[str, np.ndarray]]:
         tokens = self.student.tokenize(self.texts(numbers), self.kind)
         tokens.pop("attention_mask", None)
         return [
@@ -88,6 +88,8 @@ class TrainBatch:
         labels: (B, N) float32.
         positives: (B, U) bool, documents judged relevant to the query, or suspected to be.
         teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count the same.
+        pairs: for a student that reads query and document together, the tokens of the pairs that ``mask`` names,
+            list by list; then there are no tokens of queries and documents.
     """
 
     queries: Tokens
@@ -98,13 +100,20 @@ class TrainBatch:
     labels: Tensor
     positives: Tensor
     teacher_weights: Tensor | None = None
+    pairs: Tokens | None = None
 
 
 class Collator:
-    """Makes the batch of a step; a pure function of the step."""
+    """Makes the batch of a step; a pure function of the step.
 
-    def __init__(self, sampler: ListSampler, queries: Tokenizer, documents: Tokenizer | np.ndarray) -> None:
-        self.sampler, self.queries, self.documents = sampler, queries, documents
+    Args:
+        documents: the tokeniser of documents, or their vectors.
+        pairs: of a student that reads pairs the tokeniser, which is given (query number, document row).
+    """
+
+    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | np.ndarray | None,
+                 pairs: Tokenizer | None = None) -> None:
+        self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
 
     def __call__(self, step: int) -> TrainBatch:
         return self.collate(self.sampler(step))
@@ -121,14 +130,21 @@ class Collator:
             relevant = [row for row, grade in judged.items() if grade > 0]
             positives[i] = np.isin(unique, relevant) | np.isin(unique, self.sampler.suspected(query))
         documents: Tokens | Tensor
-        if isinstance(self.documents, Tokenizer):
+        pairs = None
+        if self.pairs is not None:
+            asked = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
+            pairs = self.pairs(list(zip(asked.tolist(), lists.rows[mask].tolist(), strict=True)))
+        if self.documents is None:
+            documents = Tokens([])
+        elif isinstance(self.documents, Tokenizer):
             documents = self.documents(unique.tolist())
         else:
             documents = torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
         weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
         return TrainBatch(
-            queries=self.queries(lists.queries.tolist()), documents=documents, index=torch.from_numpy(index),
+            queries=self.queries(lists.queries.tolist()) if self.queries else Tokens([]),
+            documents=documents, index=torch.from_numpy(index),
             mask=torch.from_numpy(mask), teacher=torch.from_numpy(lists.teacher),
             labels=torch.from_numpy(lists.labels), positives=torch.from_numpy(positives),
-            teacher_weights=None if weights is None else torch.from_numpy(weights),
+            teacher_weights=None if weights is None else torch.from_numpy(weights), pairs=pairs,
         )

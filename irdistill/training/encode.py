@@ -13,7 +13,7 @@ from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.training.collate import Kind, Tokens
 
 if TYPE_CHECKING:
-    from irdistill.students.dense import DenseStudent
+    from irdistill.students.base import Student
 
 
 def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool = False) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ class Encoder:
         token_budget: padded tokens in one chunk; 0 chooses for the device.
     """
 
-    def __init__(self, student: DenseStudent, dtype: torch.dtype, token_budget: int = 0) -> None:
+    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0) -> None:
         self.student, self.dtype = student, dtype
         self.token_budget = token_budget
         self._settings: dict[str, tuple[dict[str, int], bool, dict[str, Any]]] = {}
@@ -57,7 +57,10 @@ class Encoder:
     def _padding(self, kind: Kind) -> tuple[dict[str, int], bool, dict[str, Any]]:
         """(what to pad with, whether on the left, features that are the same for all texts)."""
         if kind not in self._settings:
-            tokens = self.student.tokenize(["a", "a b c d e f"], kind)
+            texts: list[Any] = ["a", "a b c d e f"]
+            if kind == "pair":
+                texts = [(text, text) for text in texts]
+            tokens = self.student.tokenize(texts, kind)
             example = self.student.pad(tokens, kind, device=torch.device("cpu"))
             mask = example.pop("attention_mask")[0]
             extra = {key: value for key, value in example.items() if key not in tokens}
@@ -69,17 +72,17 @@ class Encoder:
             self._settings[kind] = fill, left, extra
         return self._settings[kind]
 
-    def __call__(self, tokens: Tokens, kind: Kind) -> Tensor:
-        """Vectors (n, D) in float32, in the order of the texts."""
+    def __call__(self, tokens: Tokens, kind: Kind) -> Any:
+        """What the student makes of the texts in float32 and their order: vectors (n, D), of a dense student."""
         device = self.student.device
         fill, left, extra = self._padding(kind)
         budget = TokenBudget(self.token_budget or default_token_budget(device))
-        vectors, order = [], []
+        parts, order = [], []
         for chosen in token_budget_batches(tokens.lengths, budget):
             padded = pad(tokens, chosen, fill, left)
             features = extra | {key: value.to(device, non_blocking=True) for key, value in padded.items()}
             with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-                vectors.append(self.student.embed(features, kind).float())
+                parts.append(self.student.embed(features, kind))
             order.append(chosen)
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
-        return torch.cat(vectors)[inverse]
+        return self.student.join(parts, inverse)

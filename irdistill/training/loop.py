@@ -21,7 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import Loss, ScoreBatch
-from irdistill.students.dense import DenseStudent
+from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.encode import Encoder
@@ -48,18 +48,24 @@ class Steps(IterableDataset):
                 yield {"batch": batch}
 
 
-def score_batch(student: DenseStudent, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
-    """Encode the queries and the unique documents once each, and lay out the scores a loss sees."""
+def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
+    """Encode the queries and the unique documents once each, or each pair, and lay out the scores a loss sees."""
     device = student.device
-    queries = encoder(batch.queries, "query")
-    documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
-        batch.documents, "document"
-    )
-    index = batch.index.to(device)
+    index, mask = batch.index.to(device), batch.mask.to(device)
+    lists: Tensor
+    every: Tensor | None = None
+    if batch.pairs is not None:
+        scores = encoder(batch.pairs, "pair")
+        lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
+    else:
+        queries = encoder(batch.queries, "query")
+        documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
+            batch.documents, "document"
+        )
+        lists, every = student.scores(queries, documents, index, in_batch)
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
-    lists, every = student.scores(queries, documents, index)
     return ScoreBatch(
-        student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=batch.mask.to(device),
+        student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
         labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
         positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
     )
@@ -73,7 +79,7 @@ def step_seed(seed: int, step: int) -> int:
 class DistillTrainer(Trainer):
     """Trains the student of one `train` call; all randomness is a function of (seed, step)."""
 
-    def __init__(self, student: DenseStudent, loss: Loss, collator: Collator, options: TrainOptions,
+    def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
                  callbacks: list[TrainerCallback] | None = None) -> None:
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
@@ -116,7 +122,7 @@ class DistillTrainer(Trainer):
                      num_items_in_batch: Any = None) -> Any:
         if not self.options.dropout:
             self.student.model.eval()
-        for module in self.student.tower("document"):
+        for module in self.student.tower(self.student.sides[-1]):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout
         scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)

@@ -24,7 +24,7 @@ from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
-from irdistill.training.checks import check_needs, check_scales, check_teacher
+from irdistill.training.checks import check_needs, check_scales, check_student, check_teacher
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
@@ -33,7 +33,7 @@ from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.students.dense import DenseStudent
+    from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
 _TEACHER = frozenset({"order", "score", "margin"})
@@ -61,7 +61,7 @@ class _Watch(TrainerCallback):
 
 
 def train(
-    collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: DenseStudent,
+    collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
     loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
     document_vectors: np.ndarray | None = None,
 ) -> Path:
@@ -88,6 +88,7 @@ def train(
     """
     options = options or TrainOptions()
     expression = parse_loss(loss)
+    check_student(expression, student)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
     _check_teachers(len(runs), options)
@@ -108,7 +109,7 @@ def train(
     return model
 
 
-def _train(folder: Path, collection: Collection, runs: list[Run], student: DenseStudent, loss: Loss,
+def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss,
            options: TrainOptions, vectors: np.ndarray | None, identity: dict[str, Any]) -> None:
     corpus = collection.corpus
     relevant = {
@@ -139,12 +140,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     if options.mix == "mean":
         warnings += check_scales(compiled)
 
-    queries = Tokenizer(student, "query", lambda numbers: [
-        collection.queries[sampler.query_ids[number]].text for number in numbers
-    ])
-    documents = vectors if vectors is not None else Tokenizer(
-        student, "document", lambda rows: corpus.texts(np.asarray(rows, dtype=np.int64))
-    )
+    collator = _collator(collection, sampler, student, vectors)
     found = checkpoints.latest_whole(folder / "checkpoints")
     start = checkpoints.step_of(found) if found else 0
     shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
@@ -158,7 +154,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     try:
         watch = _Watch(options)
         trainer = DistillTrainer(
-            student, loss, Collator(sampler, queries, documents), options,
+            student, loss, collator, options,
             make_folder(folder / "checkpoints"), folder / "train_log.jsonl",
             choose_dtype(options.precision, student.device), callbacks=[watch],
         )
@@ -178,6 +174,22 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Dense
     _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
              lists_per_second=round((options.steps - start) * options.batch_size / max(seconds, 1e-9), 3))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: np.ndarray | None) -> Collator:
+    """What makes the batches: tokenisers of the student's sides, or vectors in place of the documents' one."""
+    def asked(numbers: Sequence[int]) -> list[str]:
+        return [collection.queries[sampler.query_ids[number]].text for number in numbers]
+
+    def read(rows: Sequence[int]) -> list[str]:
+        return list(collection.corpus.texts(np.asarray(rows, dtype=np.int64)))
+
+    if "pair" in student.sides:
+        return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
+            zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
+        )))
+    documents = vectors if vectors is not None else Tokenizer(student, "document", read)
+    return Collator(sampler, Tokenizer(student, "query", asked), documents)
 
 
 def _continues(folder: Path, identity: dict[str, Any]) -> bool:
@@ -224,10 +236,12 @@ def _check_teachers(count: int, options: TrainOptions) -> None:
         raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
 
 
-def _check_vectors(collection: Collection, student: DenseStudent, vectors: np.ndarray | None) -> None:
+def _check_vectors(collection: Collection, student: Student, vectors: np.ndarray | None) -> None:
     if vectors is None:
         return
-    expected = (len(collection.corpus), student.dimension)
+    if student.kind != "dense":
+        raise IrdistillError(f"document vectors were given for a {student.kind} student; only a dense one takes them.")
+    expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
     if tuple(vectors.shape) != expected:
         raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
     if any(p.requires_grad for module in student.tower("document") for p in module.parameters()):
@@ -245,7 +259,7 @@ def _vectors_digest(vectors: np.ndarray | None) -> str | None:
     return digest([list(vectors.shape), np.asarray(vectors[rows], dtype=np.float32).tobytes().hex()])
 
 
-def _forget_padding(student: DenseStudent) -> None:
+def _forget_padding(student: Student) -> None:
     """Undo what tokenising left in the tokenizers: they would be saved with the settings of the last call."""
     for module in student.model.modules():
         backend = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)

@@ -1,0 +1,203 @@
+"""What all students have in common: towers, lengths, tokens, identity and saving, over a sentence-transformers model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import xxhash
+from sentence_transformers.base.modules import Router, Transformer
+from torch import Tensor, nn
+
+from irdistill.errors import IrdistillError
+from irdistill.files import make_folder, read_json, write_json
+
+Kind = Literal["query", "document", "pair"]
+Tokens = dict[str, list[Any]]
+SIDE_FILE = "irdistill_student.json"
+
+
+class Student(ABC):
+    """A sentence-transformers model with what distillation needs: tokens, gradients, scores and an identity.
+
+    Attributes:
+        model: the sentence-transformers model, single or with a Router of a query and a document tower.
+        source: the name it was built or loaded from.
+        revision: hub commit, or digest of the weight files, of ``source``.
+        kind: the name of this sort of student, as ``--student`` takes it.
+        sides: what it encodes: queries and documents apart, or pairs of both.
+    """
+
+    kind: ClassVar[str]
+    sides: ClassVar[tuple[Kind, ...]] = ("query", "document")
+    inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
+
+    def __init__(self, model: Any, source: str = "in memory", revision: str = "none") -> None:
+        self.model = model
+        self.source = source
+        self.revision = revision
+        self._check_similarity()
+        for kind in self.sides:
+            first = type(self.tower(kind)[0])
+            if not issubclass(first, self.inputs):
+                raise IrdistillError(
+                    f"the {kind} side of {source!r} begins with {first.__name__}; a {self.kind} student needs a "
+                    "sentence-transformers Transformer module there."
+                )
+
+    def _check_similarity(self) -> None:  # noqa: B027
+        """Refuse a model that compares vectors in another way than ``scores``."""
+
+    # -- what a kind of student has of its own ------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def similarity(self) -> str:
+        """How two texts are compared: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim`` or ``logit``."""
+
+    @abstractmethod
+    def embed(self, features: Mapping[str, Any], kind: Kind) -> Any:
+        """What the model makes of padded texts, with gradients."""
+
+    def join(self, parts: Sequence[Any], order: Tensor) -> Any:
+        """One result of several of ``embed``, in float32; ``order`` (n,) is the place of each text in the parts."""
+        return torch.cat([part.float() for part in parts])[order]
+
+    @abstractmethod
+    def scores(self, queries: Any, documents: Any, index: Tensor, every: bool = True) -> tuple[Tensor, Tensor | None]:
+        """List scores (B, N) and, where ``every``, in-batch scores (B, U); in float32.
+
+        Args:
+            queries: of B queries, documents: of the batch's U unique documents, as ``join`` gives them.
+            index: (B, N) place among the documents of each list entry; negative where a list is padded.
+        """
+
+    # -- saving -------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as sentence-transformers does (safetensors), and which towers are frozen."""
+        folder = make_folder(path)
+        self.model.save(str(folder), create_model_card=False)
+        if isinstance(self.model[0], Router):
+            frozen = [kind for kind in ("query", "document")
+                      if not any(p.requires_grad for module in self.tower(kind) for p in module.parameters())]
+            write_json(folder / SIDE_FILE, {"frozen": frozen})
+
+    def restore_frozen(self) -> None:
+        """Freeze again the towers that were frozen when the student was saved."""
+        side = Path(self.source) / SIDE_FILE
+        if side.is_file():
+            for kind in read_json(side).get("frozen", []):
+                self._freeze(kind)
+
+    def _freeze(self, kind: Kind) -> None:
+        for module in self.tower(kind):
+            module.requires_grad_(False)
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    def tower(self, kind: Kind) -> list[nn.Module]:
+        """The modules that a query or a document goes through, in order."""
+        first = self.model[0]
+        if not isinstance(first, Router):
+            return list(self.model)
+        return [*first.sub_modules[first._resolve_route(task=kind, modality="text")], *list(self.model)[1:]]
+
+    def _first(self, kind: Kind) -> Any:
+        """The module that takes the texts."""
+        return self.tower(kind)[0]
+
+    def _transformers(self, kind: Kind) -> list[Transformer]:
+        return [module for module in self.tower(kind) if isinstance(module, Transformer)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights lie."""
+        return next(self.model.parameters()).device
+
+    def max_length(self, kind: Kind) -> int:
+        """The number of tokens to which a text of this kind is truncated."""
+        first = self._first(kind)
+        own = first.query_length if kind == "query" else first.document_length
+        return int(own or first.max_seq_length or 512)
+
+    def size(self) -> dict[str, int]:
+        """Parameters and layers of the query tower, parameters of the document tower and of both, the bytes."""
+        def count(modules: Iterable[nn.Module]) -> int:
+            return sum(p.numel() for p in {id(p): p for m in modules for p in m.parameters()}.values())
+
+        return {
+            "query_parameters": count(self.tower("query")),
+            "query_layers": sum(module.model.config.num_hidden_layers for module in self._transformers("query")),
+            "document_parameters": count(self.tower("document")),
+            "parameters": count([self.model]),
+            "bytes": sum(p.numel() * p.element_size() for p in self.model.parameters()),
+        }
+
+    def weights_digest(self, kind: Kind | None = None) -> str:
+        """A fingerprint of the weights as they are now, whatever file they came from.
+
+        Of one tower alone where ``kind`` is given: students that share a frozen document tower share its
+        vectors and indexes.
+        """
+        modules = list(self.model) if kind is None else self.tower(kind)
+        state = xxhash.xxh3_128()
+        for place, module in enumerate(modules):
+            for name, value in sorted(module.state_dict().items()):
+                state.update(f"{place}.{name} {value.dtype} {tuple(value.shape)}".encode())
+                state.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return state.hexdigest()[:16]
+
+    def identity(self) -> dict[str, Any]:
+        """What determines the scores; goes into manifests."""
+        return {
+            "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
+            "similarity": self.similarity, **{f"max_{kind}_length": self.max_length(kind) for kind in self.sides},
+            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+        }
+
+    def train_parameters(self) -> list[nn.Parameter]:
+        """The parameters that learn: all but the frozen ones."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    def _learns(self, kind: Kind) -> bool:
+        return any(p.requires_grad for module in self.tower(kind) for p in module.parameters())
+
+    # -- from texts to tensors ------------------------------------------------------------------------------
+
+    def _prompt(self, kind: Kind) -> str | None:
+        names = [kind] if kind == "query" else ["document", "passage", "corpus"]
+        name = next((name for name in names if name in self.model.prompts), self.model.default_prompt_name)
+        return self.model.prompts.get(name) if name else None
+
+    def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
+        """Token ids of each text, truncated and not padded: ``{"input_ids": [[...], ...], ...}``."""
+        module = self._first(kind)
+        inputs = module.modality_config
+        if module.tokenizer is None or "text" not in inputs or "message" in inputs:
+            raise IrdistillError(
+                f"the model {self.source!r} takes no plain text; a {self.kind} student needs a text encoder."
+            )
+        prompt = self._prompt(kind) or ""
+        return dict(module.tokenizer(
+            [prompt + text for text in texts] if prompt else list(texts),
+            truncation="longest_first", max_length=self.max_length(kind), padding=False,
+        ))
+
+    def pad(self, tokens: Mapping[str, Sequence[Any]], kind: Kind,
+            rows: Sequence[int] | np.ndarray | None = None,
+            device: torch.device | None = None) -> dict[str, Any]:
+        """Tensors for ``embed``, of all tokenised texts or of some rows, padded to the longest of them."""
+        module = self._first(kind)
+        if rows is not None:
+            tokens = {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
+        padded = module.tokenizer.pad(dict(tokens), padding=True, return_tensors="pt")
+        features: dict[str, Any] = {key: value.to(device or self.device) for key, value in padded.items()}
+        prompt = self._prompt(kind)
+        if prompt:
+            features["prompt_length"] = module._get_prompt_length(prompt)
+        return features

@@ -1,0 +1,48 @@
+"""A student of any kind by name, as the command line and recipes ask for it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from irdistill.errors import IrdistillError
+from irdistill.students.base import Student
+from irdistill.students.cross_encoder import CrossEncoderStudent
+from irdistill.students.dense import DenseStudent
+from irdistill.students.late_interaction import LateInteractionStudent
+
+STUDENTS: dict[str, Any] = {kind.kind: kind for kind in (DenseStudent, LateInteractionStudent, CrossEncoderStudent)}
+
+
+#: What `train` of a recipe hands to the student; all else are options of the training.
+STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
+                    "expand_queries", "mask_punctuation")
+
+
+def build_student(kind: str, backbone: str, **settings: Any) -> Student:
+    """``build`` of the student of this kind; settings that are None or False are left out.
+
+    Raises:
+        IrdistillError: the kind is unknown, has no such setting, or cannot be built so.
+    """
+    check_student_settings(kind, settings)
+    built: Student = STUDENTS[kind].build(backbone, **{key: value for key, value in settings.items() if _given(value)})
+    return built
+
+
+def check_student_settings(kind: str, settings: dict[str, Any]) -> None:
+    """What can be known before a model is loaded.
+
+    Raises:
+        IrdistillError: the kind is unknown, or has no such setting.
+    """
+    if kind not in STUDENTS:
+        raise IrdistillError(f"the student {kind!r} is unknown; give one of {', '.join(STUDENTS)}.")
+    known = list(inspect.signature(STUDENTS[kind].build).parameters)[1:]
+    for name, value in settings.items():
+        if name not in known and _given(value):
+            raise IrdistillError(f"a {kind} student takes no {name}={value!r}; it takes {', '.join(known)}.")
+
+
+def _given(value: Any) -> bool:
+    return value is not None and value is not False

@@ -1,0 +1,103 @@
+"""The cross-encoder student: a compact reranker that reads query and document together (Nogueira and Cho 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder
+from torch import Tensor, nn
+
+from irdistill.errors import IrdistillError
+from irdistill.models import model_revision
+from irdistill.students.base import Kind, Student
+from irdistill.students.layers import keep_layers
+from irdistill.students.loading import load_encoder, same_new_weights
+from irdistill.students.towers import set_lengths
+
+
+class CrossEncoderStudent(Student):
+    """A CrossEncoder of sentence-transformers with one output, the raw logit.
+
+    It scores the pairs of the lists and nothing else: losses that compare a query with the documents of other lists are
+    refused. It is saved without an activation, so that ``CrossEncoder.predict`` gives the scores it was trained on.
+    """
+
+    kind = "cross-encoder"
+    sides = ("pair",)
+
+    def __init__(self, model: CrossEncoder, source: str = "in memory", revision: str = "none") -> None:
+        super().__init__(model, source, revision)
+        if model.num_labels != 1:
+            raise IrdistillError(
+                f"the model {source!r} has {model.num_labels} outputs; a cross-encoder student needs one, the score. "
+                "Start from a plain encoder, or a reranker with one output."
+            )
+        if model.default_prompt_name is not None:
+            raise IrdistillError(f"the model {source!r} has a default prompt; a cross-encoder student takes none.")
+        model.activation_fn = nn.Identity()
+
+    @classmethod
+    def build(cls, backbone: str, layers: int | Sequence[int] | None = None, *, max_length: int | None = None,
+              revision: str | None = None, trust_remote_code: bool = False, device: str | None = None,
+              seed: int = 0) -> CrossEncoderStudent:
+        """Make a reranker out of an encoder or another reranker, which keeps its head.
+
+        Args:
+            backbone: model folder, ``package:`` path or hub id.
+            layers: keep this many encoder layers, evenly spaced, or exactly those of a list.
+            max_length: truncate query and document together to so many tokens, the longer one first.
+            seed: of the head's weights, where the backbone has none.
+
+        Raises:
+            IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
+        """
+        with same_new_weights(seed):
+            model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                                 library=CrossEncoder, num_labels=1)
+        student = cls(model, backbone, model_revision(backbone, revision))
+        modules = student._transformers("pair")
+        if layers is not None:
+            for module in modules:
+                keep_layers(module.model, layers)
+        set_lengths((), modules, max_length, None)
+        return student
+
+    @classmethod
+    def load(cls, model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,
+             device: str | None = None) -> CrossEncoderStudent:
+        """Open a saved student, or any CrossEncoder of sentence-transformers with one output.
+
+        Raises:
+            IrdistillError: it cannot be loaded, or has more outputs.
+        """
+        name = str(model)
+        encoder = load_encoder(name, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                               library=CrossEncoder)
+        return cls(encoder, name, model_revision(name, revision))
+
+    @property
+    def similarity(self) -> str:
+        return "logit"
+
+    def _prompt(self, kind: Kind) -> str | None:
+        return None
+
+    def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
+        """Logits (n,) with gradients of padded pairs."""
+        if not isinstance(features["input_ids"], Tensor):
+            features = self.pad(features, kind)
+        scores: Tensor = self.model({**features, "modality": "text"})["scores"]
+        return scores.float().reshape(-1)
+
+    def scores(self, queries: Any, documents: Any, index: Tensor, every: bool = True) -> tuple[Tensor, Tensor | None]:
+        raise IrdistillError("a cross-encoder encodes no query and no document by itself; score pairs with embed.")
+
+    @torch.inference_mode()
+    def predict(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> Tensor:
+        """Logits (n,) of pairs of texts, as ``CrossEncoder.predict`` gives them."""
+        found: Tensor = self.model.predict(list(pairs), batch_size=batch_size, convert_to_tensor=True,
+                                           show_progress_bar=False)
+        return found.float().cpu()

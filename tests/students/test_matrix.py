@@ -1,0 +1,177 @@
+"""Every student with every score loss: it learns, resumes to the same bytes, and is saved as what was trained."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+
+from irdistill.errors import IrdistillError
+from irdistill.losses import parse_loss
+from irdistill.runs import compile_run, open_run
+from irdistill.students import KINDS, build_student
+from irdistill.students.base import Student
+from irdistill.students.build import STUDENTS
+from irdistill.training import checkpoints
+from irdistill.training.encode import Encoder
+from irdistill.training.lists import ListSampler
+from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.options import TrainOptions
+from irdistill.training.trainer import _collator, train
+from tests.training.tiny import make_backbone, make_collection, make_run
+
+OPTIONS = TrainOptions(steps=20, batch_size=4, list_size=5, learning_rate=5e-3, precision="float32", seed=7,
+                       checkpoint_every=0, log_every=10, dropout=False)
+#: A loss, and the same with numbers for scores that are no cosines.
+LOSSES = ["KL(tau={tau}, teacher_tau=2)", "MSE(scale={scale})", "BCE(tau={tau})", "MarginMSE(scale={scale})", "RankNet(tau={tau})",
+          "Hinge", "Preference", "ListNet(tau={tau})", "ListMLE(tau={tau})", "ADRMSE", "ApproxNDCG", "LambdaLoss",
+          'InfoNCE(tau={tau}, negatives="{negatives}")', 'CPRD(tau={tau}, negatives="{negatives}")']
+PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "late-interaction": MultiVectorEncoder, "cross-encoder": CrossEncoder}
+SETTINGS: dict[str, dict[str, Any]] = {"late-interaction": {"dimension": 8}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("matrix")
+    make_run(folder / "scores", make_collection())
+    make_backbone(folder / "backbone")
+    return folder
+
+
+def make(kind: str, place: Path, **settings: Any) -> Student:
+    return build_student(kind, str(place / "backbone"), device="cpu", **SETTINGS.get(kind, {}) | settings)
+
+
+def written(loss: str, kind: str) -> str:
+    narrow = kind == "dense"
+    return loss.format(tau=0.2 if narrow else 1, scale=6 if narrow else 1, negatives="list" if kind == "cross-encoder" else "all")
+
+
+def collate(place: Path, student: Student) -> Any:
+    collection = make_collection()
+    compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
+    relevant = {f"q{i}": {i: 1.0} for i in range(8)}
+    sampler = ListSampler([compiled], relevant, batch_size=4, list_size=5, seed=7)
+    return sampler, _collator(collection, sampler, student, None)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_loss_trains_every_student(kind: str, loss: str, place: Path, tmp_path: Path) -> None:
+    """The loss of one batch, seen again and again, falls; no step is NaN."""
+    student = make(kind, place)
+    expression = parse_loss(written(loss, kind))
+    _, collator = collate(place, student)
+    encoder = Encoder(student, torch.float32)
+    optimiser = torch.optim.Adam(student.train_parameters(), lr=3e-3)
+    batch = collator(0)
+    seen = []
+    for _ in range(8):
+        value = expression(score_batch(student, encoder, batch, expression.uses_in_batch))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        seen.append(float(value.detach()))
+    assert np.isfinite(seen).all()
+    assert min(seen[-2:]) < seen[0] - 1e-4 * abs(seen[0]), seen
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("journal.jsonl", ".lock")]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def plain_scores(kind: str, model: Path, query: str, texts: list[str]) -> np.ndarray:
+    """By sentence-transformers alone."""
+    plain = PLAIN[kind](str(model), device="cpu")
+    if kind == "cross-encoder":
+        return np.asarray(plain.predict([(query, text) for text in texts], show_progress_bar=False))
+    vectors = plain.encode_query([query]), plain.encode_document(texts)
+    return plain.similarity(*vectors)[0].float().numpy()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
+    kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped between checkpoints; then the saved model is loaded by sentence-transformers and scores as in training."""
+    collection = make_collection()
+    options = replace(OPTIONS, steps=8, checkpoint_every=3, log_every=2, dropout=True)
+    loss = written(LOSSES[0], kind)
+    train(collection, place / "scores", make(kind, place), loss, tmp_path / "whole", options)
+
+    def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return inner(self, model, inputs, number)
+
+    inner = DistillTrainer.training_step
+    monkeypatch.setattr(DistillTrainer, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(collection, place / "scores", make(kind, place), loss, tmp_path / "stopped", options)
+    monkeypatch.undo()
+    assert checkpoints.step_of(checkpoints.find(tmp_path / "stopped" / "checkpoints")[-1]) == 3
+    student = make(kind, place)
+    model = train(collection, place / "scores", student, loss, tmp_path / "stopped", options)
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()]
+    assert len(losses) == 8 and np.isfinite(losses).all()
+
+    sampler, collator = collate(place, student)
+    lists = sampler(0)
+    for reread in (student, STUDENTS[kind].load(model, device="cpu")):
+        reread.model.eval()
+        found = score_batch(reread, Encoder(reread, torch.float32, token_budget=60), _again(collator, reread, place), False)
+        for i, number in enumerate(lists.queries.tolist()):
+            valid = lists.rows[i] >= 0
+            query = collection.queries[sampler.query_ids[number]].text
+            expected = plain_scores(kind, model, query, collection.corpus.texts(lists.rows[i][valid]))
+            np.testing.assert_allclose(found.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5)
+
+
+def _again(collator: Any, student: Student, place: Path) -> Any:
+    return collate(place, student)[1](0)
+
+
+def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Path) -> None:
+    student = make("cross-encoder", place)
+    for loss in ("InfoNCE", "KL + 0.1*CPRD"):
+        with pytest.raises(IrdistillError, match=r'cross-encoder student scores only .* negatives="list"|negatives="list"'):
+            train(make_collection(), place / "scores", student, loss, tmp_path / "no", OPTIONS)
+    with pytest.raises(IrdistillError, match="by itself"):
+        student.scores(None, None, torch.zeros(1, 1, dtype=torch.int64))
+
+
+def test_new_weights_depend_on_the_seed_alone(place: Path) -> None:
+    for kind in ("late-interaction", "cross-encoder"):
+        torch.manual_seed(1)
+        one = make(kind, place).weights_digest()
+        torch.manual_seed(2)
+        assert make(kind, place).weights_digest() == one
+        assert make(kind, place, seed=3).weights_digest() != one
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_and_lengths(kind: str, place: Path) -> None:
+    student = make(kind, place, layers=1, max_length=9)
+    assert student.size()["query_layers"] == 1
+    texts: list[Any] = ["w1 " * 30]
+    side = student.sides[-1]
+    tokens = student.tokenize([(texts[0], texts[0])] if side == "pair" else texts, side)
+    assert len(tokens["input_ids"][0]) == 9
+    with pytest.raises(IrdistillError, match="3 to 32"):
+        make(kind, place, max_length=99)
+
+
+def test_settings_of_other_students_are_refused(place: Path) -> None:
+    with pytest.raises(IrdistillError, match="a cross-encoder student takes no query_layers=2"):
+        make("cross-encoder", place, query_layers=2)
+    with pytest.raises(IrdistillError, match="'colbert' is unknown"):
+        make("colbert", place)
