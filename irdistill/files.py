@@ -128,7 +128,8 @@ def digest(value: Any) -> str:
 
 @contextmanager
 def exclusive(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for one writing process; the lock goes with the process, also when it is killed.
+    """Hold a folder for one writing process; the lock goes with the process, also when it is killed. What a killed one
+    left half written is removed.
 
     Raises:
         IrdistillError: another process holds it.
@@ -141,7 +142,15 @@ def exclusive(folder: str | Path) -> Iterator[None]:
             raise IrdistillError(
                 f"{folder} is being written by another process; wait for it to end or choose another --out."
             ) from error
+        sweep(folder)
         yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder; only for who holds the folder."""
+    for path in folder.glob(".*.tmp-*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -15,7 +15,7 @@ from typing import Any
 
 from irdistill import __version__
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json
+from irdistill.files import digest, exclusive, make_folder, read_json, sweep, write_json
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
 from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
@@ -48,7 +48,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
         for name in _collections(stage):
             kitchen.collection(name)
     with exclusive(folder):
-        make_folder(folder / "stages")
+        sweep(make_folder(folder / "stages"))
         made: dict[str, str] = {}
         paths: dict[str, str] = {}
         for place, stage in enumerate(recipe.stages, 1):
@@ -127,6 +127,7 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen) -> str:
     began = time.monotonic()
+    sweep(folder / stage.name)
     try:
         return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
     finally:
