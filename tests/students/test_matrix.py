@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
@@ -33,7 +33,8 @@ OPTIONS = TrainOptions(steps=20, batch_size=4, list_size=5, learning_rate=5e-3, 
 LOSSES = ["KL(tau={tau}, teacher_tau=2)", "MSE(scale={scale})", "BCE(tau={tau})", "MarginMSE(scale={scale})", "RankNet(tau={tau})",
           "Hinge", "Preference", "ListNet(tau={tau})", "ListMLE(tau={tau})", "ADRMSE", "ApproxNDCG", "LambdaLoss",
           'InfoNCE(tau={tau}, negatives="{negatives}")', 'CPRD(tau={tau}, negatives="{negatives}")']
-PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "late-interaction": MultiVectorEncoder, "cross-encoder": CrossEncoder}
+PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "sparse": SparseEncoder, "late-interaction": MultiVectorEncoder,
+                         "cross-encoder": CrossEncoder}
 SETTINGS: dict[str, dict[str, Any]] = {"late-interaction": {"dimension": 8}}
 
 
@@ -94,7 +95,7 @@ def plain_scores(kind: str, model: Path, query: str, texts: list[str]) -> np.nda
     if kind == "cross-encoder":
         return np.asarray(plain.predict([(query, text) for text in texts], show_progress_bar=False))
     vectors = plain.encode_query([query]), plain.encode_document(texts)
-    return plain.similarity(*vectors)[0].float().numpy()
+    return plain.similarity(*vectors).to_dense()[0].float().numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,6 +141,24 @@ def _again(collator: Any, student: Student, place: Path) -> Any:
     return collate(place, student)[1](0)
 
 
+def test_sparse_queries_without_a_model_are_weights_of_their_tokens(place: Path, tmp_path: Path) -> None:
+    student = make("sparse", place, inference_free=True, max_query_length=8)
+    vectors = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
+    first = student.model.tokenizer if hasattr(student.model, "tokenizer") else None
+    assert sorted(vectors.sum(dim=1).tolist()) == [1.0, 2.0] and first is not None
+    model = train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", tmp_path / "free", OPTIONS)
+    plain = SparseEncoder(str(model), device="cpu")
+    trained = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
+    assert not torch.allclose(trained, vectors, atol=1e-3)
+    assert torch.allclose(plain.encode_query(["w1 w3 w1", "w2 " * 20]).to_dense(), trained, atol=1e-6)
+    texts = ["w1 w2", "w3 w4 w5"]
+    student.model.eval()
+    ours = student.embed(student.tokenize(texts, "document"), "document")
+    assert torch.allclose(plain.encode_document(texts).to_dense(), ours, atol=1e-5)
+    again = STUDENTS["sparse"].load(model, device="cpu")
+    assert again.max_length("query") == 8 and again.identity()["similarity"] == "dot"
+
+
 def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Path) -> None:
     student = make("cross-encoder", place)
     for loss in ("InfoNCE", "KL + 0.1*CPRD"):
@@ -150,7 +169,7 @@ def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Pa
 
 
 def test_new_weights_depend_on_the_seed_alone(place: Path) -> None:
-    for kind in ("late-interaction", "cross-encoder"):
+    for kind in ("sparse", "late-interaction", "cross-encoder"):
         torch.manual_seed(1)
         one = make(kind, place).weights_digest()
         torch.manual_seed(2)
