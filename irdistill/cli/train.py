@@ -44,6 +44,9 @@ EXAMPLE = (
 @click.option("--abstain", help='Of the mix: no score where runs disagree, as "tau<0.2,sd>1".')
 @click.option("--flagged", type=click.Choice(["mask", "drop", "keep"]),
               help="Documents flagged by runs mask: no negatives (mask, the default), not drawn (drop), or as any other (keep).")
+@click.option("--query-l1", type=float, help="Of a sparse student: weight of the L1 penalty on queries.")
+@click.option("--query-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on queries.")
+@click.option("--document-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on documents.")
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,

@@ -24,6 +24,7 @@ from irdistill.training.encode import Encoder
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer, score_batch
 from irdistill.training.options import TrainOptions
+from irdistill.training.sparsity import Sparsity
 from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run
 
@@ -106,6 +107,8 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     collection = make_collection()
     options = replace(OPTIONS, steps=8, checkpoint_every=3, log_every=2, dropout=True)
     loss = written(LOSSES[0], kind)
+    if kind == "sparse":
+        options = replace(options, document_flops=0.01, query_l1=0.01, ramp=7)
     train(collection, place / "scores", make(kind, place), loss, tmp_path / "whole", options)
 
     def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
@@ -157,6 +160,39 @@ def test_sparse_queries_without_a_model_are_weights_of_their_tokens(place: Path,
     assert torch.allclose(plain.encode_document(texts).to_dense(), ours, atol=1e-5)
     again = STUDENTS["sparse"].load(model, device="cpu")
     assert again.max_length("query") == 8 and again.identity()["similarity"] == "dot"
+
+
+def test_penalties_make_vectors_sparse_and_are_logged_with_their_ramp(place: Path, tmp_path: Path) -> None:
+    rows = {}
+    for name, weight in (("free", 0.0), ("pressed", 0.05)):
+        options = replace(OPTIONS, document_flops=weight, query_l1=weight, ramp=10)
+        train(make_collection(), place / "scores", make("sparse", place), "KL(teacher_tau=2)", tmp_path / name, options)
+        rows[name] = [json.loads(line) for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()]
+    first, *_, last = rows["pressed"]
+    assert set(first["terms"]) == {"KL(teacher_tau=2)", "FLOPS(document)", "L1(query)"}
+    assert first["terms"]["FLOPS(document)"] == first["terms"]["L1(query)"] == 0
+    sparsity = Sparsity(replace(OPTIONS, query_l1=0.3, document_flops=0.1, ramp=10))
+    sparsity("query", torch.ones(2, 4))
+    sparsity("document", torch.ones(3, 4))
+    assert {key: round(float(value), 6) for key, value in sparsity.penalties(5).items()} == {
+        "L1(query)": 0.3, "FLOPS(document)": 0.1}  # a quarter of the weight, times 4
+    for kind in ("query", "document"):
+        assert last["sparsity"][kind]["active"] < rows["free"][-1]["sparsity"][kind]["active"]
+    assert "terms" not in rows["free"][0]
+    with pytest.raises(IrdistillError, match="given for a dense student"):
+        train(make_collection(), place / "scores", make("dense", place), "KL", tmp_path / "no", replace(OPTIONS, query_l1=1))
+
+
+def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    sparsity = Sparsity(replace(OPTIONS, ramp=2))
+    sparsity("query", torch.zeros(2, 10))
+    sparsity("document", torch.ones(2, 10))
+    found = sparsity.finish()
+    assert sparsity.log(1, found) == {"query": {"active": 0.0, "all_zero": 1.0}, "document": {"active": 10.0, "all_zero": 0.0}}
+    assert [record.message.split(":")[0] for record in caplog.records] == ["at step 1 100% of the query vectors are all zero"]
+    sparsity.log(3, found)
+    sparsity.log(4, found)
+    assert len(caplog.records) == 2 and "100% of all dimensions active" in caplog.records[1].message
 
 
 def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Path) -> None:
