@@ -28,6 +28,7 @@ EXAMPLE = (
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
 @click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
+@click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
 @click.option("--steps", type=int)
@@ -43,10 +44,13 @@ EXAMPLE = (
 @click.option("--abstain", help='Of the mix: no score where runs disagree, as "tau<0.2,sd>1".')
 @click.option("--flagged", type=click.Choice(["mask", "drop", "keep"]),
               help="Documents flagged by runs mask: no negatives (mask, the default), not drawn (drop), or as any other (keep).")
+@click.option("--query-l1", type=float, help="Of a sparse student: weight of the L1 penalty on queries.")
+@click.option("--query-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on queries.")
+@click.option("--document-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on documents.")
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
+          freeze_documents: bool, inference_free: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -64,5 +68,6 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
-    built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents)
+    built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
+                          inference_free=inference_free)
     click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "LateInteractionStudent", "build_student"]
+__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "LateInteractionStudent", "SparseStudent", "build_student"]
 
 #: The kinds of students, as ``--student`` and recipes name them.
-KINDS = ("dense", "late-interaction", "cross-encoder")
+KINDS = ("dense", "sparse", "late-interaction", "cross-encoder")
 
 _HOMES = {
-    "DenseStudent": "dense", "LateInteractionStudent": "late_interaction", "CrossEncoderStudent": "cross_encoder",
-    "build_student": "build",
+    "DenseStudent": "dense", "SparseStudent": "sparse", "LateInteractionStudent": "late_interaction",
+    "CrossEncoderStudent": "cross_encoder", "build_student": "build",
 }
 
 

@@ -10,13 +10,16 @@ from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
 from irdistill.students.late_interaction import LateInteractionStudent
+from irdistill.students.sparse import SparseStudent
 
-STUDENTS: dict[str, Any] = {kind.kind: kind for kind in (DenseStudent, LateInteractionStudent, CrossEncoderStudent)}
+STUDENTS: dict[str, Any] = {
+    kind.kind: kind for kind in (DenseStudent, SparseStudent, LateInteractionStudent, CrossEncoderStudent)
+}
 
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
-                    "expand_queries", "mask_punctuation")
+                    "expand_queries", "mask_punctuation", "inference_free")
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:

@@ -57,6 +57,16 @@ def check_student(loss: Loss, student: Student) -> None:
             )
 
 
+def check_penalties(regularised: bool, student: Student) -> None:
+    """Whether penalties of sparse vectors go with the student.
+
+    Raises:
+        IrdistillError: they do not.
+    """
+    if regularised and student.kind != "sparse":
+        raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
+
+
 def _plain(loss: Loss) -> list[Loss]:
     """The losses of an expression, without weights and cuts."""
     found = []

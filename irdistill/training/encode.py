@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,11 +47,15 @@ class Encoder:
     Args:
         dtype: of the forward pass (autocast); vectors come out in float32.
         token_budget: padded tokens in one chunk; 0 chooses for the device.
+
+    Attributes:
+        watch: is called with the side and the result, where given.
     """
 
     def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0) -> None:
         self.student, self.dtype = student, dtype
         self.token_budget = token_budget
+        self.watch: Callable[[Kind, Any], None] | None = None
         self._settings: dict[str, tuple[dict[str, int], bool, dict[str, Any]]] = {}
 
     def _padding(self, kind: Kind) -> tuple[dict[str, int], bool, dict[str, Any]]:
@@ -85,4 +89,7 @@ class Encoder:
                 parts.append(self.student.embed(features, kind))
             order.append(chosen)
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
-        return self.student.join(parts, inverse)
+        result = self.student.join(parts, inverse)
+        if self.watch is not None:
+            self.watch(kind, result)
+        return result

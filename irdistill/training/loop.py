@@ -26,6 +26,7 @@ from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.encode import Encoder
 from irdistill.training.options import TrainOptions
+from irdistill.training.sparsity import Sparsity
 
 logger = logging.getLogger(__name__)
 _WEIGHTS = "weights.pt"
@@ -85,8 +86,10 @@ class DistillTrainer(Trainer):
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
         self.encoder = Encoder(student, dtype, options.token_budget)
+        self.sparsity = Sparsity(options) if student.kind == "sparse" else None
+        self.encoder.watch = self.sparsity
         self._first_step = 0
-        self._unwritten: list[tuple[int, float, list[Tensor]]] = []
+        self._unwritten: list[tuple[int, float, list[str], list[Tensor], dict[str, Tensor]]] = []
         arguments = TrainingArguments(
             output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
             learning_rate=options.learning_rate, lr_scheduler_type="linear",
@@ -126,9 +129,15 @@ class DistillTrainer(Trainer):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout
         scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)
+        names = [str(term) for _, term in self.expression.terms]
         parts = [weight * term(scores) for weight, term in self.expression.terms]
+        active: dict[str, Tensor] = {}
+        if self.sparsity is not None:
+            penalties = self.sparsity.penalties(self.state.global_step)
+            names, parts = [*names, *penalties], [*parts, *penalties.values()]
+            active = self.sparsity.finish()
         rate = float(self.lr_scheduler.get_last_lr()[0])
-        self._unwritten.append((self.state.global_step + 1, rate, [part.detach() for part in parts]))
+        self._unwritten.append((self.state.global_step + 1, rate, names, [part.detach() for part in parts], active))
         loss = torch.stack(parts).sum()
         return (loss, scores) if return_outputs else loss
 
@@ -147,8 +156,7 @@ class DistillTrainer(Trainer):
             IrdistillError: a loss is not finite.
         """
         lines = []
-        names = [str(term) for _, term in self.expression.terms]
-        for step, rate, parts in self._unwritten:
+        for step, rate, names, parts, active in self._unwritten:
             values = [float(part) for part in parts]
             if not all(math.isfinite(value) for value in values):
                 raise IrdistillError(
@@ -158,6 +166,8 @@ class DistillTrainer(Trainer):
             row: dict[str, Any] = {"step": step, "loss": sum(values), "learning_rate": rate}
             if len(values) > 1:
                 row["terms"] = dict(zip(names, values, strict=True))
+            if self.sparsity is not None:
+                row["sparsity"] = self.sparsity.log(step, active)
             lines.append(json.dumps(row) + "\n")
         self._unwritten.clear()
         with open(self.log_path, "a", encoding="utf-8") as stream:

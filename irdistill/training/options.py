@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,8 @@ from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
 _WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "log_every")
+
+_PENALTIES = ("query_flops", "document_flops", "query_l1", "document_l1")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,9 @@ class TrainOptions:
             to be false negatives (see `irdistill.runs.mask`) stay in the lists with their scores, and are
             nobody's negatives; ``drop``: no flagged document is drawn that is not judged relevant; ``keep``:
             flags are not looked at.
+        query_flops, document_flops, query_l1, document_l1: of a sparse student, the weights of the penalties that keep its
+            vectors sparse (see `irdistill.losses.regularisers`); 0 leaves one out.
+        ramp: share of the steps (below 1) or number of steps over which those weights rise, quadratically.
         token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
         checkpoint_every: steps between checkpoints; 0 writes none.
@@ -72,6 +78,11 @@ class TrainOptions:
     abstain: str = ""
     gate: Gate | None = None
     flagged: Literal["mask", "drop", "keep"] = "mask"
+    query_flops: float = 0.0
+    document_flops: float = 0.0
+    query_l1: float = 0.0
+    document_l1: float = 0.0
+    ramp: float = 0.33
     token_budget: int = 0
     deterministic: bool = False
     checkpoint_every: int = 500
@@ -88,6 +99,9 @@ class TrainOptions:
                 f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
                 "the rate must be above 0 and the warm-up not below."
             )
+        for name in (*_PENALTIES, "ramp"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise IrdistillError(f"{name} is {getattr(self, name)}; it must be a finite number not below 0.")
         parse_sources(self.sources)
         for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
             if isinstance(value := getattr(self, name), list):
@@ -110,6 +124,17 @@ class TrainOptions:
         """The warm-up in steps."""
         return int(self.warmup * self.steps) if self.warmup < 1 else int(self.warmup)
 
+    @property
+    def ramp_steps(self) -> int:
+        """The ramp of the penalties in steps."""
+        return int(self.ramp * self.steps) if self.ramp < 1 else int(self.ramp)
+
+    @property
+    def regularised(self) -> bool:
+        """Whether a penalty has a weight."""
+        return any(getattr(self, name) for name in _PENALTIES)
+
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights."""
-        return {key: value for key, value in asdict(self).items() if key not in _WITHOUT_EFFECT}
+        """What decides the trained weights; the penalties only where there is one."""
+        left_out = {*_WITHOUT_EFFECT, *(() if self.regularised else (*_PENALTIES, "ramp"))}
+        return {key: value for key, value in asdict(self).items() if key not in left_out}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
@@ -24,6 +24,7 @@ from irdistill.training.encode import Encoder
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer, score_batch
 from irdistill.training.options import TrainOptions
+from irdistill.training.sparsity import Sparsity
 from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run
 
@@ -33,7 +34,8 @@ OPTIONS = TrainOptions(steps=20, batch_size=4, list_size=5, learning_rate=5e-3, 
 LOSSES = ["KL(tau={tau}, teacher_tau=2)", "MSE(scale={scale})", "BCE(tau={tau})", "MarginMSE(scale={scale})", "RankNet(tau={tau})",
           "Hinge", "Preference", "ListNet(tau={tau})", "ListMLE(tau={tau})", "ADRMSE", "ApproxNDCG", "LambdaLoss",
           'InfoNCE(tau={tau}, negatives="{negatives}")', 'CPRD(tau={tau}, negatives="{negatives}")']
-PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "late-interaction": MultiVectorEncoder, "cross-encoder": CrossEncoder}
+PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "sparse": SparseEncoder, "late-interaction": MultiVectorEncoder,
+                         "cross-encoder": CrossEncoder}
 SETTINGS: dict[str, dict[str, Any]] = {"late-interaction": {"dimension": 8}}
 
 
@@ -94,7 +96,7 @@ def plain_scores(kind: str, model: Path, query: str, texts: list[str]) -> np.nda
     if kind == "cross-encoder":
         return np.asarray(plain.predict([(query, text) for text in texts], show_progress_bar=False))
     vectors = plain.encode_query([query]), plain.encode_document(texts)
-    return plain.similarity(*vectors)[0].float().numpy()
+    return plain.similarity(*vectors).to_dense()[0].float().numpy()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -105,6 +107,8 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     collection = make_collection()
     options = replace(OPTIONS, steps=8, checkpoint_every=3, log_every=2, dropout=True)
     loss = written(LOSSES[0], kind)
+    if kind == "sparse":
+        options = replace(options, document_flops=0.01, query_l1=0.01, ramp=7)
     train(collection, place / "scores", make(kind, place), loss, tmp_path / "whole", options)
 
     def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
@@ -140,6 +144,57 @@ def _again(collator: Any, student: Student, place: Path) -> Any:
     return collate(place, student)[1](0)
 
 
+def test_sparse_queries_without_a_model_are_weights_of_their_tokens(place: Path, tmp_path: Path) -> None:
+    student = make("sparse", place, inference_free=True, max_query_length=8)
+    vectors = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
+    first = student.model.tokenizer if hasattr(student.model, "tokenizer") else None
+    assert sorted(vectors.sum(dim=1).tolist()) == [1.0, 2.0] and first is not None
+    model = train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", tmp_path / "free", OPTIONS)
+    plain = SparseEncoder(str(model), device="cpu")
+    trained = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
+    assert not torch.allclose(trained, vectors, atol=1e-3)
+    assert torch.allclose(plain.encode_query(["w1 w3 w1", "w2 " * 20]).to_dense(), trained, atol=1e-6)
+    texts = ["w1 w2", "w3 w4 w5"]
+    student.model.eval()
+    ours = student.embed(student.tokenize(texts, "document"), "document")
+    assert torch.allclose(plain.encode_document(texts).to_dense(), ours, atol=1e-5)
+    again = STUDENTS["sparse"].load(model, device="cpu")
+    assert again.max_length("query") == 8 and again.identity()["similarity"] == "dot"
+
+
+def test_penalties_make_vectors_sparse_and_are_logged_with_their_ramp(place: Path, tmp_path: Path) -> None:
+    rows = {}
+    for name, weight in (("free", 0.0), ("pressed", 0.05)):
+        options = replace(OPTIONS, document_flops=weight, query_l1=weight, ramp=10)
+        train(make_collection(), place / "scores", make("sparse", place), "KL(teacher_tau=2)", tmp_path / name, options)
+        rows[name] = [json.loads(line) for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()]
+    first, *_, last = rows["pressed"]
+    assert set(first["terms"]) == {"KL(teacher_tau=2)", "FLOPS(document)", "L1(query)"}
+    assert first["terms"]["FLOPS(document)"] == first["terms"]["L1(query)"] == 0
+    sparsity = Sparsity(replace(OPTIONS, query_l1=0.3, document_flops=0.1, ramp=10))
+    sparsity("query", torch.ones(2, 4))
+    sparsity("document", torch.ones(3, 4))
+    assert {key: round(float(value), 6) for key, value in sparsity.penalties(5).items()} == {
+        "L1(query)": 0.3, "FLOPS(document)": 0.1}  # a quarter of the weight, times 4
+    for kind in ("query", "document"):
+        assert last["sparsity"][kind]["active"] < rows["free"][-1]["sparsity"][kind]["active"]
+    assert "terms" not in rows["free"][0]
+    with pytest.raises(IrdistillError, match="given for a dense student"):
+        train(make_collection(), place / "scores", make("dense", place), "KL", tmp_path / "no", replace(OPTIONS, query_l1=1))
+
+
+def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    sparsity = Sparsity(replace(OPTIONS, ramp=2))
+    sparsity("query", torch.zeros(2, 10))
+    sparsity("document", torch.ones(2, 10))
+    found = sparsity.finish()
+    assert sparsity.log(1, found) == {"query": {"active": 0.0, "all_zero": 1.0}, "document": {"active": 10.0, "all_zero": 0.0}}
+    assert [record.message.split(":")[0] for record in caplog.records] == ["at step 1 100% of the query vectors are all zero"]
+    sparsity.log(3, found)
+    sparsity.log(4, found)
+    assert len(caplog.records) == 2 and "100% of all dimensions active" in caplog.records[1].message
+
+
 def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Path) -> None:
     student = make("cross-encoder", place)
     for loss in ("InfoNCE", "KL + 0.1*CPRD"):
@@ -150,7 +205,7 @@ def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Pa
 
 
 def test_new_weights_depend_on_the_seed_alone(place: Path) -> None:
-    for kind in ("late-interaction", "cross-encoder"):
+    for kind in ("sparse", "late-interaction", "cross-encoder"):
         torch.manual_seed(1)
         one = make(kind, place).weights_digest()
         torch.manual_seed(2)
