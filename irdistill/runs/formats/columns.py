@@ -116,7 +116,8 @@ def _wrong(source: Source, number: int, line: bytes, separator: bytes | None, la
     )
 
 
-def _is_number(field: bytes) -> bool:
+def is_number(field: bytes) -> bool:
+    """Whether a field reads as a number."""
     try:
         float(field)
     except ValueError:
@@ -142,7 +143,7 @@ def _rows(source: Source, block: _Block, query: int, doc: int, score: int) -> Ro
     try:
         scores = np.array(texts).astype(np.float64)
     except ValueError:
-        place = next(i for i, text in enumerate(texts) if not _is_number(text))
+        place = next(i for i, text in enumerate(texts) if not is_number(text))
         raise IrdistillError(
             f"{source.path}, line {block.lines[place]}: the score {texts[place].decode('utf-8', 'replace')!r} is not a number."
         ) from None

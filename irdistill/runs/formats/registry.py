@@ -100,7 +100,7 @@ def _by_content(path: Path) -> str | None:
     fields = line.split()
     if len(fields) == 6:
         return "trec"
-    if len(fields) == 5 and _is_number(fields[0]) and _is_number(fields[1]):
+    if len(fields) == 5 and columns.is_number(fields[0]) and columns.is_number(fields[1]):
         return "triples"
     return "tsv" if len(fields) in (3, 4) else None
 
@@ -120,11 +120,3 @@ def _by_json(line: bytes) -> str | None:
         if key in value and not (isinstance(value[key], dict)):
             return name
     return "disco" if all(isinstance(found, dict) for found in value.values()) else None
-
-
-def _is_number(field: bytes) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
