@@ -201,3 +201,8 @@ class Cut(Loss):
 
     def __str__(self) -> str:
         return f"{self.inner}@{self.depth}"
+
+
+def needs_of_order(by: str) -> frozenset[str]:
+    """What a loss needs that follows the order of the ``"teacher"`` or of the ``"label"``s."""
+    return frozenset({"order"} if by == "teacher" else {"label"})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from irdistill.errors import IrdistillError
-from irdistill.losses.base import Loss, register
+from irdistill.losses.base import Loss, needs_of_order, register
 from irdistill.losses.batch import ScoreBatch
 
 
@@ -122,7 +122,7 @@ class ListMLE(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         values, usable = batch.targets(self.by)

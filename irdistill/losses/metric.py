@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irdistill.errors import IrdistillError
-from irdistill.losses.base import Loss, register
+from irdistill.losses.base import Loss, needs_of_order, register
 from irdistill.losses.batch import ScoreBatch
 
 
@@ -76,7 +76,7 @@ class ADRMSE(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         values, usable = batch.targets(self.by)
@@ -115,7 +115,7 @@ class ApproxNDCG(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         gain, usable = gains(batch, self.by)
@@ -158,7 +158,7 @@ class LambdaLoss(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         gain, usable = gains(batch, self.by)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from irdistill.losses.base import Loss, register
+from irdistill.losses.base import Loss, needs_of_order, register
 from irdistill.losses.batch import ScoreBatch
 
 
@@ -70,7 +70,7 @@ class RankNet(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         lists, above, below = _ordered_pairs(batch, self.by)
@@ -100,7 +100,7 @@ class Hinge(Loss):
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset({"order"} if self.by == "teacher" else {"label"})
+        return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         lists, above, below = _ordered_pairs(batch, self.by)
