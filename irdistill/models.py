@@ -14,6 +14,9 @@ from typing import Any
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, file_sha256, read_json
 
+#: What a student of a kind of our own, or one with a frozen tower, says of itself in its saved folder.
+STUDENT_FILE = "irdistill_student.json"
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
@@ -62,7 +65,7 @@ def check_model_folder(path: Path) -> None:
     """Refuse, before anything is loaded, a folder that cannot be a model."""
     if not path.is_dir():
         raise IrdistillError(f"the model {path} is not a folder; give a model folder or a hub id.")
-    if not list(path.rglob("config.json")) and not (path / "modules.json").exists():
+    if not list(path.rglob("config.json")) and not any((path / name).exists() for name in ("modules.json", STUDENT_FILE)):
         raise IrdistillError(f"the folder {path} has no config.json, so it holds no model; give a saved model's folder.")
     if not any(list(path.rglob(name)) for name in _TOKENIZER_FILES):
         raise IrdistillError(

@@ -29,12 +29,17 @@ EXAMPLE = (
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
 @click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
+@click.option("--split-layer", type=int, help="Of a split-cross-encoder student: layers in which query and document are apart.")
+@click.option("--dimension", type=int, help="Of a token's vector, for the students that have one of their own.")
+@click.option("--max-length", type=int, help="Tokens to which a text, or a document where queries have a length, is cut.")
+@click.option("--max-query-length", type=int, help="Tokens to which a query is cut.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
 @click.option("--steps", type=int)
 @click.option("--batch-size", type=int, help="Lists a step.")
 @click.option("--list-size", type=int, help="Documents a list.")
 @click.option("--learning-rate", type=float)
+@click.option("--head-learning-rate", type=float, help="Of the new layers of a split-cross-encoder or kernel student.")
 @click.option("--sources", help="Where a list's documents come from: all, top or ranks, as 1-10:4,11-100:12.")
 @click.option("--mix", type=click.Choice(["none", *METHODS]), default="none", show_default=True,
               help="Make one score of several runs as fuse does, when a list is drawn; none takes the loss against each.")
@@ -50,7 +55,8 @@ EXAMPLE = (
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, inference_free: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
+          freeze_documents: bool, inference_free: bool, split_layer: int | None, dimension: int | None, max_length: int | None,
+          max_query_length: int | None, loss: str, out: Path, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -69,5 +75,6 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
-                          inference_free=inference_free)
+                          inference_free=inference_free, split_layer=split_layer, dimension=dimension, max_length=max_length,
+                          max_query_length=max_query_length)
     click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.files import make_folder, read_json, write_json
+from irdistill.models import STUDENT_FILE
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
-SIDE_FILE = "irdistill_student.json"
 
 
 class Student(ABC):
@@ -85,11 +85,11 @@ class Student(ABC):
         if isinstance(self.model[0], Router):
             frozen = [kind for kind in ("query", "document")
                       if not any(p.requires_grad for module in self.tower(kind) for p in module.parameters())]
-            write_json(folder / SIDE_FILE, {"frozen": frozen})
+            write_json(folder / STUDENT_FILE, {"frozen": frozen})
 
     def restore_frozen(self) -> None:
         """Freeze again the towers that were frozen when the student was saved."""
-        side = Path(self.source) / SIDE_FILE
+        side = Path(self.source) / STUDENT_FILE
         if side.is_file():
             for kind in read_json(side).get("frozen", []):
                 self._freeze(kind)
@@ -163,6 +163,11 @@ class Student(ABC):
     def train_parameters(self) -> list[nn.Parameter]:
         """The parameters that learn: all but the frozen ones."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @property
+    def head(self) -> list[nn.Parameter]:
+        """The parameters that no backbone brings and that may learn at a rate of their own; none, where there are no such."""
+        return []
 
     def _learns(self, kind: Kind) -> bool:
         return any(p.requires_grad for module in self.tower(kind) for p in module.parameters())

@@ -9,17 +9,20 @@ from irdistill.errors import IrdistillError
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
+from irdistill.students.kernel import KernelStudent
 from irdistill.students.late_interaction import LateInteractionStudent
 from irdistill.students.sparse import SparseStudent
+from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
 
 STUDENTS: dict[str, Any] = {
-    kind.kind: kind for kind in (DenseStudent, SparseStudent, LateInteractionStudent, CrossEncoderStudent)
+    kind.kind: kind for kind in (DenseStudent, SparseStudent, LateInteractionStudent, CrossEncoderStudent,
+                                 SplitCrossEncoderStudent, KernelStudent)
 }
 
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
-                    "expand_queries", "mask_punctuation", "inference_free")
+                    "expand_queries", "mask_punctuation", "inference_free", "split_layer")
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:

@@ -67,6 +67,16 @@ def check_penalties(regularised: bool, student: Student) -> None:
         raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
 
 
+def check_head(rate: float | None, student: Student) -> None:
+    """Whether the student has layers that a rate of their own is for.
+
+    Raises:
+        IrdistillError: it has none.
+    """
+    if rate is not None and not student.head:
+        raise IrdistillError(f"head_learning_rate={rate} was given for a {student.kind} student, which has no head of its own.")
+
+
 def _plain(loss: Loss) -> list[Loss]:
     """The losses of an expression, without weights and cuts."""
     found = []

@@ -76,6 +76,10 @@ class Encoder:
             self._settings[kind] = fill, left, extra
         return self._settings[kind]
 
+    def autocast(self) -> torch.autocast:
+        """The precision of the forward pass."""
+        return torch.autocast(self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
     def __call__(self, tokens: Tokens, kind: Kind) -> Any:
         """What the student makes of the texts in float32 and their order: vectors (n, D), of a dense student."""
         device = self.student.device
@@ -85,7 +89,7 @@ class Encoder:
         for chosen in token_budget_batches(tokens.lengths, budget):
             padded = pad(tokens, chosen, fill, left)
             features = extra | {key: value.to(device, non_blocking=True) for key, value in padded.items()}
-            with torch.autocast(device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            with self.autocast():
                 parts.append(self.student.embed(features, kind))
             order.append(chosen)
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)

@@ -63,7 +63,8 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
         documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
             batch.documents, "document"
         )
-        lists, every = student.scores(queries, documents, index, in_batch)
+        with encoder.autocast():  # for layers that read both; what compares vectors does so in float32
+            lists, every = student.scores(queries, documents, index, in_batch)
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
     return ScoreBatch(
         student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
@@ -116,6 +117,18 @@ class DistillTrainer(Trainer):
 
     def get_train_dataloader(self) -> Any:
         return Steps(self.collator, self._first_step, self.options.steps)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """As the library makes it; what learns at the head's rate is in groups of its own."""
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        rate = self.options.head_learning_rate
+        head = {id(parameter) for parameter in self.student.head}
+        for group in list(optimizer.param_groups) if rate is not None else ():
+            own = [parameter for parameter in group["params"] if id(parameter) in head]
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
+            if own:
+                optimizer.add_param_group({**group, "params": own, "lr": rate})
+        return optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         torch.manual_seed(step_seed(self.options.seed, self.state.global_step))

@@ -27,6 +27,8 @@ class TrainOptions:
         batch_size: queries a step (for each process).
         list_size: documents a query, the judged relevant ones included.
         learning_rate: peak of a linear schedule that ends at 0.
+        head_learning_rate: peak of the same schedule for the layers of a split-cross-encoder or kernel student that no backbone
+            brings (its ``head``); None is ``learning_rate``.
         warmup: share of the steps (below 1) or number of steps over which the rate rises.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
@@ -62,6 +64,7 @@ class TrainOptions:
     batch_size: int = 16
     list_size: int = 8
     learning_rate: float = 2e-5
+    head_learning_rate: float | None = None
     warmup: float = 0.1
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -99,6 +102,8 @@ class TrainOptions:
                 f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
                 "the rate must be above 0 and the warm-up not below."
             )
+        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
+            raise IrdistillError(f"head_learning_rate is {self.head_learning_rate}; it must be above 0.")
         for name in (*_PENALTIES, "ramp"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise IrdistillError(f"{name} is {getattr(self, name)}; it must be a finite number not below 0.")

@@ -24,7 +24,7 @@ from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
-from irdistill.training.checks import check_needs, check_penalties, check_scales, check_student, check_teacher
+from irdistill.training.checks import check_head, check_needs, check_penalties, check_scales, check_student, check_teacher
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
@@ -90,6 +90,7 @@ def train(
     expression = parse_loss(loss)
     check_student(expression, student)
     check_penalties(options.regularised, student)
+    check_head(options.head_learning_rate, student)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
     _check_teachers(len(runs), options)
