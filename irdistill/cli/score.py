@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
 @click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever"]),
+@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever", "interaction"]),
               help="Of a model without a card; else it is told from the model's files.")
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")

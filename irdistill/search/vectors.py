@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,7 +104,7 @@ class VectorStore:
             "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),
         }
         with exclusive(folder):
-            done = _continue(folder, identity, overwrite)
+            done = unfinished_shards(folder, identity, overwrite)
             if done is None:
                 return cls(folder)
             limit = TokenBudget(budget) if budget is not None else None
@@ -114,11 +114,11 @@ class VectorStore:
                 return encoder.encode(texts, "document", precision, limit, show_progress=False,
                                       normalize=encoder.similarity == "cosine").astype(storage)
 
-            _write_shards(folder, identity, done, len(corpus), encoder.dimension, encode)
+            write_shards(folder, identity, done, range(len(corpus) + 1), encoder.dimension, encode)
         return cls(folder)
 
 
-def _continue(folder: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, str] | None:
+def unfinished_shards(folder: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, str] | None:
     """The checksums of the shards that are there, or None when all are; an error for another identity."""
     for name in (_MANIFEST, _DONE):
         if not (folder / name).is_file():
@@ -140,9 +140,15 @@ def _continue(folder: Path, identity: dict[str, Any], overwrite: bool) -> dict[s
     return {}
 
 
-def _write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], rows: int, dimension: int,
-                  encode: Callable[[int, int], np.ndarray]) -> None:
-    """Write every missing shard at its place in the file, fsync it, then note it; at the end the manifest."""
+def write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], starts: Sequence[int] | np.ndarray, dimension: int,
+                 encode: Callable[[int, int], np.ndarray]) -> None:
+    """Write every missing shard at its place in the file, fsync it, then note it; at the end the manifest.
+
+    Args:
+        starts: of each document the number of its first vector, and at the end the number of vectors.
+        encode: gives the vectors of the documents from one row to before another.
+    """
+    rows, vectors = len(starts) - 1, int(starts[len(starts) - 1])
     size, width = identity["shard_rows"], dimension * np.dtype(identity["storage"]).itemsize
     path = folder / _VECTORS
     with explain_os_errors(path), progress(rows, "documents", "encode") as bar:
@@ -153,7 +159,7 @@ def _write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], 
                 end = min(start + size, rows)
                 if str(number) not in done:
                     data = np.ascontiguousarray(encode(start, end)).tobytes()
-                    view, offset = memoryview(data), start * width
+                    view, offset = memoryview(data), int(starts[start]) * width
                     while view:
                         written = os.pwrite(descriptor, view, offset)
                         view, offset = view[written:], offset + written
@@ -161,12 +167,12 @@ def _write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], 
                     done[str(number)] = xxhash.xxh3_128_hexdigest(data)
                     write_json(folder / _DONE, {"identity": identity, "shards": done})
                 bar.update(end - start)
-            os.ftruncate(descriptor, rows * width)
+            os.ftruncate(descriptor, vectors * width)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
     shards = [done[str(number)] for number in range(len(done))]
-    manifest = {"identity": identity, "rows": rows, "dimension": dimension, "shards": shards}
+    manifest = {"identity": identity, "rows": vectors, "dimension": dimension, "shards": shards}
     write_json(folder / _MANIFEST, manifest)
     (folder / _DONE).unlink(missing_ok=True)
     fsync_folder(folder)

@@ -84,7 +84,7 @@ class Kernels(nn.Module):
 
 
 class KernelStudent(InteractionStudent):
-    """A reranker without a pre-trained encoder, a thousand times cheaper than one.
+    """A reranker that needs no pre-trained encoder.
 
     A token's state is ``alpha * word + (1 - alpha) * context``, brought to length 1, with alpha learnt; the score is linear in
     `kernel_features` of the cosines between query and document tokens.

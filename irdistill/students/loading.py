@@ -14,7 +14,7 @@ from sentence_transformers.base.modules import Transformer
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
-from irdistill.models import quiet_libraries, resolve_model
+from irdistill.models import STUDENT_FILE, quiet_libraries, read_model_json, resolve_model
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,12 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         IrdistillError: no such model, no tokenizer, the hub cannot be reached, or the folder is damaged.
     """
     resolved = resolve_model(model)
+    own = read_model_json(model, STUDENT_FILE) if Path(resolved).is_dir() else None
+    if own and "kind" in own:
+        raise IrdistillError(
+            f"the model folder {model!r} holds a {own['kind']} student, which reranks (irdistill score --teacher {model}) and is "
+            "neither searched with nor a backbone."
+        )
     try:
         local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
         with quiet_libraries():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irdistill.errors import IrdistillError
-from irdistill.models import read_model_json, resolve_model
+from irdistill.models import STUDENT_FILE, read_model_json, resolve_model
 
 RetrieverType = Literal["dense", "sparse", "late-interaction"]
 
@@ -17,7 +17,7 @@ _LATE = {"MultiVectorMask"}
 
 
 def kind_of(model: str, revision: str | None = None) -> str:
-    """``cross-encoder``, ``seq2seq``, ``causal`` or ``retriever``.
+    """``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` or ``interaction``.
 
     A model saved by sentence-transformers says what it is in its own files, so an embedding model on a causal backbone is a
     retriever. Of others the architecture decides; a plain encoder is a retriever.
@@ -30,6 +30,8 @@ def kind_of(model: str, revision: str | None = None) -> str:
     from irdistill.teachers.lightning_ir import is_lightning_ir
 
     resolved = resolve_model(model)
+    if Path(resolved).is_dir() and "kind" in (read_model_json(model, STUDENT_FILE, revision) or {}):
+        return "interaction"
     try:
         config = AutoConfig.from_pretrained(resolved, revision=revision, local_files_only=Path(resolved).is_dir())
     except Exception as error:

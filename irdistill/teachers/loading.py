@@ -19,7 +19,9 @@ from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
 #: Kinds: the module of this package, and what in it makes the teacher. It takes settings as keyword-only arguments.
 _TEACHERS = {"cross-encoder": ("cross_encoder", "CrossEncoderTeacher"), "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
-             "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"), "bm25": ("bm25", "BM25Teacher")}
+             "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"),
+             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher")}
+_KEEP_DOCUMENTS = ("retriever", "interaction")
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
 KINDS = (*_TEACHERS, *LLM_KINDS)
 BACKENDS = ("transformers", "vllm", "openai")
@@ -30,8 +32,8 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or
-            ``llm-listwise``.
+        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever``, ``interaction``, ``bm25``, ``llm-pointwise``,
+            ``llm-pairwise`` or ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
         backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
@@ -126,7 +128,7 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         found: Teacher = make(corpus, cache=work, **options)
         return found
     options["revision"] = options.get("revision") or card.revision
-    made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind == "retriever" else ()), **options)
+    made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind in _KEEP_DOCUMENTS else ()), **options)
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -24,13 +24,48 @@ Form = TypeVar("Form")
 _AHEAD = 1024
 
 
-class PartEncodingTeacher(ABC, Generic[Form]):
-    """A retriever of sentence-transformers as a pointwise teacher.
+class PartTeacher(ABC, Generic[Form]):
+    """A pointwise teacher that encodes queries and documents apart.
 
     A text's form (``Form``) is what the model makes of it: a sparse vector, or a vector a token. Within one call of
     ``score`` every query and document is encoded once, and a document's form is dropped after the last query that needs
     it, so memory is bounded by a few queries' candidates.
     """
+
+    @abstractmethod
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form]:
+        """The forms of texts, in their order."""
+
+    @abstractmethod
+    def compare(self, query: Form, documents: Sequence[Form]) -> np.ndarray:
+        """Scores (n,) float32 of some documents for one query."""
+
+    def documents(self, texts: Mapping[int, str]) -> list[Form]:
+        """The forms of documents, of which the rows in the corpus and the texts are given."""
+        return self.encode(list(texts.values()), "document")
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        """The similarity of each pair."""
+        places: dict[str, list[int]] = {}
+        for place, pair in enumerate(pairs):
+            places.setdefault(pair.query.text, []).append(place)
+        lists = [[(place, pairs[place].row) for place in own] for own in places.values()]
+        last = {row: number for number, own in enumerate(lists) for _, row in own}
+        queries = self.encode(list(places), "query")
+        values = np.empty(len(pairs), dtype=np.float32)
+        held: dict[int, Form] = {}
+        for number, own in enumerate(lists):
+            if any(row not in held for _, row in own):
+                texts = _wanted(pairs, lists[number:], held)
+                held.update(zip(texts, self.documents(texts), strict=True))
+            values[[place for place, _ in own]] = self.compare(queries[number], [held[row] for _, row in own])
+            for row in {row for _, row in own if last[row] == number}:
+                del held[row]
+        return Scores(values)
+
+
+class PartEncodingTeacher(PartTeacher[Form]):
+    """A retriever of sentence-transformers as a pointwise teacher."""
 
     type: ClassVar[str]
     tokens_cpu: ClassVar[int]
@@ -76,10 +111,6 @@ class PartEncodingTeacher(ABC, Generic[Form]):
     def forms(self, texts: list[str], kind: Kind) -> list[Form]:
         """Encode one batch."""
 
-    @abstractmethod
-    def compare(self, query: Form, documents: Sequence[Form]) -> np.ndarray:
-        """Scores (n,) float32 of some documents for one query."""
-
     @property
     def identity(self) -> dict[str, Any]:
         """Weights, lengths, prompts, similarity and precision."""
@@ -106,25 +137,6 @@ class PartEncodingTeacher(ABC, Generic[Form]):
 
         run_batches([len(ids) for ids in coded], self.budget, forward)
         return found
-
-    def score(self, pairs: Sequence[Pair]) -> Scores:
-        """The similarity of each pair."""
-        places: dict[str, list[int]] = {}
-        for place, pair in enumerate(pairs):
-            places.setdefault(pair.query.text, []).append(place)
-        lists = [[(place, pairs[place].row) for place in own] for own in places.values()]
-        last = {row: number for number, own in enumerate(lists) for _, row in own}
-        queries = self.encode(list(places), "query")
-        values = np.empty(len(pairs), dtype=np.float32)
-        held: dict[int, Form] = {}
-        for number, own in enumerate(lists):
-            if any(row not in held for _, row in own):
-                texts = _wanted(pairs, lists[number:], held)
-                held.update(zip(texts, self.encode(list(texts.values()), "document"), strict=True))
-            values[[place for place, _ in own]] = self.compare(queries[number], [held[row] for _, row in own])
-            for row in {row for _, row in own if last[row] == number}:
-                del held[row]
-        return Scores(values)
 
 
 def _wanted(pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: dict[int, Form]) -> dict[int, str]:

@@ -38,7 +38,7 @@ def random_store(folder: Path, rows: int = 3000, dimension: int = 32, clusters: 
     data = (data / np.linalg.norm(data, axis=1, keepdims=True)).astype(np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     identity = {"storage": "float32", "shard_rows": 1000, "similarity": "cosine"}
-    vectors_module._write_shards(folder, identity, {}, rows, dimension, lambda start, end: data[start:end])
+    vectors_module.write_shards(folder, identity, {}, range(rows + 1), dimension, lambda start, end: data[start:end])
     return VectorStore(folder)
 
 
