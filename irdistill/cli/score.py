@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
 @click.option("--backend", type=click.Choice(["auto", "torch", "openvino"]), help="Of a cross-encoder.")
 @click.option("--label", type=int, help="The output that means relevant, for a classifier with more than two.")
+@click.option("--states", type=click.Choice(["auto", "stored", "live"]),
+              help="Of a split-cross-encoder or kernel student: keep the states of the whole corpus, or make them part by part.")
+@click.option("--storage", type=click.Choice(["float32", "float16"]), help="Of states that are kept.")
 @click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
 @click.option("--url", help="Of a language model's server, in place of the card's.")
 @click.option("--key", help="The environment variable that holds the server's key, in place of the card's.")

@@ -23,7 +23,10 @@ class TokenStates(VectorStore):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = np.memmap(self.folder / _STARTS, dtype=np.int64, mode="r")
+        path = self.folder / _STARTS
+        if not path.is_file() or path.stat().st_size % 8 or path.stat().st_size < 8:
+            raise IrdistillError(f"{path} is missing or cut off; delete {self.folder} and build again.")
+        self.starts = np.memmap(path, dtype=np.int64, mode="r")
         self._states = self.matrix
 
     def __len__(self) -> int:

@@ -67,6 +67,9 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
     for name in ("vectors.bin", "starts.bin", "manifest.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
     assert resumed.fingerprint == whole.fingerprint
+    (tmp_path / "cut" / "starts.bin").unlink()
+    with pytest.raises(IrdistillError, match=r"starts\.bin is missing or cut off"):
+        TokenStates(tmp_path / "cut")
 
 
 def test_other_students_and_lengths_have_other_stores(student: SplitCrossEncoderStudent, collection: Collection,

@@ -112,6 +112,8 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     loss = written(LOSSES[0], kind)
     if kind == "sparse":
         options = replace(options, document_flops=0.01, query_l1=0.01, ramp=7)
+    if kind == "kernel":
+        options = replace(options, head_learning_rate=2e-2)
     train(collection, place / "scores", make(kind, place), loss, tmp_path / "whole", options)
 
     def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
@@ -141,6 +143,23 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
             query = collection.queries[sampler.query_ids[number]].text
             expected = plain_scores(kind, model, query, collection.corpus.texts(lists.rows[i][valid]))
             np.testing.assert_allclose(found.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["split-cross-encoder", "kernel"])
+def test_a_head_learns_at_its_own_rate(kind: str, place: Path, tmp_path: Path) -> None:
+    """Adam's first step moves a parameter by the learning rate, whatever its gradient."""
+    student = make(kind, place)
+    before = {name: value.detach().clone() for name, value in student.model.named_parameters()}
+    head = {id(parameter) for parameter in student.head}
+    options = replace(OPTIONS, steps=1, warmup=0, learning_rate=1e-4, head_learning_rate=1e-2)
+    train(make_collection(), place / "scores", student, "RankNet", tmp_path, options)
+    moved = {True: 0.0, False: 0.0}
+    for name, value in student.model.named_parameters():
+        own = id(value) in head
+        moved[own] = max(moved[own], float((value.detach() - before[name]).abs().max()))
+    assert moved == {True: pytest.approx(1e-2, rel=1e-3), False: pytest.approx(1e-4, rel=1e-2)}
+    with pytest.raises(IrdistillError, match=r"head_learning_rate=0.01 was given for a dense student, which has no head"):
+        train(make_collection(), place / "scores", make("dense", place), "RankNet", tmp_path / "no", options)
 
 
 def _again(collator: Any, student: Student, place: Path) -> Any:

@@ -129,7 +129,9 @@ def test_the_command_line_trains_and_reranks_with_them(kind: str, held: Collecti
     saved = json.loads((tmp_path / "out" / "student" / "model" / "irdistill_student.json").read_text())
     assert (saved["kind"], saved["max_query_length"], saved["max_document_length"]) == (kind, 6, 12)
     assert saved["split_layer"] == 1 if kind == "split-cross-encoder" else saved["dimension"] == 20
-    run("score", place, "--candidates", out + "/bm25", "--teacher", out + "/student/model", "--out", out + "/reranked")
+    run("score", place, "--candidates", out + "/bm25", "--teacher", out + "/student/model", "--states", "stored",
+        "--storage", "float16", "--out", out + "/reranked")
     found = open_run(tmp_path / "out" / "reranked")
+    assert dict(found.manifest.identity.producer)["states"] == "stored in float16"
     assert found.num_rows == open_run(tmp_path / "out" / "bm25").num_rows >= 3
     assert all(np.isfinite(found[query_id].scores).all() for query_id in found.query_ids)
