@@ -27,12 +27,13 @@ def is_derived(folder: Path) -> bool:
 
 
 def write_derived(folder: str | Path, source: Collection, queries: Iterable[Query],
-                  qrels: Mapping[str, Mapping[str, int]], made_by: Mapping[str, Any], *, same_questions: bool,
-                  split: str = "test") -> Path:
+                  judgments: Mapping[str, Mapping[str, Mapping[str, int]]], made_by: Mapping[str, Any], *,
+                  same_questions: bool) -> Path:
     """Write queries of one's own over the corpus of a collection.
 
     Args:
         source: a collection that `load_collection` finds again by its id.
+        judgments: split -> query id -> document id -> grade; of queries that are not written they are left out.
         made_by: how the queries were made; kept in ``derived.json`` as the identity.
         same_questions: the queries have the ids of ``source`` and ask the same in other words (a rewrite, a conversation laid
             out as one text). Runs of the one then serve the other: the teacher may read one wording, the student another.
@@ -69,10 +70,10 @@ def write_derived(folder: str | Path, source: Collection, queries: Iterable[Quer
         with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
             for query in asked:
                 stream.write(json.dumps(_entry(query), ensure_ascii=False) + "\n")
-        lines = [f"{query.id}\t{doc_id}\t{grade}\n" for query in asked
-                 for doc_id, grade in qrels.get(query.id, {}).items()]
-        if lines:
-            write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
+        for split, judged in judgments.items():
+            lines = [f"{query.id}\t{doc_id}\t{grade}\n" for query in asked for doc_id, grade in judged.get(query.id, {}).items()]
+            if lines:
+                write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
         write_json(out / DERIVED, identity)
     return out
 

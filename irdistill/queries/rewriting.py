@@ -138,4 +138,6 @@ def read_prompt(name: str) -> dict[str, str]:
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
     queries = [Query(query_id, text) for query_id, text in texts.items()]
-    return load_collection(write_derived(out, collection, queries, collection.qrels, made_by, same_questions=True))
+    judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
+    return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
+

@@ -6,12 +6,30 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.progress import progress
 from irdistill.teachers.llm.budget import Spent
 from irdistill.teachers.llm.model import Answer, LanguageModel, Request
 from irdistill.teachers.llm.queue import run_jobs
 from irdistill.teachers.llm.response_log import open_log
+
+
+def card_model(card: str) -> LanguageModel:
+    """The language model of a card, whatever its prompt asks for elsewhere.
+
+    Raises:
+        IrdistillError: there is no such card, it is of no language model, or the model cannot be loaded.
+    """
+    from irdistill.teachers.llm.loading import load_language_model
+    from irdistill.teachers.loading import LLM_KINDS, card_of
+
+    found = card_of(card)
+    if found.kind not in LLM_KINDS:
+        raise IrdistillError(
+            f"the card {card!r} is of the kind {found.kind}, which writes no text; name one of {', '.join(LLM_KINDS)}."
+        )
+    return load_language_model(found, {})
 
 
 def write_texts(model: LanguageModel, requests: Sequence[Request], log: str | Path, label: str = "write") -> list[Answer]:

@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Collection:
 
 
 def derive(folder: Path, source: Collection, queries: list[Query], same: bool = True, **made_by: str) -> Collection:
-    write_derived(folder, source, queries, source.qrels, MADE_BY | made_by, same_questions=same)
+    write_derived(folder, source, queries, {"test": source.qrels}, MADE_BY | made_by, same_questions=same)
     return load_collection(folder, cache=folder.parent / "cache")
 
 
@@ -129,7 +129,7 @@ def test_a_changed_corpus_or_format_is_noticed(
 
 
 def test_a_split_that_is_not_there_is_named(source: Collection, tmp_path: Path) -> None:
-    write_derived(tmp_path / "made", source, REWRITES, source.qrels, MADE_BY, same_questions=True, split="train")
+    write_derived(tmp_path / "made", source, REWRITES, {"train": source.qrels}, MADE_BY, same_questions=True)
     assert len(load_collection(tmp_path / "made", cache=tmp_path / "cache").qrels) == 2
     with pytest.raises(IrdistillError, match=r"names no split of .* it has train"):
         load_collection(f"{tmp_path / 'made'}#dev", cache=tmp_path / "cache")
