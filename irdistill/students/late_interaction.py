@@ -9,15 +9,19 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Dense, Normalize, Router, Transformer
 from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
 from torch import Tensor, nn
 
+from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision
 from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student, Tokens
+from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer, same_new_weights
 from irdistill.students.towers import set_lengths
@@ -159,7 +163,7 @@ class LateInteractionStudent(Student):
             given["query_expansion_positions"] = marks
             if not expansion["attend"]:  # the added tokens see the query, and the query does not see them
                 given["attention_mask"] = features["attention_mask"].masked_fill(marks, 0)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model(given, task=kind)
         return [vectors[mask] for vectors, mask in
                 zip(output["token_embeddings"], output["attention_mask"].bool(), strict=True)]
@@ -184,3 +188,29 @@ class LateInteractionStudent(Student):
                 found = self.model.similarity([query], [documents[place] for place in own], chunk_elements=_CHUNK)[0]
                 rows.append(found[[own.index(place) for place in places]])
             return torch.stack(rows), None
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
+               budget: int | TokenBudget | None = None, show_progress: bool = True) -> list[np.ndarray]:
+        """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
+
+        Args:
+            precision, budget: see ``encode_batches``.
+
+        Raises:
+            IrdistillError: a vector is not finite.
+        """
+        result = [np.empty((0, self.dimension), dtype=np.float32)] * len(texts)
+
+        def take(rows: np.ndarray, found: list[Tensor]) -> bool:
+            lengths = [len(vectors) for vectors in found]
+            together = torch.cat(found).float().cpu().numpy()
+            for row, vectors in zip(rows.tolist(), np.split(together, np.cumsum(lengths)[:-1]), strict=True):
+                result[row] = vectors
+            return bool(np.isfinite(together).all())
+
+        encode_batches(self, texts, kind, precision, budget, show_progress, take)
+        return result
+
+    def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+                       budget: int | TokenBudget | None = None) -> list[np.ndarray]:
+        return self.encode(texts, kind, precision, budget, show_progress=False)

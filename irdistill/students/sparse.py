@@ -7,16 +7,21 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.sparse import csr_matrix, vstack
 from sentence_transformers import SparseEncoder
 from sentence_transformers.base.modules import Router, Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor
 
+from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision
 from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student, Tokens
+from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import set_lengths
@@ -32,6 +37,7 @@ class SparseStudent(Student):
 
     kind = "sparse"
     inputs = (Transformer, SparseStaticEmbedding)
+    tokens_cpu, tokens_gpu = 2048, 32_768  # a token takes a row of the vocabulary's size
 
     def _check_similarity(self) -> None:
         if self.model.similarity_fn_name not in ("cosine", "dot"):
@@ -92,6 +98,12 @@ class SparseStudent(Student):
         return student
 
     @property
+    def dimension(self) -> int:
+        """The number of words that can have a weight."""
+        own = self.tower("document")[-1].get_embedding_dimension()  # SpladePooling need not know
+        return int(own or self._transformers("document")[0].model.config.vocab_size)
+
+    @property
     def similarity(self) -> str:
         return "cosine" if self.model.similarity_fn_name == "cosine" else "dot"
 
@@ -119,7 +131,7 @@ class SparseStudent(Student):
         """Weights (n, V) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
         if not isinstance(features["input_ids"], Tensor):
             features = self.pad(features, kind)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             given = {**features, "task": kind, "modality": "text"}
             *before, last = self.tower(kind)
             if not isinstance(last, SpladePooling) or last.pooling_strategy != "max":
@@ -136,6 +148,39 @@ class SparseStudent(Student):
                 queries, documents = F.normalize(queries, dim=-1), F.normalize(documents, dim=-1)
             in_batch = queries @ documents.T
         return in_batch.gather(1, index.clamp_min(0)), in_batch
+
+
+    def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
+               budget: int | TokenBudget | None = None, show_progress: bool = True, normalize: bool = False) -> csr_matrix:
+        """Weights (n, V) float32 of texts, in their order, as compressed sparse rows with terms in ascending order.
+
+        Args:
+            precision, budget: see ``encode_batches``.
+            normalize: make every vector of length 1 (one that is all zero stays so).
+
+        Raises:
+            IrdistillError: a weight is not finite.
+        """
+        parts: list[csr_matrix] = []
+        order: list[np.ndarray] = [np.empty(0, dtype=np.int64)]
+
+        def take(rows: np.ndarray, weights: Tensor) -> bool:
+            weights = F.normalize(weights.float(), dim=-1) if normalize else weights.float()
+            owners, words = weights.nonzero(as_tuple=True)
+            values = weights[owners, words].cpu().numpy()
+            starts = np.searchsorted(owners.cpu().numpy(), np.arange(len(rows) + 1))
+            parts.append(csr_matrix((values, words.cpu().numpy(), starts), shape=tuple(weights.shape)))
+            order.append(rows)
+            return bool(np.isfinite(values).all())
+
+        encode_batches(self, texts, kind, precision, budget, show_progress, take)
+        if not parts:
+            return csr_matrix((0, self.dimension), dtype=np.float32)
+        return vstack(parts, format="csr")[np.argsort(np.concatenate(order))]
+
+    def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+                       budget: int | TokenBudget | None = None) -> csr_matrix:
+        return self.encode(texts, kind, precision, budget, show_progress=False, normalize=self.similarity == "cosine")
 
 
 def _max_pool(logits: Tensor, mask: Tensor, activation: str) -> Tensor:

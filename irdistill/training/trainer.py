@@ -242,7 +242,7 @@ def _check_vectors(collection: Collection, student: Student, vectors: np.ndarray
         return
     if student.kind != "dense":
         raise IrdistillError(f"document vectors were given for a {student.kind} student; only a dense one takes them.")
-    expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
+    expected = (len(collection.corpus), student.dimension)
     if tuple(vectors.shape) != expected:
         raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
     if any(p.requires_grad for module in student.tower("document") for p in module.parameters()):
