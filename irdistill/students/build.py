@@ -21,7 +21,7 @@ STUDENTS: dict[str, Any] = {
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
-                    "expand_queries", "mask_punctuation", "inference_free")
+                    "expand_queries", "mask_punctuation", "inference_free", "query_backbone", "token_pooling")
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:

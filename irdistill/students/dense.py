@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from sentence_transformers.base.modules import Normalize, Router
+from torch import Tensor, nn
 
 from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
@@ -21,7 +22,7 @@ from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder
-from irdistill.students.towers import add_query_tower, set_lengths
+from irdistill.students.towers import copy_tower, projection, set_lengths, two_towers
 
 logger = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ class DenseStudent(Student):
     @classmethod
     def build(cls, backbone: str, layers: int | Sequence[int] | None = None,
               query_layers: int | Sequence[int] | None = None, freeze_documents: bool = False, *,
-              max_length: int | None = None, max_query_length: int | None = None,
+              query_backbone: str | None = None, max_length: int | None = None, max_query_length: int | None = None,
               similarity: Similarity | None = None, revision: str | None = None,
-              trust_remote_code: bool = False, device: str | None = None) -> DenseStudent:
+              trust_remote_code: bool = False, device: str | None = None, seed: int = 0) -> DenseStudent:
         """Make a student out of a backbone.
 
         Args:
@@ -58,9 +59,12 @@ class DenseStudent(Student):
                 these layers; documents keep the backbone, which is then frozen.
             freeze_documents: freeze the document side; without ``query_layers`` the query tower is a whole
                 copy.
+            query_backbone: another model as the query tower, a smaller one; documents keep the backbone, which is then
+                frozen. Where the lengths of their vectors differ, queries get a new linear layer.
             max_length: truncate texts to so many tokens.
             max_query_length: truncate queries to so many tokens.
             similarity: ``cosine`` or ``dot``; default is what the backbone states, else cosine.
+            seed: of the new layer's weights.
 
         Raises:
             IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
@@ -70,8 +74,13 @@ class DenseStudent(Student):
         if layers is not None:
             for module in student._transformers("document"):
                 keep_layers(module.model, layers)
-        if query_layers is not None or freeze_documents:
-            student = cls(add_query_tower(model, query_layers), student.source, student.revision)
+        if query_backbone is not None:
+            other = load_encoder(query_backbone, trust_remote_code=trust_remote_code, device=device)
+            queries = _query_modules(model, other, query_layers, seed)
+            student = cls(two_towers(model, queries, other.prompts.get("query")), student.source, student.revision)
+        elif query_layers is not None or freeze_documents:
+            student = cls(two_towers(model, copy_tower(model, query_layers)), student.source, student.revision)
+        if isinstance(student.model[0], Router):
             student._freeze("document")
         if similarity is not None:
             student.model.similarity_fn_name = similarity
@@ -166,3 +175,12 @@ class DenseStudent(Student):
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
                        budget: int | TokenBudget | None = None) -> np.ndarray:
         return self.encode(texts, kind, precision, budget, show_progress=False, normalize=self.similarity == "cosine")
+
+
+def _query_modules(model: Any, other: Any, layers: int | Sequence[int] | None, seed: int) -> list[nn.Module]:
+    """The modules of another model, made to give vectors like those of ``model``."""
+    modules = [module for module in copy_tower(other, layers) if not isinstance(module, Normalize)]
+    before, after = other.get_embedding_dimension(), model.get_embedding_dimension()
+    if before != after:
+        modules.append(projection(before, after, "sentence_embedding", seed))
+    return [*modules, *(Normalize() for module in model if isinstance(module, Normalize))]

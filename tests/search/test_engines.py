@@ -222,8 +222,9 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(models: dict[str, str], tmp_p
     for kind, model in models.items():
         student = load_student(model, device="cpu")
         one = np.full((1, student.dimension), 0.25, dtype=np.float32)
-        forms: dict[str, Any] = {"dense": lambda n, one=one: np.repeat(one, n, axis=0), "late-interaction": lambda n, one=one: [one] * n,
-                                 "sparse": lambda n, one=one: csr_matrix(np.repeat(one, n, axis=0))}
+        forms: dict[str, Any] = {"dense": lambda n, one=one: np.repeat(one, n, axis=0),
+                                 "sparse": lambda n, one=one: csr_matrix(np.repeat(one, n, axis=0)),
+                                 "late-interaction": lambda n, one=one: [one] * n}
         monkeypatch.setattr(type(student), "search_vectors", lambda self, texts, *_, make=forms[kind], **__: make(len(texts)))
         (found,) = retrieve(collection, student, tmp_path / kind, k=3, work=tmp_path / "work", **CPU)
         assert list(found.doc_ids) == ["d149", "d148", "d147"], kind
