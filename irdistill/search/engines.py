@@ -16,6 +16,7 @@ from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
 from irdistill.search.multi_vector import maxsim_search, rerank
 from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
 from irdistill.students.base import Student
@@ -89,12 +90,23 @@ class DenseEngine(Engine):
 class SparseEngine(Engine):
     """Inner products of sparse vectors, by the words of the query."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: SparseIndex) -> None:
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: SparseStore,
+                 index: SparseIndex | SeismicIndex) -> None:
         super().__init__(corpus, student, precision)
-        self.index, self.settings, self.nbytes = index, {"kind": "flat"}, index.nbytes
+        self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
+        self.settings, self.nbytes = index.settings, index.nbytes
 
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
         return (self.index.search(group, self.corpus, k) for group in groups)
+
+    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+        exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
+        return (exact.search(group, self.corpus, k) for group in groups)
+
+
+def inverted_index(store: SparseStore) -> SparseIndex:
+    """The exact index of a sparse store, beside it."""
+    return SparseIndex.build(store, store.folder / "inverted")
 
 
 class MultiVectorEngine(Engine):
@@ -136,8 +148,8 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
         raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
     store: Store = corpus_vectors(corpus, student, work, precision, storage)
     if isinstance(store, SparseStore):
-        folder = store.folder / "inverted"
-        return SparseEngine(corpus, student, precision, SparseIndex.build(store, folder))
+        found = SeismicIndex(store, store.folder / "seismic") if index == "seismic" else inverted_index(store)
+        return SparseEngine(corpus, student, precision, store, found)
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
     built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
     if isinstance(store, TokenStore):

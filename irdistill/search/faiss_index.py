@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
 from irdistill.search.exact import exact_search, sort_by_score_and_row
+from irdistill.search.index_file import make_once, open_made
 from irdistill.search.vectors import TokenStore, VectorStore
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 2
 IndexKind = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8"]
 Vectors = VectorStore | TokenStore
-_INDEX, _MANIFEST = "index.faiss", "index.json"
+_INDEX = "index.faiss"
 _ADD_ROWS = 65_536
 
 
@@ -89,25 +89,14 @@ class FaissIndex:
             return cls(store, kind, settings)
         if folder is None:
             raise IrdistillError(f"an index of kind {kind!r} is kept on disk; say in which folder.")
-        folder = make_folder(folder)
-        identity = {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}
-        with exclusive(folder):
-            if (folder / _MANIFEST).is_file() and not overwrite:
-                found = read_json(folder / _MANIFEST)
-                if found["identity"] == identity:
-                    return cls.load(store, folder)
-                raise IrdistillError(
-                    f"{folder} holds another index ({found['identity']} there, {identity} now). "
-                    "Choose another folder, or pass --overwrite to replace it."
-                )
+
+        def write(path: Path) -> None:
             faiss = import_faiss()
-            (folder / _MANIFEST).unlink(missing_ok=True)
             with _threads(faiss, threads):
                 index = _make(faiss, store, kind, settings)
-            with atomic_path(folder / _INDEX) as temporary:
-                faiss.write_index(index, str(temporary))
-            size = (folder / _INDEX).stat().st_size
-            write_json(folder / _MANIFEST, {"identity": identity, "bytes": size})
+            faiss.write_index(index, str(path))
+
+        make_once(folder, _INDEX, {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}, write, overwrite)
         return cls.load(store, folder)
 
     @classmethod
@@ -117,17 +106,12 @@ class FaissIndex:
         Raises:
             IrdistillError: there is none, it is over other vectors, or it is damaged.
         """
-        folder = Path(folder)
-        manifest = read_json(folder / _MANIFEST)
-        identity = manifest["identity"]
+        identity, path = open_made(folder, _INDEX)
         if identity["vectors"] != store.fingerprint:
             raise IrdistillError(
                 f"the index in {folder} is over the vectors {identity['vectors']}, and {store.folder} holds "
                 f"{store.fingerprint}; build the index again with --overwrite."
             )
-        path = folder / _INDEX
-        if not path.is_file() or path.stat().st_size != manifest["bytes"]:
-            raise IrdistillError(f"the index {path} is damaged; delete {folder} and build it again.")
         faiss = import_faiss()
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         return cls(store, identity["settings"]["kind"], identity["settings"], index, path)

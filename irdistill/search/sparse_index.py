@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
@@ -24,6 +25,8 @@ BLOCK_ROWS = 131_072
 
 class SparseIndex:
     """The columns of a sparse store, in memory-mapped files."""
+
+    settings: Mapping[str, Any] = {"kind": "flat"}
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays

@@ -148,18 +148,17 @@ class SparseStore(Store):
 
     def part(self, start: int, end: int) -> csr_matrix:
         """The rows (end - start, V) of a range of documents, in float32."""
-        first, last = int(self.starts[start]), int(self.starts[end])
-        weights = np.asarray(self.array("weights")[first:last], dtype=np.float32)
-        words = np.asarray(self.array("words")[first:last])
-        return csr_matrix((weights, words, self.starts[start : end + 1] - first), shape=(end - start, self.dimension))
+        return self.rows_of(np.arange(start, end))
+
+    def rows_of(self, rows: np.ndarray) -> csr_matrix:
+        """The rows (n, V) of some documents, in float32."""
+        places, lengths = _places(self.starts, rows)
+        weights = np.asarray(self.array("weights")[places], dtype=np.float32)
+        return csr_matrix((weights, self.array("words")[places], _starts(lengths)), shape=(len(rows), self.dimension))
 
     def take(self, rows: np.ndarray) -> Taken:
         """(n, V) with the zeros: what the loss multiplies."""
-        places, lengths = _places(self.starts, rows)
-        values = np.zeros((len(rows), self.dimension), dtype=np.float32)
-        owners = np.repeat(np.arange(len(rows)), lengths)
-        values[owners, self.array("words")[places]] = self.array("weights")[places]
-        return Taken(torch.from_numpy(values))
+        return Taken(torch.from_numpy(self.rows_of(rows).toarray()))
 
 
 class TokenStore(Store):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,26 @@ def test_approximate_runs_state_their_recall(kind: str, index: Any, models: dict
         for query in run:
             for doc_id, score in zip(query.doc_ids, query.scores.tolist(), strict=True):
                 assert score == pytest.approx(exact[query.query_id].get(doc_id, score), rel=1e-5)
+
+
+def test_seismic_finds_the_best_and_scores_them_exactly(models: dict[str, str], tmp_path: Path,
+                                                        capfd: pytest.CaptureFixture[str]) -> None:
+    collection = make_collection(90)
+    if find_spec("seismic") is None:
+        with pytest.raises(IrdistillError, match=r"pip install 'irdistill\[seismic\]'"):
+            retrieve(collection, models["sparse"], tmp_path / "run", index="seismic", work=tmp_path / "work", **CPU)
+        pytest.skip("pyseismic-lsr is not installed")
+    run = retrieve(collection, models["sparse"], tmp_path / "run", k=6, index="seismic", work=tmp_path / "work", **CPU)
+    expected = plain_scores("sparse", models["sparse"], collection)
+    for found, scores in zip(run, expected, strict=True):
+        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
+        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5)
+    share = recall(run)
+    assert share is not None and share >= 0.6
+    assert capfd.readouterr().out == "", "it says nothing of its own"
+    again = open_engine(collection.corpus, load_student(models["sparse"], device="cpu"), "seismic", tmp_path / "work", **CPU)
+    (hits,) = again.search([again.encode([query.text for query in collection.queries.values()])], 6)
+    assert [[collection.corpus.id(int(row)) for row in one.rows] for one in hits] == [list(found.doc_ids) for found in run]
 
 
 def test_many_equal_scores_at_the_cut_off_go_by_id(models: dict[str, str], tmp_path: Path,

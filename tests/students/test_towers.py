@@ -85,7 +85,7 @@ def test_a_small_query_encoder_with_another_vocabulary_and_size(kind: str, place
 
 
 def test_sparse_towers_share_a_vocabulary(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="vocabularies of .* differ"):
+    with pytest.raises(IrdistillError, match=r"vocabularies of .* differ"):
         build("sparse", place, query_backbone=str(place / "other"))
     with pytest.raises(IrdistillError, match="leaves queries no layers"):
         build("sparse", place, query_layers=1, inference_free=True)
@@ -125,7 +125,8 @@ def test_a_trained_model_keeps_what_it_learnt(place: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.5])
 def test_token_pooling_is_that_of_sentence_transformers(factor: float, place: Path, tmp_path: Path) -> None:
-    plain, pooled = build("late-interaction", place, dimension=8), build("late-interaction", place, dimension=8, token_pooling=factor)
+    plain = build("late-interaction", place, dimension=8)
+    pooled = build("late-interaction", place, dimension=8, token_pooling=factor)
     whole = plain.encode(TEXTS, "document", "float32")
     found = pooled.encode(TEXTS, "document", "float32")
     expected = HierarchicalTokenPooling(factor).pool([torch.from_numpy(vectors) for vectors in whole])
