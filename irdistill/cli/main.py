@@ -43,7 +43,8 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-_COMMANDS = (run, candidates, score, fuse, audit, train, search, evaluate, runs, rewrite, split, generate, filter_, specialise, doctor)
+_COMMANDS = (run, candidates, score, fuse, audit, train, search, evaluate, runs, rewrite, split, generate, filter_, specialise,
+             doctor)
 for command in _COMMANDS:
     cli.add_command(command)
 
