@@ -13,8 +13,9 @@ import torch
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.search import BM25, FaissIndex
+from irdistill.search import FaissIndex
 from irdistill.search.faiss_index import IndexKind
+from irdistill.search.lexical import is_lexical, open_lexical
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students.dense import DenseStudent
 
@@ -63,7 +64,7 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
     """Time a retriever, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
-        models: ``bm25`` or dense models.
+        models: ``bm25``, ``lucene`` or dense models.
         queries: how many of the collection's queries are used.
 
     Raises:
@@ -99,9 +100,9 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
 
 def _searcher(collection: Collection, model: str, k: int, kind: IndexKind, work: Path | None, seed: int) -> _Searcher:
     corpus = collection.corpus
-    if model == "bm25":
-        bm25 = BM25(corpus, cache=work)
-        return _Searcher(lambda batch: list(bm25.search(batch, k)), 0, 0, bm25.bytes)
+    if is_lexical(model):
+        lexical = open_lexical(model, corpus, work=work)
+        return _Searcher(lambda batch: list(lexical.search(batch, k)), 0, 0, lexical.bytes)
     student = DenseStudent.load(model)
     store = corpus_vectors(corpus, student, work)
     built = FaissIndex.build(store, kind, store.folder / f"{kind}-{seed}", seed=seed)

@@ -17,6 +17,7 @@ from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
+from irdistill.search.lexical import is_lexical
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent, build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
@@ -142,5 +143,5 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         parse_measures(arguments.get("measures", DEFAULT_MEASURES))
     for key in ("backbone", "retriever", "model"):
         name = arguments.get(key)
-        if isinstance(name, str) and name != "bm25" and "${" not in name:
+        if isinstance(name, str) and not is_lexical(name) and "${" not in name:
             _checked_model(name)

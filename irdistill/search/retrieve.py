@@ -12,7 +12,7 @@ import numpy as np
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
-from irdistill.search.bm25 import BM25
+from irdistill.search.lexical import is_lexical, open_lexical
 from irdistill.search.ranking import best_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
-        model: ``bm25``, or a dense model (folder, ``package:`` path, hub id, or one in memory).
+        model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense model (folder, ``package:`` path, hub id, or one in memory).
         out: the run's folder.
         k: documents a query.
         index: ``flat`` (exact), ``hnsw`` or ``ivfpq``; for dense models.
@@ -50,7 +50,7 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
-    if model != "bm25":
+    if not is_lexical(model):
         from irdistill.students.dense import DenseStudent
 
         student = model if isinstance(model, DenseStudent) else DenseStudent.load(
@@ -59,11 +59,11 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
                       part_queries, storage)
     from irdistill.runs import RunIdentity
 
-    bm25 = BM25(collection.corpus, k1, b, Path(work) if work is not None else None)
-    identity = RunIdentity("first-stage", bm25.identity(), collection.describe(), None, {"k": k})
+    lexical = open_lexical(str(model), collection.corpus, k1, b, work)
+    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
     def search(groups: list[list[Query]]) -> Iterable[list[RankedList]]:
-        return (list(bm25.search(group, k)) for group in groups)
+        return (list(lexical.search(group, k)) for group in groups)
 
     return _write(collection, out, identity, part_queries, overwrite, search, 1)
 
