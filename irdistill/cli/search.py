@@ -12,11 +12,12 @@ from irdistill.cli.options import json_option, out_option, overwrite_option, see
 from irdistill.errors import IrdistillError
 
 INDEXES = ("flat", "hnsw", "ivfpq")
+_MODEL = "bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a dense model: folder, hub id or package: path."
 
 
 @click.command(epilog="Example: irdistill candidates pydocs/test --retriever bm25 --depth 100 --out out/bm25")
 @click.argument("collection")
-@click.option("--retriever", default="bm25", show_default=True, help="bm25, or a dense model: folder, hub id or package: path.")
+@click.option("--retriever", default="bm25", show_default=True, help=_MODEL)
 @click.option("--depth", default=100, show_default=True, help="Documents a query.")
 @out_option("The run's folder.")
 @overwrite_option()
@@ -33,7 +34,7 @@ def candidates(collection: str, retriever: str, depth: int, out: Path, overwrite
 
 @click.command(epilog='Example: irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"')
 @click.argument("collection")
-@click.option("--model", required=True, help="bm25, or a dense model: folder, hub id or package: path.")
+@click.option("--model", required=True, help=_MODEL)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
 @click.option("--query", "text", help="Search for this instead, and print the hits with their text.")
 @click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True)

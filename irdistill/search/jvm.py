@@ -19,7 +19,7 @@ from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.java import MINIMUM_VERSION, JavaHome, all_javas, find_java, install_command
 
 MEMORY = "IRDISTILL_JAVA_MEMORY"
-"""The environment variable with the most memory that Java may take, as Java writes it: 4g; a quarter of the machine's unless set."""
+"""The environment variable with the most memory that Java may take, as 4g; a quarter of the machine's unless set."""
 
 _OPTIONS = (
     "-Xrs",  # Ctrl-C stays Python's

@@ -27,7 +27,8 @@ class LuceneBM25:
         settings: what determines the scores.
     """
 
-    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None, index: str | None = None) -> None:
+    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None,
+                 index: str | None = None) -> None:
         """Open or build the index.
 
         Args:

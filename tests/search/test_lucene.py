@@ -147,7 +147,7 @@ def test_with_java_started_by_another_library(tmp_path: Path) -> None:
 
 def test_pyserini_reads_the_index_and_ranks_alike(tmp_path: Path) -> None:
     """Pyserini's own searcher (which wants a key of OpenAI) gives the same scores; it rounds them to four decimals."""
-    words = "ant bee cat dog eel fox".split()
+    words = ["ant", "bee", "cat", "dog", "eel", "fox"]
     documents = {f"d{n:02}": " ".join(words[(n * step) % 6] for step in range(1, 3 + n % 7)) for n in range(40)}
     bm25 = LuceneBM25(Collection.from_dicts("peer", documents, {}).corpus, cache=tmp_path)
     code = f"""
