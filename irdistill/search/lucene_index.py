@@ -86,14 +86,16 @@ class LuceneIndex:
         """The size of the index on disk."""
         return sum(path.stat().st_size for path in self.files.iterdir())
 
-    def hits(self, query: Any, k: int) -> tuple[list[str], np.ndarray]:
-        """The k best documents of a Lucene query: ids and scores (k,) float32, equal scores by id descending.
+    def hits(self, query: Any, k: int, by_id: bool = True) -> tuple[list[str], np.ndarray]:
+        """The k best documents of a Lucene query: ids and scores (k,) float32.
 
-        The order is made within Lucene, so that it holds at the cut-off too.
+        Args:
+            by_id: order equal scores by id descending, within Lucene, so that it holds at the cut-off too.
         """
+        wanted = min(k, max(1, self.documents))
         with java_errors("searching"):
-            found = self._hits.fromTopDocs(self.searcher.search(query, min(k, max(1, self.documents)), self._order, True),
-                                           self.searcher)
+            best = self.searcher.search(query, wanted, self._order, True) if by_id else self.searcher.search(query, wanted)
+            found = self._hits.fromTopDocs(best, self.searcher)
             return list(found.docids or []), np.array(found.scores or [], dtype=np.float32)
 
 
