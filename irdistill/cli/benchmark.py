@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Several, epilog="Example: irdistill benchmark beir --model lucene --datasets scifact nq --out out/beir")
 @click.argument("suite")
-@click.option("--model", default="", help="bm25, lucene, or a dense model; with --rerank a teacher card or any reranker.")
+@click.option("--model", default="", help="bm25, lucene, or a retriever; with --rerank a teacher card or any reranker.")
 @click.option("--datasets", multiple=True, help="Only these: names of datasets, groups or averages; NAME=FOLDER for one on disk.")
 @click.option("--rerank", default="", help="What the model reorders: bm25, lucene, a run, or a folder with a run for each dataset.")
 @click.option("--runs", default="", help="Measure these runs instead of a model: a run, or a folder with one for each dataset.")

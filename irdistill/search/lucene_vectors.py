@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.search.exact import sort_by_score_and_row
 from irdistill.search.jvm import java_class, java_errors
 from irdistill.search.lucene_index import LuceneIndex, index_writer, write_texts
-from irdistill.search.vectors import VectorStore
+from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.vectors import SparseStore, VectorStore
 
 _FIELD = "vector"
 _DIMENSIONS = 1024
 _BLOCK = 1024
+_SPARE = 32  # candidates beyond k: levels order documents a little differently from weights
 LEVELS = 255
 """Of a quantised weight: it is kept as the number of times that its word occurs in a document."""
 
@@ -94,25 +97,6 @@ class LuceneHnsw:
         return [self.search(group, k) for group in groups]
 
 
-class SparseRows(Protocol):
-    """A store of sparse vectors, one a document, with weights of at least 0."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with any weight."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def part(self, start: int, end: int) -> csr_matrix:
-        """Rows start to end, (end - start, V) float32."""
-        ...
-
-    def rows_of(self, rows: np.ndarray) -> csr_matrix:
-        """Any rows, (n, V) float32."""
-        ...
-
-
 class LuceneImpact:
     """An inverted index of quantised weights: the score in Lucene is the sum over words of query weight times level.
 
@@ -122,7 +106,7 @@ class LuceneImpact:
 
     settings: Mapping[str, Any] = {"kind": "lucene-impact", "levels": LEVELS}
 
-    def __init__(self, store: SparseRows, folder: str | Path) -> None:
+    def __init__(self, store: SparseStore, folder: str | Path) -> None:
         """Build the index, or open the one that is there.
 
         Raises:
@@ -170,9 +154,11 @@ class LuceneImpact:
         ids, scores = self._index.hits(asked, k)
         return np.array(ids, dtype=np.int64), scores
 
-    def search(self, query: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """About the k best documents of one query (1, V): rows (k,) int64 and true scores (k,) float32, best first."""
-        rows, _ = self.candidates(query, k)
-        scores = np.asarray(self.store.rows_of(rows) @ query.toarray()[0], dtype=np.float32)
-        (scores,), (rows,) = sort_by_score_and_row(scores[None], rows[None])
-        return rows, scores
+    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[Hits]:
+        """About the k best documents of each query (Q, V), with their true scores."""
+        found = []
+        for query in (queries[row] for row in range(queries.shape[0])):
+            rows, _ = self.candidates(query, k + _SPARE)
+            scores = np.asarray(self.store.rows_of(rows) @ query.toarray()[0], dtype=np.float32)
+            found.append(best_rows(corpus, scores, k, rows, above=0.0))
+        return found
