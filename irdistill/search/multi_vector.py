@@ -17,6 +17,7 @@ from torch import Tensor
 from irdistill.collections import Corpus
 from irdistill.hardware import best_device
 from irdistill.search.ranking import Best, Hits, best_rows
+from irdistill.search.shards import read_part
 from irdistill.search.vectors import TokenStore
 
 EMPTY = -1e9
@@ -129,12 +130,11 @@ def _edges(lengths: np.ndarray, room: int) -> list[int]:
 def _chunks(store: TokenStore, first: int, end: int, size: int,
             device: torch.device) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
     """Documents with at least one token, about ``size`` tokens at a time: their rows, tokens (T, D) and token counts."""
-    edges = _edges(np.diff(store.starts[first : end + 1]), size)
+    edges, tokens = _edges(np.diff(store.starts[first : end + 1]), size), store.matrix
     for start, stop in pairwise(edges):
         begins = store.starts[first + start : first + stop + 1]
         lengths = np.diff(begins)
         rows = first + start + np.flatnonzero(lengths)
         if len(rows):
-            # a copy, so that torch never sees the read-only pages of the file
-            part = np.array(store.matrix[begins[0] : begins[-1]], dtype=np.float32)
+            part = read_part(tokens, int(begins[0]), int(begins[-1]))
             yield rows, torch.from_numpy(part).to(device), torch.from_numpy(lengths[lengths > 0]).to(device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -154,3 +155,17 @@ def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, 
         os.fsync(files[name].fileno())
         sizes[name] = values.nbytes
     return {"bytes": sizes, "checksum": state.hexdigest()}
+
+
+def read_part(array: np.ndarray, start: int, end: int) -> np.ndarray:
+    """A copy in float32 of a part of an array.
+
+    Of a memory map the pages read are given back, so that a pass over a file does not fill the process's memory with it.
+    """
+    part = np.array(array[start:end], dtype=np.float32)
+    held = getattr(array, "_mmap", None)
+    if isinstance(held, mmap.mmap) and getattr(array, "offset", -1) == 0:
+        row = array.nbytes // max(1, len(array))
+        first = start * row // mmap.PAGESIZE * mmap.PAGESIZE
+        held.madvise(mmap.MADV_DONTNEED, first, end * row - first)
+    return part

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from sentence_transformers import MultiVectorEncoder
 from sentence_transformers.base.modules import Normalize, Transformer
-from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling, MultiVectorMask
+from sentence_transformers.multi_vector_encoder.modules import BaseTokenPooling, HierarchicalTokenPooling, MultiVectorMask
 from torch import Tensor, nn
 
 from irdistill.batching import TokenBudget
@@ -43,6 +44,10 @@ class LateInteractionStudent(Student):
     """
 
     kind = "late-interaction"
+
+    def __init__(self, model: MultiVectorEncoder, source: str = "in memory", revision: str = "none") -> None:
+        super().__init__(model, source, revision)
+        pool_without_autocast(model)
 
     @classmethod
     def build(cls, backbone: str, layers: int | Sequence[int] | None = None, query_layers: int | Sequence[int] | None = None,
@@ -76,6 +81,11 @@ class LateInteractionStudent(Student):
                                    ("token_pooling", token_pooling, 1)):
             if value is not None and not value >= least:
                 raise IrdistillError(f"{name}={value} was given; at least {least} was expected.")
+        if expand_queries is not None and max_query_length is not None and max_query_length < expand_queries:
+            raise IrdistillError(
+                f"expand_queries={expand_queries} and max_query_length={max_query_length} were given; queries cannot be cut to "
+                "less than they are filled up to. Leave out max_query_length, or raise it."
+            )
         shared: dict[str, Any] = {"trust_remote_code": trust_remote_code, "device": device, "seed": seed}
         model, new = _encoder(backbone, dimension, mask_punctuation, revision=revision, **shared)
         first: Any = one_tower(model, "the backbone")[0]
@@ -260,3 +270,15 @@ def _encoder(backbone: str, dimension: int | None, mask_punctuation: bool, *, re
     modules = [first, projection(first.get_embedding_dimension(), dimension or DIMENSION, "token_embeddings", seed),
                MultiVectorMask(skiplist_words=words), Normalize(module_input_name="token_embeddings")]
     return MultiVectorEncoder(modules=modules, device=device).float().eval(), True
+
+
+def pool_without_autocast(model: MultiVectorEncoder) -> None:
+    """Let the token pooling of a model cluster in float32 under autocast too; in half precision it would fail."""
+    for module in model.modules():
+        if isinstance(module, BaseTokenPooling):
+            module.pool_one = partial(_pool_one, type(module).pool_one, module)
+
+
+def _pool_one(inner: Callable[..., Tensor], module: BaseTokenPooling, embedding: Tensor, **given: Any) -> Tensor:
+    with torch.autocast(embedding.device.type, enabled=False):
+        return inner(module, embedding, **given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from irdistill.search.multi_vector import EMPTY, maxsim_search
 from irdistill.search.shards import write_arrays
 from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import STORES, SparseStore, TokenStore, corpus_vectors
-from irdistill.students import load_student
+from irdistill.students import build_student, load_student
 from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.families import tiny_classifier
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
@@ -73,6 +74,31 @@ def test_search_finds_what_sentence_transformers_scores_highest(kind: str, model
         order = list(whole.doc_ids)
         ties = [name for name in order if name in ("d0", "twin-a", "twin-b")]
         assert ties == ["twin-b", "twin-a", "d0"], "equal scores go by id, the last first"
+
+
+@pytest.mark.parametrize(("kind", "settings"), [
+    ("late-interaction", {"dimension": 8, "expand_queries": 12}), ("late-interaction", {"dimension": 8, "token_pooling": 2.0}),
+    ("late-interaction", {"query_layers": 1, "expand_queries": 9, "max_query_length": 12}), ("dense", {"query_layers": 1}),
+    ("sparse", {"inference_free": True}), ("sparse", {"query_layers": [1], "max_length": 6}),
+])
+def test_shaped_students_are_searched_as_sentence_transformers_scores(kind: str, settings: dict[str, Any], models: dict[str, str],
+                                                                       tmp_path: Path) -> None:
+    """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without a model."""
+    folder = tmp_path / "backbone"
+    copytree(models["dense"], folder)
+    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text().replace('"cat"', '"."'))
+    (folder / "vocab.txt").unlink(missing_ok=True)
+    student = build_student(kind, str(folder), device="cpu", **settings)
+    if kind == "late-interaction":
+        assert student.identity()["skiplist"] == ["."]
+    student.save(tmp_path / "model")
+    docs = {f"d{place}": text for place, text in enumerate(["the dog .", ". . .", "a big dog and . a bird", "dog . " * 9])}
+    collection = Collection.from_dicts("marks", docs, {"q": "dog . bird", "r": "."}, {})
+    run = retrieve(collection, tmp_path / "model", tmp_path / "run", work=tmp_path / "work", **CPU)
+    for found, scores in zip(run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True):
+        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
+        assert len(rows) == (4 if kind != "sparse" else (scores > 0).sum())
+        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", LIBRARY)

@@ -12,11 +12,13 @@ import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
 
+from irdistill.collections import Query
 from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import build_student, load_student
 from irdistill.students.late_interaction import LateInteractionStudent
+from irdistill.teachers import LateInteractionTeacher, Pair, score_pairs
 from irdistill.training import TrainOptions, train
 from tests.students.tiny import tiny_backbone
 from tests.training.tiny import make_backbone, make_collection, make_run
@@ -141,6 +143,10 @@ def test_token_pooling_is_that_of_sentence_transformers(factor: float, place: Pa
     torch.stack([one.sum() for one in vectors]).sum().backward()
     assert all(p.grad is not None for name, p in pooled.model.named_parameters() if "pooler" not in name)
     same_scores(pooled, tmp_path / "model")
+    rough = pooled.encode(TEXTS, "document", "bfloat16")
+    teacher = LateInteractionTeacher(str(tmp_path / "model"), precision="bfloat16", device="cpu")
+    pairs = [Pair(Query("q", TEXTS[0]), row, text) for row, text in enumerate(TEXTS)]
+    assert [len(one) for one in rough] == [len(one) for one in found] and np.isfinite(score_pairs(teacher, pairs)[0].values).all()
     again = build_student("late-interaction", str(tmp_path / "model"), token_pooling=4.0, device="cpu")
     assert again.identity()["token_pooling"] == 4.0, "in place of the model's own"
 
@@ -149,6 +155,8 @@ def test_settings_out_of_range(place: Path) -> None:
     for name, value in (("token_pooling", 0.5), ("expand_queries", 2), ("dimension", -1)):
         with pytest.raises(IrdistillError, match=f"{name}={value} was given"):
             build("late-interaction", place, **{name: value})
+    with pytest.raises(IrdistillError, match="cannot be cut to less than they are filled up to"):
+        build("late-interaction", place, expand_queries=9, max_query_length=5)
 
 
 @pytest.mark.parametrize("kind", PLAIN)
