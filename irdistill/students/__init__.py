@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 __all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "KernelStudent", "LateInteractionStudent", "SparseStudent",
-           "SplitCrossEncoderStudent", "build_student"]
+           "SplitCrossEncoderStudent", "build_student", "load_student"]
 
 #: The kinds of students, as ``--student`` and recipes name them.
 KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-encoder", "kernel")
@@ -14,7 +14,7 @@ KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-en
 _HOMES = {
     "DenseStudent": "dense", "SparseStudent": "sparse", "LateInteractionStudent": "late_interaction",
     "CrossEncoderStudent": "cross_encoder", "SplitCrossEncoderStudent": "split_cross_encoder", "KernelStudent": "kernel",
-    "build_student": "build",
+    "build_student": "build", "load_student": "build",
 }
 
 

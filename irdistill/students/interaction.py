@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from irdistill.batching import TokenBudget, run_batches, token_budget_batches
+from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.errors import IrdistillError
 from irdistill.files import make_folder, read_json, write_json
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.models import STUDENT_FILE, find_model_file, resolve_model
 from irdistill.students.base import Kind, Student
+from irdistill.students.encoding import encode_batches
 
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65536
 
@@ -51,7 +52,7 @@ class InteractionStudent(Student):
 
     @property
     @abstractmethod
-    def state_size(self) -> int:
+    def dimension(self) -> int:
         """The length of a document token's state."""
 
     @abstractmethod
@@ -109,21 +110,17 @@ class InteractionStudent(Student):
 
     # -- without gradients ------------------------------------------------------------------------------------
 
-    @torch.inference_mode()
-    def encode(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto") -> list[Tensor]:
-        """States (tokens, D) of texts in float32, in their order; the model is to be in eval mode."""
+    def encode(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+               budget: int | TokenBudget | None = None) -> list[Tensor]:
+        """States (tokens, D) of texts in float32, in their order; see ``encode_batches``."""
         found: list[Any] = [None] * len(texts)
-        dtype = choose_dtype(precision, self.device)
-        tokens = self.tokenize(texts, kind) if texts else {"input_ids": []}
 
-        def forward(rows: np.ndarray) -> None:
-            with torch.autocast(self.device.type, dtype=dtype, enabled=dtype != torch.float32):
-                states = self.embed(self.pad(tokens, kind, rows), kind)
+        def take(rows: np.ndarray, states: list[Tensor]) -> bool:
             for row, one in zip(rows.tolist(), states, strict=True):
                 found[row] = one.float()
+            return bool(torch.cat(states).isfinite().all())
 
-        budget = TokenBudget(_TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU)
-        run_batches([len(ids) for ids in tokens["input_ids"]], budget, forward)
+        encode_batches(self, texts, kind, precision, budget, False, take)
         return found
 
     @torch.inference_mode()

@@ -155,7 +155,7 @@ class KernelStudent(InteractionStudent):
 
     def settings(self) -> dict[str, Any]:
         """Sizes and lengths."""
-        return {"dimension": self.state_size, "layers": len(self.model[1].layers.layers),
+        return {"dimension": self.dimension, "layers": len(self.model[1].layers.layers),
                 "max_query_length": self.max_length("query"), "max_document_length": self.max_length("document")}
 
     def size(self) -> dict[str, int]:
@@ -166,7 +166,7 @@ class KernelStudent(InteractionStudent):
         return list(self.model[2].parameters())
 
     @property
-    def state_size(self) -> int:
+    def dimension(self) -> int:
         return int(self.model[0].embeddings.embedding_dim)
 
     def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:

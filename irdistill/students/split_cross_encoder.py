@@ -146,7 +146,7 @@ class SplitCrossEncoderStudent(InteractionStudent):
         return list(self._head.parameters())
 
     @property
-    def state_size(self) -> int:
+    def dimension(self) -> int:
         compress = self._head.compress
         return int(self._head.score.in_features if compress is None else compress.out_features)
 

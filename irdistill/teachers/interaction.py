@@ -42,7 +42,7 @@ class InteractionTeacher(PartTeacher[Tensor]):
                 f"states={states!r} and storage={storage!r} were asked for; give auto, stored or live, and float32 or float16."
             )
         self.student, self.precision = student, precision
-        most = len(corpus) * student.max_length("document") * student.state_size * np.dtype(storage).itemsize
+        most = len(corpus) * student.max_length("document") * student.dimension * np.dtype(storage).itemsize
         kept = states == "stored" or (states == "auto" and most <= _KEPT)
         self.store: TokenStates | None = corpus_states(corpus, student, work, precision, storage) if kept else None
 
@@ -50,7 +50,7 @@ class InteractionTeacher(PartTeacher[Tensor]):
     def identity(self) -> dict[str, Any]:
         """The student's, the precision, and whether states are looked up, which changes the last digits."""
         dtype = str(choose_dtype(self.precision, self.student.device)).removeprefix("torch.")
-        states = "live" if self.store is None else f"stored in {self.store.dtype}"
+        states = "live" if self.store is None else f"stored in {self.store.identity['storage']}"
         return self.student.identity() | {"kind": "interaction", "type": self.student.kind, "precision": dtype, "states": states}
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor]:

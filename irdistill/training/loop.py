@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import Loss, ScoreBatch
+from irdistill.search.vectors import Taken
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
@@ -60,7 +61,7 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
         lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
     else:
         queries = encoder(batch.queries, "query")
-        documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
+        documents = batch.documents.on(device) if isinstance(batch.documents, Taken) else encoder(
             batch.documents, "document"
         )
         with encoder.autocast():  # for layers that read both; what compares vectors does so in float32

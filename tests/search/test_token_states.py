@@ -30,15 +30,15 @@ def collection() -> Collection:
 
 
 def test_it_holds_every_token_of_every_document(student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path) -> None:
-    store = TokenStates.build_for(collection.corpus, student, tmp_path / "a", shard_rows=16, precision="float32")
+    store = TokenStates.build(collection.corpus, student, tmp_path / "a", shard_rows=16, precision="float32")
     texts = list(collection.corpus.texts(range(50)))
     expected = student.encode(texts, "document", "float32")
-    assert len(store) == 50 and store.rows == sum(map(len, expected)) and store.dimension == 32
+    assert len(store) == 50 and store.nbytes == 4 * 32 * sum(map(len, expected)) + 4 * 50
     assert [len(store.of(row)) for row in range(50)] == [min(len(text.split()) + 1, 9) for text in texts]
     for row in range(50):
         torch.testing.assert_close(store.of(row), expected[row], atol=1e-5, rtol=1e-5)
-    half = TokenStates.build_for(collection.corpus, student, tmp_path / "b", precision="float32", storage="float16")
-    assert half.nbytes * 2 == store.nbytes and half.of(3).dtype == torch.float32
+    half = TokenStates.build(collection.corpus, student, tmp_path / "b", precision="float32", storage="float16")
+    assert (half.nbytes - 200) * 2 == store.nbytes - 200 and half.of(3).dtype == torch.float32
     torch.testing.assert_close(half.of(3), store.of(3), atol=1e-2, rtol=1e-2)
     assert not torch.equal(half.of(3), store.of(3))
 
@@ -46,7 +46,7 @@ def test_it_holds_every_token_of_every_document(student: SplitCrossEncoderStuden
 @pytest.mark.parametrize("killed_at", [0, 2])
 def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitCrossEncoderStudent, collection: Collection,
                                                  tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = TokenStates.build_for(collection.corpus, student, tmp_path / "whole", shard_rows=16)
+    whole = TokenStates.build(collection.corpus, student, tmp_path / "whole", shard_rows=16)
     encode, calls = SplitCrossEncoderStudent.encode, []
 
     def killed(self: SplitCrossEncoderStudent, *args: object) -> list[torch.Tensor]:
@@ -57,18 +57,18 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
 
     monkeypatch.setattr(SplitCrossEncoderStudent, "encode", killed)
     with pytest.raises(KeyboardInterrupt):
-        TokenStates.build_for(collection.corpus, student, tmp_path / "cut", shard_rows=16)
+        TokenStates.build(collection.corpus, student, tmp_path / "cut", shard_rows=16)
     with pytest.raises(IrdistillError, match="no finished vectors"):
         TokenStates(tmp_path / "cut")
     calls.extend([1] * 10)
     done = len(calls)
-    resumed = TokenStates.build_for(collection.corpus, student, tmp_path / "cut", shard_rows=16)
+    resumed = TokenStates.build(collection.corpus, student, tmp_path / "cut", shard_rows=16)
     assert len(calls) - done == 4 - killed_at
-    for name in ("vectors.bin", "starts.bin", "manifest.json"):
+    for name in ("states.bin", "lengths.bin", "manifest.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
     assert resumed.fingerprint == whole.fingerprint
-    (tmp_path / "cut" / "starts.bin").unlink()
-    with pytest.raises(IrdistillError, match=r"starts\.bin is missing or cut off"):
+    (tmp_path / "cut" / "lengths.bin").unlink()
+    with pytest.raises(IrdistillError, match=r"lengths\.bin should have"):
         TokenStates(tmp_path / "cut")
 
 
@@ -81,7 +81,7 @@ def test_other_students_and_lengths_have_other_stores(student: SplitCrossEncoder
                   KernelStudent.build(student.source, max_length=9, device="cpu")):
         assert corpus_states(collection.corpus, other, tmp_path).folder != first.folder
         with pytest.raises(IrdistillError, match="holds the vectors of something else"):
-            TokenStates.build_for(collection.corpus, other, first.folder)
+            TokenStates.build(collection.corpus, other, first.folder)
 
 
 def test_what_does_not_fit_the_storage_is_refused(student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path,
@@ -89,4 +89,4 @@ def test_what_does_not_fit_the_storage_is_refused(student: SplitCrossEncoderStud
     monkeypatch.setattr(SplitCrossEncoderStudent, "encode",
                         lambda self, texts, *rest: [torch.full((1, 32), 1e6) for _ in texts])
     with pytest.raises(IrdistillError, match="not finite in float16"), np.errstate(over="ignore"):
-        TokenStates.build_for(collection.corpus, student, tmp_path, storage="float16")
+        TokenStates.build(collection.corpus, student, tmp_path, storage="float16")

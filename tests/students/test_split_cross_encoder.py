@@ -127,10 +127,10 @@ def test_padding_and_company_do_not_change_scores(place: Path) -> None:
 @pytest.mark.parametrize("dimension", [None, 6])
 def test_gradients_reach_everything(place: Path, dimension: int | None) -> None:
     student = make(place, dimension=dimension)
-    assert student.state_size == (dimension or 32)
+    assert student.dimension == (dimension or 32)
     student.model.train()
     queries, documents = (student.embed(student.tokenize([QUERY, *TEXTS], kind), kind) for kind in ("query", "document"))
-    assert documents[0].shape[1] == student.state_size
+    assert documents[0].shape[1] == student.dimension
     _, every = student.scores(queries, documents, torch.arange(5).expand(5, 5))
     (every * torch.randn(5, 5, generator=torch.Generator().manual_seed(0))).sum().backward()
     for name, parameter in student.model.named_parameters():
