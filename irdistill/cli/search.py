@@ -15,8 +15,9 @@ from irdistill.errors import IrdistillError
 if TYPE_CHECKING:
     from irdistill.runs import Run
 
-INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic")
-MODELS = "bm25, or a dense, sparse or late-interaction model: folder, hub id or package: path."
+INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene")
+MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a dense, sparse or late-interaction model: folder, "
+          "hub id or package: path.")
 
 
 @click.command(epilog="Example: irdistill candidates pydocs/test --retriever bm25 --depth 100 --out out/bm25")
@@ -50,8 +51,8 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
 @click.option("--query", "text", help="Search for this instead, and print the hits with their text.")
 @click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True,
-              help="flat is exact; of the others the recall is printed. seismic is for sparse models, the rest for dense and "
-                   "late-interaction ones.")
+              help="flat is exact; of the others the recall is printed. seismic is for sparse models, lucene for "
+                   "sparse and dense ones, the rest for dense and late-interaction ones.")
 @click.option("--storage", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
               help="Of the vectors on disk.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,

@@ -13,8 +13,9 @@ import torch
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.search import BM25, open_engine
+from irdistill.search import open_engine
 from irdistill.search.engines import Index
+from irdistill.search.lexical import is_lexical, open_lexical
 from irdistill.students import load_student
 
 _ROUNDS = 3
@@ -62,7 +63,7 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
     """Time a retriever, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
-        models: ``bm25``, or dense, sparse or late-interaction models.
+        models: ``bm25``, ``lucene``, or dense, sparse or late-interaction models.
         queries: how many of the collection's queries are used.
 
     Raises:
@@ -98,9 +99,9 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
 
 def _searcher(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int) -> _Searcher:
     corpus = collection.corpus
-    if model == "bm25":
-        bm25 = BM25(corpus, cache=work)
-        return _Searcher(lambda batch: list(bm25.search(batch, k)), 0, 0, bm25.bytes)
+    if is_lexical(model):
+        lexical = open_lexical(model, corpus, work=work)
+        return _Searcher(lambda batch: list(lexical.search(batch, k)), 0, 0, lexical.bytes)
     student = load_student(model)
     engine = open_engine(corpus, student, index, work, seed=seed)
 

@@ -21,6 +21,7 @@ from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
+from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
@@ -169,5 +170,5 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         parse_measures(arguments.get("measures", DEFAULT_MEASURES))
     for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
-        if isinstance(name, str) and name != "bm25" and "${" not in name:
+        if isinstance(name, str) and not is_lexical(name) and "${" not in name:
             _checked_model(name)

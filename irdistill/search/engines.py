@@ -14,6 +14,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
+from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
 from irdistill.search.multi_vector import maxsim_search, rerank
 from irdistill.search.ranking import Hits, best_rows
 from irdistill.search.seismic_index import SeismicIndex
@@ -21,10 +22,11 @@ from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
 from irdistill.students.base import Student
 
-Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic"]
+Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene"]
 
 _FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
-INDEXES: Mapping[str, tuple[str, ...]] = {"dense": _FAISS, "late-interaction": _FAISS, "sparse": ("flat", "seismic")}
+INDEXES: Mapping[str, tuple[str, ...]] = {
+    "dense": (*_FAISS, "lucene"), "late-interaction": _FAISS, "sparse": ("flat", "seismic", "lucene")}
 """The indexes of each kind of encoder; ``flat`` is exact for all."""
 
 _SPARE = 32
@@ -65,7 +67,7 @@ class Engine(ABC):
 class DenseEngine(Engine):
     """Inner products of one vector a text."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex) -> None:
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw) -> None:
         super().__init__(corpus, student, precision)
         self.index, self.settings, self.exact, self.nbytes = index, index.settings, index.kind == "flat", index.nbytes
 
@@ -91,7 +93,7 @@ class SparseEngine(Engine):
     """Inner products of sparse vectors, by the words of the query."""
 
     def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: SparseStore,
-                 index: SparseIndex | SeismicIndex) -> None:
+                 index: SparseIndex | SeismicIndex | LuceneImpact) -> None:
         super().__init__(corpus, student, precision)
         self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
         self.settings, self.nbytes = index.settings, index.nbytes
@@ -102,6 +104,12 @@ class SparseEngine(Engine):
     def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
         exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
         return (exact.search(group, self.corpus, k) for group in groups)
+
+
+def _sparse_index(store: SparseStore, index: Index) -> SparseIndex | SeismicIndex | LuceneImpact:
+    if index == "lucene":
+        return LuceneImpact(store, store.folder / "lucene")
+    return SeismicIndex(store, store.folder / "seismic") if index == "seismic" else inverted_index(store)
 
 
 def inverted_index(store: SparseStore) -> SparseIndex:
@@ -148,8 +156,10 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
         raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
     store: Store = corpus_vectors(corpus, student, work, precision, storage)
     if isinstance(store, SparseStore):
-        found = SeismicIndex(store, store.folder / "seismic") if index == "seismic" else inverted_index(store)
-        return SparseEngine(corpus, student, precision, store, found)
+        return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
+    if index == "lucene":
+        assert isinstance(store, VectorStore)
+        return DenseEngine(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
     built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
     if isinstance(store, TokenStore):

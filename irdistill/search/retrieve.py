@@ -11,7 +11,7 @@ import numpy as np
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
-from irdistill.search.bm25 import BM25
+from irdistill.search.lexical import is_lexical, open_lexical
 
 if TYPE_CHECKING:
     from irdistill.hardware import Precision
@@ -37,12 +37,12 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
-        model: ``bm25``, or a dense, sparse or late-interaction model (folder, ``package:`` path, hub id, or one in
-            memory); which it is, is told from its files.
+        model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model (folder, ``package:``
+            path, hub id, or one in memory); which it is, is told from its files.
         out: the run's folder.
         k: documents a query.
         index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense and late-interaction
-            models, ``seismic`` for sparse ones.
+            models, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
         work: where vectors and indexes are kept; the cache folder where None.
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
@@ -56,7 +56,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
-    if model != "bm25":
+    if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
@@ -66,11 +66,11 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         return _with_engine(collection, engine, out, k, storage, overwrite, part_queries, check_recall)
     from irdistill.runs import RunIdentity
 
-    bm25 = BM25(collection.corpus, k1, b, Path(work) if work is not None else None)
-    identity = RunIdentity("first-stage", bm25.identity(), collection.describe(), None, {"k": k})
+    lexical = open_lexical(str(model), collection.corpus, k1, b, work)
+    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        return ((list(bm25.search(group, k)), {}) for _, group in parts)
+        return ((list(lexical.search(group, k)), {}) for _, group in parts)
 
     return _write(collection, out, identity, part_queries, overwrite, search, 1)
 

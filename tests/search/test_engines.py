@@ -224,7 +224,8 @@ def test_maxsim_is_exact_whatever_the_memory(mean: bool, memory: int, query_toke
             assert (np.diff(one.scores) <= 0).all()
 
 
-@pytest.mark.parametrize(("kind", "index"), [(kind, index) for kind in ("dense", "late-interaction") for index in INDEXES[kind]])
+@pytest.mark.parametrize(("kind", "index"), [(kind, index) for kind in ("dense", "late-interaction") for index in INDEXES[kind]
+                                             if index != "lucene"])
 def test_approximate_runs_state_their_recall(kind: str, index: Any, models: dict[str, str], tmp_path: Path) -> None:
     collection = make_collection(90)
     run = retrieve(collection, models[kind], tmp_path / "run", k=6, index=index, work=tmp_path, part_queries=2, **CPU)
