@@ -47,7 +47,7 @@ class Queries:
     @staticmethod
     def room(device: torch.device) -> int:
         """Query tokens that are multiplied together."""
-        return _QUERY_TOKENS if device.type == "cpu" else 64 * _QUERY_TOKENS
+        return _QUERY_TOKENS if device.type == "cpu" else 16 * _QUERY_TOKENS
 
     def scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """MaxSim (n, Q) float32 with n documents: their tokens (T, D), and how many each has, at least 1."""
@@ -113,7 +113,7 @@ def rerank(store: TokenStore, query: np.ndarray, rows: np.ndarray, corpus: Corpu
 
 def _chunk_tokens(device: torch.device, memory: int) -> int:
     """Document tokens that are multiplied together: what keeps the products in the caches of a CPU, or fills a GPU."""
-    return 8192 if device.type == "cpu" else max(8192, memory // 4 // (4 * Queries.room(device)))
+    return 8192 if device.type == "cpu" else max(1, memory // 2 // (4 * Queries.room(device)))
 
 
 def _edges(lengths: np.ndarray, room: int) -> list[int]:

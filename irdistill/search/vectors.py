@@ -24,7 +24,6 @@ from irdistill.students.base import Student
 
 FORMAT = 2
 Storage = Literal["float32", "float16"]
-SHARD_ROWS = 8192
 
 
 class Taken(NamedTuple):
@@ -51,6 +50,7 @@ class Store(Arrays):
     """
 
     kind: ClassVar[str]
+    shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
         """Open a finished store.
@@ -78,12 +78,13 @@ class Store(Arrays):
         raise NotImplementedError
 
     @classmethod
-    def build(cls, corpus: Corpus, encoder: Student, folder: str | Path, *, shard_rows: int = SHARD_ROWS,
+    def build(cls, corpus: Corpus, encoder: Student, folder: str | Path, *, shard_rows: int | None = None,
               precision: Precision = "auto", storage: Storage = "float32", budget: int | None = None,
               overwrite: bool = False) -> Self:
         """Encode a corpus, or go on where an earlier call was stopped.
 
         Args:
+            shard_rows: documents a shard: what a kill can cost, and what is held in memory.
             storage: of the numbers; words' weights and lengths are stored as they are.
             budget: padded tokens a batch.
 
@@ -91,6 +92,7 @@ class Store(Arrays):
             IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not set), another
                 process writes there, or the disk is full.
         """
+        shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage) | {"shard_rows": shard_rows}
         limit = TokenBudget(budget) if budget is not None else None
 
@@ -165,6 +167,7 @@ class TokenStore(Store):
     """A vector of dimension D for each scored token of N documents."""
 
     kind = "late-interaction"
+    shard_rows = 1024  # a document may take a hundred kilobytes
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
@@ -229,6 +232,7 @@ def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = N
     Returns:
         The store of the student's kind.
     """
-    key = digest(document_identity(corpus, encoder, precision, storage))
+    identity = document_identity(corpus, encoder, precision, storage)
+    key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
     base = Path(work) if work is not None else cache_folder() / "vectors"
     return STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage)
