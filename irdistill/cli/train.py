@@ -58,16 +58,21 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     from irdistill.students import build_student
     from irdistill.training import TrainOptions
     from irdistill.training import train as train_student
+    from irdistill.training.processes import Processes
 
     parse_loss(loss)
     for name in ("teacher_weights", "mix_tau"):
         found = numbers(given[name], name.replace("_", " ")) if isinstance(given[name], str) else None
         given[name] = None if found is None else found[0] if name == "mix_tau" and len(found) == 1 else tuple(found)
-    loaded = load_collection(collection)
-    runs = [open_run(run, loaded) for run in scores]
+    processes = Processes.join()
+    with processes.in_turn():
+        loaded = load_collection(collection)
+        runs = [open_run(run, loaded) for run in scores]
     options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
                           inference_free=inference_free)
-    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")
+    model = train_student(loaded, runs, built, loss, out, options)
+    if processes.first:
+        click.echo(f"the model is in {model}")

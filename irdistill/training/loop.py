@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.encode import Encoder
 from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
 from irdistill.training.sparsity import Sparsity
 
 logger = logging.getLogger(__name__)
@@ -82,10 +84,11 @@ class DistillTrainer(Trainer):
 
     def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
-                 callbacks: list[TrainerCallback] | None = None) -> None:
+                 callbacks: list[TrainerCallback] | None = None, processes: Processes | None = None) -> None:
+        self.processes = processes or Processes()
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
-        self.encoder = Encoder(student, dtype, options.token_budget)
+        self.encoder = Encoder(student, dtype, options.token_budget, self.processes)
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         self._first_step = 0
@@ -106,10 +109,8 @@ class DistillTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
-        if self.args.world_size > 1:
-            raise IrdistillError(
-                "training in several processes is not supported yet; start one process on one device."
-            )
+        # gradients are averaged below, as the forward passes of a step are many and none is the model's own
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.model_accepts_loss_kwargs = False
 
     # -- data and loss --------------------------------------------------------------------------------------
@@ -118,8 +119,11 @@ class DistillTrainer(Trainer):
         return Steps(self.collator, self._first_step, self.options.steps)
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        torch.manual_seed(step_seed(self.options.seed, self.state.global_step))
-        return super().training_step(model, inputs, num_items_in_batch)
+        processes = self.processes
+        torch.manual_seed(step_seed(self.options.seed, self.state.global_step * processes.world + processes.rank))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        processes.average(self.student.model.parameters())
+        return loss
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False,
                      num_items_in_batch: Any = None) -> Any:
@@ -145,7 +149,7 @@ class DistillTrainer(Trainer):
         """Nothing: randomness is a function of the step."""
 
     def _save_rng_state(self, output_dir: str) -> None:
-        os.makedirs(output_dir, exist_ok=True)
+        """Nothing: as above."""
 
     # -- the log --------------------------------------------------------------------------------------------
 
@@ -170,6 +174,8 @@ class DistillTrainer(Trainer):
                 row["sparsity"] = self.sparsity.log(step, active)
             lines.append(json.dumps(row) + "\n")
         self._unwritten.clear()
+        if not self.processes.first:
+            return
         with open(self.log_path, "a", encoding="utf-8") as stream:
             stream.write("".join(lines))
             stream.flush()
@@ -182,8 +188,11 @@ class DistillTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.write_log()
-        shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+        if self.processes.first:
+            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
         super()._save_checkpoint(model, trial)
+        if not self.processes.first:
+            return
         name = f"checkpoint-{self.state.global_step}"
         final = self.folder / name
         digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)
