@@ -38,11 +38,12 @@ def candidates(collection: str, retriever: str, depth: int, out: Path, overwrite
 @click.option("--query", "text", help="Search for this instead, and print the hits with their text.")
 @click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True)
 @click.option("--k", type=int, help="Documents a query; 1000, or 5 with --query.")
+@click.option("--dimension", type=int, help="Cut the vectors of a Matryoshka model to their first so many numbers.")
 @overwrite_option()
 @seed_option()
 @json_option()
-def search(collection: str, model: str, out: Path | None, text: str | None, index: str, k: int | None, overwrite: bool,
-           seed: int, json_file: Path | None) -> None:
+def search(collection: str, model: str, out: Path | None, text: str | None, index: str, k: int | None, dimension: int | None,
+           overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
     from irdistill.search import retrieve
@@ -51,7 +52,8 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
     loaded = load_collection(collection)
     if out is not None:
-        found = retrieve(loaded, model, out, k or 1000, index, overwrite=overwrite, seed=seed)  # type: ignore[arg-type]
+        found = retrieve(loaded, model, out, k or 1000, index, overwrite=overwrite, seed=seed,  # type: ignore[arg-type]
+                         dimension=dimension)
         show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
         return
     assert text is not None
@@ -59,7 +61,7 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
         raise IrdistillError("the query is empty; give some words to search for.")
     own = replace(loaded, queries={"query": Query("query", text)}, qrels=Qrels({}), report=LoadReport())
     with tempfile.TemporaryDirectory() as scratch:
-        hits = retrieve(own, model, Path(scratch) / "run", k or 5, index, seed=seed)["query"]  # type: ignore[arg-type]
+        hits = retrieve(own, model, Path(scratch) / "run", k or 5, index, seed=seed, dimension=dimension)["query"]  # type: ignore
     if json_file is not None:
         from irdistill.files import write_json
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, out_option, seed_option
+from irdistill.cli.options import Several, out_option, seed_option, settings
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
@@ -28,6 +28,8 @@ EXAMPLE = (
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
 @click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
+@click.option("--student-option", "student_options", multiple=True, metavar="KEY=VALUE",
+              help='Other settings of the student, as in a recipe: --student-option pooling=cls query_prompt="query: " lora_rank=16.')
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
@@ -47,21 +49,27 @@ EXAMPLE = (
 @click.option("--query-l1", type=float, help="Of a sparse student: weight of the L1 penalty on queries.")
 @click.option("--query-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on queries.")
 @click.option("--document-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on documents.")
+@click.option("--matryoshka-dims", help="Of a dense student: dimensions at which the loss is taken, as 384,128,64.")
+@click.option("--matryoshka-weights", help="One number a dimension, joined by commas.")
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, inference_free: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
+          freeze_documents: bool, inference_free: bool, student_options: tuple[str, ...], loss: str, out: Path, seed: int,
+          **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
     from irdistill.runs import open_run
     from irdistill.students import build_student
+    from irdistill.students.build import check_student_settings
     from irdistill.training import TrainOptions
     from irdistill.training import train as train_student
     from irdistill.training.processes import Processes
 
     parse_loss(loss)
-    for name in ("teacher_weights", "mix_tau"):
+    more = settings(student_options, "--student-option", ("layers", "query_layers", "freeze_documents", "inference_free"))
+    check_student_settings(student, dict(more))
+    for name in ("teacher_weights", "mix_tau", "matryoshka_dims", "matryoshka_weights"):
         found = numbers(given[name], name.replace("_", " ")) if isinstance(given[name], str) else None
         given[name] = None if found is None else found[0] if name == "mix_tau" and len(found) == 1 else tuple(found)
     processes = Processes.join()
@@ -72,7 +80,7 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
-                          inference_free=inference_free)
+                          inference_free=inference_free, **more)
     model = train_student(loaded, runs, built, loss, out, options)
     if processes.first:
         click.echo(f"the model is in {model}")

@@ -46,8 +46,10 @@ def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "
     return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed).fingerprint
 
 
-def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat") -> str:
-    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed).fingerprint
+def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat",
+            dimension: int | None = None) -> str:
+    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed,
+                    dimension=dimension).fingerprint
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,

@@ -32,7 +32,8 @@ _SPARE = 32
 def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str | Path, k: int = 100,
              index: IndexKind = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
-             part_queries: int = 64, storage: str = "float32", trust_remote_code: bool = False) -> Run:
+             part_queries: int = 64, storage: str = "float32", trust_remote_code: bool = False,
+             dimension: int | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
@@ -40,6 +41,7 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
         out: the run's folder.
         k: documents a query.
         index: ``flat`` (exact), ``hnsw`` or ``ivfpq``; for dense models.
+        dimension: search with the first so many numbers of each vector of a model given by its name.
         work: where BM25 indexes, vectors and FAISS indexes are kept; the cache folder where None.
 
     Returns:
@@ -50,11 +52,13 @@ def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str 
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
+    if dimension is not None and (model == "bm25" or not isinstance(model, str | Path)):
+        raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
     if model != "bm25":
         from irdistill.students.dense import DenseStudent
 
         student = model if isinstance(model, DenseStudent) else DenseStudent.load(
-            model, trust_remote_code=trust_remote_code)
+            model, trust_remote_code=trust_remote_code, dimension=dimension)
         return _dense(collection, student, Path(out), k, index, work, precision, overwrite, seed,
                       part_queries, storage)
     from irdistill.runs import RunIdentity

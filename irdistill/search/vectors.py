@@ -101,7 +101,7 @@ class VectorStore:
             "format": FORMAT, "corpus": corpus.fingerprint, "weights": encoder.weights_digest("document"),
             "prompt": encoder.identity()["prompts"]["document"], "max_length": encoder.max_length("document"),
             "similarity": encoder.similarity, "storage": storage, "shard_rows": shard_rows,
-            "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),
+            "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **_cut(encoder),
         }
         with exclusive(folder):
             done = _continue(folder, identity, overwrite)
@@ -116,6 +116,11 @@ class VectorStore:
 
             _write_shards(folder, identity, done, len(corpus), encoder.dimension, encode)
         return cls(folder)
+
+
+def _cut(encoder: DenseStudent) -> dict[str, int]:
+    """Of vectors that are cut, their length."""
+    return {} if encoder.model.truncate_dim is None else {"dimension": encoder.dimension}
 
 
 def _continue(folder: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, str] | None:
@@ -183,6 +188,6 @@ def corpus_vectors(corpus: Corpus, encoder: DenseStudent, work: str | Path | Non
     """
     dtype = str(choose_dtype(precision, encoder.device)).removeprefix("torch.")
     key = digest([corpus.fingerprint, encoder.weights_digest("document"), encoder.identity()["prompts"]["document"],
-                  encoder.max_length("document"), encoder.similarity, dtype, storage])
+                  encoder.max_length("document"), encoder.similarity, dtype, storage, *_cut(encoder).values()])
     base = Path(work) if work is not None else cache_folder() / "vectors"
     return VectorStore.build(corpus, encoder, base / key, precision=precision, storage=storage)

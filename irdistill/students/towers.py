@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from irdistill.errors import IrdistillError
 from irdistill.students.layers import keep_layers
@@ -38,6 +39,21 @@ def add_query_tower(model: SentenceTransformer,
         device=str(model.device), prompts=dict(model.prompts), default_prompt_name=model.default_prompt_name,
         similarity_fn_name=model.similarity_fn_name, truncate_dim=model.truncate_dim,
     ).eval()
+
+
+def set_pooling(model: SentenceTransformer, pooling: str) -> None:
+    """Make one vector of a text's token vectors in this way, in all towers.
+
+    Raises:
+        IrdistillError: the way is unknown, or the model does no pooling.
+    """
+    if pooling not in Pooling.POOLING_MODES:
+        raise IrdistillError(f"pooling={pooling!r} was given; one of {', '.join(Pooling.POOLING_MODES)} was expected.")
+    found = [module for module in model.modules() if isinstance(module, Pooling)]
+    if not found:
+        raise IrdistillError(f"pooling={pooling!r} was given, and the backbone makes its vectors without pooling; leave it out.")
+    for module in found:
+        module.pooling_mode, module.pooling_output_dimension = pooling, module.embedding_dimension
 
 
 def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer], max_length: int | None,

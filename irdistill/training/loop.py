@@ -51,20 +51,35 @@ class Steps(IterableDataset):
                 yield {"batch": batch}
 
 
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
-    """Encode the queries and the unique documents once each, or each pair, and lay out the scores a loss sees."""
+def encode_batch(student: Student, encoder: Encoder, batch: TrainBatch) -> tuple[Any, Any]:
+    """Encode the queries and the unique documents once each; of a student that reads pairs, the scores of each pair, and None."""
+    if batch.pairs is not None:
+        return encoder(batch.pairs, "pair"), None
+    queries = encoder(batch.queries, "query")
+    documents = batch.documents.to(student.device) if isinstance(batch.documents, Tensor) else encoder(
+        batch.documents, "document"
+    )
+    return queries, documents
+
+
+def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool, encoded: tuple[Any, Any] | None = None,
+                dimension: int | None = None) -> ScoreBatch:
+    """Lay out the scores a loss sees.
+
+    Args:
+        encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
+        dimension: of dense vectors, score by the first so many numbers of each.
+    """
     device = student.device
     index, mask = batch.index.to(device), batch.mask.to(device)
     lists: Tensor
     every: Tensor | None = None
-    if batch.pairs is not None:
-        scores = encoder(batch.pairs, "pair")
-        lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
+    queries, documents = encoded or encode_batch(student, encoder, batch)
+    if documents is None:
+        lists = queries.new_zeros(mask.shape).masked_scatter(mask, queries)
     else:
-        queries = encoder(batch.queries, "query")
-        documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
-            batch.documents, "document"
-        )
+        if dimension is not None:
+            queries, documents = queries[:, :dimension], documents[:, :dimension]
         lists, every = student.scores(queries, documents, index, in_batch)
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
     return ScoreBatch(
@@ -132,9 +147,12 @@ class DistillTrainer(Trainer):
         for module in self.student.tower(self.student.sides[-1]):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout
-        scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)
-        names = [str(term) for _, term in self.expression.terms]
-        parts = [weight * term(scores) for weight, term in self.expression.terms]
+        batch, names, parts = inputs["batch"], [], []
+        encoded = encode_batch(self.student, self.encoder, batch)
+        for dimension, share in self.options.matryoshka:
+            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch, encoded, dimension)
+            names += [str(term) if dimension is None else f"{term} [:{dimension}]" for _, term in self.expression.terms]
+            parts += [share * weight * term(scores) for weight, term in self.expression.terms]
         active: dict[str, Tensor] = {}
         if self.sparsity is not None:
             penalties = self.sparsity.penalties(self.state.global_step)

@@ -73,7 +73,7 @@ class Processes:
             raise failure
         if told[1] is not None:
             raise IrdistillError(told[1])
-        return told[0]  # type: ignore[no-any-return]
+        return told[0]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -25,7 +25,7 @@ from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
-from irdistill.training.checks import check_needs, check_penalties, check_scales, check_student, check_teacher
+from irdistill.training.checks import check_dimensions, check_needs, check_penalties, check_scales, check_student, check_teacher
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
@@ -94,6 +94,7 @@ def train(
     expression = parse_loss(loss)
     check_student(expression, student)
     check_penalties(options.regularised, student)
+    check_dimensions(options.matryoshka_dims, student)
     processes = Processes.join()
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     with processes.in_turn():
