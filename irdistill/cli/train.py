@@ -29,7 +29,7 @@ EXAMPLE = (
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
 @click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
 @click.option("--student-option", "student_options", multiple=True, metavar="KEY=VALUE",
-              help='Other settings of the student, as in a recipe: --student-option pooling=cls query_prompt="query: " lora_rank=16.')
+              help='Other settings, as in a recipe: --student-option pooling=cls query_prompt="query: " lora_rank=16.')
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")

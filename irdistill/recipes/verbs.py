@@ -22,6 +22,7 @@ from irdistill.students import DenseStudent, build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
+from irdistill.training.pretrain import PretrainOptions, pretrain
 
 RESULT = "result.json"
 
@@ -87,6 +88,13 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     return digest(read_json(out / "training.json")["model"])
 
 
+def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
+              config: dict[str, Any] | None = None, **given: Any) -> str:
+    pretrain(kitchen.collection(collection), backbone, out, PretrainOptions(**({"seed": kitchen.seed} | given)), layers=layers,
+             random_init=random_init, config=config)
+    return digest(read_json(out / "training.json")["model"])
+
+
 def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
               compare: dict[str, str] | str | None = None) -> str:
     found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
@@ -109,13 +117,14 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
+    "pretrain": _pretrain,
     "evaluate": _evaluate, "measure": _measure,
 }
 
 
 def artifact(verb: str, folder: Path) -> str:
     """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
-    return str(folder / "model" if verb == "train" else folder)
+    return str(folder / "model" if verb in ("train", "pretrain") else folder)
 
 
 @cache
@@ -138,6 +147,12 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
         except TypeError as error:
             raise IrdistillError(f"a training option is unknown: {error}.") from error
+    if verb == "pretrain":
+        own = {"collection", "backbone", "layers", "random_init", "config"}
+        try:
+            PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+        except TypeError as error:
+            raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
     if verb == "evaluate":
         from irdistill.evaluation import parse_measures
 

@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers.base.modules import Router, Transformer
 from torch import nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.students.base import Student
 from irdistill.students.loading import same_new_weights
 
@@ -36,9 +36,9 @@ def add_lora(student: Student, rank: int, alpha: float | None = None, targets: s
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise IrdistillError("LoRA needs peft. Install it with: pip install 'irdistill[lora]'") from error
+        raise MissingExtra("peft", "lora", "LoRA") from error
     if not isinstance(rank, int) or rank < 1 or (alpha is not None and not alpha > 0):
-        raise IrdistillError(f"lora_rank={rank!r} and lora_alpha={alpha!r} were given; whole and above 0, and above 0, were expected.")
+        raise IrdistillError(f"lora_rank={rank!r} and lora_alpha={alpha!r} were given; 8 and 16 would do.")
     inner = _transformers(student)
     if not merge and any(_shortened(module) for module in inner):
         raise IrdistillError("lora_merge=False saves no backbone, and this one was shortened; leave out layers=, or merge.")

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ _STAGING = ".staging"
 class Steps(IterableDataset):
     """The batches of the steps from ``start`` on, the next one prepared while one is trained."""
 
-    def __init__(self, collator: Collator, start: int, stop: int) -> None:
+    def __init__(self, collator: Callable[[int], Any], start: int, stop: int) -> None:
         self.collator, self.start, self.stop = collator, start, stop
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

@@ -114,7 +114,7 @@ def train(
     model = folder / "model"
     with ExitStack() as held:
         processes.agree(lambda: held.enter_context(exclusive(folder)))
-        if processes.agree(lambda: _continues(folder, identity)):
+        if processes.agree(lambda: continues(folder, identity)):
             logger.info("%s is finished already", model)
             return model
         _train(folder, collection, runs, student, expression, options, document_vectors, identity, processes)
@@ -216,7 +216,7 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
     return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents)
 
 
-def _continues(folder: Path, identity: dict[str, Any]) -> bool:
+def continues(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether the training is finished; False when it is to be begun or continued.
 
     Raises:
