@@ -13,6 +13,7 @@ import click
 from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.doctor import doctor
+from irdistill.cli.export import export
 from irdistill.cli.pretrain import pretrain
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
@@ -42,7 +43,7 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, candidates, score, fuse, audit, pretrain, train, search, evaluate, runs, doctor):
+for command in (run, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs, doctor):
     cli.add_command(command)
 
 

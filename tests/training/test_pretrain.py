@@ -93,8 +93,8 @@ def test_students_of_all_kinds_begin_with_it(place: Path) -> None:
 
 
 def test_random_weights_of_another_size(place: Path, tmp_path: Path) -> None:
-    made = [pretrain(make_collection(), str(place / "backbone"), tmp_path / name, PretrainOptions(steps=0, seed=seed, max_length=24),
-                     random_init=True, config=config)
+    made = [pretrain(make_collection(), str(place / "backbone"), tmp_path / name,
+                     PretrainOptions(steps=0, seed=seed, max_length=24), random_init=True, config=config)
             for name, seed, config in (("one", 1, {"hidden_size": 8}), ("same", 1, {"hidden_size": 8}),
                                        ("other", 2, {"hidden_size": 8}), ("plain", 1, None))]
     weights = [AutoModel.from_pretrained(model).embeddings.word_embeddings.weight for model in made]
@@ -120,7 +120,8 @@ def test_what_is_refused(settings: dict[str, Any], message: str, place: Path, tm
 def test_the_recipe_runs_on_a_small_collection(tmp_path: Path) -> None:
     """Every stage of recipes/pretrained-distillation.yaml, on random words."""
     data, model = beir_folder(tmp_path / "data"), tiny_backbone(tmp_path / "model", layers=2)
-    changes = [f"train={data}#train", f"test={data}#test", f"encoder={model}", "depth=10", "max_length=24", "pretrain_steps=4", "steps=3",
+    changes = [f"train={data}#train", f"test={data}#test", f"encoder={model}", "depth=10", "max_length=24",
+                  "pretrain_steps=4", "steps=3",
                "batch_size=4", "list_size=4",
                "config={hidden_size: 16, intermediate_size: 32, num_attention_heads: 2, num_hidden_layers: 1}"]
     out = run_recipe(read_recipe("pretrained-distillation", changes), tmp_path / "out", work=tmp_path / "work")
