@@ -67,3 +67,7 @@ def main(arguments: list[str] | None = None) -> Any:
             traceback.print_exc()
         click.echo(f"irdistill: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

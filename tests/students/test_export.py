@@ -66,7 +66,8 @@ def test_two_towers_have_a_network_each(backbone: str, tmp_path: Path) -> None:
 
 
 def test_8_bit_weights_rank_alike_and_not_the_same(backbone: str, tmp_path: Path) -> None:
-    small = export(build_student("dense", backbone, device="cpu"), tmp_path / "small", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
+    student = build_student("dense", backbone, device="cpu")
+    small = export(student, tmp_path / "small", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
     assert [path.name for path in (tmp_path / "small" / "onnx").iterdir()] == ["model_qint8.onnx"]
     assert 1e-4 < small.difference < 0.1 and 0.5 <= small.tau < 1
 
