@@ -15,6 +15,7 @@ from irdistill.cli.audit import audit
 from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
 from irdistill.cli.pretrain import pretrain
+from irdistill.cli.queries import filter_, generate, rewrite
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
 from irdistill.cli.score import evaluate, score
@@ -43,7 +44,7 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs, doctor):
+for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs, doctor):
     cli.add_command(command)
 
 
