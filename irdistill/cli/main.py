@@ -44,7 +44,8 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs, doctor):
+for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs,
+                doctor):
     cli.add_command(command)
 
 
