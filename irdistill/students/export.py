@@ -172,9 +172,9 @@ def _scores(student: Student, queries: Sequence[str], documents: Sequence[str]) 
         pairs = [(query, document) for query in queries for document in documents]
         return student.predict(pairs).numpy().reshape(len(queries), len(documents))
     assert isinstance(student, DenseStudent)
-    vectors = [torch.from_numpy(student.encode(texts, kind, "float32", show_progress=False))
-               for texts, kind in ((queries, "query"), (documents, "document"))]  # type: ignore[arg-type]
-    return student.scores(vectors[0], vectors[1], torch.zeros(len(queries), 1, dtype=torch.int64))[1].numpy()
+    asked = torch.from_numpy(student.encode(queries, "query", "float32", show_progress=False))
+    read = torch.from_numpy(student.encode(documents, "document", "float32", show_progress=False))
+    return student.scores(asked, read, torch.zeros(len(queries), 1, dtype=torch.int64))[1].numpy()
 
 
 def _compare(student: np.ndarray, exported: np.ndarray, size: int) -> Agreement:

@@ -40,7 +40,7 @@ class Processes:
     @classmethod
     def join(cls) -> Processes:
         """Join the others, where ``torchrun`` or ``accelerate launch`` started several: NCCL on CUDA, else gloo."""
-        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)

@@ -27,51 +27,50 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tiny_backbone(tmp_path_factory.mktemp("backbone"), layers=1))
 
 
-def run(folder: Path, student: Student, kind: Any, texts: list[Any]) -> np.ndarray:
+def run(network: Path, student: Student, kind: Any, texts: list[Any]) -> np.ndarray:
     """What ONNX Runtime makes of texts, without sentence-transformers."""
-    session = onnxruntime.InferenceSession(str(next(folder.rglob("*.onnx"))), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(network), providers=["CPUExecutionProvider"])
     features = student.pad(student.tokenize(texts, kind), kind)
     given = {value.name: features[value.name].numpy() for value in session.get_inputs()}
     return np.asarray(session.run(None, given)[0])
 
 
-def test_a_dense_student_in_onnx(backbone: str, tmp_path: Path) -> None:
-    student = build_student("dense", backbone, device="cpu")
+@pytest.mark.slow
+def test_a_dense_student_with_two_towers(backbone: str, tmp_path: Path) -> None:
+    """A network in the folder of each, whose token vectors have the mean that is the student's vector."""
+    student = build_student("dense", backbone, freeze_documents=True, device="cpu")
+    with torch.no_grad():
+        for parameter in student.tower("query")[0].parameters():
+            parameter.mul_(1.1)
     found = export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
     assert found.pairs == 36 and found.difference <= 1e-5 and found.tau > 0.999
-    tokens = run(tmp_path / "out", student, "document", DOCUMENTS)
-    mask = student.pad(student.tokenize(DOCUMENTS, "document"), "document")["attention_mask"].numpy()[:, :, None]
-    mean = (tokens * mask).sum(axis=1) / mask.sum(axis=1)
-    assert np.allclose(mean, student.encode(DOCUMENTS, "document", "float32"), atol=1e-4)  # type: ignore[attr-defined]
+    for kind in ("query", "document"):
+        folder = tmp_path / "out" / f"{kind}_0_Transformer" / "onnx"
+        assert [path.name for path in folder.iterdir()] == ["model.onnx"]
+        tokens = run(folder / "model.onnx", student, kind, DOCUMENTS)
+        mask = student.pad(student.tokenize(DOCUMENTS, kind), kind)["attention_mask"].numpy()[:, :, None]  # type: ignore[arg-type]
+        mean = (tokens * mask).sum(axis=1) / mask.sum(axis=1)
+        assert np.allclose(mean, student.encode(DOCUMENTS, kind, "float32"), atol=1e-4)  # type: ignore[attr-defined]
     saved = json.loads((tmp_path / "out" / "irdistill_export.json").read_text())
     assert saved["format"] == "onnx" and saved["agreement"]["pairs"] == 36
-    assert sorted(path.name for path in (tmp_path / "out" / "onnx").iterdir()) == ["model.onnx"]
     with pytest.raises(IrdistillError, match="is there already"):
         export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
 
 
-def test_a_cross_encoder_in_onnx(backbone: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_cross_encoder_with_8_bit_weights(backbone: str, tmp_path: Path) -> None:
+    """The figures are those of ONNX Runtime's own logits: alike, and not the same."""
     student = build_student("cross-encoder", backbone, device="cpu")
-    export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+    found = export(student, tmp_path / "out", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
+    network = tmp_path / "out" / "onnx" / "model_qint8.onnx"
+    assert list(network.parent.iterdir()) == [network] and found.file_bytes == network.stat().st_size
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
-    logits = run(tmp_path / "out", student, "pair", pairs).reshape(-1)
-    assert np.allclose(logits, student.predict(pairs), atol=1e-5)  # type: ignore[attr-defined]
+    off = np.abs(run(network, student, "pair", pairs).reshape(-1) - student.predict(pairs).numpy()).max()  # type: ignore[attr-defined]
+    assert 1e-5 < found.difference < 0.1 and 0.2 < off / found.difference < 5  # the batches, and so the scales, are others
+    assert 0.5 <= found.tau < 1
 
 
-def test_two_towers_have_a_network_each(backbone: str, tmp_path: Path) -> None:
-    student = build_student("dense", backbone, freeze_documents=True, device="cpu")
-    export(student, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
-    places = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.onnx"))
-    assert places == ["document_0_Transformer/onnx/model.onnx", "query_0_Transformer/onnx/model.onnx"]
-
-
-def test_8_bit_weights_rank_alike_and_not_the_same(backbone: str, tmp_path: Path) -> None:
-    student = build_student("dense", backbone, device="cpu")
-    small = export(student, tmp_path / "small", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
-    assert [path.name for path in (tmp_path / "small" / "onnx").iterdir()] == ["model_qint8.onnx"]
-    assert 1e-4 < small.difference < 0.1 and 0.5 <= small.tau < 1
-
-
+@pytest.mark.slow
 def test_openvino(backbone: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     found = export(build_student("dense", backbone, device="cpu"), tmp_path / "out", "openvino", QUERIES, DOCUMENTS)

@@ -42,6 +42,7 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
             for name, value in load_file(path).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", two_processes.CASES)
 def test_two_processes_make_the_update_of_one_with_the_doubled_batch(case: str, place: Path) -> None:
     two_processes.descend(place, place / f"one-{case}", case, 4)
@@ -59,6 +60,7 @@ def test_two_processes_make_the_update_of_one_with_the_doubled_batch(case: str, 
         assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path) -> None:
     done = torchrun(place, "killed")
     assert done.returncode != 0 and "Signal 9 (SIGKILL)" in done.stderr
