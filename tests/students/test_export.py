@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
