@@ -15,11 +15,12 @@ from irdistill.cli.audit import audit
 from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
 from irdistill.cli.pretrain import pretrain
-from irdistill.cli.queries import filter_, generate, rewrite
+from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
 from irdistill.cli.score import evaluate, score
 from irdistill.cli.search import candidates, search
+from irdistill.cli.specialise import specialise
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError
 from irdistill.progress import set_quiet
@@ -44,8 +45,9 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, pretrain, train, search, evaluate, export, runs,
-                doctor):
+_COMMANDS = (run, candidates, score, fuse, audit, train, search, evaluate, runs, rewrite, split, generate, filter_, specialise,
+             pretrain, export, doctor)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

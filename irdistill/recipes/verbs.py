@@ -15,7 +15,7 @@ from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
-from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with
+from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
@@ -109,6 +109,10 @@ def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 
 
+def _split(kitchen: Kitchen, out: Path, collection: str, folds: int = 5) -> str:
+    return split(kitchen.collection(collection), out, folds, kitchen.seed).fingerprint
+
+
 def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | None = None, llm: str | None = None,
               examples: str | None = None, **settings: Any) -> str:
     given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
@@ -143,8 +147,8 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
+    "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
     "pretrain": _pretrain,
-    "rewrite": _rewrite, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
 }
 
 
