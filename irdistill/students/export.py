@@ -126,6 +126,7 @@ def _write(module: Transformer, other: Any, kind: Kind, path: Path, form: str, s
     inputs = [name for name in example if name in inspect.signature(network.forward).parameters]
     output = str(module.modality_config["text"]["method_output_name"])
     make_folder(path.parent)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of operators of libraries that are not there
     plain = path if form == "onnx" else path.parent / "plain.onnx"
     torch.onnx.export(
         _Positional(network, inputs, output), tuple(example[name] for name in inputs), str(plain), input_names=inputs,
