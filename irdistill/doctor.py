@@ -46,6 +46,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "ray": (("ray",), "scoring and encoding on many machines"),
     "llm": (("openai", "gguf"), "language models as teachers and rewriters"),
     "vllm": (("vllm",), "language models on GPUs, many requests at a time"),
+    "lora": (("peft",), "training students by adapters"),
+    "onnx": (("onnx", "onnxruntime", "onnxscript"), "exporting students to ONNX"),
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
     "dev": (

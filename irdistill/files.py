@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,6 +57,33 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> dict[str, str]:
+    """Force every file under a folder onto the disk; give their SHA-256 by relative path."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            digests[path.relative_to(folder).as_posix()] = file_sha256(path)
+    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        fsync_folder(inner)
+    return digests
+
+
+def move_into_place(staged: Path, final: Path) -> dict[str, str]:
+    """Give a fully written folder its name in one step; what stood there is removed first."""
+    with explain_os_errors(final):
+        digests = fsync_tree(staged)
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(staged, final)
+        fsync_folder(final.parent)
+    return digests
 
 
 @contextmanager

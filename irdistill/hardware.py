@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -10,9 +11,10 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def best_device() -> torch.device:
-    """CUDA, then Apple's MPS, then the CPU."""
+    """CUDA, then Apple's MPS, then the CPU; of several processes that ``torchrun`` started each has its own GPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        local = os.environ.get("LOCAL_RANK")
+        return torch.device("cuda", int(local)) if local else torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

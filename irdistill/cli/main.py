@@ -14,6 +14,8 @@ from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.benchmark import benchmark
 from irdistill.cli.doctor import doctor
+from irdistill.cli.export import export
+from irdistill.cli.pretrain import pretrain
 from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
@@ -47,7 +49,7 @@ def cli(debug: bool, quiet: bool) -> None:
 _COMMANDS = (
     run, benchmark, candidates, score, fuse, audit, train, search, evaluate, runs,
     rewrite, split, generate, filter_, specialise,
-    doctor,
+    pretrain, export, doctor,
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -73,3 +75,7 @@ def main(arguments: list[str] | None = None) -> Any:
             traceback.print_exc()
         click.echo(f"irdistill: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

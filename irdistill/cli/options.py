@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
@@ -51,6 +52,31 @@ class Several(click.Command):
                 given.append(open_option)
             given.append(word)
         return super().parse_args(ctx, given)
+
+
+def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -> dict[str, Any]:
+    """``key=value`` words as a mapping; values are YAML, so that 16 is a number and ``[0, 2]`` a list.
+
+    Args:
+        flags: keys that have an option of their own.
+
+    Raises:
+        IrdistillError: a word is no such pair, stands there twice, or its value cannot be read.
+    """
+    found: dict[str, Any] = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or not key or key in found:
+            raise IrdistillError(f"{option} {word!r} cannot be read; write key=value, each key once.")
+        if key in flags:
+            raise IrdistillError(f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}.")
+        try:
+            # a value that YAML would strip or make a mapping of, as "query: ", is a text
+            read = yaml.safe_load(value) if value.strip() == value else value
+        except yaml.YAMLError as error:
+            raise IrdistillError(f"the value in {option} {word!r} cannot be read: {error}") from error
+        found[key] = value if isinstance(read, dict) else read
+    return found
 
 
 def named(paths: tuple[str, ...]) -> dict[str, str]:

@@ -58,10 +58,12 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
               help="Of the encoder; auto is bfloat16 where the machine is made for it.")
 @click.option("--k", type=int, help="Documents a query; 1000, or 5 with --query.")
+@click.option("--dimension", type=int, help="Cut the vectors of a Matryoshka model to their first so many numbers.")
 @overwrite_option()
 @seed_option()
 @json_option()
 def search(collection: str, model: str, out: Path | None, text: str | None, index: str, storage: str, precision: str, k: int | None,
+           dimension: int | None,
            overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
@@ -70,7 +72,7 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     if (text is None) == (out is None):
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
     loaded = load_collection(collection)
-    settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed}
+    settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed, "dimension": dimension}
     if out is not None:
         show(_summary(out, retrieve(loaded, model, out, 1000 if k is None else k, overwrite=overwrite, **settings)), json_file)
         return

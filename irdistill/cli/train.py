@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, out_option, seed_option
+from irdistill.cli.options import Several, out_option, seed_option, settings
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
@@ -32,6 +32,8 @@ EXAMPLE = (
 @click.option("--dimension", type=int, help="The length of a token's vector: of a late-interaction student (128 if not given), of "
               "a kernel one with new embeddings, or as a split-cross-encoder one stores it.")
 @click.option("--token-pooling", type=float, help="Of a late-interaction student: keep about one in so many document tokens.")
+@click.option("--student-option", "student_options", multiple=True, metavar="KEY=VALUE",
+              help='Other settings, as in a recipe: --student-option pooling=cls query_prompt="query: " lora_rank=16.')
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--split-layer", type=int, help="Of a split-cross-encoder student: layers in which query and document are apart.")
 @click.option("--max-length", type=int, help="Tokens to which a text, or a document where queries have a length, is cut.")
@@ -55,31 +57,42 @@ EXAMPLE = (
 @click.option("--query-l1", type=float, help="Of a sparse student: weight of the L1 penalty on queries.")
 @click.option("--query-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on queries.")
 @click.option("--document-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on documents.")
+@click.option("--matryoshka-dims", help="Of a dense student: dimensions at which the loss is taken, as 384,128,64.")
+@click.option("--matryoshka-weights", help="One number a dimension, joined by commas.")
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
           freeze_documents: bool, query_backbone: str | None, dimension: int | None, token_pooling: float | None,
-          inference_free: bool, split_layer: int | None, max_length: int | None, max_query_length: int | None, loss: str, out: Path,
-          seed: int, **given: Any) -> None:
+          inference_free: bool, split_layer: int | None, max_length: int | None, max_query_length: int | None,
+          student_options: tuple[str, ...], loss: str, out: Path, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
     from irdistill.runs import open_run
     from irdistill.students import build_student
+    from irdistill.students.build import check_student_settings
     from irdistill.training import TrainOptions
     from irdistill.training import train as train_student
+    from irdistill.training.processes import Processes
 
     parse_loss(loss)
-    for name in ("teacher_weights", "mix_tau"):
+    own = {"inference_free": inference_free, "query_backbone": query_backbone, "dimension": dimension,
+           "token_pooling": token_pooling, "split_layer": split_layer, "max_length": max_length,
+           "max_query_length": max_query_length}
+    more = settings(student_options, "--student-option", ("layers", "query_layers", "freeze_documents", *own))
+    check_student_settings(student, dict(more))
+    for name in ("teacher_weights", "mix_tau", "matryoshka_dims", "matryoshka_weights"):
         found = numbers(given[name], name.replace("_", " ")) if isinstance(given[name], str) else None
         given[name] = None if found is None else found[0] if name == "mix_tau" and len(found) == 1 else tuple(found)
-    loaded = load_collection(collection)
-    runs = [open_run(run, loaded) for run in scores]
+    processes = Processes.join()
+    with processes.in_turn():
+        loaded = load_collection(collection)
+        runs = [open_run(run, loaded) for run in scores]
     options = TrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
-                          inference_free=inference_free, query_backbone=query_backbone, dimension=dimension,
-                          token_pooling=token_pooling, split_layer=split_layer, max_length=max_length,
-                          max_query_length=max_query_length)
-    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options, 'stored')}")
+                          **own, **more)
+    model = train_student(loaded, runs, built, loss, out, options, "stored")
+    if processes.first:
+        click.echo(f"the model is in {model}")

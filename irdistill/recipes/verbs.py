@@ -26,6 +26,7 @@ from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
+from irdistill.training.pretrain import PretrainOptions, pretrain
 
 RESULT = "result.json"
 
@@ -50,8 +51,10 @@ def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "
     return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed).fingerprint
 
 
-def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat") -> str:
-    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed).fingerprint
+def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat",
+            dimension: int | None = None) -> str:
+    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed,
+                    dimension=dimension).fingerprint
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
@@ -84,6 +87,13 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
     train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work)
+    return digest(read_json(out / "training.json")["model"])
+
+
+def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
+              config: dict[str, Any] | None = None, **given: Any) -> str:
+    pretrain(kitchen.collection(collection), backbone, out, PretrainOptions(**({"seed": kitchen.seed} | given)), layers=layers,
+             random_init=random_init, config=config)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -136,12 +146,13 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
     "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
+    "pretrain": _pretrain,
 }
 
 
 def artifact(verb: str, folder: Path) -> str:
     """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
-    return str(folder / "model" if verb == "train" else folder)
+    return str(folder / "model" if verb in ("train", "pretrain") else folder)
 
 
 @cache
@@ -164,6 +175,12 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
         except TypeError as error:
             raise IrdistillError(f"a training option is unknown: {error}.") from error
+    if verb == "pretrain":
+        own = {"collection", "backbone", "layers", "random_init", "config"}
+        try:
+            PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+        except TypeError as error:
+            raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
     if verb == "evaluate":
         from irdistill.evaluation import parse_measures
 

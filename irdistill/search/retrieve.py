@@ -33,7 +33,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
              index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
              part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
-             check_recall: bool = True) -> Run:
+             check_recall: bool = True, dimension: int | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
@@ -46,6 +46,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         work: where vectors and indexes are kept; the cache folder where None.
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
+        dimension: search with the first so many numbers of each vector of a dense model given by its name.
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
@@ -56,12 +57,15 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
+    if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
+        raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
     if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
-        student = model if isinstance(model, Student) else load_student(model, trust_remote_code=trust_remote_code)
+        student = model if isinstance(model, Student) else load_student(
+            model, trust_remote_code=trust_remote_code, dimension=dimension)
         engine = open_engine(collection.corpus, student, index, work, precision, storage, seed)
         return _with_engine(collection, engine, out, k, storage, overwrite, part_queries, check_recall)
     from irdistill.runs import RunIdentity

@@ -40,6 +40,8 @@ class Student(ABC):
     inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
     tokens_cpu: ClassVar[int] = 8192  # padded tokens in a batch of texts encoded without gradients
     tokens_gpu: ClassVar[int] = 65536
+    #: Whether it has adapters (`irdistill.students.lora`) that are to be added to the weights it is saved with.
+    merge_lora: bool = False
 
     def __init__(self, model: Any, source: str = "in memory", revision: str = "none") -> None:
         self.model = model
@@ -99,7 +101,12 @@ class Student(ABC):
     def save(self, path: str | Path) -> None:
         """Write the model as sentence-transformers does (safetensors), and which towers are frozen."""
         folder = make_folder(path)
-        self.model.save(str(folder), create_model_card=False)
+        model = self.model
+        if self.merge_lora:
+            from irdistill.students.lora import merged
+
+            model = merged(model)
+        model.save(str(folder), create_model_card=False)
         if isinstance(self.model[0], Router):
             frozen = [kind for kind in ("query", "document") if not self.learns(kind)]
             write_json(folder / STUDENT_FILE, {"frozen": frozen})

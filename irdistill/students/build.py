@@ -13,6 +13,7 @@ from irdistill.students.dense import DenseStudent
 from irdistill.students.detection import reads_pairs, retriever_type
 from irdistill.students.kernel import KernelStudent
 from irdistill.students.late_interaction import LateInteractionStudent
+from irdistill.students.lora import LORA_SETTINGS, add_lora
 from irdistill.students.sparse import SparseStudent
 from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
 
@@ -24,26 +25,35 @@ STUDENTS: dict[str, Any] = {
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
-                    "expand_queries", "mask_punctuation", "inference_free", "query_backbone", "token_pooling", "split_layer")
+                    "expand_queries", "mask_punctuation", "inference_free", "query_backbone", "token_pooling", "split_layer",
+                    "pooling", "similarity", "query_prompt", "document_prompt", *LORA_SETTINGS)
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:
-    """``build`` of the student of this kind; settings that are None or False are left out.
+    """``build`` of the student of this kind, with adapters where asked for; settings that are None are left out.
 
     Raises:
         IrdistillError: the kind is unknown, has no such setting, or cannot be built so.
     """
     check_student_settings(kind, settings)
-    built: Student = STUDENTS[kind].build(backbone, **{key: value for key, value in settings.items() if _given(value)})
+    lora = {name.removeprefix("lora_"): settings.pop(name) for name in LORA_SETTINGS if name in settings}
+    known = inspect.signature(STUDENTS[kind].build).parameters
+    built: Student = STUDENTS[kind].build(backbone, **{key: value for key, value in settings.items()
+                                                       if value is not None and key in known})
+    if _given(lora.get("rank")):
+        add_lora(built, **{key: value for key, value in lora.items() if value is not None})
     return built
 
 
 def load_student(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,
-                 device: str | None = None) -> Student:
+                 device: str | None = None, dimension: int | None = None) -> Student:
     """Open a saved encoder of any kind, told from its files.
 
+    Args:
+        dimension: of a dense one, cut its vectors to their first so many numbers.
+
     Raises:
-        IrdistillError: it cannot be loaded, or is a cross-encoder, which has no vectors.
+        IrdistillError: it cannot be loaded, is a cross-encoder, which has no vectors, or cannot be cut.
     """
     name = str(model)
     if reads_pairs(name, revision):
@@ -51,8 +61,11 @@ def load_student(model: str | Path, *, revision: str | None = None, trust_remote
             f"{name} is a cross-encoder, which reads query and document together and cannot search. Rerank with it: "
             f"irdistill score COLLECTION --candidates RUN --teacher {name} --out RERANKED"
         )
-    found: Student = STUDENTS[retriever_type(name, revision)].load(
-        model, revision=revision, trust_remote_code=trust_remote_code, device=device)
+    kind = retriever_type(name, revision)
+    if dimension is not None and kind != "dense":
+        raise IrdistillError(f"dimension={dimension} was given, and {name} is a {kind} model; only dense vectors can be cut.")
+    cut = {"dimension": dimension} if dimension is not None else {}
+    found: Student = STUDENTS[kind].load(model, revision=revision, trust_remote_code=trust_remote_code, device=device, **cut)
     return found
 
 
@@ -64,7 +77,9 @@ def check_student_settings(kind: str, settings: dict[str, Any]) -> None:
     """
     if kind not in STUDENTS:
         raise IrdistillError(f"the student {kind!r} is unknown; give one of {', '.join(STUDENTS)}.")
-    known = list(inspect.signature(STUDENTS[kind].build).parameters)[1:]
+    known = [*list(inspect.signature(STUDENTS[kind].build).parameters)[1:], *LORA_SETTINGS]
+    if not _given(settings.get("lora_rank")) and any(settings.get(name) is not None for name in LORA_SETTINGS):
+        raise IrdistillError("lora_alpha, lora_targets or lora_merge was given without lora_rank, which asks for adapters; add it.")
     for name, value in settings.items():
         if name not in known and _given(value):
             raise IrdistillError(f"a {kind} student takes no {name}={value!r}; it takes {', '.join(known)}.")

@@ -22,7 +22,7 @@ from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder
-from irdistill.students.towers import copy_tower, projection, set_lengths, two_towers
+from irdistill.students.towers import copy_tower, projection, set_lengths, set_pooling, two_towers
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ class DenseStudent(Student):
     def build(cls, backbone: str, layers: int | Sequence[int] | None = None,
               query_layers: int | Sequence[int] | None = None, freeze_documents: bool = False, *,
               query_backbone: str | None = None, max_length: int | None = None, max_query_length: int | None = None,
-              similarity: Similarity | None = None, revision: str | None = None,
+              similarity: Similarity | None = None, pooling: str | None = None, query_prompt: str | None = None,
+              document_prompt: str | None = None, revision: str | None = None,
               trust_remote_code: bool = False, device: str | None = None, seed: int = 0) -> DenseStudent:
         """Make a student out of a backbone.
 
@@ -65,12 +66,17 @@ class DenseStudent(Student):
             max_query_length: truncate queries to so many tokens.
             similarity: ``cosine`` or ``dot``; default is what the backbone states, else cosine.
             seed: of the new layer's weights.
+            pooling: how a text's token vectors become one: ``mean``, ``cls``, ``max``, ``lasttoken``, ``weightedmean`` or
+                ``mean_sqrt_len_tokens``; default is what the backbone states, else the mean.
+            query_prompt, document_prompt: are put before each text, as ``"query: "``.
 
         Raises:
             IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
         """
         model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device)
         student = cls(model, backbone, model_revision(backbone, revision))
+        if pooling is not None:
+            set_pooling(model, pooling)
         if layers is not None:
             for module in student._transformers("document"):
                 keep_layers(module.model, layers)
@@ -83,23 +89,34 @@ class DenseStudent(Student):
         if isinstance(student.model[0], Router):
             student._freeze("document")
         if similarity is not None:
+            if similarity not in ("cosine", "dot"):
+                raise IrdistillError(f"similarity={similarity!r} was given; cosine or dot was expected.")
             student.model.similarity_fn_name = similarity
+        prompts = {"query": query_prompt, "document": document_prompt}
+        student.model.prompts.update({kind: prompt for kind, prompt in prompts.items() if prompt is not None})
         set_lengths(student._transformers("query"), student._transformers("document"),
                     max_length, max_query_length)
         return student
 
     @classmethod
     def load(cls, model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,
-             device: str | None = None) -> DenseStudent:
+             device: str | None = None, dimension: int | None = None) -> DenseStudent:
         """Open a saved student, or any dense sentence-transformers model.
 
+        Args:
+            dimension: cut vectors to their first so many numbers, for which a Matryoshka student is trained.
+
         Raises:
-            IrdistillError: it cannot be loaded, or is of a kind that gives no single vector.
+            IrdistillError: it cannot be loaded, is of a kind that gives no single vector, or its vectors are shorter.
         """
         name = str(model)
         encoder = load_encoder(name, revision=revision, trust_remote_code=trust_remote_code, device=device)
         student = cls(encoder, name, model_revision(name, revision))
         student.restore_frozen()
+        if dimension is not None:
+            if not 1 <= dimension <= student.dimension:
+                raise IrdistillError(f"dimension={dimension} was given; the vectors of {name!r} have 1 to {student.dimension}.")
+            encoder.truncate_dim = dimension
         return student
 
     # -- what it is -----------------------------------------------------------------------------------------

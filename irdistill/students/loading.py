@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,24 @@ def same_new_weights(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
+
+
+def random_weights(transformer: Transformer, changes: Mapping[str, Any], seed: int) -> None:
+    """Replace the weights of a loaded transformer by random ones, in a model of its config with these changes.
+
+    Raises:
+        IrdistillError: the config has no such key, or a value does not fit the others.
+    """
+    config, kind = transformer.model.config, type(transformer.model)
+    unknown = [key for key in changes if not hasattr(config, key)]
+    if unknown:
+        raise IrdistillError(f"the config of {kind.__name__} has no {', '.join(unknown)}; "
+                             f"it has {', '.join(sorted(config.to_diff_dict()))}.")
+    try:
+        with same_new_weights(seed):
+            transformer.model = kind(type(config).from_dict(config.to_dict() | dict(changes))).eval()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise IrdistillError(f"no {kind.__name__} can be made with {dict(changes)}: {error}") from error
 
 
 def load_transformer(model: str, *, revision: str | None = None, trust_remote_code: bool = False,

@@ -8,6 +8,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Router, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from irdistill.errors import IrdistillError
@@ -65,6 +66,21 @@ def projection(before: int, after: int, of: str, seed: int) -> Dense:
     """
     with same_new_weights(seed):
         return Dense(before, after, bias=False, activation_function=nn.Identity(), module_input_name=of)
+
+
+def set_pooling(model: SentenceTransformer, pooling: str) -> None:
+    """Make one vector of a text's token vectors in this way, in all towers.
+
+    Raises:
+        IrdistillError: the way is unknown, or the model does no pooling.
+    """
+    if pooling not in Pooling.POOLING_MODES:
+        raise IrdistillError(f"pooling={pooling!r} was given; one of {', '.join(Pooling.POOLING_MODES)} was expected.")
+    found = [module for module in model.modules() if isinstance(module, Pooling)]
+    if not found:
+        raise IrdistillError(f"pooling={pooling!r} was given, and the backbone makes its vectors without pooling; leave it out.")
+    for module in found:
+        module.pooling_mode, module.pooling_output_dimension = pooling, module.embedding_dimension
 
 
 def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer], max_length: int | None,

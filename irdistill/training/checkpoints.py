@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors, file_sha256, fsync_folder, read_json, write_json
+from irdistill.files import file_sha256, fsync_tree, move_into_place, read_json, write_json
+
+__all__ = ["MARKER", "complete", "find", "fsync_tree", "is_whole", "keep_newest", "latest_whole", "move_into_place", "step_of"]
 
 logger = logging.getLogger(__name__)
 MARKER = "complete.json"
 _PREFIX = "checkpoint-"
-
-
-def fsync_tree(folder: Path) -> dict[str, str]:
-    """Force every file under a folder onto the disk; give their SHA-256 by relative path."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            digests[path.relative_to(folder).as_posix()] = file_sha256(path)
-    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
-        fsync_folder(inner)
-    return digests
-
-
-def move_into_place(staged: Path, final: Path) -> dict[str, str]:
-    """Give a fully written folder its name in one step; what stood there is removed first."""
-    with explain_os_errors(final):
-        digests = fsync_tree(staged)
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(staged, final)
-        fsync_folder(final.parent)
-    return digests
 
 
 def complete(checkpoint: Path, digests: dict[str, str]) -> None:

@@ -80,6 +80,24 @@ def check_head(rate: float | None, student: Student) -> None:
         raise IrdistillError(f"head_learning_rate={rate} was given for a {student.kind} student, which has no head of its own.")
 
 
+def check_dimensions(dims: Sequence[int], student: Student) -> None:
+    """Whether vectors of the student can be cut to these dimensions; one that is left with untrained ones is warned of.
+
+    Raises:
+        IrdistillError: they cannot.
+    """
+    if not dims:
+        return
+    if student.kind != "dense":
+        raise IrdistillError(f"matryoshka_dims were given for a {student.kind} student; they are for a dense one.")
+    full: int = student.dimension
+    if max(dims) > full:
+        raise IrdistillError(f"matryoshka_dims has {max(dims)}, and the student's vectors have {full} dimensions.")
+    if max(dims) < full:
+        logger.warning("the last %d of the %d dimensions are in no loss; search with %d or fewer, or add %d to matryoshka_dims",
+                       full - max(dims), full, max(dims), full)
+
+
 def _plain(loss: Loss) -> list[Loss]:
     """The losses of an expression, without weights and cuts."""
     found = []

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from irdistill.search.vectors import Store, Taken
 from irdistill.training.lists import ListBatch, ListSampler
+from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
@@ -25,9 +26,11 @@ class Tokens:
 
     Attributes:
         rows: for each text its arrays by name (``input_ids``, …), without the attention mask.
+        total: the texts of all processes; of these, ``rows`` has this process's share.
     """
 
     rows: list[dict[str, np.ndarray]]
+    total: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
@@ -42,16 +45,20 @@ class Tokenizer:
         student: does the tokenising, with its prompts and lengths.
         kind: the side of the student that the texts go to.
         texts: gives the texts of some numbers, or the pairs of texts.
+        processes: of the texts asked for, only this process's share is tokenised.
     """
 
     def __init__(self, student: Student, kind: Kind, texts: Callable[[Sequence[Any]], Sequence[Any]],
-                 limit: int = 64 << 20) -> None:
+                 limit: int = 64 << 20, processes: Processes | None = None) -> None:
         self.student, self.kind, self.texts, self.limit = student, kind, texts, limit
+        self.processes = processes or Processes()
         self._known: dict[Any, dict[str, np.ndarray]] = {}
         self._bytes = 0
 
     def __call__(self, numbers: Sequence[Any]) -> Tokens:
-        """The tokens of the texts with these numbers."""
+        """The tokens of the texts with these numbers, as far as they are this process's."""
+        total = len(numbers)
+        numbers = [numbers[place] for place in self.processes.share(total).tolist()]
         missing = [number for number in dict.fromkeys(numbers) if number not in self._known]
         fresh = dict(zip(missing, self._tokenise(missing), strict=True)) if missing else {}
         rows = [self._known[number] if number in self._known else fresh[number] for number in numbers]
@@ -60,7 +67,7 @@ class Tokenizer:
             self._bytes += _size(row)
         while self._bytes > self.limit:
             self._bytes -= _size(self._known.pop(next(iter(self._known))))
-        return Tokens(rows)
+        return Tokens(rows, total)
 
     def _tokenise(self, numbers: Sequence[Any]) -> list[dict[str, np.ndarray]]:
         tokens = self.student.tokenize(self.texts(numbers), self.kind)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.training.collate import Kind, Tokens
+from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
@@ -47,13 +48,15 @@ class Encoder:
     Args:
         dtype: of the forward pass (autocast); vectors come out in float32.
         token_budget: padded tokens in one chunk; 0 chooses for the device.
+        processes: each encodes its share, and has the results of all.
 
     Attributes:
         watch: is called with the side and the result, where given.
     """
 
-    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0) -> None:
+    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0, processes: Processes | None = None) -> None:
         self.student, self.dtype = student, dtype
+        self.processes = processes or Processes()
         self.token_budget = token_budget
         self.watch: Callable[[Kind, Any], None] | None = None
         self._settings: dict[str, tuple[dict[str, int], bool, dict[str, Any]]] = {}
@@ -93,7 +96,7 @@ class Encoder:
                 parts.append(self.student.embed(features, kind))
             order.append(chosen)
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
-        result = self.student.join(parts, inverse)
+        result = self.processes.gather(self.student.join(parts, inverse), tokens.total)
         if self.watch is not None:
             self.watch(kind, result)
         return result

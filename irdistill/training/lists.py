@@ -56,7 +56,6 @@ class ListSampler:
         relevant: for each query id the judged documents: row number → grade.
         flagged: ``mask``, ``drop`` or ``keep``, see `irdistill.training.TrainOptions`; flags of all runs count.
         teacher_weights: (T,) weights of the runs for the losses; ``gate`` multiplies them, query by query.
-        rank, world: this process of how many; each draws its own part of the step's B * world queries.
 
     Attributes:
         documents, flagged_documents: of the usable lists; the latter are masked or dropped.
@@ -70,7 +69,6 @@ class ListSampler:
         list_size: int, seed: int, sources: str = "all", positives: bool = True, max_positives: int = 1,
         scored: bool = True, unscored_positives: bool = False, query_ids: Sequence[str] | None = None,
         flagged: str = "keep", teacher_weights: Sequence[float] | None = None, gate: Gate | None = None,
-        rank: int = 0, world: int = 1,
     ) -> None:
         self.runs, self.relevant = list(runs), relevant
         self.batch_size, self.list_size, self.seed = batch_size, list_size, seed
@@ -80,7 +78,6 @@ class ListSampler:
         self.flagged, self.gate = flagged, gate
         self.teacher_weights = None if teacher_weights is None else np.array(teacher_weights, dtype=np.float32)
         self.documents = self.flagged_documents = 0
-        self.rank, self.world = rank, world
         wanted = None if query_ids is None else set(query_ids)
         given = [qid for qid in self.runs[0].query_ids if wanted is None or qid in wanted]
         self.query_ids = [qid for qid in given if self._usable(qid)]
@@ -155,9 +152,8 @@ class ListSampler:
         return heard if heard.any() else np.ones_like(weights)
 
     def _queries(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, query index) of this process's share of a step."""
-        total = self.batch_size * self.world
-        start = step * total + self.rank * self.batch_size
+        """(epoch, query index) of the lists of a step."""
+        start = step * self.batch_size
         chosen = []
         for position in range(start, start + self.batch_size):
             epoch, within = divmod(position, len(self.query_ids))

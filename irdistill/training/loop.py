@@ -7,8 +7,9 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.encode import Encoder
 from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
 from irdistill.training.sparsity import Sparsity
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ _STAGING = ".staging"
 class Steps(IterableDataset):
     """The batches of the steps from ``start`` on, the next one prepared while one is trained."""
 
-    def __init__(self, collator: Collator, start: int, stop: int) -> None:
+    def __init__(self, collator: Callable[[int], Any], start: int, stop: int) -> None:
         self.collator, self.start, self.stop = collator, start, stop
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -50,20 +52,35 @@ class Steps(IterableDataset):
                 yield {"batch": batch}
 
 
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
-    """Encode the queries and the unique documents once each, or each pair, and lay out the scores a loss sees."""
+def encode_batch(student: Student, encoder: Encoder, batch: TrainBatch) -> tuple[Any, Any]:
+    """Encode the queries and the unique documents once each; of a student that reads pairs, the scores of each pair, and None."""
+    if batch.pairs is not None:
+        return encoder(batch.pairs, "pair"), None
+    queries = encoder(batch.queries, "query")
+    documents = batch.documents.on(student.device) if isinstance(batch.documents, Taken) else encoder(
+        batch.documents, "document"
+    )
+    return queries, documents
+
+
+def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool, encoded: tuple[Any, Any] | None = None,
+                dimension: int | None = None) -> ScoreBatch:
+    """Lay out the scores a loss sees.
+
+    Args:
+        encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
+        dimension: of dense vectors, score by the first so many numbers of each.
+    """
     device = student.device
     index, mask = batch.index.to(device), batch.mask.to(device)
     lists: Tensor
     every: Tensor | None = None
-    if batch.pairs is not None:
-        scores = encoder(batch.pairs, "pair")
-        lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
+    queries, documents = encoded or encode_batch(student, encoder, batch)
+    if documents is None:
+        lists = queries.new_zeros(mask.shape).masked_scatter(mask, queries)
     else:
-        queries = encoder(batch.queries, "query")
-        documents = batch.documents.on(device) if isinstance(batch.documents, Taken) else encoder(
-            batch.documents, "document"
-        )
+        if dimension is not None:
+            queries, documents = queries[:, :dimension], documents[:, :dimension]
         with encoder.autocast():  # for layers that read both; what compares vectors does so in float32
             lists, every = student.scores(queries, documents, index, in_batch)
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
@@ -84,10 +101,11 @@ class DistillTrainer(Trainer):
 
     def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
-                 callbacks: list[TrainerCallback] | None = None) -> None:
+                 callbacks: list[TrainerCallback] | None = None, processes: Processes | None = None) -> None:
+        self.processes = processes or Processes()
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
-        self.encoder = Encoder(student, dtype, options.token_budget)
+        self.encoder = Encoder(student, dtype, options.token_budget, self.processes)
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         self._first_step = 0
@@ -108,10 +126,8 @@ class DistillTrainer(Trainer):
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
-        if self.args.world_size > 1:
-            raise IrdistillError(
-                "training in several processes is not supported yet; start one process on one device."
-            )
+        # gradients are averaged below, as the forward passes of a step are many and none is the model's own
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.model_accepts_loss_kwargs = False
 
     # -- data and loss --------------------------------------------------------------------------------------
@@ -132,8 +148,11 @@ class DistillTrainer(Trainer):
         return optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
-        torch.manual_seed(step_seed(self.options.seed, self.state.global_step))
-        return super().training_step(model, inputs, num_items_in_batch)
+        processes = self.processes
+        torch.manual_seed(step_seed(self.options.seed, self.state.global_step * processes.world + processes.rank))
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        processes.average(self.student.model.parameters())
+        return loss
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False,
                      num_items_in_batch: Any = None) -> Any:
@@ -142,9 +161,12 @@ class DistillTrainer(Trainer):
         for module in self.student.tower(self.student.sides[-1]):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout
-        scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)
-        names = [str(term) for _, term in self.expression.terms]
-        parts = [weight * term(scores) for weight, term in self.expression.terms]
+        batch, names, parts = inputs["batch"], [], []
+        encoded = encode_batch(self.student, self.encoder, batch)
+        for dimension, share in self.options.matryoshka:
+            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch, encoded, dimension)
+            names += [str(term) if dimension is None else f"{term} [:{dimension}]" for _, term in self.expression.terms]
+            parts += [share * weight * term(scores) for weight, term in self.expression.terms]
         active: dict[str, Tensor] = {}
         if self.sparsity is not None:
             penalties = self.sparsity.penalties(self.state.global_step)
@@ -159,7 +181,7 @@ class DistillTrainer(Trainer):
         """Nothing: randomness is a function of the step."""
 
     def _save_rng_state(self, output_dir: str) -> None:
-        os.makedirs(output_dir, exist_ok=True)
+        """Nothing: as above."""
 
     # -- the log --------------------------------------------------------------------------------------------
 
@@ -184,6 +206,8 @@ class DistillTrainer(Trainer):
                 row["sparsity"] = self.sparsity.log(step, active)
             lines.append(json.dumps(row) + "\n")
         self._unwritten.clear()
+        if not self.processes.first:
+            return
         with open(self.log_path, "a", encoding="utf-8") as stream:
             stream.write("".join(lines))
             stream.flush()
@@ -196,8 +220,11 @@ class DistillTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self.write_log()
-        shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+        if self.processes.first:
+            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
         super()._save_checkpoint(model, trial)
+        if not self.processes.first:
+            return
         name = f"checkpoint-{self.state.global_step}"
         final = self.folder / name
         digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)

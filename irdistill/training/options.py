@@ -53,6 +53,10 @@ class TrainOptions:
         query_flops, document_flops, query_l1, document_l1: of a sparse student, the weights of the penalties that keep its
             vectors sparse (see `irdistill.losses.regularisers`); 0 leaves one out.
         ramp: share of the steps (below 1) or number of steps over which those weights rise, quadratically.
+        matryoshka_dims: of a dense student, numbers of dimensions. The loss is taken on vectors cut to each of them (and made
+            of length 1 again, for cosine) and summed, so that the saved model may be cut to any (Kusupati et al. 2022,
+            arXiv 2205.13147). List the full dimension too if it is to be used.
+        matryoshka_weights: of the losses at these dimensions; all 1 unless given.
         token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
         checkpoint_every: steps between checkpoints; 0 writes none.
@@ -86,6 +90,8 @@ class TrainOptions:
     query_l1: float = 0.0
     document_l1: float = 0.0
     ramp: float = 0.33
+    matryoshka_dims: tuple[int, ...] = ()
+    matryoshka_weights: tuple[float, ...] | None = None
     token_budget: int = 0
     deterministic: bool = False
     checkpoint_every: int = 500
@@ -111,6 +117,7 @@ class TrainOptions:
         for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(map(float, value)))
+        self._check_matryoshka()
         if self.flagged not in ("mask", "drop", "keep"):
             raise IrdistillError(f"flagged is {self.flagged!r}; mask, drop or keep was expected.")
         if self.mix != "none":
@@ -119,6 +126,24 @@ class TrainOptions:
             raise IrdistillError(
                 "abstain, missing or mix_tau was given and the teachers are not mixed; choose how, as mix=zscore."
             )
+
+    def _check_matryoshka(self) -> None:
+        dims, weights = tuple(self.matryoshka_dims), self.matryoshka_weights
+        if any(int(dim) != dim or dim < 1 for dim in dims) or len(set(dims)) < len(dims):
+            raise IrdistillError(f"matryoshka_dims is {dims}; different whole numbers of at least 1 were expected.")
+        object.__setattr__(self, "matryoshka_dims", tuple(map(int, dims)))
+        if weights is None:
+            return
+        if len(weights) != len(dims) or not all(0 < weight < math.inf for weight in weights):
+            raise IrdistillError(f"matryoshka_weights is {weights}; a number above 0 for each of {len(dims)} dimensions is wanted.")
+        object.__setattr__(self, "matryoshka_weights", tuple(map(float, weights)))
+
+    @property
+    def matryoshka(self) -> tuple[tuple[int | None, float], ...]:
+        """The dimensions at which the loss is taken, with their weights; None is all of them."""
+        if not self.matryoshka_dims:
+            return ((None, 1.0),)
+        return tuple(zip(self.matryoshka_dims, self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims), strict=True))
 
     def mixing(self) -> Mixing:
         """How the runs are mixed, where ``mix`` is not ``none``."""
@@ -140,6 +165,7 @@ class TrainOptions:
         return any(getattr(self, name) for name in _PENALTIES)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights; the penalties only where there is one."""
-        left_out = {*_WITHOUT_EFFECT, *(() if self.regularised else (*_PENALTIES, "ramp"))}
+        """What decides the trained weights; the penalties only where there is one, and so the Matryoshka dimensions."""
+        left_out = {*_WITHOUT_EFFECT, *(() if self.regularised else (*_PENALTIES, "ramp")),
+                    *(() if self.matryoshka_dims else ("matryoshka_dims", "matryoshka_weights"))}
         return {key: value for key, value in asdict(self).items() if key not in left_out}

@@ -7,6 +7,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,21 @@ from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
-from irdistill.training.checks import check_head, check_needs, check_penalties, check_scales, check_student, check_teacher
+from irdistill.training.checks import (
+    check_dimensions,
+    check_head,
+    check_needs,
+    check_penalties,
+    check_scales,
+    check_student,
+    check_teacher,
+)
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
 
 if TYPE_CHECKING:
@@ -52,6 +62,7 @@ class _Watch(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar = progress(state.max_steps, "steps", "train", initial=state.global_step)
+        self.bar.disable = self.bar.disable or not state.is_world_process_zero
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.update(1)
@@ -70,7 +81,8 @@ def train(
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
     Killed at any moment and started again with the same arguments it goes on from the last whole checkpoint
-    and ends with the same bytes. A finished training is recognised and not done again.
+    and ends with the same bytes. A finished training is recognised and not done again. Started by ``torchrun`` in several
+    processes, these train together: each step has ``batch_size`` lists of each, and the first process writes.
 
     Args:
         collection: gives texts and, through its qrels, the labels.
@@ -95,8 +107,11 @@ def train(
     check_student(expression, student)
     check_penalties(options, student)
     check_head(options.head_learning_rate, student)
+    check_dimensions(options.matryoshka_dims, student)
+    processes = Processes.join()
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
-    runs = [open_run(run, collection) for run in given]
+    with processes.in_turn():
+        runs = [open_run(run, collection) for run in given]
     _check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
     folder = make_folder(out)
@@ -104,29 +119,35 @@ def train(
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
         "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
         "options": options.identity(), "document_vectors": vectors_digest(collection, student, document_vectors),
-    }
+    } | ({"processes": processes.world} if processes.world > 1 else {})
     identity = json.loads(json.dumps(identity, default=str))
+    others = differences(processes.agree(lambda: identity), identity)
+    if others:
+        raise IrdistillError(f"the processes were given different trainings: {'; '.join(others)} in process {processes.rank}.")
     model = folder / "model"
-    with exclusive(folder):
-        if _continues(folder, identity):
+    with ExitStack() as held:
+        processes.agree(lambda: held.enter_context(exclusive(folder)))
+        if processes.agree(lambda: continues(folder, identity)):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity)
+        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes)
     return model
 
 
-def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss,
-           options: TrainOptions, vectors: Vectors, work: str | Path | None, identity: dict[str, Any]) -> None:
+def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss, options: TrainOptions,
+           vectors: Vectors, work: str | Path | None, identity: dict[str, Any], processes: Processes) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
         for qid, judged in collection.qrels.items()
     }
     scored = bool(loss.needs & _TEACHER)
-    compiled = [compile_run(run, corpus) for run in runs]
+    with processes.in_turn():
+        compiled = [compile_run(run, corpus) for run in runs]
     mixed = options.mix != "none"
     sampler = ListSampler(
-        [MixedRun(compiled, options.mixing(), corpus)] if mixed else compiled, relevant, batch_size=options.batch_size,
+        [MixedRun(compiled, options.mixing(), corpus)] if mixed else compiled, relevant,
+        batch_size=options.batch_size * processes.world,
         list_size=options.list_size, seed=options.seed, sources=options.sources, positives=options.positives,
         max_positives=options.max_positives, scored=scored, unscored_positives="label" in loss.needs,
         query_ids=list(collection.queries), flagged=options.flagged,
@@ -146,14 +167,20 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     if options.mix == "mean":
         warnings += check_scales(compiled)
 
-    collator = _collator(collection, sampler, student, open_vectors(collection, student, vectors, work))
-    found = checkpoints.latest_whole(folder / "checkpoints")
-    start = checkpoints.step_of(found) if found else 0
-    shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
-    _cut_log(folder / "train_log.jsonl", start)
-    write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
-    _journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
+    with processes.in_turn():
+        stored = open_vectors(collection, student, vectors, work)
+    collator = _collator(collection, sampler, student, stored, processes)
 
+    def begin() -> Path | None:
+        found = checkpoints.latest_whole(folder / "checkpoints")
+        start = checkpoints.step_of(found) if found else 0
+        shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
+        _cut_log(folder / "train_log.jsonl", start)
+        write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
+        _journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
+        return found
+
+    found = processes.agree(begin)
     began = time.monotonic()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
@@ -163,26 +190,32 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
             student, loss, collator, options,
             make_folder(folder / "checkpoints"), folder / "train_log.jsonl",
             choose_dtype(options.precision, student.device), callbacks=[watch],
+            processes=processes,
         )
         watch.write = trainer.write_log
         trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
     student.model.eval()
-    staged = folder / ".model.staging"
-    shutil.rmtree(staged, ignore_errors=True)
-    _forget_padding(student)
-    with quiet_libraries():
-        student.save(staged)
-    files = checkpoints.move_into_place(staged, folder / "model")
-    write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
-    seconds = time.monotonic() - began
-    _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
-             lists_per_second=round((options.steps - start) * options.batch_size / max(seconds, 1e-9), 3))
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    def finish() -> None:
+        staged = folder / ".model.staging"
+        shutil.rmtree(staged, ignore_errors=True)
+        _forget_padding(student)
+        with quiet_libraries():
+            student.save(staged)
+        files = checkpoints.move_into_place(staged, folder / "model")
+        write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
+        seconds, trained = time.monotonic() - began, options.steps - (checkpoints.step_of(found) if found else 0)
+        _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
+                 lists_per_second=round(trained * sampler.batch_size / max(seconds, 1e-9), 3))
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+    processes.agree(finish)
 
 
-def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: Store | np.ndarray | None) -> Collator:
+def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: Store | np.ndarray | None,
+              processes: Processes | None = None) -> Collator:
     """What makes the batches: tokenisers of the student's sides, or vectors in place of the documents' one."""
     def asked(numbers: Sequence[int]) -> list[str]:
         return [collection.queries[sampler.query_ids[number]].text for number in numbers]
@@ -193,12 +226,12 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
     if "pair" in student.sides:
         return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
             zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
-        )))
-    documents = vectors if vectors is not None else Tokenizer(student, "document", read)
-    return Collator(sampler, Tokenizer(student, "query", asked), documents)
+        ), processes=processes))
+    documents = vectors if vectors is not None else Tokenizer(student, "document", read, processes=processes)
+    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents)
 
 
-def _continues(folder: Path, identity: dict[str, Any]) -> bool:
+def continues(folder: Path, identity: dict[str, Any]) -> bool:
     """Whether the training is finished; False when it is to be begun or continued.
 
     Raises:

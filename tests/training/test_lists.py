@@ -50,13 +50,6 @@ def test_a_step_is_the_same_whenever_and_wherever_it_is_drawn() -> None:
     assert not all(same(other(step), walked[step]) for step in range(12))
 
 
-def test_processes_share_out_the_queries_of_a_step() -> None:
-    whole = ListSampler([many()], {}, batch_size=4, list_size=5, seed=1)
-    parts = [ListSampler([many()], {}, batch_size=2, list_size=5, seed=1, rank=r, world=2) for r in range(2)]
-    for step in range(6):
-        assert np.array_equal(whole(step).rows, np.concatenate([part(step).rows for part in parts]))
-
-
 def test_an_epoch_has_every_query_once() -> None:
     sampler = ListSampler([many(7)], {}, batch_size=7, list_size=3, seed=1)
     for step in range(3):

@@ -1,0 +1,104 @@
+"""What ``torchrun`` starts in ``test_processes.py``: the trainings of `CASES`, or one of them that kills a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from irdistill.students import build_student
+from irdistill.students.base import Student
+from irdistill.training.loop import DistillTrainer
+from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
+from irdistill.training.trainer import train
+from tests.training.tiny import make_backbone, make_collection
+
+OPTIONS = TrainOptions(steps=3, batch_size=2, list_size=5, learning_rate=1e-3, precision="float32", seed=7, warmup=0,
+                       weight_decay=0.1, checkpoint_every=1, log_every=1, dropout=False)
+#: Lists differ in length and documents stand in several, so that means of means and copies would show.
+CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
+    "dense": ("dense", "KL(tau=0.2, teacher_tau=2) + InfoNCE(tau=0.2)", {}, {}),
+    "frozen": ("dense", "MarginMSE(scale=6)", {"freeze_documents": True}, {}),
+    "sparse": ("sparse", "KL(teacher_tau=2) + CPRD", {}, {"document_flops": 0.1, "query_flops": 0.1, "ramp": 0.0}),
+    "late": ("late-interaction", "KL(teacher_tau=2) + InfoNCE(tau=1)", {"dimension": 8}, {}),
+    "cross": ("cross-encoder", "RankNet(tau=0.01)", {}, {}),
+}
+
+
+def student(place: Path, case: str) -> Student:
+    """The student of a case, untrained."""
+    kind, _, settings, _ = CASES[case]
+    return build_student(kind, str(make_backbone(place / "backbone")), device="cpu", **settings)
+
+
+def gradient_descent(trainer: Any, *given: Any) -> Any:
+    """In place of AdamW."""
+    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), trainer.args.learning_rate)
+    return trainer.optimizer
+
+
+def descend(place: Path, out: Path, case: str, batch_size: int) -> None:
+    """One training by plain gradient descent: AdamW forgets the size of a gradient, and makes a step of mere rounding."""
+    inner = DistillTrainer.create_optimizer
+    DistillTrainer.create_optimizer = gradient_descent  # type: ignore[method-assign]
+    try:
+        run(place, out, case, batch_size, learning_rate=0.1)
+    finally:
+        DistillTrainer.create_optimizer = inner  # type: ignore[method-assign]
+
+
+def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> None:
+    """One training."""
+    _, loss, _, options = CASES[case]
+    settings = replace(OPTIONS, batch_size=batch_size, **options, **changes)
+    train(make_collection(), place / "scores", student(place, case), loss, out, settings)
+
+
+def gather(folder: Path) -> None:
+    """What `Processes.gather` makes of vectors and of lists of token vectors, and their gradients, by rank."""
+    processes = Processes.join()
+    whole = torch.arange(10.0).reshape(5, 2)
+    own = whole[processes.share(5)].requires_grad_()
+    found = processes.gather(own, 5)
+    (found * torch.arange(1.0, 6)[:, None]).sum().backward()
+    texts = [torch.full((length, 2), float(length)) for length in (3, 1, 4, 2, 5)]
+    mine = [texts[place].clone().requires_grad_() for place in processes.share(5)]
+    ragged = processes.gather(mine, 5)
+    sum(place * vectors.sum() for place, vectors in enumerate(ragged, 1)).backward()  # type: ignore[union-attr]
+    assert own.grad is not None
+    (folder / f"gather-{processes.rank}.json").write_text(json.dumps({
+        "dense": found.tolist(), "dense_gradient": own.grad.tolist(), "ragged": [vectors.tolist() for vectors in ragged],
+        "ragged_gradient": [float(vectors.grad[0, 0]) for vectors in mine],  # type: ignore[index]
+    }))
+
+
+def kill_at(step: int, rank: int) -> None:
+    """Let one process die, as by SIGKILL from outside, before it begins a step."""
+    inner = DistillTrainer.training_step
+
+    def step_or_die(self: DistillTrainer, *given: Any) -> Any:
+        if self.state.global_step == step and self.processes.rank == rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return inner(self, *given)
+
+    DistillTrainer.training_step = step_or_die  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    folder, what = Path(sys.argv[1]), sys.argv[2]
+    if what == "all":
+        gather(folder)
+        for name in CASES:
+            descend(folder, folder / f"two-{name}", name, 2)
+        run(folder, folder / "whole", "late", 2, steps=5, dropout=True)
+    else:
+        if what == "killed":
+            kill_at(3, 1)
+        run(folder, folder / "killed", "late", 2, steps=5, dropout=True)
