@@ -38,7 +38,7 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
         lines += ["## Figures", "", evaluation_markdown(found)]
     if costs:
         figure = f"{found.measures[0]} on {found.datasets[0]}" if found.rows else "first figure"
-        lines += ["## Costs at query time", "", costs_table(costs, retention), "",
+        lines += ["## Costs at query time", "", costs_table(costs, retention).markdown(), "",
                   f"Retention is the share of the teacher's {figure}.",
                   "A fused teacher needs all its parts for every query. p50 and p95: one query at a time, one thread.", ""]
     if audits:
