@@ -115,7 +115,8 @@ def main() -> None:
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF)
-        print(json.dumps({"values": values, "processor_seconds": used.ru_utime + used.ru_stime, "peak_bytes": used.ru_maxrss * 1024}))
+        print(json.dumps({"values": values, "processor_seconds": used.ru_utime + used.ru_stime,
+                          "peak_bytes": used.ru_maxrss * 1024}))
         return
     result: dict[str, Any] = {"queries": options.queries, "documents": DEPTH, "measures": list(MEASURES)}
     with tempfile.TemporaryDirectory() as place:

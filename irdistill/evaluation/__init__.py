@@ -11,6 +11,6 @@ from irdistill.evaluation.weighting import Weighting, agreement_weights, fit_gat
 
 __all__ = [
     "DEFAULT_MEASURES", "Agreement", "Audit", "AuditOptions", "Difference", "Evaluation", "PerQuery", "Row", "TeacherAudit",
-    "Weighting", "agreement_weights", "audit", "combine", "compare", "detectable", "evaluate", "fit_gate", "fuse_teachers", "holm", "interval",
-    "labelled_weights", "paired_t", "parse_measures", "per_query", "power_weights", "randomisation",
+    "Weighting", "agreement_weights", "audit", "combine", "compare", "detectable", "evaluate", "fit_gate", "fuse_teachers", "holm",
+    "interval", "labelled_weights", "paired_t", "parse_measures", "per_query", "power_weights", "randomisation",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
@@ -112,8 +112,14 @@ def _encoding(collection: Collection, parts: Sequence[System]) -> float | None:
     return len(texts) / (time.perf_counter() - began)
 
 
+def _attention(query: Any, key: Any, value: Any, *given: Any, out_shape: Any = None, **named: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
 def _operations(once: Callable[[list[Query]], None], queries: Sequence[Query]) -> float:
-    with FlopCounterMode(display=False) as counter:
+    # torch counts attention on a GPU, and not the kernel that a CPU has for it
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    with FlopCounterMode(display=False, custom_mapping={attention: _attention}) as counter:
         for query in queries:
             once([query])
     return counter.get_total_flops() / len(queries)

@@ -6,6 +6,7 @@ import gzip
 import logging
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -191,7 +192,7 @@ def _sound(documents: pa.Array, edges: np.ndarray, collection: Collection | None
         own = edges[first : first + _QUERIES + 1]
         names = documents.slice(own[0], own[-1] - own[0]).to_pylist()
         bounds = (own - own[0]).tolist()
-        if any(len(set(names[start:end])) != end - start for start, end in zip(bounds, bounds[1:], strict=False)):
+        if any(len(set(names[start:end])) != end - start for start, end in pairwise(bounds)):
             return False
         if collection is not None and (collection.corpus.find(names) < 0).any():
             return False

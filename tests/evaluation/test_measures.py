@@ -17,7 +17,8 @@ from irdistill.evaluation import parse_measures, per_query
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = {"nDCG@10": "ndcg_cut_10", "nDCG": "ndcg", "R@100": "recall_100", "AP": "map", "AP@20": "map_cut_20", "RR": "recip_rank",
          "P@5": "P_5", "Rprec": "Rprec", "Success@5": "success_5", "Bpref": "bpref"}
-AT_LEVEL_2 = {"P(rel=2)@5": "P_5", "R(rel=2)@20": "recall_20", "AP(rel=2)": "map", "RR(rel=2)": "recip_rank", "Rprec(rel=2)": "Rprec"}
+AT_LEVEL_2 = {"P(rel=2)@5": "P_5", "R(rel=2)@20": "recall_20", "AP(rel=2)": "map", "RR(rel=2)": "recip_rank",
+              "Rprec(rel=2)": "Rprec"}
 
 
 def random_case(seed: int) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, float]]]:

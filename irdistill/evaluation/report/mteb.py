@@ -57,8 +57,8 @@ def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -
     scores = {name: row.value for row in rows if (name := metric_name(row.measure)) is not None}
     main = next((row.value for row in rows if row.measure == MAIN), None)
     if main is None:
-        raise IrdistillError(f"MTEB's main score of {task} is {MAIN}, and it is not among {', '.join(row.measure for row in rows)}; "
-                             "evaluate with it.")
+        raise IrdistillError(f"MTEB's main score of {task} is {MAIN}, and it is not among "
+                             f"{', '.join(row.measure for row in rows)}; evaluate with it.")
     return {
         "dataset_revision": "irdistill", "task_name": task, "mteb_version": None,
         "scores": {split: [{**scores, "main_score": main, "hf_subset": "default", "languages": list(languages)}]},

@@ -55,8 +55,8 @@ def draw(given: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     except ImportError as error:
         raise MissingExtra("matplotlib", "plots", "drawing quality against cost") from error
     if not given:
-        raise IrdistillError("no system has both a figure and a cost; give a results.json with \"rows\" and \"efficiency\", as a recipe "
-                             "with the verbs evaluate and measure writes it.")
+        raise IrdistillError('no system has both a figure and a cost; give a results.json with "rows" and "efficiency", as a '
+                             "recipe with the verbs evaluate and measure writes it.")
     best = sorted((point for point, chosen in zip(given, frontier(given), strict=True) if chosen), key=lambda point: point["cost"])
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "irdistill", "text.parse_math": False, "font.size": 9}):
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")

@@ -62,7 +62,7 @@ def from_json(path: str | Path) -> Results:
     """
     given = read_json(path)
     if not isinstance(given, dict) or not isinstance(given.get("rows"), list) or not given["rows"]:
-        raise IrdistillError(f'{path} holds no figures: an object with "rows" was expected, as evaluate --json and recipes write it.')
+        raise IrdistillError(f'{path} holds no figures: an object with "rows" was expected, as evaluate --json or a recipe writes.')
     try:
         found = Evaluation(tuple(Row(**row) for row in given["rows"]))
         costs: tuple[Efficiency, ...] = ()

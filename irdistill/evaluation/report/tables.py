@@ -173,7 +173,8 @@ def evaluation_latex(found: Evaluation) -> str:
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]
         marks = f" {MARKS}" if any(row.against for row in own) else ""
-        parts.append(figures_table(found, dataset).latex(f"{dataset}, {own[0].n} queries: means with 95% bootstrap intervals.{marks}"))
+        parts.append(figures_table(found, dataset).latex(
+            f"{dataset}, {own[0].n} queries: means with 95% bootstrap intervals.{marks}"))
     if any(row.against for row in found.rows):
         parts.append(differences_table(found.rows).latex(
             "Differences: paired t-test, randomisation test, Holm's correction over the table, Cohen's d_z, and the smallest "
