@@ -166,7 +166,7 @@ def test_help_and_a_small_evaluation_load_nothing_heavy(folder: Path) -> None:
     (folder / "b.txt").write_text("q1 Q0 dogs 1 9 a\nq2 Q0 fish 1 4 a\n")
     for arguments, absent in ((["--help"], ["numpy", "pyarrow", "torch"]),
                               (["evaluate", "set", "a.txt", "b.txt", "--baseline", "a.txt"],
-                               ["torch", "transformers", "pandas", "scipy.stats", "jinja2", "faiss", "ranx"])):
+                               ["torch", "transformers", "scipy.stats", "jinja2", "faiss", "ranx"])):
         code = ("import sys\nfrom irdistill.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
                 f"print('loaded:', *(set(sys.modules) & set({absent!r})))")
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)

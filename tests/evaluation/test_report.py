@@ -116,7 +116,7 @@ def test_the_page_is_whole_and_escaped(found: Evaluation, held: Collection, runs
     assert data["texts"][0] == f"why {NASTY}" and data["systems"] == ["base_line", "student"]
     names = [name for name, _ in data["documents"]]
     assert [names[doc] for doc, *_ in data["lists"]["0"][0]] == ["d1", "d2", "<d3>", "d0"]
-    assert data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2] and data["lists"]["0"][0][1][2] is None
+    assert data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2, [4, 1]] and data["lists"]["0"][0][1][2] is None
     assert data["values"]["RR@10"] == [[0.25, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5]]
 
 

@@ -55,19 +55,26 @@ def _queries(found: Evaluation, collection: Collection, runs: Mapping[str, Run],
     lists = {}
     for place in chosen:
         judged = collection.qrels[ids[place]]
-        of_query = []
-        for system in systems:
-            ranking = runs[system].get(ids[place])
-            rows = [] if ranking is None else list(zip(ranking.doc_ids, ranking.scores.tolist(), strict=True))[:depth]
-            of_query.append([[places.setdefault(doc, len(places)), round(score, 5), judged.get(doc)]
-                             for doc, score in rows if score == score])
-        lists[place] = of_query
+        rankings = [_scored(runs[system], ids[place]) for system in systems]
+        ranks = [{doc: rank for rank, doc in enumerate(ranking, 1)} for ranking in rankings]
+        lists[place] = [
+            [[places.setdefault(doc, len(places)), round(score, 5), judged.get(doc), [own.get(doc) for own in ranks]]
+             for doc, score in list(ranking.items())[:depth]] for ranking in rankings
+        ]
     return {
         "systems": systems, "measures": measures, "ids": ids,
         "texts": [collection.queries[query].text if query in collection.queries else "" for query in ids],
         "values": {measure: np.round(found, 6).tolist() for measure, found in values.items()},
         "relevant": [sum(grade > 0 for grade in collection.qrels[query].values()) for query in ids],
         "lists": lists, "documents": [[doc, _start(collection, doc)] for doc in places],
+    }
+
+
+def _scored(run: Run, query_id: str) -> dict[str, float]:
+    """The documents that have a score, best first."""
+    ranking = run.get(query_id)
+    return {} if ranking is None else {
+        doc: score for doc, score in zip(ranking.doc_ids, ranking.scores.tolist(), strict=True) if score == score
     }
 
 

@@ -71,10 +71,9 @@ function queries(found) {
   right.value = Math.min(1, found.systems.length - 1);
 
   function ranking(place, own, other) {
-    const rows = found.lists[place][own], there = new Map(found.lists[place][other].map((row, rank) => [row[0], rank + 1]));
-    return rows.map(([doc, score, grade], position) => {
-      const rank = position + 1, elsewhere = there.get(doc);
-      const moved = elsewhere === undefined ? "not among the first there" : elsewhere === rank ? "same rank there" :
+    return found.lists[place][own].map(([doc, score, grade, ranks]) => {
+      const rank = ranks[own], elsewhere = ranks[other];
+      const moved = elsewhere === null ? "not found there" : elsewhere === rank ? "same rank there" :
         `${elsewhere > rank ? "↑" : "↓"} ${Math.abs(elsewhere - rank)}, rank ${elsewhere} there`;
       const mark = grade === null ? "not judged" : grade > 0 ? `relevant (${grade})` : `judged ${grade}`;
       return make("li", {class: grade === null ? "" : grade > 0 ? "relevant" : "judged"},
