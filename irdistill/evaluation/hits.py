@@ -63,7 +63,8 @@ class Judgments:
                 unscored += int((np.diff(edges) - kept)[judged].sum())
                 found.append(self._part(table, edges, places, scored))
         columns = np.concatenate(found, axis=1)
-        return Hits(*columns[:, np.lexsort((columns[1], columns[0]))], retrieved, unscored, strangers)
+        query, rank, grade, first, size = columns[:, np.lexsort((columns[1], columns[0]))]
+        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers)
 
     def _part(self, table: pa.Table, edges: np.ndarray, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
         """(5, H) query, rank, grade, and first rank and number of the documents of the same score."""

@@ -125,7 +125,7 @@ def intervals(values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: f
     means = np.empty((len(values), rounds))
     start = 0
     for size in _chunks(rounds, values.shape[1]):
-        drawn = generator.integers(0, values.shape[1], size=(size, values.shape[1]))
+        drawn = generator.integers(0, values.shape[1], size=(size, values.shape[1]), dtype=np.int32)
         for row, numbers in zip(means, values, strict=True):
             row[start : start + size] = numbers[drawn].mean(axis=1)
         start += size

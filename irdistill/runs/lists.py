@@ -138,8 +138,8 @@ def _order_within(doc_ids: list[str], scores: np.ndarray, own: Sequence[np.ndarr
     return order
 
 
-def order_ties(order: np.ndarray, scores: np.ndarray, starts: np.ndarray, names: Callable[[np.ndarray], list[str]]) -> None:
-    """Put equal scores of one list in the order of trec_eval, in place.
+def order_ties(order: np.ndarray, scores: np.ndarray, starts: np.ndarray, names: Callable[[np.ndarray], list[str]]) -> bool:
+    """Put equal scores of one list in the order of trec_eval, in place; gives whether there were any.
 
     Args:
         order: (rows,) places of the rows, those of each list together and by falling score.
@@ -154,6 +154,7 @@ def order_ties(order: np.ndarray, scores: np.ndarray, starts: np.ndarray, names:
         own = order[int(run[0]) : int(run[-1]) + 2]
         ids = names(own)
         own[:] = own[sorted(range(len(own)), key=ids.__getitem__, reverse=True)]
+    return bool(len(places))
 
 
 def column_scores(table: pa.Table) -> np.ndarray:

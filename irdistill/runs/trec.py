@@ -84,13 +84,14 @@ def _by_columns(path: Path) -> _Columns | None:
                 parse_options=arrow_csv.ParseOptions(delimiter="\t" if b"\t" in start else " ", quote_char=False,
                                                      double_quote=False),
                 convert_options=arrow_csv.ConvertOptions(
-                    column_types={"query": _CODES, "document": pa.string(), "score": pa.float64(), "tag": _CODES},
-                    include_columns=["query", "document", "score", "tag"], null_values=[],
+                    column_types={"query": _CODES, "document": pa.string(), "score": pa.float64()},
+                    include_columns=["query", "document", "score"], null_values=[],
                 ),
             )
     except (pa.ArrowInvalid, OSError, EOFError):
         return None
-    if not table.num_rows:
+    first = start.split(None, 6)
+    if not table.num_rows or len(first) < 6:
         return None
     queries = table.column("query").unify_dictionaries().combine_chunks()
     names, scores = queries.dictionary.to_pylist(), table.column("score").to_numpy()
@@ -98,7 +99,7 @@ def _by_columns(path: Path) -> _Columns | None:
     # fields that a split at any white space would cut, or would not see
     if not all(len(name.split()) == 1 for name in names) or not np.isfinite(scores).all():
         return None
-    return _Columns(names, queries.indices.to_numpy(), documents, scores, table.column("tag")[-1].as_py())
+    return _Columns(names, queries.indices.to_numpy(), documents, scores, first[5].decode("utf-8", "replace"))
 
 
 def _by_lines(path: Path, collection: Collection | None) -> _Columns:
@@ -157,7 +158,7 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _table(found: _Columns, collection: Collection | None) -> pa.Table | None:
     """The rows in rank order, those of queries that the collection lacks left out; None where one of them is wrong."""
-    places, documents = found.places.astype(np.int64), found.documents
+    places, documents = found.places, found.documents
     with np.errstate(over="ignore"):
         scores = found.scores.astype(np.float32)
     if not np.isfinite(scores).all():
@@ -168,12 +169,12 @@ def _table(found: _Columns, collection: Collection | None) -> pa.Table | None:
             kept = np.flatnonzero(known[places])
             places, scores, documents = places[kept], scores[kept], documents.take(pa.array(kept))
     step = np.diff(places)
-    in_order = bool(((step > 0) | ((step == 0) & (scores[1:] <= scores[:-1]))).all())
-    order = np.arange(len(places)) if in_order else np.lexsort((-scores, places))
-    places, scores = places[order], scores[order]
+    if not ((step > 0) | ((step == 0) & (scores[1:] <= scores[:-1]))).all():
+        order = np.lexsort((-scores, places))
+        places, scores, documents = places[order], scores[order], documents.take(pa.array(order))
     starts = np.flatnonzero(np.diff(places, prepend=-1))
-    order_ties(order, scores, starts, lambda rows: documents.take(pa.array(rows)).to_pylist())
-    if (np.diff(order) != 1).any():
+    order = np.arange(len(places))
+    if order_ties(order, scores, starts, lambda rows: documents.take(pa.array(rows)).to_pylist()):
         documents = documents.take(pa.array(order))
     edges = np.append(starts, len(places))
     if not _sound(documents, edges, collection):
