@@ -17,6 +17,7 @@ from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
 from irdistill.cli.pretrain import pretrain
 from irdistill.cli.queries import filter_, generate, rewrite, split
+from irdistill.cli.report import measure, report
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
 from irdistill.cli.score import evaluate, score
@@ -47,7 +48,7 @@ def cli(debug: bool, quiet: bool) -> None:
 
 
 _COMMANDS = (
-    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, runs,
+    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, measure, report, runs,
     rewrite, split, generate, filter_, specialise,
     pretrain, export, doctor,
 )

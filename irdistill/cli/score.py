@@ -113,14 +113,19 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @seed_option()
 @json_option()
 def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, seed: int, json_file: Path | None) -> None:
-    """Measure runs as trec_eval does, with intervals and tested differences."""
-    from irdistill.collections import load_collection
+    """Measure runs as trec_eval does, with intervals and tested differences.
+
+    In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
+    corpus, and it is not checked that the runs belong to it.
+    """
+    from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
     from irdistill.evaluation.report import evaluation_markdown
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
-    found = evaluate_runs(load_collection(collection), runs, measures, base, seed)
+    judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
+    found = evaluate_runs(judged, runs, measures, base, seed, collection)
     if json_file is not None:
         write_json(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irdistill.collections.batches import Document
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.judgments import read_judgments
 from irdistill.collections.load import load_collection
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import Finding, LoadReport
@@ -20,4 +21,5 @@ __all__ = [
     "Turn",
     "compile_corpus",
     "load_collection",
+    "read_judgments",
 ]

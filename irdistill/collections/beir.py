@@ -83,7 +83,7 @@ def read_queries(path: Path, report: LoadReport) -> dict[str, Query]:
 def read_qrels(path: Path, report: LoadReport) -> dict[str, dict[str, tuple[int, int]]]:
     """Judgments of a tab-separated file with a header: query -> document -> (grade, line number)."""
     judgments: dict[str, dict[str, tuple[int, int]]] = {}
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         fields = [value.strip() for value in line.rstrip("\r\n").split("\t")]
         try:
             query_id, doc_id, value = fields
@@ -190,7 +190,7 @@ def _qrels_file(folder: Path, split: str | None) -> Path | None:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines with something in them; a broken encoding or archive is an error naming the place."""
     number = 0
     try:
@@ -212,7 +212,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         try:
             entry = json.loads(line)
         except ValueError as error:

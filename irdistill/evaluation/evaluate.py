@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections import Collection
+from irdistill.collections import Collection, Qrels
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
-from irdistill.evaluation.significance import compare, holm, interval
+from irdistill.evaluation.significance import compare, holm, intervals
 from irdistill.runs import Run, open_run
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
@@ -28,6 +28,11 @@ class Row:
         p, p_random, p_holm: paired t-test, randomisation test, and the t-test corrected over the whole table.
         against: the system compared with; ``difference`` is this one minus it.
         effect: Cohen's d_z.
+        detectable: the smallest true difference that the test finds in 4 of 5 such query sets; None with one query.
+        tie_low, tie_high: the mean under the worst and the best order of documents with equal scores, and ``tied`` the
+            queries whose value depends on that order; None where this is not known for the measure.
+        judged: Judged@10, the mean share of judged documents among the first 10.
+        holes: the mean share of unjudged documents among those that the measure looks at.
         missing: queries that the run gives nothing for; they count as 0.
         unscored: documents that have no score and are left out.
         run: the fingerprint of the run.
@@ -48,12 +53,18 @@ class Row:
     difference_low: float | None = None
     difference_high: float | None = None
     effect: float | None = None
+    detectable: float | None = None
     wins: int | None = None
     ties: int | None = None
     losses: int | None = None
     missing: int = 0
     unscored: int = 0
     run: str = ""
+    tie_low: float | None = None
+    tie_high: float | None = None
+    tied: int | None = None
+    judged: float | None = None
+    holes: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +118,18 @@ class Evaluation:
 
 
 def evaluate(
-    collection: Collection, runs: Mapping[str, Run | str | Path], measures: str | Sequence[str] = DEFAULT_MEASURES,
-    baseline: str | Mapping[str, str] | None = None, seed: int = 42,
+    collection: Collection | Qrels, runs: Mapping[str, Run | str | Path], measures: str | Sequence[str] = DEFAULT_MEASURES,
+    baseline: str | Mapping[str, str] | None = None, seed: int = 42, name: str | None = None,
 ) -> Evaluation:
     """Measure runs on a collection's judged queries.
 
     Every query of the qrels counts; one that a run lacks counts as 0. Ties are ordered as trec_eval orders them.
 
     Args:
+        collection: or judgments alone, where it is not checked whether the runs are of their collection.
         runs: system -> run; the names go into the table.
         baseline: the system that the others are compared with, or for each system the one it is compared with.
+        name: of the dataset in the table; the collection's id by default.
 
     Raises:
         IrdistillError: a run belongs to another collection, there are no judgments, a baseline is not among the
@@ -131,22 +144,34 @@ def evaluate(
             raise IrdistillError(
                 f"{system!r} cannot be compared with {other!r}: two different systems of {', '.join(runs)} were expected."
             )
-    opened = {system: open_run(run, collection) for system, run in runs.items()}
-    values = {system: per_query(collection.qrels, run, names) for system, run in opened.items()}
+    whole, qrels = (None, collection) if isinstance(collection, Qrels) else (collection, collection.qrels)
+    dataset = name or (whole.id if whole is not None else "qrels")
+    values, fingerprints = {}, {}
+    for system, given in runs.items():
+        run = open_run(given, whole)
+        values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
     rows = []
     for system, found in values.items():
-        for name in names:
-            numbers = found.values[name]
-            low, high = interval(numbers, seed)
-            row = Row(system, collection.id, name, len(numbers), float(np.mean(numbers)), low, high,
-                      missing=found.missing, unscored=found.unscored, run=opened[system].fingerprint)
+        bounds = intervals(np.stack([found.values[measure] for measure in names]), seed)
+        for measure, (low, high) in zip(names, bounds, strict=True):
+            row = Row(system, dataset, measure, len(found.query_ids), float(np.mean(found.values[measure])), low, high,
+                      missing=found.missing, unscored=found.unscored, run=fingerprints[system],
+                      judged=float(np.mean(found.judged)), holes=float(np.mean(found.holes[measure])), **_ties(found, measure))
             if system in against:
-                seen = compare(numbers, values[against[system]].values[name], seed)
+                seen = compare(found.values[measure], values[against[system]].values[measure], seed)
                 row = replace(row, p=seen.p, p_random=seen.p_random, against=against[system], difference=seen.mean,
                               difference_low=seen.low, difference_high=seen.high, effect=seen.effect, wins=seen.wins,
-                              ties=seen.ties, losses=seen.losses)
+                              detectable=seen.detectable if np.isfinite(seen.detectable) else None, ties=seen.ties,
+                              losses=seen.losses)
             rows.append(row)
-    return Evaluation(_corrected(rows), {collection.id: values})
+    return Evaluation(_corrected(rows), {dataset: values})
+
+
+def _ties(found: PerQuery, measure: str) -> dict[str, Any]:
+    if measure not in found.low:
+        return {}
+    low, high = found.low[measure], found.high[measure]
+    return {"tie_low": float(np.mean(low)), "tie_high": float(np.mean(high)), "tied": int((high - low > 1e-12).sum())}
 
 
 def combine(*evaluations: Evaluation) -> Evaluation:

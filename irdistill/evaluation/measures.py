@@ -1,24 +1,27 @@
 """Measures of one run, query by query, with the figures of trec_eval.
 
-The measures are those of ir-measures (MacAvaney et al. 2022, ECIR, "Streamlining Evaluation with ir-measures"). Its
-providers break ties in different ways, so each is handed the same strict order: float32 score, then document id, both
+The measures are written as those of ir-measures (MacAvaney et al. 2022, ECIR, "Streamlining Evaluation with
+ir-measures"). The common ones are computed over arrays (`irdistill.evaluation.formulas`), the others by its providers.
+These break ties in different ways, so each is handed the same strict order: float32 score, then document id, both
 descending, as trec_eval sorts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ir_measures
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.runs import RankedList, Run
-from irdistill.runs.lists import ranked
+from irdistill.evaluation.formulas import formula, known
+from irdistill.evaluation.hits import Judgments
+from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 Scores = Mapping[str, Mapping[str, float]]
+JUDGED = 10
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,10 @@ class PerQuery:
         missing: queries of the qrels that the run lacks or gives no document; each counts as 0.
         unscored: documents left out because they have no score.
         strangers: queries of the run that the qrels lack; they do not count.
+        low, high: measure -> (Q,) the least and greatest value over all orders of documents with equal scores; only of
+            the measures of `irdistill.evaluation.formulas`.
+        judged: (Q,) the share of the first 10 documents that are judged (Judged@10); 0 for a missing query.
+        holes: measure -> (Q,) the share of unjudged documents among those that the measure looks at.
     """
 
     query_ids: list[str]
@@ -38,6 +45,10 @@ class PerQuery:
     missing: int
     unscored: int
     strangers: int
+    low: dict[str, np.ndarray] = field(default_factory=dict)
+    high: dict[str, np.ndarray] = field(default_factory=dict)
+    judged: np.ndarray = field(default_factory=lambda: np.empty(0))
+    holes: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def parse_measures(measures: str | Sequence[str]) -> list[Any]:
@@ -79,33 +90,43 @@ def per_query(qrels: Mapping[str, Mapping[str, int]], run: Run | Scores, measure
             run has none of their queries.
     """
     parsed = parse_measures(measures)
-    judged = {query: dict(documents) for query, documents in qrels.items()}
-    if not judged:
+    judged = Judgments(qrels)
+    if not len(judged):
         raise IrdistillError("there are no relevance judgments to evaluate with; give a collection that has qrels.")
-    lists = run if isinstance(run, Run) else (
-        ranked(RankedList(query, list(scores), np.array(list(scores.values()), np.float32))) for query, scores in run.items()
-    )
-    order: dict[str, dict[str, float]] = {}
-    unscored = strangers = 0
-    for found in lists:
-        if found.query_id not in judged:
-            strangers += 1
-            continue
-        unscored += int(np.isnan(found.scores).sum())
-        documents = strict_order(found)
-        if documents:
-            order[found.query_id] = documents
-    if not order and strangers:
+    opened = run if isinstance(run, Run) else MemoryRun(RunIdentity("imported", {}, {}), [
+        RankedList(query, list(scores), np.array(list(scores.values()), np.float32)) for query, scores in run.items()
+    ])
+    hits = judged.find(opened)
+    if not hits.retrieved.any() and hits.strangers:
         raise IrdistillError(
-            f"none of the {strangers} queries of the run is among the {len(judged)} judged ones; they belong to "
+            f"none of the {hits.strangers} queries of the run is among the {len(judged)} judged ones; they belong to "
             "different collections."
         )
-    places = {query: place for place, query in enumerate(judged)}
-    values = {str(measure): np.zeros(len(places)) for measure in parsed}
-    if order:
-        try:
-            for metric in ir_measures.iter_calc(parsed, judged, order):
-                values[str(metric.measure)][places[metric.query_id]] = metric.value
-        except (ValueError, RuntimeError) as error:
-            raise IrdistillError(f"the measures {', '.join(values)} cannot be computed here: {error}") from error
-    return PerQuery(list(places), values, len(judged) - len(order), unscored, strangers)
+    best, worst = hits.best(), hits.worst()
+    values, low, high, holes = {}, {}, {}, {}
+    others = []
+    for measure in parsed:
+        name, compute = str(measure), formula(measure)
+        holes[name] = np.where(hits.retrieved > 0, 1 - known(judged, hits, measure.params.get("cutoff")), 0.0)
+        if compute is None:
+            others.append(measure)
+        else:
+            values[name], low[name], high[name] = (compute(judged, order) for order in (hits, worst, best))
+    if others:
+        values |= _by_library(others, qrels, opened, judged)
+    return PerQuery(judged.query_ids, {str(measure): values[str(measure)] for measure in parsed},
+                    int((hits.retrieved == 0).sum()), hits.unscored, hits.strangers, low, high, known(judged, hits, JUDGED), holes)
+
+
+def _by_library(measures: list[Any], qrels: Mapping[str, Mapping[str, int]], run: Run, judged: Judgments) -> dict[str, np.ndarray]:
+    """What ir-measures' providers give."""
+    values = {str(measure): np.zeros(len(judged)) for measure in measures}
+    # pytrec_eval never comes back from a query that has negative grades only
+    plain = {query: dict(documents) for query, documents in qrels.items() if max(documents.values(), default=-1) >= 0}
+    order = {found.query_id: documents for found in run if found.query_id in plain and (documents := strict_order(found))}
+    try:
+        for metric in ir_measures.iter_calc(measures, plain, order) if order else ():
+            values[str(metric.measure)][judged.places[metric.query_id]] = metric.value
+    except (ValueError, RuntimeError) as error:
+        raise IrdistillError(f"the measures {', '.join(values)} cannot be computed here: {error}") from error
+    return values

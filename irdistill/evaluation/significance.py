@@ -2,7 +2,8 @@
 
 Paired t-test and randomisation test as compared by Smucker et al. (2007, CIKM, "A Comparison of Statistical
 Significance Tests for Information Retrieval Evaluation"); Holm (1979) for the table; the percentile bootstrap over
-queries (Sakai 2006, SIGIR).
+queries (Sakai 2006, SIGIR). What a test of so many queries can see at all: Sakai 2016 (Information Retrieval Journal,
+"Topic set size design").
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import ttest_rel
 
 from irdistill.errors import IrdistillError
 
 ROUNDS = 10_000
+LEVEL, POWER = 0.05, 0.8
+FEW = 50
+"""Query sets smaller than this get a warning: with a d_z of 0.4, a t-test finds a difference in 4 of 5 of such sets."""
 _EXACT = 14
 _CELLS = 8_000_000
 _EQUAL = 1e-12
@@ -31,6 +34,7 @@ class Difference:
         p: of the two-sided paired t-test.
         p_random: of the two-sided randomisation (sign-flip) test.
         effect: Cohen's d_z, the mean in standard deviations of the differences.
+        detectable: the smallest true mean difference that the t-test at 5% would find in 4 of 5 such query sets.
         wins, ties, losses: queries.
     """
 
@@ -40,6 +44,7 @@ class Difference:
     p: float
     p_random: float
     effect: float
+    detectable: float
     wins: int
     ties: int
     losses: int
@@ -64,7 +69,24 @@ def paired_t(values: np.ndarray, other: np.ndarray) -> float:
         return 1.0
     if np.ptp(difference) < _EQUAL:
         return 0.0
-    return float(ttest_rel(difference, np.zeros_like(difference)).pvalue)
+    from scipy.special import stdtr
+
+    count = len(difference)
+    return float(2 * stdtr(count - 1, -abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(count))))
+
+
+def detectable(values: np.ndarray, other: np.ndarray, level: float = LEVEL, power: float = POWER) -> float:
+    """The smallest mean difference that a two-sided paired t-test finds with this power, were the spread as seen here.
+
+    (t of 1 - level/2 + t of power) standard errors; 0 where all differences are the same, infinite with one query.
+    """
+    difference = _paired(values, other)
+    count = len(difference)
+    if count < 2:
+        return float("inf")
+    from scipy.special import stdtrit
+
+    return float((stdtrit(count - 1, 1 - level / 2) + stdtrit(count - 1, power)) * difference.std(ddof=1) / np.sqrt(count))
 
 
 def randomisation(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS) -> float:
@@ -92,16 +114,23 @@ def randomisation(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds:
 
 def interval(values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95) -> tuple[float, float]:
     """The percentile bootstrap interval of a mean over queries."""
-    numbers = np.asarray(values, np.float64)
-    if not len(numbers):
+    return intervals(np.asarray(values, np.float64)[None, :], seed, rounds, level)[0]
+
+
+def intervals(values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95) -> list[tuple[float, float]]:
+    """The percentile bootstrap interval of each of (M, Q) means over the same queries, drawn once for all."""
+    if not values.shape[1]:
         raise IrdistillError("an interval was asked for over no queries; give at least one value.")
     generator = np.random.default_rng(seed)
-    means = np.concatenate([
-        numbers[generator.integers(0, len(numbers), size=(size, len(numbers)))].mean(axis=1)
-        for size in _chunks(rounds, len(numbers))
-    ])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    means = np.empty((len(values), rounds))
+    start = 0
+    for size in _chunks(rounds, values.shape[1]):
+        drawn = generator.integers(0, values.shape[1], size=(size, values.shape[1]), dtype=np.int32)
+        for row, numbers in zip(means, values, strict=True):
+            row[start : start + size] = numbers[drawn].mean(axis=1)
+        start += size
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -127,7 +156,7 @@ def compare(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int =
     low, high = interval(difference, seed, rounds)
     return Difference(
         float(difference.mean()), low, high, paired_t(values, other), randomisation(values, other, seed, rounds),
-        float(difference.mean()) / deviation if deviation > 0 else 0.0,
+        float(difference.mean()) / deviation if deviation > 0 else 0.0, detectable(values, other),
         int((difference > 0).sum()), int((difference == 0).sum()), int((difference < 0).sum()),
     )
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
@@ -212,6 +211,8 @@ def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], 
 
 def _fit(inputs: np.ndarray, gains: np.ndarray, balance: float, ridge: float) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (T, F) and biases (T,) for inputs (Q, T, F) and gains (Q, T) of sum 1."""
+    from scipy.optimize import minimize
+
     queries, teachers, width = inputs.shape
     assert width == len(FEATURES)
 

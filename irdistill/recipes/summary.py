@@ -8,6 +8,7 @@ from typing import Any
 from irdistill.evaluation.efficiency import Efficiency
 from irdistill.evaluation.evaluate import Evaluation, Row
 from irdistill.evaluation.report import costs_table, evaluation_markdown, markdown_table
+from irdistill.evaluation.report.pareto import retention
 from irdistill.files import read_json, write_json, write_text
 from irdistill.recipes.recipe import Recipe
 from irdistill.recipes.verbs import RESULT, artifact
@@ -26,19 +27,19 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
     found = Evaluation(tuple(Row(**row) for result in results["evaluate"] for row in result["rows"]))
     costs = [Efficiency(**cost) for result in results["measure"] for cost in result["systems"]]
     audits = [line for result in results["audit"] for line in result["lines"]]
-    retention = _retention(found)
+    retained = retention(found, "teacher")
     models = [stage for stage in recipe.stages if stage.verb == "train"]
     example = _example(recipe, folder)
     write_json(folder / "results.json", {
         "recipe": recipe.name, "rows": found.to_rows(), "efficiency": [cost.to_json() for cost in costs], "audit": audits,
-        "retention": retention, "seconds": seconds, "peak_memory_bytes": peak_memory,
+        "retention": retained, "seconds": seconds, "peak_memory_bytes": peak_memory,
     })
     lines = [f"# {recipe.name}", "", recipe.description, ""]
     if found.rows:
         lines += ["## Figures", "", evaluation_markdown(found)]
     if costs:
         figure = f"{found.measures[0]} on {found.datasets[0]}" if found.rows else "first figure"
-        lines += ["## Costs at query time", "", costs_table(costs, retention), "",
+        lines += ["## Costs at query time", "", costs_table(costs, retained).markdown(), "",
                   f"Retention is the share of the teacher's {figure}.",
                   "A fused teacher needs all its parts for every query. p50 and p95: one query at a time, one thread.", ""]
     if audits:
@@ -51,15 +52,6 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
     if models and example:
         lines += ["## Search with it", "", "```", example, "```", ""]
     write_text(folder / "report.md", "\n".join(lines).rstrip() + "\n")
-
-
-def _retention(found: Evaluation) -> dict[str, float]:
-    """Each system's first measure on the first dataset as a share of the teacher's."""
-    if not found.rows or "teacher" not in found.systems:
-        return {}
-    dataset, measure = found.datasets[0], found.measures[0]
-    whole = found.row("teacher", dataset, measure).value
-    return {system: found.row(system, dataset, measure).value / whole for system in found.systems} if whole else {}
 
 
 def _example(recipe: Recipe, folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -134,13 +134,27 @@ def _order_within(doc_ids: list[str], scores: np.ndarray, own: Sequence[np.ndarr
     order = np.concatenate([np.empty(0, np.int64), *(np.argsort(-values, kind="stable") for values in own)])
     order += np.repeat(starts, sizes)
     values = scores[order]
-    tied = values[1:] == values[:-1]
-    tied[starts[(starts > 0) & (starts < len(values))] - 1] = False
+    order_ties(order, values, starts, lambda rows: [doc_ids[row] for row in rows.tolist()])
+    return order
+
+
+def order_ties(order: np.ndarray, scores: np.ndarray, starts: np.ndarray, names: Callable[[np.ndarray], list[str]]) -> bool:
+    """Put equal scores of one list in the order of trec_eval, in place; gives whether there were any.
+
+    Args:
+        order: (rows,) places of the rows, those of each list together and by falling score.
+        scores: (rows,) in that order.
+        starts: where each list begins.
+        names: gives the document ids of some places.
+    """
+    tied = scores[1:] == scores[:-1]
+    tied[starts[(starts > 0) & (starts < len(scores))] - 1] = False
     places = np.flatnonzero(tied)
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else ():
-        start, end = int(run[0]), int(run[-1]) + 2
-        order[start:end] = sorted(order[start:end].tolist(), key=doc_ids.__getitem__, reverse=True)
-    return order
+        own = order[int(run[0]) : int(run[-1]) + 2]
+        ids = names(own)
+        own[:] = own[sorted(range(len(own)), key=ids.__getitem__, reverse=True)]
+    return bool(len(places))
 
 
 def column_scores(table: pa.Table) -> np.ndarray:

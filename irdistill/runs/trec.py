@@ -6,33 +6,44 @@ import gzip
 import logging
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.csv as arrow_csv
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.files import file_sha256
-from irdistill.runs.lists import RankedList
+from irdistill.runs.lists import SCHEMA, order_ties
 from irdistill.runs.manifest import RunIdentity
-from irdistill.runs.store import MemoryRun, Run
+from irdistill.runs.store import Run, TableRun
 
 logger = logging.getLogger(__name__)
 
-
-def _lines(path: Path) -> Iterator[str]:
-    stream: IO[str]
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8") as stream:
-            yield from stream
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise IrdistillError(f"{path} cannot be read as text ({error}); it is truncated or damaged.") from error
+_NAMES = ["query", "zero", "document", "rank", "score", "tag"]
+_CODES = pa.dictionary(pa.int32(), pa.string())
+_BLOCK = 1 << 24
+_QUERIES = 1024
+"""Lists whose documents are held as Python strings at a time."""
 
 
-def read_trec(path: Path, collection: Collection | None = None) -> MemoryRun:
+class _Columns(NamedTuple):
+    """The lines of a file: (n,) place of the query among ``queries``, documents, and float64 scores."""
+
+    queries: list[str]
+    places: np.ndarray
+    documents: pa.Array
+    scores: np.ndarray
+    tag: str
+
+
+def read_trec(path: Path, collection: Collection | None = None) -> TableRun:
     """Read a TREC run into memory. Scores decide the order, as in trec_eval; the rank column is not used.
+
+    A well-formed file is read by columns. One that is not is read again line by line, to say what is wrong and where.
 
     Args:
         collection: if given, queries that it lacks are left out (with a warning), and documents must be its own.
@@ -41,8 +52,63 @@ def read_trec(path: Path, collection: Collection | None = None) -> MemoryRun:
         IrdistillError: a line has not six columns, a score is not a finite number, a document comes twice for a
             query, the file is empty, or it does not fit the collection.
     """
-    found: dict[str, dict[str, float]] = {}
-    strange: dict[str, int] = {}
+    found = _by_columns(path)
+    table = None if found is None else _table(found, collection)
+    if found is None or table is None:
+        found = _by_lines(path, collection)
+        table = _table(found, collection)
+    if table is None or not table.num_rows:
+        reason = f"none of its {len(found.queries)} queries is in {collection.id!r}" if found.queries and collection else \
+            "it holds no line"
+        raise IrdistillError(f"{path} gives no run: {reason}.")
+    if collection is not None and (strange := [query for query in found.queries if query not in collection.queries]):
+        logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, len(strange), collection.id, strange[0])
+    identity = RunIdentity(
+        "imported", {"format": "trec", "file": path.name, "sha256": file_sha256(path), "tag": found.tag},
+        collection.describe() if collection is not None else {},
+    )
+    return TableRun(identity, table)
+
+
+def _by_columns(path: Path) -> _Columns | None:
+    """The lines of a file whose fields have one space or tab between them; None of any other."""
+    with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+        try:
+            start = stream.read(1 << 12)
+        except OSError:
+            return None
+    try:
+        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+            table = arrow_csv.read_csv(
+                stream, read_options=arrow_csv.ReadOptions(column_names=_NAMES, block_size=_BLOCK),
+                parse_options=arrow_csv.ParseOptions(delimiter="\t" if b"\t" in start else " ", quote_char=False,
+                                                     double_quote=False),
+                convert_options=arrow_csv.ConvertOptions(
+                    column_types={"query": _CODES, "document": pa.string(), "score": pa.float64()},
+                    include_columns=["query", "document", "score"], null_values=[],
+                ),
+            )
+    except (pa.ArrowInvalid, OSError, EOFError):
+        return None
+    first = start.split(None, 6)
+    if not table.num_rows or len(first) < 6:
+        return None
+    queries = table.column("query").unify_dictionaries().combine_chunks()
+    names, scores = queries.dictionary.to_pylist(), table.column("score").to_numpy()
+    documents = table.column("document").combine_chunks()
+    # fields that a split at any white space would cut, or would not see
+    if not all(len(name.split()) == 1 for name in names) or not np.isfinite(scores).all():
+        return None
+    return _Columns(names, queries.indices.to_numpy(), documents, scores, first[5].decode("utf-8", "replace"))
+
+
+def _by_lines(path: Path, collection: Collection | None) -> _Columns:
+    """The lines of a file, with an error that names the first one that is wrong."""
+    places: dict[str, int] = {}
+    seen: set[tuple[int, str]] = set()
+    own: list[int] = []
+    documents: list[str] = []
+    scores: list[float] = []
     tag = ""
     for number, line in enumerate(_lines(path), 1):
         fields = line.split()
@@ -54,40 +120,84 @@ def read_trec(path: Path, collection: Collection | None = None) -> MemoryRun:
                 f"(query Q0 document rank score tag): {line.strip()[:80]!r}."
             )
         query_id, _, doc_id, _, text, tag = fields
-        try:
-            score = float(text)
-        except ValueError:
-            score = math.nan
+        score = _number(text)
         if not math.isfinite(score):
-            raise IrdistillError(f"{path}, line {number}: the score {text!r} is not a finite number.")
-        if collection is not None:
-            if query_id not in collection.queries:
-                strange[query_id] = number
-                continue
-            if not collection.corpus.has(doc_id):
-                raise IrdistillError(
-                    f"{path}, line {number}: the document {doc_id!r} is not in the corpus of {collection.id!r}; the run "
-                    "belongs to another collection."
-                )
-        documents = found.setdefault(query_id, {})
-        if doc_id in documents:
+            raise IrdistillError(f"{path}, line {number}: the score {text!r} is not a finite number that float32 can hold.")
+        place = places.setdefault(query_id, len(places))
+        if collection is not None and query_id in collection.queries and not collection.corpus.has(doc_id):
+            raise IrdistillError(
+                f"{path}, line {number}: the document {doc_id!r} is not in the corpus of {collection.id!r}; the run "
+                "belongs to another collection."
+            )
+        if (place, doc_id) in seen:
             raise IrdistillError(f"{path}, line {number}: the document {doc_id!r} comes twice for query {query_id!r}.")
-        documents[doc_id] = score
-    if not found:
-        reason = f"none of its {len(strange)} queries is in {collection.id!r}" if strange and collection else "it holds no line"
-        raise IrdistillError(f"{path} gives no run: {reason}.")
-    if strange and collection is not None:
-        logger.warning("%s: %d queries are not in %s and were left out (first: %s, line %d)", path, len(strange),
-                       collection.id, *next(iter(strange.items())))
-    identity = RunIdentity(
-        "imported", {"format": "trec", "file": path.name, "sha256": file_sha256(path), "tag": tag},
-        collection.describe() if collection is not None else {},
-    )
-    lists = (
-        RankedList(query_id, list(documents), np.array(list(documents.values()), np.float32), None)
-        for query_id, documents in found.items()
-    )
-    return MemoryRun(identity, lists)
+        seen.add((place, doc_id))
+        own.append(place)
+        documents.append(doc_id)
+        scores.append(score)
+    return _Columns(list(places), np.array(own, np.int32), pa.array(documents, pa.string()), np.array(scores, np.float64), tag)
+
+
+def _number(text: str) -> float:
+    try:
+        with np.errstate(over="ignore"):
+            return float(np.float32(float(text)))
+    except ValueError:
+        return math.nan
+
+
+def _lines(path: Path) -> Iterator[str]:
+    stream: IO[str]
+    try:
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig") as stream:
+            yield from stream
+    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+        raise IrdistillError(f"{path} cannot be read as text ({error}); it is truncated or damaged.") from error
+
+
+def _table(found: _Columns, collection: Collection | None) -> pa.Table | None:
+    """The rows in rank order, those of queries that the collection lacks left out; None where one of them is wrong."""
+    places, documents = found.places, found.documents
+    with np.errstate(over="ignore"):
+        scores = found.scores.astype(np.float32)
+    if not np.isfinite(scores).all():
+        return None
+    if collection is not None:
+        known = np.array([query in collection.queries for query in found.queries], bool)
+        if not known.all():
+            kept = np.flatnonzero(known[places])
+            places, scores, documents = places[kept], scores[kept], documents.take(pa.array(kept))
+    step = np.diff(places)
+    if not ((step > 0) | ((step == 0) & (scores[1:] <= scores[:-1]))).all():
+        order = np.lexsort((-scores, places))
+        places, scores, documents = places[order], scores[order], documents.take(pa.array(order))
+    starts = np.flatnonzero(np.diff(places, prepend=-1))
+    order = np.arange(len(places))
+    if order_ties(order, scores, starts, lambda rows: documents.take(pa.array(rows)).to_pylist()):
+        documents = documents.take(pa.array(order))
+    edges = np.append(starts, len(places))
+    if not _sound(documents, edges, collection):
+        return None
+    columns = [
+        pa.array(found.queries, pa.string()).take(pa.array(places)), documents,
+        pa.array((np.arange(1, len(places) + 1) - np.repeat(starts, np.diff(edges))).astype(np.int32)),
+        pa.array(scores), pa.nulls(len(places), pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def _sound(documents: pa.Array, edges: np.ndarray, collection: Collection | None) -> bool:
+    """Whether no query has a document twice and the corpus has all of them."""
+    for first in range(0, len(edges) - 1, _QUERIES):
+        own = edges[first : first + _QUERIES + 1]
+        names = documents.slice(own[0], own[-1] - own[0]).to_pylist()
+        bounds = (own - own[0]).tolist()
+        if any(len(set(names[start:end])) != end - start for start, end in pairwise(bounds)):
+            return False
+        if collection is not None and (collection.corpus.find(names) < 0).any():
+            return False
+    return True
 
 
 def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:

@@ -14,6 +14,8 @@ from irdistill.students.base import Student
 from irdistill.students.loading import same_new_weights
 
 #: What `build_student` takes for a student of any kind.
+#: Kinds of students whose networks are transformers as their library makes them, which adapters can be put into.
+PLAIN = ("dense", "sparse", "late-interaction", "cross-encoder")
 LORA_SETTINGS = ("lora_rank", "lora_alpha", "lora_targets", "lora_merge")
 
 
@@ -39,6 +41,8 @@ def add_lora(student: Student, rank: int, alpha: float | None = None, targets: s
         raise MissingExtra("peft", "lora", "LoRA") from error
     if not isinstance(rank, int) or rank < 1 or (alpha is not None and not alpha > 0):
         raise IrdistillError(f"lora_rank={rank!r} and lora_alpha={alpha!r} were given; 8 and 16 would do.")
+    if student.kind not in PLAIN:
+        raise IrdistillError(f"lora_rank was given for a {student.kind} student; adapters are for {', '.join(PLAIN)} ones.")
     inner = _transformers(student)
     if not merge and any(_shortened(module) for module in inner):
         raise IrdistillError("lora_merge=False saves no backbone, and this one was shortened; leave out layers=, or merge.")

@@ -133,3 +133,41 @@ def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixt
     assert "held out" in capsys.readouterr().err
     assert run("train", "set", "--scores", "a", "b", "--abstain", "sd>1", "--backbone", "x", "--loss", "KL", "--out", "z") == 1
     assert "teachers are not mixed" in capsys.readouterr().err
+
+
+def test_evaluate_report_and_measure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq1 Q0 dogs 2 5 a\nq2 Q0 fish 1 4 a\n")
+    assert run("candidates", "set", "--out", "bm25") == 0
+    assert run("evaluate", "set/qrels/test.tsv", "a.txt", "bm25", "--measures", "RR@10 nDCG@10", "--baseline", "a.txt",
+               "--json", "figures.json") == 0
+    rows = json.loads((folder / "figures.json").read_text())["rows"]
+    assert [(row["system"], row["value"]) for row in rows if row["measure"] == "RR@10"] == [("a.txt", 0.75), ("bm25", 1.0)]
+    capsys.readouterr()
+    assert run("report", "bm25") == 0
+    assert "### set (2 queries)" in capsys.readouterr().out
+    assert run("report", "a.txt", "bm25", "--collection", "set", "--baseline", "bm25", "--out", "pages/report.html") == 0
+    assert "dogs bark at cats" in (folder / "pages" / "report.html").read_text()
+    assert run("report", "figures.json", "--out", "tables.tex") == 0
+    assert "\\toprule" in (folder / "tables.tex").read_text()
+    assert run("report", "figures.json", "--format", "mteb", "--model", "bm25", "--out", "mteb") == 0
+    assert len(list(folder.glob("mteb/results/irdistill__bm25/irdistill/*.json"))) == 2
+    assert run("measure", "set", "bm25", "--json", "costs.json") == 0
+    assert json.loads((folder / "costs.json").read_text())["efficiency"][0]["flops_per_query"] == 0
+    capsys.readouterr()
+    assert run("report", "a.txt") == 1
+    assert "with --collection" in capsys.readouterr().err
+
+
+def test_help_and_a_small_evaluation_load_nothing_heavy(folder: Path) -> None:
+    import subprocess
+    import sys
+
+    (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq2 Q0 fish 1 4 a\n")
+    (folder / "b.txt").write_text("q1 Q0 dogs 1 9 a\nq2 Q0 fish 1 4 a\n")
+    for arguments, absent in ((["--help"], ["numpy", "pyarrow", "torch"]),
+                              (["evaluate", "set", "a.txt", "b.txt", "--baseline", "a.txt"],
+                               ["torch", "transformers", "scipy.stats", "jinja2", "faiss", "ranx"])):
+        code = ("import sys\nfrom irdistill.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+                f"print('loaded:', *(set(sys.modules) & set({absent!r})))")
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)
+        assert done.stdout.splitlines()[-1].strip() == "loaded:", done.stdout + done.stderr

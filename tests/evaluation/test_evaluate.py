@@ -48,6 +48,25 @@ def test_rows() -> None:
     assert len(good.run) == 16
 
 
+def test_ties_holes_and_power_are_told() -> None:
+    """q0 has d0 and an unjudged document of the same score at the top; d0 comes second, as its id is the smaller one."""
+    held = collection()
+    lists = [RankedList("q0", ["d0", "d1"], np.array([1, 1], np.float32)), RankedList("q1", ["d0"], np.array([1], np.float32)),
+             RankedList("q2", ["d1", "d0"], np.array([2, 1], np.float32))]
+    runs = {"tied": MemoryRun(RunIdentity("imported", {}, held.describe()), lists), "other": run(held, [1, 2, 1, 1])}
+    row = evaluate(held, runs, "RR@10", "other").row("tied", "small", "RR@10")
+    assert (row.value, row.tie_low, row.tie_high, row.tied, row.missing) == ((0.5 + 1 + 0.5) / 4, 0.5, (1 + 1 + 0.5) / 4, 1, 1)
+    assert row.judged == pytest.approx((0.5 + 1 + 0.5 + 0) / 4) and row.holes == pytest.approx((0.5 + 0 + 0.5 + 0) / 4)
+    difference = np.array([-0.5, 0.5, -0.5, -1])
+    assert row.detectable == pytest.approx((3.18245 + 0.97847) * difference.std(ddof=1) / 2, rel=1e-4)
+
+
+def test_judgments_alone_are_enough() -> None:
+    held = collection()
+    found = evaluate(held.qrels, {"a": run(held, [1, 2, 1, 1])}, "RR@10", name="qrels.txt")
+    assert found.row("a", "qrels.txt", "RR@10").value == pytest.approx(3.5 / 4)
+
+
 def test_the_correction_covers_all_datasets() -> None:
     one, two = collection("one"), collection("two")
     tables = [evaluate(held, {"a": run(held, [1, 1, 1, 2]), "b": run(held, [2, 2, 3, 3])}, "RR@10", "b") for held in (one, two)]

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import permutation_test, ttest_rel
 
 from irdistill import IrdistillError
-from irdistill.evaluation import compare, holm, interval, paired_t, randomisation
+from irdistill.evaluation import compare, detectable, holm, interval, paired_t, randomisation
+from irdistill.evaluation.significance import intervals
 
 
 def two(seed: int, size: int, shift: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -75,3 +76,40 @@ def test_effect_and_counts_by_hand() -> None:
 def test_different_queries_stop() -> None:
     with pytest.raises(IrdistillError, match="same queries"):
         compare(np.zeros(3), np.zeros(4))
+
+
+@pytest.mark.parametrize(("size", "expected"), [(25, 0.5842), (100, 0.2829)])
+def test_detectable_is_the_difference_that_a_power_of_80_percent_needs(size: int, expected: float) -> None:
+    """By the t quantiles of size - 1 degrees of freedom: (2.0639 + 0.8569) / 5, and (1.9842 + 0.8453) / 10."""
+    difference = np.random.default_rng(0).normal(size=size)
+    difference = (difference - difference.mean()) / difference.std(ddof=1)
+    assert detectable(difference, np.zeros(size)) == pytest.approx(expected, abs=2e-4)
+
+
+def test_detectable_is_found_in_four_of_five_samples() -> None:
+    draw = np.random.default_rng(5)
+    spread = 0.3
+    least = (2.0096 + 0.8489) * spread / np.sqrt(50)  # of 49 degrees of freedom
+    found = [paired_t(draw.normal(least, spread, 50), np.zeros(50)) < 0.05 for _ in range(2000)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_intervals_are_those_of_each_row() -> None:
+    values = np.random.default_rng(2).random((3, 17))
+    assert intervals(values, rounds=500) == [interval(row, rounds=500) for row in values]
+
+
+def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Student's test to its last digit; its randomisation test, of other random signs, near ours."""
+    pytest.importorskip("ranx")
+    from importlib import import_module
+
+    fisher = import_module("ranx.statistical_tests.fisher_randomization_test")
+    student = import_module("ranx.statistical_tests.paired_student_t_test")
+    # the Python that numba would compile, which takes longer than the test
+    monkeypatch.setattr(fisher, "permute", fisher.permute.py_func)
+    for seed, shift in ((3, 0.05), (4, 0.1)):
+        left, right = two(seed, 40, shift)
+        assert paired_t(left, right) == pytest.approx(float(student.paired_student_t_test(left, right)[0]), rel=1e-9)
+        theirs = float(fisher.fisher_randomization_test.py_func(left, right, n_permutations=1500)[0])
+        assert randomisation(left, right) == pytest.approx(theirs, abs=0.04)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from irdistill.errors import IrdistillError
-from irdistill.students import KINDS, build_student
+from irdistill.students import build_student
 from irdistill.students.base import Student
+from irdistill.students.lora import PLAIN
 from irdistill.training.loop import DistillTrainer
 from irdistill.training.trainer import train
 from tests.students.test_matrix import LOSSES, OPTIONS, SETTINGS, plain_scores, written
@@ -46,7 +47,7 @@ def scores(student: Student, query: str, texts: list[str]) -> np.ndarray:
         return student.scores(queries, documents, torch.arange(len(texts))[None])[0][0].numpy()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", PLAIN)
 def test_adapters_learn_and_the_saved_model_is_plain(kind: str, place: Path, tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     student = make(kind, place)
@@ -114,3 +115,9 @@ def test_a_query_tower_alone_has_adapters(place: Path, tmp_path: Path) -> None:
 def test_what_is_refused(settings: dict[str, Any], message: str, place: Path) -> None:
     with pytest.raises(IrdistillError, match=message):
         build_student("dense", str(place / "backbone"), device="cpu", **{"lora_rank": 2} | settings)
+
+
+@pytest.mark.parametrize("kind", ["kernel", "split-cross-encoder"])
+def test_adapters_of_other_kinds_are_refused(kind: str, place: Path) -> None:
+    with pytest.raises(IrdistillError, match=f"given for a {kind} student; adapters are for dense, sparse"):
+        build_student(kind, str(place / "backbone"), lora_rank=2, device="cpu")

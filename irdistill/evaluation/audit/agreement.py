@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from irdistill.evaluation.audit.sample import Scored
 
@@ -43,6 +42,8 @@ class Agreement:
 
 def agree(left: str, right: str, one: Mapping[str, Scored], two: Mapping[str, Scored]) -> Agreement:
     """Compare two rankers query by query."""
+    from scipy.stats import kendalltau
+
     taus, tops, overlaps = [], [], []
     for query, found in one.items():
         if query not in two:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from irdistill.collections import Corpus
 from irdistill.evaluation.audit.sample import Scored
@@ -121,6 +120,8 @@ def _correlation(lists: Mapping[str, Scored], properties: Mapping[str, np.ndarra
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float | None:
     """Spearman's rank correlation, ties at their mean rank; None for fewer than FEWEST values or where one side is constant."""
+    from scipy.stats import rankdata
+
     if len(left) < FEWEST or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
     one, two = rankdata(left), rankdata(right)

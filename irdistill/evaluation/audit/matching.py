@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
@@ -183,6 +182,8 @@ def solve(lists: Sequence[np.ndarray], target: float) -> float | None:
     Returns:
         None where ties at the top keep the entropy above the target at any temperature, or all lists are all ties.
     """
+    from scipy.optimize import brentq
+
     width = float(np.median([np.ptp(scores) for scores in lists if np.ptp(scores) > 0] or [0.0]))
     if width == 0:
         return None

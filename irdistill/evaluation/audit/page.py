@@ -13,15 +13,7 @@ from irdistill.evaluation.audit.quality import DECIDING, measures
 from irdistill.evaluation.audit.scale import ENDS
 from irdistill.evaluation.audit.suspects import BOTTOM, FEWEST, Example
 from irdistill.evaluation.audit.verdict import LEARN, REPAIR, probability_words
-from irdistill.evaluation.report import markdown_table
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; the first column names the row."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+from irdistill.evaluation.report import Table
 
 
 @dataclass(frozen=True)
@@ -58,7 +50,7 @@ def text_page(found: Audit) -> str:
         for sentence in part.words:
             lines += [sentence, ""]
         for table in part.tables:
-            lines += [markdown_table(table.header, table.rows), ""]
+            lines += [table.markdown(), ""]
         for what, text in part.quotes:
             lines += [f"- {what}", *([f"    {text}"] if text else [])]
         if part.quotes:

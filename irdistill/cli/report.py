@@ -1,0 +1,74 @@
+"""``irdistill report`` and ``irdistill measure``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from irdistill.cli.options import json_option, named, seed_option
+from irdistill.errors import IrdistillError
+from irdistill.files import write_json
+
+FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
+
+
+@click.command(epilog="Example: irdistill report out/bm25-test out/student-test --baseline out/bm25-test --out report.html")
+@click.argument("source", nargs=-1, required=True)
+@click.option("--collection", help="Of the runs; that in their manifests by default.")
+@click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
+@click.option("--baseline", help="The run, one of those given, that all others are compared with.")
+@click.option("--format", "form", type=click.Choice(FORMS),
+              help="Told from the file's name by default: .html, .md, .tex, .svg, .pdf, .png.")
+@click.option("--documents", default=10, show_default=True, help="Of each list, on the page.")
+@click.option("--queries", default=300, show_default=True, help="With their lists on the page: those that differ most.")
+@click.option("--model", help="For mteb and card: the system whose figures are written; the first by default.")
+@click.option("--out", type=click.Path(path_type=Path),
+              help="The file; for mteb and card a folder. Markdown and LaTeX are printed where none is given.")
+@seed_option()
+def report(source: tuple[str, ...], collection: str | None, measures: str, baseline: str | None, form: str | None, documents: int,
+           queries: int, model: str | None, out: Path | None, seed: int) -> None:
+    """Publish figures: a page, tables for a paper, a plot of quality and cost, MTEB's results, a model card.
+
+    SOURCE is one or more runs, which are evaluated, or one results.json of a recipe or of evaluate --json.
+
+    The page shows rankings query by query where the source is runs. card adds the figures to the README.md of a model's
+    folder, ready for the hub; mteb writes MTEB's files into a folder of results.
+    """
+    from irdistill.evaluation.report.publish import evaluated, from_json, publish
+
+    results = len(source) == 1 and source[0].endswith(".json")
+    given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed)
+    text = publish(given, form, out, documents, queries, model)
+    if text is not None:
+        click.echo(text)
+
+
+@click.command(epilog="Example: irdistill measure pydocs/test bm25 out/student/model --json costs.json")
+@click.argument("collection")
+@click.argument("model", nargs=-1, required=True)
+@click.option("--k", default=100, show_default=True, help="Documents a query that are found, or reranked by a cross-encoder.")
+@click.option("--index", type=click.Choice(("flat", "hnsw", "ivfpq")), default="flat", show_default=True, help="Of dense models.")
+@click.option("--queries", default=200, show_default=True, help="How many of the collection's queries are timed.")
+@seed_option()
+@json_option()
+def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries: int, seed: int, json_file: Path | None) -> None:
+    """Time systems and count what they need: latency, throughput, operations, bytes.
+
+    MODEL is bm25 or a model of any kind: folder, hub id or package: path.
+    """
+    from irdistill.collections import load_collection
+    from irdistill.evaluation.efficiency import measure_efficiency
+    from irdistill.evaluation.report import costs_table
+
+    if min(k, queries) < 1:
+        raise IrdistillError(f"--k is {k} and --queries {queries}; at least 1 was expected.")
+    held = load_collection(collection)
+    found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed)  # type: ignore[arg-type]
+             for name, path in named(model).items()]
+    if json_file is not None:
+        write_json(json_file, {"efficiency": [cost.to_json() for cost in found]})
+    click.echo(costs_table(found, {}).markdown())
+    for cost in found:
+        if cost.reranks:
+            click.echo(f"{cost.system} puts {cost.reranks} documents in order for each query; finding them is not counted.")

@@ -1,0 +1,65 @@
+"""What is timed: retrievers and rerankers of every kind behind one call, with their sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irdistill.collections import Collection, Query
+from irdistill.search import open_engine
+from irdistill.search.engines import Index
+from irdistill.search.lexical import is_lexical, open_lexical
+from irdistill.students import CrossEncoderStudent, load_student
+from irdistill.teachers.detection import kind_of
+
+
+@dataclass(frozen=True)
+class System:
+    """A retriever, or a reranker of ``k`` given documents.
+
+    Attributes:
+        answer: searches, or reranks, for some queries.
+        encode: makes vectors of some texts; None where nothing is encoded beforehand.
+        parameters, layers: those that a query goes through.
+        index_bytes: what is kept of the corpus.
+        reranks: documents a query that it orders; 0 where it searches all.
+    """
+
+    answer: Callable[[list[Query]], Any]
+    encode: Callable[[list[str]], Any] | None
+    parameters: int
+    layers: int
+    index_bytes: int
+    reranks: int = 0
+
+
+def open_system(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int) -> System:
+    """``bm25``, ``lucene``, a model that searches an index of the whole corpus, or a cross-encoder that reads ``k`` documents
+    for each query."""
+    corpus = collection.corpus
+    if is_lexical(model):
+        lexical = open_lexical(model, corpus, work=work)
+        return System(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
+    if kind_of(model) == "cross-encoder":
+        return _cross_encoder(collection, CrossEncoderStudent.load(model), k)
+    student = load_student(model)
+    engine = open_engine(corpus, student, index, work, seed=seed)
+
+    def answer(batch: list[Query]) -> Any:
+        return list(engine.search([engine.encode([query.text for query in batch])], k))
+
+    size = student.size()
+    return System(answer, lambda texts: student.search_vectors(texts, "document"), size["query_parameters"], size["query_layers"],
+                  engine.nbytes)
+
+
+def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int) -> System:
+    texts = collection.corpus.texts(range(min(k, len(collection.corpus))))
+
+    def answer(batch: list[Query]) -> Any:
+        return [student.predict([(query.text, text) for text in texts]).sort(descending=True) for query in batch]
+
+    size = student.size()
+    return System(answer, None, size["parameters"], size["query_layers"], 0, len(texts))

@@ -1,0 +1,228 @@
+"""The report: tables by hand, a page that opens in a browser, the hub's card and MTEB's layout."""
+
+from __future__ import annotations
+
+import html
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from irdistill import IrdistillError
+from irdistill.collections import Collection
+from irdistill.evaluation import evaluate
+from irdistill.evaluation.efficiency import Efficiency
+from irdistill.evaluation.evaluate import Evaluation
+from irdistill.evaluation.report import Table, costs_table, evaluation_latex, evaluation_markdown
+from irdistill.evaluation.report.card import write_card
+from irdistill.evaluation.report.mteb import metric_name, task_of, write_results
+from irdistill.evaluation.report.page import html_report
+from irdistill.evaluation.report.pareto import draw, frontier, points
+from irdistill.evaluation.report.publish import evaluated, from_json, publish
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
+from tests.students.tiny import tiny_backbone
+
+NASTY = "</script><script>document.title='broken'</script> & <b>\u2028"
+CHROME = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+
+
+@pytest.fixture()
+def held() -> Collection:
+    docs = {"d0": f"answer {NASTY}", "d1": "first other", "d2": "second other", "<d3>": "third"}
+    queries = {"q0": f"why {NASTY}", "q1": "how", "q2": "where", "q3": "when"}
+    return Collection.from_dicts("small/set_1", docs, queries, {q: {"d0": 2, "d1": 0} for q in queries})
+
+
+def run(held: Collection, ranks: list[int]) -> MemoryRun:
+    lists = []
+    for query, rank in zip(held.queries, ranks, strict=True):
+        docs = ["d1", "d2", "<d3>"]
+        docs.insert(rank - 1, "d0")
+        lists.append(RankedList(query, docs, np.array([4, 3, 2, 1], np.float32)))
+    return MemoryRun(RunIdentity("imported", {}, held.describe()), lists)
+
+
+@pytest.fixture()
+def runs(held: Collection) -> dict[str, MemoryRun]:
+    return {"base_line": run(held, [4, 2, 2, 1]), "student": run(held, [1, 1, 2, 2])}
+
+
+@pytest.fixture()
+def found(held: Collection, runs: dict[str, MemoryRun]) -> Evaluation:
+    return evaluate(held, runs, "nDCG@10 RR@10 R@2", "base_line")
+
+
+COSTS = (Efficiency("base_line", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0),
+         Efficiency("student", 11_000_000, 2, 44_000_000, 5000, 100.0, 5.0, 9.0, 11.0, 80.0, 2.5e9))
+
+
+def test_tables(found: Evaluation) -> None:
+    text = evaluation_markdown(found)
+    lines = text.splitlines()
+    assert lines[0] == "### small/set_1 (4 queries)"
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["system", "nDCG@10", "RR@10", "R@2", "Judged@10", "holes@2"]
+    # four documents, d0 and d1 judged; among the first two of base_line: d1 d2, d1 d0, d1 d0, d0 d1
+    row = [cell.strip() for cell in lines[4].split("|")[1:-1]]
+    assert row[0] == "base_line" and row[2].startswith("0.5625 [") and row[3].startswith("0.7500 [")
+    assert row[4:] == ["50.0%", "12.5%"]
+    assert "Only 4 queries" in text and "detectable" in text and "2/1/1" in text
+
+
+def test_latex(found: Evaluation) -> None:
+    text = evaluation_latex(found)
+    assert "\\toprule" in text and "base\\_line & 0." in text and "\\caption{small/set\\_1, 4 queries" in text
+    assert "50.0\\%" in text and text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
+    assert Table(["a"], [["\\ & $ # { } ~ ^ < %"]]).latex("").splitlines()[7] == (
+        r"\textbackslash{} \& \$ \# \{ \} \textasciitilde{} \textasciicircum{} \textless{} \% \\")
+
+
+def test_markdown_cells_cannot_end_a_row() -> None:
+    assert Table(["a", "b"], [["x|y\nz", "1"]]).markdown().splitlines()[2] == "| x\\|y z |   1 |"
+
+
+def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
+    cells = [cell.strip() for cell in costs_table(COSTS, {"student": 0.9}).markdown().splitlines()[3].split("|")[1:-1]]
+    assert cells == ["student", "11.0M", "2", "44.0", "0.0", "2.5", "80", "100", "5.0", "9.0", "11.0", "90.0%"]
+    given = points(found, COSTS)
+    assert [(point["system"], point["cost"]) for point in given] == [("base_line", 0.5), ("student", 5.0)]
+    assert given[1]["value"] == found.row("student", "small/set_1", "nDCG@10").value
+    assert frontier([{"cost": 1, "value": 2}, {"cost": 2, "value": 2}, {"cost": 3, "value": 3}, {"cost": 1, "value": 2}]) == [
+        True, False, True, True]
+    pytest.importorskip("matplotlib")
+    draw(given, tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    assert "base_line" in drawn and drawn.count("<use") >= 2
+    with pytest.raises(IrdistillError, match="no system"):
+        draw([], tmp_path / "q.svg")
+
+
+def page(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], path: Path) -> str:
+    text = html_report(found, held, runs, points=points(found, COSTS))
+    path.write_text(text, encoding="utf-8")
+    return text
+
+
+def test_the_page_is_whole_and_escaped(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path) -> None:
+    text = page(found, held, runs, tmp_path / "page.html")
+    assert text.count("<script") == 2 and "document.title='broken'</script>" not in text
+    assert "http://www.w3.org/2000/svg" in text and "https://" not in text and text.count("http://") == 1
+    assert "default-src 'none'" in text
+    start = text.index('id="data">') + len('id="data">')
+    data = json.loads(text[start : text.index("</script>", start)])["queries"]
+    assert data["texts"][0] == f"why {NASTY}" and data["systems"] == ["base_line", "student"]
+    names = [name for name, _ in data["documents"]]
+    assert [names[doc] for doc, *_ in data["lists"]["0"][0]] == ["d1", "d2", "<d3>", "d0"]
+    assert data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2, [4, 1]] and data["lists"]["0"][0][1][2] is None
+    assert data["values"]["RR@10"] == [[0.25, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5]]
+
+
+def test_few_queries_are_kept_with_their_lists(found: Evaluation, held: Collection, runs: dict[str, MemoryRun]) -> None:
+    text = html_report(found, held, runs, queries=1, documents=2)
+    start = text.index('id="data">') + len('id="data">')
+    data = json.loads(text[start : text.index("</script>", start)])["queries"]
+    assert list(data["lists"]) == ["0"] and [len(rows) for rows in data["lists"]["0"]] == [2, 2]
+
+
+SCRIPT = """
+<script>
+const columns = [...document.querySelectorAll("section table tbody")][0];
+const first = () => columns.rows[0].cells[0].textContent;
+const head = columns.parentElement.tHead.rows[0].cells[2];
+const told = [];
+head.click(); told.push(first()); head.click(); told.push(first());
+told.push(document.querySelectorAll("#scatter circle").length, document.querySelectorAll("#pareto circle").length);
+document.querySelector('#scatter circle[data-place="0"]').dispatchEvent(new MouseEvent("click"));
+const sides = [...document.querySelectorAll("#query ol")];
+told.push(sides.map(side => [...side.querySelectorAll("b")].map(name => name.textContent).join(" ")).join(" | "));
+told.push(sides.map(side => side.querySelectorAll(".relevant").length + "/" + side.querySelectorAll(".judged").length).join(" "));
+told.push(sides[0].querySelector(".relevant .moved").textContent, document.querySelector("#query h3").textContent);
+told.push(performance.getEntriesByType("resource").length);
+const answer = document.createElement("pre");
+answer.id = "answer"; answer.textContent = JSON.stringify(told);
+document.body.append(answer);
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROME is None, reason="no Chromium or Chrome is installed")
+def test_the_page_in_a_browser(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path) -> None:
+    """With no network: tables sort both ways, a query opens with both rankings, what is relevant and what moved."""
+    text = page(found, held, runs, tmp_path / "page.html").replace("</body>", SCRIPT + "</body>")
+    (tmp_path / "tried.html").write_text(text, encoding="utf-8")
+    done = subprocess.run([
+        str(CHROME), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+        (tmp_path / "tried.html").as_uri(),
+    ], capture_output=True, text=True, timeout=120)
+    assert 'id="answer">' in done.stdout, done.stderr[-2000:]
+    start = done.stdout.index('id="answer">') + len('id="answer">')
+    told = json.loads(html.unescape(done.stdout[start : done.stdout.index("</pre>", start)]))
+    assert told == ["student", "base_line", 4, 2, "d1 d2 <d3> d0 | d0 d1 d2 <d3>", "1/1 1/1", "↓ 3, rank 1 there",
+                    f"q0: why {NASTY}", 0]
+    assert "<title>Figures of base_line, student</title>" in done.stdout
+
+
+def test_card(found: Evaluation, tmp_path: Path) -> None:
+    from huggingface_hub import ModelCard
+    from sentence_transformers import SentenceTransformer
+
+    from irdistill.students import DenseStudent
+
+    folder = tmp_path / "trained" / "model"
+    DenseStudent.build(str(tiny_backbone(tmp_path / "b"))).save(folder)
+    (tmp_path / "trained" / "training.json").write_text(json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}}))
+    path = write_card(found, "student", folder)
+    text = path.read_text()
+    front = yaml.safe_load(text.split("---")[1])
+    result = front["model-index"][0]["results"][0]
+    assert front["library_name"] == "sentence-transformers" and front["pipeline_tag"] == "sentence-similarity"
+    assert result["dataset"] == {"type": "small/set_1", "name": "small/set_1"}
+    values = {metric["type"]: metric["value"] for metric in result["metrics"]}
+    assert values == {name: found.row("student", "small/set_1", measure).value
+                      for name, measure in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "RR@10"), ("recall_at_2", "R@2"))}
+    loaded = ModelCard.load(path)
+    assert [one.metric_value for one in loaded.data.eval_results] == [metric["value"] for metric in result["metrics"]]
+    assert "- loss: `KL(tau=0.05)`" in text and "- steps: `7`" in text
+    assert SentenceTransformer(str(folder)).encode(["a"]).shape[0] == 1
+    assert write_card(found, "student", folder) == path
+    path.write_text("mine")
+    with pytest.raises(IrdistillError, match="was not written by irdistill"):
+        write_card(found, "student", folder)
+    assert path.read_text() == "mine"
+
+
+def test_mteb_layout(found: Evaluation, tmp_path: Path) -> None:
+    assert task_of("beir/scifact/test") == ("SciFact", "test") and task_of("a/fiqa#dev") == ("FiQA2018", "dev")
+    assert task_of("beir/nq") == ("NQ", "test") and task_of("my set/x y") == ("x-y", "test")
+    assert metric_name("RR@10") == "mrr_at_10" and metric_name("R(rel=2)@5") is None and metric_name("AP") is None
+    written = write_results(found, "student", tmp_path)
+    assert written == [tmp_path / "results" / "irdistill__student" / "irdistill" / "set_1.json"]
+    told = json.loads(written[0].read_text())
+    scores = told["scores"]["test"][0]
+    assert told["task_name"] == "set_1" and scores["main_score"] == scores["ndcg_at_10"] == found.rows[3].value
+    mteb = pytest.importorskip("mteb")
+    assert mteb.TaskResult.from_disk(written[0]).get_score() == found.rows[3].value
+
+
+def test_publish(found: Evaluation, tmp_path: Path) -> None:
+    rows = {"rows": found.to_rows(), "efficiency": [cost.to_json() for cost in COSTS], "retention": {"student": 1.0}}
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    given = from_json(tmp_path / "results.json")
+    assert given.found.rows == found.rows and given.costs == COSTS
+    assert publish(given, out=tmp_path / "a.html") is None
+    assert "base_line" in (tmp_path / "a.html").read_text() and 'id="scatter"' not in (tmp_path / "a.html").read_text()
+    assert "100.0%" in str(publish(given)) and "GFLOPs" in str(publish(given, "latex"))
+    for arguments, message in ((("html",), "--out is missing"), ((None, tmp_path / "a.xyz"), "cannot be told"),
+                               (("card", tmp_path, 1, 1, "x"), "no system 'x'")):
+        with pytest.raises(IrdistillError, match=message):
+            publish(given, *arguments)
+    (tmp_path / "bad.json").write_text('{"rows": [{"system": 1, "what": 2}]}')
+    with pytest.raises(IrdistillError, match="not a file of figures"):
+        from_json(tmp_path / "bad.json")
+    (tmp_path / "r.txt").write_text("q0 Q0 d0 1 1 t\n")
+    with pytest.raises(IrdistillError, match="say which one they are of with --collection"):
+        evaluated({"r": str(tmp_path / "r.txt")}, None, "AP", None)
