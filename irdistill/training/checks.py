@@ -11,9 +11,12 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
+from irdistill.runs.mixing import checked_weights
 from irdistill.training.lists import ListBatch, Lists
+from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
+    from irdistill.collections import Collection
     from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
@@ -64,7 +67,62 @@ def check_penalties(regularised: bool, student: Student) -> None:
         IrdistillError: they do not.
     """
     if regularised and student.kind != "sparse":
-        raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
+        raise IrdistillError(
+            f"FLOPS, L1 or anti-zero weights, or active dimensions, were given for a {student.kind} student; they are for a sparse one."
+        )
+
+
+def check_order(options: TrainOptions, loss: Loss, student: Student) -> None:
+    """Whether a curriculum has teacher scores to go by, and clusters a model.
+
+    Raises:
+        IrdistillError: not so.
+    """
+    if options.curriculum != "none" and not loss.needs & _TEACHER:
+        logger.warning("a curriculum goes by the teacher's scores, which the loss %s does not need; lists without come last", loss)
+    if options.clusters and not options.cluster_model and student.kind != "dense":
+        raise IrdistillError(
+            f"the queries are clustered by their vectors, and a {student.kind} student has not one of each; name a dense model, as "
+            "cluster_model=sentence-transformers/all-MiniLM-L6-v2."
+        )
+
+
+def check_teachers(count: int, options: TrainOptions) -> None:
+    """Whether weights or a gate fit the number of runs.
+
+    Raises:
+        IrdistillError: they do not.
+    """
+    if count == 1 and (options.mix != "none" or options.teacher_weights is not None or options.gate is not None):
+        raise IrdistillError(
+            "one run was given, and a mix, teacher weights or a gate are for several; give more runs, or leave these out."
+        )
+    if options.mix != "none":
+        options.mixing().for_teachers(count)
+        return
+    checked_weights(options.teacher_weights, count)
+    if options.gate is not None and len(options.gate) != count:
+        raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
+
+
+def check_vectors(collection: Collection, student: Student, vectors: np.ndarray | None) -> None:
+    """Whether document vectors are of the corpus, of the student, and stay right while it learns.
+
+    Raises:
+        IrdistillError: they are not.
+    """
+    if vectors is None:
+        return
+    if student.kind != "dense":
+        raise IrdistillError(f"document vectors were given for a {student.kind} student; only a dense one takes them.")
+    expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
+    if tuple(vectors.shape) != expected:
+        raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
+    if any(p.requires_grad for module in student.tower("document") for p in module.parameters()):
+        raise IrdistillError(
+            "document vectors were given, but the student's document tower learns, so they would be out of "
+            "date after the first step. Freeze it (freeze_documents) or leave the vectors out."
+        )
 
 
 def _plain(loss: Loss) -> list[Loss]:
