@@ -68,7 +68,8 @@ def check_penalties(regularised: bool, student: Student) -> None:
     """
     if regularised and student.kind != "sparse":
         raise IrdistillError(
-            f"FLOPS, L1 or anti-zero weights, or active dimensions, were given for a {student.kind} student; they are for a sparse one."
+            f"weights of FLOPS, L1 or anti-zero, or active dimensions to aim at, were given for a {student.kind} student; "
+            "they are for a sparse one."
         )
 
 

@@ -35,7 +35,7 @@ def query_clusters(folder: Path, encoder: DenseStudent, query_ids: Sequence[str]
     if path.exists():
         there = read_json(path)
         if there["identity"] != identity:
-            raise IrdistillError(f"{path} holds clusters of other queries or by another encoder; remove it, or choose another --out.")
+            raise IrdistillError(f"{path} holds clusters of other queries, or by another encoder; remove it.")
         return np.array(there["clusters"], dtype=np.int64)
     faiss = import_faiss()
     cosine = encoder.similarity == "cosine"

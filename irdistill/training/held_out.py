@@ -107,6 +107,6 @@ class HeldOut(TrainerCallback):
             IrdistillError: the loss was never a number.
         """
         if not self.best_step:
-            raise IrdistillError("the loss on the held-out lists was never a number, so there is no best step; lower the learning rate.")
+            raise IrdistillError("the held-out loss was never a number, so no step is the best.")
         found: Mapping[str, Tensor] = torch.load(self._path(self.best_step), map_location="cpu", weights_only=True)
         return found

@@ -49,8 +49,8 @@ class ListSampler:
     """Draws B queries and a list of at most N documents for each, as a pure function of (seed, step).
 
     Every epoch goes through all usable queries in a new order, unless ``order`` is set to another. A document is a candidate
-    when the first run holds it and, if ``scored``, at least one run (of a weight above 0) has a score for it. Relevant documents stand first; if
-    ``unscored_positives`` also those that no run has scored or holds at all.
+    when the first run holds it and, if ``scored``, at least one run (of a weight above 0) has a score for it. Relevant documents
+    stand first; if ``unscored_positives`` also those that no run has scored or holds at all.
 
     Args:
         runs: compiled runs; the first gives candidates and ranks, all give scores.

@@ -70,7 +70,7 @@ class Curriculum:
         share = self.pace(step)
         if share >= 1:
             return self.afterwards(step)
-        count = max(min(self.size, len(self.easiest)), math.ceil(share * len(self.easiest)))
+        count = max(min(self.size, len(self.easiest)), math.ceil(share * len(self.easiest) - 1e-9))
         random = np.random.default_rng([self.seed, 2, step])
         chosen = random.choice(self.easiest[:count], self.size, replace=self.size > count)
         return [(_CURRICULUM + step, query) for query in chosen.tolist()]

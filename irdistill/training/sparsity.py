@@ -83,8 +83,8 @@ class Sparsity:
             active, zero, share, *factor = values.tolist()
             row[kind] = {"active": active, "all_zero": zero, **({"factor": factor[0]} if factor else {})}
             if factor and at_its_bound(factor[0]):
-                self._warn(f"{kind} bound", f"at step {step} the {kind} vectors have {active:.0f} active dimensions, and the factor of "
-                           f"their penalties is at its bound, {factor[0]:.3g}: {self.controllers[kind].target} are out of reach.")
+                self._warn(f"{kind} bound", f"at step {step} the {kind} vectors have {active:.0f} active dimensions, and their "
+                           f"penalties are at the bound, {factor[0]:.3g} times: {self.controllers[kind].target} are out of reach.")
             if zero > 0:
                 self._warn(f"{kind} zero", f"at step {step} {zero:.0%} of the {kind} vectors are all zero: they match nothing and "
                            "have no gradient. Lower the FLOPS or L1 weight, or the learning rate, or lengthen the ramp.")

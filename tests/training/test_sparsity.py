@@ -1,0 +1,129 @@
+"""The controller of active dimensions: by hand, on a simple plant, and in a training; and the other penalties of sparse students."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from irdistill.students.sparse import SparseStudent
+from irdistill.training.controller import Controller
+from irdistill.training.options import TrainOptions
+from irdistill.training.sparsity import Sparsity
+from irdistill.training.trainer import train
+from tests.training.test_policies import log, stopped_before
+from tests.training.test_train import digests
+from tests.training.tiny import make_backbone, make_collection, make_run
+
+OPTIONS = TrainOptions(steps=8, batch_size=4, list_size=5, learning_rate=5e-3, precision="float32", seed=7, checkpoint_every=3,
+                       log_every=2, dropout=False)
+
+
+def test_a_controller_by_hand() -> None:
+    control = Controller(100, ramp_steps=50)  # so the integral moves by at most a fifth a step
+    one = torch.tensor(1.0)
+    assert float(control.factor(one)) == 1
+    control.see(torch.tensor(200.0))
+    assert float(control.factor(one)) == pytest.approx(np.exp(0.2 * np.log(2) + np.log(2)))
+    control.see(torch.tensor(50.0))  # the running mean is 0.9 * 200 + 0.1 * 50
+    error = np.log(1.85)
+    assert float(control.factor(one)) == pytest.approx(np.exp(0.2 * (np.log(2) + error) + error), rel=1e-6)
+    control.see(torch.tensor(1e6))
+    assert float(control.integral) == pytest.approx(0.2 * (np.log(2) + error) + 0.2, rel=1e-6)  # the error is cut at 1
+
+
+def test_its_state_goes_through_json_exactly() -> None:
+    control, other = Controller(30, 20), Controller(30, 20)
+    for active in (99.7, 31.3, 12.1):
+        control.see(torch.tensor(active))
+    other.restore(json.loads(json.dumps(control.state())))
+    for active in (41.7, 29.9):
+        control.see(torch.tensor(active))
+        other.see(torch.tensor(active))
+        assert torch.equal(control.factor(torch.tensor(1.0)), other.factor(torch.tensor(1.0)))
+    other.restore(Controller(30, 20).state())
+    assert float(other.factor(torch.tensor(1.0))) == 1
+
+
+def test_it_brings_a_slow_plant_to_the_target() -> None:
+    """Active dimensions follow the pressure with a lag of twenty steps, over three orders of magnitude of the weight needed."""
+    for needed in (0.01, 1.0, 50.0):
+        control, active = Controller(120, ramp_steps=200), 20_000.0
+        seen = []
+        for _ in range(600):
+            factor = float(control.factor(torch.tensor(1.0)))
+            active += (120 * (needed / factor) ** 0.7 - active) / 20
+            control.see(torch.tensor(active))
+            seen.append(active)
+        assert np.abs(np.log(np.array(seen[-100:]) / 120)).max() < 0.1, needed
+
+
+def test_penalties_are_the_given_ones_times_the_factor() -> None:
+    sparsity = Sparsity(replace(OPTIONS, document_flops=0.1, document_active=2, query_active=4, ramp=10))
+    for step in range(3):
+        sparsity("query", torch.ones(2, 8))
+        sparsity("document", torch.ones(3, 4))
+        found = sparsity.penalties(step)
+        factors = {kind: sparsity.controllers[kind].factor(torch.tensor(1.0)) for kind in ("query", "document")}
+        assert set(found) == {"FLOPS(document)", "L1(query)"}
+        assert float(found["L1(query)"]) == pytest.approx(1e-3 * 8 * float(factors["query"]))
+        assert float(found["FLOPS(document)"]) == pytest.approx(0.1 * 4 * float(factors["document"]))
+        logged = sparsity.log(step, sparsity.finish())
+        assert logged["query"]["factor"] == pytest.approx(float(factors["query"])) and logged["query"]["active"] == 8
+    assert float(factors["query"]) > 1
+
+
+def test_anti_zero_is_a_term_of_both_sides() -> None:
+    sparsity = Sparsity(replace(OPTIONS, anti_zero=0.5))
+    sparsity("query", torch.ones(2, 2))
+    assert sparsity.penalties(3) == {}  # documents were not seen
+    sparsity("document", torch.ones(3, 4))
+    assert float(sparsity.penalties(3)["AntiZero"]) == pytest.approx(0.5 * (1 / 4 + 1 / 16), rel=1e-5)
+
+
+def test_a_target_out_of_reach_raises_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    sparsity = Sparsity(replace(OPTIONS, query_active=2, ramp=1))
+    for step in range(60):
+        sparsity("query", torch.ones(2, 10))
+        sparsity.penalties(step)
+        sparsity.log(step, sparsity.finish())
+    assert sum("2 are out of reach" in record.message for record in caplog.records) == 1
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sparsity")
+    make_run(folder / "scores", make_collection())
+    make_backbone(folder / "backbone")
+    return folder
+
+
+def learn(place: Path, out: Path, options: TrainOptions) -> None:
+    student = SparseStudent.build(str(place / "backbone"), device="cpu")
+    train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", out, options)
+
+
+def test_a_tiny_model_ends_near_the_number_that_was_asked_for(place: Path, tmp_path: Path) -> None:
+    """From about 30 active dimensions of 45, to 8 and 16."""
+    options = replace(OPTIONS, steps=240, learning_rate=1e-2, query_active=8, document_active=16, schedule="constant", warmup=0,
+                      checkpoint_every=0)
+    learn(place, tmp_path / "out", options)
+    rows = [row["sparsity"] for row in log(tmp_path / "out")]
+    for side, target in (("query", 8), ("document", 16)):
+        assert rows[0][side]["active"] > 1.4 * target
+        assert np.mean([row[side]["active"] for row in rows[-40:]]) == pytest.approx(target, rel=0.15)
+        assert rows[-1][side]["all_zero"] == 0
+
+
+def test_a_controlled_training_that_stops_ends_with_the_same_bytes(place: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, query_active=8, document_active=16, document_flops=0.01, anti_zero=0.1)
+    learn(place, tmp_path / "whole", options)
+    with stopped_before(5):
+        learn(place, tmp_path / "out", options)
+    learn(place, tmp_path / "out", options)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+    assert set(log(tmp_path / "out")[0]["terms"]) == {"KL(teacher_tau=2)", "FLOPS(document)", "L1(query)", "AntiZero"}
