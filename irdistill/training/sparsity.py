@@ -70,7 +70,7 @@ class Sparsity:
 
     def state(self) -> dict[str, Any]:
         """Of the controllers, for a checkpoint."""
-        return {kind: controller.state() for kind, controller in self.controllers.items()}
+        return {kind: controller.saved() for kind, controller in self.controllers.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         for kind, controller in self.controllers.items():
