@@ -79,8 +79,8 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     held = kitchen.collection(collection)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
-    frozen = bool(settings.get("query_layers") is not None or settings.get("freeze_documents"))
-    vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if isinstance(built, DenseStudent) and frozen else None
+    stored = isinstance(built, DenseStudent) and not built.learns("document")
+    vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if stored else None
     train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors)
     return digest(read_json(out / "training.json")["model"])
 

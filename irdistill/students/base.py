@@ -164,7 +164,8 @@ class Student(ABC):
         """The parameters that learn: all but the frozen ones."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _learns(self, kind: Kind) -> bool:
+    def learns(self, kind: Kind) -> bool:
+        """Whether a tower has a parameter that is not frozen."""
         return any(p.requires_grad for module in self.tower(kind) for p in module.parameters())
 
     # -- from texts to tensors ------------------------------------------------------------------------------

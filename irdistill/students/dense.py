@@ -74,6 +74,8 @@ class DenseStudent(Student):
         if query_layers is not None or freeze_documents:
             student = cls(add_query_tower(model, query_layers), student.source, student.revision)
             student._freeze("document")
+        else:
+            student.restore_frozen()
         if similarity is not None:
             student.model.similarity_fn_name = similarity
         set_lengths(student._transformers("query"), student._transformers("document"),
@@ -121,7 +123,7 @@ class DenseStudent(Student):
         """Vectors (n, D) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
         if not isinstance(features["input_ids"], Tensor):
             features = self.pad(features, kind)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]
         return vectors if self.model.truncate_dim is None else vectors[..., : self.model.truncate_dim]

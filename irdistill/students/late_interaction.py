@@ -159,7 +159,7 @@ class LateInteractionStudent(Student):
             given["query_expansion_positions"] = marks
             if not expansion["attend"]:  # the added tokens see the query, and the query does not see them
                 given["attention_mask"] = features["attention_mask"].masked_fill(marks, 0)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model(given, task=kind)
         return [vectors[mask] for vectors, mask in
                 zip(output["token_embeddings"], output["attention_mask"].bool(), strict=True)]

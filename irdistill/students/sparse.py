@@ -119,7 +119,7 @@ class SparseStudent(Student):
         """Weights (n, V) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
         if not isinstance(features["input_ids"], Tensor):
             features = self.pad(features, kind)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             given = {**features, "task": kind, "modality": "text"}
             *before, last = self.tower(kind)
             if not isinstance(last, SpladePooling) or last.pooling_strategy != "max":

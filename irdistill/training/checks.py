@@ -119,7 +119,7 @@ def check_vectors(collection: Collection, student: Student, vectors: np.ndarray 
     expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
     if tuple(vectors.shape) != expected:
         raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
-    if any(p.requires_grad for module in student.tower("document") for p in module.parameters()):
+    if student.learns("document"):
         raise IrdistillError(
             "document vectors were given, but the student's document tower learns, so they would be out of "
             "date after the first step. Freeze it (freeze_documents) or leave the vectors out."

@@ -82,8 +82,8 @@ class Miner:
                 shutil.rmtree(stale)
         if there is not None:
             return there
-        learns = any(parameter.requires_grad for module in self.student.tower("document") for parameter in module.parameters())
-        scratch = self.folder / "vectors" if learns else None  # a frozen tower's vectors are kept, and used by all searches
+        # vectors of a frozen tower are kept, and used by all searches
+        scratch = self.folder / "vectors" if self.student.learns("document") else None
         logger.info("searching with the student for %s", place)
         found = retrieve(self.collection, self.student, place, self.options.mine_depth, work=scratch,  # type: ignore[arg-type]
                          precision=self.options.precision)
