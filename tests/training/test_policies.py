@@ -18,13 +18,14 @@ from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.runs import CompiledRun, RankedList, RunIdentity, compile_run, open_run, write_run
 from irdistill.search import retrieve
-from irdistill.students import DenseStudent
+from irdistill.students import KINDS, DenseStudent, build_student
 from irdistill.training import checkpoints, mining
+from irdistill.training.drawing import make_samplers
 from irdistill.training.encode import Encoder
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer, score_batch
 from irdistill.training.options import TrainOptions
-from irdistill.training.trainer import train
+from irdistill.training.trainer import _collator, train
 from tests.training.test_lists import NAN, Held
 from tests.training.test_train import digests
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
@@ -113,14 +114,36 @@ def test_a_cached_training_is_the_same_training(place: Path, tmp_path: Path) -> 
     assert digests(tmp_path / "direct") == digests(tmp_path / "cached")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
+    """Of every student, in training mode with the same dropout, over many chunks; the generator ends where it would have."""
+    collection = make_collection()
+    compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
+    sampler = ListSampler([compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=8, list_size=6, seed=1)
+    loss = parse_loss('KL(tau=0.5, teacher_tau=2) + InfoNCE(tau=0.5, negatives="list")')
+    found = []
+    for cached in (False, True):
+        student = build_student(kind, str(place / "backbone"), device="cpu")
+        student.model.train()
+        torch.manual_seed(3)
+        batch = _collator(collection, sampler, student, None)(0)
+        value = loss(score_batch(student, Encoder(student, torch.float32, 60, cached), batch, False))
+        value.backward()
+        gradients = {name: p.grad for name, p in student.model.named_parameters() if p.grad is not None}
+        found.append((float(value.detach()), gradients, torch.rand(1)))
+    direct, other = found
+    assert direct[0] == pytest.approx(other[0], abs=1e-6) and torch.equal(direct[2], other[2])
+    assert direct[1].keys() == other[1].keys() and max(float(g.abs().max()) for g in direct[1].values()) > 1e-3
+    for name, gradient in direct[1].items():
+        assert torch.allclose(gradient, other[1][name], atol=1e-6, rtol=0), name
+
+
 def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
     """Bytes that autograd keeps after the forward pass: the activations of all chunks, or little more than the vectors."""
     student = make_student(place / "backbone")
     collection = make_collection()
     sampler = ListSampler([compile_run(open_run(place / "scores", collection), collection.corpus)], {}, batch_size=8, list_size=8,
                           seed=1)
-    from irdistill.training.trainer import _collator
-
     batch = _collator(collection, sampler, student, None)(0)
     kept = {}
     for cached in (False, True):
@@ -255,9 +278,6 @@ def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(place: P
 
 def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path: Path) -> None:
     """Computed again from the model of the best step."""
-    from irdistill.training.drawing import make_samplers
-    from irdistill.training.trainer import _collator
-
     collection, options = make_collection(), replace(OPTIONS, steps=4, early_stop=5, held_out=0.5, evaluate_every=4, warmup=0)
     student = learn(place, tmp_path / "out", options)
     compiled: list[CompiledRun] = [compile_run(open_run(place / "scores"), collection.corpus)]
