@@ -12,6 +12,7 @@ import click
 
 from irdistill import __version__
 from irdistill.cli.audit import audit
+from irdistill.cli.benchmark import benchmark
 from irdistill.cli.doctor import doctor
 from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.run import run
@@ -43,8 +44,11 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-_COMMANDS = (run, candidates, score, fuse, audit, train, search, evaluate, runs, rewrite, split, generate, filter_, specialise,
-             doctor)
+_COMMANDS = (
+    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, runs,
+    rewrite, split, generate, filter_, specialise,
+    doctor,
+)
 for command in _COMMANDS:
     cli.add_command(command)
 

@@ -12,7 +12,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import read_json, write_json
 
 EXAMPLES = (
-    'Example, what a student reads: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
+    'Example: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
     "What a teacher reads: irdistill rewrite SET --human --out out/human\n\n"
     "The same by a language model: irdistill rewrite SET --llm smollm2-pointwise --out out/llm"
 )

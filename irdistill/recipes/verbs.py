@@ -21,8 +21,8 @@ from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
-from irdistill.search.vectors import corpus_vectors
-from irdistill.students import DenseStudent, build_student
+from irdistill.search.lexical import is_lexical
+from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
@@ -83,9 +83,7 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     held = kitchen.collection(collection)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
-    stored = isinstance(built, DenseStudent) and not built.learns("document")
-    vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if stored else None
-    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors)
+    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -170,7 +168,7 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         from irdistill.evaluation import parse_measures
 
         parse_measures(arguments.get("measures", DEFAULT_MEASURES))
-    for key in ("backbone", "retriever", "model"):
+    for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
-        if isinstance(name, str) and name != "bm25" and "${" not in name:
+        if isinstance(name, str) and not is_lexical(name) and "${" not in name:
             _checked_model(name)

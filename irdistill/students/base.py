@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import xxhash
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
+from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json
+from irdistill.files import digest, make_folder, read_json, write_json
+from irdistill.hardware import Precision
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
@@ -35,6 +38,8 @@ class Student(ABC):
     kind: ClassVar[str]
     sides: ClassVar[tuple[Kind, ...]] = ("query", "document")
     inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
+    tokens_cpu: ClassVar[int] = 8192  # padded tokens in a batch of texts encoded without gradients
+    tokens_gpu: ClassVar[int] = 65536
 
     def __init__(self, model: Any, source: str = "in memory", revision: str = "none") -> None:
         self.model = model
@@ -76,6 +81,19 @@ class Student(ABC):
             index: (B, N) place among the documents of each list entry; negative where a list is padded.
         """
 
+    def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+                       budget: int | TokenBudget | None = None) -> Any:
+        """What an index holds of documents and is asked with: inner products of it, or MaxSim, are the similarity.
+
+        Returns:
+            (n, D) float32 of a dense student, compressed sparse rows (n, V) of a sparse one, and of a late-interaction
+            one a list of (tokens, D).
+
+        Raises:
+            IrdistillError: the student reads pairs.
+        """
+        raise IrdistillError(f"a {self.kind} model has no vectors to search with; it can only rerank: irdistill score.")
+
     # -- saving -------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
@@ -83,8 +101,7 @@ class Student(ABC):
         folder = make_folder(path)
         self.model.save(str(folder), create_model_card=False)
         if isinstance(self.model[0], Router):
-            frozen = [kind for kind in ("query", "document")
-                      if not any(p.requires_grad for module in self.tower(kind) for p in module.parameters())]
+            frozen = [kind for kind in ("query", "document") if not self.learns(kind)]
             write_json(folder / SIDE_FILE, {"frozen": frozen})
 
     def restore_frozen(self) -> None:
@@ -113,6 +130,11 @@ class Student(ABC):
 
     def _transformers(self, kind: Kind) -> list[Transformer]:
         return [module for module in self.tower(kind) if isinstance(module, Transformer)]
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector: of a text, or of a token."""
+        return int(self.model.get_embedding_dimension())
 
     @property
     def device(self) -> torch.device:
@@ -158,6 +180,16 @@ class Student(ABC):
             "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "similarity": self.similarity, **{f"max_{kind}_length": self.max_length(kind) for kind in self.sides},
             "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+        }
+
+    def document_identity(self) -> dict[str, Any]:
+        """What determines the vectors of documents: the document tower, and nothing of the query tower."""
+        configs: list[Any] = [[type(module).__name__, getattr(module, "get_config_dict", dict)()]
+                              for module in self.tower("document")[1:]]
+        return {
+            "weights": self.weights_digest("document"), "modules": digest(json.loads(json.dumps(configs, default=str))),
+            "prompt": self._prompt("document") or "", "max_length": self.max_length("document"),
+            "similarity": self.similarity, "dimension": self.dimension,
         }
 
     def train_parameters(self) -> list[nn.Parameter]:

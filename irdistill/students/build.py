@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
@@ -10,6 +11,7 @@ from irdistill.models import read_model_json
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
+from irdistill.students.detection import reads_pairs, retriever_type
 from irdistill.students.late_interaction import LateInteractionStudent
 from irdistill.students.sparse import SparseStudent
 from irdistill.students.towers import set_lengths
@@ -24,7 +26,7 @@ _LENGTHS = ("max_length", "max_query_length")
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
-                    "expand_queries", "mask_punctuation", "inference_free")
+                    "expand_queries", "mask_punctuation", "inference_free", "query_backbone", "token_pooling")
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:
@@ -54,6 +56,24 @@ def _is_student(kind: str, backbone: str) -> bool:
     """Whether a backbone has a head of this kind, which ``build`` would make anew."""
     saved = read_model_json(backbone, "config_sentence_transformers.json") if kind in _SAVED_AS else None
     return saved is not None and saved.get("model_type") == _SAVED_AS[kind]
+
+
+def load_student(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,
+                 device: str | None = None) -> Student:
+    """Open a saved encoder of any kind, told from its files.
+
+    Raises:
+        IrdistillError: it cannot be loaded, or is a cross-encoder, which has no vectors.
+    """
+    name = str(model)
+    if reads_pairs(name, revision):
+        raise IrdistillError(
+            f"{name} is a cross-encoder, which reads query and document together and cannot search. Rerank with it: "
+            f"irdistill score COLLECTION --candidates RUN --teacher {name} --out RERANKED"
+        )
+    found: Student = STUDENTS[retriever_type(name, revision)].load(
+        model, revision=revision, trust_remote_code=trust_remote_code, device=device)
+    return found
 
 
 def check_student_settings(kind: str, settings: dict[str, Any]) -> None:

@@ -13,11 +13,10 @@ from irdistill.errors import IrdistillError
 from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
 from irdistill.runs.mixing import checked_weights
 from irdistill.training.lists import ListBatch, Lists
-from irdistill.training.options import TrainOptions
 
 if TYPE_CHECKING:
-    from irdistill.collections import Collection
     from irdistill.students.base import Student
+    from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
 _TEACHER = frozenset({"order", "score", "margin"})
@@ -60,16 +59,21 @@ def check_student(loss: Loss, student: Student) -> None:
             )
 
 
-def check_penalties(regularised: bool, student: Student) -> None:
+def check_penalties(options: TrainOptions, student: Student) -> None:
     """Whether penalties of sparse vectors go with the student.
 
     Raises:
-        IrdistillError: they do not.
+        IrdistillError: they do not, or are for documents whose tower is frozen.
     """
-    if regularised and student.kind != "sparse":
+    if options.regularised and student.kind != "sparse":
         raise IrdistillError(
             f"weights of FLOPS, L1 or anti-zero, or active dimensions to aim at, were given for a {student.kind} student; "
             "they are for a sparse one."
+        )
+    document_penalty = options.document_flops or options.document_l1 or options.document_active
+    if document_penalty and not student.learns("document"):
+        raise IrdistillError(
+            "document_flops or document_l1, or document_active, was given, and the document tower is frozen; leave them out."
         )
 
 
@@ -104,26 +108,6 @@ def check_teachers(count: int, options: TrainOptions) -> None:
     checked_weights(options.teacher_weights, count)
     if options.gate is not None and len(options.gate) != count:
         raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
-
-
-def check_vectors(collection: Collection, student: Student, vectors: np.ndarray | None) -> None:
-    """Whether document vectors are of the corpus, of the student, and stay right while it learns.
-
-    Raises:
-        IrdistillError: they are not.
-    """
-    if vectors is None:
-        return
-    if student.kind != "dense":
-        raise IrdistillError(f"document vectors were given for a {student.kind} student; only a dense one takes them.")
-    expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
-    if tuple(vectors.shape) != expected:
-        raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
-    if student.learns("document"):
-        raise IrdistillError(
-            "document vectors were given, but the student's document tower learns, so they would be out of "
-            "date after the first step. Freeze it (freeze_documents) or leave the vectors out."
-        )
 
 
 def _plain(loss: Loss) -> list[Loss]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irdistill.search.vectors import Store, Taken
 from irdistill.training.lists import ListBatch, ListSampler
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class TrainBatch:
 
     Attributes:
         queries: tokens of the B queries.
-        documents: tokens of the U documents, or their vectors (U, D) where the document tower is frozen.
+        documents: tokens of the U documents, or their stored vectors where the document tower is frozen.
         index: (B, N) int64, which of the U documents each list item is (0 on padding).
         mask: (B, N) bool, False on padding.
         teacher: (T, B, N) float32, NaN = not scored.
@@ -93,7 +94,7 @@ class TrainBatch:
     """
 
     queries: Tokens
-    documents: Tokens | Tensor
+    documents: Tokens | Taken
     index: Tensor
     mask: Tensor
     teacher: Tensor
@@ -111,7 +112,7 @@ class Collator:
         pairs: of a student that reads pairs the tokeniser, which is given (query number, document row).
     """
 
-    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | np.ndarray | None,
+    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | Store | np.ndarray | None,
                  pairs: Tokenizer | None = None) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
 
@@ -129,7 +130,7 @@ class Collator:
             judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
             relevant = [row for row, grade in judged.items() if grade > 0]
             positives[i] = np.isin(unique, relevant) | np.isin(unique, self.sampler.suspected(query))
-        documents: Tokens | Tensor
+        documents: Tokens | Taken
         pairs = None
         if self.pairs is not None:
             asked = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
@@ -138,8 +139,10 @@ class Collator:
             documents = Tokens([])
         elif isinstance(self.documents, Tokenizer):
             documents = self.documents(unique.tolist())
+        elif isinstance(self.documents, Store):
+            documents = self.documents.take(unique)
         else:
-            documents = torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
+            documents = Taken(torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32)))
         weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
         return TrainBatch(
             queries=self.queries(lists.queries.tolist()) if self.queries else Tokens([]),

@@ -38,13 +38,14 @@ class Miner:
     before or in a search.
 
     Args:
+        work: where vectors of a frozen document tower are kept; the cache folder where None.
         in_turn: a context that processes that train together go through one by one.
     """
 
     def __init__(self, collection: Collection, student: Student, sampler: ListSampler, folder: Path, options: TrainOptions,
-                 in_turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+                 work: str | Path | None = None, in_turn: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         self.collection, self.student, self.sampler = collection, student, sampler
-        self.folder, self.options, self.in_turn = folder / "mined", options, in_turn
+        self.folder, self.options, self.work, self.in_turn = folder / "mined", options, work, in_turn
         sampler.mined_take = options.mine_take or options.list_size // 2
 
     def due(self, step: int) -> bool:
@@ -85,7 +86,7 @@ class Miner:
         # vectors of a frozen tower are kept, and used by all searches
         scratch = self.folder / "vectors" if self.student.learns("document") else None
         logger.info("searching with the student for %s", place)
-        found = retrieve(self.collection, self.student, place, self.options.mine_depth, work=scratch,  # type: ignore[arg-type]
+        found = retrieve(self.collection, self.student, place, self.options.mine_depth, work=scratch or self.work,
                          precision=self.options.precision)
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -129,7 +130,7 @@ def check_mining(options: TrainOptions, student: Student, runs: int) -> None:
     """
     if not options.mine_every:
         return
-    if student.kind != "dense":
+    if "pair" in student.sides:
         raise IrdistillError(f"mine_every={options.mine_every} searches the corpus with the student; a {student.kind} one cannot.")
     if options.mine_teacher and runs > 1:
         raise IrdistillError(f"mine_teacher gives scores of one teacher, and {runs} runs were given; fuse them first.")

@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json, write_text
+from irdistill.files import exclusive, make_folder, read_json, write_json, write_text
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
@@ -31,7 +31,6 @@ from irdistill.training.checks import (
     check_student,
     check_teacher,
     check_teachers,
-    check_vectors,
 )
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
@@ -41,9 +40,11 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.search.vectors import Store
     from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class _Watch(TrainerCallback):
 def train(
     collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
     loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
-    document_vectors: np.ndarray | None = None,
+    document_vectors: Vectors = None, work: str | Path | None = None,
 ) -> Path:
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
@@ -89,8 +90,10 @@ def train(
         student: is trained in place.
         loss: an expression such as ``KL(tau=0.05) + 0.1*InfoNCE``.
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and the checkpoints.
-        document_vectors: (corpus size, D) vectors made by the student's own frozen document tower; then no
-            document is encoded while training.
+        document_vectors: what the student's own frozen document tower made of the corpus: a store, or of a dense student
+            an array (corpus size, D); then no document is encoded while training. ``stored`` makes the store on first
+            use, where the tower is frozen.
+        work: where that store is kept; the cache folder where None.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -102,7 +105,7 @@ def train(
     options = options or TrainOptions()
     expression = parse_loss(loss)
     check_student(expression, student)
-    check_penalties(options.regularised, student)
+    check_penalties(options, student)
     check_order(options, expression, student)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
@@ -113,7 +116,8 @@ def train(
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
         "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
-        "options": options.identity() | cluster_identity(options), "document_vectors": _vectors_digest(document_vectors),
+        "options": options.identity() | cluster_identity(options),
+        "document_vectors": vectors_digest(collection, student, document_vectors),
     }
     identity = json.loads(json.dumps(identity, default=str))
     model = folder / "model"
@@ -121,12 +125,12 @@ def train(
         if _continues(folder, identity):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, identity)
+        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity)
     return model
 
 
 def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss,
-           options: TrainOptions, vectors: np.ndarray | None, identity: dict[str, Any]) -> None:
+           options: TrainOptions, vectors: Vectors, work: str | Path | None, identity: dict[str, Any]) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
@@ -152,7 +156,8 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     if options.mix == "mean":
         warnings += check_scales(compiled)
 
-    collator = _collator(collection, sampler, student, vectors)
+    stored = open_vectors(collection, student, vectors, work)
+    collator = _collator(collection, sampler, student, stored)
     found = checkpoints.latest_whole(folder / "checkpoints")
     start = checkpoints.step_of(found) if found else 0
     shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
@@ -169,8 +174,8 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         trainer = DistillTrainer(
             student, loss, collator, options, place, folder / "train_log.jsonl",
             choose_dtype(options.precision, student.device), callbacks=[watch],
-            miner=Miner(collection, student, sampler, folder, options) if options.mine_every else None,
-            held_out=HeldOut(_collator(collection, held, student, vectors), place, options) if held else None,
+            miner=Miner(collection, student, sampler, folder, options, work) if options.mine_every else None,
+            held_out=HeldOut(_collator(collection, held, student, stored), place, options) if held else None,
         )
         watch.write = trainer.write_log
         trainer.resume(found)
@@ -191,7 +196,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: np.ndarray | None) -> Collator:
+def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: Store | np.ndarray | None) -> Collator:
     """What makes the batches: tokenisers of the student's sides, or vectors in place of the documents' one."""
     def asked(numbers: Sequence[int]) -> list[str]:
         return [collection.queries[sampler.query_ids[number]].text for number in numbers]
@@ -235,14 +240,6 @@ def differences(there: Any, asked: Any, path: str = "") -> list[str]:
             found += differences(there.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
         return found
     return [] if there == asked else [f"{path} is {there!r}, now {asked!r}"]
-
-
-def _vectors_digest(vectors: np.ndarray | None) -> str | None:
-    """A fingerprint of some rows spread over the matrix, which may be larger than memory."""
-    if vectors is None:
-        return None
-    rows = np.unique(np.linspace(0, len(vectors) - 1, num=min(len(vectors), 256)).astype(np.int64))
-    return digest([list(vectors.shape), np.asarray(vectors[rows], dtype=np.float32).tobytes().hex()])
 
 
 def _forget_padding(student: Student) -> None:
