@@ -293,3 +293,15 @@ def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path
         held.batch_size = len(chosen)
         values.append(len(chosen) * float(expression(score_batch(student, encoder, collator(0), True)).detach()))
     assert log(tmp_path / "out")[-1]["held_out"] == pytest.approx(sum(values) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sparse", "late-interaction"])
+def test_students_of_other_kinds_are_searched_with_too(kind: str, place: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, steps=3, mine_every=2, mine_depth=4, checkpoint_every=0)
+    collection, student = make_collection(), build_student(kind, str(place / "backbone"), device="cpu")
+    train(collection, place / "scores", student, "KL(teacher_tau=2)", tmp_path / "out", options)
+    mined = open_run(tmp_path / "out" / "mined" / "2", collection)
+    assert {len(found.doc_ids) for found in mined} == {4} and mined.identity.producer["kind"] == kind
+    reader = build_student("cross-encoder", str(place / "backbone"), device="cpu")
+    with pytest.raises(IrdistillError, match="a cross-encoder one cannot"):
+        train(collection, place / "scores", reader, "KL", tmp_path / "no", options)
