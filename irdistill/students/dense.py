@@ -88,6 +88,8 @@ class DenseStudent(Student):
             student = cls(two_towers(model, copy_tower(model, query_layers)), student.source, student.revision)
         if isinstance(student.model[0], Router):
             student._freeze("document")
+        else:
+            student.restore_frozen()
         if similarity is not None:
             if similarity not in ("cosine", "dot"):
                 raise IrdistillError(f"similarity={similarity!r} was given; cosine or dot was expected.")

@@ -11,6 +11,7 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
+from irdistill.runs.mixing import checked_weights
 from irdistill.training.lists import ListBatch, Lists
 
 if TYPE_CHECKING:
@@ -65,9 +66,48 @@ def check_penalties(options: TrainOptions, student: Student) -> None:
         IrdistillError: they do not, or are for documents whose tower is frozen.
     """
     if options.regularised and student.kind != "sparse":
-        raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
-    if (options.document_flops or options.document_l1) and not student.learns("document"):
-        raise IrdistillError("document_flops or document_l1 was given, and the document tower is frozen; leave them out.")
+        raise IrdistillError(
+            f"weights of FLOPS, L1 or anti-zero, or active dimensions to aim at, were given for a {student.kind} student; "
+            "they are for a sparse one."
+        )
+    document_penalty = options.document_flops or options.document_l1 or options.document_active
+    if document_penalty and not student.learns("document"):
+        raise IrdistillError(
+            "document_flops or document_l1, or document_active, was given, and the document tower is frozen; leave them out."
+        )
+
+
+def check_order(options: TrainOptions, loss: Loss, student: Student) -> None:
+    """Whether a curriculum has teacher scores to go by, and clusters a model.
+
+    Raises:
+        IrdistillError: not so.
+    """
+    if options.curriculum != "none" and not loss.needs & _TEACHER:
+        logger.warning("a curriculum goes by the teacher's scores, which the loss %s does not need; lists without come last", loss)
+    if options.clusters and not options.cluster_model and student.kind != "dense":
+        raise IrdistillError(
+            f"the queries are clustered by their vectors, and a {student.kind} student has not one of each; name a dense model, as "
+            "cluster_model=sentence-transformers/all-MiniLM-L6-v2."
+        )
+
+
+def check_teachers(count: int, options: TrainOptions) -> None:
+    """Whether weights or a gate fit the number of runs.
+
+    Raises:
+        IrdistillError: they do not.
+    """
+    if count == 1 and (options.mix != "none" or options.teacher_weights is not None or options.gate is not None):
+        raise IrdistillError(
+            "one run was given, and a mix, teacher weights or a gate are for several; give more runs, or leave these out."
+        )
+    if options.mix != "none":
+        options.mixing().for_teachers(count)
+        return
+    checked_weights(options.teacher_weights, count)
+    if options.gate is not None and len(options.gate) != count:
+        raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
 
 
 def check_head(rate: float | None, student: Student) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.training.collate import Kind, Tokens
@@ -49,15 +50,19 @@ class Encoder:
         dtype: of the forward pass (autocast); vectors come out in float32.
         token_budget: padded tokens in one chunk; 0 chooses for the device.
         processes: each encodes its share, and has the results of all.
+        cached: keep only the vectors of a chunk. When their gradients are known the chunk is encoded once more, with the same
+            dropout, and its own gradients are added: the steps of GradCache (Gao et al. 2021, arXiv:2101.06983). No more than
+            one chunk's activations are held at a time.
 
     Attributes:
         watch: is called with the side and the result, where given.
     """
 
-    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0, processes: Processes | None = None) -> None:
+    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0, cached: bool = False,
+                 processes: Processes | None = None) -> None:
         self.student, self.dtype = student, dtype
+        self.token_budget, self.cached = token_budget, cached
         self.processes = processes or Processes()
-        self.token_budget = token_budget
         self.watch: Callable[[Kind, Any], None] | None = None
         self._settings: dict[str, tuple[dict[str, int], bool, dict[str, Any]]] = {}
 
@@ -93,10 +98,15 @@ class Encoder:
             padded = pad(tokens, chosen, fill, left)
             features = extra | {key: value.to(device, non_blocking=True) for key, value in padded.items()}
             with self.autocast():
-                parts.append(self.student.embed(features, kind))
+                parts.append(self._embed(features, kind))
             order.append(chosen)
         inverse = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
         result = self.processes.gather(self.student.join(parts, inverse), tokens.total)
         if self.watch is not None:
             self.watch(kind, result)
         return result
+
+    def _embed(self, features: dict[str, Any], kind: Kind) -> Any:
+        if self.cached and torch.is_grad_enabled():
+            return checkpoint(self.student.embed, features, kind, use_reentrant=False)
+        return self.student.embed(features, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -11,7 +11,8 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import Gate
 from irdistill.runs.flags import DOUBTFUL, SUSPECTED
 from irdistill.training.mixed import aligned_rows
-from irdistill.training.sources import draw, parse_sources
+from irdistill.training.order import QueryOrder, Shuffled
+from irdistill.training.sources import draw, draw_by_margin, parse_sources, within
 
 
 class Lists(Protocol):
@@ -47,17 +48,21 @@ class ListBatch(NamedTuple):
 class ListSampler:
     """Draws B queries and a list of at most N documents for each, as a pure function of (seed, step).
 
-    Every epoch goes through all usable queries in a new order. A document is a candidate when the first run
-    holds it and, if ``scored``, at least one run (of a weight above 0) has a score for it. Relevant documents stand first; if
-    ``unscored_positives`` also those that no run has scored or holds at all.
+    Every epoch goes through all usable queries in a new order, unless ``order`` is set to another. A document is a candidate
+    when the first run holds it and, if ``scored``, at least one run (of a weight above 0) has a score for it. Relevant documents
+    stand first; if ``unscored_positives`` also those that no run has scored or holds at all.
 
     Args:
         runs: compiled runs; the first gives candidates and ranks, all give scores.
         relevant: for each query id the judged documents: row number → grade.
         flagged: ``mask``, ``drop`` or ``keep``, see `irdistill.training.TrainOptions`; flags of all runs count.
+        margin_bins: draw from so many ranges of the first run's score, see `draw_by_margin`; 0 draws by rank.
         teacher_weights: (T,) weights of the runs for the losses; ``gate`` multiplies them, query by query.
 
     Attributes:
+        order: says which queries a step takes.
+        mined: documents that the student ranks high; at most ``mined_take`` of each list are drawn from them. Those that no
+            run holds have the score of ``mined_scores``, a run of further documents, or none.
         documents, flagged_documents: of the usable lists; the latter are masked or dropped.
 
     Raises:
@@ -68,14 +73,17 @@ class ListSampler:
         self, runs: Sequence[Lists], relevant: Mapping[str, Mapping[int, int]], *, batch_size: int,
         list_size: int, seed: int, sources: str = "all", positives: bool = True, max_positives: int = 1,
         scored: bool = True, unscored_positives: bool = False, query_ids: Sequence[str] | None = None,
-        flagged: str = "keep", teacher_weights: Sequence[float] | None = None, gate: Gate | None = None,
+        flagged: str = "keep", margin_bins: int = 0, teacher_weights: Sequence[float] | None = None, gate: Gate | None = None,
     ) -> None:
         self.runs, self.relevant = list(runs), relevant
         self.batch_size, self.list_size, self.seed = batch_size, list_size, seed
         self.sources = parse_sources(sources)
         self.positives, self.max_positives = positives, max_positives
         self.scored, self.unscored_positives = scored, unscored_positives
-        self.flagged, self.gate = flagged, gate
+        self.flagged, self.gate, self.margin_bins = flagged, gate, margin_bins
+        self.mined: Lists | None = None
+        self.mined_scores: Lists | None = None
+        self.mined_take = 0
         self.teacher_weights = None if teacher_weights is None else np.array(teacher_weights, dtype=np.float32)
         self.documents = self.flagged_documents = 0
         wanted = None if query_ids is None else set(query_ids)
@@ -87,7 +95,7 @@ class ListSampler:
                 "least two scored documents for a query (see `irdistill runs stats`)."
             )
         self.unusable = len(given) - len(self.query_ids)
-        self._order: tuple[int, np.ndarray] | None = None
+        self.order: QueryOrder = Shuffled(len(self.query_ids), batch_size, seed)
 
     def _usable(self, query_id: str) -> bool:
         rows, _, labels, dropped = self._candidates(query_id)
@@ -139,6 +147,10 @@ class ListSampler:
             keep &= ~doubtful
         return rows[keep], scores[:, keep], labels[keep], dropped
 
+    def teacher_scores(self) -> Iterator[np.ndarray]:
+        """The scores (T, n) of the usable documents of each query, in the order of ``query_ids``."""
+        return (self._candidates(query_id)[1] for query_id in self.query_ids)
+
     def _weights(self, query_id: str, scores: np.ndarray) -> np.ndarray:
         """(T,) the gate's weights, from the whole lists; 0 for a run with fewer than two of the drawn (T, n) scores."""
         assert self.gate is not None
@@ -151,17 +163,25 @@ class ListSampler:
         heard = weights * ((~np.isnan(scores)).sum(axis=1) > 1)
         return heard if heard.any() else np.ones_like(weights)
 
-    def _queries(self, step: int) -> list[tuple[int, int]]:
-        """(epoch, query index) of the lists of a step."""
-        start = step * self.batch_size
-        chosen = []
-        for position in range(start, start + self.batch_size):
-            epoch, within = divmod(position, len(self.query_ids))
-            if self._order is None or self._order[0] != epoch:
-                random = np.random.default_rng([self.seed, 0, epoch])
-                self._order = epoch, random.permutation(len(self.query_ids))
-            chosen.append((epoch, int(self._order[1][within])))
-        return chosen
+    def _with_mined(
+        self, query_id: str, rows: np.ndarray, scores: np.ndarray, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The candidates with the mined documents behind them that no run holds, and the places of all that are mined."""
+        if self.mined is None or query_id not in self.mined.index:
+            return rows, scores, labels, np.empty(0, np.int64)
+        found = np.asarray(self.mined.list(self.mined.index[query_id])[0], np.int64)
+        relevant = [row for row, grade in self.relevant.get(query_id, {}).items() if grade > 0]
+        dropped = self._flags(query_id, DOUBTFUL) if self.flagged == "drop" else np.empty(0, np.int64)
+        found = found[~np.isin(found, relevant) & ~np.isin(found, dropped)]
+        new = found[~np.isin(found, rows)]
+        given = np.full((len(self.runs), len(new)), np.nan, dtype=np.float32)
+        extra = self.mined_scores
+        if extra is not None and query_id in extra.index:
+            known = dict(zip(*(np.asarray(part).tolist() for part in extra.list(extra.index[query_id])), strict=True))
+            given[0] = [known.get(row, np.nan) for row in new.tolist()]
+        rows = np.concatenate([rows, new])
+        return (rows, np.concatenate([scores, given], axis=1), np.append(labels, np.zeros(len(new), np.float32)),
+                np.flatnonzero(np.isin(rows, found)))
 
     def draw_list(self, epoch: int, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One list: rows (n,), scores (T, n), labels (n,), with n at most ``list_size``."""
@@ -169,6 +189,7 @@ class ListSampler:
         random = np.random.default_rng([self.seed, 1, epoch, query])
         rows, scores, labels, _ = self._candidates(query_id)
         items = np.arange(len(rows))
+        rows, scores, labels, mined = self._with_mined(query_id, rows, scores, labels)
         chosen = np.empty(0, dtype=np.int64)
         extra_rows = np.empty(0, dtype=np.int64)
         extra_labels = np.empty(0, dtype=np.float32)
@@ -184,9 +205,17 @@ class ListSampler:
                 chosen = chosen[np.sort(kept[kept < len(chosen)])]
             extra_rows = np.array(unscored, dtype=np.int64)
             extra_labels = np.array([judged[row] for row in unscored], dtype=np.float32)
-            items = items[labels <= 0]
+            items = items[labels[items] <= 0]
         want = max(0, self.list_size - len(chosen) - len(extra_rows))
-        picked = np.concatenate([chosen, draw(self.sources, items, want, random)]).astype(np.int64)
+        if len(mined):
+            mined = np.sort(random.choice(mined, min(want, self.mined_take, len(mined)), replace=False))
+            items = items[~np.isin(items, mined)]
+        if self.margin_bins:
+            reached = items[within(self.sources, len(items))]
+            drawn = draw_by_margin(scores[0], reached, want - len(mined), self.margin_bins, random)
+        else:
+            drawn = draw(self.sources, items, want - len(mined), random)
+        picked = np.concatenate([chosen, mined, drawn]).astype(np.int64)
         blank = np.full((len(self.runs), len(extra_rows)), np.nan, dtype=np.float32)
         return (
             np.concatenate([extra_rows, rows[picked]])[: self.list_size],
@@ -196,7 +225,7 @@ class ListSampler:
 
     def __call__(self, step: int) -> ListBatch:
         """The lists of a step (from 0)."""
-        chosen = self._queries(step)
+        chosen = self.order(step)
         drawn = [self.draw_list(epoch, query) for epoch, query in chosen]
         longest = max(1, max(len(rows) for rows, _, _ in drawn))
         size = len(drawn)

@@ -7,8 +7,8 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,79 +16,49 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import Loss, ScoreBatch
-from irdistill.search.vectors import Taken
+from irdistill.files import read_json, write_json
+from irdistill.losses import Loss
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.encode import Encoder
+from irdistill.training.held_out import HeldOut
+from irdistill.training.mining import Miner
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
+from irdistill.training.scoring import encode_batch, score_batch
 from irdistill.training.sparsity import Sparsity
 
 logger = logging.getLogger(__name__)
 _WEIGHTS = "weights.pt"
+_STATE = "state.json"
 _STAGING = ".staging"
 
 
 class Steps(IterableDataset):
-    """The batches of the steps from ``start`` on, the next one prepared while one is trained."""
+    """The batches of the steps from ``start`` on, the next one prepared while one is trained, unless a search is due first."""
 
-    def __init__(self, collator: Callable[[int], Any], start: int, stop: int) -> None:
-        self.collator, self.start, self.stop = collator, start, stop
+    def __init__(self, collator: Callable[[int], Any], start: int, stop: int, miner: Miner | None = None) -> None:
+        self.collator, self.start, self.stop, self.miner = collator, start, stop, miner
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="collate") as pool:
-            ahead = pool.submit(self.collator, self.start)
+            ahead: Future[TrainBatch] | None = None
             for step in range(self.start, self.stop):
+                if ahead is None:
+                    if self.miner is not None:
+                        self.miner.prepare(step)
+                    ahead = pool.submit(self.collator, step)
                 batch = ahead.result()
-                if step + 1 < self.stop:
-                    ahead = pool.submit(self.collator, step + 1)
+                waits = step + 1 == self.stop or (self.miner is not None and self.miner.due(step + 1))
+                ahead = None if waits else pool.submit(self.collator, step + 1)
                 yield {"batch": batch}
-
-
-def encode_batch(student: Student, encoder: Encoder, batch: TrainBatch) -> tuple[Any, Any]:
-    """Encode the queries and the unique documents once each; of a student that reads pairs, the scores of each pair, and None."""
-    if batch.pairs is not None:
-        return encoder(batch.pairs, "pair"), None
-    queries = encoder(batch.queries, "query")
-    documents = batch.documents.on(student.device) if isinstance(batch.documents, Taken) else encoder(
-        batch.documents, "document"
-    )
-    return queries, documents
-
-
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool, encoded: tuple[Any, Any] | None = None,
-                dimension: int | None = None) -> ScoreBatch:
-    """Lay out the scores a loss sees.
-
-    Args:
-        encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
-        dimension: of dense vectors, score by the first so many numbers of each.
-    """
-    device = student.device
-    index, mask = batch.index.to(device), batch.mask.to(device)
-    lists: Tensor
-    every: Tensor | None = None
-    queries, documents = encoded or encode_batch(student, encoder, batch)
-    if documents is None:
-        lists = queries.new_zeros(mask.shape).masked_scatter(mask, queries)
-    else:
-        if dimension is not None:
-            queries, documents = queries[:, :dimension], documents[:, :dimension]
-        with encoder.autocast():  # for layers that read both; what compares vectors does so in float32
-            lists, every = student.scores(queries, documents, index, in_batch)
-    weights = batch.teacher_weights if len(batch.teacher) > 1 else None
-    return ScoreBatch(
-        student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
-        labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
-        positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
-    )
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -101,19 +71,20 @@ class DistillTrainer(Trainer):
 
     def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
-                 callbacks: list[TrainerCallback] | None = None, processes: Processes | None = None) -> None:
+                 callbacks: list[TrainerCallback] | None = None, miner: Miner | None = None,
+                 held_out: HeldOut | None = None, processes: Processes | None = None) -> None:
         self.processes = processes or Processes()
+        self.miner, self.held_out = miner, held_out
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
-        self.encoder = Encoder(student, dtype, options.token_budget, self.processes)
+        self.encoder = Encoder(student, dtype, options.token_budget, options.grad_cache, self.processes)
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         self._first_step = 0
         self._unwritten: list[tuple[int, float, list[str], list[Tensor], dict[str, Tensor]]] = []
         arguments = TrainingArguments(
             output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
-            learning_rate=options.learning_rate, lr_scheduler_type="linear",
-            warmup_steps=options.warmup_steps, weight_decay=options.weight_decay,
+            learning_rate=options.learning_rate, weight_decay=options.weight_decay,
             max_grad_norm=options.max_grad_norm, seed=options.seed,
             save_strategy="steps" if options.checkpoint_every else "no",
             save_steps=options.checkpoint_every or 500,
@@ -123,17 +94,24 @@ class DistillTrainer(Trainer):
         )
         super().__init__(
             model=student.model, args=arguments, train_dataset=Steps(collator, 0, options.steps),
-            callbacks=callbacks,
+            callbacks=[*(callbacks or []), *([held_out] if held_out else [])],
         )
         self.remove_callback(PrinterCallback)
         # gradients are averaged below, as the forward passes of a step are many and none is the model's own
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         self.model_accepts_loss_kwargs = False
+        if held_out is not None:
+            held_out.measure, held_out.weights, held_out.log = self.measure, self._learning_state, self._append
 
     # -- data and loss --------------------------------------------------------------------------------------
 
     def get_train_dataloader(self) -> Any:
-        return Steps(self.collator, self._first_step, self.options.steps)
+        return Steps(self.collator, self._first_step, self.options.steps, self.miner)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda step: self.options.rate(step))
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """As the library makes it; what learns at the head's rate is in groups of its own."""
@@ -177,6 +155,19 @@ class DistillTrainer(Trainer):
         loss = torch.stack(parts).sum()
         return (loss, scores) if return_outputs else loss
 
+    @torch.no_grad()
+    def measure(self, batch: TrainBatch) -> float:
+        """The loss of a batch, without dropout and without penalties."""
+        training, watch = self.student.model.training, self.encoder.watch
+        self.student.model.eval()
+        self.encoder.watch = None
+        try:
+            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch)
+            return float(sum(weight * term(scores) for weight, term in self.expression.terms))
+        finally:
+            self.student.model.train(training)
+            self.encoder.watch = watch
+
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: randomness is a function of the step."""
 
@@ -206,10 +197,18 @@ class DistillTrainer(Trainer):
                 row["sparsity"] = self.sparsity.log(step, active)
             lines.append(json.dumps(row) + "\n")
         self._unwritten.clear()
+        self._write("".join(lines))
+
+    def _append(self, row: dict[str, Any]) -> None:
+        """A line of its own, behind those of the steps before it."""
+        self.write_log()
+        self._write(json.dumps(row) + "\n")
+
+    def _write(self, text: str) -> None:
         if not self.processes.first:
             return
         with open(self.log_path, "a", encoding="utf-8") as stream:
-            stream.write("".join(lines))
+            stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
 
@@ -230,12 +229,25 @@ class DistillTrainer(Trainer):
         digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)
         checkpoints.complete(final, digests)
         checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
+        if self.held_out is not None:
+            self.held_out.forget_others()
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what learns, and buffers: a frozen tower is where it came from."""
         assert output_dir is not None
         os.makedirs(output_dir, exist_ok=True)
         torch.save(self._learning_state(), os.path.join(output_dir, _WEIGHTS))
+        if self._stateful():
+            write_json(Path(output_dir) / _STATE, {name: part.state() for name, part in self._stateful().items()})
+
+    def _stateful(self) -> dict[str, Sparsity | HeldOut]:
+        """What a training that goes on must remember besides weights, optimiser and step."""
+        found: dict[str, Sparsity | HeldOut] = {}
+        if self.sparsity is not None and self.sparsity.controllers:
+            found["sparsity"] = self.sparsity
+        if self.held_out is not None:
+            found["held_out"] = self.held_out
+        return found
 
     def _learning_state(self) -> dict[str, Tensor]:
         module = self.student.model
@@ -243,21 +255,28 @@ class DistillTrainer(Trainer):
         return state | dict(module.named_buffers())
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        path = os.path.join(resume_from_checkpoint, _WEIGHTS)
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        with torch.no_grad():
-            for name, value in self._learning_state().items():
-                value.copy_(saved[name])
+        self._set_weights(torch.load(os.path.join(resume_from_checkpoint, _WEIGHTS), map_location="cpu", weights_only=True))
+        if self._stateful():
+            state = read_json(Path(resume_from_checkpoint) / _STATE)
+            for name, part in self._stateful().items():
+                part.restore(state[name])
+
+    @torch.no_grad()
+    def _set_weights(self, saved: Mapping[str, Tensor]) -> None:
+        for name, value in self._learning_state().items():
+            value.copy_(saved[name])
 
     def resume(self, checkpoint: Path | None) -> None:
-        """Train from a checkpoint, or from the start, to the last step."""
+        """Train from a checkpoint, or from the start, to the last step or an earlier end; then the weights are the best."""
         self._first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
-        if checkpoint and self._first_step >= self.options.steps:
+        if checkpoint:
             self._load_from_checkpoint(str(checkpoint))
-            return
-        level = transformers.logging.get_verbosity()
-        try:
-            self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            transformers.logging.set_verbosity(level)
-        self.write_log()
+        if self._first_step < self.options.steps and not (self.held_out is not None and self.held_out.stopped):
+            level = transformers.logging.get_verbosity()
+            try:
+                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            finally:
+                transformers.logging.set_verbosity(level)
+            self.write_log()
+        if self.held_out is not None and self.processes.first:  # which saves the model
+            self._set_weights(self.held_out.best_weights())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,26 +9,21 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.runs import Gate, Mixing
 from irdistill.runs.mixing import Missing
+from irdistill.training.matryoshka import Matryoshka
+from irdistill.training.policies import GROUPS, Choice, EarlyStop, Mining, Penalties, Schedule, one_of
 from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "log_every")
-
-_PENALTIES = ("query_flops", "document_flops", "query_l1", "document_l1")
+_WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "log_every", "grad_cache")
 
 
 @dataclass(frozen=True)
-class TrainOptions:
-    """Settings of one training.
+class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
+    """Settings of one training: these, and those of `irdistill.training.policies`.
 
     Attributes:
-        steps: optimiser steps.
         batch_size: queries a step (for each process).
         list_size: documents a query, the judged relevant ones included.
-        learning_rate: peak of a linear schedule that ends at 0.
-        head_learning_rate: peak of the same schedule for the layers of a split-cross-encoder or kernel student that no backbone
-            brings (its ``head``); None is ``learning_rate``.
-        warmup: share of the steps (below 1) or number of steps over which the rate rises.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         precision: of the encoders' forward pass; the loss is always float32.
@@ -50,26 +44,17 @@ class TrainOptions:
             to be false negatives (see `irdistill.runs.mask`) stay in the lists with their scores, and are
             nobody's negatives; ``drop``: no flagged document is drawn that is not judged relevant; ``keep``:
             flags are not looked at.
-        query_flops, document_flops, query_l1, document_l1: of a sparse student, the weights of the penalties that keep its
-            vectors sparse (see `irdistill.losses.regularisers`); 0 leaves one out.
-        ramp: share of the steps (below 1) or number of steps over which those weights rise, quadratically.
-        matryoshka_dims: of a dense student, numbers of dimensions. The loss is taken on vectors cut to each of them (and made
-            of length 1 again, for cosine) and summed, so that the saved model may be cut to any (Kusupati et al. 2022,
-            arXiv 2205.13147). List the full dimension too if it is to be used.
-        matryoshka_weights: of the losses at these dimensions; all 1 unless given.
         token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
+        grad_cache: keep of a forward pass only the vectors and make its activations again for the gradients, so that memory
+            is bounded by the token budget and not by the batch, at the price of a second forward pass. The gradients are the same.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
         checkpoint_every: steps between checkpoints; 0 writes none.
         keep_checkpoints: how many are kept while training goes on.
         log_every: steps between writes of the log; every step has a line in it.
     """
 
-    steps: int = 1000
     batch_size: int = 16
     list_size: int = 8
-    learning_rate: float = 2e-5
-    head_learning_rate: float | None = None
-    warmup: float = 0.1
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: Precision = "auto"
@@ -85,41 +70,27 @@ class TrainOptions:
     abstain: str = ""
     gate: Gate | None = None
     flagged: Literal["mask", "drop", "keep"] = "mask"
-    query_flops: float = 0.0
-    document_flops: float = 0.0
-    query_l1: float = 0.0
-    document_l1: float = 0.0
-    ramp: float = 0.33
-    matryoshka_dims: tuple[int, ...] = ()
-    matryoshka_weights: tuple[float, ...] | None = None
     token_budget: int = 0
+    grad_cache: bool = False
     deterministic: bool = False
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("list_size", 2), ("max_positives", 1),
+        for name, least in (("batch_size", 1), ("list_size", 2), ("max_positives", 1),
                             ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        if not self.learning_rate > 0 or self.warmup < 0:
-            raise IrdistillError(
-                f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
-                "the rate must be above 0 and the warm-up not below."
-            )
-        if self.head_learning_rate is not None and not self.head_learning_rate > 0:
-            raise IrdistillError(f"head_learning_rate is {self.head_learning_rate}; it must be above 0.")
-        for name in (*_PENALTIES, "ramp"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise IrdistillError(f"{name} is {getattr(self, name)}; it must be a finite number not below 0.")
+        for group in (*GROUPS, Matryoshka):
+            group.check(self)
+        if self.margin_bins and any(source.take for source in parse_sources(self.sources)):
+            raise IrdistillError("margin_bins was given, and sources with counts; the bins say how many come from where.")
         parse_sources(self.sources)
         for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
             if isinstance(value := getattr(self, name), list):
                 object.__setattr__(self, name, tuple(map(float, value)))
-        self._check_matryoshka()
-        if self.flagged not in ("mask", "drop", "keep"):
-            raise IrdistillError(f"flagged is {self.flagged!r}; mask, drop or keep was expected.")
+        one_of(self, "flagged", "mask", "drop", "keep")
         if self.mix != "none":
             self.mixing()
         elif self.abstain or self.missing != "null" or self.mix_tau != 1.0:
@@ -127,45 +98,18 @@ class TrainOptions:
                 "abstain, missing or mix_tau was given and the teachers are not mixed; choose how, as mix=zscore."
             )
 
-    def _check_matryoshka(self) -> None:
-        dims, weights = tuple(self.matryoshka_dims), self.matryoshka_weights
-        if any(int(dim) != dim or dim < 1 for dim in dims) or len(set(dims)) < len(dims):
-            raise IrdistillError(f"matryoshka_dims is {dims}; different whole numbers of at least 1 were expected.")
-        object.__setattr__(self, "matryoshka_dims", tuple(map(int, dims)))
-        if weights is None:
-            return
-        if len(weights) != len(dims) or not all(0 < weight < math.inf for weight in weights):
-            raise IrdistillError(f"matryoshka_weights is {weights}; a number above 0 for each of {len(dims)} dimensions is wanted.")
-        object.__setattr__(self, "matryoshka_weights", tuple(map(float, weights)))
-
-    @property
-    def matryoshka(self) -> tuple[tuple[int | None, float], ...]:
-        """The dimensions at which the loss is taken, with their weights; None is all of them."""
-        if not self.matryoshka_dims:
-            return ((None, 1.0),)
-        return tuple(zip(self.matryoshka_dims, self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims), strict=True))
-
     def mixing(self) -> Mixing:
         """How the runs are mixed, where ``mix`` is not ``none``."""
         return Mixing(self.mix, self.teacher_weights, self.missing, self.mix_tau, self.abstain, self.gate)
 
     @property
-    def warmup_steps(self) -> int:
-        """The warm-up in steps."""
-        return int(self.warmup * self.steps) if self.warmup < 1 else int(self.warmup)
-
-    @property
     def ramp_steps(self) -> int:
         """The ramp of the penalties in steps."""
-        return int(self.ramp * self.steps) if self.ramp < 1 else int(self.ramp)
-
-    @property
-    def regularised(self) -> bool:
-        """Whether a penalty has a weight."""
-        return any(getattr(self, name) for name in _PENALTIES)
+        return self.in_steps(self.ramp)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights; the penalties only where there is one, and so the Matryoshka dimensions."""
-        left_out = {*_WITHOUT_EFFECT, *(() if self.regularised else (*_PENALTIES, "ramp")),
-                    *(() if self.matryoshka_dims else ("matryoshka_dims", "matryoshka_weights"))}
+        """What decides the trained weights, and nothing that is idle, so that a policy that is off changes no identity."""
+        left_out = set(_WITHOUT_EFFECT)
+        for group in (*GROUPS, Matryoshka):
+            left_out |= group.idle(self)
         return {key: value for key, value in asdict(self).items() if key not in left_out}

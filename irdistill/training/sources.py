@@ -64,3 +64,41 @@ def draw(
             choices = choices[:room] if source.top else random.choice(choices, room, replace=False)
         taken[choices] = True
     return ranked[taken]
+
+
+def draw_by_margin(
+    scores: np.ndarray, allowed: np.ndarray, want: int, bins: int, random: np.random.Generator
+) -> np.ndarray:
+    """Choose at most ``want`` of the allowed places, each once, evenly from ranges of the score, in rank order.
+
+    The range between the lowest and the highest score is cut into ``bins`` of one width. Each document is drawn from one of
+    those that still hold some, all equally likely, so that rare margins come as often as common ones (after the balanced
+    margins of Hofstaetter et al. 2021, arXiv:2104.06967; a margin to the positive differs from the score by a constant). Those
+    without a score are a range of their own.
+
+    Args:
+        scores: (n,) of one teacher, NaN where not scored.
+        allowed: places in ``scores``.
+    """
+    own = scores[allowed].astype(np.float64)
+    known = ~np.isnan(own)
+    group = np.full(len(own), bins)
+    if known.any():
+        low, high = own[known].min(), own[known].max()
+        group[known] = np.minimum(bins - 1, (own[known] - low) / max(high - low, 1e-12) * bins).astype(np.int64)
+    held = {number: random.permutation(allowed[group == number]).tolist() for number in np.unique(group).tolist()}
+    taken: list[int] = []
+    while held and len(taken) < want:
+        number = list(held)[random.integers(len(held))]
+        taken.append(held[number].pop())
+        if not held[number]:
+            del held[number]
+    return np.sort(np.array(taken, dtype=np.int64))
+
+
+def within(sources: tuple[Source, ...], count: int) -> np.ndarray:
+    """The places (from 0), of ``count`` ranked items, that the sources reach."""
+    reached = np.zeros(count, dtype=bool)
+    for source in sources:
+        reached[source.first - 1 : source.last] = True
+    return np.flatnonzero(reached)

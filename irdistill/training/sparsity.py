@@ -8,22 +8,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irdistill.losses.regularisers import flops, l1, ramp
+from irdistill.losses.regularisers import anti_zero, flops, l1, ramp
 from irdistill.training.collate import Kind
+from irdistill.training.controller import Controller, at_its_bound
 from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
 _ALL_ACTIVE = 0.9
+_PENALTIES = {"FLOPS": flops, "L1": l1}
+_SIDES: tuple[Kind, Kind] = ("query", "document")
 
 
 class Sparsity:
     """Sees the vectors of a step as they are encoded; gives what is added to the loss, and what is logged.
 
-    The ramp is a function of the optimiser step, which checkpoints hold, so a training that goes on is where it was.
+    The ramp is a function of the optimiser step, which checkpoints hold, so a training that goes on is where it was; of the
+    controllers they hold ``state``.
     """
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
+        self.controllers: dict[str, Controller] = {
+            kind: Controller(target, options.ramp_steps) for kind in _SIDES if (target := getattr(options, f"{kind}_active"))
+        }
         self._seen: dict[Kind, Tensor] = {}
         self._warned: set[str] = set()
 
@@ -31,29 +38,53 @@ class Sparsity:
         self._seen[kind] = vectors
 
     def penalties(self, step: int) -> dict[str, Tensor]:
-        """The terms of optimiser step ``step`` (from 0), by name, lambda and ramp included."""
-        options = self.options
-        share = ramp(step, options.ramp_steps)
-        given = (("query", "FLOPS", options.query_flops, flops), ("document", "FLOPS", options.document_flops, flops),
-                 ("query", "L1", options.query_l1, l1), ("document", "L1", options.document_l1, l1))
-        return {f"{name}({kind})": weight * share * of(self._seen[kind])
-                for kind, name, weight, of in given if weight and kind in self._seen}
+        """The terms of optimiser step ``step`` (from 0), by name, with their weights, times the ramp or the controller's factor."""
+        found: dict[str, Tensor] = {}
+        for name, penalty in _PENALTIES.items():
+            for kind in _SIDES:
+                weight = self.options.penalties(kind).get(name)
+                if weight and kind in self._seen:
+                    found[f"{name}({kind})"] = weight * self._share(kind, step) * penalty(self._seen[kind])
+        if self.options.anti_zero and len(self._seen) == len(_SIDES):
+            found["AntiZero"] = self.options.anti_zero * anti_zero(*(self._seen[kind] for kind in _SIDES))
+        return found
+
+    def _share(self, kind: Kind, step: int) -> Tensor | float:
+        controller = self.controllers.get(kind)
+        return ramp(step, self.options.ramp_steps) if controller is None else controller.factor(self._seen[kind])
 
     def finish(self) -> dict[str, Tensor]:
-        """Active dimensions of the step's vectors, on average, and the share that are all zero; forgets the vectors."""
+        """(3,) or (4,) of each side: active dimensions on average, the share of texts that are all zero, the active share of all
+        dimensions, the controller's factor. The controllers go on, and the vectors are forgotten."""
         found: dict[str, Tensor] = {}
         for kind, vectors in self._seen.items():
             active = (vectors.detach() > 0).sum(dim=1).float()
-            found[kind] = torch.stack([active.mean(), (active == 0).float().mean(), active.mean() / vectors.shape[1]])
+            mean = active.mean()
+            row = [mean, (active == 0).float().mean(), mean / vectors.shape[1]]
+            if (controller := self.controllers.get(kind)) is not None:
+                row.append(controller.factor(mean))
+                controller.see(mean)
+            found[kind] = torch.stack(row)
         self._seen.clear()
         return found
+
+    def state(self) -> dict[str, Any]:
+        """Of the controllers, for a checkpoint."""
+        return {kind: controller.saved() for kind, controller in self.controllers.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for kind, controller in self.controllers.items():
+            controller.restore(state[kind])
 
     def log(self, step: int, found: dict[str, Tensor]) -> dict[str, Any]:
         """What the log says of a step; warns, once each, of what training does not recover from by itself."""
         row = {}
         for kind, values in found.items():
-            active, zero, share = values.tolist()
-            row[kind] = {"active": active, "all_zero": zero}
+            active, zero, share, *factor = values.tolist()
+            row[kind] = {"active": active, "all_zero": zero, **({"factor": factor[0]} if factor else {})}
+            if factor and at_its_bound(factor[0]):
+                self._warn(f"{kind} bound", f"at step {step} the {kind} vectors have {active:.0f} active dimensions, and their "
+                           f"penalties are at the bound, {factor[0]:.3g} times: {self.controllers[kind].target} are out of reach.")
             if zero > 0:
                 self._warn(f"{kind} zero", f"at step {step} {zero:.0%} of the {kind} vectors are all zero: they match nothing and "
                            "have no gradient. Lower the FLOPS or L1 weight, or the learning rate, or lengthen the ramp.")

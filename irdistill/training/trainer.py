@@ -23,20 +23,24 @@ from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
-from irdistill.runs.mixing import checked_weights
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
     check_dimensions,
     check_head,
     check_needs,
+    check_order,
     check_penalties,
     check_scales,
     check_student,
     check_teacher,
+    check_teachers,
 )
 from irdistill.training.collate import Collator, Tokenizer
-from irdistill.training.lists import ListSampler
+from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
+from irdistill.training.held_out import HeldOut
+from irdistill.training.lists import Lists, ListSampler
 from irdistill.training.loop import DistillTrainer
+from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
@@ -68,6 +72,8 @@ class _Watch(TrainerCallback):
         self.bar.update(1)
         if state.global_step % self.options.log_every == 0:
             self.write()
+        if self.options.mine_every and self.options.checkpoint_every and state.global_step % self.options.mine_every == 0:
+            control.should_save = True  # a search that is stopped goes on, and not the steps before it once more
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
@@ -108,17 +114,20 @@ def train(
     check_penalties(options, student)
     check_head(options.head_learning_rate, student)
     check_dimensions(options.matryoshka_dims, student)
+    check_order(options, expression, student)
     processes = Processes.join()
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     with processes.in_turn():
         runs = [open_run(run, collection) for run in given]
-    _check_teachers(len(runs), options)
+    check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
+    check_mining(options, student, len(runs))
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
         "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
-        "options": options.identity(), "document_vectors": vectors_digest(collection, student, document_vectors),
+        "options": options.identity() | cluster_identity(options),
+        "document_vectors": vectors_digest(collection, student, document_vectors),
     } | ({"processes": processes.world} if processes.world > 1 else {})
     identity = json.loads(json.dumps(identity, default=str))
     others = differences(processes.agree(lambda: identity), identity)
@@ -141,25 +150,21 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
         for qid, judged in collection.qrels.items()
     }
-    scored = bool(loss.needs & _TEACHER)
     with processes.in_turn():
         compiled = [compile_run(run, corpus) for run in runs]
-    mixed = options.mix != "none"
-    sampler = ListSampler(
-        [MixedRun(compiled, options.mixing(), corpus)] if mixed else compiled, relevant,
-        batch_size=options.batch_size * processes.world,
-        list_size=options.list_size, seed=options.seed, sources=options.sources, positives=options.positives,
-        max_positives=options.max_positives, scored=scored, unscored_positives="label" in loss.needs,
-        query_ids=list(collection.queries), flagged=options.flagged,
-        teacher_weights=None if mixed else options.teacher_weights, gate=None if mixed else options.gate,
-    )
+    lists: list[Lists] = [MixedRun(compiled, options.mixing(), corpus)] if options.mix != "none" else list(compiled)
+    sampler, held = make_samplers(lists, relevant, list(collection.queries), options, needs_teacher=bool(loss.needs & _TEACHER),
+                                  needs_labels="label" in loss.needs, world=processes.world)
+    options = in_steps(options, sampler)
+    with processes.in_turn():
+        sampler.order = order_of(sampler, collection, student, folder, options)
     if sampler.unusable:
         logger.info("%d queries have fewer than two usable documents and are left out", sampler.unusable)
     if sampler.flagged_documents:
         logger.info("%d of %d candidates are flagged and are %s", sampler.flagged_documents, sampler.documents,
                     "masked as negatives" if options.flagged == "mask" else "dropped")
     counts = {"queries": len(sampler.query_ids), "unusable_queries": sampler.unusable, "documents": sampler.documents,
-              "flagged": sampler.flagged_documents}
+              "flagged": sampler.flagged_documents, **({"held_out_queries": len(held.query_ids)} if held else {})}
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
     check_needs(loss, sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
                 sum(int((~np.isnan(batch.teacher)).sum()) for batch in first))
@@ -186,10 +191,12 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
     try:
         watch = _Watch(options)
+        place = make_folder(folder / "checkpoints")
         trainer = DistillTrainer(
-            student, loss, collator, options,
-            make_folder(folder / "checkpoints"), folder / "train_log.jsonl",
+            student, loss, collator, options, place, folder / "train_log.jsonl",
             choose_dtype(options.precision, student.device), callbacks=[watch],
+            miner=Miner(collection, student, sampler, folder, options, work, processes.in_turn) if options.mine_every else None,
+            held_out=HeldOut(_collator(collection, held, student, stored, processes), place, options) if held else None,
             processes=processes,
         )
         watch.write = trainer.write_log
@@ -206,9 +213,10 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
             student.save(staged)
         files = checkpoints.move_into_place(staged, folder / "model")
         write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
-        seconds, trained = time.monotonic() - began, options.steps - (checkpoints.step_of(found) if found else 0)
-        _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
-                 lists_per_second=round(trained * sampler.batch_size / max(seconds, 1e-9), 3))
+        seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
+        ended = max(start, trainer.state.global_step)
+        _journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+                 lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     processes.agree(finish)
@@ -259,20 +267,6 @@ def differences(there: Any, asked: Any, path: str = "") -> list[str]:
             found += differences(there.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
         return found
     return [] if there == asked else [f"{path} is {there!r}, now {asked!r}"]
-
-
-def _check_teachers(count: int, options: TrainOptions) -> None:
-    """Refuse weights or a gate that do not fit the number of runs."""
-    if count == 1 and (options.mix != "none" or options.teacher_weights is not None or options.gate is not None):
-        raise IrdistillError(
-            "one run was given, and a mix, teacher weights or a gate are for several; give more runs, or leave these out."
-        )
-    if options.mix != "none":
-        options.mixing().for_teachers(count)
-        return
-    checked_weights(options.teacher_weights, count)
-    if options.gate is not None and len(options.gate) != count:
-        raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
 
 
 def _forget_padding(student: Student) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from sentence_transformers import SentenceTransformer
 
 from irdistill import IrdistillError
