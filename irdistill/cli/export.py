@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-import numpy as np
 
 from irdistill.cli.options import json_option, out_option, seed_option, show
 
@@ -26,6 +25,8 @@ FORMATS = ("onnx", "onnx-int8", "openvino")
 def export(model: str, form: str, collection: str, out: Path, queries: int, documents: int, least_tau: float, seed: int,
            json_file: Path | None) -> None:
     """Write a dense student or a cross-encoder for ONNX Runtime or OpenVINO, if it scores alike there."""
+    import numpy as np
+
     from irdistill.collections import load_collection
     from irdistill.students import CrossEncoderStudent, DenseStudent
     from irdistill.students.export import export as export_student
