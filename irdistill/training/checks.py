@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
+from irdistill.losses import KL, MSE, Loss, MarginMSE
 from irdistill.training.lists import ListBatch, Lists
 
 if TYPE_CHECKING:
@@ -67,16 +67,6 @@ def check_penalties(regularised: bool, student: Student) -> None:
         raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
 
 
-def _plain(loss: Loss) -> list[Loss]:
-    """The losses of an expression, without weights and cuts."""
-    found = []
-    for _, term in loss.terms:
-        while isinstance(term, Cut):
-            term = term.inner
-        found.append(term)
-    return found
-
-
 def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix: str = "none") -> list[str]:
     """Look at the teacher scores of the first steps; return the warnings (which are logged as well).
 
@@ -111,7 +101,7 @@ def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix
             f"the teacher scores lie in [0, 1] and {ends:.0%} of them within 0.001 of the ends: they look "
             "like the output of a sigmoid, whose differences are lost. Use the teacher's raw logits."
         )
-    for term in _plain(loss):
+    for term in loss.plain:
         if isinstance(term, KL):
             warnings += _entropy(term, lists, spreads)
         if similarity == "cosine" and isinstance(term, MarginMSE | MSE):
