@@ -31,6 +31,7 @@ EXAMPLE = (
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
+@click.option("--representations", help="The run that keeps the teacher's vectors, for losses between them; else one of --scores.")
 @click.option("--steps", type=int)
 @click.option("--batch-size", type=int, help="Lists a step.")
 @click.option("--list-size", type=int, help="Documents a list.")
@@ -50,7 +51,8 @@ EXAMPLE = (
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, inference_free: bool, loss: str, out: Path, seed: int, **given: Any) -> None:
+          freeze_documents: bool, inference_free: bool, loss: str, out: Path, representations: str | None, seed: int,
+          **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -70,4 +72,4 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
                           inference_free=inference_free)
-    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options)}")
+    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options, representations=representations)}")

@@ -47,6 +47,9 @@ class Loss(ABC):
     """A function of a `ScoreBatch`. Subclasses are frozen dataclasses whose fields are the parameters."""
 
     name: ClassVar[str] = ""
+    #: Whether it may learn something beside the student, and whether that is first fitted to a sample of the teacher's states.
+    has_parameters: ClassVar[bool] = False
+    uses_sample: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -71,11 +74,6 @@ class Loss(ABC):
             sample: where ``uses_sample``, scored pairs of the whole training set.
         """
         return None
-
-    @property
-    def uses_sample(self) -> bool:
-        """Whether ``learns`` fits something to the teacher's states before the first step."""
-        return False
 
     def module(self, batch: ScoreBatch) -> nn.Module:
         """What the loss has learnt so far."""

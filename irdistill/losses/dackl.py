@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +43,7 @@ class DACKL(Loss):
         least: items that the mask keeps, on average over the lists of a batch; all of lists that have fewer.
     """
 
+    has_parameters: ClassVar[bool] = True
     tau: float = 1.0
     teacher_tau: float = 1.0
     width: float = 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,7 @@ class EmbeddingMSE(Loss):
         normalise: bring both to length 1 first, so that only directions count.
     """
 
+    has_parameters: ClassVar[bool] = True
     side: str = "query"
     normalise: bool = True
 
@@ -101,6 +103,7 @@ class MIAlpha(Loss):
         baseline: ``q``: ``"constant"`` 1, or a ``"learnt"`` function of y, linear in its logarithm.
     """
 
+    has_parameters: ClassVar[bool] = True
     side: str = "document"
     alpha: float = 0.9
     tau: float = 0.1

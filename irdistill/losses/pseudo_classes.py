@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class LELP(Loss):
         temperature: of the subclasses; small ones make them hard.
     """
 
+    has_parameters: ClassVar[bool] = True
+    uses_sample: ClassVar[bool] = True
     directions: int = 4
     tau: float = 1.0
     teacher_tau: float = 1.0
@@ -61,10 +64,6 @@ class LELP(Loss):
     @property
     def states(self) -> frozenset[str]:
         return frozenset({"pairs"})
-
-    @property
-    def uses_sample(self) -> bool:
-        return True
 
     def chances(self, scores: Tensor) -> Tensor:
         """(..., 2) the teacher's probabilities of *not relevant* and *relevant*."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 #: The representations there are, by the names of the fields of `States`.
 STATES = ("queries", "documents", "pairs", "query_tokens", "document_tokens")
@@ -22,6 +23,13 @@ class TokenVectors(NamedTuple):
 
     vectors: Tensor
     mask: Tensor
+
+
+def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
+    """Of the token vectors (tokens, D) of each text; zeros stand on padding."""
+    vectors = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
+    lengths = torch.tensor([len(text) for text in texts], device=vectors.device)
+    return TokenVectors(vectors, torch.arange(vectors.shape[1], device=vectors.device) < lengths[:, None])
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,15 @@ class States:
                 object.__setattr__(self, entry.name, TokenVectors(widened(value.vectors), value.mask.bool()))
             elif value is not None:
                 object.__setattr__(self, entry.name, widened(value))
+
+    def to(self, device: torch.device) -> States:
+        """On another device."""
+        def moved(value: Tensor | TokenVectors | None) -> Any:
+            if isinstance(value, TokenVectors):
+                return TokenVectors(value.vectors.to(device), value.mask.to(device))
+            return None if value is None else value.to(device)
+
+        return States(**{entry.name: moved(getattr(self, entry.name)) for entry in fields(self)})
 
     def one_list(self, place: int) -> States:
         """Of one list alone; documents are those of the whole batch."""

@@ -20,7 +20,7 @@ from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent, build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
-from irdistill.teachers import load_teacher, responses_file, score
+from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
 
 RESULT = "result.json"
@@ -51,8 +51,12 @@ def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 1
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
-           **settings: Any) -> str:
+           representations: Any = None, **settings: Any) -> str:
     held = kitchen.collection(collection)
+    if representations:
+        spec = TeacherSpec(teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings)
+        return score_with_representations(held, candidates, spec, out, depth,
+                                          storage="float16" if representations is True else representations).fingerprint
     loaded = load_teacher(teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings)
     return score(held, candidates, loaded, out, depth).fingerprint
 
@@ -75,13 +79,13 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", **given: Any) -> str:
+           student: str = "dense", representations: str | None = None, **given: Any) -> str:
     held = kitchen.collection(collection)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
     frozen = bool(settings.get("query_layers") is not None or settings.get("freeze_documents"))
     vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if isinstance(built, DenseStudent) and frozen else None
-    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors)
+    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors, representations)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -129,7 +133,7 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     """
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", *STUDENT_SETTINGS}
+        own = {"collection", "scores", "loss", "backbone", "student", "representations", *STUDENT_SETTINGS}
         check_student_settings(arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
         try:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.files import make_folder, read_json, write_json
+from irdistill.losses.states import States
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
@@ -35,6 +36,10 @@ class Student(ABC):
     kind: ClassVar[str]
     sides: ClassVar[tuple[Kind, ...]] = ("query", "document")
     inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
+    #: The representations it can give, by the names of the fields of `irdistill.losses.States`.
+    states: ClassVar[frozenset[str]] = frozenset()
+    #: Whether ``embed`` is to keep them, where scores alone would do without.
+    with_states = False
 
     def __init__(self, model: Any, source: str = "in memory", revision: str = "none") -> None:
         self.model = model
@@ -75,6 +80,10 @@ class Student(ABC):
             queries: of B queries, documents: of the batch's U unique documents, as ``join`` gives them.
             index: (B, N) place among the documents of each list entry; negative where a list is padded.
         """
+
+    def represent(self, queries: Any, documents: Any) -> States:
+        """What ``join`` gives of queries and documents, as losses between representations see it."""
+        raise IrdistillError(f"a {self.kind} student gives no representations to a loss; it gives scores.")
 
     # -- saving -------------------------------------------------------------------------------------------
 

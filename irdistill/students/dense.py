@@ -16,6 +16,7 @@ from torch import Tensor
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
+from irdistill.losses.states import States
 from irdistill.models import model_revision
 from irdistill.progress import progress
 from irdistill.students.base import Kind, Student
@@ -33,6 +34,7 @@ class DenseStudent(Student):
     """A SentenceTransformer with the three things distillation needs: gradients, batches and an identity."""
 
     kind = "dense"
+    states = frozenset({"queries", "documents"})
 
     def _check_similarity(self) -> None:
         if self.model.similarity_fn_name not in ("cosine", "dot"):
@@ -125,6 +127,9 @@ class DenseStudent(Student):
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]
         return vectors if self.model.truncate_dim is None else vectors[..., : self.model.truncate_dim]
+
+    def represent(self, queries: Any, documents: Any) -> States:
+        return States(queries=queries, documents=documents)
 
     def scores(self, query_vectors: Tensor, document_vectors: Tensor, index: Tensor,
                every: bool = True) -> tuple[Tensor, Tensor]:

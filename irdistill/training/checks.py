@@ -24,7 +24,7 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
     """Whether the data hold what the loss needs.
 
     Raises:
-        IrdistillError: labels, teacher scores, or something no student gives yet, are missing.
+        IrdistillError: labels or teacher scores are missing.
     """
     if "label" in loss.needs and not labelled_queries:
         raise IrdistillError(
@@ -37,8 +37,6 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
             f"the loss {loss} needs teacher scores, and the run holds only nulls. Score the candidates first "
             "with `irdistill score`."
         )
-    if "representation" in loss.needs:
-        raise IrdistillError(f"the loss {loss} needs representations, which this student has not.")
 
 
 def check_student(loss: Loss, student: Student) -> None:

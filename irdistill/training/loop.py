@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import Loss, ScoreBatch
+from irdistill.losses import Loss, ScoreBatch, States
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
@@ -49,14 +49,26 @@ class Steps(IterableDataset):
                 yield {"batch": batch}
 
 
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool) -> ScoreBatch:
-    """Encode the queries and the unique documents once each, or each pair, and lay out the scores a loss sees."""
+def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool,
+                learnt: Mapping[str, nn.Module] | None = None) -> ScoreBatch:
+    """Encode the queries and the unique documents once each, or each pair, and lay out the scores a loss sees.
+
+    Where the batch holds the teacher's representations, the student's of the same forward pass are laid out too.
+
+    Args:
+        learnt: what the loss learns beside the student.
+    """
     device = student.device
     index, mask = batch.index.to(device), batch.mask.to(device)
     lists: Tensor
     every: Tensor | None = None
+    states: States | None = None
     if batch.pairs is not None:
-        scores = encoder(batch.pairs, "pair")
+        found = encoder(batch.pairs, "pair")
+        if found.dim() == 2:
+            table = found.new_zeros(*mask.shape, found.shape[1] - 1)
+            states = States(pairs=table.masked_scatter(mask[:, :, None], found[:, 1:]))
+        scores = found if states is None else found[:, 0]
         lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
     else:
         queries = encoder(batch.queries, "query")
@@ -64,11 +76,13 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
             batch.documents, "document"
         )
         lists, every = student.scores(queries, documents, index, in_batch)
+        states = student.represent(queries, documents) if batch.states is not None else None
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
     return ScoreBatch(
         student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
         labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
         positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
+        student_states=states, teacher_states=None if batch.states is None else batch.states.to(device), learnt=learnt or {},
     )
 
 
@@ -82,7 +96,8 @@ class DistillTrainer(Trainer):
 
     def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
-                 callbacks: list[TrainerCallback] | None = None) -> None:
+                 callbacks: list[TrainerCallback] | None = None, learnt: Mapping[str, nn.Module] | None = None) -> None:
+        self.learnt = dict(learnt or {})
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
         self.encoder = Encoder(student, dtype, options.token_budget)
@@ -101,8 +116,10 @@ class DistillTrainer(Trainer):
             logging_nan_inf_filter=False, remove_unused_columns=False, dataloader_pin_memory=False,
             use_cpu=student.device.type == "cpu", log_level="error", log_level_replica="error",
         )
+        # what the loss learns is trained, clipped and saved as a part of one model, and is no part of the student
+        whole = nn.ModuleList([student.model, *self.learnt.values()]) if self.learnt else student.model
         super().__init__(
-            model=student.model, args=arguments, train_dataset=Steps(collator, 0, options.steps),
+            model=whole, args=arguments, train_dataset=Steps(collator, 0, options.steps),
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)
@@ -128,7 +145,7 @@ class DistillTrainer(Trainer):
         for module in self.student.tower(self.student.sides[-1]):
             if not any(parameter.requires_grad for parameter in module.parameters()):
                 module.eval()  # a frozen tower has no dropout
-        scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch)
+        scores = score_batch(self.student, self.encoder, inputs["batch"], self.expression.uses_in_batch, self.learnt)
         names = [str(term) for _, term in self.expression.terms]
         parts = [weight * term(scores) for weight, term in self.expression.terms]
         active: dict[str, Tensor] = {}
@@ -140,6 +157,17 @@ class DistillTrainer(Trainer):
         self._unwritten.append((self.state.global_step + 1, rate, names, [part.detach() for part in parts], active))
         loss = torch.stack(parts).sum()
         return (loss, scores) if return_outputs else loss
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The student's parameters as ever; those of the loss, which begin from nothing, at a rate of their own."""
+        optimizer = super().create_optimizer(model)
+        own = [p for module in self.learnt.values() for p in module.parameters()]
+        if own:
+            known = set(map(id, own))
+            for group in optimizer.param_groups:
+                group["params"] = [p for p in group["params"] if id(p) not in known]
+            optimizer.add_param_group({"params": own, "lr": self.options.loss_learning_rate, "weight_decay": 0.0})
+        return optimizer
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
         """Nothing: randomness is a function of the step."""
@@ -197,7 +225,7 @@ class DistillTrainer(Trainer):
         torch.save(self._learning_state(), os.path.join(output_dir, _WEIGHTS))
 
     def _learning_state(self) -> dict[str, Tensor]:
-        module = self.student.model
+        module = self.model
         state = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
         return state | dict(module.named_buffers())
 

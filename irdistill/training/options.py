@@ -27,6 +27,8 @@ class TrainOptions:
         batch_size: queries a step (for each process).
         list_size: documents a query, the judged relevant ones included.
         learning_rate: peak of a linear schedule that ends at 0.
+        loss_learning_rate: peak of the same schedule for what the loss itself learns (the projection of `EmbeddingMSE`, the
+            mask of `DACKL` …), which begins from random weights.
         warmup: share of the steps (below 1) or number of steps over which the rate rises.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
@@ -62,6 +64,7 @@ class TrainOptions:
     batch_size: int = 16
     list_size: int = 8
     learning_rate: float = 2e-5
+    loss_learning_rate: float = 1e-3
     warmup: float = 0.1
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -94,6 +97,8 @@ class TrainOptions:
                             ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+        if not 0 < self.loss_learning_rate < math.inf:
+            raise IrdistillError(f"loss_learning_rate is {self.loss_learning_rate}; it must be a finite number above 0.")
         if not self.learning_rate > 0 or self.warmup < 0:
             raise IrdistillError(
                 f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
@@ -135,6 +140,8 @@ class TrainOptions:
         return any(getattr(self, name) for name in _PENALTIES)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights; the penalties only where there is one."""
+        """What decides the trained weights; the penalties only where there is one, the rate of the loss's own where it is set."""
         left_out = {*_WITHOUT_EFFECT, *(() if self.regularised else (*_PENALTIES, "ramp"))}
+        if self.loss_learning_rate == TrainOptions.loss_learning_rate:
+            left_out.add("loss_learning_rate")
         return {key: value for key, value in asdict(self).items() if key not in left_out}

@@ -23,13 +23,16 @@ from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.mixing import checked_weights
+from irdistill.runs.representations import Representations
 from irdistill.training import checkpoints
 from irdistill.training.checks import check_needs, check_penalties, check_scales, check_student, check_teacher
 from irdistill.training.collate import Collator, Tokenizer
+from irdistill.training.learnt import make_learnt, save_learnt
 from irdistill.training.lists import ListSampler
 from irdistill.training.loop import DistillTrainer
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.representations import TeacherStates, check_states, find_representations
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -63,7 +66,7 @@ class _Watch(TrainerCallback):
 def train(
     collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
     loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
-    document_vectors: np.ndarray | None = None,
+    document_vectors: np.ndarray | None = None, representations: str | Path | None = None,
 ) -> Path:
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
@@ -78,6 +81,8 @@ def train(
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and the checkpoints.
         document_vectors: (corpus size, D) vectors made by the student's own frozen document tower; then no
             document is encoded while training.
+        representations: the run beside which the teacher's representations lie, for losses that read them; the first of
+            ``scores`` that has any where None.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -92,6 +97,8 @@ def train(
     check_penalties(options.regularised, student)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
+    check_states(expression, student)
+    held = find_representations(expression, runs, representations, collection)
     _check_teachers(len(runs), options)
     _check_vectors(collection, student, document_vectors)
     folder = make_folder(out)
@@ -100,18 +107,21 @@ def train(
         "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
         "options": options.identity(), "document_vectors": _vectors_digest(document_vectors),
     }
+    if held is not None:
+        identity["representations"] = held.fingerprint
     identity = json.loads(json.dumps(identity, default=str))
     model = folder / "model"
     with exclusive(folder):
         if _continues(folder, identity):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, identity)
+        _train(folder, collection, runs, student, expression, options, document_vectors, identity, held)
     return model
 
 
 def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss,
-           options: TrainOptions, vectors: np.ndarray | None, identity: dict[str, Any]) -> None:
+           options: TrainOptions, vectors: np.ndarray | None, identity: dict[str, Any],
+           held: Representations | None = None) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
@@ -141,7 +151,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     if options.mix == "mean":
         warnings += check_scales(compiled)
 
+    states = None if held is None else TeacherStates(held, loss.states, sampler.query_ids)
+    if states is not None:
+        states.check(first)
+    student.with_states = states is not None
     collator = _collator(collection, sampler, student, vectors)
+    collator.states = states
+    learnt = make_learnt(loss, student, collator, sampler, options)
     found = checkpoints.latest_whole(folder / "checkpoints")
     start = checkpoints.step_of(found) if found else 0
     shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
@@ -157,12 +173,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         trainer = DistillTrainer(
             student, loss, collator, options,
             make_folder(folder / "checkpoints"), folder / "train_log.jsonl",
-            choose_dtype(options.precision, student.device), callbacks=[watch],
+            choose_dtype(options.precision, student.device), callbacks=[watch], learnt=learnt,
         )
         watch.write = trainer.write_log
         trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        student.with_states = False
     student.model.eval()
     staged = folder / ".model.staging"
     shutil.rmtree(staged, ignore_errors=True)
@@ -170,7 +187,8 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     with quiet_libraries():
         student.save(staged)
     files = checkpoints.move_into_place(staged, folder / "model")
-    write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
+    own = {"loss": save_learnt(folder, learnt)} if learnt else {}
+    write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files} | own)
     seconds = time.monotonic() - began
     _journal(folder, event="finish", step=options.steps, seconds=round(seconds, 3),
              lists_per_second=round((options.steps - start) * options.batch_size / max(seconds, 1e-9), 3))

@@ -162,8 +162,8 @@ def test_in_expressions() -> None:
     given = batch()
     learnt = learnt_modules(loss, given, seed=3)
     assert list(learnt) == ["DACKL(tau=0.05, least=2)"]
-    again = learnt_modules(loss, given, seed=3)
-    assert all(torch.equal(a, b) for a, b in zip(learnt[list(learnt)[0]].parameters(), again[list(again)[0]].parameters(), strict=True))
+    one, same = (list(made[next(iter(made))].parameters()) for made in (learnt, learnt_modules(loss, given, seed=3)))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert torch.isfinite(loss(ScoreBatch(given.student, given.teacher, given.mask, learnt=learnt)))
     with pytest.raises(ValueError, match="learnt_modules"):
         loss(given)

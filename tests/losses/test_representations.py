@@ -351,7 +351,8 @@ def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5
     teacher[1, 2] = NAN
     mask = torch.ones(3, 4, dtype=torch.bool)
     mask[2, 2:] = False
-    return ScoreBatch(normal(3, 4, seed=31).to(dtype), teacher, mask, student_states=states(own, 40), teacher_states=states(theirs, 50))
+    return ScoreBatch(normal(3, 4, seed=31).to(dtype), teacher, mask, student_states=states(own, 40),
+                      teacher_states=states(theirs, 50))
 
 
 SAMPLE = Sample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
@@ -407,7 +408,8 @@ def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
 def test_parameters_that_have_no_meaning() -> None:
     for text, match in (("EmbeddingMSE(side=\"token\")", "must be one of"), ("EmbeddingMSE(normalise=2)", "True or False"),
                         ("MIAlpha(alpha=1.5)", "at most 1"), ("MIAlpha(dimension=0)", "whole number of at least 1"),
-                        ("TRG(cross=0, within=0)", "compares nothing"), ("TRG(within=-1)", "at least 0"), ("TRG(tokens=1)", "at least 2"),
+                        ("TRG(cross=0, within=0)", "compares nothing"), ("TRG(within=-1)", "at least 0"),
+                        ("TRG(tokens=1)", "at least 2"),
                         ("LELP(directions=0)", "at least 1"), ("LELP(threshold=\"x\")", "must be a number")):
         with pytest.raises(IrdistillError, match=match):
             parse_loss(text)
