@@ -57,7 +57,8 @@ def files(folder: Path) -> dict[str, bytes]:
             if path.is_file() and path.name not in ("journal.jsonl", ".lock")}
 
 
-def test_a_cross_encoders_scores_are_made_of_its_states(place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path) -> None:
+def test_a_cross_encoders_scores_are_made_of_its_states(place: Path, held: Collection, candidates: MemoryRun,
+                                                        tmp_path: Path) -> None:
     run = score_with_representations(held, candidates, spec(place, "cross"), tmp_path / "run", part_queries=2, storage="float32")
     plain = score(held, candidates, spec(place, "cross"), tmp_path / "plain", part_queries=2)
     assert run.fingerprint == plain.fingerprint and verify(tmp_path / "run") == []
