@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from irdistill.collections.beir import load_beir
+from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.model import Collection
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, make_folder
@@ -18,7 +19,8 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
 
     Args:
         id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
-            ``test``; or any id of ir_datasets (``beir/scifact/test``).
+            ``test``; a folder made out of another collection (rewritten or generated queries); or any id of
+            ir_datasets (``beir/scifact/test``).
         cache: where compiled corpora go; the user's cache folder unless said.
 
     Raises:
@@ -39,6 +41,8 @@ def _load(name: str, cache: Path) -> Collection:
         return load_pydocs(name, cache)
     path, _, split = name.partition("#")
     folder = Path(path).expanduser()
+    if is_derived(folder):
+        return load_derived(name, folder, split or None, lambda source: _load(source, cache))
     meant_as_path = bool(split) or path.startswith((".", "/", "~"))
     if folder.is_dir() and (meant_as_path or any(folder.glob("corpus.jsonl*"))):
         return load_beir(name, folder, split or None, cache)

@@ -78,9 +78,10 @@ def _check(stage: Stage) -> None:
 
 
 def _collections(stage: Stage) -> list[str]:
+    """Those there are before anything runs; what an earlier stage makes is known by that stage."""
     datasets = stage.arguments.get("datasets", {})
     own = [stage.arguments.get(key) for key in ("collection", "dev")]
-    return [*datasets, *(name for name in own if name)]
+    return [name for name in [*datasets, *(name for name in own if name)] if "${" not in name]
 
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:
