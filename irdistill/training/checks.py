@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import KL, MSE, Loss, MarginMSE
+from irdistill.losses import DACKL, KL, MSE, Loss, MarginMSE
 from irdistill.training.lists import ListBatch, Lists
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix
             "like the output of a sigmoid, whose differences are lost. Use the teacher's raw logits."
         )
     for term in loss.plain:
-        if isinstance(term, KL):
+        if isinstance(term, KL | DACKL):
             warnings += _entropy(term, lists, spreads)
         if similarity == "cosine" and isinstance(term, MarginMSE | MSE):
             warnings += _reach(term, spreads, scores)
@@ -131,7 +131,7 @@ def check_scales(runs: Sequence[Lists], lists: int = 256) -> list[str]:
     return [warning]
 
 
-def _entropy(loss: KL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
+def _entropy(loss: KL | DACKL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
     """Near one-hot targets turn KL into a contrastive loss on the teacher's first."""
     shares = []
     for row in lists:
