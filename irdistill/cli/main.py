@@ -12,12 +12,14 @@ import click
 
 from irdistill import __version__
 from irdistill.cli.audit import audit
+from irdistill.cli.benchmark import benchmark
 from irdistill.cli.doctor import doctor
-from irdistill.cli.queries import filter_, generate, rewrite
+from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
 from irdistill.cli.score import evaluate, score
 from irdistill.cli.search import candidates, search
+from irdistill.cli.specialise import specialise
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError
 from irdistill.progress import set_quiet
@@ -42,7 +44,12 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, train, search, evaluate, runs, doctor):
+_COMMANDS = (
+    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, runs,
+    rewrite, split, generate, filter_, specialise,
+    doctor,
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""``irdistill rewrite``, ``irdistill generate`` and ``irdistill filter``."""
+"""``irdistill rewrite``, ``irdistill split``, ``irdistill generate`` and ``irdistill filter``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import read_json, write_json
 
 EXAMPLES = (
-    'Example, what a student reads: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
+    'Example: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
     "What a teacher reads: irdistill rewrite SET --human --out out/human\n\n"
     "The same by a language model: irdistill rewrite SET --llm smollm2-pointwise --out out/llm"
 )
@@ -50,6 +50,23 @@ def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, 
         found = rewrite_collection(loaded, out, "human" if human else "last-turn")
     show({"collection": str(out), "queries": len(found.queries), "judgments": found.qrels.judgments,
           "fingerprint": found.fingerprint}, json_file)
+
+
+@click.command(epilog="Example: irdistill split SET --folds 5 --out out/folds; train on out/folds#0-train, search out/folds#0-test")
+@click.argument("collection")
+@click.option("--folds", default=5, show_default=True)
+@seed_option()
+@out_option("The new collection's folder; the corpus stays where it is.")
+@json_option()
+def split(collection: str, folds: int, seed: int, out: Path, json_file: Path | None) -> None:
+    """Split queries into folds for cross-validation; a conversation is never cut in two."""
+    from irdistill.collections import load_collection
+    from irdistill.queries import split as split_collection
+
+    split_collection(load_collection(collection), out, folds, seed)
+    made_by = read_json(out / "derived.json")["made_by"]
+    told = {key: made_by[key] for key in ("conversations", "sizes")}
+    show({"splits": f"{out}#0-train, {out}#0-test …", **told}, json_file)
 
 
 GENERATE = (

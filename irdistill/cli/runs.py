@@ -64,8 +64,11 @@ def fuse(run: tuple[str, ...], out: Path, method: str, weights: str | None, miss
         dev=load_collection(dev) if dev else None, dev_runs=dev_run, **settings,
     )
     producer = found.identity.producer
+    gating = producer.get("gate") or {}
+    how = {"gate": [", ".join(f"{name} {value:+.3f}" for name, value in zip(gating["features"], own, strict=True))
+                    for own in gating["coefficients"]], "bias": [round(one, 4) for one in gating["bias"]]} if gating else {}
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "nulls": found.manifest.nulls,
-          **found.manifest.usage, "weights": producer["weights"], "fingerprint": found.fingerprint}, json_file)
+          **found.manifest.usage, "weights": producer["weights"], **how, "fingerprint": found.fingerprint}, json_file)
 
 
 @click.group()

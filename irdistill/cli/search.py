@@ -5,18 +5,24 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from irdistill.cli.options import json_option, out_option, overwrite_option, seed_option, show
 from irdistill.errors import IrdistillError
 
-INDEXES = ("flat", "hnsw", "ivfpq")
+if TYPE_CHECKING:
+    from irdistill.runs import Run
+
+INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene")
+MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a dense, sparse or late-interaction model: folder, "
+          "hub id or package: path.")
 
 
 @click.command(epilog="Example: irdistill candidates pydocs/test --retriever bm25 --depth 100 --out out/bm25")
 @click.argument("collection")
-@click.option("--retriever", default="bm25", show_default=True, help="bm25, or a dense model: folder, hub id or package: path.")
+@click.option("--retriever", default="bm25", show_default=True, help=MODELS)
 @click.option("--depth", default=100, show_default=True, help="Documents a query.")
 @out_option("The run's folder.")
 @overwrite_option()
@@ -28,21 +34,35 @@ def candidates(collection: str, retriever: str, depth: int, out: Path, overwrite
     from irdistill.search import retrieve
 
     found = retrieve(load_collection(collection), retriever, out, depth, overwrite=overwrite, seed=seed)
-    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
+    show(_summary(out, found), json_file)
+
+
+def _summary(out: Path, found: Run) -> dict[str, Any]:
+    from irdistill.search import recall
+
+    share = recall(found)
+    measured = {} if share is None else {"recall of exact search": share}
+    return {"run": str(out), "queries": len(found), "rows": found.num_rows, **measured, "fingerprint": found.fingerprint}
 
 
 @click.command(epilog='Example: irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"')
 @click.argument("collection")
-@click.option("--model", required=True, help="bm25, or a dense model: folder, hub id or package: path.")
+@click.option("--model", required=True, help=MODELS)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
 @click.option("--query", "text", help="Search for this instead, and print the hits with their text.")
-@click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True)
+@click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True,
+              help="flat is exact; of the others the recall is printed. seismic is for sparse models, lucene for "
+                   "sparse and dense ones, the rest for dense and late-interaction ones.")
+@click.option("--storage", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
+              help="Of the vectors on disk.")
+@click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,
+              help="Of the encoder; auto is bfloat16 where the machine is made for it.")
 @click.option("--k", type=int, help="Documents a query; 1000, or 5 with --query.")
 @overwrite_option()
 @seed_option()
 @json_option()
-def search(collection: str, model: str, out: Path | None, text: str | None, index: str, k: int | None, overwrite: bool,
-           seed: int, json_file: Path | None) -> None:
+def search(collection: str, model: str, out: Path | None, text: str | None, index: str, storage: str, precision: str, k: int | None,
+           overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
     from irdistill.search import retrieve
@@ -50,16 +70,16 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     if (text is None) == (out is None):
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
     loaded = load_collection(collection)
+    settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed}
     if out is not None:
-        found = retrieve(loaded, model, out, k or 1000, index, overwrite=overwrite, seed=seed)  # type: ignore[arg-type]
-        show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
+        show(_summary(out, retrieve(loaded, model, out, 1000 if k is None else k, overwrite=overwrite, **settings)), json_file)
         return
     assert text is not None
     if not text.strip():
         raise IrdistillError("the query is empty; give some words to search for.")
     own = replace(loaded, queries={"query": Query("query", text)}, qrels=Qrels({}), report=LoadReport())
     with tempfile.TemporaryDirectory() as scratch:
-        hits = retrieve(own, model, Path(scratch) / "run", k or 5, index, seed=seed)["query"]  # type: ignore[arg-type]
+        hits = retrieve(own, model, Path(scratch) / "run", 5 if k is None else k, check_recall=False, **settings)["query"]
     if json_file is not None:
         from irdistill.files import write_json
 
@@ -70,4 +90,4 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
         words = " ".join(loaded.corpus.text(loaded.corpus.row(doc_id)).split())
         click.echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")
     if not hits.doc_ids:
-        click.echo("nothing found: no document has a word of the query.")
+        click.echo("nothing found: no document shares a word with the query.")

@@ -29,7 +29,10 @@ EXAMPLE = (
 @click.option("--backbone", required=True, help="The student's model: folder, hub id or package: path.")
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
-@click.option("--freeze-documents", is_flag=True, help="Train only the query tower; stored document vectors stay right.")
+@click.option("--freeze-documents", is_flag=True, help="Train only the query tower; documents are encoded once and stored.")
+@click.option("--query-backbone", help="Another model as the query tower, a smaller one; documents are frozen.")
+@click.option("--dimension", type=int, help="Of a late-interaction student: the length of a token's vector; 128 if not given.")
+@click.option("--token-pooling", type=float, help="Of a late-interaction student: keep about one in so many document tokens.")
 @click.option("--inference-free", is_flag=True, help="Of a sparse student: learnt word weights in place of a query tower.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
@@ -53,8 +56,8 @@ EXAMPLE = (
 @click.option("--dropout/--no-dropout", default=True, show_default=True, help="As the backbone has it, or none.")
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
-          freeze_documents: bool, inference_free: bool, loss: str, out: Path, representations: str | None, seed: int,
-          **given: Any) -> None:
+          freeze_documents: bool, query_backbone: str | None, dimension: int | None, token_pooling: float | None,
+          inference_free: bool, loss: str, out: Path, representations: str | None, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -73,5 +76,7 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     if layers is not None and query_layers is not None:
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
-                          inference_free=inference_free)
-    click.echo(f"the model is in {train_student(loaded, runs, built, loss, out, options, representations=representations)}")
+                          inference_free=inference_free, query_backbone=query_backbone, dimension=dimension,
+                          token_pooling=token_pooling)
+    model = train_student(loaded, runs, built, loss, out, options, "stored", representations=representations)
+    click.echo(f"the model is in {model}")

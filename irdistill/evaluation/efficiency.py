@@ -13,10 +13,10 @@ import torch
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.search import BM25, FaissIndex
-from irdistill.search.faiss_index import IndexKind
-from irdistill.search.vectors import corpus_vectors
-from irdistill.students.dense import DenseStudent
+from irdistill.search import open_engine
+from irdistill.search.engines import Index
+from irdistill.search.lexical import is_lexical, open_lexical
+from irdistill.students import load_student
 
 _ROUNDS = 3
 _BATCH = 64
@@ -59,11 +59,11 @@ class _Searcher:
 
 
 def measure_efficiency(collection: Collection, system: str, models: str | Path | Sequence[str | Path], k: int = 100,
-                       index: IndexKind = "flat", work: Path | None = None, queries: int = 200, seed: int = 42) -> Efficiency:
+                       index: Index = "flat", work: Path | None = None, queries: int = 200, seed: int = 42) -> Efficiency:
     """Time a retriever, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
-        models: ``bm25`` or dense models.
+        models: ``bm25``, ``lucene``, or dense, sparse or late-interaction models.
         queries: how many of the collection's queries are used.
 
     Raises:
@@ -97,22 +97,19 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
                       sum(part.index_bytes for part in parts), len(asked) / best, p50, p95, p99)
 
 
-def _searcher(collection: Collection, model: str, k: int, kind: IndexKind, work: Path | None, seed: int) -> _Searcher:
+def _searcher(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int) -> _Searcher:
     corpus = collection.corpus
-    if model == "bm25":
-        bm25 = BM25(corpus, cache=work)
-        return _Searcher(lambda batch: list(bm25.search(batch, k)), 0, 0, bm25.bytes)
-    student = DenseStudent.load(model)
-    store = corpus_vectors(corpus, student, work)
-    built = FaissIndex.build(store, kind, store.folder / f"{kind}-{seed}", seed=seed)
+    if is_lexical(model):
+        lexical = open_lexical(model, corpus, work=work)
+        return _Searcher(lambda batch: list(lexical.search(batch, k)), 0, 0, lexical.bytes)
+    student = load_student(model)
+    engine = open_engine(corpus, student, index, work, seed=seed)
 
     def search(batch: list[Query]) -> Any:
-        vectors = student.encode([query.text for query in batch], "query", show_progress=False,
-                                 normalize=student.similarity == "cosine")
-        return built.search(vectors, k)
+        return list(engine.search([engine.encode([query.text for query in batch])], k))
 
     size = student.size()
-    return _Searcher(search, size["query_parameters"], size["query_layers"], built.nbytes)
+    return _Searcher(search, size["query_parameters"], size["query_layers"], engine.nbytes)
 
 
 def _seconds(search: Callable[[list[Query]], None], batches: list[list[Query]]) -> float:

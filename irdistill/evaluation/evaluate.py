@@ -96,6 +96,11 @@ class Evaluation:
             f"{', '.join(self.systems)}, the datasets {', '.join(self.datasets)} and the measures {', '.join(self.measures)}."
         )
 
+    def under(self, dataset: str) -> Evaluation:
+        """The figures of one dataset under another name, as a suite calls it."""
+        (systems,) = self.per_query.values()
+        return Evaluation(tuple(replace(row, dataset=dataset) for row in self.rows), {dataset: systems})
+
     def to_rows(self) -> list[dict[str, Any]]:
         """The rows as JSON holds them, at full precision."""
         return [asdict(row) for row in self.rows]

@@ -149,6 +149,12 @@ def agreement_weights(runs: Sequence[Given], power: float = 1.0) -> Weighting:
             if tau == tau:
                 found.append(float(tau))
     quality = [float(np.mean(found)) if found else 0.0 for found in taus]
+    if max(quality) <= 0:
+        raise IrdistillError(
+            f"no run agrees with the others (mean Kendall tau {', '.join(f'{one:.3f}' for one in quality)}), so agreement says "
+            "nothing of which is better. Candidates of several first stages in one pool often disagree so; give --weights by hand, "
+            "or similarity with labelled queries."
+        )
     return Weighting(power_weights(quality, power), {"by": "agreement", "power": _number(power), "quality": quality,
                                                     "queries": max(map(len, taus))})
 

@@ -6,7 +6,8 @@ from irdistill.queries.filtering import Rule, critic_curve, filter_queries
 from irdistill.queries.generating import Generation, generate
 from irdistill.queries.history import HistoryTemplate
 from irdistill.queries.rewriting import rewrite, rewrite_with
+from irdistill.queries.splitting import split
 from irdistill.queries.writing import write_texts
 
 __all__ = ["Generation", "HistoryTemplate", "Rule", "critic_curve", "filter_queries", "generate", "rewrite", "rewrite_with",
-           "write_texts"]
+           "split", "write_texts"]

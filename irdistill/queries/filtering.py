@@ -68,6 +68,8 @@ def filter_queries(collection: Collection, out: str | Path, rules: Sequence[str 
                    retrieved: Run | str | Path | None = None) -> Collection:
     """Write the queries that pass all rules; those left out are counted by the first rule that they fail.
 
+    Runs of the whole collection serve the filtered one.
+
     Returns:
         The collection ``OUT#SPLIT``, the split that was given. Its record holds the counts, for each rule and kind.
 
@@ -102,7 +104,7 @@ def filter_queries(collection: Collection, out: str | Path, rules: Sequence[str 
     logger.info("%d of %d queries pass %s", len(kept), len(sources), ", ".join(map(str, parsed)))
     split = collection.id.partition("#")[2] or "train"
     judged = {query.id: {sources[query.id]: 1} for query in kept}
-    write_derived(out, collection, kept, {split: judged}, made_by, same_questions=False)
+    write_derived(out, collection, kept, {split: judged}, made_by, same_questions=True)
     return load_collection(f"{out}#{split}")
 
 

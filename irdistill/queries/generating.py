@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection as Several
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,16 +126,18 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), told)
     queries, qrels = number(collection, drafts)
-    splits = {name: {query_id: judged for query_id, judged in qrels.items() if _is_held_out(judged, given) == (name == HELD_OUT)}
+    held_out = _held_out({source for judged in qrels.values() for source in judged}, given)
+    splits = {name: {query_id: judged for query_id, judged in qrels.items() if (set(judged) <= held_out) == (name == HELD_OUT)}
               for name in (TRAIN, HELD_OUT)}
     folder = write_derived(out, collection, queries, splits, made_by | {"counts": dict(counts)}, same_questions=False)
     return load_collection(f"{folder}#{TRAIN}")
 
 
-def _is_held_out(judged: Mapping[str, int], given: Generation) -> bool:
-    """Whether a query's source is held out; by its id, so that all of its queries go together, whatever else is made."""
-    [source] = judged
-    return int(digest([given.seed, "held out", source]), 16) / 16**16 < given.held_out
+def _held_out(sources: set[str], given: Generation) -> set[str]:
+    """The passages held out, by a hash of their ids, so that what else is made changes nothing; one at least, of several."""
+    order = sorted((int(digest([given.seed, "held out", source]), 16) / 16**16, source) for source in sources)
+    chosen = {source for place, source in order if place < given.held_out}
+    return chosen or ({order[0][1]} if given.held_out and len(order) > 1 else set())
 
 
 def number(collection: Collection, drafts: Sequence[Draft]) -> tuple[list[Query], dict[str, dict[str, int]]]:

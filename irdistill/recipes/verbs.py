@@ -15,14 +15,14 @@ from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
-from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with
+from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
-from irdistill.search.vectors import corpus_vectors
-from irdistill.students import DenseStudent, build_student
+from irdistill.search.lexical import is_lexical
+from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
@@ -87,9 +87,8 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     held = kitchen.collection(collection)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
-    frozen = bool(settings.get("query_layers") is not None or settings.get("freeze_documents"))
-    vectors = corpus_vectors(held.corpus, built, kitchen.work).matrix if isinstance(built, DenseStudent) and frozen else None
-    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), vectors, representations)
+    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
+          representations)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -101,6 +100,10 @@ def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history
         return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
+
+
+def _split(kitchen: Kitchen, out: Path, collection: str, folds: int = 5) -> str:
+    return split(kitchen.collection(collection), out, folds, kitchen.seed).fingerprint
 
 
 def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | None = None, llm: str | None = None,
@@ -137,7 +140,7 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
-    "rewrite": _rewrite, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
+    "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
 }
 
 
@@ -170,7 +173,7 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         from irdistill.evaluation import parse_measures
 
         parse_measures(arguments.get("measures", DEFAULT_MEASURES))
-    for key in ("backbone", "retriever", "model"):
+    for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
-        if isinstance(name, str) and name != "bm25" and "${" not in name:
+        if isinstance(name, str) and not is_lexical(name) and "${" not in name:
             _checked_model(name)

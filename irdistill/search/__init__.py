@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import Any
 
 from irdistill.search.bm25 import BM25
-from irdistill.search.retrieve import retrieve
+from irdistill.search.retrieve import recall, retrieve
 
-__all__ = ["BM25", "FaissIndex", "VectorStore", "retrieve"]
+__all__ = ["BM25", "FaissIndex", "VectorStore", "open_engine", "recall", "retrieve"]
 
-_WITH_TORCH = {"FaissIndex": "faiss_index", "VectorStore": "vectors"}
+_WITH_TORCH = {"FaissIndex": "faiss_index", "VectorStore": "vectors", "open_engine": "engines"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from irdistill.hardware import best_device
+from irdistill.search.shards import read_part
 
 
 def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
@@ -35,8 +36,7 @@ def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, m
         for group in groups
     ]
     for start in range(0, rows, chunk):
-        # a copy, so that torch never sees the read-only pages of the file
-        part = torch.from_numpy(np.array(matrix[start : start + chunk], dtype=np.float32)).to(place)
+        part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(place)
         for number, group in enumerate(groups):
             scores, found = (group @ part.T).topk(min(k, len(part)), dim=1)
             scores = torch.cat([best[number][0], scores], dim=1)

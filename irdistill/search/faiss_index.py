@@ -1,4 +1,4 @@
-"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW and IVF-PQ.
+"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW, inverted lists, product and scalar codes.
 
 FAISS: Douze et al. 2024, arXiv:2401.08281. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320.
 Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
@@ -16,15 +16,16 @@ import numpy as np
 import torch
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
 from irdistill.search.exact import exact_search, sort_by_score_and_row
-from irdistill.search.vectors import VectorStore
+from irdistill.search.index_file import make_once, open_made
+from irdistill.search.vectors import TokenStore, VectorStore
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-IndexKind = Literal["flat", "hnsw", "ivfpq"]
-_INDEX, _MANIFEST = "index.faiss", "index.json"
+FORMAT = 2
+IndexKind = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8"]
+Vectors = VectorStore | TokenStore
+_INDEX = "index.faiss"
 _ADD_ROWS = 65_536
 
 
@@ -37,7 +38,7 @@ def import_faiss() -> Any:
     try:
         import faiss
     except ImportError as error:
-        raise MissingExtra("faiss-cpu", "demo", "searching with an hnsw or ivfpq index") from error
+        raise MissingExtra("faiss-cpu", "demo", "searching with an approximate index") from error
     return faiss
 
 
@@ -52,21 +53,24 @@ def _threads(faiss: Any, count: int) -> Iterator[None]:
 
 
 class FaissIndex:
-    """Search by inner product over the vectors of a store (cosine stores hold unit vectors).
+    """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or over its tokens.
+
+    Indexes are read through memory maps, so a search holds no more of them than it touches.
 
     Attributes:
-        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all vectors in
-            memory; ``ivfpq`` keeps a code of some bytes a vector.
+        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all vectors; ``ivfflat`` looks at
+            the vectors of some of many clusters; ``ivfpq`` does so with a code of some bytes in place of each vector;
+            ``sq8`` looks at all vectors, a byte for each of their numbers.
         settings: what determines the index.
     """
 
-    def __init__(self, store: VectorStore, kind: IndexKind, settings: dict[str, Any], index: Any = None,
+    def __init__(self, store: Vectors, kind: IndexKind, settings: dict[str, Any], index: Any = None,
                  path: Path | None = None) -> None:
         self.store, self.kind, self.settings = store, kind, settings
         self._index, self._path = index, path
 
     @classmethod
-    def build(cls, store: VectorStore, kind: IndexKind = "flat", folder: str | Path | None = None, *,
+    def build(cls, store: Vectors, kind: IndexKind = "flat", folder: str | Path | None = None, *,
               seed: int = 42, threads: int = 1, overwrite: bool = False) -> FaissIndex:
         """Build an index, or open the one in ``folder`` when it is over the same vectors and settings.
 
@@ -85,46 +89,31 @@ class FaissIndex:
             return cls(store, kind, settings)
         if folder is None:
             raise IrdistillError(f"an index of kind {kind!r} is kept on disk; say in which folder.")
-        folder = make_folder(folder)
-        identity = {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}
-        with exclusive(folder):
-            if (folder / _MANIFEST).is_file() and not overwrite:
-                found = read_json(folder / _MANIFEST)
-                if found["identity"] == identity:
-                    return cls.load(store, folder)
-                raise IrdistillError(
-                    f"{folder} holds another index ({found['identity']} there, {identity} now). "
-                    "Choose another folder, or pass --overwrite to replace it."
-                )
+
+        def write(path: Path) -> None:
             faiss = import_faiss()
-            (folder / _MANIFEST).unlink(missing_ok=True)
             with _threads(faiss, threads):
                 index = _make(faiss, store, kind, settings)
-            with atomic_path(folder / _INDEX) as temporary:
-                faiss.write_index(index, str(temporary))
-            size = (folder / _INDEX).stat().st_size
-            write_json(folder / _MANIFEST, {"identity": identity, "bytes": size})
-        return cls(store, kind, settings, index, folder / _INDEX)
+            faiss.write_index(index, str(path))
+
+        make_once(folder, _INDEX, {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}, write, overwrite)
+        return cls.load(store, folder)
 
     @classmethod
-    def load(cls, store: VectorStore, folder: str | Path) -> FaissIndex:
+    def load(cls, store: Vectors, folder: str | Path) -> FaissIndex:
         """Open an index.
 
         Raises:
             IrdistillError: there is none, it is over other vectors, or it is damaged.
         """
-        folder = Path(folder)
-        manifest = read_json(folder / _MANIFEST)
-        identity = manifest["identity"]
+        identity, path = open_made(folder, _INDEX)
         if identity["vectors"] != store.fingerprint:
             raise IrdistillError(
                 f"the index in {folder} is over the vectors {identity['vectors']}, and {store.folder} holds "
                 f"{store.fingerprint}; build the index again with --overwrite."
             )
-        path = folder / _INDEX
-        if not path.is_file() or path.stat().st_size != manifest["bytes"]:
-            raise IrdistillError(f"the index {path} is damaged; delete {folder} and build it again.")
-        index = import_faiss().read_index(str(path))
+        faiss = import_faiss()
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         return cls(store, identity["settings"]["kind"], identity["settings"], index, path)
 
     @property
@@ -149,7 +138,7 @@ class FaissIndex:
         if self._index is None:
             return exact_search(self.store.matrix, groups, k)
         faiss = import_faiss()
-        k = min(k, len(self.store))
+        k = min(k, len(self.store.matrix))
         if self.kind == "hnsw":
             self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
         results = []
@@ -160,47 +149,55 @@ class FaissIndex:
                 results.append(sort_by_score_and_row(scores, rows))
         return results
 
-    def recall(self, vectors: np.ndarray, k: int = 10, sample: int = 200) -> float:
-        """The share of the true k nearest that the index finds, over the first ``sample`` queries given."""
-        queries = vectors[:sample]
-        exact = exact_search(self.store.matrix, [queries], k)[0][1]
-        found = self.search(queries, k)[1]
-        hits = sum(len(np.intersect1d(a, b)) for a, b in zip(exact, found, strict=True))
-        return hits / exact.size if exact.size else 1.0
 
-
-def _settings(store: VectorStore, kind: IndexKind, seed: int) -> dict[str, Any]:
+def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
     """The settings of an index, suited to the number of vectors."""
     if kind == "flat":
         return {}
     if kind == "hnsw":
         return {"neighbours": 32, "ef_construction": 200, "ef_search": 128}
-    rows, dimension = len(store), store.dimension
+    rows, dimension = len(store.matrix), store.dimension
+    if kind == "sq8":
+        return {"train_rows": min(rows, 262_144), "seed": seed}
+    lists = max(1, min(int(4 * rows**0.5), rows // 39))
+    inverted = {"lists": lists, "probes": min(lists, 8 + lists // 16), "train_rows": min(rows, max(64 * lists, 65_536)),
+                "seed": seed}
+    if kind == "ivfflat":
+        return inverted
     if rows < 64:
         raise IrdistillError(f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index.")
-    bits = 8 if rows >= 256 else 4
-    lists = max(1, min(int(4 * rows**0.5), rows // 39))
     bytes_a_vector = next(m for m in range(max(1, dimension // 4), 0, -1) if dimension % m == 0)
-    return {"lists": lists, "codes": bytes_a_vector, "bits": bits, "probes": min(lists, 8 + lists // 16),
-            "train_rows": min(rows, max(64 * lists, 65_536)), "seed": seed}
+    return inverted | {"codes": bytes_a_vector, "bits": 8 if rows >= 256 else 4}
 
 
-def _make(faiss: Any, store: VectorStore, kind: IndexKind, settings: dict[str, Any]) -> Any:
+def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any]) -> Any:
     matrix, dimension = store.matrix, store.dimension
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = settings["ef_construction"]
-    else:
-        quantizer = faiss.IndexFlatIP(dimension)
-        index = faiss.IndexIVFPQ(quantizer, dimension, settings["lists"], settings["codes"], settings["bits"],
-                                 faiss.METRIC_INNER_PRODUCT)
-        index.own_fields = True
-        quantizer.this.disown()
-        index.cp.seed = index.pq.cp.seed = settings["seed"]
-        index.nprobe = settings["probes"]
+    index = _empty(faiss, dimension, kind, settings)
+    if "train_rows" in settings:
         rng = np.random.default_rng(settings["seed"])
-        chosen = np.sort(rng.choice(len(store), settings["train_rows"], replace=False))
+        chosen = np.sort(rng.choice(len(matrix), settings["train_rows"], replace=False))
         index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
-    for start in range(0, len(store), _ADD_ROWS):
+    for start in range(0, len(matrix), _ADD_ROWS):
         index.add(np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32))
+    return index
+
+
+def _empty(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
+    product = faiss.METRIC_INNER_PRODUCT
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], product)
+        index.hnsw.efConstruction = settings["ef_construction"]
+        return index
+    if kind == "sq8":
+        return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
+    quantizer = faiss.IndexFlatIP(dimension)
+    if kind == "ivfflat":
+        index = faiss.IndexIVFFlat(quantizer, dimension, settings["lists"], product)
+    else:
+        index = faiss.IndexIVFPQ(quantizer, dimension, settings["lists"], settings["codes"], settings["bits"], product)
+        index.pq.cp.seed = settings["seed"]
+    index.own_fields = True
+    quantizer.this.disown()
+    index.cp.seed = settings["seed"]
+    index.nprobe = settings["probes"]
     return index

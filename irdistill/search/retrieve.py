@@ -2,107 +2,111 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
-from irdistill.search.bm25 import BM25
-from irdistill.search.ranking import best_rows
+from irdistill.search.lexical import is_lexical, open_lexical
 
 if TYPE_CHECKING:
     from irdistill.hardware import Precision
     from irdistill.runs import RankedList, Run, RunIdentity
-    from irdistill.search.faiss_index import IndexKind
-    from irdistill.students.dense import DenseStudent
+    from irdistill.search.engines import Engine, Index
+    from irdistill.search.vectors import Storage
+    from irdistill.students.base import Student
 
-logger = logging.getLogger(__name__)
+    Found = tuple[list[RankedList], Mapping[str, float]]
 
 _GROUP = 16
 """Parts searched in one pass over the vectors."""
-_SPARE = 32
-"""Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by id."""
+_CHECKED_PARTS = 2
+"""Parts of an approximate run whose queries are searched exactly too."""
+_TRUE, _FOUND = "true_best", "true_best_found"
 
 
-def retrieve(collection: Collection, model: str | Path | DenseStudent, out: str | Path, k: int = 100,
-             index: IndexKind = "flat", work: str | Path | None = None, precision: Precision = "auto",
+def retrieve(collection: Collection, model: str | Path | Student, out: str | Path, k: int = 100,
+             index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
-             part_queries: int = 64, storage: str = "float32", trust_remote_code: bool = False) -> Run:
+             part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
+             check_recall: bool = True) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
-        model: ``bm25``, or a dense model (folder, ``package:`` path, hub id, or one in memory).
+        model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model (folder, ``package:``
+            path, hub id, or one in memory); which it is, is told from its files.
         out: the run's folder.
         k: documents a query.
-        index: ``flat`` (exact), ``hnsw`` or ``ivfpq``; for dense models.
-        work: where BM25 indexes, vectors and FAISS indexes are kept; the cache folder where None.
+        index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense and late-interaction
+            models, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
+        work: where vectors and indexes are kept; the cache folder where None.
+        storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
+        check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
 
     Returns:
-        A run of kind ``first-stage`` for BM25, ``student`` for a dense model.
+        A run of kind ``first-stage`` for BM25, ``student`` for a model.
 
     Raises:
-        IrdistillError: k is below 1, the model cannot be loaded, or ``out`` holds another run.
+        IrdistillError: k is below 1, the model cannot be loaded, has no such index, or ``out`` holds
+            another run.
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
-    if model != "bm25":
-        from irdistill.students.dense import DenseStudent
+    if not is_lexical(model):
+        from irdistill.search.engines import open_engine
+        from irdistill.students import load_student
+        from irdistill.students.base import Student
 
-        student = model if isinstance(model, DenseStudent) else DenseStudent.load(
-            model, trust_remote_code=trust_remote_code)
-        return _dense(collection, student, Path(out), k, index, work, precision, overwrite, seed,
-                      part_queries, storage)
+        student = model if isinstance(model, Student) else load_student(model, trust_remote_code=trust_remote_code)
+        engine = open_engine(collection.corpus, student, index, work, precision, storage, seed)
+        return _with_engine(collection, engine, out, k, storage, overwrite, part_queries, check_recall)
     from irdistill.runs import RunIdentity
 
-    bm25 = BM25(collection.corpus, k1, b, Path(work) if work is not None else None)
-    identity = RunIdentity("first-stage", bm25.identity(), collection.describe(), None, {"k": k})
+    lexical = open_lexical(str(model), collection.corpus, k1, b, work)
+    identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
-    def search(groups: list[list[Query]]) -> Iterable[list[RankedList]]:
-        return (list(bm25.search(group, k)) for group in groups)
+    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
+        return ((list(lexical.search(group, k)), {}) for _, group in parts)
 
     return _write(collection, out, identity, part_queries, overwrite, search, 1)
 
 
-def _dense(collection: Collection, student: DenseStudent, out: Path, k: int, kind: IndexKind, work: str | Path | None,
-           precision: Precision, overwrite: bool, seed: int, part_queries: int, storage: Any) -> Run:
+def recall(run: Run) -> float | None:
+    """Of an approximate run, the share of the true k best that its first parts found; None of an exact one."""
+    usage = run.manifest.usage
+    return usage[_FOUND] / usage[_TRUE] if usage.get(_TRUE) else None
+
+
+def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int, storage: str, overwrite: bool,
+                 part_queries: int, check_recall: bool) -> Run:
     from irdistill.hardware import choose_dtype
     from irdistill.runs import RankedList, RunIdentity
-    from irdistill.search.faiss_index import FaissIndex
-    from irdistill.search.vectors import corpus_vectors
 
-    corpus = collection.corpus
-    dtype = str(choose_dtype(precision, student.device)).removeprefix("torch.")
-    producer = student.identity()
-    store = corpus_vectors(corpus, student, work, precision, storage)
-    built = FaissIndex.build(store, kind, store.folder / f"{kind}-{seed}", seed=seed)
-    settings = {"k": k, "index": built.settings, "precision": dtype, "storage": storage}
-    identity = RunIdentity("student", producer, collection.describe(), None, settings)
+    corpus, student = collection.corpus, engine.student
+    dtype = str(choose_dtype(engine.precision, student.device)).removeprefix("torch.")
+    settings = {"k": k, "index": dict(engine.settings), "precision": dtype, "storage": storage}
+    identity = RunIdentity("student", student.identity(), collection.describe(), None, settings)
 
-    def ranked(query: Query, scores: np.ndarray, rows: np.ndarray) -> RankedList:
-        rows, scores = best_rows(corpus, scores[rows >= 0], k, rows[rows >= 0])
-        return RankedList(query.id, [corpus.id(int(row)) for row in rows], scores, None)
+    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
+        vectors = [engine.encode([query.text for query in group]) for _, group in parts]
+        for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, k), strict=True)):
+            usage: dict[str, float] = {}
+            if check_recall and not engine.exact and number < _CHECKED_PARTS:
+                true = next(iter(engine.true_best([vectors[place]], k)))
+                both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
+                usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
+            yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
+                   for query, found in zip(group, hits, strict=True)], usage
 
-    def search(groups: list[list[Query]]) -> Iterable[list[RankedList]]:
-        vectors = [student.encode([query.text for query in group], "query", precision, show_progress=False,
-                                  normalize=student.similarity == "cosine") for group in groups]
-        for group, (scores, rows) in zip(groups, built.search_groups(vectors, k + _SPARE), strict=True):
-            yield [ranked(*found) for found in zip(group, scores, rows, strict=True)]
-
-    if kind != "flat":
-        sample = student.encode([query.text for query in list(collection.queries.values())[:100]], "query",
-                                precision, show_progress=False, normalize=student.similarity == "cosine")
-        logger.info("%s index: %d bytes, recall@%d against exact search %.4f over %d queries", kind,
-                    built.nbytes, k, built.recall(sample, k), len(sample))
     return _write(collection, out, identity, part_queries, overwrite, search, _GROUP)
 
 
 def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_queries: int, overwrite: bool,
-           search: Callable[[list[list[Query]]], Iterable[list[RankedList]]], together: int) -> Run:
+           search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]], together: int) -> Run:
     """Search the parts that are missing, some of them together, and write each."""
     from irdistill.runs import RunWriter
 
@@ -112,9 +116,8 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:
             for start in range(0, len(pending), together):
-                parts = pending[start : start + together]
-                groups = [[queries[query_id] for query_id in ids] for _, ids in parts]
-                for (number, ids), lists in zip(parts, search(groups), strict=True):
-                    writer.write_part(number, lists)
-                    bar.update(len(ids))
+                parts = [(number, [queries[query_id] for query_id in ids]) for number, ids in pending[start : start + together]]
+                for (number, group), (lists, usage) in zip(parts, search(parts), strict=True):
+                    writer.write_part(number, lists, usage)
+                    bar.update(len(group))
         return writer.finish()

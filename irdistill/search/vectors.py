@@ -1,188 +1,234 @@
-"""The vectors of a corpus in one memory-mapped file, written by shards so that a kill costs one of them."""
+"""The vectors of a corpus on disk, by kind of student: dense rows, sparse rows, or a vector for each token.
+
+They belong to the document tower alone: students that share a frozen one share its store.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
-import xxhash
+import torch
+from scipy.sparse import csr_matrix
+from torch import Tensor
 
 from irdistill.batching import TokenBudget
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
-from irdistill.files import (
-    cache_folder,
-    digest,
-    exclusive,
-    explain_os_errors,
-    fsync_folder,
-    make_folder,
-    read_json,
-    write_json,
-)
+from irdistill.files import cache_folder, digest
 from irdistill.hardware import Precision, choose_dtype
-from irdistill.progress import progress
-from irdistill.students.dense import DenseStudent
+from irdistill.search.shards import Arrays, Layout, write_arrays
+from irdistill.students.base import Student
 
-logger = logging.getLogger(__name__)
-
-FORMAT = 1
+FORMAT = 2
 Storage = Literal["float32", "float16"]
-_VECTORS, _MANIFEST, _DONE = "vectors.bin", "manifest.json", "shards.json"
+SHARD_ROWS = 8192
 
 
-class VectorStore:
-    """N vectors of dimension D, row for row those of the corpus; unit length where the student says cosine.
+class Taken(NamedTuple):
+    """The vectors of some documents, in float32 on the CPU.
 
-    So the inner product is the student's similarity in either case.
+    Attributes:
+        values: (n, D) of a dense or sparse store; of tokens (all tokens, D).
+        lengths: of each document the number of its tokens.
     """
+
+    values: Tensor
+    lengths: list[int] | None = None
+
+    def on(self, device: torch.device) -> Any:
+        """As a student's ``scores`` takes documents: (n, D), or a list of (tokens, D)."""
+        values = self.values.to(device, non_blocking=True)
+        return values if self.lengths is None else list(values.split(self.lengths))
+
+
+class Store(Arrays):
+    """The vectors of all documents of a corpus, row for row; unit length where the student says cosine.
+
+    So inner products, or MaxSim, are the student's similarity.
+    """
+
+    kind: ClassVar[str]
 
     def __init__(self, folder: str | Path) -> None:
         """Open a finished store.
 
         Raises:
-            IrdistillError: it does not exist, is unfinished, or is damaged.
+            IrdistillError: it does not exist, is unfinished, is damaged, or of another kind.
         """
-        self.folder = Path(folder)
-        if not (self.folder / _MANIFEST).is_file():
-            raise IrdistillError(
-                f"{self.folder} holds no finished vectors; build them first (the same command continues)."
-            )
-        self.manifest: dict[str, Any] = read_json(self.folder / _MANIFEST)
-        self.identity: dict[str, Any] = self.manifest["identity"]
-        self.rows, self.dimension = int(self.manifest["rows"]), int(self.manifest["dimension"])
-        self.dtype = np.dtype(self.identity["storage"])
-        path = self.folder / _VECTORS
-        expected = self.rows * self.dimension * self.dtype.itemsize
-        if not path.is_file() or path.stat().st_size != expected:
-            raise IrdistillError(
-                f"{path} should have {expected} bytes and does not; delete {self.folder} and build again."
-            )
-
-    def __len__(self) -> int:
-        return self.rows
-
-    @property
-    def matrix(self) -> np.ndarray:
-        """(N, D) read-only memory map in the stored type."""
-        shape = (self.rows, self.dimension)
-        if not self.rows:
-            return np.empty(shape, dtype=self.dtype)
-        return np.memmap(self.folder / _VECTORS, dtype=self.dtype, mode="r", shape=shape)
-
-    @property
-    def fingerprint(self) -> str:
-        """A digest of the identity and of every shard's bytes."""
-        return digest([self.identity, self.manifest["shards"]])
-
-    @property
-    def nbytes(self) -> int:
-        """The size of the vectors."""
-        return self.rows * self.dimension * self.dtype.itemsize
+        super().__init__(folder)
+        if self.identity.get("kind", self.kind) != self.kind:
+            raise IrdistillError(f"{folder} holds {self.identity['kind']} vectors, and {self.kind} ones were expected.")
+        self.dimension = int(self.identity["dimension"])
 
     @classmethod
-    def build(cls, corpus: Corpus, encoder: DenseStudent, folder: str | Path, *, shard_rows: int = 8192,
+    def layout(cls, dimension: int, storage: str) -> Layout:
+        """The arrays of the store."""
+        raise NotImplementedError
+
+    @classmethod
+    def arrays(cls, vectors: Any) -> Mapping[str, np.ndarray]:
+        """What is stored of a student's ``search_vectors``."""
+        raise NotImplementedError
+
+    def take(self, rows: np.ndarray) -> Taken:
+        """The vectors of some documents, in the order of ``rows``."""
+        raise NotImplementedError
+
+    @classmethod
+    def build(cls, corpus: Corpus, encoder: Student, folder: str | Path, *, shard_rows: int = SHARD_ROWS,
               precision: Precision = "auto", storage: Storage = "float32", budget: int | None = None,
-              overwrite: bool = False) -> VectorStore:
+              overwrite: bool = False) -> Self:
         """Encode a corpus, or go on where an earlier call was stopped.
 
-        A shard is a fixed range of rows, encoded by itself, so the bytes do not depend on interruptions.
+        Args:
+            storage: of the numbers; words' weights and lengths are stored as they are.
+            budget: padded tokens a batch.
 
         Raises:
             IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not set), another
                 process writes there, or the disk is full.
         """
-        folder = make_folder(folder)
-        identity = {
-            "format": FORMAT, "corpus": corpus.fingerprint, "weights": encoder.weights_digest("document"),
-            "prompt": encoder.identity()["prompts"]["document"], "max_length": encoder.max_length("document"),
-            "similarity": encoder.similarity, "storage": storage, "shard_rows": shard_rows,
-            "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),
-        }
-        with exclusive(folder):
-            done = _continue(folder, identity, overwrite)
-            if done is None:
-                return cls(folder)
-            limit = TokenBudget(budget) if budget is not None else None
+        identity = document_identity(corpus, encoder, precision, storage) | {"shard_rows": shard_rows}
+        limit = TokenBudget(budget) if budget is not None else None
 
-            def encode(start: int, end: int) -> np.ndarray:
-                texts = corpus.texts(range(start, end))
-                return encoder.encode(texts, "document", precision, limit, show_progress=False,
-                                      normalize=encoder.similarity == "cosine").astype(storage)
+        def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
+            found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit)
+            shape = found[0].shape if isinstance(found, list) else found.shape
+            if shape[1] != encoder.dimension:
+                raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
+            return cls.arrays(found)
 
-            _write_shards(folder, identity, done, len(corpus), encoder.dimension, encode)
+        layout = cls.layout(identity["dimension"], storage)
+        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, overwrite)
         return cls(folder)
 
 
-def _continue(folder: Path, identity: dict[str, Any], overwrite: bool) -> dict[str, str] | None:
-    """The checksums of the shards that are there, or None when all are; an error for another identity."""
-    for name in (_MANIFEST, _DONE):
-        if not (folder / name).is_file():
-            continue
-        found = read_json(folder / name)
-        if found["identity"] == identity:
-            return None if name == _MANIFEST else dict(found["shards"])
-        if overwrite:
-            (folder / name).unlink()
-            continue
-        keys = [key for key in identity if found["identity"].get(key) != identity[key]]
-        there = found["identity"]
-        difference = "; ".join(f"{key}: {there.get(key)!r} there, {identity[key]!r} now" for key in keys)
-        raise IrdistillError(
-            f"{folder} holds the vectors of something else ({difference}). "
-            "Choose another folder, or pass --overwrite to replace them."
-        )
-    (folder / _VECTORS).unlink(missing_ok=True)
-    return {}
+class VectorStore(Store):
+    """N vectors of dimension D."""
+
+    kind = "dense"
+
+    @classmethod
+    def layout(cls, dimension: int, storage: str) -> Layout:
+        return {"vectors": (storage, (dimension,))}
+
+    @classmethod
+    def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
+        return {"vectors": vectors}
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(N, D) read-only memory map in the stored type."""
+        return self.array("vectors")
+
+    def take(self, rows: np.ndarray) -> Taken:
+        return Taken(torch.from_numpy(np.asarray(self.matrix[rows], dtype=np.float32)))
 
 
-def _write_shards(folder: Path, identity: dict[str, Any], done: dict[str, str], rows: int, dimension: int,
-                  encode: Callable[[int, int], np.ndarray]) -> None:
-    """Write every missing shard at its place in the file, fsync it, then note it; at the end the manifest."""
-    size, width = identity["shard_rows"], dimension * np.dtype(identity["storage"]).itemsize
-    path = folder / _VECTORS
-    with explain_os_errors(path), progress(rows, "documents", "encode") as bar:
-        write_json(folder / _DONE, {"identity": identity, "shards": done})
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            for number, start in enumerate(range(0, rows, size)):
-                end = min(start + size, rows)
-                if str(number) not in done:
-                    data = np.ascontiguousarray(encode(start, end)).tobytes()
-                    view, offset = memoryview(data), start * width
-                    while view:
-                        written = os.pwrite(descriptor, view, offset)
-                        view, offset = view[written:], offset + written
-                    os.fsync(descriptor)
-                    done[str(number)] = xxhash.xxh3_128_hexdigest(data)
-                    write_json(folder / _DONE, {"identity": identity, "shards": done})
-                bar.update(end - start)
-            os.ftruncate(descriptor, rows * width)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    shards = [done[str(number)] for number in range(len(done))]
-    manifest = {"identity": identity, "rows": rows, "dimension": dimension, "shards": shards}
-    write_json(folder / _MANIFEST, manifest)
-    (folder / _DONE).unlink(missing_ok=True)
-    fsync_folder(folder)
+class SparseStore(Store):
+    """N sparse vectors over V words: the words that weigh anything, and their weights."""
+
+    kind = "sparse"
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder)
+        self.starts = _starts(self.array("lengths"))
+
+    @classmethod
+    def layout(cls, dimension: int, storage: str) -> Layout:
+        return {"lengths": ("int32", ()), "words": ("int32", ()), "weights": (storage, ())}
+
+    @classmethod
+    def arrays(cls, vectors: csr_matrix) -> Mapping[str, np.ndarray]:
+        vectors.sum_duplicates()  # and words in ascending order
+        return {"lengths": np.diff(vectors.indptr), "words": vectors.indices, "weights": vectors.data}
+
+    def part(self, start: int, end: int) -> csr_matrix:
+        """The rows (end - start, V) of a range of documents, in float32."""
+        return self.rows_of(np.arange(start, end))
+
+    def rows_of(self, rows: np.ndarray) -> csr_matrix:
+        """The rows (n, V) of some documents, in float32."""
+        places, lengths = _places(self.starts, rows)
+        weights = np.asarray(self.array("weights")[places], dtype=np.float32)
+        return csr_matrix((weights, self.array("words")[places], _starts(lengths)), shape=(len(rows), self.dimension))
+
+    def take(self, rows: np.ndarray) -> Taken:
+        """(n, V) with the zeros: what the loss multiplies."""
+        return Taken(torch.from_numpy(self.rows_of(rows).toarray()))
 
 
-def corpus_vectors(corpus: Corpus, encoder: DenseStudent, work: str | Path | None = None, precision: Precision = "auto",
-                   storage: Storage = "float32") -> VectorStore:
+class TokenStore(Store):
+    """A vector of dimension D for each scored token of N documents."""
+
+    kind = "late-interaction"
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__(folder)
+        self.starts = _starts(self.array("lengths"))
+
+    @classmethod
+    def layout(cls, dimension: int, storage: str) -> Layout:
+        return {"lengths": ("int32", ()), "tokens": (storage, (dimension,))}
+
+    @classmethod
+    def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
+        return {"lengths": np.array([len(tokens) for tokens in vectors]), "tokens": np.concatenate(vectors)}
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
+        return self.array("tokens")
+
+    def take(self, rows: np.ndarray) -> Taken:
+        places, lengths = _places(self.starts, rows)
+        values = np.asarray(self.matrix[places], dtype=np.float32)
+        return Taken(torch.from_numpy(values), lengths.tolist())
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    """(N + 1,) int64: where the items of each document begin, and where the last ones end."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the items of some documents, one document after another, and how many each has."""
+    rows = np.asarray(rows, dtype=np.int64)
+    lengths = starts[rows + 1] - starts[rows]
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts[rows] - before, lengths) + np.arange(lengths.sum()), lengths
+
+
+STORES: Mapping[str, type[Store]] = {store.kind: store for store in (VectorStore, SparseStore, TokenStore)}
+
+
+def document_identity(corpus: Corpus, encoder: Student, precision: Precision, storage: str) -> dict[str, Any]:
+    """What decides the vectors of a corpus: its texts and the document tower, not the query tower.
+
+    Raises:
+        IrdistillError: the student reads pairs and has no vectors.
+    """
+    if encoder.kind not in STORES:
+        encoder.search_vectors([], "document")
+    return {
+        "format": FORMAT, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
+        "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **encoder.document_identity(),
+    }
+
+
+def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = None, precision: Precision = "auto",
+                   storage: Storage = "float32") -> Any:
     """The vectors of a corpus, built on first use, in a folder named by all that decides them.
-
-    Students that share a frozen document tower share it.
 
     Args:
         work: the folder of such folders; the cache folder where None.
+
+    Returns:
+        The store of the student's kind.
     """
-    dtype = str(choose_dtype(precision, encoder.device)).removeprefix("torch.")
-    key = digest([corpus.fingerprint, encoder.weights_digest("document"), encoder.identity()["prompts"]["document"],
-                  encoder.max_length("document"), encoder.similarity, dtype, storage])
+    key = digest(document_identity(corpus, encoder, precision, storage))
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    return VectorStore.build(corpus, encoder, base / key, precision=precision, storage=storage)
+    return STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage)

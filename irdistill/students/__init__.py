@@ -5,14 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "LateInteractionStudent", "SparseStudent", "build_student"]
+__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "LateInteractionStudent", "SparseStudent", "build_student",
+           "load_student"]
 
 #: The kinds of students, as ``--student`` and recipes name them.
 KINDS = ("dense", "sparse", "late-interaction", "cross-encoder")
 
 _HOMES = {
     "DenseStudent": "dense", "SparseStudent": "sparse", "LateInteractionStudent": "late_interaction",
-    "CrossEncoderStudent": "cross_encoder", "build_student": "build",
+    "CrossEncoderStudent": "cross_encoder", "build_student": "build", "load_student": "build",
 }
 
 

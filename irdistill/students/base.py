@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ import xxhash
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
+from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json
+from irdistill.files import digest, make_folder, read_json, write_json
+from irdistill.hardware import Precision
 from irdistill.losses.states import States
 
 Kind = Literal["query", "document", "pair"]
@@ -40,6 +43,8 @@ class Student(ABC):
     states: ClassVar[frozenset[str]] = frozenset()
     #: Whether ``embed`` is to keep them, where scores alone would do without.
     with_states = False
+    tokens_cpu: ClassVar[int] = 8192  # padded tokens in a batch of texts encoded without gradients
+    tokens_gpu: ClassVar[int] = 65536
 
     def __init__(self, model: Any, source: str = "in memory", revision: str = "none") -> None:
         self.model = model
@@ -85,6 +90,19 @@ class Student(ABC):
         """What ``join`` gives of queries and documents, as losses between representations see it."""
         raise IrdistillError(f"a {self.kind} student gives no representations to a loss; it gives scores.")
 
+    def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+                       budget: int | TokenBudget | None = None) -> Any:
+        """What an index holds of documents and is asked with: inner products of it, or MaxSim, are the similarity.
+
+        Returns:
+            (n, D) float32 of a dense student, compressed sparse rows (n, V) of a sparse one, and of a late-interaction
+            one a list of (tokens, D).
+
+        Raises:
+            IrdistillError: the student reads pairs.
+        """
+        raise IrdistillError(f"a {self.kind} model has no vectors to search with; it can only rerank: irdistill score.")
+
     # -- saving -------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
@@ -92,8 +110,7 @@ class Student(ABC):
         folder = make_folder(path)
         self.model.save(str(folder), create_model_card=False)
         if isinstance(self.model[0], Router):
-            frozen = [kind for kind in ("query", "document")
-                      if not any(p.requires_grad for module in self.tower(kind) for p in module.parameters())]
+            frozen = [kind for kind in ("query", "document") if not self.learns(kind)]
             write_json(folder / SIDE_FILE, {"frozen": frozen})
 
     def restore_frozen(self) -> None:
@@ -122,6 +139,11 @@ class Student(ABC):
 
     def _transformers(self, kind: Kind) -> list[Transformer]:
         return [module for module in self.tower(kind) if isinstance(module, Transformer)]
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector: of a text, or of a token."""
+        return int(self.model.get_embedding_dimension())
 
     @property
     def device(self) -> torch.device:
@@ -169,11 +191,22 @@ class Student(ABC):
             "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
         }
 
+    def document_identity(self) -> dict[str, Any]:
+        """What determines the vectors of documents: the document tower, and nothing of the query tower."""
+        configs: list[Any] = [[type(module).__name__, getattr(module, "get_config_dict", dict)()]
+                              for module in self.tower("document")[1:]]
+        return {
+            "weights": self.weights_digest("document"), "modules": digest(json.loads(json.dumps(configs, default=str))),
+            "prompt": self._prompt("document") or "", "max_length": self.max_length("document"),
+            "similarity": self.similarity, "dimension": self.dimension,
+        }
+
     def train_parameters(self) -> list[nn.Parameter]:
         """The parameters that learn: all but the frozen ones."""
         return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
 
-    def _learns(self, kind: Kind) -> bool:
+    def learns(self, kind: Kind) -> bool:
+        """Whether a tower has a parameter that is not frozen."""
         return any(p.requires_grad for module in self.tower(kind) for p in module.parameters())
 
     # -- from texts to tensors ------------------------------------------------------------------------------

@@ -11,23 +11,23 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from sentence_transformers.base.modules import Normalize, Router
+from torch import Tensor, nn
 
-from irdistill.batching import TokenBudget, run_batches
+from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
-from irdistill.hardware import Precision, choose_dtype
+from irdistill.hardware import Precision
 from irdistill.losses.states import States
 from irdistill.models import model_revision
-from irdistill.progress import progress
 from irdistill.students.base import Kind, Student
+from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder
-from irdistill.students.towers import add_query_tower, set_lengths
+from irdistill.students.towers import copy_tower, projection, set_lengths, two_towers
 
 logger = logging.getLogger(__name__)
 
 Similarity = Literal["cosine", "dot"]
-_TOKENS_CPU, _TOKENS_GPU = 8192, 65536
 
 
 class DenseStudent(Student):
@@ -48,9 +48,9 @@ class DenseStudent(Student):
     @classmethod
     def build(cls, backbone: str, layers: int | Sequence[int] | None = None,
               query_layers: int | Sequence[int] | None = None, freeze_documents: bool = False, *,
-              max_length: int | None = None, max_query_length: int | None = None,
+              query_backbone: str | None = None, max_length: int | None = None, max_query_length: int | None = None,
               similarity: Similarity | None = None, revision: str | None = None,
-              trust_remote_code: bool = False, device: str | None = None) -> DenseStudent:
+              trust_remote_code: bool = False, device: str | None = None, seed: int = 0) -> DenseStudent:
         """Make a student out of a backbone.
 
         Args:
@@ -61,9 +61,12 @@ class DenseStudent(Student):
                 these layers; documents keep the backbone, which is then frozen.
             freeze_documents: freeze the document side; without ``query_layers`` the query tower is a whole
                 copy.
+            query_backbone: another model as the query tower, a smaller one; documents keep the backbone, which is then
+                frozen. Where the lengths of their vectors differ, queries get a new linear layer.
             max_length: truncate texts to so many tokens.
             max_query_length: truncate queries to so many tokens.
             similarity: ``cosine`` or ``dot``; default is what the backbone states, else cosine.
+            seed: of the new layer's weights.
 
         Raises:
             IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
@@ -73,8 +76,13 @@ class DenseStudent(Student):
         if layers is not None:
             for module in student._transformers("document"):
                 keep_layers(module.model, layers)
-        if query_layers is not None or freeze_documents:
-            student = cls(add_query_tower(model, query_layers), student.source, student.revision)
+        if query_backbone is not None:
+            other = load_encoder(query_backbone, trust_remote_code=trust_remote_code, device=device)
+            queries = _query_modules(model, other, query_layers, seed)
+            student = cls(two_towers(model, queries, other.prompts.get("query")), student.source, student.revision)
+        elif query_layers is not None or freeze_documents:
+            student = cls(two_towers(model, copy_tower(model, query_layers)), student.source, student.revision)
+        if isinstance(student.model[0], Router):
             student._freeze("document")
         if similarity is not None:
             student.model.similarity_fn_name = similarity
@@ -99,11 +107,6 @@ class DenseStudent(Student):
     # -- what it is -----------------------------------------------------------------------------------------
 
     @property
-    def dimension(self) -> int:
-        """The length of a vector."""
-        return int(self.model.get_embedding_dimension())
-
-    @property
     def similarity(self) -> Similarity:
         """How two vectors are compared."""
         return "cosine" if self.model.similarity_fn_name == "cosine" else "dot"
@@ -123,7 +126,7 @@ class DenseStudent(Student):
         """Vectors (n, D) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
         if not isinstance(features["input_ids"], Tensor):
             features = self.pad(features, kind)
-        with nullcontext() if self._learns(kind) else torch.no_grad():
+        with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]
         return vectors if self.model.truncate_dim is None else vectors[..., : self.model.truncate_dim]
@@ -152,50 +155,37 @@ class DenseStudent(Student):
             in_batch = queries @ documents.T
         return in_batch.gather(1, index.clamp_min(0)), in_batch
 
-    @torch.inference_mode()
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
                budget: int | TokenBudget | None = None, show_progress: bool = True,
                normalize: bool = False) -> np.ndarray:
         """Vectors (n, D) float32 of texts, in their order.
 
-        Texts are tokenised once, sorted by length and cut into batches of a token budget, which is halved
-        when memory runs out. The model is in eval mode meanwhile.
-
         Args:
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
-            budget: padded tokens a batch; a TokenBudget remembers a halving.
+            precision, budget: see ``encode_batches``.
             normalize: make every vector of length 1.
+
+        Raises:
+            IrdistillError: a vector is not finite.
         """
-        device = self.device
-        if not isinstance(budget, TokenBudget):
-            budget = TokenBudget(budget or (_TOKENS_CPU if device.type == "cpu" else _TOKENS_GPU))
         result = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not len(texts):
-            return result
-        dtype = choose_dtype(precision, device)
-        tokens = self.tokenize(texts, kind)
-        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with progress(len(texts), "texts", f"encode {kind}s") as bar:
-                bar.disable = bar.disable or not show_progress
 
-                def forward(rows: np.ndarray) -> None:
-                    features = self.pad(tokens, kind, rows, device)
-                    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                        vectors = self.embed(features, kind)
-                    vectors = vectors.float()
-                    result[rows] = (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
-                    bar.update(len(rows))
+        def take(rows: np.ndarray, vectors: Tensor) -> bool:
+            vectors = vectors.float()
+            result[rows] = (F.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
+            return bool(np.isfinite(result[rows]).all())
 
-                run_batches(lengths, budget, forward)
-        finally:
-            self.model.train(was_training)
-        if not np.isfinite(result).all():
-            bad = int((~np.isfinite(result).all(axis=1)).sum())
-            raise IrdistillError(
-                f"{bad} of {len(texts)} vectors of {self.source!r} are not finite in {dtype}; "
-                "use precision='float32'."
-            )
+        encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return result
+
+    def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
+                       budget: int | TokenBudget | None = None) -> np.ndarray:
+        return self.encode(texts, kind, precision, budget, show_progress=False, normalize=self.similarity == "cosine")
+
+
+def _query_modules(model: Any, other: Any, layers: int | Sequence[int] | None, seed: int) -> list[nn.Module]:
+    """The modules of another model, made to give vectors like those of ``model``."""
+    modules = [module for module in copy_tower(other, layers) if not isinstance(module, Normalize)]
+    before, after = other.get_embedding_dimension(), model.get_embedding_dimension()
+    if before != after:
+        modules.append(projection(before, after, "sentence_embedding", seed))
+    return [*modules, *(Normalize() for module in model if isinstance(module, Normalize))]

@@ -4,40 +4,67 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.base.modules import Dense, Router, Transformer
+from torch import nn
 
 from irdistill.errors import IrdistillError
 from irdistill.students.layers import keep_layers
+from irdistill.students.loading import same_new_weights
 
 
-def add_query_tower(model: SentenceTransformer,
-                    query_layers: int | Sequence[int] | None) -> SentenceTransformer:
-    """A model with a Router: documents go through the given modules, queries through a copy of them.
+def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | None = None) -> Any:
+    """A model of the same class with a Router: documents go through the modules there are, queries through others.
+
+    Documents come first in it, for what sentence-transformers asks of a model with two tokenizers, it asks of the first.
 
     Args:
-        query_layers: the encoder layers of the copy, all where None.
+        query_prompt: in place of the model's own.
 
     Raises:
-        IrdistillError: the model has two towers already, or not these layers.
+        IrdistillError: the model has two towers already.
+    """
+    documents = one_tower(model, "the backbone")
+    prompts = dict(model.prompts) | ({} if query_prompt is None else {"query": query_prompt})
+    own = {"truncate_dim": model.truncate_dim} if isinstance(model, SentenceTransformer) else {}
+    router = Router({"document": documents, "query": list(queries)}, default_route="document")
+    return type(model)(modules=[router], device=str(model.device), prompts=prompts, default_prompt_name=model.default_prompt_name,
+                       similarity_fn_name=model.similarity_fn_name, **own).float().eval()
+
+
+def one_tower(model: Any, what: str) -> list[nn.Module]:
+    """The modules of a model that queries and documents share.
+
+    Raises:
+        IrdistillError: it has two towers.
     """
     if isinstance(model[0], Router):
         raise IrdistillError(
-            "the backbone has a query tower already; leave out query_layers and freeze_documents, "
-            "or start from a backbone with one tower."
+            f"{what} has a query tower already; leave out query_layers, query_backbone and freeze_documents, "
+            "or start from a model with one tower."
         )
-    documents = list(model)
-    queries = [copy.deepcopy(module) for module in documents]
-    if query_layers is not None:
-        for module in queries:
-            if isinstance(module, Transformer):
-                keep_layers(module.model, query_layers)
-    return SentenceTransformer(
-        modules=[Router.for_query_document(query_modules=queries, document_modules=documents)],
-        device=str(model.device), prompts=dict(model.prompts), default_prompt_name=model.default_prompt_name,
-        similarity_fn_name=model.similarity_fn_name, truncate_dim=model.truncate_dim,
-    ).eval()
+    return list(model)
+
+
+def copy_tower(model: Any, layers: int | Sequence[int] | None) -> list[nn.Module]:
+    """A copy of a model's modules, with some of its encoder layers, or all where None."""
+    copies = [copy.deepcopy(module) for module in one_tower(model, "the backbone")]
+    for module in copies:
+        if isinstance(module, Transformer) and layers is not None:
+            keep_layers(module.model, layers)
+    return copies
+
+
+def projection(before: int, after: int, of: str, seed: int) -> Dense:
+    """A new linear layer without bias; its weights depend on the seed alone.
+
+    Args:
+        of: what it projects: ``sentence_embedding`` or ``token_embeddings``.
+    """
+    with same_new_weights(seed):
+        return Dense(before, after, bias=False, activation_function=nn.Identity(), module_input_name=of)
 
 
 def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer], max_length: int | None,

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
 
 from irdistill.errors import IrdistillError
-from irdistill.models import read_model_json, resolve_model
-
-RetrieverType = Literal["dense", "sparse", "late-interaction"]
+from irdistill.models import resolve_model
+from irdistill.students.detection import module_types, saved_as
 
 _ENDINGS = {"ForSequenceClassification": "cross-encoder", "ForConditionalGeneration": "seq2seq", "T5WithLMHeadModel": "seq2seq",
             "ForCausalLM": "causal", "LMHeadModel": "causal"}
-_SPARSE = {"SpladePooling", "SparseAutoEncoder", "SparseStaticEmbedding"}
-_LATE = {"MultiVectorMask"}
 
 
 def kind_of(model: str, revision: str | None = None) -> str:
@@ -42,29 +38,10 @@ def kind_of(model: str, revision: str | None = None) -> str:
             f"can be loaded here ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Check the spelling, or give "
             "a folder that holds the model."
         ) from error
-    saved_as = _model_type(model, revision)
-    modules = _modules(model, revision)
+    modules = module_types(model, revision)
     if "LogitScore" in modules:
         return "causal"
-    if modules and saved_as != "CrossEncoder":
+    if modules and saved_as(model, revision) != "CrossEncoder":
         return "retriever"
     names = getattr(config, "architectures", None) or []
     return next((kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)), "retriever")
-
-
-def retriever_type(model: str, revision: str | None = None) -> RetrieverType:
-    """How a retriever represents a text: by one dense vector, one sparse vector, or a vector a token."""
-    saved_as, modules = _model_type(model, revision), _modules(model, revision)
-    names = (read_model_json(model, "config.json", revision) or {}).get("architectures") or []
-    if saved_as in ("MultiVectorEncoder", "ColBERT") or modules & _LATE or "HF_ColBERT" in names:
-        return "late-interaction"
-    return "sparse" if saved_as == "SparseEncoder" or modules & _SPARSE else "dense"
-
-
-def _model_type(model: str, revision: str | None) -> str:
-    saved: dict[str, Any] = read_model_json(model, "config_sentence_transformers.json", revision) or {}
-    return str(saved.get("model_type", ""))
-
-
-def _modules(model: str, revision: str | None) -> set[str]:
-    return {str(module["type"]).rpartition(".")[2] for module in read_model_json(model, "modules.json", revision) or []}

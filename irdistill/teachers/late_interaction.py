@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from irdistill.students.late_interaction import pool_without_autocast
 from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
 
 
@@ -20,6 +21,10 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
     type = "late-interaction"
     tokens_cpu, tokens_gpu = 8192, 65_536
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        pool_without_autocast(self.model)
 
     @classmethod
     def library_class(cls) -> Any:

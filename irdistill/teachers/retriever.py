@@ -13,7 +13,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
-from irdistill.teachers.detection import retriever_type
+from irdistill.students.detection import retriever_type
 from irdistill.teachers.protocol import Pair, Scores, Teacher
 
 

@@ -15,6 +15,7 @@ from irdistill.training.lists import ListBatch, Lists
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
+    from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
 _TEACHER = frozenset({"order", "score", "margin"})
@@ -55,14 +56,16 @@ def check_student(loss: Loss, student: Student) -> None:
             )
 
 
-def check_penalties(regularised: bool, student: Student) -> None:
+def check_penalties(options: TrainOptions, student: Student) -> None:
     """Whether penalties of sparse vectors go with the student.
 
     Raises:
-        IrdistillError: they do not.
+        IrdistillError: they do not, or are for documents whose tower is frozen.
     """
-    if regularised and student.kind != "sparse":
+    if options.regularised and student.kind != "sparse":
         raise IrdistillError(f"FLOPS or L1 weights were given for a {student.kind} student; they are for a sparse one.")
+    if (options.document_flops or options.document_l1) and not student.learns("document"):
+        raise IrdistillError("document_flops or document_l1 was given, and the document tower is frozen; leave them out.")
 
 
 def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix: str = "none") -> list[str]:

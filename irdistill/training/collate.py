@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from irdistill.losses import States
+from irdistill.search.vectors import Store, Taken
 from irdistill.training.lists import ListBatch, ListSampler
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class TrainBatch:
 
     Attributes:
         queries: tokens of the B queries.
-        documents: tokens of the U documents, or their vectors (U, D) where the document tower is frozen.
+        documents: tokens of the U documents, or their stored vectors where the document tower is frozen.
         index: (B, N) int64, which of the U documents each list item is (0 on padding).
         mask: (B, N) bool, False on padding.
         teacher: (T, B, N) float32, NaN = not scored.
@@ -95,7 +96,7 @@ class TrainBatch:
     """
 
     queries: Tokens
-    documents: Tokens | Tensor
+    documents: Tokens | Taken
     index: Tensor
     mask: Tensor
     teacher: Tensor
@@ -115,7 +116,7 @@ class Collator:
         states: looks up the teacher's representations of a batch's lists and of its unique documents.
     """
 
-    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | np.ndarray | None,
+    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | Store | np.ndarray | None,
                  pairs: Tokenizer | None = None,
                  states: Callable[[ListBatch, np.ndarray], States] | None = None) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
@@ -135,7 +136,7 @@ class Collator:
             judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
             relevant = [row for row, grade in judged.items() if grade > 0]
             positives[i] = np.isin(unique, relevant) | np.isin(unique, self.sampler.suspected(query))
-        documents: Tokens | Tensor
+        documents: Tokens | Taken
         pairs = None
         if self.pairs is not None:
             asked = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
@@ -144,8 +145,10 @@ class Collator:
             documents = Tokens([])
         elif isinstance(self.documents, Tokenizer):
             documents = self.documents(unique.tolist())
+        elif isinstance(self.documents, Store):
+            documents = self.documents.take(unique)
         else:
-            documents = torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
+            documents = Taken(torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32)))
         weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
         return TrainBatch(
             queries=self.queries(lists.queries.tolist()) if self.queries else Tokens([]),

@@ -21,6 +21,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import Loss, ScoreBatch, States
+from irdistill.search.vectors import Taken
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, TrainBatch
@@ -72,7 +73,7 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
         lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
     else:
         queries = encoder(batch.queries, "query")
-        documents = batch.documents.to(device) if isinstance(batch.documents, Tensor) else encoder(
+        documents = batch.documents.on(device) if isinstance(batch.documents, Taken) else encoder(
             batch.documents, "document"
         )
         lists, every = student.scores(queries, documents, index, in_batch)

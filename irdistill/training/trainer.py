@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json, write_text
+from irdistill.files import exclusive, make_folder, read_json, write_json, write_text
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
@@ -33,9 +33,11 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
 from irdistill.training.representations import TeacherStates, check_states, find_representations
+from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.search.vectors import Store
     from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ class _Watch(TrainerCallback):
 def train(
     collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
     loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
-    document_vectors: np.ndarray | None = None, representations: str | Path | None = None,
+    document_vectors: Vectors = None, work: str | Path | None = None, representations: str | Path | None = None,
 ) -> Path:
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
@@ -79,8 +81,10 @@ def train(
         student: is trained in place.
         loss: an expression such as ``KL(tau=0.05) + 0.1*InfoNCE``.
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and the checkpoints.
-        document_vectors: (corpus size, D) vectors made by the student's own frozen document tower; then no
-            document is encoded while training.
+        document_vectors: what the student's own frozen document tower made of the corpus: a store, or of a dense student
+            an array (corpus size, D); then no document is encoded while training. ``stored`` makes the store on first
+            use, where the tower is frozen.
+        work: where that store is kept; the cache folder where None.
         representations: the run beside which the teacher's representations lie, for losses that read them; the first of
             ``scores`` that has any where None.
 
@@ -94,18 +98,18 @@ def train(
     options = options or TrainOptions()
     expression = parse_loss(loss)
     check_student(expression, student)
-    check_penalties(options.regularised, student)
+    check_penalties(options, student)
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
     runs = [open_run(run, collection) for run in given]
     check_states(expression, student)
     held = find_representations(expression, runs, representations, collection)
     _check_teachers(len(runs), options)
-    _check_vectors(collection, student, document_vectors)
+    check_vectors(collection, student, document_vectors)
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
         "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
-        "options": options.identity(), "document_vectors": _vectors_digest(document_vectors),
+        "options": options.identity(), "document_vectors": vectors_digest(collection, student, document_vectors),
     }
     if held is not None:
         identity["representations"] = held.fingerprint
@@ -115,12 +119,12 @@ def train(
         if _continues(folder, identity):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, identity, held)
+        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, held)
     return model
 
 
 def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss,
-           options: TrainOptions, vectors: np.ndarray | None, identity: dict[str, Any],
+           options: TrainOptions, vectors: Vectors, work: str | Path | None, identity: dict[str, Any],
            held: Representations | None = None) -> None:
     corpus = collection.corpus
     relevant = {
@@ -155,7 +159,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     if states is not None:
         states.check(first)
     student.with_states = states is not None
-    collator = _collator(collection, sampler, student, vectors)
+    collator = _collator(collection, sampler, student, open_vectors(collection, student, vectors, work))
     collator.states = states
     learnt = make_learnt(loss, student, collator, sampler, options)
     found = checkpoints.latest_whole(folder / "checkpoints")
@@ -195,7 +199,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 
-def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: np.ndarray | None) -> Collator:
+def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: Store | np.ndarray | None) -> Collator:
     """What makes the batches: tokenisers of the student's sides, or vectors in place of the documents' one."""
     def asked(numbers: Sequence[int]) -> list[str]:
         return [collection.queries[sampler.query_ids[number]].text for number in numbers]
@@ -253,29 +257,6 @@ def _check_teachers(count: int, options: TrainOptions) -> None:
     checked_weights(options.teacher_weights, count)
     if options.gate is not None and len(options.gate) != count:
         raise IrdistillError(f"the gate is for {len(options.gate)} teachers, and {count} runs were given.")
-
-
-def _check_vectors(collection: Collection, student: Student, vectors: np.ndarray | None) -> None:
-    if vectors is None:
-        return
-    if student.kind != "dense":
-        raise IrdistillError(f"document vectors were given for a {student.kind} student; only a dense one takes them.")
-    expected = (len(collection.corpus), student.dimension)  # type: ignore[attr-defined]
-    if tuple(vectors.shape) != expected:
-        raise IrdistillError(f"the document vectors have shape {tuple(vectors.shape)}; expected {expected}.")
-    if any(p.requires_grad for module in student.tower("document") for p in module.parameters()):
-        raise IrdistillError(
-            "document vectors were given, but the student's document tower learns, so they would be out of "
-            "date after the first step. Freeze it (freeze_documents) or leave the vectors out."
-        )
-
-
-def _vectors_digest(vectors: np.ndarray | None) -> str | None:
-    """A fingerprint of some rows spread over the matrix, which may be larger than memory."""
-    if vectors is None:
-        return None
-    rows = np.unique(np.linspace(0, len(vectors) - 1, num=min(len(vectors), 256)).astype(np.int64))
-    return digest([list(vectors.shape), np.asarray(vectors[rows], dtype=np.float32).tobytes().hex()])
 
 
 def _forget_padding(student: Student) -> None:

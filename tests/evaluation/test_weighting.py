@@ -87,6 +87,9 @@ def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
     weights = agreement_weights(runs).values
     assert weights[0] > 0.35 and weights[1] > 0.35 and weights[2] < 0.15 and sum(weights) == pytest.approx(1.0)
     assert agreement_weights(runs[:2]).values == pytest.approx((0.5, 0.5))
+    reverse = [RankedList(found.query_id, found.doc_ids, -found.scores, None) for found in runs[0]]
+    with pytest.raises(IrdistillError, match=r"no run agrees with the others \(mean Kendall tau -1\.000, -1\.000\)"):
+        agreement_weights([runs[0], MemoryRun(RunIdentity("teacher", {}, held.describe()), reverse)])
 
 
 def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import vectors as vectors_module
 from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
+from irdistill.search.shards import write_arrays
 from irdistill.search.vectors import VectorStore
 from irdistill.students.dense import DenseStudent
 from tests.students.tiny import WORDS, tiny_backbone
@@ -36,10 +36,15 @@ def random_store(folder: Path, rows: int = 3000, dimension: int = 32, clusters: 
     centres = rng.normal(size=(clusters, dimension))
     data = centres[rng.integers(0, clusters, rows)] + 0.3 * rng.normal(size=(rows, dimension))
     data = (data / np.linalg.norm(data, axis=1, keepdims=True)).astype(np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    identity = {"storage": "float32", "shard_rows": 1000, "similarity": "cosine"}
-    vectors_module._write_shards(folder, identity, {}, rows, dimension, lambda start, end: data[start:end])
+    write_arrays(folder, {"dimension": dimension, "rows": rows}, VectorStore.layout(dimension, "float32"), rows, 1000,
+                 lambda start, end: VectorStore.arrays(data[start:end]))
     return VectorStore(folder)
+
+
+def recall(index: FaissIndex, queries: np.ndarray, k: int = 10) -> float:
+    true = exact_search(index.store.matrix, [queries], k)[0][1]
+    found = index.search(queries, k)[1]
+    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(true, found, strict=True)]))
 
 
 def test_store_holds_the_vectors(student: DenseStudent, collection: Collection, tmp_path: Path) -> None:
@@ -106,14 +111,14 @@ def test_flat_and_approximate_indexes(tmp_path: Path) -> None:
     flat = FaissIndex.build(store)
     truth = np.argsort(-(queries @ store.matrix.T), axis=1)[:, :10]
     np.testing.assert_array_equal(flat.search(queries, 10)[1], truth)
-    assert flat.nbytes == store.nbytes and flat.recall(queries) == 1.0
-    graph = FaissIndex.build(store, "hnsw", tmp_path / "hnsw")
-    assert graph.recall(queries) >= 0.99
-    codes = FaissIndex.build(store, "ivfpq", tmp_path / "ivfpq")
-    assert codes.recall(queries) >= 0.4 and codes.nbytes < store.nbytes / 2
+    assert flat.nbytes == store.nbytes and recall(flat, queries) == 1.0
+    for kind, least, most_bytes in (("hnsw", 0.99, 3.5), ("ivfflat", 0.9, 1.3), ("sq8", 0.95, 0.3), ("ivfpq", 0.4, 0.5)):
+        index = FaissIndex.build(store, kind, tmp_path / kind)  # type: ignore[arg-type]
+        assert recall(index, queries) >= least, kind
+        assert index.nbytes < most_bytes * store.nbytes, kind
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+@pytest.mark.parametrize("kind", ["hnsw", "ivfflat", "ivfpq", "sq8"])
 def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
     store = random_store(tmp_path / "store", rows=800)
     one = FaissIndex.build(store, kind, tmp_path / "one")  # type: ignore[arg-type]
@@ -124,7 +129,7 @@ def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
     for a, b in zip(one.search(queries, 5), loaded.search(queries, 5), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(IrdistillError, match="another index"):
-        FaissIndex.build(store, kind, tmp_path / "one", seed=1) if kind == "ivfpq" else FaissIndex.build(
+        FaissIndex.build(store, kind, tmp_path / "one", seed=1) if kind != "hnsw" else FaissIndex.build(
             random_store(tmp_path / "other", rows=100), kind, tmp_path / "one")
     with pytest.raises(IrdistillError, match="over the vectors"):
         FaissIndex.load(random_store(tmp_path / "third", rows=70), tmp_path / "one")

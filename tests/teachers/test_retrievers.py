@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from irdistill import IrdistillError
 from irdistill.batching import TokenBudget
 from irdistill.collections import Collection
+from irdistill.students.detection import retriever_type
 from irdistill.teachers import (
     LateInteractionTeacher,
     Pair,
@@ -26,7 +27,7 @@ from irdistill.teachers import (
     part_encoding,
     score_pairs,
 )
-from irdistill.teachers.detection import kind_of, retriever_type
+from irdistill.teachers.detection import kind_of
 from irdistill.teachers.retriever import load_retriever
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_classifier, tiny_t5

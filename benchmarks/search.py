@@ -1,0 +1,252 @@
+"""Exact search speed against the libraries people use for it, on made-up vectors, with the same results; and memory.
+
+Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
+against sentence-transformers (and PyLate's scoring function, where it is installed). Ours read memory-mapped files. Sides
+take turns, and medians are compared. At last a process of its own searches many dense vectors and states its peak memory.
+Run with
+
+    python benchmarks/search.py --json out/search.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+MIB = 1 << 20
+
+
+def dense_rows(rows: int, dimension: int, start: int) -> np.ndarray:
+    """Unit vectors (rows, D); the same whatever they are made together with."""
+    vectors = np.random.default_rng(start).standard_normal((rows, dimension), dtype=np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def dense_store(folder: Path, rows: int, dimension: int) -> Any:
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.vectors import VectorStore
+
+    write_arrays(folder, {"kind": "dense", "dimension": dimension}, VectorStore.layout(dimension, "float32"), rows, 65_536,
+                 lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)), what="write")
+    return VectorStore(folder)
+
+
+def sparse_rows(rows: int, words: int, each: int, seed: int) -> Any:
+    """Rows like SPLADE's: ``each`` words on average, drawn as words are in text, with weights up to about 3."""
+    from scipy.sparse import csr_matrix
+
+    rng = np.random.default_rng(seed)
+    share = 1 / (np.arange(words) + 30.0)
+    owners = np.repeat(np.arange(rows), each)
+    drawn = rng.choice(words, size=len(owners), p=share / share.sum())
+    found = csr_matrix((rng.gamma(2.0, 0.4, size=len(owners)).astype(np.float32), (owners, drawn)), shape=(rows, words))
+    found.sum_duplicates()
+    return found
+
+
+def token_lists(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(shortest, longest + 1, count).tolist()
+    return [dense_rows(length, dimension, seed * 1_000_003 + place) for place, length in enumerate(lengths)]
+
+
+def take_turns(sides: Mapping[str, Callable[[], Any]], runs: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each side, run by run, after one run that does not count; and what each gave at last."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    results: dict[str, Any] = {}
+    for number in range(runs + 1):
+        for name, call in sides.items():
+            began = time.perf_counter()
+            results[name] = call()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds, results
+
+
+def in_memory_corpus(documents: int) -> Any:
+    from irdistill.collections import Collection
+
+    return Collection.from_dicts("made up", {f"d{row}": "x" for row in range(documents)}, {}, {}).corpus
+
+
+def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Against FAISS, with its vectors in memory."""
+    from irdistill.search.exact import exact_search
+    from irdistill.search.faiss_index import import_faiss
+
+    store = dense_store(folder / "dense", settings.vectors, settings.dimension)
+    queries = dense_rows(settings.queries, settings.dimension, 1)
+    faiss = import_faiss()
+    faiss.omp_set_num_threads(settings.threads)
+    flat = faiss.IndexFlatIP(settings.dimension)
+    flat.add(np.array(store.matrix))
+    seconds, found = take_turns({
+        "irdistill": lambda: exact_search(store.matrix, [queries], settings.k)[0],
+        "faiss": lambda: flat.search(queries, settings.k),
+    }, settings.runs)
+    np.testing.assert_allclose(found["irdistill"][0], found["faiss"][0], atol=1e-5)
+    return report("dense", seconds, settings.queries)
+
+
+def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Against scipy: queries times the transposed documents, both compressed rows, and the k best of each row.
+
+    Searches of other engines over the same rows (a Lucene impact index, say) belong here, as more sides.
+    """
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.sparse_index import SparseIndex
+    from irdistill.search.vectors import SparseStore
+
+    documents = sparse_rows(settings.documents, settings.words, 120, 0)
+    queries = sparse_rows(settings.queries, settings.words, 25, 1)
+    write_arrays(folder / "sparse", {"kind": "sparse", "dimension": settings.words}, SparseStore.layout(settings.words, "float32"),
+                 settings.documents, 8192, lambda start, end: SparseStore.arrays(documents[start:end]), what="write")
+    index = SparseIndex.build(SparseStore(folder / "sparse"), folder / "inverted")
+    corpus, columns = in_memory_corpus(settings.documents), documents.T.tocsr()
+
+    def scipy_search() -> list[np.ndarray]:
+        best = []
+        for start in range(0, settings.queries, 64):
+            scores = (queries[start : start + 64] @ columns).toarray()
+            places = np.argpartition(-scores, settings.k, axis=1)[:, : settings.k]
+            best += list(-np.sort(-np.take_along_axis(scores, places, axis=1), axis=1))
+        return best
+
+    seconds, found = take_turns({"irdistill": lambda: index.search(queries, corpus, settings.k), "scipy": scipy_search},
+                                settings.runs)
+    for hits, scores in zip(found["irdistill"], found["scipy"], strict=True):
+        np.testing.assert_allclose(hits.scores, scores[: len(hits.scores)], rtol=1e-4)
+    return report("sparse", seconds, settings.queries)
+
+
+def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Against sentence-transformers, with all token vectors in memory, and PyLate where it is installed."""
+    import torch
+    from sentence_transformers.util.similarity import maxsim as plain
+
+    from irdistill.search.multi_vector import maxsim_search
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.vectors import TokenStore
+
+    documents = token_lists(settings.passages, 30, 180, 128, 0)
+    queries = token_lists(settings.token_queries, 32, 32, 128, 1)
+    write_arrays(folder / "tokens", {"kind": "late-interaction", "dimension": 128}, TokenStore.layout(128, "float32"),
+                 len(documents), 8192, lambda start, end: TokenStore.arrays(documents[start:end]), what="write")
+    store, corpus = TokenStore(folder / "tokens"), in_memory_corpus(len(documents))
+    k, cpu = min(settings.k, len(documents)), torch.device("cpu")
+    asked, held = ([torch.from_numpy(vectors) for vectors in texts] for texts in (queries, documents))
+    sides: dict[str, Callable[[], Any]] = {
+        "irdistill": lambda: [hits.scores for hits in maxsim_search(store, [queries], corpus, k, device=cpu)[0]],
+        "sentence_transformers": lambda: list(plain(asked, held).topk(k).values.numpy()),
+    }
+    if find_spec("pylate") is not None:
+        from pylate.scores import colbert_scores
+
+        stacked = torch.stack(asked)
+
+        def pylate() -> list[np.ndarray]:
+            parts = []
+            for start in range(0, len(held), 256):
+                padded = torch.nn.utils.rnn.pad_sequence(held[start : start + 256], batch_first=True)
+                parts.append(colbert_scores(stacked, padded))
+            return list(torch.cat(parts, dim=1).topk(k).values.numpy())
+
+        sides["pylate"] = pylate
+    seconds, found = take_turns(sides, settings.runs)
+    for name in sides:
+        np.testing.assert_allclose(np.array(found["irdistill"]), np.array(found[name]), atol=1e-4)
+    return report("maxsim", seconds, settings.token_queries)
+
+
+def report(what: str, seconds: Mapping[str, list[float]], queries: int) -> dict[str, Any]:
+    """Queries a second of each side, and by how much ours is quicker."""
+    speed = {name: queries / statistics.median(values) for name, values in seconds.items()}
+    found: dict[str, Any] = {f"{what}_{name}_queries_per_second": value for name, value in speed.items()}
+    found |= {f"{what}_{name}_ratio": speed["irdistill"] / value for name, value in speed.items() if name != "irdistill"}
+    return found
+
+
+def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The peak of a process that searches ``memory-vectors`` vectors, over that of one that only imports what it needs."""
+    peaks = {}
+    dense_store(folder / "many", settings.memory_vectors, settings.dimension)
+    for side in ("imports", "search"):
+        command = [sys.executable, __file__, "--side", side, "--folder", str(folder / "many"), *sys.argv[1:]]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        peaks[side] = json.loads(done.stdout.splitlines()[-1])
+    held = peaks["search"]["peak_mib"] - peaks["imports"]["peak_mib"]
+    vectors = settings.memory_vectors * settings.dimension * 4 / MIB
+    return {"memory_vectors": settings.memory_vectors, "memory_vectors_mib": vectors, "memory_budget_mib": settings.budget,
+            "memory_search_mib": held, "memory_queries_per_second": peaks["search"]["queries_per_second"],
+            "memory_budget_ratio": held / settings.budget}
+
+
+def side(settings: argparse.Namespace) -> dict[str, float]:
+    """One process of the memory check."""
+    from irdistill.search.exact import exact_search
+    from irdistill.search.vectors import VectorStore
+
+    queries = dense_rows(settings.queries, settings.dimension, 1)
+    exact_search(queries, [queries[:1]], 1)
+    speed = 0.0
+    if settings.side == "search":
+        matrix = VectorStore(settings.folder).matrix
+        began = time.perf_counter()
+        exact_search(matrix, [queries], settings.k, memory=settings.budget * MIB)
+        speed = len(queries) / (time.perf_counter() - began)
+    return {"peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "queries_per_second": speed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=["dense", "sparse", "maxsim", "memory"],
+                        default=["dense", "sparse", "maxsim", "memory"])
+    parser.add_argument("--vectors", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
+    parser.add_argument("--words", type=int, default=30_522)
+    parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
+    parser.add_argument("--queries", type=int, default=256)
+    parser.add_argument("--token-queries", type=int, default=32, help="of 32 token vectors each")
+    parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--memory-vectors", type=int, default=1_000_000)
+    parser.add_argument("--budget", type=int, default=256, help="MiB that the search of many vectors may take")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--side", choices=["imports", "search"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path)
+    settings = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(settings.threads)
+    if settings.side:
+        print(json.dumps(side(settings)))
+        return
+    found: dict[str, Any] = {"settings": {key: value for key, value in vars(settings).items()
+                                          if key not in ("json", "side", "folder")}}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, measure in (("dense", dense), ("sparse", sparse), ("maxsim", maxsim), ("memory", memory)):
+            if name in settings.parts:
+                found |= (result := measure(settings, Path(scratch)))
+                for key, value in result.items():
+                    print(f"{key:44} {value:12.3f}", flush=True)
+    if settings.json:
+        settings.json.parent.mkdir(parents=True, exist_ok=True)
+        settings.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Searching a corpus with an encoder of any kind: vectors, the index over them, and what it finds for a query."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from irdistill.collections import Corpus
+from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision
+from irdistill.search.exact import exact_search
+from irdistill.search.faiss_index import FaissIndex
+from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
+from irdistill.search.multi_vector import maxsim_search, rerank
+from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.seismic_index import SeismicIndex
+from irdistill.search.sparse_index import SparseIndex
+from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
+from irdistill.students.base import Student
+
+Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene"]
+
+_FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
+INDEXES: Mapping[str, tuple[str, ...]] = {
+    "dense": (*_FAISS, "lucene"), "late-interaction": _FAISS, "sparse": ("flat", "seismic", "lucene")}
+"""The indexes of each kind of encoder; ``flat`` is exact for all."""
+
+_SPARE = 32
+"""Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by id."""
+_TOKEN_NEIGHBOURS = 128
+"""Of an index over tokens: at least so many nearest tokens of each query token give the candidates."""
+
+
+class Engine(ABC):
+    """Searches one corpus with one encoder.
+
+    Attributes:
+        settings: what determines the index.
+        exact: whether what it finds are the true best.
+        nbytes: what a search reads at most.
+    """
+
+    settings: Mapping[str, Any]
+    exact: bool = True
+    nbytes: int
+
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
+        self.corpus, self.student, self.precision = corpus, student, precision
+
+    def encode(self, texts: Sequence[str]) -> Any:
+        """The vectors of some queries, as ``search`` takes a group."""
+        return self.student.search_vectors(texts, "query", self.precision)
+
+    @abstractmethod
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+        """The k best documents of each query of each group; a group's result depends on it alone."""
+
+    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+        """As ``search``, exactly."""
+        return self.search(groups, k)
+
+
+class DenseEngine(Engine):
+    """Inner products of one vector a text."""
+
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw) -> None:
+        super().__init__(corpus, student, precision)
+        self.index, self.settings, self.exact, self.nbytes = index, index.settings, index.kind == "flat", index.nbytes
+
+    def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
+        if self.exact:
+            return self.true_best(groups, k)
+        found = self.index.search_groups(groups, k + _SPARE)
+        return ([best_rows(self.corpus, scores[rows >= 0], k, rows[rows >= 0]) for scores, rows in zip(*pair, strict=True)]
+                for pair in found)
+
+    def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
+        matrix = self.index.store.matrix
+        found = exact_search(matrix, groups, k + _SPARE, device=self.student.device)
+        for vectors, (scores, rows) in zip(groups, found, strict=True):
+            spare = _SPARE
+            while k < scores.shape[1] < len(matrix) and (scores[:, k - 1] == scores[:, -1]).any():
+                spare *= 8  # more equal scores at the cut-off than were asked for
+                scores, rows = exact_search(matrix, [vectors], k + spare, device=self.student.device)[0]
+            yield [best_rows(self.corpus, line, k, places) for line, places in zip(scores, rows, strict=True)]
+
+
+class SparseEngine(Engine):
+    """Inner products of sparse vectors, by the words of the query."""
+
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: SparseStore,
+                 index: SparseIndex | SeismicIndex | LuceneImpact) -> None:
+        super().__init__(corpus, student, precision)
+        self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
+        self.settings, self.nbytes = index.settings, index.nbytes
+
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+        return (self.index.search(group, self.corpus, k) for group in groups)
+
+    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+        exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
+        return (exact.search(group, self.corpus, k) for group in groups)
+
+
+def _sparse_index(store: SparseStore, index: Index) -> SparseIndex | SeismicIndex | LuceneImpact:
+    if index == "lucene":
+        return LuceneImpact(store, store.folder / "lucene")
+    return SeismicIndex(store, store.folder / "seismic") if index == "seismic" else inverted_index(store)
+
+
+def inverted_index(store: SparseStore) -> SparseIndex:
+    """The exact index of a sparse store, beside it."""
+    return SparseIndex.build(store, store.folder / "inverted")
+
+
+class MultiVectorEngine(Engine):
+    """MaxSim: of all documents, or of those that an index over tokens gives as candidates."""
+
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: TokenStore, index: FaissIndex) -> None:
+        super().__init__(corpus, student, precision)
+        self.store, self.index, self.exact = store, index, index.kind == "flat"
+        self.settings = index.settings | ({} if self.exact else {"token_neighbours": _TOKEN_NEIGHBOURS})
+        self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
+        self.mean = student.similarity == "meanmaxsim"
+
+    def search(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[Hits]]:
+        if self.exact:
+            return self.true_best(groups, k)
+        return ([self._two_stages(query, k) for query in group] for group in groups)
+
+    def true_best(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[Hits]]:
+        return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device)
+
+    def _two_stages(self, query: np.ndarray, k: int) -> Hits:
+        _, tokens = self.index.search(query, max(_TOKEN_NEIGHBOURS, k))
+        owners = np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1
+        return rerank(self.store, query, np.unique(owners), self.corpus, k, mean=self.mean, device=self.student.device)
+
+
+def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: str | Path | None = None,
+                precision: Precision = "auto", storage: Storage = "float32", seed: int = 42) -> Engine:
+    """Encode the corpus and build the index, or open what is there.
+
+    Args:
+        work: where vectors and indexes are kept; the cache folder where None.
+
+    Raises:
+        IrdistillError: the student reads pairs, or this kind of student has no such index.
+    """
+    known = INDEXES.get(student.kind, ())
+    if known and index not in known:
+        raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
+    store: Store = corpus_vectors(corpus, student, work, precision, storage)
+    if isinstance(store, SparseStore):
+        return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
+    if index == "lucene":
+        assert isinstance(store, VectorStore)
+        return DenseEngine(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
+    assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
+    built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
+    if isinstance(store, TokenStore):
+        return MultiVectorEngine(corpus, student, precision, store, built)
+    return DenseEngine(corpus, student, precision, built)

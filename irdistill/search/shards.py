@@ -1,0 +1,171 @@
+"""Arrays with a row (or some) for each document, in memory-mapped files written by shards, so that a kill costs one of them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import xxhash
+
+from irdistill.errors import IrdistillError
+from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json, write_json
+from irdistill.progress import progress
+
+_MANIFEST, _DONE = "manifest.json", "shards.json"
+
+Layout = Mapping[str, tuple[str, tuple[int, ...]]]
+"""The arrays of a store: the name of each, its type, and the shape of one of its items."""
+
+
+class Arrays:
+    """The finished arrays in a folder.
+
+    Attributes:
+        identity: what decides their contents.
+        rows: the documents they are of.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open them.
+
+        Raises:
+            IrdistillError: there are none, they are unfinished, or damaged.
+        """
+        self.folder = Path(folder)
+        if not (self.folder / _MANIFEST).is_file():
+            raise IrdistillError(f"{self.folder} holds no finished vectors; build them first (the same command continues).")
+        self.manifest: dict[str, Any] = read_json(self.folder / _MANIFEST)
+        self.identity: dict[str, Any] = self.manifest["identity"]
+        self.rows = int(self.manifest["rows"])
+        for name, about in self.manifest["arrays"].items():
+            path = self.folder / f"{name}.bin"
+            if not path.is_file() or path.stat().st_size != about["bytes"]:
+                raise IrdistillError(
+                    f"{path} should have {about['bytes']} bytes and does not; delete {self.folder} and build again."
+                )
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def array(self, name: str) -> np.ndarray:
+        """A read-only memory map of an array, in the stored type."""
+        about = self.manifest["arrays"][name]
+        dtype, inner = np.dtype(about["dtype"]), tuple(about["shape"])
+        shape = (about["bytes"] // (dtype.itemsize * int(np.prod(inner))), *inner)
+        if not about["bytes"]:
+            return np.empty(shape, dtype=dtype)
+        return np.memmap(self.folder / f"{name}.bin", dtype=dtype, mode="r", shape=shape)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the identity and of every shard's bytes."""
+        return digest([self.identity, self.manifest["shards"]])
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the arrays."""
+        return sum(int(about["bytes"]) for about in self.manifest["arrays"].values())
+
+
+def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout, rows: int, shard_rows: int,
+                 make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode") -> None:
+    """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
+
+    A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend on interruptions.
+
+    Args:
+        make: the arrays of the documents from one number up to another.
+        what: is being done; for the progress bar.
+
+    Raises:
+        IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set), another process writes
+            there, or the disk is full.
+    """
+    folder, identity = make_folder(folder), dict(identity)
+    with exclusive(folder):
+        done = _done(folder, identity, layout, overwrite)
+        if done is None:
+            return
+        write_json(folder / _DONE, {"identity": identity, "shards": done})
+        with explain_os_errors(folder), progress(rows, "documents", what) as bar, ExitStack() as stack:
+            files = {name: stack.enter_context(open(folder / f"{name}.bin", "ab")) for name in layout}
+            for name, stream in files.items():  # what a killed process wrote of a shard is cut off
+                stream.truncate(sum(shard["bytes"][name] for shard in done))
+            for number, start in enumerate(range(0, rows, shard_rows)):
+                end = min(start + shard_rows, rows)
+                if number >= len(done):
+                    done.append(_append(files, layout, make(start, end)))
+                    write_json(folder / _DONE, {"identity": identity, "shards": done})
+                bar.update(end - start)
+        arrays = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in done)}
+                  for name, (dtype, inner) in layout.items()}
+        shards = [shard["checksum"] for shard in done]
+        write_json(folder / _MANIFEST, {"identity": identity, "rows": rows, "arrays": arrays, "shards": shards})
+        (folder / _DONE).unlink(missing_ok=True)
+        fsync_folder(folder)
+
+
+def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: bool) -> list[dict[str, Any]] | None:
+    """The shards that are there, or None when all are; an error for another identity."""
+    for name in (_MANIFEST, _DONE):
+        if not (folder / name).is_file():
+            continue
+        found = read_json(folder / name)
+        there = found["identity"]
+        if there == identity:
+            return None if name == _MANIFEST else _whole(folder, layout, found["shards"])
+        if overwrite:
+            (folder / name).unlink()
+            continue
+        keys = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
+        difference = "; ".join(f"{key}: {there.get(key)!r} there, {identity.get(key)!r} now" for key in keys)
+        raise IrdistillError(
+            f"{folder} holds the vectors of something else ({difference}). "
+            "Choose another folder, or pass --overwrite to replace them."
+        )
+    return []
+
+
+def _whole(folder: Path, layout: Layout, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first shards, as many as the files hold bytes of."""
+    kept: list[dict[str, Any]] = []
+    sizes = {name: path.stat().st_size if (path := folder / f"{name}.bin").is_file() else 0 for name in layout}
+    for shard in shards:
+        sizes = {name: sizes[name] - shard["bytes"][name] for name in layout}
+        if min(sizes.values()) < 0:
+            break
+        kept.append(shard)
+    return kept
+
+
+def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Append one shard to each file and fsync it."""
+    sizes, state = {}, xxhash.xxh3_128()
+    for name, (dtype, inner) in layout.items():
+        values = np.ascontiguousarray(arrays[name], dtype=dtype).reshape(-1, *inner)
+        data = values.reshape(-1).view(np.uint8).data
+        state.update(data)
+        files[name].write(data)
+        files[name].flush()
+        os.fsync(files[name].fileno())
+        sizes[name] = values.nbytes
+    return {"bytes": sizes, "checksum": state.hexdigest()}
+
+
+def read_part(array: np.ndarray, start: int, end: int) -> np.ndarray:
+    """A copy in float32 of a part of an array.
+
+    Of a memory map the pages read are given back, so that a pass over a file does not fill the process's memory with it.
+    """
+    part = np.array(array[start:end], dtype=np.float32)
+    held = getattr(array, "_mmap", None)
+    if isinstance(held, mmap.mmap) and getattr(array, "offset", -1) == 0:
+        row = array.nbytes // max(1, len(array))
+        first = start * row // mmap.PAGESIZE * mmap.PAGESIZE
+        held.madvise(mmap.MADV_DONTNEED, first, end * row - first)
+    return part

@@ -1,0 +1,61 @@
+"""Encoding many texts without gradients: tokenised once, sorted by length, cut into batches of a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from irdistill.batching import TokenBudget, run_batches
+from irdistill.errors import IrdistillError
+from irdistill.hardware import Precision, choose_dtype
+from irdistill.progress import progress
+from irdistill.students.base import Kind, Student
+
+Take = Callable[[np.ndarray, Any], bool]
+
+
+@torch.inference_mode()
+def encode_batches(student: Student, texts: Sequence[str], kind: Kind, precision: Precision,
+                   budget: int | TokenBudget | None, show_progress: bool, take: Take) -> None:
+    """Hand to ``take`` the places of the texts of each batch and what the student makes of them, longest texts first.
+
+    The budget is halved when memory runs out. The model is in eval mode meanwhile.
+
+    Args:
+        precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
+        budget: padded tokens a batch; a TokenBudget remembers a halving; None is what suits the kind of student.
+        take: says whether all numbers of the batch are finite.
+
+    Raises:
+        IrdistillError: they are not.
+    """
+    device = student.device
+    if not isinstance(budget, TokenBudget):
+        budget = TokenBudget(budget or (student.tokens_cpu if device.type == "cpu" else student.tokens_gpu))
+    if not len(texts):
+        return
+    dtype = choose_dtype(precision, device)
+    tokens = student.tokenize(texts, kind)
+    lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+    was_training = student.model.training
+    student.model.eval()
+    try:
+        with progress(len(texts), "texts", f"encode {kind}s") as bar:
+            bar.disable = bar.disable or not show_progress
+
+            def forward(rows: np.ndarray) -> None:
+                features = student.pad(tokens, kind, rows, device)
+                with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                    found = student.embed(features, kind)
+                if not take(rows, found):
+                    raise IrdistillError(
+                        f"vectors of {student.source!r} are not finite in {dtype}; use precision='float32'."
+                    )
+                bar.update(len(rows))
+
+            run_batches(lengths, budget, forward)
+    finally:
+        student.model.train(was_training)
