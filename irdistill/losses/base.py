@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.states import Sample
 
 #: What a loss may need: the teacher's ``order``, its ``score`` or ``margin``; the qrels' ``label``.
 NEEDS = frozenset({"order", "score", "margin", "label", "representation"})
@@ -46,6 +47,9 @@ class Loss(ABC):
     """A function of a `ScoreBatch`. Subclasses are frozen dataclasses whose fields are the parameters."""
 
     name: ClassVar[str] = ""
+    #: Whether it may learn something beside the student, and whether that is first fitted to a sample of the teacher's states.
+    has_parameters: ClassVar[bool] = False
+    uses_sample: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -56,6 +60,31 @@ class Loss(ABC):
     def uses_in_batch(self) -> bool:
         """Whether the (B, U) scores against the other lists' documents are read."""
         return False
+
+    @property
+    def states(self) -> frozenset[str]:
+        """Which representations of student and teacher are read, a subset of `irdistill.losses.states.STATES`."""
+        return frozenset()
+
+    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module | None:
+        """A new module of what the loss learns beside the student, or None where it learns nothing.
+
+        Args:
+            example: a batch of the shapes that the loss will see.
+            sample: where ``uses_sample``, scored pairs of the whole training set.
+        """
+        return None
+
+    def module(self, batch: ScoreBatch) -> nn.Module:
+        """What the loss has learnt so far."""
+        if str(self) not in batch.learnt:
+            raise ValueError(f"{self} has parameters: make them with learnt_modules and give them as ScoreBatch(learnt=…)")
+        return batch.learnt[str(self)]
+
+    @property
+    def plain(self) -> tuple[Loss, ...]:
+        """The losses of the expression without weights and cuts."""
+        return (self,)
 
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
@@ -114,6 +143,16 @@ class Loss(ABC):
                 )
             object.__setattr__(self, name, float(value))
 
+    def check_whole(self, name: str, least: int, optional: bool = False) -> None:
+        """Check a parameter that must be a whole number of at least ``least``, or None where ``optional``.
+
+        Raises:
+            IrdistillError: it is not.
+        """
+        value = getattr(self, name)
+        if (value is not None or not optional) and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise IrdistillError(f"{self.name}({name}={value!r}): {name} must be a whole number of at least {least}.")
+
     def check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check a parameter that must be one of some words.
 
@@ -153,6 +192,14 @@ class Sum(Loss):
     @property
     def uses_in_batch(self) -> bool:
         return any(loss.uses_in_batch for _, loss in self.parts)
+
+    @property
+    def states(self) -> frozenset[str]:
+        return frozenset().union(*(loss.states for _, loss in self.parts))
+
+    @property
+    def plain(self) -> tuple[Loss, ...]:
+        return tuple(inner for _, loss in self.parts for inner in loss.plain)
 
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
@@ -196,11 +243,30 @@ class Cut(Loss):
     def uses_in_batch(self) -> bool:
         return self.inner.uses_in_batch
 
+    @property
+    def states(self) -> frozenset[str]:
+        return self.inner.states
+
+    @property
+    def plain(self) -> tuple[Loss, ...]:
+        return self.inner.plain
+
     def compute(self, batch: ScoreBatch) -> Tensor:
         return self.inner.compute(batch.top(self.depth))
 
     def __str__(self) -> str:
         return f"{self.inner}@{self.depth}"
+
+
+def learnt_modules(loss: Loss, example: ScoreBatch, sample: Sample | None = None, seed: int = 0) -> dict[str, nn.Module]:
+    """New modules of all that an expression learns beside the student, by the loss that learns it, as it is written.
+
+    The weights depend on ``seed`` alone. The modules are trained by the optimiser that trains the student.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = {str(one): one.learns(example, sample) for one in loss.plain}
+    return {name: module.to(example.student.device, example.student.dtype) for name, module in made.items() if module is not None}
 
 
 def needs_of_order(by: str) -> frozenset[str]:

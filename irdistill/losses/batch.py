@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-
-def _wide(scores: Tensor) -> Tensor:
-    """float32 for half precision and integers; float64 stays (gradient checks)."""
-    return scores if scores.dtype in (torch.float32, torch.float64) else scores.float()
+from irdistill.losses.states import States, widened
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class ScoreBatch:
             or not they stand in its own list; or None.
         teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none below 0 and
             one above; all the same where None.
+        student_states, teacher_states: what both make of the texts besides scores, for losses that need it.
+        learnt: the modules that losses learn beside the student, by the loss as it is written (see `learnt_modules`).
     """
 
     student: Tensor
@@ -39,14 +40,17 @@ class ScoreBatch:
     columns: Tensor | None = None
     positives: Tensor | None = None
     teacher_weights: Tensor | None = None
+    student_states: States | None = None
+    teacher_states: States | None = None
+    learnt: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.student.dim() != 2:
             raise ValueError(f"student scores have shape {tuple(self.student.shape)}, expected (B, N)")
         shape = self.student.shape
-        object.__setattr__(self, "student", _wide(self.student))
+        object.__setattr__(self, "student", widened(self.student))
         if self.teacher is not None:
-            teacher = _wide(self.teacher).detach().to(self.student.dtype)
+            teacher = widened(self.teacher).detach().to(self.student.dtype)
             if teacher.dim() not in (2, 3) or teacher.shape[-2:] != shape:
                 raise ValueError(
                     f"teacher scores have shape {tuple(teacher.shape)}, expected {tuple(shape)} or (T, B, N)"
@@ -70,7 +74,7 @@ class ScoreBatch:
         if self.in_batch is not None:
             if self.columns is None or self.in_batch.dim() != 2 or self.in_batch.shape[0] != shape[0]:
                 raise ValueError("in_batch scores need shape (B, U), and columns (B, N) beside them")
-            object.__setattr__(self, "in_batch", _wide(self.in_batch))
+            object.__setattr__(self, "in_batch", widened(self.in_batch))
             if self.positives is not None and self.positives.shape != self.in_batch.shape:
                 raise ValueError("positives must have the shape (B, U) of the in_batch scores")
 
@@ -128,16 +132,18 @@ class ScoreBatch:
 
     def one_list(self, place: int) -> ScoreBatch:
         """A batch of one list of this one."""
-        def cut(name: str) -> Tensor | None:
+        def cut(name: str) -> Any:
             value = getattr(self, name)
-            if value is None or (name == "teacher_weights" and value.dim() == 1):
+            if value is None or name == "learnt" or (name == "teacher_weights" and value.dim() == 1):
                 return value
+            if isinstance(value, States):
+                return value.one_list(place)
             if name == "teacher_weights":
                 return value[:, place]
             several = name == "teacher" and value.dim() == 3
             return value[:, place : place + 1] if several else value[place : place + 1]
 
-        return ScoreBatch(**{field.name: cut(field.name) for field in fields(self)})  # type: ignore[arg-type]
+        return ScoreBatch(**{entry.name: cut(entry.name) for entry in fields(self)})
 
     def top(self, depth: int) -> ScoreBatch:
         """The batch with each list cut to its first ``depth`` items.
@@ -159,4 +165,6 @@ class ScoreBatch:
         return replace(
             self, student=self.student.gather(1, order), teacher=cut(self.teacher), mask=cut(self.mask),
             labels=cut(self.labels), columns=cut(self.columns),
+            student_states=None if self.student_states is None else self.student_states.reordered(order),
+            teacher_states=None if self.teacher_states is None else self.teacher_states.reordered(order),
         )

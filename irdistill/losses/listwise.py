@@ -8,7 +8,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from irdistill.errors import IrdistillError
 from irdistill.losses.base import Loss, needs_of_order, register
 from irdistill.losses.batch import ScoreBatch
 
@@ -35,8 +34,7 @@ class KL(Loss):
 
     def __post_init__(self) -> None:
         self.check_positive("tau", "teacher_tau")
-        if self.top is not None and (isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 2):
-            raise IrdistillError(f"KL(top={self.top!r}): top must be a whole number of at least 2.")
+        self.check_whole("top", 2, optional=True)
 
     @property
     def needs(self) -> frozenset[str]:

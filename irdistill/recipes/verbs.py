@@ -24,7 +24,7 @@ from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
-from irdistill.teachers import load_teacher, responses_file, score
+from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 
@@ -58,8 +58,12 @@ def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 1
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
-           **settings: Any) -> str:
+           representations: Any = None, **settings: Any) -> str:
     held = kitchen.collection(collection)
+    if representations:
+        spec = TeacherSpec(teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings)
+        return score_with_representations(held, candidates, spec, out, depth,
+                                          storage="float16" if representations is True else representations).fingerprint
     loaded = load_teacher(teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings)
     return score(held, candidates, loaded, out, depth).fingerprint
 
@@ -82,11 +86,12 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", **given: Any) -> str:
+           student: str = "dense", representations: str | None = None, **given: Any) -> str:
     held = kitchen.collection(collection)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
-    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work)
+    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
+          representations)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -168,7 +173,7 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     """
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", *STUDENT_SETTINGS}
+        own = {"collection", "scores", "loss", "backbone", "student", "representations", *STUDENT_SETTINGS}
         check_student_settings(arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
         try:

@@ -12,6 +12,7 @@ from irdistill.progress import progress
 from irdistill.runs import parquet
 from irdistill.runs.lists import boundaries, column_scores, from_table, rank_order
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
+from irdistill.runs.representations import verify_representations
 
 
 def verify(path: str | Path) -> list[str]:
@@ -37,7 +38,7 @@ def verify(path: str | Path) -> list[str]:
         for entry in manifest.parts:
             problems += [f"{folder / entry.name}: {line}" for line in _part(folder, entry, query_ids)]
             bar.update()
-    return problems
+    return problems + verify_representations(folder)
 
 
 def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from irdistill.runs.manifest import (
     differences,
     part_name,
 )
+from irdistill.runs.representations import FOLDER as REPRESENTATIONS
 from irdistill.runs.store import Run
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,7 @@ class RunWriter:
 def _own(name: str) -> bool:
     """Whether a file in a run's folder is ours."""
     return (
-        name in (MANIFEST, JOURNAL, QUERIES, ".lock", "compiled")
+        name in (MANIFEST, JOURNAL, QUERIES, ".lock", "compiled", REPRESENTATIONS)
         or (name.startswith("part-") and name.endswith(".parquet"))
         or ".tmp-" in name
     )

@@ -18,6 +18,7 @@ from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, make_folder, read_json, write_json
 from irdistill.hardware import Precision
+from irdistill.losses.states import States
 from irdistill.models import STUDENT_FILE
 
 Kind = Literal["query", "document", "pair"]
@@ -38,6 +39,10 @@ class Student(ABC):
     kind: ClassVar[str]
     sides: ClassVar[tuple[Kind, ...]] = ("query", "document")
     inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
+    #: The representations it can give, by the names of the fields of `irdistill.losses.States`.
+    represents: ClassVar[frozenset[str]] = frozenset()
+    #: Whether ``embed`` is to keep them, where scores alone would do without.
+    with_states = False
     tokens_cpu: ClassVar[int] = 8192  # padded tokens in a batch of texts encoded without gradients
     tokens_gpu: ClassVar[int] = 65536
     #: Whether it has adapters (`irdistill.students.lora`) that are to be added to the weights it is saved with.
@@ -82,6 +87,10 @@ class Student(ABC):
             queries: of B queries, documents: of the batch's U unique documents, as ``join`` gives them.
             index: (B, N) place among the documents of each list entry; negative where a list is padded.
         """
+
+    def represent(self, queries: Any, documents: Any) -> States:
+        """What ``join`` gives of queries and documents, as losses between representations see it."""
+        raise IrdistillError(f"a {self.kind} student gives no representations to a loss; it gives scores.")
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
                        budget: int | TokenBudget | None = None) -> Any:

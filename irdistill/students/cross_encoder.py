@@ -27,6 +27,7 @@ class CrossEncoderStudent(Student):
 
     kind = "cross-encoder"
     sides = ("pair",)
+    represents = frozenset({"pairs"})
 
     def __init__(self, model: CrossEncoder, source: str = "in memory", revision: str = "none") -> None:
         super().__init__(model, source, revision)
@@ -86,11 +87,30 @@ class CrossEncoderStudent(Student):
         return None
 
     def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
-        """Logits (n,) with gradients of padded pairs."""
+        """Logits (n,) with gradients of padded pairs; where ``with_states`` (n, 1 + H): behind the logit stands
+        the pooled state, which is what the last linear layer is given.
+        """
         if not isinstance(features["input_ids"], Tensor):
             features = self.pad(features, kind)
-        scores: Tensor = self.model({**features, "modality": "text"})["scores"]
-        return scores.float().reshape(-1)
+        if not self.with_states:
+            scores: Tensor = self.model({**features, "modality": "text"})["scores"]
+            return scores.float().reshape(-1)
+        seen: list[Tensor] = []
+        hook = self._head().register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        try:
+            scores = self.model({**features, "modality": "text"})["scores"].float().reshape(-1, 1)
+        finally:
+            hook.remove()
+        if len(seen) != 1 or seen[0].shape[:-1] != (len(scores),):
+            raise IrdistillError(f"the model {self.source!r} pools behind its last linear layer, so it has no pooled state.")
+        return torch.cat([scores, seen[0].float()], dim=1)
+
+    def _head(self) -> nn.Module:
+        """The last linear layer, which makes the logit."""
+        found = [module for module in self.model.modules() if isinstance(module, nn.Linear) and module.out_features == 1]
+        if not found:
+            raise IrdistillError(f"the model {self.source!r} has no linear layer with one output at its end.")
+        return found[-1]
 
     def scores(self, queries: Any, documents: Any, index: Tensor, every: bool = True) -> tuple[Tensor, Tensor | None]:
         raise IrdistillError("a cross-encoder encodes no query and no document by itself; score pairs with embed.")

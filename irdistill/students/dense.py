@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.losses.states import States
 from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
@@ -33,6 +34,7 @@ class DenseStudent(Student):
     """A SentenceTransformer with the three things distillation needs: gradients, batches and an identity."""
 
     kind = "dense"
+    represents = frozenset({"queries", "documents"})
 
     def _check_similarity(self) -> None:
         if self.model.similarity_fn_name not in ("cosine", "dot"):
@@ -147,6 +149,9 @@ class DenseStudent(Student):
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]
         return vectors if self.model.truncate_dim is None else vectors[..., : self.model.truncate_dim]
+
+    def represent(self, queries: Any, documents: Any) -> States:
+        return States(queries=queries, documents=documents)
 
     def scores(self, query_vectors: Tensor, document_vectors: Tensor, index: Tensor,
                every: bool = True) -> tuple[Tensor, Tensor]:

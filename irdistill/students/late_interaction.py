@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.losses.states import States, padded_tokens
 from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
@@ -44,6 +45,7 @@ class LateInteractionStudent(Student):
     """
 
     kind = "late-interaction"
+    represents = frozenset({"query_tokens", "document_tokens"})
 
     def __init__(self, model: MultiVectorEncoder, source: str = "in memory", revision: str = "none") -> None:
         super().__init__(model, source, revision)
@@ -205,6 +207,9 @@ class LateInteractionStudent(Student):
     def join(self, parts: Sequence[Any], order: Tensor) -> list[Tensor]:
         found = [vectors.float() for vectors in chain.from_iterable(parts)]
         return [found[place] for place in order.tolist()]
+
+    def represent(self, queries: Any, documents: Any) -> States:
+        return States(query_tokens=padded_tokens(queries), document_tokens=padded_tokens(documents))
 
     def scores(self, queries: Sequence[Tensor], documents: Sequence[Tensor], index: Tensor,
                every: bool = True) -> tuple[Tensor, Tensor | None]:

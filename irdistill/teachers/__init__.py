@@ -11,12 +11,14 @@ from irdistill.teachers.estimate import Estimate, estimate
 from irdistill.teachers.loading import TeacherCard, load_teacher, read_card, responses_file
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
 from irdistill.teachers.ray_engine import RayEngine
+from irdistill.teachers.recording import score_with_representations
 from irdistill.teachers.spec import TeacherSpec
 
 __all__ = [
     "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "Estimate", "LateInteractionTeacher", "Pair",
     "RayEngine", "RetrieverTeacher", "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "TeacherSpec",
     "estimate", "load_teacher", "read_card", "responses_file", "score", "score_pairs",
+    "score_with_representations",
 ]
 
 _WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",

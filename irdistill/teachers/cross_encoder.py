@@ -123,9 +123,16 @@ class CrossEncoderTeacher:
 
     def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
         """(n,) float32 raw logits of the pairs at these places."""
+        return self.logits(self.features(tokens, rows))
+
+    def features(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
+        """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at these places."""
         batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
         padded = self.tokenizer.pad(batch, padding=True, return_tensors="pt")
-        features = self.backend(dict(padded))
+        return self.backend(dict(padded))
+
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n,) float32 raw logits of pooled states (n, H)."""
         logits = features if self.head is None else features @ self.head[0].T + self.head[1]
         if self.labels == 1:
             return logits[:, 0]

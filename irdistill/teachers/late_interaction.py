@@ -38,6 +38,16 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         return [found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)]
 
+    states = "tokens"
+
+    def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of each query's tokens, (tokens, D) float32."""
+        return [found.cpu().numpy() for found in self.encode(texts, "query")]
+
+    def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of each document's tokens, (tokens, D) float32."""
+        return [found.cpu().numpy() for found in self.encode(texts, "document")]
+
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """MaxSim (n,) float32."""
         scores: np.ndarray = self.model.similarity([query], list(documents))[0].float().cpu().numpy()

@@ -72,6 +72,18 @@ class RetrieverTeacher:
         dtype = str(choose_dtype(self.precision, self.model.device)).removeprefix("torch.")
         return {"kind": "retriever", **self.model.identity(), "precision": dtype}
 
+    states = "vectors"
+
+    def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vector of each query, (1, D) float32."""
+        found = self.model.encode(texts, "query", self.precision, show_progress=False,
+                                  normalize=self.model.similarity == "cosine")
+        return list(found[:, None])
+
+    def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
+        """The vector of each document, (1, D), out of the store."""
+        return list(np.asarray(self.store.matrix[np.asarray(rows, np.int64)])[:, None])
+
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """Cosine or inner product of each pair, as the model states, summed in float32."""
         texts = list(dict.fromkeys(pair.query.text for pair in pairs))

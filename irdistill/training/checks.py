@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import KL, MSE, Cut, Loss, MarginMSE
+from irdistill.losses import DACKL, KL, MSE, Loss, MarginMSE
 from irdistill.runs.mixing import checked_weights
 from irdistill.training.lists import ListBatch, Lists
 
@@ -26,7 +26,7 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
     """Whether the data hold what the loss needs.
 
     Raises:
-        IrdistillError: labels, teacher scores, or something no student gives yet, are missing.
+        IrdistillError: labels or teacher scores are missing.
     """
     if "label" in loss.needs and not labelled_queries:
         raise IrdistillError(
@@ -39,8 +39,6 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
             f"the loss {loss} needs teacher scores, and the run holds only nulls. Score the candidates first "
             "with `irdistill score`."
         )
-    if "representation" in loss.needs:
-        raise IrdistillError(f"the loss {loss} needs representations, which this student has not.")
 
 
 def check_student(loss: Loss, student: Student) -> None:
@@ -138,16 +136,6 @@ def check_dimensions(dims: Sequence[int], student: Student) -> None:
                        full - max(dims), full, max(dims), full)
 
 
-def _plain(loss: Loss) -> list[Loss]:
-    """The losses of an expression, without weights and cuts."""
-    found = []
-    for _, term in loss.terms:
-        while isinstance(term, Cut):
-            term = term.inner
-        found.append(term)
-    return found
-
-
 def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix: str = "none") -> list[str]:
     """Look at the teacher scores of the first steps; return the warnings (which are logged as well).
 
@@ -182,8 +170,8 @@ def check_teacher(loss: Loss, batches: Sequence[ListBatch], similarity: str, mix
             f"the teacher scores lie in [0, 1] and {ends:.0%} of them within 0.001 of the ends: they look "
             "like the output of a sigmoid, whose differences are lost. Use the teacher's raw logits."
         )
-    for term in _plain(loss):
-        if isinstance(term, KL):
+    for term in loss.plain:
+        if isinstance(term, KL | DACKL):
             warnings += _entropy(term, lists, spreads)
         if similarity == "cosine" and isinstance(term, MarginMSE | MSE):
             warnings += _reach(term, spreads, scores)
@@ -214,7 +202,7 @@ def check_scales(runs: Sequence[Lists], lists: int = 256) -> list[str]:
     return [warning]
 
 
-def _entropy(loss: KL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
+def _entropy(loss: KL | DACKL, lists: Sequence[np.ndarray], spreads: np.ndarray) -> list[str]:
     """Near one-hot targets turn KL into a contrastive loss on the teacher's first."""
     shares = []
     for row in lists:

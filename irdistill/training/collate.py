@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from irdistill.losses import States
 from irdistill.search.vectors import Store, Taken
 from irdistill.training.lists import ListBatch, ListSampler
 from irdistill.training.processes import Processes
@@ -98,6 +99,7 @@ class TrainBatch:
         teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count the same.
         pairs: for a student that reads query and document together, the tokens of the pairs that ``mask`` names,
             list by list; then there are no tokens of queries and documents.
+        states: the teacher's representations, where the loss reads any.
     """
 
     queries: Tokens
@@ -109,6 +111,7 @@ class TrainBatch:
     positives: Tensor
     teacher_weights: Tensor | None = None
     pairs: Tokens | None = None
+    states: States | None = None
 
 
 class Collator:
@@ -117,11 +120,14 @@ class Collator:
     Args:
         documents: the tokeniser of documents, or their vectors.
         pairs: of a student that reads pairs the tokeniser, which is given (query number, document row).
+        states: looks up the teacher's representations of a batch's lists and of its unique documents.
     """
 
     def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | Store | np.ndarray | None,
-                 pairs: Tokenizer | None = None) -> None:
+                 pairs: Tokenizer | None = None,
+                 states: Callable[[ListBatch, np.ndarray], States] | None = None) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
+        self.states = states
 
     def __call__(self, step: int) -> TrainBatch:
         return self.collate(self.sampler(step))
@@ -157,4 +163,5 @@ class Collator:
             mask=torch.from_numpy(mask), teacher=torch.from_numpy(lists.teacher),
             labels=torch.from_numpy(lists.labels), positives=torch.from_numpy(positives),
             teacher_weights=None if weights is None else torch.from_numpy(weights), pairs=pairs,
+            states=None if self.states is None else self.states(lists, unique),
         )

@@ -72,9 +72,10 @@ class DistillTrainer(Trainer):
     def __init__(self, student: Student, loss: Loss, collator: Collator, options: TrainOptions,
                  folder: Path, log: Path, dtype: torch.dtype,
                  callbacks: list[TrainerCallback] | None = None, miner: Miner | None = None,
-                 held_out: HeldOut | None = None, processes: Processes | None = None) -> None:
+                 held_out: HeldOut | None = None, processes: Processes | None = None,
+                 learnt: Mapping[str, nn.Module] | None = None) -> None:
         self.processes = processes or Processes()
-        self.miner, self.held_out = miner, held_out
+        self.miner, self.held_out, self.learnt = miner, held_out, dict(learnt or {})
         self.student, self.expression, self.collator, self.options = student, loss, collator, options
         self.folder, self.log_path = folder, log
         self.encoder = Encoder(student, dtype, options.token_budget, options.grad_cache, self.processes)
@@ -92,8 +93,10 @@ class DistillTrainer(Trainer):
             logging_nan_inf_filter=False, remove_unused_columns=False, dataloader_pin_memory=False,
             use_cpu=student.device.type == "cpu", log_level="error", log_level_replica="error",
         )
+        # what the loss learns is trained, clipped and saved as a part of one model, and is no part of the student
+        whole = nn.ModuleList([student.model, *self.learnt.values()]) if self.learnt else student.model
         super().__init__(
-            model=student.model, args=arguments, train_dataset=Steps(collator, 0, options.steps),
+            model=whole, args=arguments, train_dataset=Steps(collator, 0, options.steps),
             callbacks=[*(callbacks or []), *([held_out] if held_out else [])],
         )
         self.remove_callback(PrinterCallback)
@@ -114,22 +117,24 @@ class DistillTrainer(Trainer):
         return self.lr_scheduler
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the library makes it; what learns at the head's rate is in groups of its own."""
+        """As the library makes it; new layers of the student, and what the loss learns, are in groups with rates of their own."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        rate = self.options.head_learning_rate
-        head = {id(parameter) for parameter in self.student.head}
-        for group in list(optimizer.param_groups) if rate is not None else ():
-            own = [parameter for parameter in group["params"] if id(parameter) in head]
-            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in head]
-            if own:
-                optimizer.add_param_group({**group, "params": own, "lr": rate})
+        learnt = [parameter for module in self.learnt.values() for parameter in module.parameters()]
+        for parameters, rate in ((self.student.head, self.options.head_learning_rate), (learnt, self.options.loss_learning_rate)):
+            known = {id(parameter) for parameter in parameters}
+            for group in list(optimizer.param_groups) if rate is not None else ():
+                own = [parameter for parameter in group["params"] if id(parameter) in known]
+                group["params"] = [parameter for parameter in group["params"] if id(parameter) not in known]
+                if own:
+                    decay = {} if parameters is not learnt else {"weight_decay": 0.0}
+                    optimizer.add_param_group({**group, "params": own, "lr": rate, **decay})
         return optimizer
 
     def training_step(self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         processes = self.processes
         torch.manual_seed(step_seed(self.options.seed, self.state.global_step * processes.world + processes.rank))
         loss = super().training_step(model, inputs, num_items_in_batch)
-        processes.average(self.student.model.parameters())
+        processes.average(self.model.parameters())
         return loss
 
     def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False,
@@ -142,7 +147,7 @@ class DistillTrainer(Trainer):
         batch, names, parts = inputs["batch"], [], []
         encoded = encode_batch(self.student, self.encoder, batch)
         for dimension, share in self.options.matryoshka:
-            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch, encoded, dimension)
+            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch, self.learnt, encoded, dimension)
             names += [str(term) if dimension is None else f"{term} [:{dimension}]" for _, term in self.expression.terms]
             parts += [share * weight * term(scores) for weight, term in self.expression.terms]
         active: dict[str, Tensor] = {}
@@ -162,7 +167,7 @@ class DistillTrainer(Trainer):
         self.student.model.eval()
         self.encoder.watch = None
         try:
-            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch)
+            scores = score_batch(self.student, self.encoder, batch, self.expression.uses_in_batch, self.learnt)
             return float(sum(weight * term(scores) for weight, term in self.expression.terms))
         finally:
             self.student.model.train(training)
@@ -250,7 +255,7 @@ class DistillTrainer(Trainer):
         return found
 
     def _learning_state(self) -> dict[str, Tensor]:
-        module = self.student.model
+        module = self.model
         state = {name: value.detach() for name, value in module.named_parameters() if value.requires_grad}
         return state | dict(module.named_buffers())
 

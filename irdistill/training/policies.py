@@ -47,6 +47,8 @@ class Schedule:
         learning_rate: its peak.
         head_learning_rate: the peak for the layers of a split-cross-encoder or kernel student that no backbone brings (its
             ``head``); None is ``learning_rate``.
+        loss_learning_rate: the peak for what the loss itself learns (the projection of `EmbeddingMSE`, the mask of `DACKL` …),
+            which begins from random weights.
         schedule: how the rate falls after the warm-up: ``linear``, as half a ``cosine``, or ``constant``.
         floor: the share of the peak at which it ends.
         warmup: share of the steps (below 1) or number of steps over which the rate rises.
@@ -56,6 +58,7 @@ class Schedule:
     epochs: float = 0.0
     learning_rate: float = 2e-5
     head_learning_rate: float | None = None
+    loss_learning_rate: float = 1e-3
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     floor: float = 0.0
     warmup: float = 0.1
@@ -68,6 +71,8 @@ class Schedule:
                 f"learning_rate is {self.learning_rate} and warmup {self.warmup}; "
                 "the rate must be above 0 and the warm-up not below."
             )
+        if not 0 < self.loss_learning_rate < math.inf:
+            raise IrdistillError(f"loss_learning_rate is {self.loss_learning_rate}; it must be a finite number above 0.")
         if self.head_learning_rate is not None and not self.head_learning_rate > 0:
             raise IrdistillError(f"head_learning_rate is {self.head_learning_rate}; it must be above 0.")
         if self.floor > 1:
@@ -75,7 +80,8 @@ class Schedule:
 
     def idle(self) -> set[str]:
         """Names of what changes nothing as it is set."""
-        names = {name for name, value in (("schedule", "linear"), ("floor", 0), ("epochs", 0)) if getattr(self, name) == value}
+        usual = {"schedule": "linear", "floor": 0, "epochs": 0, "loss_learning_rate": Schedule.loss_learning_rate}
+        names = {name for name, value in usual.items() if getattr(self, name) == value}
         return names | ({"steps"} if self.epochs else set())
 
     def in_steps(self, share: float) -> int:

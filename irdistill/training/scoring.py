@@ -1,12 +1,13 @@
-"""From a batch of texts to the scores that a loss sees."""
+"""From a batch of texts to the scores that a loss sees, and where it reads any to the student's representations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from irdistill.losses import ScoreBatch
+from irdistill.losses import ScoreBatch, States
 from irdistill.search.vectors import Taken
 from irdistill.training.collate import TrainBatch
 from irdistill.training.encode import Encoder
@@ -26,22 +27,32 @@ def encode_batch(student: Student, encoder: Encoder, batch: TrainBatch) -> tuple
     return queries, documents
 
 
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool, encoded: tuple[Any, Any] | None = None,
+def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool,
+                learnt: Mapping[str, nn.Module] | None = None, encoded: tuple[Any, Any] | None = None,
                 dimension: int | None = None) -> ScoreBatch:
     """Lay out the scores a loss sees.
 
+    Where the batch holds the teacher's representations, the student's of the same forward pass are laid out too.
+
     Args:
+        learnt: what the loss learns beside the student.
         encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
-        dimension: of dense vectors, score by the first so many numbers of each.
+        dimension: of dense vectors, score by the first so many numbers of each; representations are whole.
     """
     device = student.device
     index, mask = batch.index.to(device), batch.mask.to(device)
     lists: Tensor
     every: Tensor | None = None
+    states: States | None = None
     queries, documents = encoded or encode_batch(student, encoder, batch)
     if documents is None:
-        lists = queries.new_zeros(mask.shape).masked_scatter(mask, queries)
+        if queries.dim() == 2:
+            table = queries.new_zeros(*mask.shape, queries.shape[1] - 1)
+            states = States(pairs=table.masked_scatter(mask[:, :, None], queries[:, 1:]))
+        scores = queries if states is None else queries[:, 0]
+        lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
     else:
+        states = student.represent(queries, documents) if batch.states is not None else None
         if dimension is not None:
             queries, documents = queries[:, :dimension], documents[:, :dimension]
         with encoder.autocast():  # for layers that read both; what compares vectors does so in float32
@@ -51,4 +62,5 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
         student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
         labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
         positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
+        student_states=states, teacher_states=None if batch.states is None else batch.states.to(device), learnt=learnt or {},
     )

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,13 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder, read_json, write_json, write_text
+from irdistill.files import exclusive, make_folder, read_json, write_json
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
+from irdistill.runs.representations import Representations
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
     check_dimensions,
@@ -38,12 +38,15 @@ from irdistill.training.checks import (
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
 from irdistill.training.held_out import HeldOut
+from irdistill.training.journal import cut_log, journal
+from irdistill.training.learnt import make_learnt, save_learnt
 from irdistill.training.lists import Lists, ListSampler
 from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
+from irdistill.training.representations import TeacherStates, check_states, find_representations
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
 
 if TYPE_CHECKING:
@@ -82,7 +85,7 @@ class _Watch(TrainerCallback):
 def train(
     collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
     loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
-    document_vectors: Vectors = None, work: str | Path | None = None,
+    document_vectors: Vectors = None, work: str | Path | None = None, representations: str | Path | None = None,
 ) -> Path:
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
@@ -100,6 +103,8 @@ def train(
             an array (corpus size, D); then no document is encoded while training. ``stored`` makes the store on first
             use, where the tower is frozen.
         work: where that store is kept; the cache folder where None.
+        representations: the run beside which the teacher's representations lie, for losses that read them; the first of
+            ``scores`` that has any where None.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
@@ -117,8 +122,10 @@ def train(
     check_order(options, expression, student)
     processes = Processes.join()
     given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
+    check_states(expression, student)
     with processes.in_turn():
         runs = [open_run(run, collection) for run in given]
+        kept = find_representations(expression, runs, representations, collection)
     check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
     check_mining(options, student, len(runs))
@@ -129,6 +136,8 @@ def train(
         "options": options.identity() | cluster_identity(options),
         "document_vectors": vectors_digest(collection, student, document_vectors),
     } | ({"processes": processes.world} if processes.world > 1 else {})
+    if kept is not None:
+        identity["representations"] = kept.fingerprint
     identity = json.loads(json.dumps(identity, default=str))
     others = differences(processes.agree(lambda: identity), identity)
     if others:
@@ -139,12 +148,13 @@ def train(
         if processes.agree(lambda: continues(folder, identity)):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes)
+        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes, kept)
     return model
 
 
 def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss, options: TrainOptions,
-           vectors: Vectors, work: str | Path | None, identity: dict[str, Any], processes: Processes) -> None:
+           vectors: Vectors, work: str | Path | None, identity: dict[str, Any], processes: Processes,
+           kept: Representations | None = None) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
@@ -174,15 +184,25 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
 
     with processes.in_turn():
         stored = open_vectors(collection, student, vectors, work)
-    collator = _collator(collection, sampler, student, stored, processes)
+    student.with_states = kept is not None
+
+    def collator_of(drawn: ListSampler) -> Collator:
+        made = _collator(collection, drawn, student, stored, processes)
+        made.states = None if kept is None else TeacherStates(kept, loss.states, drawn.query_ids)
+        return made
+
+    collator = collator_of(sampler)
+    if isinstance(collator.states, TeacherStates):
+        collator.states.check(first)
+    learnt = make_learnt(loss, student, collator, sampler, options)
 
     def begin() -> Path | None:
         found = checkpoints.latest_whole(folder / "checkpoints")
         start = checkpoints.step_of(found) if found else 0
         shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
-        _cut_log(folder / "train_log.jsonl", start)
+        cut_log(folder / "train_log.jsonl", start)
         write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
-        _journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
+        journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
         return found
 
     found = processes.agree(begin)
@@ -196,13 +216,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
             student, loss, collator, options, place, folder / "train_log.jsonl",
             choose_dtype(options.precision, student.device), callbacks=[watch],
             miner=Miner(collection, student, sampler, folder, options, work, processes.in_turn) if options.mine_every else None,
-            held_out=HeldOut(_collator(collection, held, student, stored, processes), place, options) if held else None,
-            processes=processes,
+            held_out=HeldOut(collator_of(held), place, options) if held else None, processes=processes, learnt=learnt,
         )
         watch.write = trainer.write_log
         trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
+        student.with_states = False
     student.model.eval()
 
     def finish() -> None:
@@ -212,10 +232,11 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         with quiet_libraries():
             student.save(staged)
         files = checkpoints.move_into_place(staged, folder / "model")
-        write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files})
+        own = {"loss": save_learnt(folder, learnt)} if learnt else {}
+        write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files} | own)
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
-        _journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+        journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
@@ -276,22 +297,3 @@ def _forget_padding(student: Student) -> None:
         if backend is not None:
             backend.no_padding()
             backend.no_truncation()
-
-
-def _cut_log(log: Path, step: int) -> None:
-    """Forget what was logged after the checkpoint; a half-written last line goes too."""
-    kept = []
-    if log.exists():
-        for line in log.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:
-                break
-    write_text(log, "".join(kept))
-
-
-def _journal(folder: Path, **entry: Any) -> None:
-    """Add a line with the time of day; nothing reads it, so it may differ between equal trainings."""
-    with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry}) + "\n")

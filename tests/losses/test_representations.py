@@ -1,0 +1,415 @@
+"""Losses between representations: hand values, identities, bounds, gradients, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given as draws
+from hypothesis import settings
+from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.losses import MSELoss
+from torch import nn
+from torch.nn import functional as F
+
+from irdistill.errors import IrdistillError
+from irdistill.losses import (
+    KL,
+    LELP,
+    TRG,
+    EmbeddingMSE,
+    Loss,
+    MIAlpha,
+    Sample,
+    ScoreBatch,
+    States,
+    TokenVectors,
+    learnt_modules,
+    parse_loss,
+)
+from irdistill.losses.pseudo_classes import PseudoClasses
+
+NAN = math.nan
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def batch(own: States, theirs: States, lists: int = 3, width: int = 4, **given: Any) -> ScoreBatch:
+    fields = {"student": normal(lists, width, seed=8), "teacher": normal(lists, width, seed=9)} | given
+    return ScoreBatch(**fields, student_states=own, teacher_states=theirs)
+
+
+def sides(student: torch.Tensor, teacher: torch.Tensor, **given: Any) -> ScoreBatch:
+    return batch(States(documents=student), States(documents=teacher), **given)
+
+
+# -- vectors ------------------------------------------------------------------------------------------------
+
+
+def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
+    own, theirs = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    loss = EmbeddingMSE(side="document")
+    assert loss(sides(own, theirs)).item() == pytest.approx(((2 - 2 * 0.6) + 2) / 2)  # |x - y|^2 = 2 - 2 cos
+    raw = EmbeddingMSE(side="document", normalise=False)
+    assert raw(sides(own, theirs)).item() == pytest.approx(((4 + 16) + (1 + 4)) / 2)
+    peer = MSELoss.__new__(MSELoss)
+    nn.Module.__init__(peer)
+    peer.loss_fct = nn.MSELoss()
+    expected = peer.loss_fct(own, theirs).item() * own.shape[1]
+    assert raw(sides(own, theirs)).item() == pytest.approx(expected)
+    assert EmbeddingMSE(side="document")(sides(theirs * 7, theirs)).item() == pytest.approx(0.0, abs=1e-12)
+
+
+def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
+    own = normal(9, 3)
+    theirs = own @ normal(3, 5, seed=2)
+    loss, given = EmbeddingMSE(side="document", normalise=False), sides(own, theirs)
+    learnt = learnt_modules(loss, given)
+    assert learnt[str(loss)].weight.shape == (5, 3)  # type: ignore[union-attr]
+    assert learnt_modules(loss, sides(own, own)) == {}
+    optimiser = torch.optim.Adam(learnt[str(loss)].parameters(), lr=0.05)
+    for _ in range(400):
+        value = loss(sides(own, theirs, learnt=learnt))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    assert value.item() < 1e-4
+
+
+@pytest.mark.parametrize("loss", [EmbeddingMSE(side="document"), MIAlpha(dimension=None), MIAlpha(dimension=3, baseline="learnt")])
+def test_texts_without_a_vector_are_left_out(loss: Loss) -> None:
+    own, theirs = normal(5, 4), normal(5, 4, seed=1)
+    theirs[2] = NAN
+    given = sides(own, theirs)
+    learnt = learnt_modules(loss, given)
+    rest = [0, 1, 3, 4]
+    expected = loss(sides(own[rest], theirs[rest], learnt=learnt)).item()
+    assert loss(sides(own, theirs, learnt=learnt)).item() == pytest.approx(expected)
+    nothing = sides(own.requires_grad_(), torch.full((5, 4), NAN).double(), learnt=learnt)
+    assert loss(nothing).item() == 0.0
+
+
+def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
+    own, theirs = normal(2, 3, 4), normal(2, 3, 4, seed=1)
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    theirs[0, 1] = NAN
+    given = batch(States(pairs=own), States(pairs=theirs), 2, 3, mask=mask)
+    chosen = [(0, 0), (0, 2), (1, 0)]
+    expected = sum((F.normalize(own[i, j], dim=0) - F.normalize(theirs[i, j], dim=0)).square().sum() for i, j in chosen) / 3
+    assert EmbeddingMSE(side="pair")(given).item() == pytest.approx(float(expected))
+    one = batch(States(queries=own[0]), States(queries=own[0]))
+    assert EmbeddingMSE()(one).item() == 0.0
+    with pytest.raises(ValueError, match="needs the documents"):
+        EmbeddingMSE(side="document")(one)
+    # a cut list takes its states along: the second list's pairs of the teacher's first two scores
+    teacher = torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]]).double()
+    cut = batch(States(pairs=own), States(pairs=normal(2, 3, 4, seed=1)), 2, 3, teacher=teacher).top(1)
+    assert cut.student_states is not None and cut.student_states.pairs is not None
+    assert torch.equal(cut.student_states.pairs[:, 0], torch.stack([own[0, 1], own[1, 2]]))
+
+
+@settings(max_examples=40, deadline=None)
+@draws(st.integers(0, 10**6), st.integers(2, 9), st.floats(0.05, 1.0), st.floats(0.02, 2.0))
+def test_mi_alpha_stays_below_its_bound(seed: int, count: int, alpha: float, tau: float) -> None:
+    loss = MIAlpha(alpha=alpha, tau=tau, dimension=None)
+    own = normal(count, 4, seed=seed)
+    for theirs in (own, normal(count, 4, seed=seed + 1)):
+        assert -loss(sides(own, theirs)).item() <= math.log(count / alpha) + 1e-9
+
+
+def test_mi_alpha_is_info_nce_at_one_and_by_hand_below() -> None:
+    own, theirs = normal(6, 5), normal(6, 5, seed=4)
+    critic = F.normalize(own, dim=1) @ F.normalize(theirs, dim=1).T / 0.2
+    expected = F.cross_entropy(critic.T, torch.arange(6)).item() - math.log(6)  # each y among all x
+    assert MIAlpha(alpha=1, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(expected, abs=1e-12)
+    value, m = 0.0, critic.exp().mean(dim=0)
+    z = 0.3 * m + 0.7
+    value = 1 + sum(float(critic[j, j] - z[j].log()) for j in range(6)) / 6
+    value -= sum(float(critic[i, j].exp() / z[j]) for i in range(6) for j in range(6)) / 36
+    assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(-value, abs=1e-12)
+    learnt = nn.ModuleDict({"baseline": nn.Linear(5, 1)}).double()
+    loss = MIAlpha(alpha=0.3, tau=0.2, dimension=None, baseline="learnt")
+    z = 0.3 * m + 0.7 * learnt["baseline"](theirs)[:, 0].exp()
+    value = 1 + float(((critic.diagonal() - z.log()).mean() - (critic.exp() / z).mean()).detach())
+    assert loss(sides(own, theirs, learnt={str(loss): learnt})).item() == pytest.approx(-value, abs=1e-9)
+
+
+def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
+    own = normal(16, 3)
+    theirs = torch.cat([own @ normal(3, 3, seed=5), normal(16, 4, seed=6)], dim=1)
+    loss = MIAlpha(dimension=8)
+    learnt = learnt_modules(loss, sides(own, theirs))
+    optimiser = torch.optim.Adam(learnt[str(loss)].parameters(), lr=0.02)
+    seen = []
+    for _ in range(120):
+        value = loss(sides(own, theirs, learnt=learnt))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        seen.append(value.item())
+    assert seen[-1] < seen[0] - 1 and -seen[-1] <= math.log(16 / 0.9)
+    with pytest.raises(IrdistillError, match="3 dimensions and the teacher's 7; give dimension=128"):
+        learnt_modules(MIAlpha(dimension=None), sides(own, theirs))
+    assert loss(sides(own[:1], theirs[:1], learnt=learnt)).item() == 0.0
+
+
+# -- tokens -------------------------------------------------------------------------------------------------
+
+
+def tokens(vectors: torch.Tensor, *lengths: int) -> TokenVectors:
+    return TokenVectors(vectors, torch.arange(vectors.shape[1])[None] < torch.tensor(lengths)[:, None])
+
+
+def graph(own: TokenVectors, theirs: TokenVectors) -> ScoreBatch:
+    return batch(States(document_tokens=own), States(document_tokens=theirs))
+
+
+def test_trg_by_hand() -> None:
+    """Two texts of two and three tokens; every row is worked out with plain loops."""
+    own, theirs = normal(2, 3, 4), normal(2, 3, 6, seed=1)
+    lengths = (2, 3)
+    places = [(text, place) for text in range(2) for place in range(lengths[text])]
+
+    def row(x: torch.Tensor, i: tuple[int, int], others: list[tuple[int, int]]) -> torch.Tensor:
+        unit = F.normalize(x, dim=-1)
+        return torch.stack([unit[i] @ unit[j] / 0.1 for j in others]).softmax(0)
+
+    def divergence(i: tuple[int, int], others: list[tuple[int, int]]) -> float:
+        t, s = row(theirs, i, others), row(own, i, others)
+        return float((t * (t / s).log()).sum())
+
+    across = [divergence(i, [j for j in places if j[0] != i[0]]) for i in places]
+    inside = [divergence(i, [j for j in places if j[0] == i[0] and j != i]) for i in places if lengths[i[0]] > 2]
+    given = graph(tokens(own, *lengths), tokens(theirs, *lengths))
+    assert TRG(within=0)(given).item() == pytest.approx(sum(across) / 5, abs=1e-9)
+    assert TRG(cross=0)(given).item() == pytest.approx(sum(inside) / 3, abs=1e-9)
+    assert TRG(cross=0.5, within=2)(given).item() == pytest.approx(0.5 * sum(across) / 5 + 2 * sum(inside) / 3, abs=1e-9)
+    unit = F.normalize(theirs, dim=-1)
+    near = []
+    for i in places:
+        others = sorted((j for j in places if j[0] != i[0]), key=lambda j: -float(unit[i] @ unit[j]))[:2]
+        near.append(divergence(i, others))
+    assert TRG(within=0, neighbours=2)(given).item() == pytest.approx(sum(near) / 5, abs=1e-9)
+
+
+def test_trg_of_equal_graphs_is_nothing_whatever_the_padding() -> None:
+    theirs = normal(3, 5, 4)
+    turned = theirs @ torch.linalg.qr(normal(4, 4, seed=3)).Q * 3.0  # rotated and longer: the same similarities
+    wide = torch.cat([turned, turned.new_full((3, 2, 4), NAN)], dim=1)
+    own = TokenVectors(wide, torch.cat([tokens(turned, 5, 2, 1).mask, torch.zeros(3, 2).bool()], dim=1))
+    assert TRG()(graph(own, tokens(theirs, 5, 2, 1))).item() == pytest.approx(0.0, abs=1e-12)
+    assert TRG()(graph(own, tokens(theirs, 5, 2, 0))).item() == pytest.approx(0.0, abs=1e-12)  # a text without teacher vectors
+    with pytest.raises(IrdistillError, match="2 token vectors of the student and 4 of the teacher"):
+        TRG()(graph(own, tokens(theirs, 5, 4, 1)))
+    assert TRG()(graph(tokens(theirs, 1, 0, 0), tokens(theirs, 1, 0, 0))).item() == 0.0
+
+
+def test_trg_takes_no_more_tokens_than_asked() -> None:
+    own, theirs = normal(4, 9, 3), normal(4, 9, 3, seed=1)
+    given = graph(tokens(own, 9, 9, 9, 9), tokens(theirs, 9, 9, 9, 9))
+    chosen = [round(i * 35 / 5) for i in range(6)]
+    few = [vectors.reshape(36, 1, 3)[chosen] for vectors in (own, theirs)]
+    # one token a text would forbid nothing more than the diagonal, so give each its own text again
+    texts = [place // 9 for place in chosen]
+    assert len(set(texts)) == 4
+    similarities = [(F.normalize(v[:, 0], dim=1) @ F.normalize(v[:, 0], dim=1).T / 0.1) for v in few]
+    total = 0.0
+    for i in range(6):
+        others = [j for j in range(6) if texts[j] != texts[i]]
+        s, t = (x[i, others].softmax(0) for x in similarities)
+        total += float((t * (t / s).log()).sum()) / 6
+    assert TRG(within=0, tokens=6)(given).item() == pytest.approx(total, abs=1e-9)
+
+
+# -- pseudo-classes -----------------------------------------------------------------------------------------
+
+
+def teacher_with_subclasses(count: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States (n, 6) in which each class falls into two halves: of relevant pairs along axis 1, of others along axis 2.
+
+    Axis 0 is what the classifier sees, and varies most. Also the scores, the classifier and the halves (-1 or 1).
+    """
+    relevant = torch.arange(count) % 2 == 0
+    half = torch.where(normal(count, seed=3) > 0, 1.0, -1.0).double()
+    states = 0.1 * normal(count, 6, seed=4)
+    states[:, 0] += torch.where(relevant, 10.0, -10.0) + 5 * normal(count, seed=5)
+    states[relevant, 1] += 2 * half[relevant]
+    states[~relevant, 2] += 2 * half[~relevant]
+    classifier = torch.zeros(1, 6).double()
+    classifier[0, 0] = 2.0
+    return states, torch.where(relevant, 20.0, -20.0).double(), classifier, half
+
+
+def test_lelp_finds_the_subclasses_that_are_there_and_not_what_the_classifier_sees() -> None:
+    states, scores, classifier, half = teacher_with_subclasses()
+    loss = LELP(directions=2, temperature=0.2)
+    classes = PseudoClasses(6, 6, 2).double()
+    classes.fit(states, loss.chances(scores), classifier)
+    assert abs(float(classes.axes[1, 0, 1])) == pytest.approx(1, abs=1e-3)  # relevant pairs: axis 1
+    assert abs(float(classes.axes[0, 0, 2])) == pytest.approx(1, abs=1e-3)
+    assert classes.axes[:, :, 0].abs().max() < 1e-9
+    assert classes.axes.norm(dim=2).flatten().tolist() == pytest.approx([1] * 4)
+    assert float(classes.spread[1, 0]) == pytest.approx(float(states[scores > 0, 1].std(correction=0)), rel=1e-2)
+    shares = classes.targets(states, 0.2)
+    assert shares.shape == (400, 2, 4) and torch.allclose(shares.sum(dim=2), torch.ones(400, 2).double())
+    own = shares[scores > 0, 1]
+    up = own[:, 0] > own[:, 2]  # +u_1 against -u_1
+    assert torch.equal(up, half[scores > 0] * classes.axes[1, 0, 1].sign() > 0)
+
+
+def test_a_student_learns_the_subclasses() -> None:
+    states, scores, classifier, half = teacher_with_subclasses()
+    turned = states @ torch.linalg.qr(normal(6, 6, seed=7)).Q
+    loss = LELP(directions=1, temperature=0.2)
+    example = ScoreBatch(scores[None], scores[None], student_states=States(pairs=turned[None]),
+                         teacher_states=States(pairs=states[None]))
+    learnt = learnt_modules(loss, example, Sample(states, scores, classifier))
+    classes = learnt[str(loss)]
+    assert isinstance(classes, PseudoClasses)
+    optimiser = torch.optim.Adam(classes.parameters(), lr=0.05)
+    for _ in range(150):
+        value = loss(ScoreBatch(scores[None], scores[None], student_states=example.student_states,
+                                teacher_states=example.teacher_states, learnt=learnt))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+    assert value.item() < 0.05  # -sum p log q of nearly hard subclasses
+    said = classes.head(turned).unflatten(-1, (2, 2))[scores > 0, 1]
+    right = (said[:, 0] > said[:, 1]) == (half[scores > 0] * classes.axes[1, 0, 1].sign() > 0)
+    assert float(right.double().mean()) > 0.99
+
+
+def lelp_example() -> tuple[LELP, dict[str, Any], dict[str, nn.Module]]:
+    loss = LELP(directions=2, tau=0.7, teacher_tau=2, threshold=0.5)
+    scores = normal(2, 3, seed=2)
+    own, theirs = normal(2, 3, 4), normal(2, 3, 5, seed=1)
+    fields = {"student": normal(2, 3, seed=6), "teacher": scores, "student_states": States(pairs=own),
+              "teacher_states": States(pairs=theirs)}
+    sample = Sample(normal(50, 5, seed=11), normal(50, seed=12), normal(1, 5, seed=13))
+    return loss, fields, learnt_modules(loss, ScoreBatch(**fields), sample)
+
+
+def test_lelp_by_hand_and_its_relevance_is_a_difference_of_log_sums() -> None:
+    loss, fields, learnt = lelp_example()
+    classes = learnt[str(loss)]
+    assert isinstance(classes, PseudoClasses)
+    total = 0.0
+    for i in range(2):
+        for j in range(3):
+            s, t = float(fields["student"][i, j]) / 0.7, (float(fields["teacher"][i, j]) - 0.5) / 2
+            head = classes.head(fields["student_states"].pairs[i, j]).unflatten(-1, (2, 4))
+            z = torch.stack([-s / 2 + head[0].log_softmax(0), s / 2 + head[1].log_softmax(0)])
+            assert float(z[1].logsumexp(0) - z[0].logsumexp(0)) == pytest.approx(s, abs=1e-12)
+            p_class = [1 / (1 + math.exp(t)), 1 / (1 + math.exp(-t))]
+            for c in range(2):
+                h = fields["teacher_states"].pairs[i, j] - classes.mean[c]
+                along = torch.stack([classes.axes[c, k] @ h / classes.spread[c, k] for k in range(2)])
+                p = torch.cat([along, -along]).softmax(0) * p_class[c]
+                total -= float((p * z.flatten().log_softmax(0).reshape(2, 4)[c]).sum()) / 6
+    assert loss(ScoreBatch(**fields, learnt=learnt)).item() == pytest.approx(total, abs=1e-9)
+
+
+def test_lelp_leaves_out_what_has_no_score_or_state() -> None:
+    loss, fields, learnt = lelp_example()
+    mask = torch.tensor([[True, True, True], [True, True, False]])
+    teacher, states = fields["teacher"].clone(), fields["teacher_states"].pairs.clone()
+    teacher[0, 1], states[1, 0] = NAN, NAN
+    fields = fields | {"teacher": teacher, "teacher_states": States(pairs=states), "mask": mask}
+    kept = [(0, 0), (0, 2), (1, 1)]
+
+    def only(values: torch.Tensor) -> torch.Tensor:
+        return torch.stack([values[place] for place in kept])[None]
+
+    few = {"student": only(fields["student"]), "teacher": only(teacher), "student_states": States(pairs=only(
+        fields["student_states"].pairs)), "teacher_states": States(pairs=only(states))}
+    found = loss(ScoreBatch(**fields, learnt=learnt)).item()
+    assert found == pytest.approx(loss(ScoreBatch(**few, learnt=learnt)).item(), abs=1e-12)
+    none = fields | {"teacher": torch.full_like(teacher, NAN)}
+    assert loss(ScoreBatch(**none, learnt=learnt)).item() == 0.0
+    with pytest.raises(IrdistillError, match="only 2 pairs have a state; more than 2"):
+        learnt_modules(loss, ScoreBatch(**fields), Sample(normal(2, 5), normal(2), normal(1, 5)))
+
+
+# -- all of them --------------------------------------------------------------------------------------------
+
+ALL: list[Loss] = [EmbeddingMSE(), EmbeddingMSE(side="document", normalise=False), EmbeddingMSE(side="pair"), MIAlpha(dimension=3),
+                   MIAlpha(side="pair", alpha=1, dimension=None), MIAlpha(side="query", alpha=0.4, baseline="learnt", dimension=2),
+                   TRG(), TRG(side="query", neighbours=2, cross=0.5), LELP(directions=2)]
+
+
+def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5) -> ScoreBatch:
+    def states(size: int, seed: int) -> States:
+        return States(normal(3, size, seed=seed).to(dtype), normal(6, size, seed=seed + 1).to(dtype),
+                      normal(3, 4, size, seed=seed + 2).to(dtype),
+                      tokens(normal(3, 5, size, seed=seed + 3).to(dtype), 5, 3, 1),
+                      tokens(normal(6, 5, size, seed=seed + 4).to(dtype), 5, 4, 3, 2, 1, 0))
+    teacher = normal(3, 4, seed=30).to(dtype)
+    teacher[1, 2] = NAN
+    mask = torch.ones(3, 4, dtype=torch.bool)
+    mask[2, 2:] = False
+    return ScoreBatch(normal(3, 4, seed=31).to(dtype), teacher, mask, student_states=states(own, 40),
+                      teacher_states=states(theirs, 50))
+
+
+SAMPLE = Sample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
+
+
+def learnt_for(loss: Loss, given: ScoreBatch) -> dict[str, nn.Module]:
+    return learnt_modules(loss, given, SAMPLE if loss.plain[0].uses_sample else None)
+
+
+def fitting(loss: Loss, dtype: torch.dtype = torch.float64) -> ScoreBatch:
+    same = isinstance(loss, MIAlpha) and loss.dimension is None
+    return everything(dtype, 5 if same else 4)
+
+
+@pytest.mark.parametrize("loss", ALL, ids=str)
+def test_gradients(loss: Loss) -> None:
+    given = fitting(loss)
+    learnt = learnt_for(loss, given)
+    states = given.student_states
+    assert states is not None and states.query_tokens is not None and states.document_tokens is not None
+    inputs = [given.student, states.queries, states.documents, states.pairs, states.query_tokens.vectors,
+              states.document_tokens.vectors]
+
+    def of(*values: torch.Tensor) -> torch.Tensor:
+        assert states is not None and states.query_tokens is not None and states.document_tokens is not None
+        made = States(*values[1:4], TokenVectors(values[4], states.query_tokens.mask),
+                      TokenVectors(values[5], states.document_tokens.mask))
+        return loss(ScoreBatch(values[0], given.teacher, given.mask, student_states=made, teacher_states=given.teacher_states,
+                               learnt=learnt)) + sum(value.sum() * 0.0 for value in values)
+
+    assert torch.autograd.gradcheck(of, [value.clone().requires_grad_() for value in inputs])  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("loss", ALL, ids=str)
+def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
+    half = fitting(loss, torch.float16)
+    learnt = learnt_for(loss, half)
+    value = loss(ScoreBatch(half.student, half.teacher, half.mask, student_states=half.student_states,
+                            teacher_states=half.teacher_states, learnt=learnt))
+    assert value.dtype == torch.float32
+    wide = fitting(loss)
+    exact = loss(ScoreBatch(wide.student, wide.teacher, wide.mask, student_states=wide.student_states,
+                            teacher_states=wide.teacher_states, learnt={k: m.double() for k, m in learnt.items()}))
+    assert value.item() == pytest.approx(exact.item(), rel=0.02, abs=0.005)
+    assert parse_loss(str(loss)) == loss and parse_loss(f"KL + 0.5*{loss}@2").states == loss.states
+    assert "representation" in loss.needs and loss.states
+    both = ScoreBatch(wide.student, torch.stack([wide.teacher, wide.teacher]), wide.mask,  # type: ignore[list-item]
+                      teacher_weights=torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]), student_states=wide.student_states,
+                      teacher_states=wide.teacher_states, columns=torch.zeros(3, 4, dtype=torch.int64), learnt=learnt)
+    assert torch.isfinite(loss(both)) and torch.isfinite((KL() + 0.1 * loss)(both))
+
+
+def test_parameters_that_have_no_meaning() -> None:
+    for text, match in (("EmbeddingMSE(side=\"token\")", "must be one of"), ("EmbeddingMSE(normalise=2)", "True or False"),
+                        ("MIAlpha(alpha=1.5)", "at most 1"), ("MIAlpha(dimension=0)", "whole number of at least 1"),
+                        ("TRG(cross=0, within=0)", "compares nothing"), ("TRG(within=-1)", "at least 0"),
+                        ("TRG(tokens=1)", "at least 2"),
+                        ("LELP(directions=0)", "at least 1"), ("LELP(threshold=\"x\")", "must be a number")):
+        with pytest.raises(IrdistillError, match=match):
+            parse_loss(text)

@@ -1,0 +1,216 @@
+"""Losses between representations, and losses that learn, trained on the students they are for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder, MultiVectorEncoder
+from sentence_transformers.sentence_transformer.modules import Dense
+
+from irdistill.errors import IrdistillError
+from irdistill.losses import parse_loss
+from irdistill.runs import open_run
+from irdistill.runs.representations import FOLDER, Representations
+from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
+from irdistill.students.base import Student
+from irdistill.students.build import STUDENTS
+from irdistill.teachers import TeacherSpec, score_with_representations
+from irdistill.training import checkpoints
+from irdistill.training.encode import Encoder
+from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.options import TrainOptions
+from irdistill.training.representations import TeacherStates
+from irdistill.training.trainer import train
+from tests.students.test_matrix import collate, digests, plain_scores
+from tests.training.tiny import make_backbone, make_collection, make_run
+
+OPTIONS = TrainOptions(steps=6, batch_size=4, list_size=5, learning_rate=5e-3, loss_learning_rate=1e-2, precision="float32", seed=7,
+                       checkpoint_every=3, log_every=2)
+CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
+#: Loss, student, and the teacher whose representations it reads (None: none).
+CASES = [("DACKL(tau=0.2, teacher_tau=2)", "dense", None), ('EmbeddingMSE(side="document", normalise=False)', "dense", "dense"),
+         ("EmbeddingMSE", "dense", "wide"), ('KL(tau=0.2) + 0.5*MIAlpha(side="query", dimension=None)', "dense", "dense"),
+         ("MIAlpha(dimension=8)", "dense", "wide"), ('TRG(side="query")', "late-interaction", "colbert"),
+         ("TRG(tokens=64)", "late-interaction", "colbert"), ('EmbeddingMSE(side="pair") + KL@4', "cross-encoder", "cross"),
+         ("LELP(directions=2)", "cross-encoder", "cross")]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backbone, teachers of another seed with their representations of the candidates, and a run without any."""
+    folder = tmp_path_factory.mktemp("representations")
+    collection = make_collection()
+    make_run(folder / "scores", collection)
+    make_backbone(folder / "backbone")
+    make_backbone(folder / "dense", seed=1)
+    torch.manual_seed(2)
+    wide = DenseStudent.load(folder / "dense", device="cpu").model
+    wide.append(Dense(16, 24))
+    wide.save(str(folder / "wide"), create_model_card=False)
+    CrossEncoderStudent.build(str(folder / "dense"), device="cpu").save(folder / "cross")
+    MultiVectorEncoder(str(folder / "dense-bert"), device="cpu").save(str(folder / "colbert"))
+    for name in ("dense", "wide", "colbert", "cross"):
+        kind = {"colbert": "late-interaction"}.get(name, "dense")
+        given = CPU | ({"backend": "torch"} if name == "cross" else {"type": kind})
+        sort = "cross-encoder" if name == "cross" else "retriever"
+        teacher = TeacherSpec(str(folder / name), sort, folder / "work", settings=given)
+        score_with_representations(collection, folder / "scores", teacher, folder / f"{name}-scores", part_queries=3)
+    return folder
+
+
+def make(kind: str, place: Path) -> Student:
+    given = {"dimension": 8, "mask_punctuation": False} if kind == "late-interaction" else {}
+    return build_student(kind, str(place / "backbone"), device="cpu", **given)
+
+
+@pytest.mark.parametrize(("loss", "kind", "teacher"), CASES[::2], ids=[case[0] for case in CASES[::2]])
+def test_a_training_that_stops_goes_on_to_the_same_bytes(loss: str, kind: str, teacher: str | None, place: Path, tmp_path: Path,
+                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped between checkpoints; the saved model is plain, and what the loss learnt lies beside it."""
+    collection = make_collection()
+    scores = place / (f"{teacher}-scores" if teacher else "scores")
+    whole = tmp_path / "whole"
+    train(collection, scores, make(kind, place), loss, whole, OPTIONS)
+
+    def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return inner(self, model, inputs, number)
+
+    inner = DistillTrainer.training_step
+    monkeypatch.setattr(DistillTrainer, "training_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(collection, scores, make(kind, place), loss, tmp_path / "stopped", OPTIONS)
+    monkeypatch.undo()
+    assert checkpoints.step_of(checkpoints.find(tmp_path / "stopped" / "checkpoints")[-1]) == 3
+    student = make(kind, place)
+    model = train(collection, scores, student, loss, tmp_path / "stopped", OPTIONS)
+    assert digests(tmp_path / "stopped") == digests(whole)
+    losses = [json.loads(line)["loss"] for line in (whole / "train_log.jsonl").read_text().splitlines()]
+    assert len(losses) == 6 and np.isfinite(losses).all()
+
+    record = json.loads((whole / "training.json").read_text())
+    assert ("representations" in record["identity"]) == (teacher is not None)
+    if "loss" in record:
+        held = load_file(whole / "loss.safetensors")
+        assert sum(record["loss"]["parameters"].values()) > 0 and set(record["loss"]["parameters"]) == {
+            name.rpartition("/")[0] for name in held}
+    else:
+        assert not (whole / "loss.safetensors").exists()
+    texts = collection.corpus.texts([0, 1, 2])
+    again = STUDENTS[kind].load(model, device="cpu")
+    for one in (student, again):
+        one.model.eval()
+    plain = plain_scores(kind, model, "w1 w2", texts)
+    assert np.isfinite(plain).all() and not (model / "loss.safetensors").exists()
+    if kind == "cross-encoder":
+        assert CrossEncoder(str(model), device="cpu").num_labels == 1
+        np.testing.assert_allclose(plain, student.predict([("w1 w2", text) for text in texts]), atol=1e-5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("loss", "kind", "teacher"), CASES, ids=[case[0] for case in CASES])
+def test_each_loss_falls_on_a_batch_seen_again(loss: str, kind: str, teacher: str | None, place: Path, tmp_path: Path) -> None:
+    """Over 40 steps of two queries, with what the loss learns."""
+    options = replace(OPTIONS, steps=40, batch_size=8, checkpoint_every=0, dropout=False)
+    scores = place / (f"{teacher}-scores" if teacher else "scores")
+    train(make_collection(), scores, make(kind, place), loss, tmp_path / "out", options)
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.01 * abs(np.mean(losses[:5])), losses
+
+
+@pytest.mark.parametrize(("kind", "teacher"), [("dense", "dense"), ("late-interaction", "colbert"), ("cross-encoder", "cross")])
+def test_the_representations_of_a_batch_are_those_of_the_texts(kind: str, teacher: str, place: Path) -> None:
+    """The student's come out of the pass that scores, the teacher's out of the store: with the teacher as student they agree."""
+    collection = make_collection()
+    student = STUDENTS[kind].load(place / teacher, device="cpu")
+    sampler, collator = collate(place, student)
+    held = Representations(place / f"{teacher}-scores")
+    collator.states = TeacherStates(held, student.represents, sampler.query_ids)
+    calls = []
+    embed = student.embed
+    student.embed = lambda *given: calls.append(given[1]) or embed(*given)
+    student.with_states = True
+    batch = collator(0)
+    found = score_batch(student, Encoder(student, torch.float32, token_budget=10**6), batch, False)
+    assert sorted(calls) == sorted(student.sides)  # one pass a side
+    assert found.student_states is not None and found.teacher_states is not None
+    for name in student.represents:
+        own, theirs = getattr(found.student_states, name), getattr(found.teacher_states, name)
+        if name.endswith("tokens"):
+            assert torch.equal(own.mask, theirs.mask) and own.mask.any()
+            assert torch.allclose(own.vectors[own.mask], theirs.vectors[theirs.mask], atol=2e-3)
+            continue
+        own, theirs = (own[found.valid], theirs[found.valid]) if name == "pairs" else (own, theirs)
+        there = ~theirs.isnan().any(dim=-1)
+        assert there.any()
+        unit = [x[there] / x[there].norm(dim=-1, keepdim=True) for x in (own, theirs)]
+        assert torch.allclose(*unit, atol=2e-3), name
+    if kind == "cross-encoder":
+        logit = found.student_states.pairs[found.valid] @ torch.from_numpy(held.classifier)[0]
+        expected = found.student[found.valid] - student.model.model.classifier.bias
+        assert torch.allclose(logit, expected, atol=1e-5)
+        assert len(collection.queries) == 8
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(place: Path, tmp_path: Path) -> None:
+    collection = make_collection()
+
+    def attempt(kind: str, loss: str, scores: str, **given: Any) -> None:
+        train(collection, place / scores, make(kind, place), loss, tmp_path / "out", OPTIONS, **given)
+
+    command = r"irdistill score tiny --candidates \S+scores --teacher TEACHER --out NEW --representations, with a dense retriever"
+    with pytest.raises(IrdistillError, match=command):
+        attempt("dense", "EmbeddingMSE", "scores")
+    with pytest.raises(IrdistillError, match="are pairs, and the loss EmbeddingMSE needs vectors"):
+        attempt("dense", "EmbeddingMSE", "cross-scores")
+    with pytest.raises(IrdistillError, match=r"a dense student does not give \(pairs\); it is for a cross-encoder student"):
+        attempt("dense", "LELP", "cross-scores")
+    with pytest.raises(IrdistillError, match="a sparse student does not give"):
+        attempt("sparse", "MIAlpha", "dense-scores")
+    with pytest.raises(IrdistillError, match="the loss KL reads none"):
+        attempt("dense", "KL", "scores", representations=place / "dense-scores")
+    other = make_collection(documents=41)
+    make_run(tmp_path / "other", other)
+    with pytest.raises(IrdistillError, match="was made for the collection"):
+        train(other, tmp_path / "other", make("dense", place), "MIAlpha", tmp_path / "out", OPTIONS,
+              representations=place / "dense-scores")
+    assert not (tmp_path / "out").exists()
+    # those of another run of the same collection serve
+    attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "dense-scores")
+    with pytest.raises(IrdistillError, match=r"representations is '.{16}', now '.{16}'"):
+        attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "wide-scores")
+
+
+def test_a_token_graph_needs_the_same_tokens(place: Path, tmp_path: Path) -> None:
+    student = build_student("late-interaction", str(place / "backbone"), device="cpu", max_length=6)
+    with pytest.raises(IrdistillError, match="Use a teacher and a student of one tokenizer"):
+        train(make_collection(), place / "colbert-scores", student, "TRG", tmp_path / "out", OPTIONS)
+
+
+def test_an_own_rate_for_what_the_loss_learns(place: Path, tmp_path: Path) -> None:
+    learnt = {}
+    for rate in (1e-9, 1e-2):
+        options = replace(OPTIONS, loss_learning_rate=rate, checkpoint_every=0)
+        train(make_collection(), place / "wide-scores", make("dense", place), "EmbeddingMSE", tmp_path / str(rate), options)
+        learnt[rate] = load_file(tmp_path / str(rate) / "loss.safetensors")["EmbeddingMSE/weight"]
+    fresh = parse_loss("EmbeddingMSE")
+    assert fresh.has_parameters and (learnt[1e-9] - learnt[1e-2]).abs().max() > 1e-2
+    with pytest.raises(IrdistillError, match="loss_learning_rate is 0"):
+        TrainOptions(loss_learning_rate=0)
+    assert "loss_learning_rate" not in TrainOptions().identity() and "loss_learning_rate" in OPTIONS.identity()
+
+
+def test_a_run_of_candidates_that_have_none_is_refused(place: Path, tmp_path: Path) -> None:
+    run = open_run(place / "cross-scores")
+    held = Representations(place / "cross-scores")
+    assert held.folder.name == FOLDER and len(run) == 8
+    with pytest.raises(IrdistillError, match="holds no representation of any text"):
+        TeacherStates(held, frozenset({"pairs"}), ["unknown"] * 8).check(
+            [collate(place, make("cross-encoder", place))[0](0)])
