@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[TrainOptions]:
     """The options that trainings would have been given."""
     found: list[TrainOptions] = []
 
-    def record(collection: Any, runs: Any, student: Any, loss: str, out: Path, options: TrainOptions) -> Path:
+    def record(collection: Any, runs: Any, student: Any, loss: str, out: Path, options: TrainOptions, *_: Any, **__: Any) -> Path:
         found.append(options)
         return out / "model"
 

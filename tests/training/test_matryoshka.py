@@ -71,7 +71,7 @@ def test_the_saved_model_scores_as_in_training(dimension: int, place: Path) -> N
     student = DenseStudent.load(place / "out" / "model", device="cpu")
     sampler, batch = first_batch(place, student)
     encoder = Encoder(student, torch.float32)
-    found = score_batch(student, encoder, batch, False, encode_batch(student, encoder, batch), dimension)
+    found = score_batch(student, encoder, batch, False, None, encode_batch(student, encoder, batch), dimension)
     plain = plain_scores(str(place / "out" / "model"), sampler, dimension)
     assert np.allclose(found.student.detach().numpy() * batch.mask.numpy(), plain, atol=1e-5)
 
