@@ -12,6 +12,7 @@ import click
 
 from irdistill import __version__
 from irdistill.cli.audit import audit
+from irdistill.cli.compare import compare
 from irdistill.cli.doctor import doctor
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
@@ -41,7 +42,7 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, candidates, score, fuse, audit, train, search, evaluate, runs, doctor):
+for command in (run, candidates, score, fuse, audit, train, search, evaluate, compare, runs, doctor):
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from irdistill.collections.beir import load_beir
 from irdistill.collections.model import Collection
+from irdistill.collections.slices import slice_queries, split_slice
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, make_folder
 
@@ -18,18 +19,19 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
 
     Args:
         id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
-            ``test``; or any id of ir_datasets (``beir/scifact/test``).
+            ``test``; or any id of ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of
+            the queries, see `irdistill.collections.slices`.
         cache: where compiled corpora go; the user's cache folder unless said.
 
     Raises:
         IrdistillError: there is no such collection, or it has a fault that would corrupt a result.
     """
-    name = str(id)
+    name, part = split_slice(str(id))
     where = make_folder(cache) if cache is not None else cache_folder()
     collection = _load(name, where)
     for line in collection.report.lines()[1:]:
         _log.info("%s: %s", name, line)
-    return collection
+    return slice_queries(collection, part) if part else collection
 
 
 def _load(name: str, cache: Path) -> Collection:

@@ -80,7 +80,8 @@ def _check(stage: Stage) -> None:
 def _collections(stage: Stage) -> list[str]:
     datasets = stage.arguments.get("datasets", {})
     own = [stage.arguments.get(key) for key in ("collection", "dev")]
-    return [*datasets, *(name for name in own if name)]
+    compared = [run["collection"] for run in stage.arguments.get("runs", []) if isinstance(run, dict)]
+    return [*datasets, *(name for name in own if name), *dict.fromkeys(compared)]
 
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, audit, combine, evaluate, fuse_teachers
+from irdistill.evaluation import DEFAULT_MEASURES, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
+from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
 from irdistill.runs import mask
@@ -23,7 +24,7 @@ from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import load_teacher, responses_file, score
 from irdistill.training import TrainOptions, train
 
-RESULT = "result.json"
+RESULT, COMPARISON = "result.json", "comparison.md"
 
 
 @dataclass
@@ -75,8 +76,11 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", **given: Any) -> str:
+           student: str = "dense", chosen: str | None = None, **given: Any) -> str:
     held = kitchen.collection(collection)
+    if chosen is not None:
+        given = given | read_json(Path(chosen) / RESULT)["settings"]
+        loss = given.pop("loss", loss)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
     frozen = bool(settings.get("query_layers") is not None or settings.get("freeze_documents"))
@@ -89,6 +93,22 @@ def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], 
               compare: dict[str, str] | str | None = None) -> str:
     found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
     return _write(out, {"rows": found.to_rows()})
+
+
+def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05) -> str:
+    entries = [Entry(**run | {"seed": str(run["seed"])}) for run in runs]
+    found = compare_losses(entries, {entry.collection: kitchen.collection(entry.collection) for entry in entries}, measure, level)
+    fingerprint = _write(out, found.to_json())
+    write_text(out / COMPARISON, comparison_markdown(found))
+    return fingerprint
+
+
+def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10") -> str:
+    held = kitchen.collection(collection)
+    found = [{"settings": one["settings"], "value": evaluate(held, {"candidate": one["run"]}, measure).rows[0].value}
+             for one in candidates]
+    best = max(found, key=lambda one: one["value"])["settings"] if found else {}  # the first of equal ones
+    return _write(out, {"settings": best, "measure": measure, "candidates": found})
 
 
 def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
@@ -107,13 +127,28 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
-    "evaluate": _evaluate, "measure": _measure,
+    "evaluate": _evaluate, "measure": _measure, "compare": _compare, "choose": _choose,
 }
 
 
 def artifact(verb: str, folder: Path) -> str:
     """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
     return str(folder / "model" if verb == "train" else folder)
+
+
+def _check_keys(entries: Any, *keys: str) -> None:
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, dict) or set(entry) != set(keys):
+            raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    if "loss" in given:
+        parse_loss(given["loss"])
+    try:
+        TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
+    except TypeError as error:
+        raise IrdistillError(f"a training option is unknown: {error}.") from error
 
 
 @cache
@@ -129,17 +164,20 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     """
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", *STUDENT_SETTINGS}
+        own = {"collection", "scores", "loss", "backbone", "student", "chosen", *STUDENT_SETTINGS}
         check_student_settings(arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
-        try:
-            TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
-        except TypeError as error:
-            raise IrdistillError(f"a training option is unknown: {error}.") from error
-    if verb == "evaluate":
+        _check_options({key: value for key, value in arguments.items() if key not in own})
+    if verb in ("evaluate", "compare", "choose"):
         from irdistill.evaluation import parse_measures
 
-        parse_measures(arguments.get("measures", DEFAULT_MEASURES))
+        parse_measures(arguments.get("measures" if verb == "evaluate" else "measure", DEFAULT_MEASURES))
+    if verb == "compare":
+        _check_keys(arguments["runs"], "loss", "student", "collection", "seed", "run")
+    if verb == "choose":
+        _check_keys(arguments["candidates"], "settings", "run")
+        for one in arguments["candidates"]:
+            _check_options(one["settings"])
     for key in ("backbone", "retriever", "model"):
         name = arguments.get(key)
         if isinstance(name, str) and name != "bm25" and "${" not in name:

@@ -117,13 +117,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
         for qid, judged in collection.qrels.items()
     }
-    scored = bool(loss.needs & _TEACHER)
+    scored = options.only_scored or bool(loss.needs & _TEACHER)
     compiled = [compile_run(run, corpus) for run in runs]
     mixed = options.mix != "none"
     sampler = ListSampler(
         [MixedRun(compiled, options.mixing(), corpus)] if mixed else compiled, relevant, batch_size=options.batch_size,
         list_size=options.list_size, seed=options.seed, sources=options.sources, positives=options.positives,
-        max_positives=options.max_positives, scored=scored, unscored_positives="label" in loss.needs,
+        max_positives=options.max_positives, scored=scored, unscored_positives="label" in loss.needs and not options.only_scored,
         query_ids=list(collection.queries), flagged=options.flagged,
         teacher_weights=None if mixed else options.teacher_weights, gate=None if mixed else options.gate,
     )
