@@ -72,17 +72,22 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
     means = ranks.mean(axis=0)
     ties = sum(float((sizes**3 - sizes).sum()) for sizes in (np.unique(row, return_counts=True)[1] for row in ranks))
     spread = 1 - ties / (blocks * count * (count**2 - 1))
-    statistic, statistic_f = 0.0, 0.0
+    statistic = 0.0
     if spread > 0:
         statistic = 12 * blocks / (count * (count + 1)) * float(((means - (count + 1) / 2) ** 2).sum()) / spread
-        rest = blocks * (count - 1) - statistic
-        statistic_f = (blocks - 1) * statistic / rest if rest > 1e-9 * blocks else math.inf
+    statistic_f = iman_davenport(statistic, count, blocks)
     order = sorted(zip(means.tolist(), values, strict=True), key=lambda pair: pair[0])
     return Friedman(
         {name: rank for rank, name in order}, blocks, statistic, float(chi2.sf(statistic, count - 1)),
         statistic_f if math.isfinite(statistic_f) else None,
         float(f.sf(statistic_f, count - 1, (count - 1) * (blocks - 1))), level, critical_difference(count, blocks, level),
     )
+
+
+def iman_davenport(statistic: float, systems: int, blocks: int) -> float:
+    """``(N - 1) chi2 / (N (k - 1) - chi2)``; infinite where all blocks agree."""
+    rest = blocks * (systems - 1) - statistic
+    return (blocks - 1) * statistic / rest if rest > 1e-9 * blocks else math.inf
 
 
 def critical_difference(systems: int, blocks: int, level: float = 0.05) -> float:

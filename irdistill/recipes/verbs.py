@@ -148,7 +148,7 @@ def _check_options(given: Mapping[str, Any]) -> None:
     try:
         TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
     except TypeError as error:
-        raise IrdistillError(f"a training option is unknown: {error}.") from error
+        raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
 
 @cache
