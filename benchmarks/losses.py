@@ -25,20 +25,20 @@ LIMIT_MS = 5.0
 
 
 def make_batch(lists: int, size: int, dtype: Any) -> Any:
-    """Lists with one relevant document each; the documents of the batch are all different."""
+    """Cosines, and lists with one relevant document each; the documents of the batch are all different."""
     import torch
 
     from irdistill.losses import ScoreBatch
 
     generator = torch.Generator().manual_seed(size)
-    student = torch.randn(lists, size, generator=generator, dtype=dtype)
+    student = 2 * torch.rand(lists, size, generator=generator, dtype=dtype) - 1
     teacher = 4 * torch.randn(lists, size, generator=generator)
     labels = torch.zeros(lists, size)
     labels[:, 0] = 1.0
     documents = lists * size
     positives = torch.zeros(lists, documents, dtype=torch.bool)
     columns = torch.arange(documents).reshape(lists, size)
-    in_batch = torch.randn(lists, documents, generator=generator, dtype=dtype).scatter(1, columns, student)
+    in_batch = (2 * torch.rand(lists, documents, generator=generator, dtype=dtype) - 1).scatter(1, columns, student)
     return ScoreBatch(student=student, teacher=teacher, labels=labels, in_batch=in_batch, columns=columns, positives=positives)
 
 

@@ -126,4 +126,4 @@ def batch_negatives(batch: ScoreBatch, tau: float) -> Tensor:
     own = own.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
     if batch.positives is not None:
         own = own | batch.positives
-    return (batch.in_batch / tau).masked_fill_(own, torch.finfo(batch.in_batch.dtype).min).logsumexp(dim=1)
+    return torch.where(own, torch.finfo(batch.in_batch.dtype).min, batch.in_batch / tau).logsumexp(dim=1)

@@ -178,8 +178,8 @@ class LambdaLoss(Loss):
         if not pairs.any():
             return batch.zero()
         weights = self._weights(gain).expand_as(pairs)
-        losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / self.tau) / math.log(2)
-        return (weights * losses).masked_fill(~pairs, 0.0).sum() / pairs.sum()
+        losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / self.tau)
+        return (weights * pairs * losses).sum() / (pairs.sum() * math.log(2))
 
     def _weights(self, gain: Tensor) -> Tensor:
         """(B, N, N), or (B, N, 1), for items in the student's order; ``gain`` is divided by maxDCG."""

@@ -161,4 +161,4 @@ def _ordered_margins(batch: ScoreBatch, by: str) -> tuple[Tensor, Tensor]:
 
 def _mean(losses: Tensor, pairs: Tensor) -> Tensor:
     """The mean over the pairs that are some; without taking them out, which costs more than the losses of the others."""
-    return losses.masked_fill(~pairs, 0.0).sum() / pairs.sum()
+    return (losses * pairs).sum() / pairs.sum()
