@@ -21,7 +21,7 @@ PACKAGE = REPOSITORY / "irdistill"
 FLOORS = (
     ("cli",),
     ("recipes",),
-    ("evaluation", "training"),
+    ("evaluation", "training", "queries"),
     ("teachers",),
     ("search",),
     ("students",),

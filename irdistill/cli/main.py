@@ -14,6 +14,7 @@ from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.compare import compare
 from irdistill.cli.doctor import doctor
+from irdistill.cli.queries import filter_, generate, rewrite
 from irdistill.cli.run import run
 from irdistill.cli.runs import fuse, runs
 from irdistill.cli.score import evaluate, score
@@ -42,7 +43,7 @@ def cli(debug: bool, quiet: bool) -> None:
     logging.getLogger("irdistill").setLevel(level)
 
 
-for command in (run, candidates, score, fuse, audit, train, search, evaluate, compare, runs, doctor):
+for command in (run, rewrite, generate, filter_, candidates, score, fuse, audit, train, search, evaluate, compare, runs, doctor):
     cli.add_command(command)
 
 

@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 
 from irdistill.collections.beir import load_beir
+from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.model import Collection
 from irdistill.collections.slices import slice_queries, split_slice
 from irdistill.errors import IrdistillError
@@ -19,28 +20,34 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
 
     Args:
         id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
-            ``test``; or any id of ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of
-            the queries, see `irdistill.collections.slices`.
+            ``test``; a folder made out of another collection (rewritten or generated queries); or any id of
+            ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
+            `irdistill.collections.slices`.
         cache: where compiled corpora go; the user's cache folder unless said.
 
     Raises:
         IrdistillError: there is no such collection, or it has a fault that would corrupt a result.
     """
-    name, part = split_slice(str(id))
+    name = str(id)
     where = make_folder(cache) if cache is not None else cache_folder()
     collection = _load(name, where)
     for line in collection.report.lines()[1:]:
         _log.info("%s: %s", name, line)
-    return slice_queries(collection, part) if part else collection
+    return collection
 
 
 def _load(name: str, cache: Path) -> Collection:
+    name, part = split_slice(name)
+    if part:
+        return slice_queries(_load(name, cache), part)
     if name == "pydocs" or name.startswith("pydocs/"):
         from irdistill.collections.pydocs import load_pydocs
 
         return load_pydocs(name, cache)
     path, _, split = name.partition("#")
     folder = Path(path).expanduser()
+    if is_derived(folder):
+        return load_derived(name, folder, split or None, lambda source: _load(source, cache))
     meant_as_path = bool(split) or path.startswith((".", "/", "~"))
     if folder.is_dir() and (meant_as_path or any(folder.glob("corpus.jsonl*"))):
         return load_beir(name, folder, split or None, cache)

@@ -72,6 +72,7 @@ class Collection:
     Attributes:
         queries: in the order of the file; the judged ones only where the split has judgments, as BEIR does.
         report: what was found and put up with on loading.
+        origin: where the queries ask in other words what those of another collection ask, the fingerprint of those.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Collection:
     queries: dict[str, Query]
     qrels: Qrels
     report: LoadReport = field(default_factory=LoadReport)
+    origin: str = ""
 
     @classmethod
     def from_dicts(
@@ -124,11 +126,23 @@ class Collection:
         return digest([self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint])
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries."""
-        return {"id": self.id, "corpus": self.corpus.fingerprint, "queries": self.queries_fingerprint}
+        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries; the origin where it has one."""
+        told = {"id": self.id, "corpus": self.corpus.fingerprint, "queries": self.queries_fingerprint}
+        return told | ({"origin": self.origin} if self.origin else {})
 
     def __repr__(self) -> str:
         return (
             f"Collection({self.id!r}, {len(self.corpus)} documents, {len(self.queries)} queries, "
             f"{self.qrels.judgments} judgments)"
         )
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """What keeps runs of two collections, as `Collection.describe` tells of them, apart: ``corpus``, ``queries`` or nothing.
+
+    Queries that ask the same in other words (one is the origin of the other, or both have the same) are no difference.
+    """
+    if one.get("corpus") != other.get("corpus"):
+        return "corpus"
+    names = [{told.get("queries"), told.get("origin") or told.get("queries")} for told in (one, other)]
+    return None if names[0] & names[1] else "queries"

@@ -16,6 +16,10 @@ from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
+from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with
+from irdistill.queries.generating import example_pairs
+from irdistill.queries.history import token_count, words
+from irdistill.queries.writing import card_model
 from irdistill.runs import mask
 from irdistill.search import retrieve
 from irdistill.search.vectors import corpus_vectors
@@ -89,6 +93,28 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
     return digest(read_json(out / "training.json")["model"])
 
 
+def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
+             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64) -> str:
+    held = kitchen.collection(collection)
+    template = HistoryTemplate.parse(history) if history else None
+    if llm:
+        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens).fingerprint
+    count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
+    return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
+
+
+def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | None = None, llm: str | None = None,
+              examples: str | None = None, **settings: Any) -> str:
+    given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
+    shown = example_pairs(kitchen.collection(examples)) if examples else ()
+    return generate(kitchen.collection(collection), out, given, card_model(llm) if llm else None, shown).fingerprint
+
+
+def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scores: str | None = None,
+            retrieved: str | None = None) -> str:
+    return filter_queries(kitchen.collection(collection), out, rules, scores, retrieved).fingerprint
+
+
 def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
               compare: dict[str, str] | str | None = None) -> str:
     found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
@@ -127,7 +153,8 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
-    "evaluate": _evaluate, "measure": _measure, "compare": _compare, "choose": _choose,
+    "rewrite": _rewrite, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
+    "compare": _compare, "choose": _choose,
 }
 
 

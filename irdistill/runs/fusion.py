@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs.flags import heaviest
@@ -69,13 +70,13 @@ def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
         raise IrdistillError(f"{len(runs)} run was given to fuse; at least two were expected.")
     complete = rule.for_teachers(len(runs))
     for run in runs[1:]:
-        for part in ("corpus", "queries"):
-            ours, theirs = runs[0].identity.collection.get(part), run.identity.collection.get(part)
-            if ours != theirs:
-                raise IrdistillError(
-                    f"{runs[0]} and {run} belong to different collections: the fingerprints of the {part} are {ours} "
-                    f"and {theirs}. Only runs of one collection can be fused."
-                )
+        ours, theirs = runs[0].identity.collection, run.identity.collection
+        part = difference(ours, theirs)
+        if part is not None:
+            raise IrdistillError(
+                f"{runs[0]} and {run} belong to different collections: the fingerprints of the {part} are {ours.get(part)} "
+                f"and {theirs.get(part)}. Only runs of one collection can be fused."
+            )
     return complete
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from irdistill.collections import Collection
+from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.runs import parquet
@@ -208,10 +209,10 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
 def check_collection(run: Run, collection: Collection) -> None:
     """Refuse a run whose corpus or queries are not those of the collection."""
     theirs, ours = run.identity.collection, collection.describe()
-    for part in ("corpus", "queries"):
-        if theirs.get(part) != ours[part]:
-            raise IrdistillError(
-                f"{run} was made for the collection {theirs.get('id')!r} and is used with {collection.id!r}: the "
-                f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here). Use the collection "
-                "the run was made for, or make the run again."
-            )
+    part = difference(theirs, ours)
+    if part is not None:
+        raise IrdistillError(
+            f"{run} was made for the collection {theirs.get('id')!r} and is used with {collection.id!r}: the "
+            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here). Use the collection "
+            "the run was made for, or make the run again."
+        )

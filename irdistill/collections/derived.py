@@ -1,0 +1,137 @@
+"""Collections made out of others: the same corpus, and queries of their own, in a folder that names the corpus.
+
+A folder holds ``derived.json`` (whose corpus it is and how the queries were made), ``queries.jsonl`` and ``qrels/SPLIT.tsv``,
+the last two in BEIR layout. The corpus stays where it is: a rewrite of 200 questions over 25M passages is a small file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from irdistill.collections.beir import read_qrels, read_queries
+from irdistill.collections.model import Collection, Qrels, Query
+from irdistill.collections.report import LoadReport
+from irdistill.errors import IrdistillError
+from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json, write_text
+
+FORMAT = 1
+DERIVED, QUERIES = "derived.json", "queries.jsonl"
+
+
+def is_derived(folder: Path) -> bool:
+    """Whether a folder holds such a collection."""
+    return (folder / DERIVED).is_file()
+
+
+def write_derived(folder: str | Path, source: Collection, queries: Iterable[Query],
+                  judgments: Mapping[str, Mapping[str, Mapping[str, int]]], made_by: Mapping[str, Any], *,
+                  same_questions: bool) -> Path:
+    """Write queries of one's own over the corpus of a collection.
+
+    Args:
+        source: a collection that `load_collection` finds again by its id.
+        judgments: split -> query id -> document id -> grade; of queries that are not written they are left out.
+        made_by: how the queries were made; kept in ``derived.json`` as the identity.
+        same_questions: the queries have the ids of ``source`` and ask the same in other words (a rewrite, a conversation laid
+            out as one text). Runs of the one then serve the other: the teacher may read one wording, the student another.
+
+    Returns:
+        The folder; `load_collection` opens it, as ``FOLDER`` or ``FOLDER#SPLIT``.
+
+    Raises:
+        IrdistillError: there is no query, a query is empty, an id is not among those of ``source`` though the questions should
+            be the same, or the folder holds something made in another way.
+    """
+    asked = list(queries)
+    if not asked:
+        raise IrdistillError(f"no query was made out of {source.id!r}; there is nothing to write to {folder}.")
+    for query in asked:
+        if not query.text.strip():
+            raise IrdistillError(f"the query {query.id!r} made for {folder} is empty; leave it out or give it a text.")
+        if same_questions and query.id not in source.queries:
+            raise IrdistillError(f"the query {query.id!r} made for {folder} is none of {source.id!r}.")
+    described = source.describe()
+    origin = described.get("origin", described["queries"]) if same_questions else ""
+    identity = {
+        "format": FORMAT, "corpus": _findable(source), "corpus_fingerprint": described["corpus"],
+        "source": {"id": source.id, "queries": described["queries"]}, "origin": origin, "made_by": dict(made_by),
+    }
+    identity = json.loads(json.dumps(identity))
+    out = make_folder(folder)
+    with exclusive(out):
+        if is_derived(out) and read_json(out / DERIVED) != identity:
+            raise IrdistillError(
+                f"{out} holds a collection that was made in another way (see {out / DERIVED}); choose another folder or delete it."
+            )
+        make_folder(out / "qrels")
+        with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+            for query in asked:
+                stream.write(json.dumps(_entry(query), ensure_ascii=False) + "\n")
+        for split, judged in judgments.items():
+            lines = [f"{query.id}\t{doc_id}\t{grade}\n" for query in asked for doc_id, grade in judged.get(query.id, {}).items()]
+            if lines:
+                write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
+        write_json(out / DERIVED, identity)
+    return out
+
+
+def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str], Collection]) -> Collection:
+    """Open such a folder.
+
+    Args:
+        split: which ``qrels/SPLIT.tsv``; None means the only one, or all queries where there are no judgments.
+        load: opens the collection whose corpus it is.
+
+    Raises:
+        IrdistillError: that corpus is not there or has changed, or as for folders in BEIR layout.
+    """
+    told = read_json(folder / DERIVED)
+    if told.get("format") != FORMAT:
+        raise IrdistillError(f"{folder / DERIVED} has the format {told.get('format')!r} and {FORMAT} was expected; make it again.")
+    corpus = load(told["corpus"]).corpus
+    if corpus.fingerprint != told["corpus_fingerprint"]:
+        raise IrdistillError(
+            f"{folder} was made for a corpus with the fingerprint {told['corpus_fingerprint']}, and {told['corpus']!r} now has "
+            f"{corpus.fingerprint}: its documents have changed. Make the collection again."
+        )
+    report = LoadReport(documents=len(corpus))
+    queries = read_queries(folder / QUERIES, report)
+    splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    missing = split not in splits if split is not None else len(splits) > 1 and "test" not in splits
+    if missing:
+        raise IrdistillError(f"{id!r} names no split of {folder}; it has {', '.join(splits) or 'none'}: write {folder}#SPLIT.")
+    if not splits:
+        report.queries = len(queries)
+        return Collection(id, corpus, queries, Qrels({}), report, told["origin"])
+    chosen = split or ("test" if "test" in splits else splits[0])
+    judged = {query: {doc: grade for doc, (grade, _) in documents.items()}
+              for query, documents in read_qrels(folder / "qrels" / f"{chosen}.tsv", report).items()}
+    for query_id, documents in judged.items():
+        unknown = [doc for doc, row in zip(documents, corpus.find(list(documents)), strict=True) if row < 0]
+        for doc_id in unknown:
+            report.add("judgments without document", f"{chosen}.tsv (query {query_id}, document {doc_id})")
+    asked = {query_id: query for query_id, query in queries.items() if query_id in judged}
+    qrels = Qrels({query_id: judged[query_id] for query_id in asked})
+    report.queries, report.judgments = len(asked), qrels.judgments
+    return Collection(id, corpus, asked, qrels, report, told["origin"])
+
+
+def _findable(source: Collection) -> str:
+    """The id under which the corpus is found from anywhere."""
+    path, _, split = source.id.partition("#")
+    folder = Path(path).expanduser()
+    if folder.is_dir() and is_derived(folder):
+        return str(read_json(folder / DERIVED)["corpus"])
+    if folder.is_dir() and any(folder.glob("corpus.jsonl*")):
+        return str(folder.resolve()) + (f"#{split}" if split else "")
+    return source.id
+
+
+def _entry(query: Query) -> dict[str, Any]:
+    entry: dict[str, Any] = {"_id": query.id, "text": query.text}
+    if query.history:
+        entry["history"] = [{"role": turn.role, "text": turn.text} for turn in query.history]
+    return entry | ({"rewrite": query.rewrite} if query.rewrite else {})

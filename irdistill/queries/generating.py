@@ -1,0 +1,225 @@
+"""The verb *generate*: a corpus in, a collection of synthetic queries with their source passages out; no labels are used."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection as Several
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irdistill.collections import Collection, Query, load_collection
+from irdistill.collections.derived import write_derived
+from irdistill.errors import IrdistillError
+from irdistill.files import digest
+from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, read_written, taken
+from irdistill.queries.rewriting import read_prompt
+from irdistill.queries.writing import write_texts
+from irdistill.teachers.llm.model import LanguageModel, Request
+from irdistill.teachers.llm.prompts import Template, cut_passage
+
+logger = logging.getLogger(__name__)
+TRAIN, HELD_OUT = "train", "dev"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What is asked of `generate`.
+
+    Attributes:
+        kinds: of queries, see `irdistill.queries.kinds`.
+        passages: at most so many source passages, drawn at random; all where None.
+        sentences: queries of the kind ``sentence`` a passage.
+        avoid: ``always``: no passage that is judged relevant to a query of the collection is a source; ``where-possible``:
+            the same, unless fewer than a fifth of the passages would be left, and then any may be one, which the record
+            says; ``never``.
+        held_out: the share of the passages whose queries make up the split ``dev`` instead of ``train``.
+        characters: of a passage that a language model is shown.
+        max_tokens: of what it writes.
+        seed: of everything drawn.
+    """
+
+    kinds: tuple[str, ...] = TAKEN
+    passages: int | None = None
+    sentences: int = 2
+    avoid: str = "always"
+    held_out: float = 0.1
+    characters: int = 2048
+    max_tokens: int = 50
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in KINDS]
+        if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
+            raise IrdistillError(f"the kinds of queries {', '.join(self.kinds) or '(none)'} were asked for; give some of "
+                                 f"{', '.join(KINDS)}, each once.")
+        if self.avoid not in ("always", "where-possible", "never"):
+            raise IrdistillError(f"avoid is {self.avoid!r}; always, where-possible or never was expected.")
+        if not 0 <= self.held_out < 1:
+            raise IrdistillError(f"held_out is {self.held_out}; a share from 0 to below 1 was expected.")
+        for name in ("passages", "sentences", "characters", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise IrdistillError(f"{name} is {value}; at least 1 was expected.")
+
+
+@dataclass
+class Sources:
+    """Which passages queries are made of: row numbers in the order of the draw, and how many were avoided."""
+
+    rows: np.ndarray
+    avoided: int
+    note: str = ""
+    rng: np.random.Generator = field(default_factory=np.random.default_rng)
+
+
+def generate(collection: Collection, out: str | Path, settings: Generation | None = None, model: LanguageModel | None = None,
+             examples: Sequence[tuple[str, str]] = (), log: str | Path | None = None) -> Collection:
+    """Make queries out of the passages of a collection.
+
+    The new collection has the same corpus; each query's judgment is its source passage, in the split ``train`` or, for the
+    passages held out, ``dev``. Its id is made of its kind and the passage's id. Nothing of the collection's queries or
+    judgments is read, but to keep passages that are judged relevant from becoming sources. Stopped and started again it goes
+    on, and ends with the same bytes.
+
+    Args:
+        model: writes queries, for kinds that are written.
+        examples: (passage, query) pairs that ``few-shot`` shows, three at a time.
+        log: keeps the answers of a local model; beside ``out`` where None.
+
+    Returns:
+        The collection ``OUT#train``.
+
+    Raises:
+        IrdistillError: a kind needs a model or examples and there are none, no passage is left to make queries of, or
+            ``out`` holds another collection.
+    """
+    given = settings or Generation()
+    written = [kind for kind in given.kinds if kind in WRITTEN]
+    if written and model is None:
+        raise IrdistillError(f"queries of the kinds {', '.join(written)} are written by a language model; name one (--llm CARD), "
+                             f"or ask for {', '.join(TAKEN)} alone.")
+    if "few-shot" in written and len(examples) < _SHOWN:
+        raise IrdistillError(f"few-shot queries are shown {_SHOWN} real queries with their passages; {len(examples)} were given.")
+    sources = _sources(collection, given)
+    counts: Counter[str] = Counter()
+    seen: set[str] = set()
+    drafts: list[Draft] = []
+    for kind in given.kinds:
+        before = len(drafts)
+        made = _taken(collection, sources, kind, given) if kind in TAKEN or model is None else _written(
+            collection, sources, kind, given, model, examples, log or _log(out))
+        drafts += distinct(iter(made), seen, lambda why: counts.update([why]))
+        counts[kind] = len(drafts) - before
+    made_by: dict[str, Any] = {"verb": "generate", **asdict(given), "sources": len(sources.rows), "avoided": sources.avoided}
+    if sources.note:
+        made_by["note"] = sources.note
+        logger.warning("%s", sources.note)
+    if written and model is not None:
+        prompts = {kind: Template(read_prompt(f"prompts/{kind}"), ["passage"], kind, ["examples"]).digest for kind in written}
+        made_by |= {"model": dict(model.identity), "prompts": prompts, "examples": digest(list(map(list, examples)))}
+    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), told)
+    queries, qrels = number(collection, drafts)
+    splits = {name: {query_id: judged for query_id, judged in qrels.items() if _is_held_out(judged, given) == (name == HELD_OUT)}
+              for name in (TRAIN, HELD_OUT)}
+    folder = write_derived(out, collection, queries, splits, made_by | {"counts": dict(counts)}, same_questions=False)
+    return load_collection(f"{folder}#{TRAIN}")
+
+
+def _is_held_out(judged: Mapping[str, int], given: Generation) -> bool:
+    """Whether a query's source is held out; by its id, so that all of its queries go together, whatever else is made."""
+    [source] = judged
+    return int(digest([given.seed, "held out", source]), 16) / 16**16 < given.held_out
+
+
+def number(collection: Collection, drafts: Sequence[Draft]) -> tuple[list[Query], dict[str, dict[str, int]]]:
+    """Queries with ids (kind, passage, place), and their sources as judgments."""
+    places: Counter[str] = Counter()
+    queries: list[Query] = []
+    qrels: dict[str, dict[str, int]] = {}
+    for draft in drafts:
+        source = collection.corpus.id(draft.row)
+        name = f"{draft.kind}:{source}"
+        query = Query(f"{name}:{places[name]}", draft.text)
+        places[name] += 1
+        queries.append(query)
+        qrels[query.id] = {source: 1}
+    return queries, qrels
+
+
+def kind_of_query(query_id: str) -> str:
+    """The kind, which the id begins with."""
+    return query_id.partition(":")[0]
+
+
+def example_pairs(collection: Collection) -> list[tuple[str, str]]:
+    """(passage, query) pairs of a collection with judgments, a best-judged passage for each query, for few-shot prompts."""
+    pairs, corpus = [], collection.corpus
+    for query in collection.queries.values():
+        judged = [(grade, doc) for doc, grade in collection.qrels.get(query.id, {}).items() if grade > 0 and corpus.has(doc)]
+        if judged:
+            pairs.append((corpus.text(corpus.row(max(judged)[1])), query.text))
+    return pairs
+
+
+def _sources(collection: Collection, given: Generation) -> Sources:
+    corpus = collection.corpus
+    judged: Several[str] = {doc for documents in collection.qrels.values() for doc, grade in documents.items() if grade > 0}
+    found = corpus.find(sorted(judged))
+    relevant = np.unique(found[found >= 0])
+    free = np.setdiff1d(np.arange(len(corpus)), relevant)
+    note = ""
+    if given.avoid == "never":
+        avoided, rows = 0, np.arange(len(corpus))
+    elif given.avoid == "where-possible" and len(free) * 5 < len(corpus):
+        avoided, rows = 0, np.arange(len(corpus))
+        note = (f"{len(relevant)} of {len(corpus)} passages are judged relevant to queries of {collection.id}; queries are made of "
+                "these too, for too few are left without them (judgments themselves are not read)")
+    else:
+        avoided, rows = len(relevant), free
+    if not len(rows):
+        raise IrdistillError(
+            f"every passage of {collection.id!r} is judged relevant to one of its queries, so none may be a source; give "
+            "--avoid never if the figures on these queries are not to be published as unseen."
+        )
+    draw = np.random.default_rng([given.seed, 0])
+    chosen = draw.permutation(rows)
+    return Sources(np.sort(chosen[: given.passages]), avoided, note)
+
+
+def _taken(collection: Collection, sources: Sources, kind: str, given: Generation) -> list[Draft]:
+    found: list[Draft] = []
+    for row in sources.rows.tolist():
+        draw = np.random.default_rng([given.seed, 1, row])
+        found += taken(collection.corpus.document(row), row, kind, given.sentences, draw)
+    return found
+
+
+def _written(collection: Collection, sources: Sources, kind: str, given: Generation, model: LanguageModel,
+             examples: Sequence[tuple[str, str]], log: str | Path) -> list[Draft]:
+    template = Template(read_prompt(f"prompts/{kind}"), ["passage"], f"the prompt for {kind}", ["examples"])
+    requests = []
+    for row in sources.rows.tolist():
+        shown = ""
+        if kind == "few-shot":
+            draw = np.random.default_rng([given.seed, 2, row])
+            picked = [examples[place] for place in draw.permutation(len(examples))[:_SHOWN].tolist()]
+            shown = "\n\n".join(f"Passage: {cut_passage(passage, 60)[0]}\nQuery: {query}" for passage, query in picked)
+        passage, _ = cut_passage(collection.corpus.text(row), characters=given.characters)
+        requests.append(Request(template.messages(passage=passage, examples=shown), max_tokens=given.max_tokens))
+    answers = write_texts(model, requests, log, f"generate {kind}")
+    return [Draft("" if answer.error else read_written(answer.text), row, kind)
+            for row, answer in zip(sources.rows.tolist(), answers, strict=True)]
+
+
+def _log(out: str | Path) -> Path:
+    folder = Path(out)
+    return folder.with_name(f"{folder.name}.responses.jsonl")
+
+

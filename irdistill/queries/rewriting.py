@@ -1,0 +1,143 @@
+"""The verb *rewrite*: a collection of questions in conversations in, one of questions that stand alone out.
+
+By a person, by a language model, or not at all: the conversation laid out as one text is what a student reads that needs no
+rewrite. All of them are collections of the same questions, so the runs of one serve the others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from irdistill.cards import find_card
+from irdistill.collections import Collection, Query, load_collection
+from irdistill.collections.derived import write_derived
+from irdistill.errors import IrdistillError
+from irdistill.queries.history import Count, HistoryTemplate, words
+from irdistill.queries.writing import write_texts
+from irdistill.teachers.llm.model import LanguageModel, Request
+from irdistill.teachers.llm.prompts import Template
+
+logger = logging.getLogger(__name__)
+LAST_TURN, HUMAN = "last-turn", "human"
+_QUOTES = "\"'“”‘’`"
+_LABEL = re.compile(r"^\s*(rewritten|rewrite|question|query|answer)[^:\n]{0,30}:\s*", re.IGNORECASE)
+
+
+def rewrite(collection: Collection, out: str | Path, by: Literal["human", "last-turn"] | HistoryTemplate,
+            count: Count = words, counted_by: str = "words") -> Collection:
+    """Write the questions as a person has rewritten them, as they were asked last, or with the turns before them.
+
+    Args:
+        count, counted_by: how a budget of tokens counts, and the name of that way, for the record.
+
+    Raises:
+        IrdistillError: ``human`` was asked for and a question has no rewrite, or ``out`` holds another collection.
+    """
+    made_by: dict[str, Any] = {"verb": "rewrite", "by": by if isinstance(by, str) else by.identity()}
+    cut = 0
+    if isinstance(by, HistoryTemplate):
+        laid_out = {query.id: by.lay_out(query, count) for query in collection.queries.values()}
+        texts = {query_id: found.text for query_id, found in laid_out.items()}
+        cut = sum(found.cut for found in laid_out.values())
+        shortened = sum(found.cut > 0 for found in laid_out.values())
+        made_by |= {"tokens_by": counted_by if by.tokens is not None else None, "turns_cut": cut, "queries_cut": shortened}
+        if cut:
+            logger.info("%d turns of %d questions did not fit and were left out, the oldest first", cut, shortened)
+    elif by == HUMAN:
+        missing = [query.id for query in collection.queries.values() if not (query.rewrite or "").strip()]
+        if missing:
+            raise IrdistillError(
+                f"{len(missing)} of {len(collection.queries)} questions of {collection.id!r} have no rewrite, {missing[0]!r} for "
+                "one; rewrite them with a language model (--llm CARD), or choose a split that has them."
+            )
+        texts = {query.id: query.rewrite or "" for query in collection.queries.values()}
+    elif by == LAST_TURN:
+        texts = {query.id: query.text for query in collection.queries.values()}
+    else:
+        raise IrdistillError(f"questions cannot be rewritten by {by!r}; expected were human, last-turn or a HistoryTemplate.")
+    return _write(collection, out, texts, made_by)
+
+
+def rewrite_with(model: LanguageModel, collection: Collection, out: str | Path, prompt: str | Mapping[str, str] = "prompts/rewrite",
+                 history: HistoryTemplate | None = None, max_tokens: int = 64, log: str | Path | None = None) -> Collection:
+    """Let a language model write each question so that it stands alone; a question without a history stays as it is.
+
+    An answer that is empty, or that could not be had, leaves the question as it was asked; the record counts them.
+
+    Args:
+        prompt: a card of ``data/``, a file, or its parts: ``user`` (and ``system``, ``assistant``) with the places
+            ``{history}`` and ``{question}``.
+        history: how the turns before are shown; all of them, as they went, where None.
+        max_tokens: of an answer.
+        log: keeps the answers of a local model; beside ``out`` where None.
+
+    Raises:
+        IrdistillError: the prompt cannot be used, or ``out`` holds another collection.
+    """
+    parts = read_prompt(prompt) if isinstance(prompt, str) else dict(prompt)
+    template = Template(parts, ["history", "question"], "the prompt of the rewriter")
+    shown = history or HistoryTemplate("oldest", "all", "\n")
+    asked = [query for query in collection.queries.values() if query.history]
+    requests = [Request(template.messages(history=transcript(query, shown), question=query.text), max_tokens=max_tokens)
+                for query in asked]
+    folder = Path(out)
+    answers = write_texts(model, requests, log or folder.with_name(f"{folder.name}.responses.jsonl"), "rewrite")
+    texts = {query.id: query.text for query in collection.queries.values()}
+    kept = 0
+    for query, answer in zip(asked, answers, strict=True):
+        written = "" if answer.error else clean(answer.text)
+        kept += not written
+        texts[query.id] = written or query.text
+    if kept:
+        logger.warning("%d of %d answers were empty or could not be had; those questions stay as they were asked", kept, len(asked))
+    made_by = {"verb": "rewrite", "by": "llm", "model": dict(model.identity), "prompt": template.digest,
+               "history": shown.identity(), "max_tokens": max_tokens, "kept_as_asked": kept}
+    return _write(collection, out, texts, made_by)
+
+
+def transcript(query: Query, template: HistoryTemplate) -> str:
+    """The turns before a question, with who said them, in the order and within the number of turns of a template."""
+    turns = [turn for turn in query.history if template.shown == "all" or turn.role == "user"]
+    turns = turns if template.turns is None else turns[len(turns) - min(template.turns, len(turns)):]
+    lines = [f"{turn.role}: {' '.join(turn.text.split())}" for turn in turns]
+    return template.separator.join(reversed(lines) if template.order == "newest" else lines)
+
+
+def clean(text: str) -> str:
+    """An answer without what models put around it: a label, quotation marks, lines after the first."""
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    if not lines:
+        return ""
+    found = _LABEL.sub("", lines[0]).strip()
+    if not found and len(lines) > 1:
+        found = lines[1]
+    return found.strip(_QUOTES).strip()
+
+
+def read_prompt(name: str) -> dict[str, str]:
+    """The parts of a prompt that is a card of ``data/`` or a YAML file.
+
+    Raises:
+        IrdistillError: there is none, or it holds no texts.
+    """
+    import yaml
+
+    path = find_card("data", name)
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise IrdistillError(f"the prompt {path} is not readable as YAML: {error}") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise IrdistillError(f"the prompt {path} holds no texts by the names user, system or assistant.")
+    return {str(key): value for key, value in found.items()}
+
+
+def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
+    queries = [Query(query_id, text) for query_id, text in texts.items()]
+    judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
+    return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
+

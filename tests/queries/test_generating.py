@@ -1,0 +1,177 @@
+"""Synthetic queries: what is made, out of which passages, once each, and the same after a stop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from irdistill.collections import Collection, Document, load_collection
+from irdistill.errors import IrdistillError
+from irdistill.queries import Generation, generate
+from irdistill.queries.generating import example_pairs, kind_of_query
+from irdistill.queries.kinds import heading, normal, read_written, sentences
+from irdistill.teachers.llm.model import Answer, Request
+
+TEXT = "The first sentence has six words. Too short. A second one, again of eight words here! and this goes on"
+
+
+@pytest.fixture
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "source"
+    (folder / "qrels").mkdir(parents=True)
+    lines = [{"_id": f"d{i}", "title": f"Title number {i}" if i else "", "text": f"Number {i} is here in this sentence. {TEXT}"}
+             for i in range(10)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "a real query"}) + "\n")
+    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\nq\td3\t1\nq\td4\t2\nq\td5\t0\n")
+    return load_collection(folder)
+
+
+def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
+    found = generate(source, tmp_path / "out", Generation(sentences=9, held_out=0))
+    assert found.id == f"{tmp_path / 'out'}#train" and found.corpus.fingerprint == source.corpus.fingerprint
+    texts = {query.id: query.text for query in found.queries.values()}
+    assert texts["title:d1:0"] == "Title number 1" and "title:d0:0" not in texts
+    assert texts["sentence:d0:0"] == "Number 0 is here in this sentence."
+    assert texts["sentence:d0:1"] == "The first sentence has six words."
+    assert [key for key in texts if key.startswith("sentence:d1:")] == ["sentence:d1:0"]  # the others are d0's already
+    made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
+    assert made_by["counts"] == {"title": 7, "sentence": 10, "duplicates": 14}  # 8 sources, two sentences in common
+    assert (made_by["sources"], made_by["avoided"]) == (8, 2)
+    assert all(found.qrels[query_id] == {query_id.split(":")[1]: 1} for query_id in texts)
+    assert {kind_of_query(query_id) for query_id in texts} == {"title", "sentence"}
+
+
+def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: Path) -> None:
+    def used(**settings: Any) -> set[str]:
+        out = tmp_path / str(sorted(settings.items()))
+        return {doc for judged in generate(source, out, Generation(held_out=0, **settings)).qrels.values() for doc in judged}
+
+    assert used() == {f"d{i}" for i in range(10)} - {"d3", "d4"}
+    assert used(avoid="where-possible") == used()
+    assert used(avoid="never") == {f"d{i}" for i in range(10)}
+    assert len(used(passages=3)) == 3
+
+
+def test_where_too_few_are_left_it_says_so_or_stops(source: Collection, tmp_path: Path) -> None:
+    folder = tmp_path / "source"
+    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(9)))
+    held = load_collection(folder)
+    assert len(generate(held, tmp_path / "strict", Generation(held_out=0)).qrels) == 3
+    generate(held, tmp_path / "loose", Generation(avoid="where-possible"))
+    made_by = json.loads((tmp_path / "loose" / "derived.json").read_text())["made_by"]
+    assert made_by["avoided"] == 0 and made_by["note"].startswith("9 of 10 passages are judged relevant")
+    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(10)))
+    with pytest.raises(IrdistillError, match=r"every passage .* is judged relevant"):
+        generate(load_collection(folder), tmp_path / "none")
+
+
+def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_path: Path) -> None:
+    given = Generation(avoid="never", held_out=0.4)
+    train = generate(source, tmp_path / "out", given)
+    dev = load_collection(f"{tmp_path / 'out'}#dev")
+    sources = [{doc for judged in split.qrels.values() for doc in judged} for split in (train, dev)]
+    assert sources[0] | sources[1] == {f"d{i}" for i in range(10)} and not sources[0] & sources[1]
+    assert sources[1] == {"d0", "d4", "d5"}  # by chance, and the same for ever
+    whole = generate(source, tmp_path / "whole", Generation(avoid="never", held_out=0))
+    assert {**train.queries, **dev.queries} == whole.queries
+
+
+class Model:
+    """Writes the last word of the passage; may be stopped."""
+
+    parallel = 2
+
+    def __init__(self, stop_after: int = 99) -> None:
+        self.stop_after, self.seen = stop_after, 0
+        self.prompts: list[str] = []
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"model": "stub"}
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        if self.seen + len(requests) > self.stop_after:
+            raise KeyboardInterrupt
+        self.seen += len(requests)
+        found = []
+        for request in requests:
+            text = next(message.content for message in request.messages if message.role == "user")
+            self.prompts.append(text)
+            number = text.rsplit("Number ", 1)[1][0]
+            found.append(Answer(error="refused") if number == "7" else Answer(f'Query: "what is {number}?"\nbecause'))
+        return found
+
+
+def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_path: Path) -> None:
+    given = Generation(kinds=("questions", "web"), held_out=0)
+    whole = generate(source, tmp_path / "whole", given, Model())
+    assert [query.text for query in whole.queries.values()] == [f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)]
+    counts = json.loads((tmp_path / "whole" / "derived.json").read_text())["made_by"]["counts"]
+    assert counts == {"questions": 7, "web": 0, "empty": 2, "duplicates": 7}
+    with pytest.raises(KeyboardInterrupt):
+        generate(source, tmp_path / "cut", given, Model(stop_after=11))
+    rest = Model()
+    generate(source, tmp_path / "cut", given, rest)
+    assert rest.seen == 6  # sixteen texts, ten of them kept
+    for name in ("derived.json", "queries.jsonl", "qrels/train.tsv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None:
+    assert example_pairs(source) == [(source.corpus.text(4), "a real query")]  # the best judged
+    model = Model()
+    pairs = [(f"passage {i}", f"real query {i}") for i in range(5)]
+    generate(source, tmp_path / "shown", Generation(kinds=("few-shot",), passages=4), model, pairs)
+    for prompt in model.prompts:
+        assert sum(f"Passage: passage {i}\nQuery: real query {i}" in prompt for i in range(5)) == 3
+    assert len({prompt.split("Number")[0] for prompt in model.prompts}) > 1
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"kinds": ()}, "kinds of queries"), ({"kinds": ("poems",)}, "poems"), ({"kinds": ("title", "title")}, "each once"),
+    ({"avoid": "maybe"}, "avoid is 'maybe'"), ({"sentences": 0}, "sentences is 0"), ({"passages": -1}, "passages is -1"),
+])
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(IrdistillError, match=message):
+        Generation(**settings)
+
+
+def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> None:
+    with pytest.raises(IrdistillError, match="written by a language model"):
+        generate(source, tmp_path / "no", Generation(kinds=("questions",)))
+    with pytest.raises(IrdistillError, match="0 were given"):
+        generate(source, tmp_path / "no", Generation(kinds=("few-shot",)), Model())
+
+
+@pytest.mark.parametrize(("answer", "query"), [
+    ("What is it?", "What is it?"), ("1. Question: What is it?\nmore", "What is it?"), ('"quoted query"', "quoted query"),
+    ("\n\n - keywords: a, b, c", "a, b, c"), ("", ""), ("?", ""), ("**Title:** x y", "Title:** x y"),
+    ("3D printing", "3D printing"),
+    ("2.5 GHz radio", "2.5 GHz radio"),
+])
+def test_reading_what_was_written(answer: str, query: str) -> None:
+    assert read_written(answer) == query
+
+
+@given(st.text())
+def test_sentences_are_in_the_text(text: str) -> None:
+    flat = " ".join(text.split())
+    for found in sentences(text):
+        assert found in flat and 5 <= len(found.split()) <= 40
+    assert normal(normal(text)) == normal(text)
+
+
+def test_headings() -> None:
+    assert heading(Document("d", " A  title ", "# Heading")) == "A title"
+    assert heading(Document("d", "", "text\n## The heading ##\n# Other")) == "The heading"
+    assert heading(Document("d", "", "no heading")) == ""
+    assert sentences("one two three four five .\nsix seven eight nine ten eleven .") == [
+        "one two three four five .", "six seven eight nine ten eleven ."]
