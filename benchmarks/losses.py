@@ -88,7 +88,7 @@ def main() -> None:
     from irdistill.losses import REGISTRY, parse_loss
 
     torch.set_num_threads(1)
-    rows = []
+    rows: list[dict[str, Any]] = []
     sizes = " ".join(f"{f'N={size}':>15}" for size in settings.sizes)
     print(f"{'loss':32} {'stated':10} {'power':>6} {sizes}   ms forward / both")
     for text in settings.losses or [*REGISTRY, *VARIANTS]:

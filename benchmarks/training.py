@@ -129,7 +129,7 @@ def _train_irdistill(settings: argparse.Namespace, collection: Any, sampler: Any
     from irdistill.training.options import TrainOptions
     from irdistill.training.trainer import _collator
 
-    sparse = {"query_flops": QUERY_FLOPS, "document_flops": DOCUMENT_FLOPS} if student.kind == "sparse" else {}
+    sparse: dict[str, Any] = {"query_flops": QUERY_FLOPS, "document_flops": DOCUMENT_FLOPS} if student.kind == "sparse" else {}
     options = TrainOptions(steps=steps, batch_size=settings.batch, list_size=settings.list_size, warmup=0.0,
                            checkpoint_every=0, precision=settings.precision, token_budget=settings.token_budget, **sparse)
     DistillTrainer(
