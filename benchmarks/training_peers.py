@@ -12,6 +12,7 @@ QUERY_FLOPS, DOCUMENT_FLOPS = 5e-5, 3e-5
 def train_by_peer(kind: str, model: Any, sampler: Any, asked: list[str], texts: Callable[[Any], list[str]], callback: Any,
                   folder: str, *, steps: int, batch: int, precision: str) -> None:
     """Train on the lists of the steps; every list has the same number of documents."""
+    import torch
     from datasets import Dataset, disable_progress_bars
 
     disable_progress_bars()
@@ -31,6 +32,7 @@ def train_by_peer(kind: str, model: Any, sampler: Any, asked: list[str], texts: 
         args=arguments(
             output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=2e-5, report_to="none",
             save_strategy="no", logging_strategy="no", disable_tqdm=True, bf16=precision == "bfloat16", log_level="error",
+            use_cpu=not torch.cuda.is_available(),
         ),
     ).train()
 
