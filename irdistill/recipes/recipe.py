@@ -91,19 +91,33 @@ def _expand(path: Path, entry: Any, settings: Mapping[str, Any]) -> Iterator[Sta
         raise IrdistillError(f"a stage of {path.name} has no name or no verb: {entry!r}.")
     given = dict(entry)
     loops = given.pop("for", {})
-    if not isinstance(loops, dict) or not all(isinstance(values, list) for values in loops.values()):
-        raise IrdistillError(f"in the stage {entry['name']!r} of {path.name}, for: must be a mapping of names to lists.")
-    for values in product(*loops.values()):
-        known = {**settings, **dict(zip(loops, values, strict=True))}
-        filled = fill(given, known)
+    try:
+        expanded = [fill(given, {**settings, **chosen}) for chosen in _combinations(loops, settings)]
+    except IrdistillError as error:
+        raise IrdistillError(f"in the stage {entry['name']!r} of {path.name}, {error}") from error
+    for filled in expanded:
         name, verb = str(filled.pop("name")), str(filled.pop("verb"))
         if not _NAME.fullmatch(name):
             raise IrdistillError(f"the stage name {name!r} of {path.name} cannot be a folder's; use a-z, 0-9, dots and dashes.")
         yield Stage(name, verb, filled)
 
 
+def _combinations(loops: Any, known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the values of a ``for``; its lists may be settings."""
+    loops = fill(loops, known)
+    if not isinstance(loops, dict) or not all(isinstance(values, list) for values in loops.values()):
+        raise IrdistillError("for: must be a mapping of names to lists, or to settings that are lists.")
+    for values in product(*loops.values()):
+        yield dict(zip(loops, values, strict=True))
+
+
 def fill(value: Any, known: Mapping[str, Any]) -> Any:
-    """Replace ``${name}`` by what is known of it, innermost first; a text that is one reference keeps the value's type."""
+    """Replace ``${name}`` by what is known of it, innermost first; a text that is one reference keeps the value's type.
+
+    A mapping with ``for`` and ``each`` alone becomes the list of what ``each`` is for every combination of values.
+    """
+    if isinstance(value, dict) and set(value) == {"for", "each"}:
+        return [fill(value["each"], {**known, **chosen}) for chosen in _combinations(value["for"], known)]
     if isinstance(value, dict):
         return {fill(key, known): fill(inner, known) for key, inner in value.items()}
     if isinstance(value, list):

@@ -81,7 +81,8 @@ def _collections(stage: Stage) -> list[str]:
     """Those there are before anything runs; what an earlier stage makes is known by that stage."""
     datasets = stage.arguments.get("datasets", {})
     own = [stage.arguments.get(key) for key in ("collection", "dev")]
-    return [name for name in [*datasets, *(name for name in own if name)] if "${" not in name]
+    compared = [run["collection"] for run in stage.arguments.get("runs", []) if isinstance(run, dict)]
+    return [name for name in [*datasets, *(name for name in own if name), *dict.fromkeys(compared)] if "${" not in name]
 
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:

@@ -11,16 +11,17 @@ from irdistill.evaluation.report import costs_table, evaluation_markdown, markdo
 from irdistill.evaluation.report.pareto import retention
 from irdistill.files import read_json, write_json, write_text
 from irdistill.recipes.recipe import Recipe
-from irdistill.recipes.verbs import RESULT, artifact
+from irdistill.recipes.verbs import COMPARISON, RESULT, artifact
 
 
 def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_memory: int) -> None:
     """Gather the results of all stages.
 
     ``results.json`` holds ``rows`` (figures), ``efficiency``, ``audit`` (one line a finding), ``retention`` (each
-    system's first figure as a share of the one called teacher), ``seconds`` by stage and ``peak_memory_bytes``.
+    system's first figure as a share of the one called teacher), ``comparisons`` of losses, ``seconds`` by stage
+    and ``peak_memory_bytes``.
     """
-    results: dict[str, list[dict[str, Any]]] = {"evaluate": [], "audit": [], "measure": []}
+    results: dict[str, list[dict[str, Any]]] = {"evaluate": [], "audit": [], "measure": [], "compare": []}
     for stage in recipe.stages:
         if stage.verb in results:
             results[stage.verb].append(read_json(folder / stage.name / RESULT))
@@ -32,7 +33,7 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
     example = _example(recipe, folder)
     write_json(folder / "results.json", {
         "recipe": recipe.name, "rows": found.to_rows(), "efficiency": [cost.to_json() for cost in costs], "audit": audits,
-        "retention": retained, "seconds": seconds, "peak_memory_bytes": peak_memory,
+        "retention": retained, "comparisons": results["compare"], "seconds": seconds, "peak_memory_bytes": peak_memory,
     })
     lines = [f"# {recipe.name}", "", recipe.description, ""]
     if found.rows:
@@ -42,6 +43,9 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
         lines += ["## Costs at query time", "", costs_table(costs, retained).markdown(), "",
                   f"Retention is the share of the teacher's {figure}.",
                   "A fused teacher needs all its parts for every query. p50 and p95: one query at a time, one thread.", ""]
+    for stage in recipe.stages:
+        if stage.verb == "compare":
+            lines += ["## Comparison of losses", "", (folder / stage.name / COMPARISON).read_text(encoding="utf-8")]
     if audits:
         lines += ["## Audit of the teachers", "", *(f"- {line}" for line in audits), ""]
     if seconds:

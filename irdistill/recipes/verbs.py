@@ -10,9 +10,10 @@ from typing import Any
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, audit, combine, evaluate, fuse_teachers
+from irdistill.evaluation import DEFAULT_MEASURES, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.files import digest, file_sha256, make_folder, read_json, write_json
+from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
 from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
@@ -28,7 +29,7 @@ from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score,
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 
-RESULT = "result.json"
+RESULT, COMPARISON = "result.json", "comparison.md"
 
 
 @dataclass
@@ -86,8 +87,11 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", representations: str | None = None, **given: Any) -> str:
+           student: str = "dense", representations: str | None = None, chosen: str | None = None, **given: Any) -> str:
     held = kitchen.collection(collection)
+    if chosen is not None:
+        given = given | read_json(Path(chosen) / RESULT)["settings"]
+        loss = given.pop("loss", loss)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(student, backbone, **settings)
     train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
@@ -134,6 +138,22 @@ def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], 
     return _write(out, {"rows": found.to_rows()})
 
 
+def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05) -> str:
+    entries = [Entry(**run | {"seed": str(run["seed"])}) for run in runs]
+    found = compare_losses(entries, {entry.collection: kitchen.collection(entry.collection) for entry in entries}, measure, level)
+    fingerprint = _write(out, found.to_json())
+    write_text(out / COMPARISON, comparison_markdown(found))
+    return fingerprint
+
+
+def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10") -> str:
+    held = kitchen.collection(collection)
+    found = [{"settings": one["settings"], "value": evaluate(held, {"candidate": one["run"]}, measure).rows[0].value}
+             for one in candidates]
+    best = max(found, key=lambda one: one["value"])["settings"] if found else {}  # the first of equal ones
+    return _write(out, {"settings": best, "measure": measure, "candidates": found})
+
+
 def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
              queries: int = 200) -> str:
     held = kitchen.collection(collection)
@@ -151,13 +171,28 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
     "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
-    "pretrain": _pretrain,
+    "compare": _compare, "choose": _choose, "pretrain": _pretrain,
 }
 
 
 def artifact(verb: str, folder: Path) -> str:
     """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
     return str(folder / "model" if verb in ("train", "pretrain") else folder)
+
+
+def _check_keys(entries: Any, *keys: str) -> None:
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not isinstance(entry, dict) or set(entry) != set(keys):
+            raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+
+
+def _check_options(given: Mapping[str, Any]) -> None:
+    if "loss" in given:
+        parse_loss(given["loss"])
+    try:
+        TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
+    except TypeError as error:
+        raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
 
 @cache
@@ -173,23 +208,26 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     """
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", "representations", *STUDENT_SETTINGS}
+        own = {"collection", "scores", "loss", "backbone", "student", "representations", "chosen", *STUDENT_SETTINGS}
         check_student_settings(arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
-        try:
-            TrainOptions(**{key: value for key, value in arguments.items() if key not in own})
-        except TypeError as error:
-            raise IrdistillError(f"a training option is unknown: {error}.") from error
+        _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
         own = {"collection", "backbone", "layers", "random_init", "config"}
         try:
             PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
         except TypeError as error:
             raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
-    if verb == "evaluate":
+    if verb in ("evaluate", "compare", "choose"):
         from irdistill.evaluation import parse_measures
 
-        parse_measures(arguments.get("measures", DEFAULT_MEASURES))
+        parse_measures(arguments.get("measures" if verb == "evaluate" else "measure", DEFAULT_MEASURES))
+    if verb == "compare":
+        _check_keys(arguments["runs"], "loss", "student", "collection", "seed", "run")
+    if verb == "choose":
+        _check_keys(arguments["candidates"], "settings", "run")
+        for one in arguments["candidates"]:
+            _check_options(one["settings"])
     for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
         if isinstance(name, str) and not is_lexical(name) and "${" not in name:

@@ -33,6 +33,8 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
         sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``, ``1-50``,
             ``1-10:4,11-100:12``.
         positives: put documents judged relevant first in each list.
+        only_scored: draw no document without a teacher's score even if the loss needs none, so that all losses are
+            given the same lists.
         max_positives: at most so many of them.
         mix: how several runs become one when a list is drawn, as `fuse` would: ``mean``, ``zscore``, ``minmax``,
             ``softmax``, ``logsoftmax`` or ``rrf`` (see `irdistill.runs.Mixing`). ``none`` keeps them apart: the
@@ -62,6 +64,7 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
     seed: int = 42
     sources: str = "all"
     positives: bool = True
+    only_scored: bool = False
     max_positives: int = 1
     mix: str = "none"
     teacher_weights: tuple[float, ...] | None = None

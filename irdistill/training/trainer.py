@@ -163,8 +163,10 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     with processes.in_turn():
         compiled = [compile_run(run, corpus) for run in runs]
     lists: list[Lists] = [MixedRun(compiled, options.mixing(), corpus)] if options.mix != "none" else list(compiled)
-    sampler, held = make_samplers(lists, relevant, list(collection.queries), options, needs_teacher=bool(loss.needs & _TEACHER),
-                                  needs_labels="label" in loss.needs, world=processes.world)
+    sampler, held = make_samplers(
+        lists, relevant, list(collection.queries), options, world=processes.world,
+        needs_teacher=options.only_scored or bool(loss.needs & _TEACHER),
+        needs_labels="label" in loss.needs and not options.only_scored)
     options = in_steps(options, sampler)
     with processes.in_turn():
         sampler.order = order_of(sampler, collection, student, folder, options)
