@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
@@ -197,6 +196,8 @@ def _figures(place: tuple[str, str], found: Mapping[str, Mapping[str, np.ndarray
     worse = {pair.against if pair.loss in winners else pair.loss for pair in pairs
              if (pair.student, pair.collection) == place and pair.p_holm < level and {pair.loss, pair.against} & winners} - winners
     table = np.array([[seeds[loss][seed] for loss in order] for seed in found[order[0]]])
+    from scipy.stats import rankdata  # which takes a second to load
+
     ranks = rankdata(-table, axis=1).mean(axis=0)
     return [
         Figure(loss, student, collection, means[loss],

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import chi2, f, rankdata, studentized_range
 
 from irdistill.errors import IrdistillError
 
@@ -68,6 +67,8 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
     if not np.isfinite(table).all():
         raise IrdistillError("a figure to be ranked is no finite number; leave the block out, or measure it again.")
     blocks, count = table.shape
+    from scipy.stats import chi2, f, rankdata  # which takes a second to load
+
     ranks = rankdata(-table, axis=1)
     means = ranks.mean(axis=0)
     ties = sum(float((sizes**3 - sizes).sum()) for sizes in (np.unique(row, return_counts=True)[1] for row in ranks))
@@ -92,5 +93,7 @@ def iman_davenport(statistic: float, systems: int, blocks: int) -> float:
 
 def critical_difference(systems: int, blocks: int, level: float = 0.05) -> float:
     """``q sqrt(k (k + 1) / (6 N))`` of Nemenyi's test, q the studentised range over the square root of 2."""
+    from scipy.stats import studentized_range
+
     q = float(studentized_range.ppf(1 - level, systems, np.inf)) / math.sqrt(2)
     return q * math.sqrt(systems * (systems + 1) / (6 * blocks))
