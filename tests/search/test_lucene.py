@@ -126,7 +126,9 @@ def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) ->
     code += "print(os.environ.get('JAVA_HOME'), os.environ.get('OPENAI_API_KEY'))\n"
     code += "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, 'torch' in sys.modules)"
     done = _python(code, JAVA_HOME="/nowhere", IRDISTILL_JAVA_MEMORY="300m")
-    assert done.stderr == ""
+    # what the virtual machine itself says of a machine short of memory or time is not Lucene's
+    said = [line for line in done.stderr.splitlines() if "[warning]" not in line and "VM warning" not in line]
+    assert said == []
     assert done.stdout.splitlines() == ["[['a']]", "/nowhere None", "True False"]
 
 
