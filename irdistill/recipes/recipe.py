@@ -33,7 +33,11 @@ class Stage:
 
     def needs(self) -> list[str]:
         """The stages it refers to."""
-        return list(dict.fromkeys(name for text in _texts(self.arguments) for name in _REFERENCE.findall(text)))
+        return list(dict.fromkeys(name for text in self.texts() for name in _REFERENCE.findall(text)))
+
+    def texts(self) -> list[str]:
+        """All texts among its arguments, however deep."""
+        return list(_texts(self.arguments))
 
 
 @dataclass(frozen=True)

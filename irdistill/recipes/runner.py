@@ -19,6 +19,8 @@ from irdistill.files import digest, exclusive, make_folder, read_json, sweep, wr
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
 from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
+from irdistill.runs import open_run
+from irdistill.runs.manifest import MANIFEST
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,8 @@ _COLLECTIONS = ("collection", "datasets")
 def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False, work: Path | None = None) -> Path:
     """Run all stages that are not done, then write ``report.md`` and ``results.json``.
 
-    A stage is done when its record in ``stages/`` names the same verb, arguments, collections and results of earlier
-    stages. Its artifact lies in a folder of its name.
+    A stage is done when its record in ``stages/`` names the same verb, arguments, collections, results of earlier stages
+    and contents of runs made elsewhere. Its artifact lies in a folder of its name.
 
     Args:
         overwrite: make anew what was made with other settings, instead of stopping.
@@ -87,11 +89,12 @@ def _collections(stage: Stage) -> list[str]:
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:
     """Everything that decides what a stage makes, as JSON."""
+    runs = {text: open_run(text).fingerprint for text in stage.texts() if (Path(text) / MANIFEST).is_file()}  # made elsewhere
     return json.loads(json.dumps({
         "verb": stage.verb, "arguments": stage.arguments, "version": __version__, "seed": seed,
         "collections": {name: kitchen.collection(name).fingerprint for name in _collections(stage)},
         "stages": {name: made[name] for name in stage.needs()},
-    }))
+    } | ({"runs": runs} if runs else {})))
 
 
 def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: bool) -> str | None:

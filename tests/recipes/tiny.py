@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+from irdistill.collections import load_collection
 from tests.students.tiny import WORDS, tiny_backbone
 
 RECIPE = """
@@ -65,3 +66,25 @@ def small_recipe(folder: Path) -> Path:
     path = folder / "small.yaml"
     path.write_text(text)
     return path
+
+
+def pydocs_folder(folder: Path, documents: int = 60) -> Path:
+    """The first documents of the embedded collection, in BEIR layout, with the queries of each split that one of them answers."""
+    (folder / "qrels").mkdir(parents=True)
+    queries: dict[str, str] = {}
+    for split in ("train", "test"):
+        whole = load_collection(f"pydocs/{split}")
+        judged = {query: {doc for doc, grade in answers.items() if grade > 0} for query, answers in whole.qrels.items()}
+        if split == "train":
+            answers = [doc for docs in judged.values() for doc in sorted(docs)][: documents // 2]
+        else:
+            answers += [doc for docs in judged.values() for doc in sorted(docs)][: documents - len(answers)]
+        asked = {query: docs for query, docs in judged.items() if docs <= set(answers)}
+        queries |= {query: whole.queries[query].text for query in asked}
+        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{doc}\t1" for query, docs in asked.items() for doc in sorted(docs))]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    rows = whole.corpus.rows(list(dict.fromkeys(answers)))
+    (folder / "corpus.jsonl").write_text("".join(
+        json.dumps({"_id": whole.corpus.id(row), "title": "", "text": whole.corpus.text(row)}) + "\n" for row in rows))
+    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in queries.items()))
+    return folder
