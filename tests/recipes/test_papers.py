@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
+import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from irdistill.files import read_json
 from irdistill.losses import parse_loss
 from irdistill.recipes import read_recipe, run_recipe
 from irdistill.recipes.recipe import Recipe
+from irdistill.recipes.verbs import VERBS
 from irdistill.runs import RankedList, open_run, write_run
 from tests.recipes.tiny import pydocs_folder
 from tests.students.tiny import tiny_backbone
@@ -128,7 +132,8 @@ def test_margin_mse_mixes_three_teachers_equally(margin_mse: tuple[Recipe, Path]
     _, out = margin_mse
     runs = [open_run(out / f"{name}-scores") for name in ("first", "second", "third", "ensemble", "single")]
     query = runs[0].query_ids[0]
-    scores = [dict(zip(run.get(query).doc_ids, run.get(query).scores.tolist(), strict=True)) for run in runs]
+    lists = [ranked for run in runs if (ranked := run.get(query)) is not None]
+    scores = [dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)) for ranked in lists]
     standard = []
     for found in scores[:3]:
         values = torch.tensor([found[doc] for doc in scores[3]], dtype=torch.float64)
@@ -172,7 +177,9 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(rank_distillm: t
     for reverse in (False, True):
         lists = []
         for query in order.query_ids:
-            docs = [*order.get(query).doc_ids][:: -1 if reverse else 1]
+            ranked = order.get(query)
+            assert ranked is not None
+            docs = [*ranked.doc_ids][:: -1 if reverse else 1]
             lists.append(RankedList(query, docs, torch.arange(len(docs), 0, -1).float().numpy(), None))
         write_run(place / "orders", order.identity, lists, overwrite=reverse)
         recipe = tiny("rank-distillm", place, f"backbone={place}/model", f"train-retriever={place}/model", "contrastive-steps=2",
@@ -207,3 +214,24 @@ def test_cprd_has_its_controls_on_the_same_lists(cprd: tuple[Recipe, Path]) -> N
 
 def test_cprd_goes_on_with_the_same_bytes(cprd: tuple[Recipe, Path], place: Path) -> None:
     holds_after_losing(cprd[0], place, "cprd")
+
+
+@pytest.mark.parametrize(("name", "verbs", "loss"), [
+    ("margin-mse", {"candidates", "train", "score", "evaluate"}, 'MarginMSE'),
+    ("rank-distillm", {"candidates", "train", "score", "evaluate"}, "ADRMSE"),
+    ("cprd", {"candidates", "score", "train", "search", "evaluate"}, 'CPRD(tau=0.05, valid="score>0") + InfoNCE(tau=0.05)'),
+])
+def test_the_settings_of_the_original_fit_the_recipe(name: str, verbs: set[str], loss: str) -> None:
+    """The command that the paper's page gives for it, read and checked as far as no model is opened: nothing is mixed."""
+    page = (Path(__file__).parents[2] / "docs" / "papers" / f"{name}.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    [command] = [line for line in page.splitlines() if line.startswith("irdistill run") and "--set" in line]
+    words = shlex.split(command)
+    recipe = read_recipe(card_folder("recipes") / f"{name}.yaml", [value for word, value in pairwise(words)
+                                                                   if word == "--set"])
+    assert {stage.verb for stage in recipe.stages} == verbs
+    for stage in recipe.stages:
+        inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        if stage.verb == "train":
+            parse_loss(stage.arguments["loss"])
+            assert "msmarco-passage/train" in stage.arguments["collection"]
+    assert loss in {stage.arguments["loss"] for stage in recipe.stages if stage.verb == "train"}
