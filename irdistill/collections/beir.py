@@ -61,7 +61,7 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 def read_queries(path: Path, report: LoadReport) -> dict[str, Query]:
-    """Queries of a ``queries.jsonl[.gz]``: ``_id``, ``text``, and perhaps ``history`` and ``rewrite``."""
+    """Queries of a ``queries.jsonl[.gz]``: ``_id``, ``text``, and perhaps ``history``, ``rewrite`` and ``excluded_ids``."""
     queries: dict[str, Query] = {}
     lines: dict[str, int] = {}
     for number, entry in _objects(path):
@@ -279,4 +279,9 @@ def _query(entry: dict[str, Any], path: Path, number: int) -> Query:
     history = tuple(
         Turn(_text(turn, "role", path, number), _text(turn, "text", path, number)) for turn in turns
     )
-    return Query(query_id, text, history, _text(entry, "rewrite", path, number) or None)
+    excluded = entry.get("excluded_ids") or []
+    if not isinstance(excluded, list) or not all(isinstance(doc_id, str) for doc_id in excluded):
+        raise IrdistillError(
+            f'line {number} of {path} is broken: "excluded_ids" should be a list of document ids, got {str(excluded)[:80]!r}.'
+        )
+    return Query(query_id, text, history, _text(entry, "rewrite", path, number) or None, tuple(excluded))

@@ -134,4 +134,6 @@ def _entry(query: Query) -> dict[str, Any]:
     entry: dict[str, Any] = {"_id": query.id, "text": query.text}
     if query.history:
         entry["history"] = [{"role": turn.role, "text": turn.text} for turn in query.history]
+    if query.excluded:
+        entry["excluded_ids"] = list(query.excluded)
     return entry | ({"rewrite": query.rewrite} if query.rewrite else {})

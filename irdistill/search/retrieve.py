@@ -73,10 +73,12 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     lexical = open_lexical(str(model), collection.corpus, k1, b, work)
     identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
-    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        return ((list(lexical.search(group, k)), {}) for _, group in parts)
+    wider = k + _most_excluded(collection)
 
-    return _write(collection, out, identity, part_queries, overwrite, search, 1)
+    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
+        return ((list(lexical.search(group, wider)), {}) for _, group in parts)
+
+    return _write(collection, out, identity, part_queries, overwrite, search, 1, k)
 
 
 def recall(run: Run) -> float | None:
@@ -95,22 +97,29 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
     settings = {"k": k, "index": dict(engine.settings), "precision": dtype, "storage": storage}
     identity = RunIdentity("student", student.identity(), collection.describe(), None, settings)
 
+    wider = k + _most_excluded(collection)
+
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
         vectors = [engine.encode([query.text for query in group]) for _, group in parts]
-        for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, k), strict=True)):
+        for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
             usage: dict[str, float] = {}
             if check_recall and not engine.exact and number < _CHECKED_PARTS:
-                true = next(iter(engine.true_best([vectors[place]], k)))
+                true = next(iter(engine.true_best([vectors[place]], wider)))
                 both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
                 usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
             yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
                    for query, found in zip(group, hits, strict=True)], usage
 
-    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP)
+    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+
+
+def _most_excluded(collection: Collection) -> int:
+    """So many more documents are searched for, and as many of them left out as a query excludes."""
+    return max((len(query.excluded) for query in collection.queries.values()), default=0)
 
 
 def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_queries: int, overwrite: bool,
-           search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]], together: int) -> Run:
+           search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]], together: int, k: int) -> Run:
     """Search the parts that are missing, some of them together, and write each."""
     from irdistill.runs import RunWriter
 
@@ -122,6 +131,7 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
             for start in range(0, len(pending), together):
                 parts = [(number, [queries[query_id] for query_id in ids]) for number, ids in pending[start : start + together]]
                 for (number, group), (lists, usage) in zip(parts, search(parts), strict=True):
-                    writer.write_part(number, lists, usage)
+                    kept = [found.without(query.excluded, k) for found, query in zip(lists, group, strict=True)]
+                    writer.write_part(number, kept, usage)
                     bar.update(len(group))
         return writer.finish()
