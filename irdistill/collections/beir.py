@@ -114,7 +114,8 @@ def _jsonl(folder: Path, name: str) -> Path:
             return path
     raise IrdistillError(
         f"{folder} has no {name}.jsonl and no {name}.jsonl.gz. A collection folder holds corpus.jsonl, "
-        "queries.jsonl (each may end in .gz) and qrels/SPLIT.tsv, as BEIR lays them out."
+        "queries.jsonl (each may end in .gz) and qrels/SPLIT.tsv, as BEIR lays them out; or conversations under the names "
+        "their publishers gave them (docs/conversations.md)."
     )
 
 
