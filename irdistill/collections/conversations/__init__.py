@@ -66,7 +66,7 @@ def load_conversations(id: str, folder: Path, layout: Layout, split: str | None,
     def corpus() -> Corpus:
         if not opened:
             what = f"{layout.name} {chosen}"
-            opened.append(open_passages(folder, layout.passages(chosen), cache, open_corpus, what, layout.home))
+            opened.append(open_passages(folder, chosen, layout.passages(chosen), cache, open_corpus, what, layout.home))
         return opened[0]
 
     report = LoadReport()

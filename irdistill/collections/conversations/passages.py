@@ -16,30 +16,32 @@ from irdistill.collections.lines import decoded_lines, id_of, json_objects, open
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
-POINTER = "corpus.txt"
 _KINDS = (".jsonl", ".json", ".tsv")
 _PACKED = ("", ".gz", ".bz2", ".zip")
 _WIDEST = 1 << 27
 
 
-def open_passages(folder: Path, patterns: Sequence[str], cache: Path, open_corpus: Callable[[str], Corpus], name: str,
-                  home: str) -> Corpus:
+def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path, open_corpus: Callable[[str], Corpus],
+                  name: str, home: str) -> Corpus:
     """The corpus beside published questions, compiled on first use.
 
     Args:
-        folder: ``corpus.txt`` in it, where there is one, names a file or folder of passages or a collection; else they are
-            looked for under ``patterns``, and as ``passages`` or ``passages.*``.
+        folder: ``corpus-SPLIT.txt`` or ``corpus.txt`` in it, where there is one, names a file or folder of passages or a
+            collection; else they are looked for under ``patterns``, and as ``passages`` or ``passages.*``.
         open_corpus: opens the corpus of a collection by its id.
         name, home: what is missing, for the message, and where it is published.
 
     Raises:
         IrdistillError: there are none, or as for `read_passages`.
     """
-    pointer = folder / POINTER
-    if pointer.is_file():
+    pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]
+    pointer = next((path for path in pointers if path.is_file()), None)
+    if pointer is not None:
         named = pointer.read_text(encoding="utf-8").strip()
         place = folder / Path(named).expanduser()
-        if not named or not place.exists():
+        if not named:
+            raise IrdistillError(f"{pointer} is empty; it should hold the path of passages or the id of a collection.")
+        if not place.exists():
             return open_corpus(named)
     else:
         places = found(folder, *patterns, "passages", "passages.*")
@@ -47,7 +49,7 @@ def open_passages(folder: Path, patterns: Sequence[str], cache: Path, open_corpu
             raise IrdistillError(
                 f"{folder} has the questions of {name} and no passages: none of {', '.join([*patterns, 'passages'])}. They are "
                 f"published at {home}. Put the file or folder there (a link will do), or write its path, or the id of a "
-                f"collection with these documents, into {pointer}."
+                f"collection with these documents, into {pointers[-1]}."
             )
         place = places[0]
     files = passage_files(place)

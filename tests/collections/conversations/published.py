@@ -86,7 +86,8 @@ def mtrag_answers(folder: Path) -> None:
 def ikat(folder: Path, year: int = 2023) -> None:
     turns, user, known = ("turns", "utterance", {"1": "SECRET I am afraid of heights."}) if year < 2025 else (
         "responses", "user_utterance", ["SECRET I am afraid of heights."])
-    dump(folder / str(year) / "data" / f"{year}_test_topics.json", [{"number": "9-1", "title": "SECRET title", "ptkb": known, turns: [
+    topics = folder / str(year) / "data" / f"{year}_test_topics.json"
+    dump(topics, [{"number": "9-1", "title": "SECRET title", "ptkb": known, turns: [
         {"turn_id": turn + 1, user: ASKED[turn], "resolved_utterance": REWRITES[turn], "response": ANSWERS[turn],
          "response_provenance": ["p3"]} for turn in range(3)]}])
     (folder / str(year) / "evaluation").mkdir()

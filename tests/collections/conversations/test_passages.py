@@ -68,7 +68,7 @@ def test_what_is_broken_is_named(name: str, content: bytes, said: str, tmp_path:
 def test_a_folder_without_passages_says_where_they_are_published(tmp_path: Path) -> None:
     published.topiocqa(tmp_path / "t")
     (tmp_path / "t" / "full_wiki_segments.tsv").unlink()
-    with pytest.raises(IrdistillError, match=r"no passages: none of full_wiki_segments.tsv\*, passages.*zenodo.org/records/6149599"):
+    with pytest.raises(IrdistillError, match=r"no passages: none of full_wiki_segments.tsv\*, passages.*zenodo.org/rec"):
         load_collection(tmp_path / "t", cache=tmp_path / "c")
 
 
@@ -83,7 +83,13 @@ def test_corpus_txt_names_a_path_or_a_collection(tmp_path: Path) -> None:
     (tmp_path / "cast" / "corpus.txt").write_text(str(beir))
     assert load_collection(tmp_path / "cast", cache=tmp_path / "c").corpus.fingerprint == first.corpus.fingerprint
     (tmp_path / "cast" / "corpus.txt").write_text("no-such/collection")
-    with pytest.raises(IrdistillError, match="there is no collection 'no-such/collection'"):
+    (tmp_path / "cast" / "corpus-2021.txt").write_text("../elsewhere.jsonl")
+    assert load_collection(tmp_path / "cast", cache=tmp_path / "c").corpus.fingerprint == first.corpus.fingerprint
+    (tmp_path / "cast" / "corpus-2021.txt").write_text("\n")
+    with pytest.raises(IrdistillError, match=r"corpus-2021.txt is empty"):
+        load_collection(tmp_path / "cast", cache=tmp_path / "c")
+    (tmp_path / "cast" / "corpus-2021.txt").unlink()
+    with pytest.raises(IrdistillError, match=r"there is no collection 'no-such/collection'"):
         load_collection(tmp_path / "cast", cache=tmp_path / "c")
 
 

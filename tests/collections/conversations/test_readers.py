@@ -168,7 +168,7 @@ def test_a_judged_passage_that_is_missing_is_an_error_or_declared(tmp_path: Path
     turns = json.loads((tmp_path / "q/scai-qrecc21-test-turns.json").read_text())
     turns[1]["Truth_passages"] = ["gone"]
     published.dump(tmp_path / "q/scai-qrecc21-test-turns.json", turns)
-    with pytest.raises(IrdistillError, match="entry 2 of .*judges document 'gone' relevant to query '7_2'"):
+    with pytest.raises(IrdistillError, match=r"entry 2 of .*judges document 'gone' relevant to query '7_2'"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
     published.dump(tmp_path / "q/stats.json", {"judgments_without_doc": 1})
     assert load_collection(tmp_path / "q", cache=tmp_path / "c").qrels["7_2"] == {"gone": 1}
@@ -179,19 +179,19 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     turns = tmp_path / "q/scai-qrecc21-test-turns.json"
     good = json.loads(turns.read_text())
     published.dump(turns, [good[0], good[0]])
-    with pytest.raises(IrdistillError, match="has the question '7_1' twice"):
+    with pytest.raises(IrdistillError, match=r"has the question '7_1' twice"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
     published.dump(turns, [{**good[0], "Question": " "}])
-    with pytest.raises(IrdistillError, match="question '7_1' of .* is empty"):
+    with pytest.raises(IrdistillError, match=r"question '7_1' of .* is empty"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
     published.dump(turns, [good[0], {"Question": "?", "Conversation_no": 1}])
-    with pytest.raises(IrdistillError, match="entry 2 of .*turns.json has no 'Turn_no'; it has 'Question', 'Conversation_no'"):
+    with pytest.raises(IrdistillError, match=r"entry 2 of .*turns.json has no 'Turn_no'; it has 'Question', 'Conversation_no'"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
     turns.write_text("[")
-    with pytest.raises(IrdistillError, match="is not JSON"):
+    with pytest.raises(IrdistillError, match=r"is not JSON"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
     published.topiocqa(tmp_path / "q")
-    with pytest.raises(IrdistillError, match="holds files of QReCC and TopiOCQA"):
+    with pytest.raises(IrdistillError, match=r"holds files of QReCC and TopiOCQA"):
         load_collection(tmp_path / "q", cache=tmp_path / "c")
 
 
