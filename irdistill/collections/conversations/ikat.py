@@ -47,4 +47,5 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
 
 
 IKAT = Layout("TREC iKAT", _splits, _read, lambda split: ("ikat_*_passages*", "clueweb22*"),
-              "https://www.trecikat.com/data (topics, passages) and https://trec.nist.gov/data/ikat2023.html (judgments)")
+              "https://www.trecikat.com/data (topics, passages) and https://trec.nist.gov/data/ikat (2023-qrels.all-turns.txt, "
+            "2024-qrels.txt)")

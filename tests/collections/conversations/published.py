@@ -92,7 +92,7 @@ def ikat(folder: Path, year: int = 2023) -> None:
          "response_provenance": ["p3"]} for turn in range(3)]}])
     (folder / str(year) / "evaluation").mkdir()
     (folder / str(year) / "evaluation" / "qrels").write_text("See the site of TREC for the judgments.\n")
-    (folder / f"{year}-qrels.txt").write_text("9-1_1 0 p1 3\n9-1_2 0 p2 0\n9-1_2 0 p3 1\n")
+    (folder / f"{year}-qrels.all-turns.txt").write_text("9-1_1 0 p1 3\n9-1_2 0 p2 0\n9-1_2 0 p3 1\n")
     passages(folder / "passages" / "ikat_00.jsonl")
 
 
