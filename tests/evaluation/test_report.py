@@ -138,6 +138,10 @@ const sides = [...document.querySelectorAll("#query ol")];
 told.push(sides.map(side => [...side.querySelectorAll("b")].map(name => name.textContent).join(" ")).join(" | "));
 told.push(sides.map(side => side.querySelectorAll(".relevant").length + "/" + side.querySelectorAll(".judged").length).join(" "));
 told.push(sides[0].querySelector(".relevant .moved").textContent, document.querySelector("#query h3").textContent);
+const measure = document.querySelector("#measure");
+measure.value = "RR(rel=3)@10"; measure.dispatchEvent(new Event("change"));
+document.querySelector('#scatter circle[data-place="0"]').dispatchEvent(new MouseEvent("click"));
+told.push(document.querySelectorAll("#query .relevant").length + "/" + document.querySelectorAll("#query .judged").length);
 told.push(performance.getEntriesByType("resource").length);
 const answer = document.createElement("pre");
 answer.id = "answer"; answer.textContent = JSON.stringify(told);
@@ -149,7 +153,11 @@ document.body.append(answer);
 @pytest.mark.parametrize("browser", BROWSERS)
 def test_the_page_in_a_browser(browser: str, found: Evaluation, held: Collection, runs: dict[str, MemoryRun],
                                tmp_path: Path) -> None:
-    """With no network: tables sort both ways, a query opens with both rankings, what is relevant and what moved."""
+    """With no network: tables sort both ways, a query opens with both rankings, what is relevant and what moved.
+
+    Relevant is what the chosen measure counts: of the grades 0 and 2 here the 2, and neither where it counts from 3 on.
+    """
+    found = evaluate(held, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
     text = page(found, held, runs, tmp_path / "page.html").replace("</body>", SCRIPT + "</body>")
     (tmp_path / "tried.html").write_text(text, encoding="utf-8")
     dom = BROWSERS[browser](tmp_path / "tried.html")
@@ -157,7 +165,7 @@ def test_the_page_in_a_browser(browser: str, found: Evaluation, held: Collection
     start = dom.index('id="answer">') + len('id="answer">')
     told = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))
     assert told == ["student", "base_line", 4, 2, "d1 d2 <d3> d0 | d0 d1 d2 <d3>", "1/1 1/1", "↓ 3, rank 1 there",
-                    f"q0: why {NASTY}", 0]
+                    f"q0: why {NASTY}", "0/4", 0]
     assert "<title>Figures of base_line, student</title>" in dom
 
 
