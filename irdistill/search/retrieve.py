@@ -15,6 +15,7 @@ from irdistill.search.lexical import is_lexical, open_lexical
 
 if TYPE_CHECKING:
     from irdistill.hardware import Precision
+    from irdistill.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
     from irdistill.search.engines import Engine, Index
     from irdistill.search.vectors import Storage
@@ -33,7 +34,8 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
              index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
              part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
-             check_recall: bool = True, dimension: int | None = None) -> Run:
+             check_recall: bool = True, dimension: int | None = None,
+             cluster: RayCluster | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
@@ -47,6 +49,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
         dimension: search with the first so many numbers of each vector of a dense model given by its name.
+        cluster: encode the corpus there; in this process where None. Its workers load the model, so it is given by name.
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
@@ -59,14 +62,24 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
     if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
         raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
+    if cluster is not None and (is_lexical(model) or not isinstance(model, str | Path)):
+        raise IrdistillError(
+            f"a cluster was given to encode the corpus, and {model!r} is no name of a model with vectors. Leave --engine ray out, "
+            "or give a model by folder, package: path or hub id."
+        )
     if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
-        student = model if isinstance(model, Student) else load_student(
-            model, trust_remote_code=trust_remote_code, dimension=dimension)
-        engine = open_engine(collection.corpus, student, index, work, precision, storage, seed)
+        settings = {"trust_remote_code": trust_remote_code, "dimension": dimension}
+        student = model if isinstance(model, Student) else load_student(model, **settings)
+        encoding = None
+        if cluster is not None:
+            from irdistill.search.ray_encoding import RayEncoding
+
+            encoding = RayEncoding(cluster, collection, str(model), settings)
+        engine = open_engine(collection.corpus, student, index, work, precision, storage, seed, encoding)
         return _with_engine(collection, engine, out, k, storage, overwrite, part_queries, check_recall)
     from irdistill.runs import RunIdentity
 

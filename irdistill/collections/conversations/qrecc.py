@@ -27,7 +27,7 @@ def _splits(folder: Path) -> list[str]:
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
     """Questions ``CONVERSATION_TURN``; judgments out of the turns themselves, else out of a file ``qrels_SPLIT.*``.
 
-    The first question of a conversation is kept as it was asked. Many take its rewrite in its place, for in QuAC it may lean on
+    The first question of a conversation is kept as it was asked. Some take its rewrite in its place, for in QuAC it may lean on
     the title of a page; that is a rewrite, and stays one here.
     """
     path = one(folder, *_NAMES[split])
