@@ -14,7 +14,7 @@ from irdistill.files import write_json
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--first-stage", help="The run that the teachers are to be better than.")
-@click.option("--student", help="A dense model: fit temperature and scale to its scores before training.")
+@click.option("--student", help="A model of any kind: fit temperature and scale to its scores before training.")
 @click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page with plots, in one file.")
 @click.option("--examples", default=5, show_default=True, help="Of each contradiction with the judgments, how many to show.")
 @click.option("--sample", default=2000, show_default=True, help="Look at so many queries at most, drawn at random.")

@@ -35,6 +35,35 @@ def seed_option() -> Decorator:
     return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
 
 
+def engine_options(what: str) -> Decorator:
+    """``--engine``, ``--workers`` and ``--ray-address``; see ``cluster_settings``."""
+    options = (
+        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=what),
+        click.option("--workers", type=int, help="Of ray: one a GPU, or one a machine without GPUs, unless said."),
+        click.option("--ray-address", help="Of a Ray cluster, auto for the one of this machine; else one is started for the job."),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def cluster_settings(engine: str, workers: int | None, ray_address: str | None) -> tuple[int | None, str | None] | None:
+    """The number of workers and the address of a Ray cluster; None for this process.
+
+    Raises:
+        IrdistillError: they were given without ``--engine ray``.
+    """
+    if engine == "ray":
+        return workers, ray_address
+    if workers is not None or ray_address:
+        raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
+    return None
+
+
 class Several(click.Command):
     """A command whose repeatable options take all words up to the next option: ``--scores A B`` is ``--scores A --scores B``.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import json_option, named, overwrite_option, seed_option, show
+from irdistill.cli.options import cluster_settings, engine_options, json_option, named, overwrite_option, seed_option, show
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
 
@@ -48,9 +48,7 @@ if TYPE_CHECKING:
 @click.option("--replay", is_flag=True, default=None, help="Take all answers from that file, and ask no server.")
 @click.option("--representations", is_flag=False, flag_value="float16", type=click.Choice(["float16", "float32"]),
               help="Keep the teacher's vectors beside the scores, for losses that compare them, as float16 or as given.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
-@click.option("--workers", type=int, help="Of ray: one a GPU, or one a machine without GPUs, unless said.")
-@click.option("--ray-address", help="Of a Ray cluster, auto for the one of this machine; else one is started for the job.")
+@engine_options("Where parts are scored.")
 @click.option("--estimate", "sampling", is_flag=True, help="Say what the whole job would take, told from a sample, and stop.")
 @click.option("--sample", default=0.01, show_default=True, help="The share of the queries that --estimate scores.")
 @click.option("--hourly-price", type=float, help="Of the machine, for --estimate.")
@@ -70,9 +68,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
     part = _shard(shard)
     if out is None and not sampling:
         raise IrdistillError("--out is missing: the folder that the run goes to. (--estimate alone needs none.)")
-    if engine != "ray" and (workers or ray_address):
-        raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
-    if representations and (part is not None or engine == "ray"):
+    cluster = cluster_settings(engine, workers, ray_address)
+    if representations and (part is not None or cluster is not None):
         raise IrdistillError("--representations is for one process and the whole run; leave out --shard and --engine ray.")
     loaded = load_collection(collection)
     opened = open_run(candidates, loaded)
@@ -86,7 +83,7 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_with_representations(loaded, opened, spec, out, depth, part_queries, overwrite, representations)
     else:
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
-                          RayEngine(workers, ray_address) if engine == "ray" else None)
+                          None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
           "fingerprint": found.fingerprint}, json_file)
 

@@ -29,8 +29,10 @@ EXAMPLE = (
 @click.option("--rule", "rules", multiple=True, help="Filter the queries, see filter; repeatable.")
 @click.option("--avoid", type=click.Choice(["always", "where-possible", "never"]), default="where-possible", show_default=True,
               help="Whether passages judged relevant to the collection's own queries are kept from being sources.")
-@click.option("--control", is_flag=True, help="Train a second student by InfoNCE alone, to see what the teacher is worth.")
-@out_option("The folder; the model goes to OUT/specialised/model.")
+@click.option("--refine/--no-refine", default=None,
+              help="Train behind the term vectors too; by default where the teacher is another than fused.")
+@click.option("--control", is_flag=True, help="Train two more students, by KL and by InfoNCE alone, to see what each is worth.")
+@out_option("The folder; it says at the end where in it the model is.")
 @overwrite_option()
 @seed_option()
 @json_option()
@@ -41,9 +43,11 @@ def specialise(collection: str, duration: str, kinds: str, rules: tuple[str, ...
     from irdistill.recipes.specialise import specialise as run
 
     chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
-    folder = run(collection, Specialisation(kinds=chosen, rules=rules, minutes=minutes(duration), **given), out, overwrite)
+    asked = Specialisation(kinds=chosen, rules=rules, minutes=minutes(duration), **given)
+    folder = run(collection, asked, out, overwrite)
     click.echo((folder / "report.md").read_text(encoding="utf-8"))
-    click.echo(f"the model is in {folder / 'specialised' / 'model'}; what was run is {folder / 'recipe.yaml'}")
+    model = folder / ("specialised" if asked.refined else "terms") / "model"
+    click.echo(f"the model is in {model}; what was run is {folder / 'recipe.yaml'}")
     if json_file is not None:
         write_json(json_file, read_json(folder / "results.json"))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.beir import read_qrels, read_queries
+from irdistill.collections.conversations import layout_of
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -125,7 +126,7 @@ def _findable(source: Collection) -> str:
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
         return str(read_json(folder / DERIVED)["corpus"])
-    if folder.is_dir() and any(folder.glob("corpus.jsonl*")):
+    if folder.is_dir() and (any(folder.glob("corpus.jsonl*")) or layout_of(folder)):
         return str(folder.resolve()) + (f"#{split}" if split else "")
     return source.id
 
@@ -134,4 +135,6 @@ def _entry(query: Query) -> dict[str, Any]:
     entry: dict[str, Any] = {"_id": query.id, "text": query.text}
     if query.history:
         entry["history"] = [{"role": turn.role, "text": turn.text} for turn in query.history]
+    if query.excluded:
+        entry["excluded_ids"] = list(query.excluded)
     return entry | ({"rewrite": query.rewrite} if query.rewrite else {})

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.batches import Document
+from irdistill.collections.checking import judged_queries
 from irdistill.collections.compiling import cached_corpus
-from irdistill.collections.corpus import FORMAT, Fingerprint
+from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -40,11 +41,11 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
             "Ids beneath it that have: "
             f"{', '.join(splits[:12]) or 'none'}{' ...' if len(splits) > 12 else ''}."
         )
+    corpus = _corpus(id, dataset, module, cache)
+    report = LoadReport(documents=len(corpus))
+    report.take(corpus.findings)
     with _obtaining(id):
-        corpus = cached_corpus(lambda: _documents(dataset), cache / "corpora" / _key(id, dataset, module), id)
-        report = LoadReport(documents=len(corpus))
-        report.take(corpus.findings)
-        queries = _queries(id, list(dataset.queries_iter()))
+        queries = _queries(id, list(dataset.queries_iter()), corpus, report)
         if not dataset.has_qrels():
             report.queries = len(queries)
             return Collection(id, corpus, queries, Qrels({}), report)
@@ -58,13 +59,24 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
                     report.add("positive judgments without document", place)
         if query_id not in queries:
             report.add("judgments without query", f"{id} qrels (query {query_id})")
-    for query_id in queries:
-        if query_id not in judgments:
-            report.add("unjudged queries", f"{id} queries ({query_id})")
-    asked = {query_id: query for query_id, query in queries.items() if query_id in judgments}
-    qrels = Qrels({query_id: judgments[query_id] for query_id in asked})
-    report.queries, report.judgments = len(asked), qrels.judgments
-    return Collection(id, corpus, asked, qrels, report)
+    return judged_queries(id, corpus, queries, judgments, report, f"{id} queries")
+
+
+def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
+    """The documents alone of an ir_datasets id, which may have no queries (``trec-cast/v1``).
+
+    Raises:
+        IrdistillError: the id is unknown, has no documents, or its files cannot be had.
+    """
+    dataset, module = _dataset(id)
+    if not dataset.has_docs():
+        raise IrdistillError(f"the ir_datasets id {id!r} has no documents of its own.")
+    return _corpus(id, dataset, module, cache)
+
+
+def _corpus(id: str, dataset: Any, module: Any, cache: Path) -> Corpus:
+    with _obtaining(id):
+        return cached_corpus(lambda: _documents(dataset), cache / "corpora" / _key(id, dataset, module), id)
 
 
 def _dataset(id: str) -> tuple[Any, Any]:
@@ -149,9 +161,10 @@ def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str,
     return judgments
 
 
-def _queries(id: str, entries: list[Any]) -> dict[str, Query]:
+def _queries(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, Query]:
     by_topic: dict[Any, list[Any]] = {}
     by_id = {str(entry.query_id): entry for entry in entries}
+    responses = _canonical(id, entries, corpus, report)
     queries: dict[str, Query] = {}
     for entry in entries:
         earlier = by_topic.setdefault(getattr(entry, "topic_number", None), [])
@@ -163,7 +176,7 @@ def _queries(id: str, entries: list[Any]) -> dict[str, Query]:
                     "found for it."
                 )
             query_id = str(entry.query_id)
-            query = Query(query_id, text, _history(entry, earlier, by_id), _rewrite(entry))
+            query = Query(query_id, text, _history(entry, earlier, by_id, responses), _rewrite(entry))
             known = queries.setdefault(query_id, query)
             if known.text != text:
                 raise IrdistillError(f"{id} has the query id {entry.query_id!r} twice with different texts.")
@@ -172,13 +185,31 @@ def _queries(id: str, entries: list[Any]) -> dict[str, Query]:
     return queries
 
 
-def _history(entry: Any, earlier: list[Any], by_id: dict[str, Any]) -> tuple[Turn, ...]:
+def _canonical(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, str]:
+    """What the system answered to each turn of CAsT 2020: the passage that ``manual_canonical_result_id`` names.
+
+    2019 has no canonical answers. That of 2021 is a passage out of a document, whose text ir_datasets leaves out.
+    """
+    named = {str(entry.query_id): str(entry.manual_canonical_result_id) for entry in entries
+             if getattr(entry, "manual_canonical_result_id", None)}
+    rows = corpus.find(list(named.values()))
+    for (query_id, doc_id), row in zip(named.items(), rows, strict=True):
+        if row < 0:
+            report.add("responses without document", f"{id} queries (query {query_id}, document {doc_id})")
+    return {query_id: corpus.text(int(row)) for query_id, row in zip(named, rows, strict=True) if row >= 0}
+
+
+def _history(entry: Any, earlier: list[Any], by_id: dict[str, Any], responses: dict[str, str]) -> tuple[Turn, ...]:
     """The turns before this one: along ``parent_id`` where there is one (CAsT 2022), else in its topic."""
     if not hasattr(entry, "raw_utterance"):
         return ()
-    if not hasattr(entry, "parent_id"):
-        return tuple(Turn("user", str(before.raw_utterance)) for before in earlier)
     turns: list[Turn] = []
+    if not hasattr(entry, "parent_id"):
+        for before in earlier:
+            turns.append(Turn("user", str(before.raw_utterance)))
+            if str(before.query_id) in responses:
+                turns.append(Turn("assistant", responses[str(before.query_id)]))
+        return tuple(turns)
     seen = {str(entry.query_id)}
     above = by_id.get(str(entry.parent_id))
     while above is not None and str(above.query_id) not in seen:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irdistill.collections.beir import numbered_lines, read_qrels
+from irdistill.collections.beir import read_qrels
+from irdistill.collections.checking import Numbered, without_lines
+from irdistill.collections.lines import numbered_lines
 from irdistill.collections.model import Qrels
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -16,14 +18,17 @@ def read_judgments(path: str | Path) -> Qrels:
     Raises:
         IrdistillError: a line is of neither layout, or a document is judged twice and differently.
     """
-    path = Path(path)
+    return Qrels(without_lines(numbered_judgments(Path(path), LoadReport())))
+
+
+def numbered_judgments(path: Path, report: LoadReport) -> Numbered:
+    """As `read_judgments`, with the line of each judgment: query -> document -> (grade, line)."""
     if not path.is_file():
         raise IrdistillError(f"there is no file of judgments {path}.")
     first = next((line.split() for _, line in numbered_lines(path)), [])
     if len(first) != 4:
-        found = read_qrels(path, LoadReport())
-        return Qrels({query: {doc: grade for doc, (grade, _) in documents.items()} for query, documents in found.items()})
-    judgments: dict[str, dict[str, int]] = {}
+        return read_qrels(path, report)
+    judgments: Numbered = {}
     for number, line in numbered_lines(path):
         fields = line.split()
         try:
@@ -34,7 +39,10 @@ def read_judgments(path: str | Path) -> Qrels:
                 f"line {number} of {path} is not a judgment: {line.strip()[:80]!r}. Expected query id, 0, document id and a whole "
                 "number."
             ) from error
-        if judgments.setdefault(query_id, {}).setdefault(doc_id, grade) != grade:
+        known = judgments.setdefault(query_id, {}).setdefault(doc_id, (grade, number))
+        if known[0] != grade:
             raise IrdistillError(f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently, the second time "
                                  f"in line {number}. Keep one of them.")
-    return Qrels(judgments)
+        if known[1] != number:
+            report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
+    return judgments

@@ -6,6 +6,8 @@ import logging
 from pathlib import Path
 
 from irdistill.collections.beir import load_beir
+from irdistill.collections.conversations import LAYOUTS, layout_of, load_conversations
+from irdistill.collections.corpus import Corpus
 from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.model import Collection
 from irdistill.collections.slices import slice_queries, split_slice
@@ -20,7 +22,8 @@ def load_collection(id: str | Path, *, cache: Path | None = None) -> Collection:
 
     Args:
         id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
-            ``test``; a folder made out of another collection (rewritten or generated queries); or any id of
+            ``test``; a folder of conversations as QReCC, TopiOCQA, MTRAG, TREC CAsT or iKAT publish them, also with
+            ``#SPLIT``; a folder made out of another collection (rewritten or generated queries); or any id of
             ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
             `irdistill.collections.slices`.
         cache: where compiled corpora go; the user's cache folder unless said.
@@ -49,13 +52,29 @@ def _load(name: str, cache: Path) -> Collection:
     if is_derived(folder):
         return load_derived(name, folder, split or None, lambda source: _load(source, cache))
     meant_as_path = bool(split) or path.startswith((".", "/", "~"))
-    if folder.is_dir() and (meant_as_path or any(folder.glob("corpus.jsonl*"))):
-        return load_beir(name, folder, split or None, cache)
+    if folder.is_dir():
+        beir = any(folder.glob("corpus.jsonl*"))
+        layout = None if beir else layout_of(folder)
+        if layout is not None:
+            return load_conversations(name, folder, layout, split or None, cache, lambda id: _corpus(id, cache))
+        if beir or meant_as_path:
+            return load_beir(name, folder, split or None, cache)
     if meant_as_path:
         raise IrdistillError(
-            f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or FOLDER#SPLIT), "
+            f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or FOLDER#SPLIT), one with "
+            f"conversations as {', '.join(layout.name for layout in LAYOUTS)} publish them, "
             "pydocs/train|dev|test|howto, or an id of ir_datasets such as beir/scifact/test."
         )
     from irdistill.collections.ir_datasets_reader import load_ir_dataset
 
     return load_ir_dataset(name, cache)
+
+
+def _corpus(name: str, cache: Path) -> Corpus:
+    """The documents of a collection; an id of ir_datasets need not have queries."""
+    folder = Path(name.partition("#")[0]).expanduser()
+    if folder.is_dir() or name.startswith((".", "/", "~", "pydocs")):
+        return _load(name, cache).corpus
+    from irdistill.collections.ir_datasets_reader import ir_dataset_corpus
+
+    return ir_dataset_corpus(name, cache)

@@ -24,12 +24,22 @@ class Turn:
 
 @dataclass(frozen=True)
 class Query:
-    """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite."""
+    """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite.
+
+    Attributes:
+        excluded: ids of documents that are no answer to it and are left out of every search and figure: the passage that a
+            query was cut out of, word for word, or what a collection such as BRIGHT gives as ``excluded_ids``.
+    """
 
     id: str
     text: str
     history: tuple[Turn, ...] = ()
     rewrite: str | None = None
+    excluded: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any]:
+        """All there is of it; without ``excluded`` where that is empty."""
+        return {key: value for key, value in asdict(self).items() if key != "excluded" or value}
 
 
 class Qrels(Mapping[str, Mapping[str, int]]):
@@ -117,8 +127,8 @@ class Collection:
 
     @cached_property
     def queries_fingerprint(self) -> str:
-        """16 hexadecimal digits over ids, texts, histories and rewrites, in order."""
-        return digest([asdict(query) for query in self.queries.values()])
+        """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in order."""
+        return digest([query.identity() for query in self.queries.values()])
 
     @property
     def fingerprint(self) -> str:

@@ -31,7 +31,8 @@ class LoadReport:
     Kinds of findings: ``empty documents``, ``duplicate documents`` (same id and text, kept once),
     ``duplicate queries``, ``duplicate judgments``, ``unjudged queries`` (left out of the split),
     ``judgments without document``, ``positive judgments without document``, ``judgments without query``,
-    ``qrels without header``, and those of the embedded collection.
+    ``qrels without header``, ``responses without document`` (a canonical answer of CAsT 2020 that the corpus has not),
+    ``no judgments`` (the file that would hold them is not there), and those of the embedded collection.
     """
 
     documents: int = 0

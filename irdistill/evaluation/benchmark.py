@@ -172,7 +172,8 @@ def _place(suite: Suite, dataset: Dataset, given: str, data: str | Path | None) 
     if not folder.is_dir():
         raise IrdistillError(
             f"the dataset {dataset.name!r} of the suite {suite.name!r} is not one of ir_datasets, and there is no folder {folder}. "
-            f"Bring it into BEIR layout and say where it lies: --data FOLDER, with {dataset.folder} in it, or "
+            f"Get it as it is published, or bring it into BEIR layout, and say where it lies: --data FOLDER, with {dataset.folder} "
+            f"in it, or "
             f"--datasets {dataset.name}=FOLDER.{' ' + dataset.note if dataset.note else ''}"
         )
     return str(Path(data or ".").absolute() / dataset.folder)

@@ -12,6 +12,7 @@ import numpy as np
 from irdistill.collections import Collection, Qrels
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
+from irdistill.evaluation.policies import PolicyRun
 from irdistill.evaluation.significance import compare, holm, intervals
 from irdistill.runs import Run, open_run
 
@@ -123,7 +124,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure runs on a collection's judged queries.
 
-    Every query of the qrels counts; one that a run lacks counts as 0. Ties are ordered as trec_eval orders them.
+    Every query of the qrels counts; one that a run lacks counts as 0. Ties are ordered as trec_eval orders them. Documents that
+    a query excludes are left out.
 
     Args:
         collection: or judgments alone, where it is not checked whether the runs are of their collection.
@@ -149,6 +151,8 @@ def evaluate(
     values, fingerprints = {}, {}
     for system, given in runs.items():
         run = open_run(given, whole)
+        if whole is not None and any(query.excluded for query in whole.queries.values()) and not isinstance(run, PolicyRun):
+            run = PolicyRun(run, whole)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
     rows = []
     for system, found in values.items():

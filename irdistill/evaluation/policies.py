@@ -18,22 +18,26 @@ from irdistill.runs.lists import from_table, to_table
 class PolicyRun(Run):
     """A run as a suite counts it. Nothing is copied: lists are thinned out as they are read.
 
+    What a query excludes is always left out.
+
     Attributes:
-        self_matches, duplicates: documents left out in the last reading.
+        excluded, self_matches, duplicates: documents left out in the last reading.
     """
 
-    def __init__(self, run: Run, collection: Collection, self_match: bool, duplicates: bool, depth: int) -> None:
+    def __init__(self, run: Run, collection: Collection, self_match: bool = False, duplicates: bool = False,
+                 depth: int | None = None) -> None:
         """Thin out a run.
 
         Args:
             self_match: leave out a document whose id is the query's own (ArguAna's and Quora's queries are documents).
             duplicates: leave out a document with the text, but for white space, of one ranked above it.
-            depth: documents a query that are left at most.
+            depth: documents a query that are left at most; all where None.
         """
         self.path, self.manifest = run.path, run.manifest
         self._run, self._corpus = run, collection.corpus
+        self._excluded = {query.id: query.excluded for query in collection.queries.values() if query.excluded}
         self._self_match, self._duplicates, self._depth = self_match, duplicates, depth
-        self.self_matches = self.duplicates = 0
+        self.excluded = self.self_matches = self.duplicates = 0
 
     @property
     def fingerprint(self) -> str:
@@ -51,7 +55,7 @@ class PolicyRun(Run):
             yield ids, to_table(self._thinned(found) for found in from_table(table, ids))
 
     def __iter__(self) -> Iterator[RankedList]:
-        self.self_matches = self.duplicates = 0
+        self.excluded = self.self_matches = self.duplicates = 0
         return map(self._thinned, self._run)
 
     def __contains__(self, query_id: object) -> bool:
@@ -61,6 +65,8 @@ class PolicyRun(Run):
         return self._thinned(self._run[query_id])
 
     def _thinned(self, found: RankedList) -> RankedList:
+        given, found = found, found.without(self._excluded.get(found.query_id, ()))
+        self.excluded += len(given.doc_ids) - len(found.doc_ids)
         keep = np.ones(len(found.doc_ids), dtype=bool)
         if self._self_match:
             keep = np.array([doc != found.query_id for doc in found.doc_ids], dtype=bool)

@@ -125,8 +125,8 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
         made_by |= {"model": dict(model.identity), "prompts": prompts, "examples": digest(list(map(list, examples)))}
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), told)
-    queries, qrels = number(collection, drafts)
-    held_out = _held_out({source for judged in qrels.values() for source in judged}, given)
+    held_out = _held_out({collection.corpus.id(draft.row) for draft in drafts}, given)
+    queries, qrels = number(collection, drafts, held_out)
     splits = {name: {query_id: judged for query_id, judged in qrels.items() if (set(judged) <= held_out) == (name == HELD_OUT)}
               for name in (TRAIN, HELD_OUT)}
     folder = write_derived(out, collection, queries, splits, made_by | {"counts": dict(counts)}, same_questions=False)
@@ -140,15 +140,20 @@ def _held_out(sources: set[str], given: Generation) -> set[str]:
     return chosen or ({order[0][1]} if given.held_out and len(order) > 1 else set())
 
 
-def number(collection: Collection, drafts: Sequence[Draft]) -> tuple[list[Query], dict[str, dict[str, int]]]:
-    """Queries with ids (kind, passage, place), and their sources as judgments."""
+def number(collection: Collection, drafts: Sequence[Draft],
+           held_out: Several[str] = ()) -> tuple[list[Query], dict[str, dict[str, int]]]:
+    """Queries with ids (kind, passage, place), and their sources as judgments.
+
+    A query to learn from that is its source's own words excludes the source.
+    """
     places: Counter[str] = Counter()
     queries: list[Query] = []
     qrels: dict[str, dict[str, int]] = {}
     for draft in drafts:
         source = collection.corpus.id(draft.row)
         name = f"{draft.kind}:{source}"
-        query = Query(f"{name}:{places[name]}", draft.text)
+        own = () if source in held_out or draft.kind not in TAKEN else (source,)
+        query = Query(f"{name}:{places[name]}", draft.text, excluded=own)
         places[name] += 1
         queries.append(query)
         qrels[query.id] = {source: 1}

@@ -137,7 +137,7 @@ def read_prompt(name: str) -> dict[str, str]:
 
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
-    queries = [Query(query_id, text) for query_id, text in texts.items()]
+    queries = [Query(query_id, text, excluded=collection.queries[query_id].excluded) for query_id, text in texts.items()]
     judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
     return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
 

@@ -57,8 +57,8 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
         changes: ``key=value`` for settings; values are YAML, so ``steps=50`` is a number.
 
     Raises:
-        IrdistillError: there is no such recipe, it is not readable, a change names no setting, or a stage refers to
-            something that does not stand before it.
+        IrdistillError: there is no such recipe, it is not readable, a change names no setting, a stage refers to
+            something that does not stand before it, or has a setting's name.
     """
     path = find_card("recipes", str(name))
     try:
@@ -82,8 +82,9 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
     for entry in data["stages"]:
         for stage in _expand(path, entry, settings):
             unknown = [need for need in stage.needs() if need not in stages]
-            if unknown or stage.name in stages:
-                fault = f"refers to {unknown[0]!r}, which is no setting and no earlier stage" if unknown else "stands there twice"
+            if unknown or stage.name in stages or stage.name in settings:
+                fault = (f"refers to {unknown[0]!r}, which is no setting and no earlier stage" if unknown else
+                         "has the name of a setting" if stage.name in settings else "stands there twice")
                 raise IrdistillError(f"the stage {stage.name!r} of {path.name} {fault}.")
             stages[stage.name] = stage
     return Recipe(str(data.get("name", path.stem)), str(data.get("description", "")).strip(), settings, tuple(stages.values()))

@@ -28,6 +28,7 @@ from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
+from irdistill.training.term_vectors import fit_term_vectors
 
 RESULT, COMPARISON = "result.json", "comparison.md"
 
@@ -106,6 +107,11 @@ def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layer
     return digest(read_json(out / "training.json")["model"])
 
 
+def _terms(kitchen: Kitchen, out: Path, collection: str, model: str) -> str:
+    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work)
+    return digest(read_json(out / "training.json")["model"])
+
+
 def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
              llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64) -> str:
     held = kitchen.collection(collection)
@@ -171,13 +177,13 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
     "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
-    "compare": _compare, "choose": _choose, "pretrain": _pretrain,
+    "compare": _compare, "choose": _choose, "pretrain": _pretrain, "terms": _terms,
 }
 
 
 def artifact(verb: str, folder: Path) -> str:
     """What a later stage gets for a reference to this one: a run's folder, or a trained model's."""
-    return str(folder / "model" if verb in ("train", "pretrain") else folder)
+    return str(folder / "model" if verb in ("train", "pretrain", "terms") else folder)
 
 
 def _check_keys(entries: Any, *keys: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.runs.manifest import differences
+from irdistill.files import differences
 from irdistill.runs.store import Run, open_run
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -31,6 +31,14 @@ class RankedList(NamedTuple):
     doc_ids: list[str]
     scores: np.ndarray
     flags: list[str | None] | None = None
+
+    def without(self, excluded: Collection[str], k: int | None = None) -> RankedList:
+        """The k best that are not among ``excluded``; all such where None."""
+        places = [place for place, doc_id in enumerate(self.doc_ids) if doc_id not in excluded][:k]
+        if len(places) == len(self.doc_ids):
+            return self
+        flags = None if self.flags is None else [self.flags[place] for place in places]
+        return RankedList(self.query_id, [self.doc_ids[place] for place in places], self.scores[places], flags)
 
 
 def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:

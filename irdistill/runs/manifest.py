@@ -171,18 +171,6 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {json.dumps(before)} there, {json.dumps(after)} here")
-    return lines
-
-
 class Journal:
     """The log of finished parts, one JSON line each, appended after the part is in place.
 

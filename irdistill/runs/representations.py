@@ -25,9 +25,9 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, digest, file_sha256, make_folder, read_json, sweep, write_json
+from irdistill.files import atomic_path, differences, digest, file_sha256, make_folder, read_json, sweep, write_json
 from irdistill.runs import parquet
-from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry, differences
+from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry
 
 FOLDER = "representations"
 FORMAT, VERSION = "irdistill-representations", 1

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder
+from irdistill.files import differences, exclusive, make_folder
 from irdistill.progress import progress
 from irdistill.runs import parquet
-from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, Manifest, PartEntry, differences
+from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, Manifest, PartEntry
 from irdistill.runs.store import Run, check_sizes
 from irdistill.runs.writer import clear
 

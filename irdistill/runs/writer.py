@@ -16,7 +16,7 @@ from typing import Self
 import pyarrow as pa
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, fsync_folder, make_folder
+from irdistill.files import differences, digest, exclusive, fsync_folder, make_folder
 from irdistill.runs import parquet
 from irdistill.runs.lists import RankedList, to_table
 from irdistill.runs.manifest import (
@@ -27,7 +27,6 @@ from irdistill.runs.manifest import (
     Manifest,
     PartEntry,
     RunIdentity,
-    differences,
     part_name,
 )
 from irdistill.runs.representations import FOLDER as REPRESENTATIONS

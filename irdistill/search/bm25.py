@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import Stemmer
 from bm25s import BM25 as Bm25s
-from bm25s.stopwords import STOPWORDS_EN
+from scipy.sparse import csc_matrix
 
 from irdistill.collections import Corpus, Query
 from irdistill.errors import IrdistillError
@@ -32,6 +30,7 @@ from irdistill.files import (
 )
 from irdistill.progress import progress
 from irdistill.search.ranking import best_rows
+from irdistill.stems import NAME, Tokenizer
 
 if TYPE_CHECKING:
     from irdistill.runs import RankedList
@@ -39,35 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-_WORD = re.compile(r"(?u)\b\w\w+\b")
 _ARRAYS = ("data", "indices", "indptr")
 _BLOCK = 10_000
-
-
-class Tokenizer:
-    """Words of two and more letters or digits, lower case, no English stop words, stemmed."""
-
-    def __init__(self) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
-        self._stems: dict[str, str | None] = dict.fromkeys(STOPWORDS_EN)
-
-    def __call__(self, text: str) -> list[str]:
-        """The stems of a text, in order, with repetitions."""
-        stems, found = self._stems, []
-        for word in _WORD.findall(text.lower()):
-            try:
-                stem = stems[word]
-            except KeyError:
-                stem = stems[word] = self._stemmer.stemWord(word)
-            if stem is not None:
-                found.append(stem)
-        return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__()  # type: ignore[misc]
 
 
 class BM25:
@@ -91,7 +63,7 @@ class BM25:
             raise IrdistillError(f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1.")
         self.corpus = corpus
         self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "method": "lucene",
-                                         "tokenizer": "words2+/en-stop/snowball-english"}
+                                         "tokenizer": NAME}
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
@@ -157,9 +129,23 @@ class BM25:
         """The size of the index on disk."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
+    @property
+    def stems(self) -> list[str]:
+        """The V words of the index, in order."""
+        return list(self._vocabulary)
+
+    @property
+    def matrix(self) -> csc_matrix:
+        """(N, V) what each word adds to the score of each document that holds it, for one occurrence in the query."""
+        return csc_matrix((self._data, self._indices, self._indptr), shape=(len(self.corpus), len(self._vocabulary)))
+
     def identity(self) -> dict[str, Any]:
         """What goes into the manifest of a run."""
         return {"model": "bm25", "revision": f"format-{FORMAT}", **self.settings}
+
+    def words(self, text: str) -> list[str]:
+        """The stems of a text, in order, with repetitions."""
+        return self._tokenizer(text)
 
     def _terms(self, text: str) -> list[int]:
         return [self._vocabulary[stem] for stem in self._tokenizer(text) if stem in self._vocabulary]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
 from irdistill.students.base import Student
+
+if TYPE_CHECKING:
+    from irdistill.search.ray_encoding import RayEncoding
 
 Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene"]
 
@@ -142,11 +145,13 @@ class MultiVectorEngine(Engine):
 
 
 def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: str | Path | None = None,
-                precision: Precision = "auto", storage: Storage = "float32", seed: int = 42) -> Engine:
+                precision: Precision = "auto", storage: Storage = "float32", seed: int = 42,
+                encoding: RayEncoding | None = None) -> Engine:
     """Encode the corpus and build the index, or open what is there.
 
     Args:
         work: where vectors and indexes are kept; the cache folder where None.
+        encoding: where the corpus is encoded; this process where None.
 
     Raises:
         IrdistillError: the student reads pairs, or this kind of student has no such index.
@@ -154,7 +159,7 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
     known = INDEXES.get(student.kind, ())
     if known and index not in known:
         raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
-    store: Store = corpus_vectors(corpus, student, work, precision, storage)
+    store: Store = corpus_vectors(corpus, student, work, precision, storage, encoding)
     if isinstance(store, SparseStore):
         return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
     if index == "lucene":

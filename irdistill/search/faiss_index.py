@@ -17,6 +17,7 @@ import torch
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.search.exact import exact_search, sort_by_score_and_row
+from irdistill.search.faiss_gpu import MOST_NEIGHBOURS, gpu_copy
 from irdistill.search.index_file import make_once, open_made
 from irdistill.search.vectors import TokenStore, VectorStore
 
@@ -55,19 +56,21 @@ def _threads(faiss: Any, count: int) -> Iterator[None]:
 class FaissIndex:
     """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or over its tokens.
 
-    Indexes are read through memory maps, so a search holds no more of them than it touches.
+    Indexes are read through memory maps, so a search holds no more of them than it touches. Inverted lists are searched on the
+    GPUs where there are some and FAISS is built for them: a copy lies in the memory of each.
 
     Attributes:
         kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all vectors; ``ivfflat`` looks at
             the vectors of some of many clusters; ``ivfpq`` does so with a code of some bytes in place of each vector;
             ``sq8`` looks at all vectors, a byte for each of their numbers.
-        settings: what determines the index.
+        settings: what determines the index, and ``on: gpu`` where it is searched there, for last digits differ.
     """
 
     def __init__(self, store: Vectors, kind: IndexKind, settings: dict[str, Any], index: Any = None,
-                 path: Path | None = None) -> None:
-        self.store, self.kind, self.settings = store, kind, settings
-        self._index, self._path = index, path
+                 path: Path | None = None, on_gpus: Any = None) -> None:
+        self.store, self.kind = store, kind
+        self.settings = settings if on_gpus is None else settings | {"on": "gpu"}
+        self._index, self._path, self._on_gpus = index, path, on_gpus
 
     @classmethod
     def build(cls, store: Vectors, kind: IndexKind = "flat", folder: str | Path | None = None, *,
@@ -112,9 +115,9 @@ class FaissIndex:
                 f"the index in {folder} is over the vectors {identity['vectors']}, and {store.folder} holds "
                 f"{store.fingerprint}; build the index again with --overwrite."
             )
-        faiss = import_faiss()
+        faiss, settings = import_faiss(), identity["settings"]
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        return cls(store, identity["settings"]["kind"], identity["settings"], index, path)
+        return cls(store, settings["kind"], settings, index, path, gpu_copy(faiss, path, settings))
 
     @property
     def nbytes(self) -> int:
@@ -141,10 +144,11 @@ class FaissIndex:
         k = min(k, len(self.store.matrix))
         if self.kind == "hnsw":
             self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
+        index = self._index if self._on_gpus is None or k > MOST_NEIGHBOURS else self._on_gpus
         results = []
         with _threads(faiss, max(1, torch.get_num_threads())):
             for group in groups:
-                scores, rows = self._index.search(np.ascontiguousarray(group, dtype=np.float32), k)
+                scores, rows = index.search(np.ascontiguousarray(group, dtype=np.float32), k)
                 scores[rows < 0] = -np.inf
                 results.append(sort_by_score_and_row(scores, rows))
         return results

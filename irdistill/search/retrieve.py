@@ -15,6 +15,7 @@ from irdistill.search.lexical import is_lexical, open_lexical
 
 if TYPE_CHECKING:
     from irdistill.hardware import Precision
+    from irdistill.ray_cluster import RayCluster
     from irdistill.runs import RankedList, Run, RunIdentity
     from irdistill.search.engines import Engine, Index
     from irdistill.search.vectors import Storage
@@ -33,7 +34,8 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
              index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
              part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
-             check_recall: bool = True, dimension: int | None = None) -> Run:
+             check_recall: bool = True, dimension: int | None = None,
+             cluster: RayCluster | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
@@ -47,6 +49,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
         dimension: search with the first so many numbers of each vector of a dense model given by its name.
+        cluster: encode the corpus there; in this process where None. Its workers load the model, so it is given by name.
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
@@ -59,24 +62,36 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
     if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
         raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
+    if cluster is not None and (is_lexical(model) or not isinstance(model, str | Path)):
+        raise IrdistillError(
+            f"a cluster was given to encode the corpus, and {model!r} is no name of a model with vectors. Leave --engine ray out, "
+            "or give a model by folder, package: path or hub id."
+        )
     if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
-        student = model if isinstance(model, Student) else load_student(
-            model, trust_remote_code=trust_remote_code, dimension=dimension)
-        engine = open_engine(collection.corpus, student, index, work, precision, storage, seed)
+        settings = {"trust_remote_code": trust_remote_code, "dimension": dimension}
+        student = model if isinstance(model, Student) else load_student(model, **settings)
+        encoding = None
+        if cluster is not None:
+            from irdistill.search.ray_encoding import RayEncoding
+
+            encoding = RayEncoding(cluster, collection, str(model), settings)
+        engine = open_engine(collection.corpus, student, index, work, precision, storage, seed, encoding)
         return _with_engine(collection, engine, out, k, storage, overwrite, part_queries, check_recall)
     from irdistill.runs import RunIdentity
 
     lexical = open_lexical(str(model), collection.corpus, k1, b, work)
     identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
-    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        return ((list(lexical.search(group, k)), {}) for _, group in parts)
+    wider = k + _most_excluded(collection)
 
-    return _write(collection, out, identity, part_queries, overwrite, search, 1)
+    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
+        return ((list(lexical.search(group, wider)), {}) for _, group in parts)
+
+    return _write(collection, out, identity, part_queries, overwrite, search, 1, k)
 
 
 def recall(run: Run) -> float | None:
@@ -95,22 +110,29 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
     settings = {"k": k, "index": dict(engine.settings), "precision": dtype, "storage": storage}
     identity = RunIdentity("student", student.identity(), collection.describe(), None, settings)
 
+    wider = k + _most_excluded(collection)
+
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
         vectors = [engine.encode([query.text for query in group]) for _, group in parts]
-        for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, k), strict=True)):
+        for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
             usage: dict[str, float] = {}
             if check_recall and not engine.exact and number < _CHECKED_PARTS:
-                true = next(iter(engine.true_best([vectors[place]], k)))
+                true = next(iter(engine.true_best([vectors[place]], wider)))
                 both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
                 usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
             yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
                    for query, found in zip(group, hits, strict=True)], usage
 
-    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP)
+    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+
+
+def _most_excluded(collection: Collection) -> int:
+    """So many more documents are searched for, and as many of them left out as a query excludes."""
+    return max((len(query.excluded) for query in collection.queries.values()), default=0)
 
 
 def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_queries: int, overwrite: bool,
-           search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]], together: int) -> Run:
+           search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]], together: int, k: int) -> Run:
     """Search the parts that are missing, some of them together, and write each."""
     from irdistill.runs import RunWriter
 
@@ -122,6 +144,7 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
             for start in range(0, len(pending), together):
                 parts = [(number, [queries[query_id] for query_id in ids]) for number, ids in pending[start : start + together]]
                 for (number, group), (lists, usage) in zip(parts, search(parts), strict=True):
-                    writer.write_part(number, lists, usage)
+                    kept = [found.without(query.excluded, k) for found, query in zip(lists, group, strict=True)]
+                    writer.write_part(number, kept, usage)
                     bar.update(len(group))
         return writer.finish()

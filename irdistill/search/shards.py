@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import starmap
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,9 @@ _MANIFEST, _DONE = "manifest.json", "shards.json"
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """The arrays of a store: the name of each, its type, and the shape of one of its items."""
+
+Spread = Callable[[Iterable[tuple[int, int]]], Iterator[Mapping[str, np.ndarray]]]
+"""Makes the arrays of ranges of documents (from, up to) elsewhere, and gives them in the order asked."""
 
 
 class Arrays:
@@ -73,7 +77,8 @@ class Arrays:
 
 
 def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout, rows: int, shard_rows: int,
-                 make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode") -> None:
+                 make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode",
+                 spread: Spread | None = None) -> None:
     """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
 
     A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend on interruptions.
@@ -81,6 +86,7 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
     Args:
         make: the arrays of the documents from one number up to another.
         what: is being done; for the progress bar.
+        spread: is asked for all shards that are missing, in place of ``make``.
 
     Raises:
         IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set), another process writes
@@ -96,16 +102,19 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             files = {name: stack.enter_context(open(folder / f"{name}.bin", "ab")) for name in layout}
             for name, stream in files.items():  # what a killed process wrote of a shard is cut off
                 stream.truncate(sum(shard["bytes"][name] for shard in done))
-            for number, start in enumerate(range(0, rows, shard_rows)):
-                end = min(start + shard_rows, rows)
-                if number >= len(done):
-                    done.append(_append(files, layout, make(start, end)))
-                    write_json(folder / _DONE, {"identity": identity, "shards": done})
+            ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
+            bar.update(sum(end - start for start, end in ranges[: len(done)]))
+            missing = ranges[len(done) :]
+            made = starmap(make, missing) if spread is None or not missing else spread(missing)
+            stack.callback(getattr(made, "close", lambda: None))  # of a generator: its workers end with it
+            for (start, end), arrays in zip(missing, made, strict=True):
+                done.append(_append(files, layout, arrays))
+                write_json(folder / _DONE, {"identity": identity, "shards": done})
                 bar.update(end - start)
-        arrays = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in done)}
-                  for name, (dtype, inner) in layout.items()}
+        written = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in done)}
+                   for name, (dtype, inner) in layout.items()}
         shards = [shard["checksum"] for shard in done]
-        write_json(folder / _MANIFEST, {"identity": identity, "rows": rows, "arrays": arrays, "shards": shards})
+        write_json(folder / _MANIFEST, {"identity": identity, "rows": rows, "arrays": written, "shards": shards})
         (folder / _DONE).unlink(missing_ok=True)
         fsync_folder(folder)
 

@@ -6,8 +6,9 @@ They belong to the document tower alone: students that share a frozen one share 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from irdistill.files import cache_folder, digest
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.shards import Arrays, Layout, write_arrays
 from irdistill.students.base import Student
+
+if TYPE_CHECKING:
+    from irdistill.search.ray_encoding import RayEncoding
 
 FORMAT = 2
 Storage = Literal["float32", "float16"]
@@ -80,31 +84,29 @@ class Store(Arrays):
     @classmethod
     def build(cls, corpus: Corpus, encoder: Student, folder: str | Path, *, shard_rows: int | None = None,
               precision: Precision = "auto", storage: Storage = "float32", budget: int | None = None,
-              overwrite: bool = False) -> Self:
+              overwrite: bool = False, encoding: RayEncoding | None = None) -> Self:
         """Encode a corpus, or go on where an earlier call was stopped.
 
         Args:
             shard_rows: documents a shard: what a kill can cost, and what is held in memory.
             storage: of the numbers; words' weights and lengths are stored as they are.
             budget: padded tokens a batch.
+            encoding: where to encode; this process where None.
 
         Raises:
             IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not set), another
                 process writes there, or the disk is full.
         """
         shard_rows = shard_rows or cls.shard_rows
-        identity = document_identity(corpus, encoder, precision, storage) | {"shard_rows": shard_rows}
-        limit = TokenBudget(budget) if budget is not None else None
+        identity = document_identity(corpus, encoder, precision, storage)
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
-            found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit)
-            shape = found[0].shape if isinstance(found, list) else found.shape
-            if shape[1] != encoder.dimension:
-                raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
-            return cls.arrays(found)
+            return encode_rows(corpus, encoder, start, end, precision, budget)
 
+        spread = None if encoding is None else partial(encoding.shards, identity, precision, storage, budget)
         layout = cls.layout(identity["dimension"], storage)
-        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, overwrite)
+        write_arrays(folder, identity | {"shard_rows": shard_rows}, layout, len(corpus), shard_rows, encode, overwrite,
+                     spread=spread)
         return cls(folder)
 
 
@@ -208,6 +210,26 @@ def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
 STORES: Mapping[str, type[Store]] = {store.kind: store for store in (VectorStore, SparseStore, TokenStore)}
 
 
+def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precision: Precision,
+                budget: int | None = None) -> Mapping[str, np.ndarray]:
+    """What a store holds of the documents from ``start`` up to ``end``.
+
+    Nothing is remembered from one call to the next, so the numbers depend on neither order nor place.
+
+    Args:
+        budget: padded tokens a batch.
+
+    Raises:
+        IrdistillError: the vectors have not the dimension that the encoder states.
+    """
+    limit = TokenBudget(budget) if budget is not None else None
+    found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit)
+    shape = found[0].shape if isinstance(found, list) else found.shape
+    if shape[1] != encoder.dimension:
+        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
+    return STORES[encoder.kind].arrays(found)
+
+
 def document_identity(corpus: Corpus, encoder: Student, precision: Precision, storage: str) -> dict[str, Any]:
     """What decides the vectors of a corpus: its texts and the document tower, not the query tower.
 
@@ -223,11 +245,12 @@ def document_identity(corpus: Corpus, encoder: Student, precision: Precision, st
 
 
 def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = None, precision: Precision = "auto",
-                   storage: Storage = "float32") -> Any:
+                   storage: Storage = "float32", encoding: RayEncoding | None = None) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by all that decides them.
 
     Args:
         work: the folder of such folders; the cache folder where None.
+        encoding: where to encode; this process where None.
 
     Returns:
         The store of the student's kind.
@@ -235,4 +258,4 @@ def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = N
     identity = document_identity(corpus, encoder, precision, storage)
     key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    return STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage)
+    return STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding)

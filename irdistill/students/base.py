@@ -19,7 +19,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import digest, make_folder, read_json, write_json
 from irdistill.hardware import Precision
 from irdistill.losses.states import States
-from irdistill.models import STUDENT_FILE
+from irdistill.models import STUDENT_FILE, quiet_libraries
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
@@ -115,7 +115,8 @@ class Student(ABC):
             from irdistill.students.lora import merged
 
             model = merged(model)
-        model.save(str(folder), create_model_card=False)
+        with quiet_libraries():
+            model.save(str(folder), create_model_card=False)
         if isinstance(self.model[0], Router):
             frozen = [kind for kind in ("query", "document") if not self.learns(kind)]
             write_json(folder / STUDENT_FILE, {"frozen": frozen})

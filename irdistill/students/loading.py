@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from sentence_transformers.base.modules import Transformer
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
 from irdistill.models import STUDENT_FILE, quiet_libraries, read_model_json, resolve_model
+from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
+
+OWN = {REFERENCE: TermVectors}
 
 
 def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
@@ -42,7 +46,8 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
     try:
         local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
         with quiet_libraries():
-            encoder = library(
+            load = partial(library._load_with_module_classes, module_classes=OWN) if _has_own(resolved) else library
+            encoder = load(
                 resolved, revision=revision, trust_remote_code=trust_remote_code,
                 device=device or str(best_device()), local_files_only=local,
                 model_kwargs={"dtype": "float32"}, **given,
@@ -52,6 +57,12 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
     return encoder.float().eval()
+
+
+def _has_own(resolved: str) -> bool:
+    """Whether a model folder names modules of this package, which are known and need no trust."""
+    routes = Path(resolved) / "router_config.json"
+    return routes.is_file() and any(reference in routes.read_text(encoding="utf-8") for reference in OWN)
 
 
 def _hub_answers(model: str, revision: str | None) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from irdistill.collections import Query, Turn, load_collection
 from irdistill.errors import IrdistillError
+from tests.collections.conversations import published
 
 ir_datasets = pytest.importorskip("ir_datasets")
 
@@ -111,6 +112,20 @@ def test_turns_of_a_topic_become_history(register: Any, tmp_path: Path) -> None:
     ]
 
 
+def test_canonical_answers_are_passages_of_the_corpus(register: Any, tmp_path: Path) -> None:
+    queries = [
+        Cast2020Query("1_1", "tell me of X", "auto 1", "tell me of X", "d2", 1, 1),
+        Cast2020Query("1_2", "why?", "auto 2", "why is X?", "gone", 1, 2),
+        Cast2020Query("1_3", "since when?", "auto 3", "since when is X?", "d1", 1, 3),
+    ]
+    register("irdistill-test/answers", Dataset(Docs(DOCS), Queries(queries)))
+    collection = load_collection("irdistill-test/answers", cache=tmp_path)
+    before = (Turn("user", "tell me of X"), Turn("assistant", "Two second"))
+    assert [query.history for query in collection.queries.values()] == [(), before, (*before, Turn("user", "why?"))]
+    assert collection.report.places("responses without document") == [
+        "irdistill-test/answers queries (query 1_2, document gone)"]
+
+
 def test_branches_follow_the_parent(register: Any, tmp_path: Path) -> None:
     queries = [
         Cast2022Query("1-1", "", "User", "of X?", "of X?", "", [], 1, 1),
@@ -141,6 +156,15 @@ def test_an_unknown_id_is_answered_with_near_ones(tmp_path: Path) -> None:
 def test_an_id_without_queries_lists_those_beneath(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=r"'msmarco-passage' has no queries .*passage/dev/small,"):
         load_collection("msmarco-passage", cache=tmp_path)
+
+
+def test_passages_may_be_those_of_an_id_without_queries(register: Any, tmp_path: Path) -> None:
+    register("irdistill-test/passages", Dataset(Docs([GenericDoc(key, text) for key, text in published.PASSAGES.items()])))
+    published.cast(tmp_path / "cast", 2020)
+    (tmp_path / "cast" / "passages.jsonl").unlink()
+    (tmp_path / "cast" / "corpus.txt").write_text("irdistill-test/passages")
+    collection = load_collection(tmp_path / "cast", cache=tmp_path / "cache")
+    assert collection.queries["31_2"].history[1] == Turn("assistant", published.PASSAGES["p1"])
 
 
 def test_unreachable_files_are_explained(register: Any, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.collections import Collection
+from irdistill.collections import Collection, Query
 from irdistill.evaluation import audit, combine, evaluate
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
@@ -113,3 +113,17 @@ def test_an_audit_warns() -> None:
     found = audit(held, {"flat": flat}).teachers[0]
     assert found.unscored == 4 and found.tied == 1.0 and found.spread == 0.0
     assert "4 of 12 documents have no score" in found.verdict and "all scores of a list are equal" in found.verdict
+
+
+def test_documents_that_a_query_excludes_count_for_nothing() -> None:
+    docs = {f"d{i}": f"text {i}" for i in range(4)}
+    qrels = {"q": {"d0": 1, "d2": 1}}
+    plain = Collection.from_dicts("set", docs, {"q": "text"}, qrels)
+    excluding = Collection.from_dicts("set", docs, {"q": Query("q", "text", excluded=("d0", "d1"))}, qrels)
+
+    def value(held: Collection) -> float:
+        found = RankedList("q", ["d0", "d1", "d3", "d2"], np.array([4, 3, 2, 1], np.float32))
+        return evaluate(held, {"run": MemoryRun(RunIdentity("imported", {}, held.describe()), [found])}, "RR@10").rows[0].value
+
+    assert value(plain) == 1.0
+    assert value(excluding) == 0.5  # d3, then d2

@@ -41,7 +41,7 @@ def test_cards_name_datasets_that_ir_datasets_has(name: str) -> None:
 
 
 def test_all_suites_are_there() -> None:
-    assert CARDS == ["beir", "cast", "conversations", "local", "lotte", "msmarco", "nanobeir", "robust04", "trec-dl"]
+    assert CARDS == ["beir", "cast", "conversations", "ikat", "local", "lotte", "msmarco", "nanobeir", "robust04", "trec-dl"]
 
 
 def test_beir_counts_its_parts_as_the_paper_does() -> None:

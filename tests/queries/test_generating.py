@@ -81,7 +81,11 @@ def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_pa
     assert sources[0] | sources[1] == {f"d{i}" for i in range(10)} and not sources[0] & sources[1]
     assert sources[1] == {"d0", "d4", "d5"}  # by chance, and the same for ever
     whole = generate(source, tmp_path / "whole", Generation(avoid="never", held_out=0))
-    assert {**train.queries, **dev.queries} == whole.queries
+    assert {key: query.text for key, query in {**train.queries, **dev.queries}.items()} == {
+        key: query.text for key, query in whole.queries.items()}
+    # to learn from, a query that is the source's own words excludes it; held out, it is to be found again
+    assert all(query.excluded == tuple(train.qrels[key]) for key, query in train.queries.items())
+    assert not any(query.excluded for query in dev.queries.values())
 
 
 class Model:

@@ -47,10 +47,10 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
     assert told["plan"]["steps"] == 3 and told["plan"]["queries_per_second"] == 0.5
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {str(collection), str(folder / "queries") + "#dev"}
-    assert [row["system"] for row in rows[::2]][:5] == ["before", "BM25", "teacher", "after", "InfoNCE alone"]
+    assert [row["system"] for row in rows[::2]][:6] == ["before", "BM25", "teacher", "after", "KL alone", "InfoNCE alone"]
     report = (folder / "report.md").read_text()
     assert "## In words" in report and "judged queries of" in report and "held-out synthetic queries" in report
-    assert len(read_recipe(folder / "recipe.yaml").stages) == 27
+    assert len(read_recipe(folder / "recipe.yaml").stages) == 30
     before = {path: path.read_bytes() for path in [folder / "plan.json", *folder.glob("stages/*"), *folder.glob("*/manifest.json")]}
     monkeypatch.setattr(module, "plan", lambda *_: pytest.fail("the plan is there already"))
     specialise(str(collection), asked, tmp_path / "out", work=tmp_path / "work")
@@ -83,7 +83,18 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
     assert stages["queries"].arguments["llm"] == "smollm2-pointwise"
     assert stages["teacher-dev"].arguments["teacher"] == "minilm" and "bm25-scores-dev" not in stages
     assert list(stages["figures"].arguments["datasets"]) == ["${queries}#dev"] and "before-real" not in stages
-    assert stages["specialised"].arguments["loss"] == "KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05)"
+    trained = stages["specialised"].arguments
+    assert trained["loss"] == 'KL(tau=0.05, teacher_tau=1.0) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
+    assert trained["backbone"] == "${terms}" and trained["positives"] is False
+
+
+def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe("set", True, given(tmp_path), Plan(100, 2, 50, 1, 1))))
+    stages = {stage.name: stage for stage in read_recipe(path).stages}
+    assert not {stage.verb for stage in stages.values()} & {"train"} and "teacher-train" not in stages
+    assert stages["figures"].arguments["datasets"]["set"]["after"] == "${terms-real}"
+    assert given(tmp_path, refine=True).trainings == 1 and given(tmp_path, control=True).trainings == 2
 
 
 @pytest.mark.parametrize(("after", "p", "teacher", "words"), [

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.search.bm25 import BM25, Tokenizer
+from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
+from irdistill.stems import Tokenizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}

@@ -85,3 +85,19 @@ def test_a_killed_search_goes_on_to_the_same_bytes(collection: Collection, model
 def test_k_below_one_is_refused(collection: Collection, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="k=0"):
         retrieve(collection, "bm25", tmp_path, k=0)
+
+
+@pytest.mark.parametrize("name", ["bm25", "model"])
+def test_what_a_query_excludes_is_not_found(name: str, collection: Collection, model: str, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    retriever = model if name == "model" else name
+    run = retrieve(collection, retriever, tmp_path / "a", k=9, work=tmp_path / "work")
+    before = {found.query_id: found.doc_ids for found in run}
+    queries = {key: replace(query, excluded=(before[key][0], before[key][3], "no such document"))
+               for key, query in collection.queries.items()}
+    excluding = replace(collection, queries=queries)
+    for found in retrieve(excluding, retriever, tmp_path / "b", k=5, work=tmp_path / "work"):
+        ids = before[found.query_id]
+        assert list(found.doc_ids) == [*ids[1:3], *ids[4:7]]
+    assert excluding.queries_fingerprint != collection.queries_fingerprint

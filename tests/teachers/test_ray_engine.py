@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,11 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Corpus
+from irdistill.ray_cluster import share
 from irdistill.runs import verify
 from irdistill.teachers import BM25Teacher, Pair, RayEngine, Scores, TeacherSpec, score
-from irdistill.teachers.ray_engine import share
+from tests.ray_here import cluster  # noqa: F401
 from tests.teachers.test_engine import Counting, candidates, collection, contents
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
-    yield
-    ray.shutdown()
 
 
 class Troubled:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class StudentScores:
 
     Attributes:
         lists: query id -> the documents it scored, best first.
-        similarity: ``cosine`` or ``dot``.
+        similarity: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim``, or ``logit`` of one that reads pairs.
     """
 
     name: str
@@ -47,7 +48,7 @@ class Matching:
         scale: multiplies the student's scores so that its median absolute margin is the teacher's.
         teacher_margin, student_margin: those medians.
         unreachable: share of the teacher's margins that are larger than any two cosines' (2), at scale 1; None for a
-            dot-product student.
+            student that does not compare by cosine.
         unreachable_scaled: the same at ``scale``.
     """
 
@@ -72,13 +73,11 @@ def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scor
 
     Args:
         lists: teacher -> query id -> list; a query's documents are those of all teachers.
+        model: of any kind, told from its files; a plain encoder is a dense student.
 
     Raises:
         IrdistillError: the model cannot be loaded, or the teachers scored nothing.
     """
-    from irdistill.students import DenseStudent
-
-    student = DenseStudent.load(model)
     random = np.random.default_rng(seed)
     documents: dict[str, list[str]] = {}
     for own in lists.values():
@@ -93,17 +92,40 @@ def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scor
     for query in queries:
         docs = sorted(set(documents[query]))
         drawn[query] = docs if len(docs) <= DEPTH else [docs[place] for place in random.choice(len(docs), DEPTH, replace=False)]
-    wanted = sorted({doc for docs in drawn.values() for doc in docs})
-    places = {doc: place for place, doc in enumerate(wanted)}
-    cosine = student.similarity == "cosine"
-    documents_encoded = student.encode(collection.corpus.texts(collection.corpus.rows(wanted)), "document", normalize=cosine)
-    asked = student.encode([collection.queries[query].text for query in queries], "query", normalize=cosine)
+    similarity, values = _student_values(collection, drawn, model)
     result = {}
-    for query, vector in zip(queries, asked, strict=True):
-        scores = (documents_encoded[[places[doc] for doc in drawn[query]]] @ vector).astype(np.float64)
+    for query, scores in values.items():
         order = np.argsort(-scores, kind="stable")
         result[query] = Scored(query, [drawn[query][place] for place in order.tolist()], scores[order])
-    return StudentScores(str(model), student.similarity, result)
+    return StudentScores(str(model), similarity, result)
+
+
+def _student_values(collection: Collection, drawn: Mapping[str, Sequence[str]],
+                    model: str) -> tuple[str, dict[str, np.ndarray]]:
+    """The student's similarity, and its float64 scores of the documents drawn for each query."""
+    from irdistill.students import DenseStudent
+    from irdistill.students.detection import retriever_type
+    from irdistill.teachers import Pair, load_teacher, score_pairs
+    from irdistill.teachers.detection import kind_of
+
+    wanted = sorted({doc for docs in drawn.values() for doc in docs})
+    rows = collection.corpus.rows(wanted)
+    texts = dict(zip(wanted, collection.corpus.texts(rows), strict=True))
+    if kind_of(model) == "retriever" and retriever_type(model) == "dense":
+        student = DenseStudent.load(model)
+        cosine = student.similarity == "cosine"
+        vectors = dict(zip(wanted, student.encode(list(texts.values()), "document", normalize=cosine), strict=True))
+        asked = student.encode([collection.queries[query].text for query in drawn], "query", normalize=cosine)
+        return student.similarity, {
+            query: (np.stack([vectors[doc] for doc in docs]) @ vector).astype(np.float64)
+            for (query, docs), vector in zip(drawn.items(), asked, strict=True)}
+    # any other scores pairs as a teacher of its kind does, which encodes no more than their texts
+    teacher: Any = load_teacher(model, collection.corpus)
+    numbers = dict(zip(wanted, rows.tolist(), strict=True))
+    pairs = [Pair(collection.queries[query], numbers[doc], texts[doc]) for query, docs in drawn.items() for doc in docs]
+    found = score_pairs(teacher, pairs)[0].values.astype(np.float64)
+    ends = np.cumsum([len(docs) for docs in drawn.values()])
+    return str(teacher.identity.get("similarity", "logit")), dict(zip(drawn, np.split(found, ends[:-1]), strict=True))
 
 
 def match(lists: Mapping[str, Scored], student: StudentScores | None, qrels: Mapping[str, Mapping[str, int]],

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import sentence_transformers
+import torch
 
 from irdistill.evaluation.audit.advice import advise
 from irdistill.evaluation.audit.margins import margins
 from irdistill.evaluation.audit.matching import StudentScores, entropy, match, rounded, solve, student_scores
 from irdistill.evaluation.audit.sample import Scored
 from irdistill.evaluation.audit.scale import recognise
+from irdistill.hardware import has_fast_bfloat16
 from irdistill.losses import parse_loss
 from tests.evaluation.audit.made import listed, made_collection
 from tests.students.tiny import tiny_backbone
+from tests.teachers.families import tiny_classifier
+from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
 
 def lists_of(deviation: float, seed: int = 3, count: int = 200, depth: int = 30) -> dict[str, Scored]:
@@ -122,3 +129,27 @@ def test_a_student_scores_only_the_teachers_documents(tmp_path: Path) -> None:
     query = student.encode([held.queries["q1"].text], "query", normalize=True)[0]
     document = student.encode([held.corpus.text(held.corpus.row(own.doc_ids[0]))], "document", normalize=True)[0]
     assert own.scores[0] == pytest.approx(float(query @ document), abs=1e-5)
+
+
+@pytest.mark.parametrize(("make", "library", "similarity"), [
+    (tiny_splade, "SparseEncoder", "dot"), (tiny_colbert, "MultiVectorEncoder", "maxsim"),
+    (partial(tiny_classifier, family="bert"), "CrossEncoder", "logit")])
+def test_a_student_of_another_kind_scores_as_sentence_transformers_does(make: Any, library: str, similarity: str,
+                                                                        tmp_path: Path) -> None:
+    held = made_collection(queries=3, depth=6)
+    model = str(make(tmp_path / "model"))
+    docs = {query: [f"{query}-d{d}" for d in (4, 2, 0)] for query in held.queries}
+    lists = {"t": {query: Scored(query, own, np.array([3.0, 2.0, 1.0])) for query, own in docs.items()}}
+    found = student_scores(held, lists, model, 0)
+    assert found.similarity == similarity and list(found.lists) == list(held.queries)
+    plain = getattr(sentence_transformers, library)(model, device="cpu")
+    for query, own in found.lists.items():
+        assert sorted(own.doc_ids) == sorted(docs[query])
+        asked, texts = held.queries[query].text, [held.corpus.text(held.corpus.row(doc)) for doc in own.doc_ids]
+        if library == "CrossEncoder":
+            expected = plain.predict([(asked, text) for text in texts], activation_fn=torch.nn.Identity()).ravel()
+        else:
+            expected = plain.similarity(plain.encode_query([asked]), plain.encode_document(texts)).to_dense()[0].numpy()
+        close = 0.03 if has_fast_bfloat16(torch.device("cpu")) else 1e-4
+        np.testing.assert_allclose(own.scores, expected, rtol=close, atol=close)
+        assert (np.diff(own.scores) <= 0).all()

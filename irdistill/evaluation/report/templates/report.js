@@ -70,13 +70,15 @@ function queries(found) {
   found.measures.forEach(name => measure.append(make("option", {value: name}, name)));
   right.value = Math.min(1, found.systems.length - 1);
 
+  const least = () => Number((/rel=(\d+)/.exec(measure.value) || [0, 1])[1]); // the grade from which the measure counts a document
+
   function ranking(place, own, other) {
     return found.lists[place][own].map(([doc, score, grade, ranks]) => {
       const rank = ranks[own], elsewhere = ranks[other];
       const moved = elsewhere === null ? "not found there" : elsewhere === rank ? "same rank there" :
         `${elsewhere > rank ? "↑" : "↓"} ${Math.abs(elsewhere - rank)}, rank ${elsewhere} there`;
-      const mark = grade === null ? "not judged" : grade > 0 ? `relevant (${grade})` : `judged ${grade}`;
-      return make("li", {class: grade === null ? "" : grade > 0 ? "relevant" : "judged"},
+      const mark = grade === null ? "not judged" : grade >= least() ? `relevant (${grade})` : `judged ${grade}`;
+      return make("li", {class: grade === null ? "" : grade >= least() ? "relevant" : "judged"},
         `${rank}. `, make("b", {}, found.documents[doc][0]), ` ${score} · ${mark} `, make("span", {class: "moved"}, moved),
         make("div", {class: "excerpt"}, found.documents[doc][1]));
     });
@@ -91,7 +93,7 @@ function queries(found) {
         make("ol", {}, ...ranking(place, own, other))));
     }
     box.replaceChildren(make("h3", {}, `${found.ids[place]}: ${found.texts[place]}`),
-      make("p", {}, `${found.relevant[place]} documents are judged relevant.`), sides);
+      make("p", {}, `${found.relevant[place]} documents have a grade above 0.`), sides);
   }
 
   function draw() {
@@ -99,6 +101,10 @@ function queries(found) {
     const svg = frame(found.systems[+left.value], found.systems[+right.value]);
     const x = value => EDGE + value * (SIZE - EDGE - 16), y = value => SIZE - EDGE - value * (SIZE - EDGE - 16);
     svg.append(make("svg:path", {d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, stroke: "#bbb"}));
+    for (const value of [0, 0.5, 1]) {
+      svg.append(make("svg:text", {x: x(value), y: y(0) + 18, "text-anchor": "middle"}, String(value)),
+        make("svg:text", {x: x(0) - 7, y: y(value) + 4, "text-anchor": "end"}, String(value)));
+    }
     const differences = across.map((value, place) => [up[place] - value, place]);
     for (const [, place] of differences) {
       const held = place in found.lists;

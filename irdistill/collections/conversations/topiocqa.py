@@ -1,0 +1,65 @@
+"""TopiOCQA (Adlakha et al. 2022, arXiv:2110.00768): ``topiocqa_SPLIT.json[l]`` over the segments of a Wikipedia."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from irdistill.collections.checking import Numbered
+from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
+from irdistill.collections.corpus import Corpus
+from irdistill.collections.model import Query, Turn
+from irdistill.collections.report import LoadReport
+
+#: The development set is what everybody reports; the test set's answers were never published.
+_NAMES = {
+    "dev": ("topiocqa_dev.json*", "topiocqa_valid.json*"),
+    "train": ("topiocqa_train.json*",),
+    "test": ("topiocqa_test.json*",),
+}
+
+
+def _splits(folder: Path) -> list[str]:
+    return [split for split, names in _NAMES.items() if found(folder, *names)]
+
+
+def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
+    """Questions ``CONVERSATION_TURN``, relevant the gold passage of the turn; rewrites as those of T5 that were published."""
+    path = one(folder, *_NAMES[split])
+    assert path is not None
+    rewrites = _by_turn(one(folder, f"topiocqa_rewrites_t5_qrecc*_{split}.json", f"rewrites_t5_qrecc/{split}.json"))
+    gold_file = one(folder, f"topiocqa_all_history*_{split}.json", f"ir_all_history_{split}.json", f"all_history/{split}.json")
+    gold = _by_turn(gold_file)
+    queries: dict[str, Query] = {}
+    judgments: Numbered = {}
+    told = bool(gold)
+    for number, entry in enumerate(entries(path), 1):
+        query_id = f"{field(entry, path, number, 'Conversation_no')}_{field(entry, path, number, 'Turn_no')}"
+        context = field(entry, path, number, "Context")
+        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context))
+        rewrite = said(rewrites.get(query_id, {}).get("question")) or None
+        add_query(queries, Query(query_id, said(field(entry, path, number, "Question")), history, rewrite), path)
+        told |= "Gold_passage" in entry
+        passages = [entry["Gold_passage"]] if entry.get("Gold_passage") else gold.get(query_id, {}).get("positive_ctxs", [])
+        for passage in passages[:1]:
+            judgments.setdefault(query_id, {})[_passage_id(passage, path, number)] = (1, number)
+    return Asked(queries, judgments if told else None, path, "entry")
+
+
+def _passage_id(passage: dict[str, Any], path: Path, number: int) -> str:
+    """The number of the segment in ``full_wiki_segments.tsv``; questions call it ``wiki:NUMBER``."""
+    return str(field(passage, path, number, "id", "passage_id")).removeprefix("wiki:")
+
+
+def _by_turn(path: Path | None) -> dict[str, dict[str, Any]]:
+    """The entries of a file for DPR under the ids of their questions."""
+    if path is None:
+        return {}
+    return {f"{field(entry, path, number, 'conv_id')}_{field(entry, path, number, 'turn_id')}": entry
+            for number, entry in enumerate(entries(path), 1)}
+
+
+TOPIOCQA = Layout("TopiOCQA", _splits, _read, lambda split: ("full_wiki_segments.tsv*",),
+                  "https://zenodo.org/records/6149599 (full_wiki_segments.tsv) and "
+                  "https://huggingface.co/datasets/McGill-NLP/TopiOCQA (topiocqa_train.jsonl, topiocqa_valid.jsonl)")

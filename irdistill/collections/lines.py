@@ -1,0 +1,109 @@
+"""Lines of text files, plain or compressed, and the JSON objects in them; what is broken is named with its line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from irdistill.errors import IrdistillError
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """A file for reading, unpacked where its name ends in ``.gz`` or ``.bz2``; its reader closes it."""
+    packed: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
+    stream: Any = packed.get(path.suffix, open)(path, "rb")
+    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file with something in them; as `decoded_lines`."""
+    with open_bytes(path) as stream:
+        yield from decoded_lines(stream, str(path))
+
+
+def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[tuple[int, str]]:
+    """Numbered lines, those without anything in them only if ``blank``.
+
+    Raises:
+        IrdistillError: a broken encoding or archive; the message names the place.
+    """
+    number = 0
+    try:
+        for data in stream:
+            number += 1
+            text = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            if blank or text.strip():
+                yield number, text
+    except UnicodeDecodeError as error:
+        raise IrdistillError(
+            f"line {number} of {name} is not UTF-8 ({error.reason}); convert the file."
+        ) from error
+    except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise IrdistillError(
+            f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it again."
+        ) from error
+
+
+def json_objects(lines: Iterable[tuple[int, str]], name: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object in each line.
+
+    Raises:
+        IrdistillError: a line holds something else.
+    """
+    for number, line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise IrdistillError(
+                f"line {number} of {name} is broken: {line.strip()[:80]!r} is not JSON ({error}). "
+                "Mend or remove it."
+            ) from error
+        if not isinstance(entry, dict):
+            raise IrdistillError(
+                f"line {number} of {name} is broken: expected an object in braces, got {line.strip()[:80]!r}."
+            )
+        yield number, entry
+
+
+def id_of(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id") -> str:
+    """The id of an object, a text with something in it or a whole number."""
+    value = entry.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise IrdistillError(
+            f'line {number} of {path} is broken: expected an "{name}" with something in it, got {value!r}.'
+        )
+    return storable(value, name, path, number)
+
+
+def text_of(entry: dict[str, Any], name: str, path: str | Path, number: int) -> str:
+    """A text of an object; empty where it has none."""
+    value = entry.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise IrdistillError(
+            f'line {number} of {path} is broken: "{name}" should be a text, got {str(value)[:80]!r}.'
+        )
+    return storable(value, name, path, number)
+
+
+def storable(value: str, name: str, path: str | Path, number: int) -> str:
+    """The text itself, if UTF-8 can hold it."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise IrdistillError(
+            f'line {number} of {path} is broken: "{name}" holds half a character (the lone surrogate '
+            f"{error.object[error.start]!r})."
+        ) from error
+    return value

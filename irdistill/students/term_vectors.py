@@ -1,0 +1,104 @@
+"""A vector for each word of a corpus, added to a query's: what lets a dense query tower match words as BM25 does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from sentence_transformers.base.modules import Module
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from irdistill.errors import IrdistillError
+from irdistill.stems import NAME, Tokenizer
+
+_WORDS, _WEIGHTS = "words.json", "model.safetensors"
+
+
+class TermVectors(Module):
+    """``q + sum_t e_t / sqrt(m)`` over the m stems t of the query, each as often as it occurs; a module of sentence-transformers.
+
+    The spread of a sum of m parts grows with the square root of m; divided by it, words weigh alike in short and long queries.
+
+    It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes ``sentence_embedding``. Words are
+    read back from the token ids, so that whoever encodes a query need know nothing of it; a prompt is left out. The vectors
+    do not learn by gradients: `irdistill.training.fit_term_vectors` finds them. Being no class of sentence-transformers itself,
+    it is loaded there with ``trust_remote_code=True`` (the package installed), or by ``module_classes={REFERENCE: TermVectors}``.
+
+    Args:
+        tokenizer: of the transformer in front of it.
+        words: the V stems.
+        weight: (V, D) their vectors, in float32.
+    """
+
+    def __init__(self, tokenizer: Any, words: Sequence[str], weight: Tensor) -> None:
+        super().__init__()
+        if weight.ndim != 2 or len(words) != len(weight):
+            raise IrdistillError(
+                f"{len(words)} words and vectors of shape {tuple(weight.shape)} were given; one vector a word was expected."
+            )
+        self.tokenizer = tokenizer
+        self.words = list(words)
+        self.weight = nn.Parameter(weight.detach().float(), requires_grad=False)
+        self._places = {word: place for place, word in enumerate(self.words)}
+        self._stems = Tokenizer()
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        vectors = features["sentence_embedding"]
+        places = self._found(features)
+        if any(places):
+            flat = torch.tensor([place for found in places for place in found], device=self.weight.device)
+            starts = torch.tensor([0, *(len(found) for found in places[:-1])], device=self.weight.device).cumsum(0)
+            counts = torch.tensor([[max(1, len(found))] for found in places], device=self.weight.device)
+            with torch.autocast(self.weight.device.type, enabled=False):
+                vectors = vectors.float() + F.embedding_bag(flat, self.weight, starts, mode="sum") / counts.sqrt()
+        features["sentence_embedding"] = vectors
+        return features
+
+    def _found(self, features: dict[str, Any]) -> list[list[int]]:
+        """For each query the places of its known words, with repetitions."""
+        ids = features["input_ids"]
+        prompt = int(features.get("prompt_length") or 0)
+        rows = [row[mask.bool()][prompt:] for row, mask in zip(ids, features["attention_mask"], strict=True)]
+        texts = self.tokenizer.batch_decode([row.tolist() for row in rows], skip_special_tokens=True)
+        return [[self._places[stem] for stem in self._stems(text) if stem in self._places] for text in texts]
+
+    def get_config_dict(self) -> dict[str, Any]:
+        return {"words": NAME, "shape": list(self.weight.shape)}
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        folder = Path(output_path)
+        self.save_config(output_path)
+        (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
+        save_file({"weight": self.weight.detach().cpu().contiguous()}, str(folder / _WEIGHTS))
+        self.tokenizer.save_pretrained(output_path)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+        """Open what `save` wrote.
+
+        Raises:
+            IrdistillError: a file is missing or damaged, or its words were cut in another way.
+        """
+        from_hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
+        config = cls.load_config(model_name_or_path, subfolder=subfolder, **from_hub)
+        folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **from_hub)
+        if config.get("words") != NAME or folder is None:
+            raise IrdistillError(f"{model_name_or_path}/{subfolder} has words of {config.get('words')!r}; {NAME!r} was expected.")
+        try:
+            words = json.loads((Path(folder) / _WORDS).read_text(encoding="utf-8"))
+            weight = load_file(str(Path(folder) / _WEIGHTS))["weight"]
+        except (OSError, ValueError, KeyError) as error:
+            raise IrdistillError(
+                f"the term vectors in {folder} cannot be read: {error}. Was the model saved completely?"
+            ) from error
+        return cls(AutoTokenizer.from_pretrained(folder), words, weight)
+
+
+REFERENCE = f"{TermVectors.__module__}.{TermVectors.__qualname__}"
+"""The name under which a saved model asks for the class."""

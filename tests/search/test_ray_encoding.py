@@ -1,0 +1,124 @@
+"""Two Ray workers encode a corpus: the bytes of one process, also when a worker is killed or a shard fails for good."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from irdistill import IrdistillError
+from irdistill.ray_cluster import RayCluster
+from irdistill.search import ray_encoding, retrieve
+from irdistill.search.ray_encoding import EncodingJob, RayEncoding
+from irdistill.search.vectors import STORES
+from irdistill.students import load_student
+from tests.ray_here import cluster  # noqa: F401
+from tests.search.test_engines import make_collection
+from tests.students.tiny import tiny_backbone
+from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+
+SHARDS: Any = {"shard_rows": 10, "precision": "float32"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    """As each worker has: sums of floats depend on how they are cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Troubled(EncodingJob):
+    """Notes its process for each shard, and comes to grief where a file says so."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.notes = Path(os.environ["NOTES"])
+
+    def do(self, given: tuple[int, int]) -> Mapping[str, np.ndarray]:
+        with open(self.notes / "processes", "a") as stream:
+            stream.write(f"{given[0]} {os.getpid()}\n")
+        if (self.notes / f"kill-{given[0]}").exists():
+            (self.notes / f"kill-{given[0]}").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if (self.notes / f"raise-{given[0]}").exists():
+            raise RuntimeError("no luck")
+        return super().do(given)
+
+
+@pytest.fixture()
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "notes").mkdir()
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setattr(ray_encoding, "EncodingJob", Troubled)
+    return tmp_path / "notes"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(tmp_path: Path, notes: Path) -> None:
+    collection, model = make_collection(), str(tiny_colbert(tmp_path / "model"))
+    student = load_student(model, device="cpu")
+    TokenStore: Any = STORES["late-interaction"]
+    TokenStore.build(collection.corpus, student, tmp_path / "local", **SHARDS)
+    (notes / "kill-20").touch()
+    encoding = RayEncoding(RayCluster(2), collection, model, {"device": "cpu"})
+    TokenStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    had = [line.split() for line in (notes / "processes").read_text().splitlines()]
+    assert sorted(int(start) for start, _ in had) == [0, 10, 20, 20, 30, 40, 50, 60]
+    assert len({process for _, process in had}) >= 2 and str(os.getpid()) not in {process for _, process in had}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_what_was_encoded_before_a_failure_stays(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collection, model = make_collection(), str(tiny_splade(tmp_path / "model"))
+    student = load_student(model, device="cpu")
+    SparseStore: Any = STORES["sparse"]
+    SparseStore.build(collection.corpus, student, tmp_path / "local", **SHARDS)
+    (notes / "raise-40").touch()
+    encoding = RayEncoding(RayCluster(1), collection, model, {"device": "cpu"})
+    with pytest.raises(IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"):
+        SparseStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+    encode, given = type(student).search_vectors, []
+    monkeypatch.setattr(type(student), "search_vectors",
+                        lambda self, texts, *rest: (given.append(len(texts)), encode(self, texts, *rest))[1])
+    SparseStore.build(collection.corpus, student, tmp_path / "ray", **SHARDS)
+    assert given == [10, 10, 3], "the first four shards are not encoded again"
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_there(tmp_path: Path, notes: Path) -> None:
+    collection, model = make_collection(), str(tiny_backbone(tmp_path / "model", layers=2))
+    one = retrieve(collection, model, tmp_path / "one", 9, work=tmp_path / "a", precision="float32")
+    other = retrieve(collection, model, tmp_path / "other", 9, work=tmp_path / "b", precision="float32", cluster=RayCluster(1))
+    assert one.fingerprint == other.fingerprint
+    assert len((notes / "processes").read_text().splitlines()) == 1
+    again = retrieve(collection, model, tmp_path / "again", 9, work=tmp_path / "b", precision="float32", cluster=RayCluster(1))
+    assert again.fingerprint == one.fingerprint and len((notes / "processes").read_text().splitlines()) == 1
+    wrong = RayEncoding(RayCluster(1), collection, str(tiny_backbone(tmp_path / "wrong", layers=1)), {"device": "cpu"})
+    with pytest.raises(IrdistillError, match="what is encoded differs between workers"):
+        STORES["dense"].build(collection.corpus, load_student(model, device="cpu"), tmp_path / "c", encoding=wrong, **SHARDS)
+
+
+def test_workers_need_the_name_of_a_model_with_vectors(tmp_path: Path) -> None:
+    collection, model = make_collection(), str(tiny_backbone(tmp_path / "model"))
+    for given in ("bm25", load_student(model, device="cpu")):
+        with pytest.raises(IrdistillError, match="no name of a model with vectors"):
+            retrieve(collection, given, tmp_path / "run", cluster=RayCluster())
+    with pytest.raises(IrdistillError, match="at least 1"):
+        retrieve(collection, model, tmp_path / "run", work=tmp_path, cluster=RayCluster(0))
