@@ -14,7 +14,7 @@ import yaml
 from irdistill.cards import find_card
 from irdistill.errors import IrdistillError
 
-_REFERENCE = re.compile(r"\$\{([^${}]+)\}")
+REFERENCE = re.compile(r"\$\{([^${}]+)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _KEYS = ("name", "description", "settings", "stages")
 
@@ -33,7 +33,7 @@ class Stage:
 
     def needs(self) -> list[str]:
         """The stages it refers to."""
-        return list(dict.fromkeys(name for text in self.texts() for name in _REFERENCE.findall(text)))
+        return list(dict.fromkeys(name for text in self.texts() for name in REFERENCE.findall(text)))
 
     def texts(self) -> list[str]:
         """All texts among its arguments, however deep."""
@@ -130,10 +130,10 @@ def fill(value: Any, known: Mapping[str, Any]) -> Any:
     if not isinstance(value, str):
         return value
     while True:
-        whole = _REFERENCE.fullmatch(value)
+        whole = REFERENCE.fullmatch(value)
         if whole and whole[1] in known:
             return known[whole[1]]
-        replaced = _REFERENCE.sub(lambda found: str(known[found[1]]) if found[1] in known else found[0], value)
+        replaced = REFERENCE.sub(lambda found: str(known[found[1]]) if found[1] in known else found[0], value)
         if replaced == value:
             return value
         value = replaced

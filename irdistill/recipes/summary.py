@@ -10,7 +10,7 @@ from irdistill.evaluation.evaluate import Evaluation, Row
 from irdistill.evaluation.report import costs_table, evaluation_markdown, markdown_table
 from irdistill.evaluation.report.pareto import retention
 from irdistill.files import read_json, write_json, write_text
-from irdistill.recipes.recipe import Recipe
+from irdistill.recipes.recipe import REFERENCE, Recipe
 from irdistill.recipes.verbs import COMPARISON, RESULT, artifact
 
 
@@ -29,7 +29,6 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
     costs = [Efficiency(**cost) for result in results["measure"] for cost in result["systems"]]
     audits = [line for result in results["audit"] for line in result["lines"]]
     retained = retention(found, "teacher")
-    models = [stage for stage in recipe.stages if stage.verb == "train"]
     example = _example(recipe, folder)
     write_json(folder / "results.json", {
         "recipe": recipe.name, "rows": found.to_rows(), "efficiency": [cost.to_json() for cost in costs], "audit": audits,
@@ -53,16 +52,22 @@ def write_summary(recipe: Recipe, folder: Path, seconds: dict[str, float], peak_
         lines += ["## Time", "", markdown_table(["stage", "seconds"], [[name, f"{value:.1f}"] for name, value in seconds.items()]
                                                 + [["all", f"{total:.1f}"]]), "",
                   f"Peak memory {peak_memory / 1e9:.2f} GB.", ""]
-    if models and example:
+    if example:
         lines += ["## Search with it", "", "```", example, "```", ""]
     write_text(folder / "report.md", "\n".join(lines).rstrip() + "\n")
 
 
 def _example(recipe: Recipe, folder: Path) -> str:
-    """How to search with the last model trained, on the last collection searched."""
-    trained = [stage for stage in recipe.stages if stage.verb == "train"]
-    searched = [stage for stage in recipe.stages if stage.verb == "search"]
-    if not trained or not searched:
-        return ""
-    model = artifact("train", folder / trained[-1].name)
-    return f'irdistill search {searched[-1].arguments["collection"]} --model {model} --query "how do I merge two dictionaries"'
+    """How to search with the model that was trained here and searched with last."""
+    verbs = {stage.name: stage.verb for stage in recipe.stages}
+
+    def resolved(text: str) -> str:
+        return REFERENCE.sub(lambda found: artifact(verbs[found[1]], folder / found[1]), text)
+
+    for stage in reversed(recipe.stages):
+        made = REFERENCE.fullmatch(str(stage.arguments.get("model"))) if stage.verb == "search" else None
+        if made and verbs[made[1]] in ("train", "terms"):
+            collection = stage.arguments["collection"]
+            asked = "how do I merge two dictionaries" if collection.startswith("pydocs") else "a question of your own"
+            return f'irdistill search "{resolved(collection)}" --model {resolved(made[0])} --query "{asked}"'
+    return ""

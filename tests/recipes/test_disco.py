@@ -52,7 +52,7 @@ def test_disco_within_a_domain(sets: tuple[Path, Path], tmp_path: Path) -> None:
     changes = (f"collection={sets[0]}", f"encoder={tmp_path / 'model'}", *TINY)
     recipe = read_recipe("recipes/disco.yaml", changes)
     loss = {stage.arguments["loss"] for stage in recipe.stages if stage.verb == "train"}
-    assert loss == {"0.99*KL(tau=0.05, teacher_tau=0.5) + 0.01*InfoNCE(tau=0.05)"}
+    assert loss == {"0.99*KL(tau=0.05, teacher_tau=0.3) + 0.01*InfoNCE(tau=0.05)"}
     folder = run_recipe(recipe, tmp_path / "out", 1, False, tmp_path / "work")
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert [row["system"] for row in rows[::2]] == [
@@ -63,6 +63,9 @@ def test_disco_within_a_domain(sets: tuple[Path, Path], tmp_path: Path) -> None:
                  for part in ("train", "test")]
         assert parts[0] | parts[1] == {f"c{i}" for i in range(10)} and not parts[0] & parts[1]
         check_texts(folder / f"history-{fold}-test")
+    report = (folder / "report.md").read_text()
+    assert (f'irdistill search "{folder}/history-4-test#4-test" --model {folder}/student-4/model --query "a question of your own"'
+            in report)
     before = {path: path.read_bytes() for path in folder.glob("student-*/model/**/*") if path.is_file()}
     run_recipe(recipe, folder, 1, False, tmp_path / "work")
     assert before and all(path.read_bytes() == content for path, content in before.items())
