@@ -51,8 +51,7 @@ class Specialisation:
         minutes: about so long it may take on this machine.
         depth: candidates a query from BM25 and from the model, each.
         refine: train the query tower on the teacher's scores of synthetic queries, behind its term vectors. Where None, if the
-            teacher is another than ``fused``: on that one's scores it changed nothing for the better (nDCG@10 on cranfield 0.560
-            to 0.561, on scifact 0.686 to 0.677).
+            teacher is another than ``fused``, which has no more to give (figures in docs/specialise.md).
         control: train two more students from the same start, by KL and by InfoNCE alone, to see what the parts are worth.
     """
 
@@ -66,7 +65,7 @@ class Specialisation:
     list_size: int = 64
     learning_rate: float = 1e-4
     tau: float = 0.05
-    teacher_tau: float = 1.0
+    teacher_tau: float = 0.5
     rules: tuple[str, ...] = ()
     avoid: str = "where-possible"
     refine: bool | None = None

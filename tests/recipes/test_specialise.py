@@ -84,7 +84,7 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
     assert stages["teacher-dev"].arguments["teacher"] == "minilm" and "bm25-scores-dev" not in stages
     assert list(stages["figures"].arguments["datasets"]) == ["${queries}#dev"] and "before-real" not in stages
     trained = stages["specialised"].arguments
-    assert trained["loss"] == 'KL(tau=0.05, teacher_tau=1.0) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
+    assert trained["loss"] == 'KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
     assert trained["backbone"] == "${terms}" and trained["positives"] is False
 
 
