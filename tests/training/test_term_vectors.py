@@ -61,7 +61,7 @@ def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(tmp_path: 
     from irdistill.students import DenseStudent
 
     before, bm25 = DenseStudent.load(backbone), BM25(collection.corpus)
-    assert agreement(collection, fitted, bm25) > agreement(collection, before, bm25) + 0.2
+    assert agreement(collection, fitted, bm25) > agreement(collection, before, bm25) + 0.1
     assert fitted.document_identity()["weights"] == before.document_identity()["weights"]
     assert not fitted.learns("document") and fitted.learns("query")
     again = fit_term_vectors(collection, backbone, tmp_path / "out", tmp_path / "work")
