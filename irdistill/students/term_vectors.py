@@ -62,10 +62,11 @@ class TermVectors(Module):
 
     def _found(self, features: dict[str, Any]) -> list[list[int]]:
         """For each query the places of its known words, with repetitions."""
-        ids = features["input_ids"]
+        ids, masks = (features[name].tolist() for name in ("input_ids", "attention_mask"))
         prompt = int(features.get("prompt_length") or 0)
-        rows = [row[mask.bool()][prompt:] for row, mask in zip(ids, features["attention_mask"], strict=True)]
-        texts = self.tokenizer.batch_decode([row.tolist() for row in rows], skip_special_tokens=True)
+        rows = [[token for token, there in zip(row, mask, strict=True) if there][prompt:]
+                for row, mask in zip(ids, masks, strict=True)]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
         return [[self._places[stem] for stem in self._stems(text) if stem in self._places] for text in texts]
 
     def get_config_dict(self) -> dict[str, Any]:

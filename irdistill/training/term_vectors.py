@@ -144,6 +144,7 @@ def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: n
             continue
         dense, lexical = vectors @ vector, bm25.all_scores(query.text)
         excluded = corpus.find(list(query.excluded))
+        excluded = excluded[excluded >= 0]
         dense[excluded], lexical[excluded] = -np.inf, 0.0
         pool = np.union1d(best_rows(corpus, dense, _DEPTH).rows, best_rows(corpus, lexical, _DEPTH, above=0.0).rows)
         pool = np.setdiff1d(pool, excluded)

@@ -70,3 +70,18 @@ def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(tmp_path: 
         fit_term_vectors(make_collection(queries=3), backbone, tmp_path / "out", tmp_path / "work")
     with pytest.raises(IrdistillError, match="has a query tower already"):
         fit_term_vectors(collection, fitted, tmp_path / "twice", tmp_path / "work")
+
+
+def test_what_a_query_excludes_does_not_set_the_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    collection = make_collection(queries=6, documents=30)
+    backbone = str(make_backbone(tmp_path / "backbone"))
+
+    def digest(folder: str, **excluded: tuple[str, ...]) -> str:
+        queries = {key: replace(query, excluded=excluded.get(key, ())) for key, query in collection.queries.items()}
+        held = replace(collection, queries=queries)
+        return fit_term_vectors(held, backbone, tmp_path / folder, tmp_path / "work").weights_digest()
+
+    assert digest("a") == digest("b", q0=("no such document",)) != digest("c", q0=("d0",))
