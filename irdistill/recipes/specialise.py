@@ -37,6 +37,8 @@ _WEIGHT = 3.0
 """A step costs about three times what encoding its queries does: forward, and backward twice that."""
 _EPOCHS = 12.0
 _LEAST_STEPS, _LEAST_QUERIES = 50, 200
+_PATIENCE, _EVALUATE_EVERY = 3, 50
+"""Training ends when the loss on a tenth of the queries, held out, has not fallen three times in a row."""
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def recipe(collection: str, judged: bool, given: Specialisation, planned: Plan) 
             "name": name, "verb": "train", "collection": learnt, "scores": "${teacher-train}", "loss": loss, **start,
             "steps": planned.steps, "batch_size": given.batch_size,
             "list_size": given.list_size, "learning_rate": given.learning_rate, "dropout": False, "positives": False,
-            "checkpoint_every": 200,
+            "early_stop": _PATIENCE, "evaluate_every": _EVALUATE_EVERY, "checkpoint_every": 200,
         })
     for name in ("terms", *students):
         stages += [{"name": f"{name}-{split}", "verb": "search", "collection": named[split], "model": f"${{{name}}}", "k": 100}

@@ -85,7 +85,7 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
     assert list(stages["figures"].arguments["datasets"]) == ["${queries}#dev"] and "before-real" not in stages
     trained = stages["specialised"].arguments
     assert trained["loss"] == 'KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
-    assert trained["backbone"] == "${terms}" and trained["positives"] is False
+    assert trained["backbone"] == "${terms}" and trained["positives"] is False and trained["early_stop"] == 3
 
 
 def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
