@@ -48,7 +48,7 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> list[OnGpus]:
 @pytest.mark.parametrize("kind", ["ivfflat", "ivfpq"])
 def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(kind: Any, tmp_path: Path, moved: list[OnGpus],
                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
-    store = random_store(tmp_path / "store", rows=1500)
+    store = random_store(tmp_path / "store", rows=2600)
     queries = np.asarray(store.matrix[:7])
     on_gpus = FaissIndex.build(store, kind, tmp_path / kind)
     with monkeypatch.context() as alone:
