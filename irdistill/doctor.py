@@ -52,7 +52,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
     "dev": (
-        ("pytest", "hypothesis", "ruff", "mypy", "ranx", "datasets", "types-PyYAML", "types-tqdm",
+        ("pytest", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML", "types-tqdm",
          "types-psutil"),
         "working on irdistill itself",
     ),
