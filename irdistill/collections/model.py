@@ -27,8 +27,8 @@ class Query:
     """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite.
 
     Attributes:
-        excluded: ids of documents that are no answer to it and are left out of every search and figure: the passage that a
-            query was cut out of, word for word, or what a collection such as BRIGHT gives as ``excluded_ids``.
+        excluded: ids of documents that are no answer to it and are left out of every search, and of what is evaluated: the passage
+            that a query was cut out of, word for word, or what a collection such as BRIGHT gives as ``excluded_ids``.
     """
 
     id: str

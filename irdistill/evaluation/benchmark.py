@@ -118,7 +118,8 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
         counted = PolicyRun(run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", depth)
         figures = evaluate(collection, {system.name: counted}, dataset.measures or suite.measures, seed=seed)
         found.append(figures.under(name))
-        left_out[name] = {"self_matches": counted.self_matches, "duplicates": counted.duplicates}
+        left_out[name] = {"excluded": counted.excluded, "self_matches": counted.self_matches,
+                          "duplicates": counted.duplicates}
     figures = combine(*found)
     averages, refused = average(suite, figures)
     result = Benchmark(suite, system, figures, averages, refused, left_out)

@@ -27,6 +27,7 @@ from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
 from irdistill.students import DenseStudent
+from irdistill.students.towers import one_tower
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Plan:
     Attributes:
         passages: to make queries of; None for all.
         sentences: queries of the kind sentence a passage.
-        steps: of training.
+        steps: of training, where there is any.
         passages_per_second, queries_per_second: that the model encodes.
     """
 
@@ -115,10 +116,11 @@ def plan(collection: Collection, given: Specialisation) -> Plan:
     """Measure the model on some passages and sentences, and share out the time.
 
     Raises:
-        IrdistillError: the model cannot be loaded, or the passages alone take longer than all the time.
+        IrdistillError: the model cannot be loaded or has two towers, or the passages alone take longer than all the time.
     """
     corpus = collection.corpus
     student = DenseStudent.load(given.model)
+    one_tower(student.model, f"the model {given.model!r}")
     draw = np.random.default_rng(given.seed)
     rows = np.sort(draw.permutation(len(corpus))[:_MEASURED])
     texts = corpus.texts(rows)
@@ -153,8 +155,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     """Specialise a retriever to the corpus of a collection; stopped and started again it goes on.
 
     ``OUT/recipe.yaml`` is what was run, ``OUT/specialised/model`` the retriever (``OUT/terms/model`` where term vectors are all
-    it got), ``OUT/report.md`` the table: before and
-    after, on held-out synthetic queries, and on the collection's own queries where it has judgments.
+    it got), ``OUT/report.md`` the table: before and after, on held-out synthetic queries, and on the collection's own queries where
+    it has judgments.
 
     Returns:
         The folder.
@@ -178,8 +180,9 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     else:
         planned = plan(held, given)
         write_json(path, {"asked": asked, "plan": asdict(planned)})
-        logger.info("%.0f passages and %.0f queries a second here: %d steps", planned.passages_per_second,
-                    planned.queries_per_second, planned.steps)
+        steps = f": {planned.steps} steps" if given.trainings else ""
+        logger.info("%.0f passages and %.0f queries a second here%s", planned.passages_per_second,
+                    planned.queries_per_second, steps)
     stages = recipe(collection, bool(len(held.qrels)), given, planned)
     write_text(folder / RECIPE, yaml.safe_dump(stages, sort_keys=False, allow_unicode=True, width=120))
     run_recipe(read_recipe(folder / RECIPE), folder, given.seed, overwrite, work)

@@ -21,6 +21,8 @@ from irdistill.students.term_vectors import REFERENCE, TermVectors
 logger = logging.getLogger(__name__)
 
 OWN = {REFERENCE: TermVectors}
+"""Modules of this package by the names they have in model folders; handed to sentence-transformers, so that nothing else that a
+folder names is trusted with them, as ``trust_remote_code`` would."""
 
 
 def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: bool = False,

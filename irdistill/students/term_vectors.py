@@ -27,8 +27,8 @@ class TermVectors(Module):
 
     It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes ``sentence_embedding``. Words are
     read back from the token ids, so that whoever encodes a query need know nothing of it; a prompt is left out. The vectors
-    do not learn by gradients: `irdistill.training.fit_term_vectors` finds them. Being no class of sentence-transformers itself,
-    it is loaded there with ``trust_remote_code=True`` (the package installed), or by ``module_classes={REFERENCE: TermVectors}``.
+    do not learn by gradients: `irdistill.training.term_vectors` finds them. Being no class of sentence-transformers itself, it
+    is loaded there with ``trust_remote_code=True``, where this package is installed.
 
     Args:
         tokenizer: of the transformer in front of it.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csc_matrix
-from sentence_transformers.base.modules import Normalize, Transformer
+from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
 from irdistill.collections import Collection
@@ -20,7 +20,7 @@ from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent
 from irdistill.students.term_vectors import TermVectors
-from irdistill.students.towers import copy_tower, two_towers
+from irdistill.students.towers import copy_tower, one_tower, two_towers
 
 logger = logging.getLogger(__name__)
 
@@ -38,34 +38,31 @@ _QUERIES, _DEPTH = 256, 100
 
 
 def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str | Path, work: str | Path | None = None,
-                     most_words: int = _MOST_WORDS, overwrite: bool = False) -> DenseStudent:
+                     overwrite: bool = False) -> DenseStudent:
     """Give a dense model a query tower that adds up a vector for each word of the query; documents stay as they are.
 
     The vector of a word is the least-squares answer to: which vector's inner products with all N documents are what the word
     adds to their BM25 scores? So it is mean-squared-error distillation from BM25 over every (word, document) pair, with the
     document tower frozen, and no gradient is needed. Least squares shrinks what few documents have, the rarest words most; each
     vector is brought back by the square root of the factor by which it was shrunk on its own documents (nDCG@10 on scifact,
-    with MiniLM: 0.670 without, 0.686 with). Their common scale gives the words half the spread over
-    the candidates that the model's own part has, in the mean over the collection's queries, of which nothing but their texts is
-    read.
+    with MiniLM: 0.670 without, 0.686 with). Their common scale gives the words half the spread over the candidates that the model's
+    own part has, in the mean over the collection's queries, of which nothing but their texts is read. The words of most documents
+    get a vector, 200,000 at most.
 
     Args:
         collection: its corpus is what is learnt; its queries (the first 256) set the scale, and may be synthetic.
         model: a dense model whose towers are one.
         out: the folder; the model goes to ``OUT/model``. What was finished there for the same input is opened.
         work: where the corpus's vectors are kept; the cache folder where None.
-        most_words: the words of most documents, where there are more.
 
     Raises:
         IrdistillError: the model has two towers, the corpus has fewer than two documents, its vectors are all the same, or
             ``out`` holds something else.
     """
     student = model if isinstance(model, DenseStudent) else DenseStudent.load(model)
-    if not isinstance(student.model[0], Transformer):
-        raise IrdistillError(
-            f"the model {student.source!r} has a query tower already; give term vectors to a model with one tower."
-        )
-    identity = {"verb": "terms", "model": student.identity(), "collection": collection.describe(), "most_words": most_words}
+    one_tower(student.model, f"the model {student.source!r}")
+    identity = {"verb": "terms", "model": student.identity(), "collection": collection.describe(),
+                "settings": {"ridge": _RIDGE, "share": _SHARE, "most_words": _MOST_WORDS, "queries": _QUERIES, "depth": _DEPTH}}
     folder = make_folder(out)
     done = folder / TRAINING
     if done.is_file() and not overwrite:
@@ -75,9 +72,10 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
             )
         return DenseStudent.load(folder / "model")
     with exclusive(folder):
+        done.unlink(missing_ok=True)
         bm25 = BM25(collection.corpus)
         vectors = corpus_vectors(collection.corpus, student, work).matrix
-        places, weight = term_vectors(bm25.matrix, vectors, most_words)
+        places, weight = term_vectors(bm25.matrix, vectors)
         weight *= _scale(collection, student, bm25, vectors, places, weight)
         tower = copy_tower(student.model, None)
         first: Any = tower[0]
@@ -115,11 +113,12 @@ def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORD
         mean += np.asarray(vectors[start : start + _BLOCK], np.float64).sum(axis=0) / max(count, 1)
     spread = np.zeros((dimension, dimension))
     products = np.zeros((len(places), dimension))
-    rows, kept = scores.tocsr(), scores[:, places]
+    kept = scores[:, places]
+    rows = kept.tocsr()
     for start in range(0, count, _BLOCK):
         block = np.asarray(vectors[start : start + _BLOCK], np.float64) - mean
         spread += block.T @ block
-        products += rows[start : start + _BLOCK][:, places].T @ block
+        products += rows[start : start + _BLOCK].T @ block
     ridge = _RIDGE * np.trace(spread) / dimension
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")

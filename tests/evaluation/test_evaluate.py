@@ -10,6 +10,7 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Query
 from irdistill.evaluation import audit, combine, evaluate
+from irdistill.evaluation.policies import PolicyRun
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
 DOCS = {f"d{number}": f"text number {number}" for number in range(6)}
@@ -121,9 +122,12 @@ def test_documents_that_a_query_excludes_count_for_nothing() -> None:
     plain = Collection.from_dicts("set", docs, {"q": "text"}, qrels)
     excluding = Collection.from_dicts("set", docs, {"q": Query("q", "text", excluded=("d0", "d1"))}, qrels)
 
-    def value(held: Collection) -> float:
+    def given(held: Collection) -> MemoryRun:
         found = RankedList("q", ["d0", "d1", "d3", "d2"], np.array([4, 3, 2, 1], np.float32))
-        return evaluate(held, {"run": MemoryRun(RunIdentity("imported", {}, held.describe()), [found])}, "RR@10").rows[0].value
+        return MemoryRun(RunIdentity("imported", {}, held.describe()), [found])
 
-    assert value(plain) == 1.0
-    assert value(excluding) == 0.5  # d3, then d2
+    assert evaluate(plain, {"run": given(plain)}, "RR@10").rows[0].value == 1.0
+    counted = PolicyRun(given(excluding), excluding)
+    for run in (given(excluding), counted):
+        assert evaluate(excluding, {"run": run}, "RR@10").rows[0].value == 0.5  # d3, then d2
+    assert counted.excluded == 2

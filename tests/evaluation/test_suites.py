@@ -150,7 +150,7 @@ def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str
     assert {(row["dataset"], row["measure"]): row["value"] for row in found["rows"]} == {
         ("pets", "RR@10"): 1.0, ("pets", "nDCG@10"): 1.0, ("self", "RR@10"): 1.0, ("self", "nDCG@10"): 1.0}
     assert found["averages"] == {"both": {"RR@10": 1.0, "nDCG@10": 1.0}} and found["refused"] == {"three": ["third"]}
-    assert found["left_out"]["self"] == {"self_matches": 1, "duplicates": 0}
+    assert found["left_out"]["self"] == {"excluded": 0, "self_matches": 1, "duplicates": 0}
     assert "self: left out 1 self matches." in said and "three: no average without third." in said
     assert {row["where"]: row["verdict"] for row in found["published"] if row["measure"] == "nDCG@10"} == {"self": "off by +0.5000"}
     before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.parquet")}

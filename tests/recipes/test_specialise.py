@@ -15,6 +15,7 @@ from irdistill.errors import IrdistillError
 from irdistill.recipes import read_recipe
 from irdistill.recipes import specialise as module
 from irdistill.recipes.specialise import Plan, Specialisation, plan, recipe, specialise, verdict
+from irdistill.training.term_vectors import fit_term_vectors
 from tests.training.tiny import make_backbone
 
 
@@ -69,6 +70,10 @@ def test_the_plan_shares_out_the_time(collection: Path, tmp_path: Path, monkeypa
     # 588 s are left; 15% of them make 882 queries, more than the passages have; 60% allow 294 steps, 12 epochs 180
     assert found == Plan(None, 4, 180, 1.0, 10.0)
     assert plan(held, given(tmp_path, minutes=10.0, control=True)).steps == 147  # half of 294
+    fitted = fit_term_vectors(held, given(tmp_path).model, tmp_path / "fitted", tmp_path / "work")
+    with pytest.raises(IrdistillError, match="has a query tower already"):  # before anything is made
+        plan(held, replace(given(tmp_path), model=str(tmp_path / "fitted" / "model")))
+    assert not fitted.learns("document")
     rates["document"] = 0.1
     with pytest.raises(IrdistillError, match="alone takes about 2 of 2 minutes"):
         plan(held, given(tmp_path, minutes=2.0))
