@@ -15,8 +15,9 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.friedman import Friedman, friedman
 from irdistill.evaluation.measures import parse_measures, per_query
+from irdistill.evaluation.policies import measured_run
 from irdistill.evaluation.significance import holm, paired_t
-from irdistill.runs import Run, open_run
+from irdistill.runs import Run
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def compare_losses(entries: Sequence[Entry], collections: Mapping[str, Collectio
     values: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}
     for entry in entries:
         held = collections[entry.collection]
-        found = per_query(held.qrels, open_run(entry.run, held), [name]).values[name]
+        found = per_query(held.qrels, measured_run(entry.run, held), [name]).values[name]
         values.setdefault((entry.student, entry.collection), {}).setdefault(entry.loss, {})[entry.seed] = found
     pairs = _pairs(values, losses)
     blocks = {loss: [float(own[loss][seed].mean()) for own in values.values() for seed in own[losses[0]]] for loss in losses}

@@ -12,7 +12,7 @@ import numpy as np
 from irdistill.collections import Collection, Qrels
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
-from irdistill.evaluation.policies import PolicyRun
+from irdistill.evaluation.policies import measured_run
 from irdistill.evaluation.significance import compare, holm, intervals
 from irdistill.runs import Run, open_run
 
@@ -150,9 +150,7 @@ def evaluate(
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}
     for system, given in runs.items():
-        run = open_run(given, whole)
-        if whole is not None and any(query.excluded for query in whole.queries.values()) and not isinstance(run, PolicyRun):
-            run = PolicyRun(run, whole)
+        run = open_run(given) if whole is None else measured_run(given, whole)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
     rows = []
     for system, found in values.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs import RankedList, Run
+from irdistill.runs import RankedList, Run, open_run
 from irdistill.runs.lists import from_table, to_table
 
 
@@ -87,6 +88,18 @@ class PolicyRun(Run):
             first.append(words not in seen)
             seen.add(words)
         return np.array(first, dtype=bool)
+
+
+def measured_run(given: Run | str | Path, collection: Collection) -> Run:
+    """Open a run of a collection as it is measured everywhere: without the documents that its queries exclude.
+
+    Raises:
+        IrdistillError: as `irdistill.runs.open_run`.
+    """
+    run = open_run(given, collection)
+    if isinstance(run, PolicyRun) or not any(query.excluded for query in collection.queries.values()):
+        return run
+    return PolicyRun(run, collection)
 
 
 def with_rewrites(collection: Collection) -> Collection:

@@ -13,6 +13,7 @@ import numpy as np
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import per_query
+from irdistill.evaluation.policies import measured_run
 from irdistill.runs import Gate, Mixing, Run, open_run
 from irdistill.runs.fusion import aligned
 from irdistill.runs.gate import FEATURES, features, pairwise_tau
@@ -80,7 +81,7 @@ def check_dev(dev: Collection, dev_runs: Sequence[Given], runs: Sequence[Given])
         )
     if not len(dev.qrels):
         raise IrdistillError(f"{dev.id!r} has no judgments to fit weights on; give a split that has qrels.")
-    targets, own = [open_run(run) for run in runs], [open_run(run, dev) for run in dev_runs]
+    targets, own = [open_run(run) for run in runs], [measured_run(run, dev) for run in dev_runs]
     if targets and len(own) != len(targets):
         raise IrdistillError(
             f"{len(own)} runs were given for the labelled queries and {len(targets)} teachers are mixed; give one of each "

@@ -13,7 +13,7 @@ from irdistill.errors import IrdistillError
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import batch_negatives
-from irdistill.losses.listwise import plackett_luce
+from irdistill.losses.listwise import likelihood_of_order
 
 _RULE = re.compile(r"\s*(gap|score|prob|top)\s*(>=|>|<=|<)\s*(-?\d+(?:\.\d+)?(?:e-?\d+)?)\s*")
 _FORMS = '"all", "gap>2", "score>0", "prob>0.01" or "top<=5"'
@@ -83,12 +83,9 @@ class CPRD(Loss):
         if not rows.any():
             return batch.zero()
         good = self._valid(teacher, scored) | relevant
-        # the relevant items come before all others; among them, unscored ones last
-        keys = teacher.masked_fill(~scored, -torch.inf)
-        places = keys.argsort(dim=1, descending=True, stable=True).argsort(dim=1).to(teacher.dtype)
-        ranks = _dense(teacher, places, scored)
-        keys = torch.where(relevant, -ranks, -ranks - 2.0 * ranks.shape[1])
-        found = plackett_luce(batch.student[rows] / self.tau, keys[rows], usable[rows], None if others is None else others[rows])
+        order, begins = _relevant_first(teacher[rows], scored[rows], relevant[rows])
+        found = likelihood_of_order(batch.student[rows] / self.tau, order, begins, usable[rows],
+                                    None if others is None else others[rows])
         counted = good[rows].gather(1, found.order) & found.usable
         terms = counted.sum(dim=1)
         if others is None:
@@ -113,8 +110,9 @@ class CPRD(Loss):
         if kind == "top":
             limit = math.ceil(limit) - 1 if sign == "<" else math.floor(limit)
             keys = teacher.masked_fill(~scored, -torch.inf)
-            above = keys.shape[1] - torch.searchsorted(keys.sort(dim=1).values, keys, right=True)
-            return scored & (above < limit)
+            # fewer than ``limit`` items stand above one that scores at least as much as the item at that place
+            place = min(int(limit), keys.shape[1])
+            return scored & (keys >= keys.topk(place, dim=1).values[:, -1:]) if place > 0 else torch.zeros_like(scored)
         if kind == "gap":
             values = teacher - teacher.masked_fill(~scored, torch.inf).amin(dim=1, keepdim=True)
         elif kind == "prob":
@@ -124,11 +122,18 @@ class CPRD(Loss):
         return scored & (values > limit if sign == ">" else values >= limit)
 
 
-def _dense(teacher: Tensor, places: Tensor, scored: Tensor) -> Tensor:
-    """(B, N) ranks from 0 in which tied items share one; unscored items come behind all others."""
-    order = places.argsort(dim=1)
-    values, there = teacher.gather(1, order), scored.gather(1, order)
-    begins = torch.ones_like(there)
-    begins[:, 1:] = (values[:, 1:] != values[:, :-1]) | (there[:, 1:] != there[:, :-1])
-    ranks = (begins.cumsum(dim=1) - 1).to(teacher.dtype)
-    return torch.zeros_like(ranks).scatter(1, order, ranks)
+def _relevant_first(teacher: Tensor, scored: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, N) items by the teacher's scores, the relevant ones before all others; and whether each position begins a tie.
+
+    Unscored items come last, of the relevant and of the others, and tie.
+    """
+    values, order = teacher.masked_fill(~scored, -torch.inf).sort(dim=1, descending=True, stable=True)
+    first = relevant.gather(1, order)
+    # the second sort that this saves took a third of the loss's time
+    ahead = first.cumsum(dim=1)
+    places = torch.where(first, ahead, ahead[:, -1:] + (~first).cumsum(dim=1)) - 1
+    order, values = (torch.empty_like(found).scatter_(1, places, found) for found in (order, values))
+    first = torch.arange(order.shape[1], device=order.device) < ahead[:, -1:]
+    begins = torch.ones_like(relevant)
+    begins[:, 1:] = (values[:, 1:] != values[:, :-1]) | (first[:, 1:] != first[:, :-1])
+    return order, begins

@@ -155,14 +155,23 @@ def plackett_luce(scores: Tensor, targets: Tensor, usable: Tensor, others: Tenso
         usable: (B, N) bool, at least one a list.
         others: (B,) log-sum-exp of scores that stand in every denominator.
     """
-    lowest = torch.finfo(scores.dtype).min
-    order = targets.masked_fill(~usable, -torch.inf).argsort(dim=1, descending=True, stable=True)
-    own, there = targets.gather(1, order), usable.gather(1, order)
-    ranked = scores.masked_fill(~usable, lowest).gather(1, order)
-    below = ranked.flip(1).logcumsumexp(dim=1).flip(1)
-    places = torch.arange(own.shape[1], device=own.device).expand_as(own)
-    begins = torch.ones_like(there)
+    own, order = targets.masked_fill(~usable, -torch.inf).sort(dim=1, descending=True, stable=True)
+    begins = torch.ones_like(usable)
     begins[:, 1:] = own[:, 1:] != own[:, :-1]
+    return likelihood_of_order(scores, order, begins, usable, others)
+
+
+def likelihood_of_order(scores: Tensor, order: Tensor, begins: Tensor, usable: Tensor, others: Tensor | None = None) -> Ordered:
+    """As `plackett_luce`, of lists whose order is known.
+
+    Args:
+        order: (B, N) the items at the positions; usable ones first.
+        begins: (B, N) bool, by position: it does not tie with the one above it. The first of a list begins.
+    """
+    there = usable.gather(1, order)
+    ranked = scores.masked_fill(~usable, torch.finfo(scores.dtype).min).gather(1, order)
+    below = ranked.flip(1).logcumsumexp(dim=1).flip(1)
+    places = torch.arange(order.shape[1], device=order.device).expand_as(order)
     # a tie's denominator is that of its first item
     below = below.gather(1, places.masked_fill(~begins, 0).cummax(dim=1).values)
     if others is not None:

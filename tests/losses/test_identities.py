@@ -94,6 +94,30 @@ def test_cprd_by_hand() -> None:
     assert found == pytest.approx(sum(terms[:2]) / 2, abs=1e-6)
 
 
+@settings(max_examples=150, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 6), st.booleans())
+def test_cprd_is_what_its_definition_says(seed: int, width: int, whole: bool) -> None:
+    """Against a loop over items: ties, several or only relevant documents, unscored ones, padding, documents of the batch."""
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = scores(4, width, seed)
+    teacher = teacher.round().masked_fill(torch.rand(4, width, generator=generator) < 0.2, NAN)
+    labels = (torch.rand(4, width, generator=generator) < (1.0 if whole else 0.3)).int()
+    mask = torch.rand(4, width, generator=generator) < 0.9
+    extra = torch.randn(4, 2, generator=generator, dtype=torch.float64)
+    fields = {"student": student, "teacher": teacher, "labels": labels, "mask": mask,
+              "in_batch": torch.cat([student, extra], dim=1), "columns": torch.arange(width).expand(4, width)}
+    means = []
+    for row in range(4):
+        places = [(bool(labels[row, i]), -math.inf if teacher[row, i].isnan() else float(teacher[row, i]), i) for i in range(width)
+                  if mask[row, i] and (labels[row, i] or not teacher[row, i].isnan())]
+        others = [float(s) for s in extra[row]] + [float(student[row, i]) for i in range(width) if not mask[row, i]]
+        terms = [math.log(sum(math.exp(float(student[row, j])) for *key, j in places if key <= [hit, score])
+                          + sum(map(math.exp, others))) - float(student[row, i]) for hit, score, i in places]
+        means += [sum(terms) / len(terms)] if terms else []
+    expected = sum(means) / len(means) if means else 0.0
+    assert value(CPRD(tau=1), **fields) == pytest.approx(expected, abs=1e-9)
+
+
 def test_cprd_does_not_see_a_shift_or_a_monotone_map() -> None:
     student, teacher = scores()
     before = value(FULL, student=student, teacher=teacher)

@@ -21,9 +21,10 @@ from irdistill.evaluation.audit.sample import draw_sample, scored
 from irdistill.evaluation.audit.scale import recognise
 from irdistill.evaluation.audit.suspects import suspects
 from irdistill.evaluation.audit.verdict import judge
+from irdistill.evaluation.policies import measured_run
 from irdistill.evaluation.significance import holm
 from irdistill.progress import progress
-from irdistill.runs import Run, open_run
+from irdistill.runs import Run
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def audit(collection: Collection, teachers: Mapping[str, Run | str | Path], firs
     if not teachers:
         raise IrdistillError("an audit got no run; give at least one with a teacher's scores.")
     options = options or AuditOptions(seed=seed)
-    runs = {name: open_run(run, collection) for name, run in teachers.items()}
-    base = open_run(first_stage, collection) if first_stage is not None else None
+    runs = {name: measured_run(run, collection) for name, run in teachers.items()}
+    base = measured_run(first_stage, collection) if first_stage is not None else None
     drawn = draw_sample(collection, runs, base, options.sample, options.seed)
     lists = {name: {query: scored(found) for query, found in own.items()} for name, own in drawn.lists.items()}
     first = {query: scored(found) for query, found in drawn.first_stage.items()} if drawn.first_stage is not None else None
