@@ -2,7 +2,8 @@
 
 All four kinds of students against the trainer that sentence-transformers has for each, by KL (for cross-encoders by ListNet,
 which has KL's gradient). Each side runs in processes of its own, in turn, and the medians are compared. Speed is told by the
-clock, and by the processor's time, which says the same on a busy machine. Run with
+clock, and by the processor's time, which says the same on a busy machine. A side that takes more memory than there is ends the
+comparison of that kind: the sparse one wants more than 24 GB of sentence-transformers at the default size; take --batch 4. Run with
 
     python benchmarks/training.py --json out/training.json
 """
@@ -143,8 +144,11 @@ def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for _ in range(settings.runs):
         for side, results in found.items():
-            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--side", side, "--side-student", student], check=True,
+            done = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--side", side, "--side-student", student],
                                   stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                print(f"{student:17} {side:22} ended with {done.returncode}; -9 is what the system does to who takes all memory")
+                return {"ended": {side: done.returncode}, "runs": found}
             results.append(json.loads(done.stdout.splitlines()[-1]))
             seen = results[-1]
             print(f"{student:17} {side:22} {seen['lists_per_second']:8.2f} lists/s {seen['lists_per_cpu_second']:8.2f} "

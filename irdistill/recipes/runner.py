@@ -30,8 +30,9 @@ _COLLECTIONS = ("collection", "datasets")
 def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False, work: Path | None = None) -> Path:
     """Run all stages that are not done, then write ``report.md`` and ``results.json``.
 
-    A stage is done when its record in ``stages/`` names the same verb, arguments, collections, results of earlier stages
-    and contents of runs made elsewhere. Its artifact lies in a folder of its name.
+    A stage is done when its record in ``stages/`` holds its result, and names the same verb, arguments, collections, results of
+    earlier stages and contents of runs made elsewhere; one that has begun goes on if it names the same. Its artifact lies in a
+    folder of its name.
 
     Args:
         overwrite: make anew what was made with other settings, instead of stopping.
@@ -59,8 +60,10 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
             found = _recorded(folder, stage, inputs, overwrite)
             if found is None:
                 logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
+                record = folder / "stages" / f"{stage.name}.json"
+                write_json(record, {"inputs": inputs, "fingerprint": None})  # begun: what it leaves behind is of these inputs
                 found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
-                write_json(folder / "stages" / f"{stage.name}.json", {"inputs": inputs, "fingerprint": found})
+                write_json(record, {"inputs": inputs, "fingerprint": found})
             else:
                 logger.info("[%d/%d] %s: done already", place, len(recipe.stages), stage.name)
             made[stage.name] = found
@@ -103,14 +106,14 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     if not record.exists():
         return None
     there = read_json(record)
-    if there["inputs"] == inputs and Path(artifact(stage.verb, folder / stage.name)).exists():
-        return str(there["fingerprint"])
+    if there["fingerprint"] is None and not (folder / stage.name).exists():
+        return None  # it failed before it made anything
     if there["inputs"] == inputs:
-        record.unlink()
-        return None
+        done = there["fingerprint"] is not None and Path(artifact(stage.verb, folder / stage.name)).exists()
+        return str(there["fingerprint"]) if done else None
     if not overwrite:
         raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made with other settings: {_differences(there['inputs'], inputs)}. "
+            f"the stage {stage.name!r} in {folder} was made or begun with other settings: {_differences(there['inputs'], inputs)}. "
             "Choose another --out, or give --overwrite to make it and what depends on it anew."
         )
     record.unlink()

@@ -43,6 +43,7 @@ def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, m
             found = torch.cat([best[number][1], found + start], dim=1)
             keep = scores.topk(min(k, scores.shape[1]), dim=1).indices
             best[number] = scores.gather(1, keep), found.gather(1, keep)
+        del part  # before the next one is read
     return [sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best]
 
 

@@ -18,6 +18,8 @@ from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, 
 from irdistill.progress import progress
 
 _MANIFEST, _DONE = "manifest.json", "shards.json"
+#: Bytes of a memory map that are held at a time while a part of it is copied.
+_MAPPED = 16 << 20
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """The arrays of a store: the name of each, its type, and the shape of one of its items."""
@@ -169,12 +171,17 @@ def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, 
 def read_part(array: np.ndarray, start: int, end: int) -> np.ndarray:
     """A copy in float32 of a part of an array.
 
-    Of a memory map the pages read are given back, so that a pass over a file does not fill the process's memory with it.
+    Of a memory map the pages read are given back, block by block: reading a file does not fill the process's memory with it.
     """
-    part = np.array(array[start:end], dtype=np.float32)
+    part = np.empty((end - start, *array.shape[1:]), dtype=np.float32)
+    row = max(1, array.nbytes // max(1, len(array)))
     held = getattr(array, "_mmap", None)
-    if isinstance(held, mmap.mmap) and getattr(array, "offset", -1) == 0:
-        row = array.nbytes // max(1, len(array))
-        first = start * row // mmap.PAGESIZE * mmap.PAGESIZE
-        held.madvise(mmap.MADV_DONTNEED, first, end * row - first)
+    mapped = held if isinstance(held, mmap.mmap) and getattr(array, "offset", -1) == 0 else None
+    block = max(1, _MAPPED // row)
+    for first in range(start, end, block):
+        last = min(first + block, end)
+        part[first - start : last - start] = array[first:last]
+        if mapped is not None:
+            page = first * row // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, page, last * row - page)
     return part

@@ -9,8 +9,9 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Query
-from irdistill.evaluation import audit, combine, evaluate
+from irdistill.evaluation import Entry, audit, combine, compare_losses, evaluate
 from irdistill.evaluation.policies import PolicyRun
+from irdistill.evaluation.weighting import labelled_weights
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
 DOCS = {f"d{number}": f"text number {number}" for number in range(6)}
@@ -131,3 +132,13 @@ def test_documents_that_a_query_excludes_count_for_nothing() -> None:
     for run in (given(excluding), counted):
         assert evaluate(excluding, {"run": run}, "RR@10").rows[0].value == 0.5  # d3, then d2
     assert counted.excluded == 2
+    # nor where a teacher is looked at, losses are compared, or weights are fitted
+    value = 1 / math.log2(3)  # d3, then d2, of two relevant documents one is excluded
+    best = 1 + 1 / math.log2(3)
+    quality = audit(excluding, {"run": given(excluding)}).teachers[0].quality
+    assert quality is not None and quality.values["nDCG@10"] == pytest.approx(value / best)
+    entries = [Entry(loss, "student", "set", "1", given(excluding)) for loss in ("kl", "mse")]
+    figures = compare_losses(entries, {"set": excluding}).figures
+    assert [figure.mean for figure in figures] == [pytest.approx(value / best)] * 2
+    weights = labelled_weights([], excluding, [given(excluding)])
+    assert weights.origin["quality"] == [pytest.approx(value / best)]

@@ -100,6 +100,24 @@ def test_overwrite_makes_anew_what_depends_on_it_and_no_more(made: tuple[Path, P
     assert (out / "figures" / "result.json").read_bytes() != figures
 
 
+def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(made: tuple[Path, Path], tmp_path: Path) -> None:
+    path, whole = made
+    out, work = tmp_path / "out", path.parent / "work"
+    shutil.copytree(whole, out)
+    record = out / "stages" / "labels.json"
+    begun = json.loads(record.read_text()) | {"fingerprint": None}
+    record.write_text(json.dumps(begun))
+    with pytest.raises(IrdistillError, match=r"'labels'.*made or begun with other settings: steps was 24, is 12"):
+        run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
+    run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
+    assert json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"] == 12
+    # one that left nothing behind, as a setting was wrong, needs no --overwrite
+    shutil.rmtree(out / "labels")
+    record.write_text(json.dumps(begun))
+    run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
+    assert json.loads(record.read_text())["fingerprint"] is not None
+
+
 @pytest.mark.slow
 def test_killed_at_ten_moments_it_ends_with_the_same_bytes(made: tuple[Path, Path], tmp_path: Path) -> None:
     """SIGKILL at moments drawn anew each time; a run that ends before its moment is compared, and begun again."""
