@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
@@ -23,7 +24,8 @@ from irdistill.search.residual_codec import ROUNDS, ResidualCodec, codec_layout,
 from irdistill.search.shards import Arrays, read_part, write_arrays
 from irdistill.search.vectors import Taken, TokenStore, runs
 
-FORMAT = 1
+FORMAT, SEARCH = 1, 1
+"""Of the files, and of how they are searched: what is found may differ where one differs."""
 BITS = 4
 _SHARD_ROWS, _BLOCK_ROWS = 4096, 65_536
 _CHUNK = 65_536
@@ -37,7 +39,8 @@ class Stages(NamedTuple):
     """How a search narrows its candidates.
 
     Attributes:
-        probes: centroids of each query token whose documents are candidates; more where these are fewer than are rescored.
+        probes: centroids of each query token whose documents are candidates; twice as many, and so on, until these are at
+            least ``documents``.
         threshold: centroids with smaller products with all tokens of the query are passed over at first.
         documents: of these the first centroid interaction keeps so many, the second a quarter.
         rescored: MaxSim over decoded vectors keeps so many.
@@ -70,7 +73,8 @@ class PlaidIndex:
     kind = "plaid"
 
     def __init__(self, store: TokenStore, settings: Mapping[str, Any], parts: Mapping[str, Arrays], device: torch.device) -> None:
-        self.store, self.settings, self.starts, self.device = store, settings, store.starts, device
+        self.store, self.starts, self.device = store, store.starts, device
+        self.settings = {**settings, "search": SEARCH}
         self.nbytes = sum(part.nbytes for part in parts.values())
         self.codec = _codec(parts["codec"], device)
         self._codes, self._residuals = parts["codes"].array("codes"), parts["codes"].array("residuals")
@@ -85,7 +89,7 @@ class PlaidIndex:
 
         Args:
             bits: of each number of a residual: 1, 2, 4 or 8.
-            centroids: where None, a power of two near 16 times the root of the number of tokens, and at most one for each 8.
+            centroids: where None, the power of two below 16 times the root of the number of tokens, and at most one for each 8.
             device: where to multiply; the best there is where None.
 
         Raises:
@@ -96,7 +100,7 @@ class PlaidIndex:
         residual_bytes(store.dimension, bits)
         if not tokens:
             raise IrdistillError(f"{store.folder} holds no token vectors, and a plaid index needs some; use the flat index.")
-        count = 2 ** round(np.log2(16 * tokens**0.5)) if centroids is None else centroids
+        count = 2 ** int(np.log2(16 * tokens**0.5)) if centroids is None else centroids
         sampled = min(tokens, max(_CHUNK, _SAMPLE * count), 1 << 21)
         count = max(1, min(count, sampled // 8)) if centroids is None else count
         if not 1 <= count <= sampled:
@@ -119,13 +123,14 @@ class PlaidIndex:
             raise IrdistillError(f"query vectors of shape {query.shape} were given, not (tokens, {self.store.dimension}).")
         probes, threshold, documents, rescored = stages or stages_for(k)
         asked = torch.from_numpy(np.asarray(query, dtype=np.float32)).to(self.device)
-        near = (self.codec.centroids @ asked.T).cpu().numpy()
-        rows = self._under(near, probes)
-        while len(rows) < rescored and probes < len(near):
+        products = self.codec.centroids @ asked.T
+        rows = self._under(products, probes)
+        while len(rows) < documents and probes < len(products):
             probes *= 2
-            rows = self._under(near, probes)
+            rows = self._under(products, probes)
+        near = products.cpu().numpy()
         if len(rows) > documents:
-            close = near.max(axis=1) >= threshold
+            close = (products >= threshold).any(dim=1).cpu().numpy()
             rows = _best(rows, self._interaction(rows, near, close), documents)
         if len(rows) > documents // 4:
             rows = _best(rows, self._interaction(rows, near), documents // 4)
@@ -136,13 +141,12 @@ class PlaidIndex:
     def take(self, rows: np.ndarray) -> Taken:
         """About the vectors of some documents, decoded."""
         places, lengths = self.store.places(rows)
-        codes, residuals = (torch.from_numpy(part[places]).to(self.device) for part in (self._codes, self._residuals))
-        return Taken(self.codec.decode(codes, residuals), lengths.tolist())
+        values = self.codec.decode(self._codes[places], self._residuals[places])
+        return Taken(torch.from_numpy(values), lengths.tolist())
 
-    def _under(self, near: np.ndarray, probes: int) -> np.ndarray:
+    def _under(self, products: Tensor, probes: int) -> np.ndarray:
         """The documents under the nearest centroids of each query token, by products (K, tokens)."""
-        probes = min(probes, len(near))
-        cells = np.unique(np.argpartition(near, len(near) - probes, axis=0)[len(near) - probes :])
+        cells = products.topk(min(probes, len(products)), dim=0).indices.unique().cpu().numpy()
         begins = self._begins[:, cells].astype(np.int64)
         lengths = self._begins[:, cells + 1] - begins
         return np.unique(self._documents[runs((self._before + begins).ravel(), lengths.ravel())]).astype(np.int64)
@@ -200,9 +204,8 @@ def _write_codes(store: TokenStore, folder: Path, trained: Arrays, device: torch
         codes, residuals = np.empty(last - first, np.int32), np.empty((last - first, codec.width), np.uint8)
         for begin in range(first, last, _CHUNK):
             part = read_part(store.matrix, begin, min(begin + _CHUNK, last))
-            found = codec.encode(torch.from_numpy(part).to(device))
             places = slice(begin - first, begin - first + len(part))
-            codes[places], residuals[places] = (one.cpu().numpy() for one in found)
+            codes[places], residuals[places] = codec.encode(part)
         return {"codes": codes, "residuals": residuals}
 
     layout = {"codes": ("int32", ()), "residuals": ("uint8", (codec.width,))}

@@ -26,34 +26,33 @@ class ResidualCodec:
     """Centroids and buckets.
 
     Attributes:
-        centroids: (K, D) float32.
+        centroids: (K, D) float32, where vectors are compared with them.
         bits: of each number of a residual.
         width: bytes of a residual.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], device: torch.device) -> None:
         """Of ``centroids`` (K, D), ``cutoffs`` (2^bits - 1,) and ``weights`` (2^bits,), all float32."""
-        self.centroids, self._cutoffs, weights = (torch.from_numpy(np.array(arrays[name], dtype=np.float32)).to(device)
-                                                  for name in ("centroids", "cutoffs", "weights"))
+        self._middles, self._cutoffs, weights = (np.array(arrays[name], np.float32) for name in ("centroids", "cutoffs", "weights"))
+        self.centroids = torch.from_numpy(self._middles).to(device)
         self.bits = len(weights).bit_length() - 1
         self.width = residual_bytes(self.centroids.shape[1], self.bits)
-        self._shifts = torch.arange(0, 8, self.bits, device=device)
-        buckets = torch.arange(256, device=device)[:, None] >> self._shifts & len(weights) - 1
+        self._shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+        buckets = np.arange(256)[:, None] >> self._shifts & len(weights) - 1
         self._numbers = weights[buckets]  # (256, 8 / bits): what each byte stands for
 
-    def encode(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest centroid (n,) int64 of vectors (n, D), and their residuals (n, width) uint8."""
-        codes = nearest(vectors, self.centroids)
-        buckets = torch.bucketize(vectors - self.centroids[codes], self._cutoffs, out_int32=True, right=True)
+    def encode(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nearest centroid (n,) int64 of vectors (n, D) float32, and their residuals (n, width) uint8."""
+        codes = nearest(torch.from_numpy(vectors).to(self.centroids.device), self.centroids).cpu().numpy()
+        buckets = np.searchsorted(self._cutoffs, vectors - self._middles[codes], side="right").astype(np.uint8)
         each = len(self._shifts)
-        padded = torch.nn.functional.pad(buckets, (0, self.width * each - buckets.shape[1]))
-        packed = (padded.view(len(codes), self.width, each) << self._shifts).sum(dim=2)
-        return codes, packed.to(torch.uint8)
+        padded = np.pad(buckets, ((0, 0), (0, self.width * each - buckets.shape[1])))
+        return codes, np.bitwise_or.reduce(padded.reshape(len(codes), self.width, each) << self._shifts, axis=2)
 
-    def decode(self, codes: Tensor, residuals: Tensor) -> Tensor:
+    def decode(self, codes: np.ndarray, residuals: np.ndarray) -> np.ndarray:
         """About the vectors (n, D) float32 that were encoded."""
-        numbers = self._numbers[residuals.long()].flatten(1)
-        return self.centroids[codes] + numbers[:, : self.centroids.shape[1]]
+        numbers = np.take(self._numbers, residuals, axis=0).reshape(len(codes), self.width * len(self._shifts))
+        return self._middles[codes] + numbers[:, : self._middles.shape[1]]
 
 
 def residual_bytes(dimension: int, bits: int) -> int:
