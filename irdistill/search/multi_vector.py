@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from irdistill.collections import Corpus
 from irdistill.hardware import best_device
 from irdistill.search.ranking import Best, Hits, best_rows
 from irdistill.search.shards import read_part
-from irdistill.search.vectors import Taken, TokenStore
+from irdistill.search.vectors import TokenStore
 
 EMPTY = -1e9
 """The score of a document without a scored token, as sentence-transformers has it."""
@@ -96,35 +95,20 @@ def maxsim_search(store: TokenStore, groups: Sequence[Sequence[np.ndarray]], cor
     return [[one.hits for one in group] for group in best]
 
 
-class Tokens(Protocol):
-    """The token vectors of documents: those of a store, or what an index keeps of them."""
-
-    starts: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Taken:
-        """The vectors of some documents."""
-
-
-def rerank(store: Tokens, query: np.ndarray, rows: np.ndarray, corpus: Corpus, k: int, *, mean: bool = False,
+def rerank(store: TokenStore, query: np.ndarray, rows: np.ndarray, corpus: Corpus, k: int, *, mean: bool = False,
            memory: int = 256 << 20, device: torch.device | None = None) -> Hits:
     """The k best of some documents by exact MaxSim with one query (tokens, D)."""
-    return best_rows(corpus, maxsim_of(store, query, rows, mean=mean, memory=memory, device=device), k, rows)
-
-
-def maxsim_of(tokens: Tokens, query: np.ndarray, rows: np.ndarray, *, mean: bool = False, memory: int = 256 << 20,
-              device: torch.device | None = None) -> np.ndarray:
-    """MaxSim (n,) float32 of some documents with one query (tokens, D)."""
     place = device or best_device()
     asked = Queries([query], mean, place)
     scores = np.full(len(rows), EMPTY, dtype=np.float32)
-    lengths = tokens.starts[rows + 1] - tokens.starts[rows]
+    lengths = store.starts[rows + 1] - store.starts[rows]
     full = np.flatnonzero(lengths)
     edges = _edges(lengths[full], _chunk_tokens(place, memory))
     for first, last in pairwise(edges):
         chosen = full[first:last]
-        values = tokens.take(rows[chosen]).values.to(place)
-        scores[chosen] = asked.scores(values, torch.from_numpy(lengths[chosen]).to(place))[:, 0].cpu().numpy()
-    return scores
+        tokens = store.take(rows[chosen]).values.to(place)
+        scores[chosen] = asked.scores(tokens, torch.from_numpy(lengths[chosen]).to(place))[:, 0].cpu().numpy()
+    return best_rows(corpus, scores, k, rows)
 
 
 def _chunk_tokens(device: torch.device, memory: int) -> int:

@@ -19,17 +19,16 @@ from torch import Tensor
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
-from irdistill.search.multi_vector import maxsim_of
 from irdistill.search.residual_codec import ROUNDS, ResidualCodec, codec_layout, residual_bytes, train_codec
 from irdistill.search.shards import Arrays, read_part, write_arrays
-from irdistill.search.vectors import Taken, TokenStore, runs
+from irdistill.search.vectors import TokenStore, runs
 
 FORMAT, SEARCH = 1, 1
 """Of the files, and of how they are searched: what is found may differ where one differs."""
 BITS = 4
 _SHARD_ROWS, _BLOCK_ROWS = 4096, 65_536
-_CHUNK = 65_536
-"""Tokens that are encoded or scored together."""
+_CHUNK = 4096
+"""Tokens that are encoded or scored together: what keeps their numbers in the caches of a CPU."""
 _SAMPLE = 32
 """Tokens that k-means sees, for each centroid; 2 million at most."""
 _HELD_OUT = 16_384
@@ -53,12 +52,9 @@ class Stages(NamedTuple):
 
 
 def stages_for(k: int) -> Stages:
-    """The paper's settings (table 2 there) for k results, and room for more."""
-    probes, threshold, documents = next(setting for most, *setting in _PAPER if k <= most)
-    return Stages(int(probes), threshold, max(int(documents), 8 * k), k + max(16, k // 4))
-
-
-_PAPER = ((10, 1, 0.5, 256), (100, 2, 0.45, 1024), (float("inf"), 4, 0.4, 4096))
+    """The paper's settings for k results, and room for more than its most."""
+    probes, threshold, documents = (1, 0.5, 256) if k <= 10 else (2, 0.45, 1024) if k <= 100 else (4, 0.4, 4096)
+    return Stages(probes, threshold, max(documents, 8 * k), k + max(16, k // 4))
 
 
 class PlaidIndex:
@@ -101,7 +97,7 @@ class PlaidIndex:
         if not tokens:
             raise IrdistillError(f"{store.folder} holds no token vectors, and a plaid index needs some; use the flat index.")
         count = 2 ** int(np.log2(16 * tokens**0.5)) if centroids is None else centroids
-        sampled = min(tokens, max(_CHUNK, _SAMPLE * count), 1 << 21)
+        sampled = min(tokens, max(65_536, _SAMPLE * count), 1 << 21)
         count = max(1, min(count, sampled // 8)) if centroids is None else count
         if not 1 <= count <= sampled:
             raise IrdistillError(f"{count} centroids were asked for, and k-means sees {sampled} tokens; give 1 to {sampled}.")
@@ -131,18 +127,12 @@ class PlaidIndex:
         near = products.cpu().numpy()
         if len(rows) > documents:
             close = (products >= threshold).any(dim=1).cpu().numpy()
-            rows = _best(rows, self._interaction(rows, near, close), documents)
+            rows = _best(rows, self._scores(rows, near, kept=close), documents)
         if len(rows) > documents // 4:
-            rows = _best(rows, self._interaction(rows, near), documents // 4)
+            rows = _best(rows, self._scores(rows, near), documents // 4)
         if len(rows) > rescored:
-            rows = _best(rows, maxsim_of(self, query, rows, device=self.device), rescored)
+            rows = _best(rows, self._scores(rows, near, asked), rescored)
         return rows
-
-    def take(self, rows: np.ndarray) -> Taken:
-        """About the vectors of some documents, decoded."""
-        places, lengths = self.store.places(rows)
-        values = self.codec.decode(self._codes[places], self._residuals[places])
-        return Taken(torch.from_numpy(values), lengths.tolist())
 
     def _under(self, products: Tensor, probes: int) -> np.ndarray:
         """The documents under the nearest centroids of each query token, by products (K, tokens)."""
@@ -151,27 +141,34 @@ class PlaidIndex:
         lengths = self._begins[:, cells + 1] - begins
         return np.unique(self._documents[runs((self._before + begins).ravel(), lengths.ravel())]).astype(np.int64)
 
-    def _interaction(self, rows: np.ndarray, near: np.ndarray, kept: np.ndarray | None = None) -> np.ndarray:
-        """Centroid interaction (n,) of documents, by products (K, tokens), over the centroids that are kept; all where None.
+    def _scores(self, rows: np.ndarray, near: np.ndarray, asked: Tensor | None = None,
+                kept: np.ndarray | None = None) -> np.ndarray:
+        """MaxSim (n,) of documents with centroids in place of tokens, by the query's products (K, tokens) with them.
 
-        A document with none of them scores -inf.
+        Args:
+            asked: the query's vectors (tokens, D), whose products with the residuals are added: with decoded tokens, that is.
+            kept: of each centroid whether it counts; all where None. A document with none that does scores -inf.
         """
         sizes = np.cumsum(self.starts[rows + 1] - self.starts[rows])
-        edges = np.searchsorted(sizes, np.arange(_CHUNK, sizes[-1], _CHUNK))
-        return np.concatenate([self._interact(part, near, kept) for part in np.split(rows, edges)])
+        parts = np.split(rows, np.searchsorted(sizes, np.arange(_CHUNK, sizes[-1], _CHUNK)))
+        return np.concatenate([self._part_scores(part, near, asked, kept) for part in parts])
 
-    def _interact(self, rows: np.ndarray, near: np.ndarray, kept: np.ndarray | None) -> np.ndarray:
+    def _part_scores(self, rows: np.ndarray, near: np.ndarray, asked: Tensor | None, kept: np.ndarray | None) -> np.ndarray:
         places, lengths = self.store.places(rows)
         codes = self._codes[places]
         if kept is not None:
             chosen = np.flatnonzero(kept[codes])
             owners = np.repeat(np.arange(len(rows)), lengths)[chosen]
             codes, lengths = codes[chosen], np.bincount(owners, minlength=len(rows))
+        products = np.take(near, codes, axis=0)
+        if asked is not None:
+            residuals = torch.from_numpy(self.codec.decode(self._residuals[places])).to(self.device)
+            products += (residuals @ asked.T).cpu().numpy()
         scores = np.full(len(rows), -np.inf, dtype=np.float32)
         full = np.flatnonzero(lengths)
         if len(full):
             begins = (np.cumsum(lengths) - lengths)[full]
-            scores[full] = np.maximum.reduceat(near[codes], begins, axis=0).sum(axis=1)
+            scores[full] = np.maximum.reduceat(products, begins, axis=0).sum(axis=1)
         return scores
 
 

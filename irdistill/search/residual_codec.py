@@ -49,10 +49,10 @@ class ResidualCodec:
         padded = np.pad(buckets, ((0, 0), (0, self.width * each - buckets.shape[1])))
         return codes, np.bitwise_or.reduce(padded.reshape(len(codes), self.width, each) << self._shifts, axis=2)
 
-    def decode(self, codes: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-        """About the vectors (n, D) float32 that were encoded."""
-        numbers = np.take(self._numbers, residuals, axis=0).reshape(len(codes), self.width * len(self._shifts))
-        return self._middles[codes] + numbers[:, : self._middles.shape[1]]
+    def decode(self, residuals: np.ndarray) -> np.ndarray:
+        """About what was left of the vectors (n, D) float32, of residuals (n, width)."""
+        numbers = np.take(self._numbers, residuals, axis=0).reshape(len(residuals), self.width * len(self._shifts))
+        return numbers[:, : self._middles.shape[1]]
 
 
 def residual_bytes(dimension: int, bits: int) -> int:
