@@ -173,7 +173,7 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def topical_tokens(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
     """Token vectors of passages on topics: each a word's vector, drawn towards the topic's, and noise; words as in text."""
-    words, topics = dense_rows(16_384, dimension, 2), dense_rows(512, dimension, 3)
+    words, topics = dense_rows(16_384, dimension, 2), dense_rows(100, dimension, 3)
     rng = np.random.default_rng(seed)
     share = 1 / (np.arange(len(words)) + 30.0)
     share /= share.sum()

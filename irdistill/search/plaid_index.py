@@ -52,9 +52,9 @@ class Stages(NamedTuple):
 
 
 def stages_for(k: int) -> Stages:
-    """The paper's settings for k results, and room for more than its most."""
+    """Settings for k results: the paper's, with four times as many documents, for more of the true best to be among them."""
     probes, threshold, documents = (1, 0.5, 256) if k <= 10 else (2, 0.45, 1024) if k <= 100 else (4, 0.4, 4096)
-    return Stages(probes, threshold, max(documents, 8 * k), k + max(16, k // 4))
+    return Stages(probes, threshold, 4 * max(documents, 4 * k), k + max(16, k // 4))
 
 
 class PlaidIndex:

@@ -73,7 +73,7 @@ def codec_layout(dimension: int) -> Layout:
 
 def train_codec(sample: np.ndarray, held_out: np.ndarray, centroids: int, bits: int, rng: np.random.Generator,
                 device: torch.device) -> dict[str, np.ndarray]:
-    """Centroids by k-means, buckets by the quantiles of residuals.
+    """Centroids by k-means, each as long as its vectors are on average, and buckets by the quantiles of residuals.
 
     Args:
         sample: (n, D) float32 that k-means sees; at least as many as ``centroids``.
@@ -82,7 +82,11 @@ def train_codec(sample: np.ndarray, held_out: np.ndarray, centroids: int, bits: 
     vectors = torch.from_numpy(sample).to(device)
     middles = vectors[torch.from_numpy(np.sort(rng.choice(len(sample), centroids, replace=False))).to(device)]
     for _ in range(ROUNDS):
-        middles = _means(sample, nearest(vectors, middles).cpu(), middles)
+        codes = nearest(vectors, middles).cpu()
+        middles = _means(sample, codes, middles)
+    own = middles.norm(dim=1, keepdim=True)
+    lengths = _means(np.linalg.norm(sample, axis=1, keepdims=True), codes, own)
+    middles *= lengths / own.clamp_min(torch.finfo().tiny)
     others = torch.from_numpy(held_out).to(device)
     residuals = (others - middles[nearest(others, middles)]).cpu().numpy()
     buckets = 1 << bits

@@ -104,6 +104,18 @@ def test_a_trained_codec_loses_little_and_less_with_more_bits() -> None:
     assert errors[0] < 0.5 and errors[1] < 0.2 and errors[2] < 0.04
 
 
+@pytest.mark.parametrize("lengths", [(1, 1), (0.5, 3)])
+def test_a_centroid_is_as_long_as_its_vectors_are_on_average(lengths: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate(passages(300))
+    vectors *= rng.uniform(*lengths, (len(vectors), 1)).astype(np.float32)
+    centroids = train_codec(vectors, vectors, 16, 2, rng, CPU)["centroids"]
+    codes = nearest(torch.from_numpy(vectors), torch.from_numpy(centroids)).numpy()
+    norms = np.linalg.norm(vectors, axis=1)
+    for cell, centroid in enumerate(centroids):
+        assert np.linalg.norm(centroid) == pytest.approx(norms[codes == cell].mean(), rel=1e-5 if lengths == (1, 1) else 0.1)
+
+
 def test_k_means_leaves_an_idle_centroid_where_it_was() -> None:
     vectors = np.tile(unit(np.arange(1.0, 4.0)), (6, 1))  # all alike: one of the three centroids gets all
     arrays = train_codec(vectors, vectors, 3, 2, np.random.default_rng(0), CPU)
@@ -171,9 +183,9 @@ def test_a_threshold_that_no_centroid_reaches_discards_nothing(index: PlaidIndex
 
 
 def test_the_settings_follow_the_number_of_results() -> None:
-    assert stages_for(10)[:3] == (1, 0.5, 256)
-    assert stages_for(100)[:3] == (2, 0.45, 1024)
-    assert stages_for(101)[:3] == (4, 0.4, 4096)
+    assert stages_for(10)[:3] == (1, 0.5, 1024)
+    assert stages_for(100)[:3] == (2, 0.45, 4096)
+    assert stages_for(101)[:3] == (4, 0.4, 16_384)
     for k in (1, 10, 11, 100, 1000, 100_000):
         stages = stages_for(k)
         assert stages.documents // 4 >= stages.rescored > k
