@@ -213,13 +213,15 @@ def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(similari
     assert len(every.rows) == (np.diff(index.starts) > 0).sum(), "a document without tokens is not found"
 
 
-@pytest.mark.parametrize(("bits", "k"), [(4, 10), (1, 10), (4, 100)])
-def test_most_of_the_true_best_are_found(bits: int, k: int, store: TokenStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "k", "least"), [(4, 5, 0.9), (1, 5, 0.8), (4, 20, 0.9)])
+def test_most_of_the_true_best_are_found(bits: int, k: int, least: float, store: TokenStore, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plaid_index, "stages_for", lambda k: Stages(2, 0.4, 16 * k, 2 * k))  # of 650 passages with tokens
     searched = engine(PlaidIndex.build(store, tmp_path, bits=bits, device=CPU), "maxsim")
-    queries = [tokens[:6] for tokens in passages(60, seed=3) if len(tokens)]
+    queries = [tokens for tokens in passages(60, seed=3) if len(tokens) > 5]
     (found,), (true,) = searched.search([queries], k), searched.true_best([queries], k)
     shares = [len(np.intersect1d(one.rows, other.rows)) / k for one, other in zip(found, true, strict=True)]
-    assert np.mean(shares) >= 0.9
+    assert np.mean(shares) >= least
     for one, other in zip(found, true, strict=True):  # scores are those of MaxSim, whatever the bits
         exact = dict(zip(other.rows.tolist(), other.scores.tolist(), strict=True))
         for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True):
