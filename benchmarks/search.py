@@ -285,7 +285,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
-    parser.add_argument("--topical-passages", type=int, default=20_000, help="with token vectors, for approximate search")
+    parser.add_argument("--topical-passages", type=int, default=10_000, help="with token vectors, for approximate search")
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--token-queries", type=int, default=32, help="of 32 token vectors each")
     parser.add_argument("--k", type=int, default=100)

@@ -98,8 +98,14 @@ def train_codec(sample: np.ndarray, held_out: np.ndarray, centroids: int, bits: 
 def nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
     """For each vector (n, D) the nearest centroid (n,) int64, by Euclidean distance; that of the greatest cosine for unit ones."""
     offsets = centroids.square().sum(dim=1) / -2
-    parts = vectors.split(max(1, _PRODUCTS // len(centroids)))
-    return torch.cat([torch.addmm(offsets, part, centroids.T).argmax(dim=1) for part in parts])
+    size = max(1, min(len(vectors), _PRODUCTS // len(centroids)))
+    products = vectors.new_empty(size, len(centroids))  # one for all parts: allocating it again and again scatters the memory
+    codes = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    for start in range(0, len(vectors), size):
+        part = vectors[start : start + size]
+        found = torch.addmm(offsets, part, centroids.T, out=products[: len(part)])
+        codes[start : start + size] = found.argmax(dim=1)
+    return codes
 
 
 def _means(sample: np.ndarray, codes: Tensor, before: Tensor) -> Tensor:
