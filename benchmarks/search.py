@@ -1,9 +1,9 @@
-"""Exact search speed against the libraries people use for it, on made-up vectors, with the same results; and memory.
+"""Search speed against the libraries people use for it, on made-up vectors, with the same results; recall; and memory.
 
 Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
-against sentence-transformers (and PyLate's scoring function, where it is installed). Ours read memory-mapped files. Sides
-take turns, and medians are compared. At last a process of its own searches many dense vectors and states its peak memory.
-Run with
+against sentence-transformers (and PyLate's scoring function, where it is installed); PLAID against exact MaxSim and FAISS's
+inverted lists over tokens, each with the share of the true best that it finds. Ours read memory-mapped files. Sides take turns,
+and medians are compared. At last a process of its own searches many dense vectors and states its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
 """
@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -170,11 +171,66 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return report("maxsim", seconds, settings.token_queries)
 
 
-def report(what: str, seconds: Mapping[str, list[float]], queries: int) -> dict[str, Any]:
+def topical_tokens(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
+    """Token vectors of passages on topics: each a word's vector, drawn towards the topic's, and noise; words as in text."""
+    words, topics = dense_rows(16_384, dimension, 2), dense_rows(100, dimension, 3)
+    rng = np.random.default_rng(seed)
+    share = 1 / (np.arange(len(words)) + 30.0)
+    share /= share.sum()
+    favourites = np.random.default_rng(4).choice(len(words), (len(topics), 60), p=share)
+    found = []
+    for length in rng.integers(shortest, longest + 1, count).tolist():
+        topic = int(rng.integers(len(topics)))
+        own = favourites[topic][rng.integers(0, favourites.shape[1], length)]
+        chosen = np.where(rng.random(length) < 0.6, own, rng.choice(len(words), length, p=share))
+        noise = rng.standard_normal((length, dimension), dtype=np.float32) / dimension**0.5
+        mixed = words[chosen] + 0.6 * topics[topic] + 0.6 * noise
+        found.append(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
+    return found
+
+
+def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Candidates by PLAID and by inverted lists over tokens, both scored exactly, against MaxSim with all passages."""
+    import torch
+
+    from irdistill.search.engines import MultiVectorEngine
+    from irdistill.search.faiss_index import FaissIndex
+    from irdistill.search.plaid_index import PlaidIndex
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.vectors import TokenStore
+
+    documents = topical_tokens(settings.topical_passages, 30, 90, 128, 0)
+    queries = topical_tokens(settings.token_queries, 32, 32, 128, 1)
+    write_arrays(folder / "topical", {"kind": "late-interaction", "dimension": 128}, TokenStore.layout(128, "float32"),
+                 len(documents), 8192, lambda start, end: TokenStore.arrays(documents[start:end]), what="write")
+    store, corpus = TokenStore(folder / "topical"), in_memory_corpus(len(documents))
+    student: Any = SimpleNamespace(similarity="maxsim", device=torch.device("cpu"))
+    indexes: dict[str, Callable[[], Any]] = {
+        "exact": lambda: FaissIndex.build(store),
+        "ivfflat": lambda: FaissIndex.build(store, "ivfflat", folder / "ivfflat"),
+        "plaid": lambda: PlaidIndex.build(store, folder / "plaid", device=student.device),
+    }
+    figures, sides = {"plaid_tokens": float(len(store.matrix))}, {}
+    for name, build in indexes.items():
+        began = time.perf_counter()
+        engine = MultiVectorEngine(corpus, student, "float32", store, build())
+        sides[name] = lambda engine=engine: next(iter(engine.search([queries], settings.k)))
+        if name != "exact":
+            figures |= {f"plaid_{name}_build_seconds": time.perf_counter() - began,
+                        f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix)}
+    seconds, found = take_turns(sides, settings.runs)
+    for name in ("ivfflat", "plaid"):
+        shares = [len(np.intersect1d(one.rows, true.rows)) / len(true.rows)
+                  for one, true in zip(found[name], found["exact"], strict=True)]
+        figures[f"plaid_{name}_recall"] = float(np.mean(shares))
+    return figures | report("plaid", seconds, settings.token_queries, ours="plaid")
+
+
+def report(what: str, seconds: Mapping[str, list[float]], queries: int, ours: str = "irdistill") -> dict[str, Any]:
     """Queries a second of each side, and by how much ours is quicker."""
     speed = {name: queries / statistics.median(values) for name, values in seconds.items()}
     found: dict[str, Any] = {f"{what}_{name}_queries_per_second": value for name, value in speed.items()}
-    found |= {f"{what}_{name}_ratio": speed["irdistill"] / value for name, value in speed.items() if name != "irdistill"}
+    found |= {f"{what}_{name}_ratio": speed[ours] / value for name, value in speed.items() if name != ours}
     return found
 
 
@@ -222,13 +278,14 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=["dense", "sparse", "maxsim", "memory"],
-                        default=["dense", "sparse", "maxsim", "memory"])
+    parts = {"dense": dense, "sparse": sparse, "maxsim": maxsim, "plaid": plaid, "memory": memory}
+    parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
+    parser.add_argument("--topical-passages", type=int, default=10_000, help="with token vectors, for approximate search")
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--token-queries", type=int, default=32, help="of 32 token vectors each")
     parser.add_argument("--k", type=int, default=100)
@@ -249,7 +306,7 @@ def main() -> None:
     found: dict[str, Any] = {"settings": {key: value for key, value in vars(settings).items()
                                           if key not in ("json", "side", "folder")}}
     with tempfile.TemporaryDirectory() as scratch:
-        for name, measure in (("dense", dense), ("sparse", sparse), ("maxsim", maxsim), ("memory", memory)):
+        for name, measure in parts.items():
             if name in settings.parts:
                 found |= (result := measure(settings, Path(scratch)))
                 for key, value in result.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irdistill.ray_cluster import RayCluster
     from irdistill.runs import Run
 
-INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene")
+INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene")
 MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a dense, sparse or late-interaction model: folder, "
           "hub id or package: path.")
 
@@ -64,8 +64,8 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
 @click.option("--query", "text", help="Search for this instead, and print the hits with their text.")
 @click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True,
-              help="flat is exact; of the others the recall is printed. seismic is for sparse models, lucene for "
-                   "sparse and dense ones, the rest for dense and late-interaction ones.")
+              help="flat is exact; of the others the recall is printed. plaid is for late-interaction models, seismic for "
+                   "sparse ones, lucene for sparse and dense ones, the rest for dense and late-interaction ones.")
 @click.option("--storage", type=click.Choice(["float32", "float16"]), default="float32", show_default=True,
               help="Of the vectors on disk.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True,

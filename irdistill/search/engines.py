@@ -16,6 +16,7 @@ from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
 from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
 from irdistill.search.multi_vector import maxsim_search, rerank
+from irdistill.search.plaid_index import PlaidIndex
 from irdistill.search.ranking import Hits, best_rows
 from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
@@ -25,11 +26,11 @@ from irdistill.students.base import Student
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
 
-Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "seismic", "lucene"]
+Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
 
 _FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
 INDEXES: Mapping[str, tuple[str, ...]] = {
-    "dense": (*_FAISS, "lucene"), "late-interaction": _FAISS, "sparse": ("flat", "seismic", "lucene")}
+    "dense": (*_FAISS, "lucene"), "late-interaction": (*_FAISS, "plaid"), "sparse": ("flat", "seismic", "lucene")}
 """The indexes of each kind of encoder; ``flat`` is exact for all."""
 
 _SPARE = 32
@@ -123,10 +124,12 @@ def inverted_index(store: SparseStore) -> SparseIndex:
 class MultiVectorEngine(Engine):
     """MaxSim: of all documents, or of those that an index over tokens gives as candidates."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: TokenStore, index: FaissIndex) -> None:
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: TokenStore,
+                 index: FaissIndex | PlaidIndex) -> None:
         super().__init__(corpus, student, precision)
         self.store, self.index, self.exact = store, index, index.kind == "flat"
-        self.settings = index.settings | ({} if self.exact else {"token_neighbours": _TOKEN_NEIGHBOURS})
+        by_tokens = isinstance(index, FaissIndex) and not self.exact
+        self.settings = {**index.settings, **({"token_neighbours": _TOKEN_NEIGHBOURS} if by_tokens else {})}
         self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
         self.mean = student.similarity == "meanmaxsim"
 
@@ -139,9 +142,14 @@ class MultiVectorEngine(Engine):
         return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device)
 
     def _two_stages(self, query: np.ndarray, k: int) -> Hits:
+        rows = self._candidates(query, k)
+        return rerank(self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device)
+
+    def _candidates(self, query: np.ndarray, k: int) -> np.ndarray:
+        if isinstance(self.index, PlaidIndex):
+            return self.index.candidates(query, k)
         _, tokens = self.index.search(query, max(_TOKEN_NEIGHBOURS, k))
-        owners = np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1
-        return rerank(self.store, query, np.unique(owners), self.corpus, k, mean=self.mean, device=self.student.device)
+        return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
 def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: str | Path | None = None,
@@ -165,6 +173,10 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
     if index == "lucene":
         assert isinstance(store, VectorStore)
         return DenseEngine(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
+    if index == "plaid":
+        assert isinstance(store, TokenStore)
+        plaid = PlaidIndex.build(store, store.folder / f"plaid-{seed}", seed=seed, device=student.device)
+        return MultiVectorEngine(corpus, student, precision, store, plaid)
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
     built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
     if isinstance(store, TokenStore):

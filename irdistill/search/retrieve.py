@@ -44,7 +44,7 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
         out: the run's folder.
         k: documents a query.
         index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense and late-interaction
-            models, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
+            models, ``plaid`` for late-interaction ones, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
         work: where vectors and indexes are kept; the cache folder where None.
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.

@@ -188,8 +188,12 @@ class TokenStore(Store):
         """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
         return self.array("tokens")
 
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the matrix the tokens of some documents lie, one document after another, and how many each has."""
+        return _places(self.starts, rows)
+
     def take(self, rows: np.ndarray) -> Taken:
-        places, lengths = _places(self.starts, rows)
+        places, lengths = self.places(rows)
         values = np.asarray(self.matrix[places], dtype=np.float32)
         return Taken(torch.from_numpy(values), lengths.tolist())
 
@@ -203,8 +207,13 @@ def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """The places of the items of some documents, one document after another, and how many each has."""
     rows = np.asarray(rows, dtype=np.int64)
     lengths = starts[rows + 1] - starts[rows]
+    return runs(starts[rows], lengths), lengths
+
+
+def runs(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The numbers of some runs, one run after another: of each its first number, and how many follow one another from there."""
     before = np.cumsum(lengths) - lengths
-    return np.repeat(starts[rows] - before, lengths) + np.arange(lengths.sum()), lengths
+    return np.repeat(begins - before, lengths) + np.arange(lengths.sum())
 
 
 STORES: Mapping[str, type[Store]] = {store.kind: store for store in (VectorStore, SparseStore, TokenStore)}

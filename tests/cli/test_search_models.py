@@ -53,9 +53,9 @@ def test_a_model_searches_reranks_and_is_measured(kind: str, folder: Path, capsy
     assert run("search", "set", "--model", name, "--query", "small dog", "--k", "2", "--json", "hits.json") == 0
     hits = json.loads((folder / "hits.json").read_text())["hits"]
     assert [hit["rank"] for hit in hits] == [1, 2] and hits[0]["doc_id"] in capsys.readouterr().out
-    if kind != "sparse":
-        assert run("search", "set", "--model", name, "--index", "hnsw", "--k", "3", "--out", "graph", "--json", "graph.json") == 0
-        assert json.loads((folder / "graph.json").read_text())["recall of exact search"] >= 0.9
+    for index in {"dense": ("hnsw",), "late-interaction": ("hnsw", "plaid")}.get(kind, ()):
+        assert run("search", "set", "--model", name, "--index", index, "--k", "3", "--out", index, "--json", "found.json") == 0
+        assert json.loads((folder / "found.json").read_text())["recall of exact search"] >= 0.9
         assert "recall of exact search  " in capsys.readouterr().out
     assert run("search", "set", "--model", name, "--k", "0", "--out", "nothing") == 1
     assert "k=0" in capsys.readouterr().err

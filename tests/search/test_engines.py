@@ -286,4 +286,8 @@ def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -
         retrieve(collection, models["sparse"], tmp_path / "run", index="hnsw", work=tmp_path)
     with pytest.raises(IrdistillError, match="a dense model has no index 'seismic'"):
         retrieve(collection, models["dense"], tmp_path / "run", index="seismic", work=tmp_path)
+    with pytest.raises(IrdistillError, match="a dense model has no index 'plaid'; give one of flat, hnsw"):
+        retrieve(collection, models["dense"], tmp_path / "run", index="plaid", work=tmp_path)
+    with pytest.raises(IrdistillError, match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid"):
+        retrieve(collection, models["late-interaction"], tmp_path / "run", index="lucene", work=tmp_path)
     assert not (tmp_path / "run").exists()
