@@ -113,7 +113,7 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         return str(there["fingerprint"]) if done else None
     if not overwrite:
         raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made or begun with other settings: {_differences(there['inputs'], inputs)}. "
+            f"the stage {stage.name!r} in {folder} was made with other settings: {_differences(there['inputs'], inputs)}. "
             "Choose another --out, or give --overwrite to make it and what depends on it anew."
         )
     record.unlink()
