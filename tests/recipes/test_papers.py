@@ -224,7 +224,7 @@ def test_cprd_goes_on_with_the_same_bytes(cprd: tuple[Recipe, Path], place: Path
 def test_the_settings_of_the_original_fit_the_recipe(name: str, verbs: set[str], loss: str) -> None:
     """The command that the paper's page gives for it, read and checked as far as no model is opened: nothing is mixed."""
     page = (Path(__file__).parents[2] / "docs" / "papers" / f"{name}.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    [command] = [line for line in page.splitlines() if line.startswith("irdistill run") and "msmarco-passage" in line]
+    [command] = [line for line in page.splitlines() if line.startswith("irdistill run ") and "msmarco-passage" in line]
     words = shlex.split(command)
     recipe = read_recipe(card_folder("recipes") / f"{name}.yaml", [value for word, value in pairwise(words)
                                                                    if word == "--set"])

@@ -37,14 +37,11 @@ if not DATA.is_dir():
 DEPTH, WORDS = 10, 800
 #: By label, with one relevant document in six, binary cross-entropy learns in thirty steps that most are not.
 LOSSES = [loss.replace("BCE(", 'BCE(by="teacher", ') for loss in WRITTEN]
-#: Of each kind of student, for all losses. Scores of a sparse student are never below 0: a large step ends in empty vectors.
-RATES: dict[str, dict[str, float]] = {"sparse": {"learning_rate": 1e-3}}
-#: What a kernel student keeps of its start in thirty steps: it begins as a count of exact matches, which is near what BM25, the
-#: teacher, ranks by, so a loss may gain a third and cost a few places (measured: nDCG@10 from 0.544 to 0.512 at worst).
-KEPT = {"kernel": 0.9}
-#: Cross-entropy with soft targets ends near the entropy of these; this cell ends 0.8% above where it began, while
-#: nDCG@10 goes from 0.49 to 0.63.
-SPARE = {("split-cross-encoder", "BCE"): 1.01}
+#: Of each kind of student, for all losses. Scores of a sparse student are never below 0: a large step ends in empty vectors. A
+#: kernel student begins as a count of exact matches, near what BM25, the teacher, ranks by: with 8 lists a step some losses gained
+#: a third and cost places. A split cross-encoder's cross-entropy with soft targets ends near their entropy, and needs them too.
+CHANGED: dict[str, dict[str, Any]] = {"sparse": {"learning_rate": 1e-3}, "kernel": {"learning_rate": 3e-3, "batch_size": 32},
+                                      "split-cross-encoder": {"batch_size": 32}}
 OPTIONS = TrainOptions(steps=30, batch_size=8, list_size=6, learning_rate=4e-3, precision="float32", seed=3, checkpoint_every=0,
                        log_every=30, dropout=False)
 
@@ -113,10 +110,9 @@ def test_thirty_steps_improve_loss_and_ranking(kind: str, loss: str, place: Path
     student = build_student(kind, str(place / "backbone"), device="cpu", **settings)
     expression, collection = parse_loss(written(loss, kind)), adi(place)
     before = judge(student, expression, collection, place)
-    options = replace(OPTIONS, **RATES.get(kind, {}))
+    options = replace(OPTIONS, **CHANGED.get(kind, {}))
     train(collection, place / "scores", student, expression, tmp_path / "out", options)
     after = judge(student, expression, collection, place)
     logged = [json.loads(line)["loss"] for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
     assert len(logged) == 30 and np.isfinite([*logged, *before, *after]).all()
-    assert after[0] < before[0] * SPARE.get((kind, loss.partition("(")[0]), 1), (before, after)
-    assert after[1] > before[1] * KEPT.get(kind, 1), (before, after)
+    assert after[0] < before[0] and after[1] > before[1], (before, after)
