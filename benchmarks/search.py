@@ -2,7 +2,8 @@
 
 Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
 against sentence-transformers (and PyLate's scoring function, where it is installed); PLAID against exact MaxSim and FAISS's
-inverted lists over tokens, each with the share of the true best that it finds. Ours read memory-mapped files. Sides take turns,
+inverted lists over tokens, and sparse search against a Lucene impact index and, where it is installed, Seismic, each
+with the share of the true best that it finds. Ours read memory-mapped files. Sides take turns,
 and medians are compared. At last a process of its own searches many dense vectors and states its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
@@ -104,7 +105,7 @@ def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Against scipy: queries times the transposed documents, both compressed rows, and the k best of each row.
 
-    Searches of other engines over the same rows (a Lucene impact index, say) belong here, as more sides.
+    Other engines over the same rows: see ``engines``.
     """
     from irdistill.search.shards import write_arrays
     from irdistill.search.sparse_index import SparseIndex
@@ -130,6 +131,41 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for hits, scores in zip(found["irdistill"], found["scipy"], strict=True):
         np.testing.assert_allclose(hits.scores, scores[: len(hits.scores)], rtol=1e-4)
     return report("sparse", seconds, settings.queries)
+
+
+def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Exact sparse search against a Lucene impact index (its search alone, without true scores) and Seismic, and their recall.
+
+    On fewer documents: an impact index is fed each word as often as its level says, thousands of words a document.
+    """
+    from irdistill.search.lucene_vectors import LuceneImpact
+    from irdistill.search.seismic_index import SeismicIndex
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.sparse_index import SparseIndex
+    from irdistill.search.vectors import SparseStore
+
+    documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
+    queries = sparse_rows(settings.queries, settings.words, 25, 1)
+    write_arrays(folder / "fewer", {"kind": "sparse", "dimension": settings.words}, SparseStore.layout(settings.words, "float32"),
+                 settings.engine_documents, 8192, lambda start, end: SparseStore.arrays(documents[start:end]), what="write")
+    store, corpus = SparseStore(folder / "fewer"), in_memory_corpus(settings.engine_documents)
+    exact = SparseIndex.build(store, folder / "fewer-inverted")
+    asked = [queries[row] for row in range(settings.queries)]
+    lucene = LuceneImpact(store, folder / "impact")
+    sides: dict[str, Callable[[], list[np.ndarray]]] = {
+        "irdistill": lambda: [hits.rows for hits in exact.search(queries, corpus, settings.k)],
+        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked],
+    }
+    if find_spec("seismic") is not None:
+        seismic = SeismicIndex(store, folder / "seismic")
+        sides["seismic"] = lambda: [hits.rows for hits in seismic.search(queries, corpus, settings.k)]
+    seconds, found = take_turns(sides, settings.runs)
+    result = report("engines", seconds, settings.queries)
+    for name in found:
+        shares = [len(np.intersect1d(ours, theirs)) / max(1, len(ours))
+                  for ours, theirs in zip(found["irdistill"], found[name], strict=True)]
+        result[f"engines_{name}_recall"] = float(np.mean(shares))
+    return result
 
 
 def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -278,11 +314,12 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"dense": dense, "sparse": sparse, "maxsim": maxsim, "plaid": plaid, "memory": memory}
+    parts = {"dense": dense, "sparse": sparse, "engines": engines, "maxsim": maxsim, "plaid": plaid, "memory": memory}
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
+    parser.add_argument("--engine-documents", type=int, default=5000, help="with sparse vectors, beside Lucene and Seismic")
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
     parser.add_argument("--topical-passages", type=int, default=10_000, help="with token vectors, for approximate search")
