@@ -14,26 +14,20 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from approximate_search import engines, plaid
+from search_sides import dense_rows, in_memory_corpus, report, sparse_rows, take_turns, token_lists
 
 MIB = 1 << 20
-
-
-def dense_rows(rows: int, dimension: int, start: int) -> np.ndarray:
-    """Unit vectors (rows, D); the same whatever they are made together with."""
-    vectors = np.random.default_rng(start).standard_normal((rows, dimension), dtype=np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def dense_store(folder: Path, rows: int, dimension: int) -> Any:
@@ -43,44 +37,6 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
     write_arrays(folder, {"kind": "dense", "dimension": dimension}, VectorStore.layout(dimension, "float32"), rows, 65_536,
                  lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)), what="write")
     return VectorStore(folder)
-
-
-def sparse_rows(rows: int, words: int, each: int, seed: int) -> Any:
-    """Rows like SPLADE's: ``each`` words on average, drawn as words are in text, with weights up to about 3."""
-    from scipy.sparse import csr_matrix
-
-    rng = np.random.default_rng(seed)
-    share = 1 / (np.arange(words) + 30.0)
-    owners = np.repeat(np.arange(rows), each)
-    drawn = rng.choice(words, size=len(owners), p=share / share.sum())
-    found = csr_matrix((rng.gamma(2.0, 0.4, size=len(owners)).astype(np.float32), (owners, drawn)), shape=(rows, words))
-    found.sum_duplicates()
-    return found
-
-
-def token_lists(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(shortest, longest + 1, count).tolist()
-    return [dense_rows(length, dimension, seed * 1_000_003 + place) for place, length in enumerate(lengths)]
-
-
-def take_turns(sides: Mapping[str, Callable[[], Any]], runs: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of each side, run by run, after one run that does not count; and what each gave at last."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    results: dict[str, Any] = {}
-    for number in range(runs + 1):
-        for name, call in sides.items():
-            began = time.perf_counter()
-            results[name] = call()
-            if number:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds, results
-
-
-def in_memory_corpus(documents: int) -> Any:
-    from irdistill.collections import Collection
-
-    return Collection.from_dicts("made up", {f"d{row}": "x" for row in range(documents)}, {}, {}).corpus
 
 
 def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -133,41 +89,6 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return report("sparse", seconds, settings.queries)
 
 
-def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Exact sparse search against a Lucene impact index (its search alone, without true scores) and Seismic, and their recall.
-
-    On fewer documents: an impact index is fed each word as often as its level says, thousands of words a document.
-    """
-    from irdistill.search.lucene_vectors import LuceneImpact
-    from irdistill.search.seismic_index import SeismicIndex
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.sparse_index import SparseIndex
-    from irdistill.search.vectors import SparseStore
-
-    documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
-    queries = sparse_rows(settings.queries, settings.words, 25, 1)
-    write_arrays(folder / "fewer", {"kind": "sparse", "dimension": settings.words}, SparseStore.layout(settings.words, "float32"),
-                 settings.engine_documents, 8192, lambda start, end: SparseStore.arrays(documents[start:end]), what="write")
-    store, corpus = SparseStore(folder / "fewer"), in_memory_corpus(settings.engine_documents)
-    exact = SparseIndex.build(store, folder / "fewer-inverted")
-    asked = [queries[row] for row in range(settings.queries)]
-    lucene = LuceneImpact(store, folder / "impact")
-    sides: dict[str, Callable[[], list[np.ndarray]]] = {
-        "irdistill": lambda: [hits.rows for hits in exact.search(queries, corpus, settings.k)],
-        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked],
-    }
-    if find_spec("seismic") is not None:
-        seismic = SeismicIndex(store, folder / "seismic")
-        sides["seismic"] = lambda: [hits.rows for hits in seismic.search(queries, corpus, settings.k)]
-    seconds, found = take_turns(sides, settings.runs)
-    result = report("engines", seconds, settings.queries)
-    for name in found:
-        shares = [len(np.intersect1d(ours, theirs)) / max(1, len(ours))
-                  for ours, theirs in zip(found["irdistill"], found[name], strict=True)]
-        result[f"engines_{name}_recall"] = float(np.mean(shares))
-    return result
-
-
 def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Against sentence-transformers, with all token vectors in memory, and PyLate where it is installed."""
     import torch
@@ -205,69 +126,6 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for name in sides:
         np.testing.assert_allclose(np.array(found["irdistill"]), np.array(found[name]), atol=1e-4)
     return report("maxsim", seconds, settings.token_queries)
-
-
-def topical_tokens(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
-    """Token vectors of passages on topics: each a word's vector, drawn towards the topic's, and noise; words as in text."""
-    words, topics = dense_rows(16_384, dimension, 2), dense_rows(100, dimension, 3)
-    rng = np.random.default_rng(seed)
-    share = 1 / (np.arange(len(words)) + 30.0)
-    share /= share.sum()
-    favourites = np.random.default_rng(4).choice(len(words), (len(topics), 60), p=share)
-    found = []
-    for length in rng.integers(shortest, longest + 1, count).tolist():
-        topic = int(rng.integers(len(topics)))
-        own = favourites[topic][rng.integers(0, favourites.shape[1], length)]
-        chosen = np.where(rng.random(length) < 0.6, own, rng.choice(len(words), length, p=share))
-        noise = rng.standard_normal((length, dimension), dtype=np.float32) / dimension**0.5
-        mixed = words[chosen] + 0.6 * topics[topic] + 0.6 * noise
-        found.append(mixed / np.linalg.norm(mixed, axis=1, keepdims=True))
-    return found
-
-
-def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Candidates by PLAID and by inverted lists over tokens, both scored exactly, against MaxSim with all passages."""
-    import torch
-
-    from irdistill.search.engines import MultiVectorEngine
-    from irdistill.search.faiss_index import FaissIndex
-    from irdistill.search.plaid_index import PlaidIndex
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import TokenStore
-
-    documents = topical_tokens(settings.topical_passages, 30, 90, 128, 0)
-    queries = topical_tokens(settings.token_queries, 32, 32, 128, 1)
-    write_arrays(folder / "topical", {"kind": "late-interaction", "dimension": 128}, TokenStore.layout(128, "float32"),
-                 len(documents), 8192, lambda start, end: TokenStore.arrays(documents[start:end]), what="write")
-    store, corpus = TokenStore(folder / "topical"), in_memory_corpus(len(documents))
-    student: Any = SimpleNamespace(similarity="maxsim", device=torch.device("cpu"))
-    indexes: dict[str, Callable[[], Any]] = {
-        "exact": lambda: FaissIndex.build(store),
-        "ivfflat": lambda: FaissIndex.build(store, "ivfflat", folder / "ivfflat"),
-        "plaid": lambda: PlaidIndex.build(store, folder / "plaid", device=student.device),
-    }
-    figures, sides = {"plaid_tokens": float(len(store.matrix))}, {}
-    for name, build in indexes.items():
-        began = time.perf_counter()
-        engine = MultiVectorEngine(corpus, student, "float32", store, build())
-        sides[name] = lambda engine=engine: next(iter(engine.search([queries], settings.k)))
-        if name != "exact":
-            figures |= {f"plaid_{name}_build_seconds": time.perf_counter() - began,
-                        f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix)}
-    seconds, found = take_turns(sides, settings.runs)
-    for name in ("ivfflat", "plaid"):
-        shares = [len(np.intersect1d(one.rows, true.rows)) / len(true.rows)
-                  for one, true in zip(found[name], found["exact"], strict=True)]
-        figures[f"plaid_{name}_recall"] = float(np.mean(shares))
-    return figures | report("plaid", seconds, settings.token_queries, ours="plaid")
-
-
-def report(what: str, seconds: Mapping[str, list[float]], queries: int, ours: str = "irdistill") -> dict[str, Any]:
-    """Queries a second of each side, and by how much ours is quicker."""
-    speed = {name: queries / statistics.median(values) for name, values in seconds.items()}
-    found: dict[str, Any] = {f"{what}_{name}_queries_per_second": value for name, value in speed.items()}
-    found |= {f"{what}_{name}_ratio": speed[ours] / value for name, value in speed.items() if name != ours}
-    return found
 
 
 def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
