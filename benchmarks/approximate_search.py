@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from search_sides import in_memory_corpus, report, sparse_rows, take_turns, topical_tokens
+from search_sides import in_memory_corpus, recall, report, sparse_rows, sparse_store, take_turns, token_store, topical_tokens
 
 
 def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -21,15 +21,11 @@ def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """
     from irdistill.search.lucene_vectors import LuceneImpact
     from irdistill.search.seismic_index import SeismicIndex
-    from irdistill.search.shards import write_arrays
     from irdistill.search.sparse_index import SparseIndex
-    from irdistill.search.vectors import SparseStore
 
     documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
     queries = sparse_rows(settings.queries, settings.words, 25, 1)
-    write_arrays(folder / "fewer", {"kind": "sparse", "dimension": settings.words}, SparseStore.layout(settings.words, "float32"),
-                 settings.engine_documents, 8192, lambda start, end: SparseStore.arrays(documents[start:end]), what="write")
-    store, corpus = SparseStore(folder / "fewer"), in_memory_corpus(settings.engine_documents)
+    store, corpus = sparse_store(folder / "fewer", documents), in_memory_corpus(settings.engine_documents)
     exact = SparseIndex.build(store, folder / "fewer-inverted")
     asked = [queries[row] for row in range(settings.queries)]
     lucene = LuceneImpact(store, folder / "impact")
@@ -41,12 +37,9 @@ def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
         seismic = SeismicIndex(store, folder / "seismic")
         sides["seismic"] = lambda: [hits.rows for hits in seismic.search(queries, corpus, settings.k)]
     seconds, found = take_turns(sides, settings.runs)
-    result = report("engines", seconds, settings.queries)
-    for name in found:
-        shares = [len(np.intersect1d(ours, theirs)) / max(1, len(ours))
-                  for ours, theirs in zip(found["irdistill"], found[name], strict=True)]
-        result[f"engines_{name}_recall"] = float(np.mean(shares))
-    return result
+    true = found.pop("irdistill")
+    return report("engines", seconds, settings.queries) | {
+        f"engines_{name}_recall": recall(rows, true) for name, rows in found.items()}
 
 
 def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -56,14 +49,10 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from irdistill.search.engines import MultiVectorEngine
     from irdistill.search.faiss_index import FaissIndex
     from irdistill.search.plaid_index import PlaidIndex
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import TokenStore
 
     documents = topical_tokens(settings.topical_passages, 30, 90, 128, 0)
     queries = topical_tokens(settings.token_queries, 32, 32, 128, 1)
-    write_arrays(folder / "topical", {"kind": "late-interaction", "dimension": 128}, TokenStore.layout(128, "float32"),
-                 len(documents), 8192, lambda start, end: TokenStore.arrays(documents[start:end]), what="write")
-    store, corpus = TokenStore(folder / "topical"), in_memory_corpus(len(documents))
+    store, corpus = token_store(folder / "topical", documents), in_memory_corpus(len(documents))
     student: Any = SimpleNamespace(similarity="maxsim", device=torch.device("cpu"))
     indexes: dict[str, Callable[[], Any]] = {
         "exact": lambda: FaissIndex.build(store),
@@ -79,8 +68,6 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
             figures |= {f"plaid_{name}_build_seconds": time.perf_counter() - began,
                         f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix)}
     seconds, found = take_turns(sides, settings.runs)
-    for name in ("ivfflat", "plaid"):
-        shares = [len(np.intersect1d(one.rows, true.rows)) / len(true.rows)
-                  for one, true in zip(found[name], found["exact"], strict=True)]
-        figures[f"plaid_{name}_recall"] = float(np.mean(shares))
+    rows = {name: [hits.rows for hits in lists] for name, lists in found.items()}
+    figures |= {f"plaid_{name}_recall": recall(rows[name], rows["exact"]) for name in ("ivfflat", "plaid")}
     return figures | report("plaid", seconds, settings.token_queries, ours="plaid")

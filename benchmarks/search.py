@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from approximate_search import engines, plaid
-from search_sides import dense_rows, in_memory_corpus, report, sparse_rows, take_turns, token_lists
+from search_sides import dense_rows, in_memory_corpus, report, sparse_rows, sparse_store, take_turns, token_lists, token_store
 
 MIB = 1 << 20
 
@@ -63,15 +63,11 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     Other engines over the same rows: see ``engines``.
     """
-    from irdistill.search.shards import write_arrays
     from irdistill.search.sparse_index import SparseIndex
-    from irdistill.search.vectors import SparseStore
 
     documents = sparse_rows(settings.documents, settings.words, 120, 0)
     queries = sparse_rows(settings.queries, settings.words, 25, 1)
-    write_arrays(folder / "sparse", {"kind": "sparse", "dimension": settings.words}, SparseStore.layout(settings.words, "float32"),
-                 settings.documents, 8192, lambda start, end: SparseStore.arrays(documents[start:end]), what="write")
-    index = SparseIndex.build(SparseStore(folder / "sparse"), folder / "inverted")
+    index = SparseIndex.build(sparse_store(folder / "sparse", documents), folder / "inverted")
     corpus, columns = in_memory_corpus(settings.documents), documents.T.tocsr()
 
     def scipy_search() -> list[np.ndarray]:
@@ -95,14 +91,10 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from sentence_transformers.util.similarity import maxsim as plain
 
     from irdistill.search.multi_vector import maxsim_search
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import TokenStore
 
     documents = token_lists(settings.passages, 30, 180, 128, 0)
     queries = token_lists(settings.token_queries, 32, 32, 128, 1)
-    write_arrays(folder / "tokens", {"kind": "late-interaction", "dimension": 128}, TokenStore.layout(128, "float32"),
-                 len(documents), 8192, lambda start, end: TokenStore.arrays(documents[start:end]), what="write")
-    store, corpus = TokenStore(folder / "tokens"), in_memory_corpus(len(documents))
+    store, corpus = token_store(folder / "tokens", documents), in_memory_corpus(len(documents))
     k, cpu = min(settings.k, len(documents)), torch.device("cpu")
     asked, held = ([torch.from_numpy(vectors) for vectors in texts] for texts in (queries, documents))
     sides: dict[str, Callable[[], Any]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,30 @@ def report(what: str, seconds: Mapping[str, list[float]], queries: int, ours: st
     found: dict[str, Any] = {f"{what}_{name}_queries_per_second": value for name, value in speed.items()}
     found |= {f"{what}_{name}_ratio": speed[ours] / value for name, value in speed.items() if name != ours}
     return found
+
+
+def sparse_store(folder: Path, rows: Any) -> Any:
+    """The rows of a scipy matrix, written as a store of sparse vectors."""
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.vectors import SparseStore
+
+    count, words = rows.shape
+    write_arrays(folder, {"kind": "sparse", "dimension": words}, SparseStore.layout(words, "float32"), count, 8192,
+                 lambda start, end: SparseStore.arrays(rows[start:end]), what="write")
+    return SparseStore(folder)
+
+
+def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
+    """Token vectors (tokens, D) of texts, written as a store."""
+    from irdistill.search.shards import write_arrays
+    from irdistill.search.vectors import TokenStore
+
+    dimension = texts[0].shape[1]
+    write_arrays(folder, {"kind": "late-interaction", "dimension": dimension}, TokenStore.layout(dimension, "float32"), len(texts),
+                 8192, lambda start, end: TokenStore.arrays(texts[start:end]), what="write")
+    return TokenStore(folder)
+
+
+def recall(found: list[np.ndarray], true: list[np.ndarray]) -> float:
+    """The mean share of the true rows that were found."""
+    return float(np.mean([len(np.intersect1d(one, other)) / max(1, len(other)) for one, other in zip(found, true, strict=True)]))

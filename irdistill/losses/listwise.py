@@ -146,19 +146,18 @@ class Ordered(NamedTuple):
     usable: Tensor
 
 
-def plackett_luce(scores: Tensor, targets: Tensor, usable: Tensor, others: Tensor | None = None) -> Ordered:
+def plackett_luce(scores: Tensor, targets: Tensor, usable: Tensor) -> Ordered:
     """The terms of the Plackett-Luce likelihood of lists.
 
     Args:
         scores: (B, N) of the student, divided by their temperature.
         targets: (B, N), the highest first.
         usable: (B, N) bool, at least one a list.
-        others: (B,) log-sum-exp of scores that stand in every denominator.
     """
     own, order = targets.masked_fill(~usable, -torch.inf).sort(dim=1, descending=True, stable=True)
     begins = torch.ones_like(usable)
     begins[:, 1:] = own[:, 1:] != own[:, :-1]
-    return likelihood_of_order(scores, order, begins, usable, others)
+    return likelihood_of_order(scores, order, begins, usable)
 
 
 def likelihood_of_order(scores: Tensor, order: Tensor, begins: Tensor, usable: Tensor, others: Tensor | None = None) -> Ordered:
@@ -167,6 +166,7 @@ def likelihood_of_order(scores: Tensor, order: Tensor, begins: Tensor, usable: T
     Args:
         order: (B, N) the items at the positions; usable ones first.
         begins: (B, N) bool, by position: it does not tie with the one above it. The first of a list begins.
+        others: (B,) log-sum-exp of scores that stand in every denominator.
     """
     there = usable.gather(1, order)
     ranked = scores.masked_fill(~usable, torch.finfo(scores.dtype).min).gather(1, order)

@@ -229,3 +229,15 @@ def test_publish(found: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "r.txt").write_text("q0 Q0 d0 1 1 t\n")
     with pytest.raises(IrdistillError, match="say which one they are of with --collection"):
         evaluated({"r": str(tmp_path / "r.txt")}, None, "AP", None)
+
+
+def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -> None:
+    docs = ("d0", "d1", "d2")
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"_id": doc, "text": f"text of {doc}"}) + "\n" for doc in docs))
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "a question", "excluded_ids": ["d0"]}) + "\n")
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td2\t1\n")
+    (tmp_path / "r.txt").write_text("".join(f"q Q0 {doc} {rank} {9 - rank} t\n" for rank, doc in enumerate(docs, 1)))
+    found = evaluated({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
+    assert found.found.rows[0].value == 0.5
+    assert list(found.runs["r"]["q"].doc_ids) == ["d1", "d2"]

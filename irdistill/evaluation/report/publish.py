@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row, evaluate
+from irdistill.evaluation.policies import measured_run
 from irdistill.evaluation.report.tables import costs_table, evaluation_latex, evaluation_markdown
 from irdistill.files import read_json, write_text
 from irdistill.runs import Run, open_run
@@ -49,7 +50,7 @@ def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, b
             )
         collection = ids.pop()
     held = load_collection(collection)
-    runs = {system: open_run(path, held) for system, path in paths.items()}
+    runs = {system: measured_run(path, held) for system, path in paths.items()}
     base = next((system for system, path in paths.items() if path == baseline), None)
     return Results(evaluate(held, runs, measures, base, seed), held, runs)
 
