@@ -38,7 +38,7 @@ DESK = {"doctor"}
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "pandas"}
 WITHOUT_HEAVY = ("collections", "runs")
-LONGEST = 320
+LONGEST = 500
 VAGUE = {"utils", "util", "helpers", "misc", "common"}
 
 
