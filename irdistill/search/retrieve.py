@@ -137,7 +137,8 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite) as writer:
+    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite,
+                   fingerprints=collection.query_fingerprints) as writer:
         pending = list(writer.pending())
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:
