@@ -10,12 +10,14 @@ import shutil
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irdistill import __version__
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, make_folder, read_json, sweep, write_json
+from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
 from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
@@ -62,7 +64,8 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
                 logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
                 record = folder / "stages" / f"{stage.name}.json"
                 write_json(record, {"inputs": inputs, "fingerprint": None})  # begun: what it leaves behind is of these inputs
-                found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
+                with kept_when_stopped(partial("{} of {} stages of {}".format, place - 1, len(recipe.stages), folder)):
+                    found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
                 write_json(record, {"inputs": inputs, "fingerprint": found})
             else:
                 logger.info("[%d/%d] %s: done already", place, len(recipe.stages), stage.name)

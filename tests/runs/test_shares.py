@@ -49,8 +49,8 @@ def test_every_verb_takes_the_run_of_the_whole(tmp_path: Path, whole: Collection
     assert scores[0].identity.collection == part.describe() and scores[0].identity.candidates == wide.fingerprint
     masked = [mask(run, part, tmp_path / f"mask{place}", "above-positive") for place, run in enumerate((wide.path, narrow.path))]
     assert [one.flags for one in masked[0]] == [one.flags for one in masked[1]] and len(masked[0]) == 5
-    audits = [audit(part, {"teacher": run}).to_json() for run in (wide.path, narrow.path)]
-    assert audits[0]["teachers"] == audits[1]["teachers"]
+    audits = [audit(part, {"teacher": run}).to_json()["teachers"][0] | {"run": ""} for run in (wide.path, narrow.path)]
+    assert audits[0] == audits[1]
     compiled = compile_run(shared, part.corpus)
     for query_id in part.queries:
         documents = compiled.list(compiled.index[query_id])[0]
