@@ -38,6 +38,6 @@ def pretrain(collection: str, backbone: str, layers: int | None, random_init: bo
 
     changes = settings(config, "--config")
     options = PretrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
-    model = pretrain_backbone(load_collection(collection), backbone, out, options, layers=layers, random_init=random_init,
-                              config=changes)
+    model = pretrain_backbone(load_collection(collection, queries=False), backbone, out, options, layers=layers,
+                              random_init=random_init, config=changes)
     click.echo(f"the backbone is in {model}")

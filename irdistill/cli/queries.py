@@ -111,7 +111,7 @@ def generate(collection: str, kinds: str, llm: str | None, examples: str | None,
 
     given = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
     shown = example_pairs(load_collection(examples)) if examples else []
-    found = generate_queries(load_collection(collection), out, given, card_model(llm) if llm else None, shown)
+    found = generate_queries(load_collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown)
     dev = f"{out}#dev" if given.held_out else "none"
     show({"collection": f"{out}#train", "held out": dev, "queries": len(found.queries), "fingerprint": found.fingerprint},
          json_file)

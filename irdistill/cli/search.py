@@ -100,7 +100,7 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
 
     if (text is None) == (out is None):
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
-    loaded = load_collection(collection)
+    loaded = load_collection(collection, queries=text is None)
     settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed, "dimension": dimension,
                                 "cluster": _cluster(engine, workers, ray_address)}
     if out is not None:

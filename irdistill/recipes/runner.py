@@ -20,7 +20,7 @@ from irdistill.files import digest, exclusive, make_folder, read_json, sweep, wr
 from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
+from irdistill.recipes.verbs import VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
 
@@ -51,7 +51,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
     for stage in recipe.stages:
         _check(stage)
         for name in _collections(stage):
-            kitchen.collection(name)
+            kitchen.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
     with exclusive(folder):
         sweep(make_folder(folder / "stages"))
         made: dict[str, str] = {}
@@ -98,7 +98,7 @@ def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> 
     runs = {text: open_run(text).fingerprint for text in stage.texts() if (Path(text) / MANIFEST).is_file()}  # made elsewhere
     return json.loads(json.dumps({
         "verb": stage.verb, "arguments": stage.arguments, "version": __version__, "seed": seed,
-        "collections": {name: kitchen.collection(name).fingerprint for name in _collections(stage)},
+        "collections": {name: kitchen.collection(name, queries=False).fingerprint for name in _collections(stage)},
         "stages": {name: made[name] for name in stage.needs()},
     } | ({"runs": runs} if runs else {})))
 

@@ -245,3 +245,23 @@ def test_an_interrupted_recipe_names_its_finished_stages(
     assert run("run", "two.yaml", "--out", "two") == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
         "irdistill: interrupted. Kept: 1 of 2 stages of two. Run the same command again to resume.")
+
+
+def test_documents_alone_are_enough_where_no_query_is_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "set" / "queries.jsonl").unlink()
+    (folder / "set" / "qrels" / "test.tsv").unlink()
+    docs = {"dogs": "Why dogs bark at every cat", "fish": "How fish swim under water"}
+    (folder / "set" / "corpus.jsonl").write_text("".join(
+        json.dumps({"_id": key, "title": title, "text": f"{title}, and the dogs bark. " * 3}) + "\n"
+        for key, title in docs.items()))
+    assert run("generate", "set", "--kinds", "title", "--held-out", "0", "--out", "made") == 0
+    assert run("search", "set", "--model", "bm25", "--query", "bark") == 0 and "dogs bark" in capsys.readouterr().out
+    assert run("candidates", "made#train", "--out", "bm25") == 0
+    (folder / "recipe.yaml").write_text("stages:\n- {name: made, verb: generate, collection: set, kinds: [title], held_out: 0}\n")
+    assert run("run", "recipe.yaml", "--out", "recipe") == 0
+    for command in (["candidates", "set", "--out", "a"], ["search", "set", "--model", "bm25", "--out", "b"],
+                    ["measure", "set", "bm25"], ["evaluate", "set", "bm25"], ["audit", "set", "bm25"],
+                    ["split", "set", "--out", "d"],
+                    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "c"]):
+        capsys.readouterr()
+        assert run(*command) == 1 and "set has no queries.jsonl" in capsys.readouterr().err
