@@ -22,7 +22,7 @@ import yaml
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json, write_text
+from irdistill.files import differences, make_folder, read_json, write_json, write_text
 from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
@@ -172,10 +172,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     if path.is_file() and not overwrite:
         told = read_json(path)
         if told["asked"] != asked:
-            changed = [key for key in asked if told["asked"].get(key) != asked[key]]
-            raise IrdistillError(
-                f"{folder} was begun with other settings ({', '.join(changed)}); choose another --out, or give --overwrite."
-            )
+            changed = "; ".join(differences(told["asked"], asked))
+            raise IrdistillError(f"{folder} was begun with other settings ({changed}); choose another --out, or give --overwrite.")
         planned = Plan(**told["plan"])
     else:
         planned = plan(held, given)

@@ -14,7 +14,7 @@ import numpy as np
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json, write_json
+from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json, write_json
 from irdistill.progress import kept_when_stopped, progress
 
 _MANIFEST, _DONE = "manifest.json", "shards.json"
@@ -135,10 +135,8 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
         if overwrite:
             (folder / name).unlink()
             continue
-        keys = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
-        difference = "; ".join(f"{key}: {there.get(key)!r} there, {identity.get(key)!r} now" for key in keys)
         raise IrdistillError(
-            f"{folder} holds the vectors of something else ({difference}). "
+            f"{folder} holds the vectors of something else ({'; '.join(differences(there, identity))}). "
             "Choose another folder, or pass --overwrite to replace them."
         )
     return []
