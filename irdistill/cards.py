@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def find_card(kind: str, name: str) -> Path:
         IrdistillError: there is none; the message lists those there are.
     """
     for path in (Path(name), card_folder(kind) / name, card_folder(kind) / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):  # False for a name too long for a file, where Path.is_file raises
             return path
     known = ", ".join(sorted(path.stem for path in card_folder(kind).glob("*.yaml")))
     raise IrdistillError(f"there is no card {name!r} in {kind}/. Known: {known or 'none'}. A path to a YAML file works too.")

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
+from irdistill.plain_data import parse_yaml
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -99,11 +99,8 @@ def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -
             raise IrdistillError(f"{option} {word!r} cannot be read; write key=value, each key once.")
         if key in flags:
             raise IrdistillError(f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}.")
-        try:
-            # a value that YAML would strip or make a mapping of, as "query: ", is a text
-            read = yaml.safe_load(value) if value.strip() == value else value
-        except yaml.YAMLError as error:
-            raise IrdistillError(f"the value in {option} {word!r} cannot be read: {error}") from error
+        # a value that YAML would strip or make a mapping of, as "query: ", is a text
+        read = parse_yaml(value, f"the value in {option} {word!r}") if value.strip() == value else value
         found[key] = value if isinstance(read, dict) else read
     return found
 

@@ -16,6 +16,7 @@ from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
+from irdistill.plain_data import check_values
 from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
@@ -30,6 +31,8 @@ from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 from irdistill.training.term_vectors import fit_term_vectors
 
+#: Arguments that count something, of any verb.
+_COUNTS = ("depth", "k", "top", "folds", "queries", "max_tokens")
 RESULT, COMPARISON = "result.json", "comparison.md"
 
 
@@ -190,13 +193,17 @@ def _check_keys(entries: Any, *keys: str) -> None:
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or set(entry) != set(keys):
             raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+        if not isinstance(entry.get("collection", ""), str):
+            raise IrdistillError(f"the collection {entry['collection']!r} is not a text.")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
     if "loss" in given:
         parse_loss(given["loss"])
+    options = {key: value for key, value in given.items() if key != "loss"}
     try:
-        TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
+        check_values(options, TrainOptions, "the options of the training", free=True)
+        TrainOptions(**options)
     except TypeError as error:
         raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
@@ -212,6 +219,10 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         IrdistillError: one of them is wrong.
     """
+    for name in _COUNTS:
+        value = arguments.get(name)
+        if isinstance(value, int) and value < 1:
+            raise IrdistillError(f"{name} is {value}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
         own = {"collection", "scores", "loss", "backbone", "student", "representations", "chosen", *STUDENT_SETTINGS}
@@ -220,8 +231,10 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
         own = {"collection", "backbone", "layers", "random_init", "config"}
+        options = {key: value for key, value in arguments.items() if key not in own}
         try:
-            PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+            check_values(options, PretrainOptions, "the options of the pre-training", free=True)
+            PretrainOptions(**options)
         except TypeError as error:
             raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
     if verb in ("evaluate", "compare", "choose"):

@@ -8,13 +8,14 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from irdistill.collections import Collection
+from irdistill.collections.lines import bounded_lines
 from irdistill.errors import IrdistillError
 from irdistill.files import file_sha256
 from irdistill.runs.lists import SCHEMA, order_ties
@@ -147,11 +148,12 @@ def _number(text: str) -> float:
 
 
 def _lines(path: Path) -> Iterator[str]:
-    stream: IO[str]
+    stream: IO[bytes]
     try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as stream:
-            yield from stream
+        opener: Any = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream:
+            for number, line in enumerate(bounded_lines(stream, str(path))):
+                yield line.decode("utf-8" if number else "utf-8-sig")
     except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
         raise IrdistillError(f"{path} cannot be read as text ({error}); it is truncated or damaged.") from error
 

@@ -14,7 +14,7 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json
+from irdistill.files import digest, exclusive, make_folder, read_json_object, write_json
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
@@ -66,7 +66,7 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
     folder = make_folder(out)
     done = folder / TRAINING
     if done.is_file() and not overwrite:
-        if read_json(done)["identity"] != identity:
+        if read_json_object(done).get("identity") != identity:
             raise IrdistillError(
                 f"{folder} holds term vectors of another model or collection; choose another folder, or overwrite."
             )
