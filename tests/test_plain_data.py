@@ -23,16 +23,37 @@ def billion_laughs(levels: int = 9) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    (billion_laughs(), f"more than {MOST_VALUES} values"),
-    ("a: &a {x: 1}\n" + "\n".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}' if i else '*a'] * 9)}]}}" for i in range(9)), "values"),
-    ("a: &a [*a]", "refers to itself"), ("[" * 5000, "nested too deeply"), ("- " * 3000, "nested too deeply"),
-    ("a: 1\na: 2", "names 'a' twice"), ("? [a]\n: 1", "line 1: found unhashable key"), ("a: b: c", "line 1: mapping values"),
-    ("a: 2024-12-25", "date"), ("a: 2024-13-45", "not readable"), ("a: .nan", "finite"), ("a: .inf", "finite"), ("yes: 1", "True"),
-    ("1: x", "the key 1"), ("a: !!set {b}", "set"), ("a: !!binary aGk=", "bytes"), ("a: !!bool x", "not readable"),
-    ("a: !!timestamp x", "not readable"), ("!!python/object/apply:os.system ['ls']", "python/object"), ("a: \x00", "not readable"),
-    ("a: " + "9" * 5000, "not readable"), ("--- 1\n--- 2", "another document"), ("x" * (1 << 21), "at most"),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (billion_laughs(), f"more than {MOST_VALUES} values"),
+        (
+            "a: &a {x: 1}\n" + "\n".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}' if i else '*a'] * 9)}]}}" for i in range(9)),
+            "values",
+        ),
+        ("a: &a [*a]", "refers to itself"),
+        ("[" * 5000, "nested too deeply"),
+        ("- " * 3000, "nested too deeply"),
+        ("a: 1\na: 2", "names 'a' twice"),
+        ("? [a]\n: 1", "line 1: found unhashable key"),
+        ("a: b: c", "line 1: mapping values"),
+        ("a: 2024-12-25", "date"),
+        ("a: 2024-13-45", "not readable"),
+        ("a: .nan", "finite"),
+        ("a: .inf", "finite"),
+        ("yes: 1", "True"),
+        ("1: x", "the key 1"),
+        ("a: !!set {b}", "set"),
+        ("a: !!binary aGk=", "bytes"),
+        ("a: !!bool x", "not readable"),
+        ("a: !!timestamp x", "not readable"),
+        ("!!python/object/apply:os.system ['ls']", "python/object"),
+        ("a: \x00", "not readable"),
+        ("a: " + "9" * 5000, "not readable"),
+        ("--- 1\n--- 2", "another document"),
+        ("x" * (1 << 21), "at most"),
+    ],
+)
 def test_yaml_beyond_the_limits_is_one_clear_error(text: str, words: str) -> None:
     with pytest.raises(IrdistillError, match="the card x") as raised:
         parse_yaml(text, "the card x")
@@ -48,7 +69,12 @@ def test_plain_yaml_is_what_pyyaml_gives() -> None:
 
 def test_a_yaml_file_has_to_be_a_mapping_of_bounded_size(tmp_path: Path) -> None:
     path = tmp_path / "card.yaml"
-    for data, words in [(b"- 1", "a mapping of names"), (b"", "a mapping of names"), (b"\xff\xfea", "not UTF-8"), (b" " * (2 << 20), "bytes")]:
+    for data, words in [
+        (b"- 1", "a mapping of names"),
+        (b"", "a mapping of names"),
+        (b"\xff\xfea", "not UTF-8"),
+        (b" " * (2 << 20), "bytes"),
+    ]:
         path.write_bytes(data)
         with pytest.raises(IrdistillError, match=words):
             read_yaml(path, "teacher card")
@@ -78,10 +104,18 @@ class Settings:
     free: Any = None
 
 
-@pytest.mark.parametrize(("values", "words"), [
-    ({"k": "3"}, "x: k is '3'; expected an integer"), ({"k": True}, "k is True"), ({"k": 2.0}, "k is 2.0"), ({"rate": "1e-4"}, "'1e-4'"),
-    ({"names": ["a", 3]}, "names[1] is 3"), ({"names": "a"}, "names is 'a'"), ({"depth": 3}, "no setting 'depth'"),
-])
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"k": "3"}, "x: k is '3'; expected an integer"),
+        ({"k": True}, "k is True"),
+        ({"k": 2.0}, "k is 2.0"),
+        ({"rate": "1e-4"}, "'1e-4'"),
+        ({"names": ["a", 3]}, "names[1] is 3"),
+        ({"names": "a"}, "names is 'a'"),
+        ({"depth": 3}, "no setting 'depth'"),
+    ],
+)
 def test_values_of_another_type_are_named(values: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError) as raised:
         check_values(values, Settings, "x")
@@ -95,8 +129,28 @@ def test_values_of_the_declared_types_pass() -> None:
 
 #: What stands in a mutated file in place of a value.
 WEIRD: tuple[Any, ...] = (
-    None, True, 0, -1, 3.5, 1e30, "", "x", "${a}", [], [1], ["x"], [[]], {}, {"a": 1}, {"for": {"a": [1]}, "each": "${a}"},
-    {"x": {"y": []}}, "../../x", "\x1b[31m", "9" * 300, 10**400, "1e-4",
+    None,
+    True,
+    0,
+    -1,
+    3.5,
+    1e30,
+    "",
+    "x",
+    "${a}",
+    [],
+    [1],
+    ["x"],
+    [[]],
+    {},
+    {"a": 1},
+    {"for": {"a": [1]}, "each": "${a}"},
+    {"x": {"y": []}},
+    "../../x",
+    "\x1b[31m",
+    "9" * 300,
+    10**400,
+    "1e-4",
 )
 
 

@@ -167,14 +167,14 @@ def _dataset(name: str, given: Any, policies: Mapping[str, str], place: str) -> 
         raise IrdistillError(f"the dataset {name!r} of {place} is {given!r}; an id or a mapping was expected.")
     settings: dict[str, Any] = {**policies, **({"id": given} if isinstance(given, str) else given or {})}
     _refuse(f"{place}, dataset {name}", set(settings) - {entry.name for entry in fields(Dataset)}, set())
-    measures = {"measures": _measures(settings.pop("measures"), f"{place}, dataset {name}")} if "measures" in settings else {}
+    measures = _measures(settings.pop("measures"), f"{place}, dataset {name}") if "measures" in settings else ()
     check_values(settings, Dataset, f"{place}, dataset {name}")
     if bool(settings.get("id")) == bool(settings.get("folder")):
         raise IrdistillError(f"the dataset {name!r} of {place} needs either an id of ir_datasets or a folder.")
     for key, allowed in POLICIES.items():
         if settings.get(key, allowed[0]) not in allowed:
             raise IrdistillError(f"the dataset {name!r} of {place} has {key}: {settings[key]}; known are {', '.join(allowed)}.")
-    return Dataset(name, **settings, **measures)
+    return Dataset(name, measures=measures, **settings)
 
 
 def _published(entry: Any, place: str) -> Iterator[Published]:

@@ -18,6 +18,10 @@ from irdistill.errors import IrdistillError
 from irdistill.losses.base import REGISTRY, Loss
 
 
+LONGEST = 1_000
+"""Characters of the longest expression; Python's parser ends in a RecursionError on several thousand terms."""
+
+
 def signature(name: str) -> str:
     """A loss with its parameters and their defaults: ``KL(tau=1, teacher_tau=1)``."""
     parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(REGISTRY[name]))  # type: ignore[arg-type]
@@ -32,6 +36,8 @@ def parse_loss(expression: str | Loss) -> Loss:
     """
     if isinstance(expression, Loss):
         return expression
+    if len(expression) > LONGEST:
+        raise IrdistillError(f"the loss {expression[:60]!r}… has {len(expression)} characters; at most {LONGEST} were expected.")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:

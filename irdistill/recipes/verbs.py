@@ -219,10 +219,10 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         IrdistillError: one of them is wrong.
     """
-    for name in _COUNTS:
-        value = arguments.get(name)
-        if isinstance(value, int) and value < 1:
-            raise IrdistillError(f"{name} is {value}; at least 1 was expected.")
+    for counted in _COUNTS:
+        count = arguments.get(counted)
+        if isinstance(count, int) and count < 1:
+            raise IrdistillError(f"{counted} is {count}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
         own = {"collection", "scores", "loss", "backbone", "student", "representations", "chosen", *STUDENT_SETTINGS}
