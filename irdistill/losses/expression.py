@@ -17,7 +17,6 @@ from typing import Any
 from irdistill.errors import IrdistillError
 from irdistill.losses.base import REGISTRY, Loss
 
-
 LONGEST = 1_000
 """Characters of the longest expression; Python's parser ends in a RecursionError on several thousand terms."""
 
