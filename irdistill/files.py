@@ -147,9 +147,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text that ends with a line break, keys in the given order, full precision."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, keys in the given order, full precision."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, as `json_text` formats it."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: str | Path) -> Any:

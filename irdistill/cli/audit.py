@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, named, seed_option
-from irdistill.files import write_json
+from irdistill.cli.options import examples, json_option, named, seed_option, write_result
 
 
-@click.command(epilog="Example: irdistill audit pydocs/train out/minilm-scores out/fused --first-stage out/bm25 --html audit.html")
+@click.command(epilog=examples(
+    "irdistill audit pydocs/train out/minilm out/fused --first-stage out/bm25",
+    "irdistill audit pydocs/train out/minilm --html audit.html",
+))
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--first-stage", help="The run that the teachers are to be better than.")
@@ -37,9 +39,7 @@ def audit(collection: str, run: tuple[str, ...], first_stage: str | None, studen
 
         require_plots()
     found = audit_runs(load_collection(collection), named(run), first_stage, options=options)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     if html_file is not None:
         from irdistill.evaluation.audit.html import write_html
 

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, out_option, seed_option, show
+from irdistill.cli.options import examples, json_option, out_option, seed_option, show
 
 FORMATS = ("onnx", "onnx-int8", "openvino")
 
 
-@click.command(epilog="Example: irdistill export out/student/model --format onnx-int8 --out out/student-int8")
+@click.command(epilog=examples(
+    "irdistill export out/student/model --format onnx --out out/student-onnx",
+))
 @click.argument("model")
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True)
 @click.option("--collection", default="pydocs/howto", show_default=True, help="Whose texts the scores are compared on.")

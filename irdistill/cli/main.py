@@ -15,9 +15,11 @@ import click
 from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.benchmark import benchmark
+from irdistill.cli.cards import cards
 from irdistill.cli.compare import compare
 from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
+from irdistill.cli.options import examples
 from irdistill.cli.pretrain import pretrain
 from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.report import measure, report
@@ -33,7 +35,26 @@ from irdistill.progress import set_quiet
 from irdistill.terminal import PrintableFormatter, echo
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Interrupted(Exception):
+    """Ctrl-C was pressed; click itself would print an empty line for it and forget what was kept."""
+
+
+class _Commands(click.Group):
+    """The commands, with an interruption that reaches `main`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            kept = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
+            raise Interrupted(
+                f"interrupted. Kept: {kept}. Run the same command again to resume." if kept else
+                "interrupted before a part was finished. Run the same command again to start over."
+            ) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+             epilog=examples("irdistill candidates pydocs/test --out out/bm25-test"))
 @click.version_option(__version__, prog_name="irdistill")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs.")
 @click.option("--quiet", is_flag=True, help="Show no progress bars and no notes.")
@@ -42,8 +63,6 @@ def cli(debug: bool, quiet: bool) -> None:
 
     COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout (path#split). RUN is a
     run's folder, or a TREC run file.
-
-    Example: irdistill candidates pydocs/test --out out/bm25
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_quiet(quiet)
@@ -57,7 +76,7 @@ def cli(debug: bool, quiet: bool) -> None:
 _COMMANDS = (
     run, benchmark, candidates, score, fuse, audit, train, search, evaluate, compare, measure, report, runs,
     rewrite, split, generate, filter_, specialise,
-    pretrain, export, doctor,
+    pretrain, export, cards, doctor,
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -72,10 +91,8 @@ def main(arguments: list[str] | None = None) -> Any:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("interrupted; start the same command again, it continues.", err=True)
+    except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as stop:
+        click.echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, named, seed_option
+from irdistill.cli.options import examples, json_option, named, seed_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
 
-@click.command(epilog="Example: irdistill report out/bm25-test out/student-test --baseline out/bm25-test --out report.html")
+@click.command(epilog=examples(
+    "irdistill report out/bm25-test out/student-test --out report.html",
+    "irdistill report out/quickstart/results.json --out report.md",
+    "# A model card, as README.md of the model's folder:",
+    "irdistill report out/student-test --format card --out out/student/model",
+))
 @click.argument("source", nargs=-1, required=True)
 @click.option("--collection", help="Of the runs; that in their manifests by default.")
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
@@ -44,7 +48,7 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
         click.echo(text)
 
 
-@click.command(epilog="Example: irdistill measure pydocs/test bm25 out/student/model --json costs.json")
+@click.command(epilog=examples("irdistill measure pydocs/test bm25 out/student/model --json costs.json"))
 @click.argument("collection")
 @click.argument("model", nargs=-1, required=True)
 @click.option("--k", default=100, show_default=True, help="Documents a query that are found, or reranked by a cross-encoder.")
@@ -66,8 +70,7 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries
     held = load_collection(collection)
     found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed)  # type: ignore[arg-type]
              for name, path in named(model).items()]
-    if json_file is not None:
-        write_json(json_file, {"efficiency": [cost.to_json() for cost in found]})
+    write_result(json_file, {"efficiency": [cost.to_json() for cost in found]})
     click.echo(costs_table(found, {}).markdown())
     for cost in found:
         if cost.reranks:

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import cluster_settings, engine_options, json_option, named, overwrite_option, seed_option, show
+from irdistill.cli.options import (
+    cluster_settings,
+    engine_options,
+    examples,
+    json_option,
+    named,
+    overwrite_option,
+    seed_option,
+    show,
+    write_result,
+)
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -18,8 +27,13 @@ if TYPE_CHECKING:
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores\n\n"
-                      "With vectors, for losses between them: add --representations, or --representations float32")
+@click.command(epilog=examples(
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --out out/minilm",
+    "# With vectors, for losses between them:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --representations --out out/vectors",
+    "# What the whole job would take:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --estimate",
+))
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
@@ -96,8 +110,7 @@ def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth:
     teacher = spec.build(collection.corpus)
     loading = time.perf_counter() - began
     found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
-    if json_file is not None:
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     show(found.lines(), None)
 
 
@@ -110,7 +123,10 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(second)
 
 
-@click.command(epilog='Example: irdistill evaluate pydocs/test out/bm25 out/student --measures "nDCG@10 RR@10" --baseline out/bm25')
+@click.command(epilog=examples(
+    "irdistill evaluate pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
+    'irdistill evaluate qrels.tsv run.txt.gz --measures "nDCG@10 RR@10"',
+))
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
@@ -131,6 +147,5 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     base = next((name for name, path in runs.items() if path == baseline), None)
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection)
-    if json_file is not None:
-        write_json(json_file, {"rows": found.to_rows()})
+    write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

@@ -20,7 +20,7 @@ from irdistill.files import digest, read_json
 _OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 
 
-def load_ir_dataset(id: str, cache: Path) -> Collection:
+def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     """Load an ir_datasets id; its documents are ``default_text()``, compiled once for all of its splits.
 
     Published judgments that name documents outside of the corpus are part of the benchmark as it is defined:
@@ -33,6 +33,11 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
             empty or a document id has two texts.
     """
     dataset, module = _dataset(id)
+    if dataset.has_docs() and not dataset.has_queries() and not need:
+        corpus = _corpus(id, dataset, module, cache)
+        report = LoadReport(documents=len(corpus))
+        report.take(corpus.findings)
+        return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [name for name in _known(module) if name.startswith(f"{id}/") and _asks(name, module)]
         raise IrdistillError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from irdistill.evaluation.evaluate import Evaluation, combine, evaluate
 from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.files import make_folder, write_json
+from irdistill.progress import kept_when_stopped
 from irdistill.runs import Run, open_run
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
@@ -113,7 +115,8 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
         collection = opens(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
-        run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
+        with kept_when_stopped(partial("{} of {} datasets in {}".format, number - 1, len(places), folder)):
+            run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
         depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
         counted = PolicyRun(run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", depth)
         figures = evaluate(collection, {system.name: counted}, dataset.measures or suite.measures, seed=seed)

@@ -164,7 +164,7 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     Raises:
         IrdistillError: as `plan`, or as any stage of the recipe.
     """
-    held = load_collection(collection)
+    held = load_collection(collection, queries=False)
     folder = make_folder(out)
     asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection, load_collection
+from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import DEFAULT_MEASURES, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
 from irdistill.evaluation.comparison_report import comparison_markdown
@@ -44,10 +45,16 @@ class Kitchen:
     work: Path | None = None
     _collections: dict[str, Collection] = field(default_factory=dict)
 
-    def collection(self, name: str) -> Collection:
-        """Open a collection once."""
+    def collection(self, name: str, queries: bool = True) -> Collection:
+        """Open a collection once.
+
+        Args:
+            queries: whether it must have queries.
+        """
         if name not in self._collections:
-            self._collections[name] = load_collection(name)
+            self._collections[name] = load_collection(name, queries=False)
+        if queries:
+            require_queries(self._collections[name])
         return self._collections[name]
 
 
@@ -105,8 +112,9 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
 
 def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
               config: dict[str, Any] | None = None, **given: Any) -> str:
-    pretrain(kitchen.collection(collection), backbone, out, PretrainOptions(**({"seed": kitchen.seed} | given)), layers=layers,
-             random_init=random_init, config=config)
+    options = PretrainOptions(**({"seed": kitchen.seed} | given))
+    pretrain(kitchen.collection(collection, queries=False), backbone, out, options, layers=layers, random_init=random_init,
+             config=config)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -133,7 +141,7 @@ def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | N
               examples: str | None = None, **settings: Any) -> str:
     given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
     shown = example_pairs(kitchen.collection(examples)) if examples else ()
-    return generate(kitchen.collection(collection), out, given, card_model(llm) if llm else None, shown).fingerprint
+    return generate(kitchen.collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown).fingerprint
 
 
 def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scores: str | None = None,
@@ -176,6 +184,9 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
     write_json(out / RESULT, dict(result))
     return file_sha256(out / RESULT)[:16]
 
+
+WITHOUT_QUERIES = ("generate", "pretrain")
+"""Verbs that need the documents of a collection alone."""
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,

@@ -221,14 +221,15 @@ class Representations:
         return max((self._held(number).shape[1] for number in range(min(8, len(self.parts)))), default=0)
 
     def check_collection(self, collection: Collection) -> None:
-        """Refuse those of another corpus or other queries.
+        """Refuse those of another corpus or other queries; there may be more queries, as of a run.
 
         Raises:
             IrdistillError: they are.
         """
-        ours = collection.describe()
+        ours, known = collection.describe(), parquet.read_query_fingerprints(self.run / QUERIES)
+        wider = all(known.get(query_id) == value for query_id, value in collection.query_fingerprints.items())
         for part in ("corpus", "queries"):
-            if self.plan.collection.get(part) != ours[part]:
+            if self.plan.collection.get(part) != ours[part] and not (part == "queries" and wider):
                 raise IrdistillError(
                     f"{self.folder} was made for the collection {self.plan.collection.get('id')!r} and is used with "
                     f"{collection.id!r}: the fingerprints of the {part} differ ({self.plan.collection.get(part)} there, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     Found = tuple[list[RankedList], Mapping[str, float]]
 
+logger = logging.getLogger(__name__)
 _GROUP = 16
 """Parts searched in one pass over the vectors."""
 _CHECKED_PARTS = 2
@@ -137,7 +139,12 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite) as writer:
+    unjudged = collection.report.count("unjudged queries")
+    if unjudged:
+        logger.info("searching for the %d queries that %s judges; %d others of its file are left out", len(queries), collection.id,
+                    unjudged)
+    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite,
+                   fingerprints=collection.query_fingerprints) as writer:
         pending = list(writer.pending())
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:

@@ -142,7 +142,8 @@ class KernelStudent(InteractionStudent):
         path = find_model_file(name, cls.weight_files[0], revision)
         assert path is not None
         with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(resolve_model(name), revision=revision, trust_remote_code=trust_remote_code)
+            resolved = resolve_model(name, revision)
+            tokenizer = AutoTokenizer.from_pretrained(resolved, revision=revision, trust_remote_code=trust_remote_code)
         weights = load_file(path)
         made = _assembled(tokenizer, saved["dimension"], saved["layers"], saved["max_query_length"], saved["max_document_length"])
         made.load_state_dict(weights)

@@ -159,7 +159,7 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
 
 
 def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     try:
         with quiet_libraries():
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,

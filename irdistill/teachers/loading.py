@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from irdistill.cards import find_card
+from irdistill.cards import find_card, known_names
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.plain_data import check_values, read_yaml
@@ -157,7 +157,16 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         if teacher.endswith((".yaml", ".yml")) or _is_card(teacher):
             raise
     if not teacher.strip():
-        raise IrdistillError("the teacher's name is empty; give a card, bm25 or a model.")
+        raise IrdistillError(f"the teacher's name is empty; give a card, bm25 or a model. {known_names('teachers', '')}")
+    if "/" not in teacher and not kind and teacher != "bm25" and not Path(teacher).exists():
+        # the name of a card with a mistake in it, or one of the few models whose hub id has no owner
+        try:
+            return TeacherCard(teacher, kind_of(teacher, revision), teacher)
+        except IrdistillError as error:
+            raise IrdistillError(
+                f"there is no teacher {teacher!r}: no card and no model has this name. {known_names('teachers', teacher)} "
+                "A model is given by its folder, package: path or hub id."
+            ) from error
     return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else kind_of(teacher, revision)), teacher)
 
 

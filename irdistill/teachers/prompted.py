@@ -58,7 +58,7 @@ class PromptedTeacher(ABC):
 
     def __init__(self, model: str, revision: str | None, max_length: int | None, precision: Precision,
                  trust_remote_code: bool, device: str | None) -> None:
-        resolved = resolve_model(model)
+        resolved = resolve_model(model, revision)
         self.model_name, self.revision = model, model_revision(model, revision)
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
