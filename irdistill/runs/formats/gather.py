@@ -15,7 +15,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors
 
 ROW = np.dtype([("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")])
-"""``rank``: 0 where ranks do not count, -1 on rows that give a score to a pair named elsewhere."""
+"""``rank``: 0 in files without ranks, -1 on rows that give a score to a pair named elsewhere."""
 
 ROW_COST = 120
 """Bytes of memory that a row takes while rows are sorted."""
@@ -25,7 +25,7 @@ DUPLICATES = ("error", "first", "mean")
 
 
 class Gathered(NamedTuple):
-    """One query's rows: scored documents in the file's order, then (or between) unscored ones by rank.
+    """One query's rows, by rank; in the file's order where ranks are equal or there are none.
 
     Attributes:
         query: its number. docs: (n,) int32 rows of the corpus. scores: (n,) float32, NaN where there is none.
@@ -34,6 +34,41 @@ class Gathered(NamedTuple):
     query: int
     docs: np.ndarray
     scores: np.ndarray
+
+
+class RankFaults(NamedTuple):
+    """How the ranks and scores of a file fit together.
+
+    Attributes:
+        against_scores: queries with a document that has a better rank and a lower score than another.
+        example: the first of them.
+        repeated: the first query in which two documents have one rank, and that rank.
+        lists: queries with two scored documents or more. equal: those of them in which all scores are the same.
+    """
+
+    against_scores: int = 0
+    example: int = -1
+    repeated: tuple[int, int] | None = None
+    lists: int = 0
+    equal: int = 0
+
+    def and_of(self, rows: np.ndarray) -> RankFaults:
+        """With the faults of more queries: (n,) of ``ROW``, by query and rank."""
+        if len(rows) < 2:
+            return self
+        pair = rows["query"][1:] == rows["query"][:-1]
+        same_rank = pair & (rows["rank"][1:] == rows["rank"][:-1])
+        place = int(np.argmax(same_rank)) if self.repeated is None and same_rank.any() else -1
+        repeated = self.repeated if place < 0 else (int(rows["query"][place]), int(rows["rank"][place]))
+        rows = rows[~np.isnan(rows["score"])]
+        pair = rows["query"][1:] == rows["query"][:-1]
+        rises = pair & (rows["rank"][1:] > rows["rank"][:-1]) & (rows["score"][1:] > rows["score"][:-1])
+        wrong = np.unique(rows["query"][1:][rises])
+        unequal = pair & (rows["score"][1:] != rows["score"][:-1])
+        lists = len(np.unique(rows["query"][1:][pair]))
+        example = int(wrong[0]) if self.example < 0 and len(wrong) else self.example
+        return RankFaults(self.against_scores + len(wrong), example, repeated, self.lists + lists,
+                          self.equal + lists - len(np.unique(rows["query"][1:][unequal])))
 
 
 class Gather:
@@ -53,6 +88,7 @@ class Gather:
     Attributes:
         repeated: rows that were one with another row, after ``settle``.
         counts: (queries,) int64 rows of each query, after ``settle``.
+        rank_faults: how ranks and scores fit together, after ``settle``.
     """
 
     def __init__(self, queries: int, folder: Path, name: Callable[[int, int], str], memory: int = 1 << 29,
@@ -62,6 +98,7 @@ class Gather:
         self.counts = np.zeros(queries, np.int64)
         self.repeated = 0
         self.spilled = 0
+        self.rank_faults = RankFaults()
         self._queries, self._folder, self._name, self._duplicates = max(1, queries), folder, name, duplicates
         self._limit = max(4, memory // ROW_COST)
         self._held: list[np.ndarray] = []
@@ -121,7 +158,7 @@ class Gather:
             IrdistillError: as ``add``.
         """
         if not self._buckets:
-            self._held = [self._combined(self._take_held(), last=True)]
+            self._held = [self._by_rank(self._combined(self._take_held(), last=True))]
             self.counts = np.bincount(self._held[0]["query"], minlength=len(self.counts))
             return
         self._spill()
@@ -132,7 +169,7 @@ class Gather:
                 stream.flush()
             for number, stream in enumerate(self._buckets):
                 for rows in self._cuts(stream, number, counts):
-                    whole = self._combined(rows, last=True)
+                    whole = self._by_rank(self._combined(rows, last=True))
                     self._settled.write(whole.tobytes())
                     self._pieces.append(len(whole))
                     self.counts += np.bincount(whole["query"], minlength=len(self.counts))
@@ -154,10 +191,13 @@ class Gather:
                 yield np.concatenate(kept)
             first = last
 
+    def _by_rank(self, rows: np.ndarray) -> np.ndarray:
+        rows = rows[np.lexsort((rows["rank"], rows["query"]))]
+        self.rank_faults = self.rank_faults.and_of(rows)
+        return rows
+
     def __iter__(self) -> Iterator[Gathered]:
         for rows in self._settled_pieces():
-            order = np.lexsort((rows["rank"], rows["query"]))
-            rows = rows[order]
             edges = np.flatnonzero(np.diff(rows["query"])) + 1
             for start, end in zip([0, *edges.tolist()], [*edges.tolist(), len(rows)], strict=True):
                 if end > start:
