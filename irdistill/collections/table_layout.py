@@ -44,6 +44,10 @@ _WHOLE = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
 _ZERO = {"0", "q0"}
 
 
+class UnknownLayoutError(IrdistillError):
+    """A table without a header has none of the layouts that are known."""
+
+
 @dataclass(frozen=True)
 class TableLayout:
     """How a table is read.
@@ -140,6 +144,25 @@ def trec_header(sample: TableSample) -> TableLayout | None:
             "--format tsv to read the columns by their names."
         )
     return TableLayout(roles, None, header=True, chosen=True)
+
+
+def check_trec(sample: TableSample) -> None:
+    """Refuse a file that could be a TREC run behind a column of row numbers.
+
+    Raises:
+        IrdistillError: it could.
+    """
+    rows = [line.split() for _, line in sample.lines]
+    if all(len(row) == len(TREC) for row in rows) and rows:
+        table = _Table(rows)
+        possible = [roles for roles in READINGS["run"][6] if table.allows(roles, "run")]
+        if len(possible) > 1 and not table.only_zero(1):
+            number, line = sample.lines[0]
+            raise IrdistillError(
+                f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in {len(possible)} ways: "
+                f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names them and "
+                "--format trec chooses the first, and give the run."
+            )
 
 
 def _separated(sample: TableSample) -> list[TableLayout]:
@@ -293,38 +316,41 @@ def _is_usable(roles: tuple[str, ...], kind: str) -> bool:
 def _undecided(sample: TableSample, layout: TableLayout, table: _Table, possible: list[tuple[str, ...]], kind: str,
                count: int, named: bool) -> IrdistillError:
     """The error for a table with several readings, or none; ``named`` if the user named the format."""
-    usable = any(_is_usable(roles, kind) for roles in possible)
+    usable = [roles for roles in possible if _is_usable(roles, kind)]
+    what, last = ("row of scores", "score") if kind == "run" else ("judgment", "grade")
     if (wrong := table.odd_number(count - 1, named)) is not None and not usable:
-        number, _ = sample.lines[wrong]
-        what = "score" if kind == "run" else "grade"
         return IrdistillError(
-            f"{sample.name}, line {number}: the {what} {table.cell(wrong, count - 1)!r} is not a number. If the line names columns, say "
-            f"which they are: {option(kind)} query=NAME,document=NAME,{what}=NAME; else fix or remove it."
+            f"{sample.name}, line {sample.lines[wrong][0]}: the {last} {table.cell(wrong, count - 1)!r} is not a number. If the line "
+            f"names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or remove it."
         )
     number, line = sample.lines[0]
-    columns = {("run", 4): "query,document,rank,score", ("run", 5): "-,query,document,rank,score", ("judgments", 4): "query,-,document,grade"}
-    shown = columns.get((kind, count)) or ",".join(["query", "document", "score" if kind == "run" else "grade", *["-"] * (count - 3)])
-    how = f"Name the columns, as {option(kind)} {shown} (- is a column to leave out), or put a line of column names on top"
+    examples = [_as_columns(roles) for roles in usable if roles != TRIPLES] or [",".join(["query", "document", last, *["-"] * (count - 3)])]
+    how = f"Name them, as {' or '.join(f'{option(kind)} {columns}' for columns in examples)} (- is a column to leave out), or put a " \
+        "line of column names on top"
     if not possible:
         expected = "query 0 document grade, or query document grade (a whole number), separated by tabs or white space" \
             if kind == "judgments" else "query document score, query 0 document score or query Q0 document rank score tag"
-        return IrdistillError(
-            f"line {number} of {sample.name} is not a {'judgment' if kind == 'judgments' else 'row of scores'}: {line.strip()[:80]!r} has "
-            f"{count} columns. Expected: {expected}. {how}."
+        return UnknownLayoutError(
+            f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}. {how}."
         )
     readings = "; or ".join(_words(roles) for roles in possible)
     if not usable:
         return IrdistillError(
-            f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like {readings}, and hold no "
+            f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like {readings}, without a "
             f"{'score or rank' if kind == 'run' else 'grade'}. {how}."
         )
-    tsv = "--format tsv takes the last one for the score" if table.allows(("query", "document", "score"), kind, True) else ""
-    chosen = [tsv if count == 3 and kind == "run" else "", *(
-        f"--format {name} chooses {name}" for name, roles in (("trec", TREC), ("triples", TRIPLES)) if roles in possible)]
+    chosen = [f"--format {name} chooses {name}" for name, roles in (("trec", TREC), ("triples", TRIPLES)) if roles in possible]
+    if kind == "run" and count == 3 and table.allows(("query", "document", "score"), kind, True):
+        chosen.append("--format tsv takes the last one for the score")
     return IrdistillError(
         f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: {readings}. "
-        f"{'; '.join([how, *filter(None, chosen)])}."
+        f"{'; '.join([how, *chosen])}."
     )
+
+
+def _as_columns(roles: tuple[str, ...]) -> str:
+    """A reading as the user writes it."""
+    return ",".join(role if role in ("query", "document", "rank", "score", "grade") else IGNORED for role in roles)
 
 
 def _words(roles: tuple[str, ...]) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors
+from irdistill.runs.ranks import RankFaults
 
 ROW = np.dtype([("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")])
 """``rank``: 0 in files without ranks, -1 on rows that give a score to a pair named elsewhere."""
@@ -34,41 +35,6 @@ class Gathered(NamedTuple):
     query: int
     docs: np.ndarray
     scores: np.ndarray
-
-
-class RankFaults(NamedTuple):
-    """How the ranks and scores of a file fit together.
-
-    Attributes:
-        against_scores: queries with a document that has a better rank and a lower score than another.
-        example: the first of them.
-        repeated: the first query in which two documents have one rank, and that rank.
-        lists: queries with two scored documents or more. equal: those of them in which all scores are the same.
-    """
-
-    against_scores: int = 0
-    example: int = -1
-    repeated: tuple[int, int] | None = None
-    lists: int = 0
-    equal: int = 0
-
-    def and_of(self, rows: np.ndarray) -> RankFaults:
-        """With the faults of more queries: (n,) of ``ROW``, by query and rank."""
-        if len(rows) < 2:
-            return self
-        pair = rows["query"][1:] == rows["query"][:-1]
-        same_rank = pair & (rows["rank"][1:] == rows["rank"][:-1])
-        place = int(np.argmax(same_rank)) if self.repeated is None and same_rank.any() else -1
-        repeated = self.repeated if place < 0 else (int(rows["query"][place]), int(rows["rank"][place]))
-        rows = rows[~np.isnan(rows["score"])]
-        pair = rows["query"][1:] == rows["query"][:-1]
-        rises = pair & (rows["rank"][1:] > rows["rank"][:-1]) & (rows["score"][1:] > rows["score"][:-1])
-        wrong = np.unique(rows["query"][1:][rises])
-        unequal = pair & (rows["score"][1:] != rows["score"][:-1])
-        lists = len(np.unique(rows["query"][1:][pair]))
-        example = int(wrong[0]) if self.example < 0 and len(wrong) else self.example
-        return RankFaults(self.against_scores + len(wrong), example, repeated, self.lists + lists,
-                          self.equal + lists - len(np.unique(rows["query"][1:][unequal])))
 
 
 class Gather:
@@ -193,7 +159,7 @@ class Gather:
 
     def _by_rank(self, rows: np.ndarray) -> np.ndarray:
         rows = rows[np.lexsort((rows["rank"], rows["query"]))]
-        self.rank_faults = self.rank_faults.and_of(rows)
+        self.rank_faults = self.rank_faults.and_of(rows["query"], rows["rank"], rows["score"])
         return rows
 
     def __iter__(self) -> Iterator[Gathered]:

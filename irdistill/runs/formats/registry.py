@@ -10,7 +10,7 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
-from irdistill.collections.table_layout import TREC, TRIPLES, decide
+from irdistill.collections.table_layout import TREC, TRIPLES, UnknownLayoutError, decide
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, tables, texts
 from irdistill.runs.formats.columns import sampled
@@ -140,8 +140,8 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
 def _by_columns(path: Path) -> str:
     try:
         layout = decide(sampled(path), "run")
-    except IrdistillError as error:
-        raise IrdistillError(f"{error} For another layout give --format, one of {', '.join(FORMATS)}.") from error
+    except UnknownLayoutError as error:
+        raise UnknownLayoutError(f"{error} For another layout give --format, one of {', '.join(FORMATS)}.") from error
     return {TREC: "trec", TRIPLES: "triples"}.get(layout.roles, "tsv")
 
 

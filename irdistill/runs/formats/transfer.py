@@ -19,7 +19,6 @@ from irdistill.runs.formats.registry import FORMATS, Format, format_of
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
-from irdistill.runs.ranks import EQUAL_SCORES, ranks_against_scores
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -122,10 +121,8 @@ def _check_ranks(path: Path, form: Format, ranked: bool, gather: Gather, query_i
 
 def _warn_of_ranks(path: Path, run: Run, gather: Gather, query_ids: list[str]) -> None:
     faults = gather.rank_faults
-    if faults.against_scores:
-        logger.warning("%s: %s", path, ranks_against_scores(faults.against_scores, len(run), query_ids[faults.example]))
-    if faults.lists and faults.equal == faults.lists:
-        logger.warning("%s: %s", path, EQUAL_SCORES)
+    for line in faults.warnings(len(run), query_ids[faults.example]):
+        logger.warning("%s: %s", path, line)
 
 
 def _scores_of(path: Path, form: Format, scores: str | Path | None) -> Path | None:
