@@ -8,12 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import cluster_settings, engine_options, json_option, named, overwrite_option, seed_option, show
+from irdistill.cli.options import (
+    cluster_settings,
+    engine_options,
+    json_option,
+    named,
+    overwrite_option,
+    seed_option,
+    self_match_option,
+    show,
+)
 from irdistill.errors import IrdistillError
 from irdistill.files import write_json
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.evaluation.policies import SelfMatch
     from irdistill.runs import Run
     from irdistill.teachers import TeacherSpec
 
@@ -115,9 +125,11 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, seed: int, json_file: Path | None) -> None:
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, self_match: SelfMatch, seed: int,
+             json_file: Path | None) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
     In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
@@ -130,7 +142,7 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
-    found = evaluate_runs(judged, runs, measures, base, seed, collection)
+    found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     if json_file is not None:
         write_json(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))
