@@ -70,6 +70,12 @@ def seed_option() -> Decorator:
     return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
 
 
+def self_match_option() -> Decorator:
+    """``--self-match``."""
+    return click.option("--self-match", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
+                        help="drop leaves out a document with the query's own id (ArguAna, Quora: queries are documents).")
+
+
 def engine_options(what: str) -> Decorator:
     """``--engine``, ``--workers`` and ``--ray-address``; see ``cluster_settings``."""
     options = (

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import examples, json_option, named, seed_option, write_result
+from irdistill.cli.options import examples, json_option, named, seed_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
+
+if TYPE_CHECKING:
+    from irdistill.evaluation.policies import SelfMatch
 
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
@@ -29,9 +33,10 @@ FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 @click.option("--model", help="For mteb and card: the system whose figures are written; the first by default.")
 @click.option("--out", type=click.Path(path_type=Path),
               help="The file; for mteb and card a folder. Markdown and LaTeX are printed where none is given.")
+@self_match_option()
 @seed_option()
 def report(source: tuple[str, ...], collection: str | None, measures: str, baseline: str | None, form: str | None, documents: int,
-           queries: int, model: str | None, out: Path | None, seed: int) -> None:
+           queries: int, model: str | None, out: Path | None, self_match: SelfMatch, seed: int) -> None:
     """Publish figures: a page, tables for a paper, a plot of quality and cost, MTEB's results, a model card.
 
     SOURCE is one or more runs, which are evaluated, or one results.json of a recipe or of evaluate --json.
@@ -42,7 +47,9 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
     from irdistill.evaluation.report.publish import evaluated, from_json, publish
 
     results = len(source) == 1 and source[0].endswith(".json")
-    given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed)
+    if results and self_match != "keep":
+        raise IrdistillError(f"--self-match is for runs, and {source[0]} holds figures that are measured already; give the runs.")
+    given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed, self_match)
     text = publish(given, form, out, documents, queries, model)
     if text is not None:
         click.echo(text)

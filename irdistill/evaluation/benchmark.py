@@ -14,6 +14,7 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, combine, evaluate
+from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.files import make_folder, write_json
@@ -149,12 +150,15 @@ def choose(suite: Suite, datasets: Sequence[str]) -> dict[str, str]:
 def average(suite: Suite, figures: Evaluation) -> tuple[dict[str, dict[str, float]], dict[str, list[str]]]:
     """A suite's averages, with a group counted once; one that lacks a dataset is not computed: what it lacks is named.
 
+    Measures that count documents or queries have no average.
+
     Returns:
         average -> measure -> value, and average -> the datasets missing.
     """
     values = {(row.dataset, row.measure): row.value for row in figures.rows}
     averages: dict[str, dict[str, float]] = {}
     refused: dict[str, list[str]] = {}
+    averaged = [measure for measure in figures.measures if not is_count(parse_measures(measure)[0])]
     for name, parts in suite.averages.items():
         missing = [dataset.name for dataset in suite.members(name) if dataset.name not in figures.datasets]
         if missing:
@@ -163,7 +167,7 @@ def average(suite: Suite, figures: Evaluation) -> tuple[dict[str, dict[str, floa
         members = [[dataset.name for dataset in suite.members(part)] for part in parts]
         averages[name] = {
             measure: float(np.mean([np.mean([values[dataset, measure] for dataset in part]) for part in members]))
-            for measure in figures.measures if all((dataset, measure) in values for part in members for dataset in part)
+            for measure in averaged if all((dataset, measure) in values for part in members for dataset in part)
         }
     return averages, refused
 

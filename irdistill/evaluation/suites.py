@@ -9,10 +9,11 @@ from typing import Any
 
 from irdistill.cards import find_card
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.measures import parse_measures
+from irdistill.evaluation.measure_names import parse_measures
+from irdistill.evaluation.policies import SELF_MATCH
 from irdistill.plain_data import check_values, read_yaml
 
-POLICIES = {"self_match": ("keep", "drop"), "duplicates": ("keep", "drop"), "queries": ("turn", "rewrite")}
+POLICIES = {"self_match": SELF_MATCH, "duplicates": ("keep", "drop"), "queries": ("turn", "rewrite")}
 TOLERANCE = 0.0005
 
 

@@ -8,12 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation import DEFAULT_MEASURES, AuditOptions, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
 from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.policies import check_self_match
+from irdistill.evaluation.significance import without_noise
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
@@ -92,8 +96,10 @@ def _mask(kitchen: Kitchen, out: Path, collection: str, run: str, rules: str | l
     return mask(run, kitchen.collection(collection), out, rules, positive).fingerprint
 
 
-def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None) -> str:
-    found = audit(kitchen.collection(collection), teachers, first_stage, kitchen.seed)
+def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None,
+           self_match: Any = "keep") -> str:
+    options = AuditOptions(seed=kitchen.seed, self_match=self_match)
+    found = audit(kitchen.collection(collection), teachers, first_stage, options=options)
     return _write(out, found.to_json() | {"lines": found.lines})
 
 
@@ -150,24 +156,30 @@ def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scor
 
 
 def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
-              compare: dict[str, str] | str | None = None) -> str:
-    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
+              compare: dict[str, str] | str | None = None, self_match: Any = "keep") -> str:
+    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed, self_match=self_match)
+                      for name, runs in datasets.items()))
     return _write(out, {"rows": found.to_rows()})
 
 
-def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05) -> str:
+def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05,
+             self_match: Any = "keep") -> str:
     entries = [Entry(**run | {"seed": str(run["seed"])}) for run in runs]
-    found = compare_losses(entries, {entry.collection: kitchen.collection(entry.collection) for entry in entries}, measure, level)
+    collections = {entry.collection: kitchen.collection(entry.collection) for entry in entries}
+    found = compare_losses(entries, collections, measure, level, self_match)
     fingerprint = _write(out, found.to_json())
     write_text(out / COMPARISON, comparison_markdown(found))
     return fingerprint
 
 
-def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10") -> str:
+def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10",
+            self_match: Any = "keep") -> str:
     held = kitchen.collection(collection)
-    found = [{"settings": one["settings"], "value": evaluate(held, {"candidate": one["run"]}, measure).rows[0].value}
+    found = [{"settings": one["settings"],
+              "value": evaluate(held, {"candidate": one["run"]}, measure, self_match=self_match).rows[0].value}
              for one in candidates]
-    best = max(found, key=lambda one: one["value"])["settings"] if found else {}  # the first of equal ones
+    equal = without_noise(np.array([one["value"] for one in found]))
+    best = found[int(equal.argmax())]["settings"] if found else {}  # the first of equal ones
     return _write(out, {"settings": best, "measure": measure, "candidates": found})
 
 
@@ -248,6 +260,8 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             PretrainOptions(**options)
         except TypeError as error:
             raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
+    if verb in ("evaluate", "compare", "choose", "audit"):
+        check_self_match(arguments.get("self_match", "keep"))
     if verb in ("evaluate", "compare", "choose"):
         from irdistill.evaluation import parse_measures
 
