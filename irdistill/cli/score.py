@@ -21,6 +21,9 @@ from irdistill.cli.options import (
     write_result,
 )
 from irdistill.errors import IrdistillError
+from irdistill.students.detection import RETRIEVER_TYPES
+
+KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -43,8 +46,8 @@ if TYPE_CHECKING:
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
 @click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever", "interaction"]),
-              help="Of a model without a card; else it is told from the model's files.")
+@click.option("--kind", type=click.Choice(KINDS),
+              help="Of a model without a card: how it is read, as sparse for SPLADE. Detected from the model's files by default.")
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))

@@ -37,6 +37,7 @@ class System:
             (``FOLDER/scifact`` or ``FOLDER/scifact.trec``; a name's slashes are folders).
         depth: documents a query that are retrieved, or that are reranked; the suite's where None.
         index: of a model that searches.
+        kind: how the model is read, as ``sparse``; detected from its files where None.
     """
 
     model: str = ""
@@ -44,6 +45,8 @@ class System:
     runs: str = ""
     depth: int | None = None
     index: Any = "flat"
+    kind: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.runs) or (self.rerank and self.runs):
@@ -52,7 +55,8 @@ class System:
     @property
     def name(self) -> str:
         """As tables show it."""
-        return f"{self.model} over {self.rerank}" if self.rerank else self.model or self.runs
+        model = f"{self.model} ({self.kind})" if self.kind else self.model
+        return f"{model} over {self.rerank}" if self.rerank else model or self.runs
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _run_of(suite: Suite, system: System, collection: Collection, dataset: Datas
     spare = dataset.self_match == "drop"
     if not system.rerank:
         return retrieve(collection, system.model, folder / "run", (system.depth or suite.depth) + spare, system.index, work,
-                        overwrite=overwrite, seed=seed)
+                        overwrite=overwrite, seed=seed, kind=system.kind, trust_remote_code=system.trust_remote_code)
     from irdistill.teachers import load_teacher, responses_file, score
 
     depth = (system.depth or suite.rerank_depth) + spare
@@ -220,5 +224,7 @@ def _run_of(suite: Suite, system: System, collection: Collection, dataset: Datas
         retrieve(collection, system.rerank, folder / "candidates", depth, work=work, overwrite=overwrite, seed=seed)
         if is_lexical(system.rerank) else _supplied(system.rerank, dataset.name, several)
     )
-    teacher = load_teacher(system.model, collection.corpus, work=work, responses=responses_file(folder / "run"))
+    trust = {"trust_remote_code": True} if system.trust_remote_code else {}
+    teacher = load_teacher(system.model, collection.corpus, kind=system.kind, work=work, responses=responses_file(folder / "run"),
+                           **trust)
     return score(collection, candidates, teacher, folder / "run", depth, overwrite=overwrite)

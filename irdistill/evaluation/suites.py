@@ -53,6 +53,7 @@ class Published:
         run: of the dataset's folder.
         rerank: the first stage whose documents the model reorders; ``depth`` of them.
         where: the name of a dataset, or of an average.
+        kind: how the model is read, as ``sparse``; detected from its files where empty.
         tolerance: how far a figure made again may be off.
     """
 
@@ -64,11 +65,13 @@ class Published:
     run: str = ""
     rerank: str = ""
     depth: int = 0
+    kind: str = ""
     tolerance: float = TOLERANCE
 
     def command(self, suite: str) -> str:
         """The command that makes the figure."""
-        model = f"--model {self.model}" if self.model else f"--runs {self.run}"
+        kind = f" --kind {self.kind}" if self.kind else ""
+        model = f"--model {self.model}{kind}" if self.model else f"--runs {self.run}"
         stage = f" --rerank {self.rerank} --depth {self.depth}" if self.rerank else ""
         return f"irdistill benchmark {suite} {model}{stage} --datasets {self.where}"
 

@@ -31,6 +31,7 @@ from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
+from irdistill.students.detection import MODEL_KINDS
 from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
@@ -63,14 +64,15 @@ class Kitchen:
 
 
 def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "bm25", depth: int = 100,
-                index: Any = "flat") -> str:
-    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed).fingerprint
+                index: Any = "flat", kind: str | None = None, trust_remote_code: bool = False) -> str:
+    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed, kind=kind,
+                    trust_remote_code=trust_remote_code).fingerprint
 
 
 def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat",
-            dimension: int | None = None) -> str:
+            dimension: int | None = None, kind: str | None = None, trust_remote_code: bool = False) -> str:
     return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed,
-                    dimension=dimension).fingerprint
+                    dimension=dimension, kind=kind, trust_remote_code=trust_remote_code).fingerprint
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
@@ -104,13 +106,14 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", representations: str | None = None, chosen: str | None = None, **given: Any) -> str:
+           student: str = "dense", representations: str | None = None, chosen: str | None = None, kind: str | None = None,
+           **given: Any) -> str:
     held = kitchen.collection(collection)
     if chosen is not None:
         given = given | read_json(Path(chosen) / RESULT)["settings"]
         loss = given.pop("loss", loss)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
-    built = build_student(student, backbone, **settings)
+    built = build_student(kind or student, backbone, **settings)
     train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
           representations)
     return digest(read_json(out / "training.json")["model"])
@@ -124,8 +127,9 @@ def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layer
     return digest(read_json(out / "training.json")["model"])
 
 
-def _terms(kitchen: Kitchen, out: Path, collection: str, model: str) -> str:
-    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work)
+def _terms(kitchen: Kitchen, out: Path, collection: str, model: str, kind: str | None = None,
+           trust_remote_code: bool = False) -> str:
+    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work, kind=kind, trust_remote_code=trust_remote_code)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -184,9 +188,10 @@ def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[
 
 
 def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
-             queries: int = 200) -> str:
+             queries: int = 200, kind: Any = None, trust_remote_code: bool = False) -> str:
     held = kitchen.collection(collection)
-    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed).to_json()
+    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed, kind,
+                                trust_remote_code).to_json()
              for name, models in systems.items()]
     return _write(out, {"systems": found})
 
@@ -248,8 +253,10 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             raise IrdistillError(f"{counted} is {count}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", "representations", "chosen", *STUDENT_SETTINGS}
-        check_student_settings(arguments.get("student", "dense"),
+        own = {"collection", "scores", "loss", "backbone", "student", "kind", "representations", "chosen", *STUDENT_SETTINGS}
+        if "kind" in arguments and "student" in arguments and arguments["kind"] != arguments["student"]:
+            raise IrdistillError(f"student: {arguments['student']} and kind: {arguments['kind']} mean the same; give one of them.")
+        check_student_settings(arguments.get("kind") or arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
@@ -272,6 +279,11 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         _check_keys(arguments["candidates"], "settings", "run")
         for one in arguments["candidates"]:
             _check_options(one["settings"])
+    if verb in ("candidates", "search", "measure", "terms"):
+        kinds = arguments.get("kind")
+        for one in kinds.values() if isinstance(kinds, Mapping) else [] if kinds is None else [kinds]:
+            if one not in MODEL_KINDS:
+                raise IrdistillError(f"kind: {one} is unknown; give one of {', '.join(MODEL_KINDS)}.")
     for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
         if isinstance(name, str) and not is_lexical(name) and "${" not in name:

@@ -13,14 +13,16 @@ from irdistill.cards import find_card, known_names
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.plain_data import check_values, read_yaml
+from irdistill.students.detection import RETRIEVER_TYPES
 from irdistill.teachers.detection import kind_of
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
 #: Kinds: the module of this package, and what in it makes the teacher. It takes settings as keyword-only arguments.
 _TEACHERS = {"cross-encoder": ("cross_encoder", "CrossEncoderTeacher"), "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
              "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"),
-             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher")}
-_KEEP_DOCUMENTS = ("retriever", "interaction")
+             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher"),
+             **dict.fromkeys(RETRIEVER_TYPES, ("retriever", "load_retriever"))}
+_KEEP_DOCUMENTS = ("retriever", *RETRIEVER_TYPES, "interaction")
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
 KINDS = (*_TEACHERS, *LLM_KINDS)
 BACKENDS = ("transformers", "vllm", "openai")
@@ -31,8 +33,8 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever``, ``interaction``, ``bm25``, ``llm-pointwise``,
-            ``llm-pairwise`` or ``llm-listwise``.
+        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` (``dense``, ``sparse`` or ``late-interaction`` where its
+            files do not say which), ``interaction``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
         backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
@@ -123,6 +125,10 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     if card.kind == "bm25":
         found: Teacher = make(corpus, cache=work, **options)
         return found
+    if card.kind in RETRIEVER_TYPES:
+        if options.setdefault("type", card.kind) not in ("auto", card.kind):
+            raise IrdistillError(f"kind {card.kind} and type {options['type']} were both given for {teacher!r}; give one of them.")
+        options["type"] = card.kind
     options["revision"] = options.get("revision") or card.revision
     made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind in _KEEP_DOCUMENTS else ()), **options)
     return made
