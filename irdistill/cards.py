@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -62,7 +63,7 @@ def find_card(kind: str, name: str) -> Path:
     carried = card_folder(kind)
     inner = name.removeprefix("./").removeprefix(f"{kind}/")
     for path in (Path(name).expanduser(), carried / inner, carried / f"{inner}.yaml", carried / f"{inner}.jsonl"):
-        if inner and path.is_file():
+        if inner and os.path.isfile(path):  # False for a name too long for a file, where Path.is_file raises
             return path
     raise IrdistillError(f"there is no {KINDS[kind]} {name!r}. {known_names(kind, name)} A path to a YAML file works too.")
 

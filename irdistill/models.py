@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def _local_place(model: str) -> str | None:
         path = Path(next(iter(spec.submodule_search_locations))) / inner
     else:
         path = Path(model).expanduser()
-        if not path.exists():
+        if not os.path.exists(path):  # False for a name too long for a file, where Path.exists raises
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
                 raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
             return None

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from irdistill.terminal import printable
+
 _quiet = False
 
 
@@ -24,7 +26,7 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
     Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
     """
     return tqdm(
-        total=total, unit=f" {unit}", desc=label, initial=initial, delay=2, mininterval=0.5, leave=False,
+        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=2, mininterval=0.5, leave=False,
         disable=_quiet or not sys.stderr.isatty(), unit_scale=bool(total and total >= 100_000), dynamic_ncols=True,
     )
 

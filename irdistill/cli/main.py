@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,7 +30,9 @@ from irdistill.cli.search import candidates, search
 from irdistill.cli.specialise import specialise
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError
+from irdistill.files import describe_os_error
 from irdistill.progress import set_quiet
+from irdistill.terminal import PrintableFormatter, echo
 
 
 class Interrupted(Exception):
@@ -64,6 +68,8 @@ def cli(debug: bool, quiet: bool) -> None:
     set_quiet(quiet)
     level = logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level if debug else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.getLogger("irdistill").setLevel(level)
 
 
@@ -76,8 +82,12 @@ for command in _COMMANDS:
     cli.add_command(command)
 
 
+INTERNAL_FAULT = 70
+"""Exit code of an error that irdistill did not foresee (EX_SOFTWARE)."""
+
+
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a fault in what was given, 130 interrupted (run it again to resume)."""
+    """Run the command line and exit: 0 done, 1 a fault in the input, 70 a fault in irdistill, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
@@ -87,13 +97,35 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        echo(text.getvalue().rstrip("\n"), err=True)
         sys.exit(1)
-    except (IrdistillError, OSError) as error:
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        click.echo(f"irdistill: {error}", err=True)
-        sys.exit(1)
+        echo(f"irdistill: {describe_error(error)}", err=True)
+        sys.exit(1 if isinstance(error, IrdistillError | OSError | MemoryError) else INTERNAL_FAULT)
+
+
+def describe_error(error: Exception) -> str:
+    """One paragraph for an error that ends a command."""
+    if isinstance(error, IrdistillError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        return (f"there is not enough memory{detail}. Close other programs, or choose smaller batches, fewer documents per "
+                "query or a smaller model. What was finished is kept; run the same command again to resume.")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    detail = " ".join(str(error).split())[:300]
+    return (f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line {last.lineno}). This is a "
+            "fault in irdistill or in a library that it uses. Run irdistill --debug with the same command for the traceback, and "
+            "report it. What was finished is kept.")
 
 
 if __name__ == "__main__":

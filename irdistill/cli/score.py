@@ -16,13 +16,18 @@ from irdistill.cli.options import (
     named,
     overwrite_option,
     seed_option,
+    self_match_option,
     show,
     write_result,
 )
 from irdistill.errors import IrdistillError
+from irdistill.students.detection import RETRIEVER_TYPES
+
+KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.evaluation.policies import SelfMatch
     from irdistill.runs import Run
     from irdistill.teachers import TeacherSpec
 
@@ -41,8 +46,8 @@ if TYPE_CHECKING:
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
 @click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever", "interaction"]),
-              help="Of a model without a card; else it is told from the model's files.")
+@click.option("--kind", type=click.Choice(KINDS),
+              help="Of a model without a card: how it is read, as sparse for SPLADE. Detected from the model's files by default.")
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
@@ -131,9 +136,11 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, seed: int, json_file: Path | None) -> None:
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, self_match: SelfMatch, seed: int,
+             json_file: Path | None) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
     In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
@@ -146,6 +153,6 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
-    found = evaluate_runs(judged, runs, measures, base, seed, collection)
+    found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

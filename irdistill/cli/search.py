@@ -14,6 +14,7 @@ from irdistill.cli.options import (
     engine_options,
     examples,
     json_option,
+    model_options,
     out_option,
     overwrite_option,
     seed_option,
@@ -37,19 +38,21 @@ MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a de
 @click.argument("collection")
 @click.option("--retriever", default="bm25", show_default=True, help=MODELS)
 @click.option("--depth", default=100, show_default=True, help="Documents a query.")
+@model_options()
 @engine_options("Where a model encodes the corpus.")
 @out_option("The run's folder.")
 @overwrite_option()
 @seed_option()
 @json_option()
-def candidates(collection: str, retriever: str, depth: int, engine: str, workers: int | None, ray_address: str | None, out: Path,
-               overwrite: bool, seed: int, json_file: Path | None) -> None:
+def candidates(collection: str, retriever: str, depth: int, kind: str | None, trust_remote_code: bool, engine: str,
+               workers: int | None, ray_address: str | None, out: Path, overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Find each query's candidates for a teacher to score."""
     from irdistill.collections import load_collection
     from irdistill.search import retrieve
 
     cluster = _cluster(engine, workers, ray_address)
-    found = retrieve(load_collection(collection), retriever, out, depth, overwrite=overwrite, seed=seed, cluster=cluster)
+    found = retrieve(load_collection(collection), retriever, out, depth, overwrite=overwrite, seed=seed, cluster=cluster,
+                     kind=kind, trust_remote_code=trust_remote_code)
     show(_summary(out, found), json_file)
 
 
@@ -87,13 +90,14 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
               help="Of the encoder; auto is bfloat16 where the machine is made for it.")
 @click.option("--k", type=int, help="Documents a query; 1000, or 5 with --query.")
 @click.option("--dimension", type=int, help="Cut the vectors of a Matryoshka model to their first so many numbers.")
+@model_options()
 @engine_options("Where the corpus is encoded.")
 @overwrite_option()
 @seed_option()
 @json_option()
 def search(collection: str, model: str, out: Path | None, text: str | None, index: str, storage: str, precision: str, k: int | None,
-           dimension: int | None, engine: str, workers: int | None, ray_address: str | None, overwrite: bool,
-           seed: int, json_file: Path | None) -> None:
+           dimension: int | None, kind: str | None, trust_remote_code: bool, engine: str, workers: int | None,
+           ray_address: str | None, overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
     from irdistill.search import retrieve
@@ -102,6 +106,7 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
     loaded = load_collection(collection, queries=text is None)
     settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed, "dimension": dimension,
+                                "kind": kind, "trust_remote_code": trust_remote_code,
                                 "cluster": _cluster(engine, workers, ray_address)}
     if out is not None:
         show(_summary(out, retrieve(loaded, model, out, 1000 if k is None else k, overwrite=overwrite, **settings)), json_file)

@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import MINILM, examples, json_option, out_option, overwrite_option, seed_option, write_result
+from irdistill.cli.options import (
+    MINILM,
+    examples,
+    json_option,
+    model_options,
+    out_option,
+    overwrite_option,
+    seed_option,
+    write_result,
+)
 from irdistill.errors import IrdistillError
 from irdistill.files import read_json
 
@@ -32,6 +41,7 @@ EXAMPLES = examples(
 @click.option("--refine/--no-refine", default=None,
               help="Train behind the term vectors too; by default where the teacher is another than fused.")
 @click.option("--control", is_flag=True, help="Train two more students, by KL and by InfoNCE alone, to see what each is worth.")
+@model_options()
 @out_option("The folder; it says at the end where in it the model is.")
 @overwrite_option()
 @seed_option()

@@ -16,7 +16,8 @@ from typing import Any
 
 from irdistill import __version__
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, exclusive, make_folder, read_json, sweep, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
+from irdistill.plain_data import check_values
 from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
@@ -80,6 +81,7 @@ def _check(stage: Stage) -> None:
         raise IrdistillError(f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was expected.")
     try:
         inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        check_values(stage.arguments, VERBS[stage.verb], "its arguments", free=True)
         check_arguments(stage.verb, stage.arguments)
     except (TypeError, IrdistillError) as error:
         raise IrdistillError(f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}") from error
@@ -108,7 +110,9 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     record = folder / "stages" / f"{stage.name}.json"
     if not record.exists():
         return None
-    there = read_json(record)
+    there = read_json_object(record)
+    if not {"inputs", "fingerprint"} <= set(there) or not isinstance(there["inputs"], dict):
+        raise IrdistillError(f"{record} is damaged; delete it and the folder {folder / stage.name}, and run the recipe again.")
     if there["fingerprint"] is None and not (folder / stage.name).exists():
         return None  # it failed before it made anything
     if there["inputs"] == inputs:
@@ -150,9 +154,9 @@ def _seconds(folder: Path) -> dict[str, float]:
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
         try:
             entry = json.loads(line)
-        except ValueError:
-            continue
-        totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + entry["seconds"], 3)
+            totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + float(entry["seconds"]), 3)
+        except (ValueError, RecursionError, KeyError, TypeError):
+            continue  # a line that a kill cut short
     return totals
 
 

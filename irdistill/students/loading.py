@@ -17,6 +17,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
 from irdistill.hub import hub_is_off
 from irdistill.models import STUDENT_FILE, quiet_libraries, read_model_json, resolve_model
+from irdistill.students.inputs import prepare_inputs
 from irdistill.students.term_vectors import REFERENCE, TermVectors
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    prepare_inputs(encoder, model)
     return encoder.float().eval()
 
 
@@ -124,9 +126,11 @@ def load_transformer(model: str, *, revision: str | None = None, trust_remote_co
         local = Path(resolved).is_dir() or hub_is_off()
         shared = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local}
         with quiet_libraries(), same_new_weights(seed):
-            return Transformer(resolved, transformer_task=task, model_kwargs={"dtype": torch.float32, **shared},
-                               processor_kwargs=dict(shared), config_kwargs=dict(shared))
+            transformer = Transformer(resolved, transformer_task=task, model_kwargs={"dtype": torch.float32, **shared},
+                                      processor_kwargs=dict(shared), config_kwargs=dict(shared))
     except IrdistillError:
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    prepare_inputs(transformer, model)
+    return transformer

@@ -183,6 +183,15 @@ def test_evaluate_report_and_measure(folder: Path, capsys: pytest.CaptureFixture
     assert "\\toprule" in (folder / "tables.tex").read_text()
     assert run("report", "figures.json", "--format", "mteb", "--model", "bm25", "--out", "mteb") == 0
     assert len(list(folder.glob("mteb/results/irdistill__bm25/irdistill/*.json"))) == 2
+    (folder / "self.txt").write_text("q1 Q0 q1 1 9 a\nq1 Q0 dogs 2 5 a\nq2 Q0 q2 1 4 a\nq2 Q0 fish 2 3 a\n")
+    assert run("evaluate", "set/qrels/test.tsv", "self.txt", "--measures", "RR@10") == 0
+    printed = capsys.readouterr()
+    assert "0.5000 [" in printed.out and "own id" in printed.err and "--self-match drop" in printed.err
+    assert run("evaluate", "set/qrels/test.tsv", "self.txt", "--measures", "RR@10", "--self-match", "drop") == 0
+    printed = capsys.readouterr()
+    assert "1.0000 [" in printed.out and "counts as any other" not in printed.err
+    assert run("report", "figures.json", "--self-match", "drop") == 1
+    assert "measured already" in capsys.readouterr().err
     assert run("measure", "set", "bm25", "--json", "costs.json") == 0
     assert json.loads((folder / "costs.json").read_text())["efficiency"][0]["flops_per_query"] == 0
     capsys.readouterr()
