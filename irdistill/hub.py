@@ -41,7 +41,7 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
         return
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(model)

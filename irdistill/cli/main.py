@@ -49,7 +49,7 @@ class _Commands(click.Group):
             kept = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
             raise Interrupted(
                 f"interrupted. Kept: {kept}. Run the same command again to resume." if kept else
-                "interrupted before a part was finished. Run the same command again to start over."
+                "interrupted before anything new was finished; what was finished earlier is kept. Run the same command again."
             ) from error
 
 

@@ -236,8 +236,8 @@ def test_an_interruption_is_one_line_that_says_what_is_kept(
     assert run(*command) == 0 and "scores: resumed after 1 of 2 parts" in capsys.readouterr().err
     monkeypatch.setattr("irdistill.cli.score.named", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run("evaluate", "set", "bm25") == 130
-    assert capsys.readouterr().err == ("irdistill: interrupted before a part was finished. Run the same command again to start "
-                                       "over.\n")
+    assert capsys.readouterr().err == ("irdistill: interrupted before anything new was finished; what was finished earlier is "
+                                       "kept. Run the same command again.\n")
 
 
 def test_an_interrupted_recipe_names_its_finished_stages(

@@ -153,7 +153,7 @@ def card(found: Evaluation, system: str, folder: Path, beside: Path | None = Non
     ]
     tags = [kind.library, kind.pipeline, kind.name, "information-retrieval", "knowledge-distillation"]
     data = ModelCardData(library_name=kind.library, pipeline_tag=kind.pipeline, tags=list(dict.fromkeys(tags)),
-                         **({"model_name": system, "eval_results": results} if results else {}))
+                         model_name=system if results else None, eval_results=results or None)
     lines = ["---", data.to_yaml().rstrip(), "---", MARK, "", f"# {system}", "",
              f"A {kind.name} model for retrieval, made with irdistill {__version__}.", ""]
     judged = tuple(row for row in rows if row.dataset not in synthetic)
