@@ -11,12 +11,17 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.collections.batches import Batches, Document, record_batch
+from irdistill.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
+from irdistill.collections.batches import BatchChecks, Batches, Document, record_batch
 from irdistill.errors import IrdistillError
 from irdistill.files import read_json
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the files of a compiled corpus change; older ones are then compiled anew."""
+FILES = ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin")
+_BLOCK_HASHES = BLOCK_BYTES // 8
+_MANY = 1000
+"""From so many ids on, all hashes are checked at once and searched together."""
 
 
 class Corpus:
@@ -25,7 +30,7 @@ class Corpus:
     Pickling a compiled corpus writes its folder only, so worker processes share the pages of one file.
     """
 
-    def __init__(self, batches: Batches, hashes: np.ndarray, rows: np.ndarray, fingerprint: str,
+    def __init__(self, batches: Batches, hashes: np.ndarray | CheckedArray, rows: np.ndarray | CheckedArray, fingerprint: str,
                  folder: Path | None = None, findings: dict[str, Any] | None = None) -> None:
         """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
 
@@ -38,6 +43,7 @@ class Corpus:
         self.fingerprint = fingerprint
         self.folder = folder
         self.findings: dict[str, Any] = findings or {}
+        self._first_hashes = np.empty(0, dtype=np.uint64)
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
@@ -53,25 +59,25 @@ class Corpus:
                 f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load "
                 "again."
             )
-        for name, size in manifest["bytes"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise IrdistillError(
-                    f"{path} should have {size} bytes and does not; the compiled corpus is damaged. "
-                    f"Delete {folder} and load the collection again."
-                )
+        manifest = read_sealed(folder / "manifest.json")
+        files = open_files(folder, manifest["files"])
         documents = int(manifest["documents"])
-        hashes = mapped(folder / "hashes.bin", "<u8", documents)
-        rows = mapped(folder / "rows.bin", "<i8", documents)
-        return cls.over_files(folder, hashes, rows, manifest["fingerprint"], manifest["findings"])
+        hashes, rows = (CheckedArray(files[name], kind, (documents,)) for name, kind in (("hashes.bin", "<u8"), ("rows.bin", "<i8")))
+        for name in ("starts.bin", "offsets.bin"):
+            files[name].check_all()
+        buffer = pa.memory_map(str(folder / "corpus.arrow"), "r").read_buffer()
+        checks = BatchChecks(files["corpus.arrow"], buffer.address, np.fromfile(folder / "offsets.bin", dtype="<i8"))
+        batches = Batches(pa.ipc.open_file(buffer), np.fromfile(folder / "starts.bin", dtype="<i8"), checks)
+        corpus = cls(batches, hashes, rows, manifest["fingerprint"], folder, manifest["findings"])
+        corpus._first_hashes = np.frombuffer(bytes.fromhex(manifest["first_hashes"]), dtype="<u8")
+        return corpus
 
     @classmethod
-    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray, fingerprint: str = "",
-                   findings: dict[str, Any] | None = None) -> Corpus:
-        """The documents in a folder's ``corpus.arrow`` with an index given; for opening and for compiling."""
+    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray) -> Corpus:
+        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for compiling."""
         reader = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"), "r"))
         starts = np.fromfile(folder / "starts.bin", dtype="<i8")
-        return cls(Batches(reader, starts), hashes, rows, fingerprint, folder, findings)
+        return cls(Batches(reader, starts), hashes, rows, "", folder)
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
@@ -181,7 +187,7 @@ class Corpus:
         if not len(doc_ids) or not len(self):
             return np.full(len(doc_ids), -1, dtype=np.int64)
         hashes = np.fromiter(map(id_hash, doc_ids), dtype=np.uint64, count=len(doc_ids))
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
+        places = np.minimum(self._search(hashes), len(self) - 1)
         candidates = np.asarray(self._rows[places], dtype=np.int64)
         same_hash = np.asarray(self._hashes[places] == hashes)
         found = np.where(same_hash, candidates, -1)
@@ -193,9 +199,23 @@ class Corpus:
                     found[place] = self._find(other)
         return found
 
+    def _search(self, hashes: np.ndarray) -> np.ndarray:
+        """Where each hash belongs among the sorted ones, (n,) int64.
+
+        Of a large file only the blocks that hold the hashes are read, by the first hash of each block.
+        """
+        if isinstance(self._hashes, np.ndarray) or self._hashes.checked or len(hashes) >= _MANY:
+            return np.searchsorted(np.asarray(self._hashes), hashes)
+        blocks = np.searchsorted(self._first_hashes, hashes) - 1
+        places = np.zeros(len(hashes), dtype=np.int64)
+        for block in np.unique(blocks[blocks >= 0]).tolist():
+            chosen, start = blocks == block, block * _BLOCK_HASHES
+            places[chosen] = start + np.searchsorted(self._hashes[start : start + _BLOCK_HASHES], hashes[chosen])
+        return places
+
     def _find(self, doc_id: str) -> int:
         wanted = np.uint64(id_hash(doc_id))
-        place = int(np.searchsorted(self._hashes, wanted))
+        place = int(self._search(np.array([wanted]))[0])
         while place < len(self) and self._hashes[place] == wanted:
             row = int(self._rows[place])
             if self.id(row) == doc_id:
@@ -253,6 +273,11 @@ class _Ids(Sequence[str]):
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and self._corpus.has(value)
+
+
+def first_hashes(path: Path, count: int) -> str:
+    """The first hash of each block of a file of sorted hashes, as hexadecimal digits."""
+    return mapped(path, "<u8", count)[::_BLOCK_HASHES].tobytes().hex()
 
 
 def mapped(path: Path, dtype: str, count: int) -> np.ndarray:
