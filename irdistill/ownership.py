@@ -68,13 +68,15 @@ def nothing(name: str) -> bool:
 
 def remove_ours(folder: Path, ours: Ours) -> None:
     """Delete the files that are ours, and the subfolders that are empty then; links are deleted, not what they point to."""
-    emptied: set[Path] = set()
-    for name in list(contents(folder)):
-        if ours(name):
-            (folder / name).unlink(missing_ok=True)
-            emptied |= {folder / parent for parent in Path(name).parents if parent.parts}
+    names = [name for name in contents(folder) if ours(name)]  # before any manifest is gone
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    emptied = {folder / parent for name in names for parent in Path(name).parents if parent.parts}
     for place in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
-        if not any(place.iterdir()):
+        left = list(place.iterdir())
+        if all(path.name == LOCK or is_temporary(path.name) for path in left) and not any(path.is_dir() for path in left):
+            for path in left:
+                path.unlink()
             place.rmdir()
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from irdistill.checksums import CHECKSUM, check_own_checksum
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, explain_os_errors, read_json, write_json, write_text
 
@@ -104,6 +105,11 @@ class Manifest:
         """How many parts the whole run has, over all shards."""
         return -(-self.queries // self.part_queries)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether this folder is to hold the part of a number."""
+        step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
+        return 0 <= number < self.number_of_parts() and number % step == first
+
     def own_parts(self) -> list[int]:
         """The numbers of the parts that this folder is to hold."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
@@ -118,11 +124,12 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
-        return {
+        content = {
             "format": FORMAT, "version": VERSION, "complete": self.complete, **self.plan(),
             "rows": self.rows, "nulls": self.nulls, "usage": dict(self.usage), "software": dict(self.software),
             "parts": [asdict(part) for part in self.parts],
         }
+        return content | {CHECKSUM: digest(content)}
 
     def write(self, folder: Path) -> None:
         """Write it, atomically."""
@@ -148,13 +155,20 @@ class Manifest:
             )
         try:
             identity = RunIdentity(*(data[key] for key in ("kind", "producer", "collection", "candidates", "settings")))
-            return cls(
+            manifest = cls(
                 identity, data["queries"], data["queries_digest"], data["part_queries"],
                 tuple(data["shard"]) if data["shard"] else None, data["complete"],
                 tuple(PartEntry(**part) for part in data["parts"]), data["usage"], data["software"],
             )
         except (KeyError, TypeError) as error:
             raise IrdistillError(f"{path} is damaged: {error!r}; restore it, or write the run again.") from error
+        for part in manifest.parts:
+            try:
+                check_part(part)
+            except IrdistillError as error:
+                raise IrdistillError(f"{path} is damaged: {error} Restore it, or write the run again.") from error
+        check_own_checksum(path, data, "Restore it, or write the run again in another folder.")
+        return manifest
 
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order."""
@@ -164,6 +178,16 @@ class Manifest:
                 usage[key] = usage.get(key, 0) + value
         parts = tuple(entries[number][0] for number in sorted(entries))
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
+
+
+def check_part(entry: PartEntry, ending: str = ".parquet") -> None:
+    """Refuse an entry that names another file than its part's.
+
+    Raises:
+        IrdistillError: so it is.
+    """
+    if type(entry.number) is not int or entry.name != f"part-{entry.number:05d}{ending}":
+        raise IrdistillError(f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a part's name.")
 
 
 def part_name(number: int) -> str:
@@ -183,22 +207,28 @@ class Journal:
         self.path = folder / JOURNAL
         self._synced = -math.inf
 
-    def read(self) -> dict[int, tuple[PartEntry, dict[str, float]]]:
-        """Entries by part number; a line that a kill cut short is dropped."""
+    def read(self, repair: bool = True) -> dict[int, tuple[PartEntry, dict[str, float]]]:
+        """Entries by part number; a line that a kill cut short is dropped.
+
+        Args:
+            repair: also remove such a line from the file; only for the process that writes the run.
+        """
         entries: dict[int, tuple[PartEntry, dict[str, float]]] = {}
         if not self.path.is_file():
             return entries
         good = []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         for line in lines:
             try:
                 data = json.loads(line)
                 entry = PartEntry(**data["part"])
-            except (json.JSONDecodeError, KeyError, TypeError):
+                usage = dict(data["usage"])
+                check_part(entry)
+            except (ValueError, KeyError, TypeError, IrdistillError):
                 continue
-            entries[entry.number] = (entry, data["usage"])
+            entries[entry.number] = (entry, usage)
             good.append(line)
-        if lines[-1]:
+        if lines[-1] and repair:
             write_text(self.path, "".join(f"{line}\n" for line in good))
         return entries
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,14 +129,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(place: Path, reference
     """While a checkpoint is staged, before its marker, between checkpoints, and while the model is saved."""
     out = place / "killed"
     checkpoints = out / "checkpoints"
-    third = checkpoints / "checkpoint-3"
     moments: list[tuple[Callable[[], bool], float]] = [
-        (lambda: (checkpoints / ".staging").exists(), 0.0),
-        (lambda: third.exists() and not (third / "complete.json").exists(), 2.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0").exists(), 0.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0" / "checkpoint-3").exists(), 2.0),
         (lambda: (checkpoints / "checkpoint-6" / "complete.json").exists(), 0.0),
-        (lambda: (out / ".model.staging").exists(), 0.0),
+        (lambda: (out / ".model-irdistill-tmp-0").exists(), 0.0),
     ]
     for when, pause in moments:
+        shutil.rmtree(checkpoints / ".checkpoint-irdistill-tmp-0", ignore_errors=True)  # what the kill before left
         assert run_and_kill(place, out, when, pause) == -signal.SIGKILL
         assert not (out / "model").exists() or not json.loads((out / "training.json").read_text())["finished"]
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)

@@ -19,6 +19,7 @@ from irdistill.runs.formats.registry import FORMATS, Format, format_of
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.owned import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -58,6 +59,7 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
     form = format_of(format, path, reading=True)
     if ranks and not form.ranked:
         raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+    check_out(folder, overwrite)
     make_folder(folder.parent)
     numbering = Numbering(collection, unknown)
     query_ids, corpus = list(collection.queries), collection.corpus
