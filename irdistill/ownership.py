@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, digest, is_temporary, read_json, write_json
+from irdistill.files import atomic_path, cache_folder, digest, is_temporary, make_folder, read_json, write_json
 
-LOCK, MARK = ".lock", ".damaged"
+LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
+_FORMAT = "irdistill-folder"
 Ours = Callable[[str], bool]
 """Whether a file, by its path relative to a folder, is named by the folder's manifest."""
 
@@ -93,6 +94,34 @@ def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:
 def in_cache(folder: Path) -> bool:
     """Whether a folder is a cache by its name: it, or one of the two folders around it, is named by 16 hexadecimal digits."""
     return any(_CACHE_NAME.fullmatch(place.name) for place in (folder, folder.parent, folder.parent.parent))
+
+
+def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | None = None) -> None:
+    """Record in a folder which files irdistill writes there, before they are written.
+
+    Args:
+        names: relative paths; those recorded earlier stay.
+        before: the files of a folder that an earlier version wrote, which has no such record.
+
+    Raises:
+        IrdistillError: the folder is not new or empty, and has no such record; or a file is there that is not recorded.
+    """
+    wanted, known = set(names), owned_names(folder)
+    if known is None:
+        refuse_foreign(folder, before or nothing, what)
+        known = {name for name in wanted if before is not None and before(name)}
+    others = wanted - known
+    refuse_foreign(folder, lambda name: name not in others, what)
+    if others or not (folder / OWNER).is_file():
+        make_folder(folder)
+        write_json(folder / OWNER, {"format": _FORMAT, "files": sorted(known | wanted)})
+
+
+def owned_names(folder: Path) -> set[str] | None:
+    """The files that `own_folder` recorded, and the record itself; None where there is no record."""
+    if not is_manifest(folder / OWNER, ("files",), format=_FORMAT):
+        return None
+    return {OWNER, *map(str, read_json(folder / OWNER)["files"])}
 
 
 # -- single files that the user names ------------------------------------------------------------------------

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, named, seed_option
-from irdistill.files import write_json
+from irdistill.cli.options import free_file, json_option, named, seed_option
+from irdistill.ownership import write_json_file
 
 
 @click.command(epilog="Example: irdistill audit pydocs/train out/minilm-scores out/fused --first-stage out/bm25 --html audit.html")
@@ -15,7 +15,8 @@ from irdistill.files import write_json
 @click.argument("run", nargs=-1, required=True)
 @click.option("--first-stage", help="The run that the teachers are to be better than.")
 @click.option("--student", help="A model of any kind: fit temperature and scale to its scores before training.")
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page with plots, in one file.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), callback=free_file,
+              help="Write the page with plots, in one file.")
 @click.option("--examples", default=5, show_default=True, help="Of each contradiction with the judgments, how many to show.")
 @click.option("--sample", default=2000, show_default=True, help="Look at so many queries at most, drawn at random.")
 @click.option("--list-size", default=8, show_default=True, help="Documents of a training list, for the temperatures.")
@@ -39,7 +40,7 @@ def audit(collection: str, run: tuple[str, ...], first_stage: str | None, studen
     found = audit_runs(load_collection(collection), named(run), first_stage, options=options)
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, found.to_json())
+        write_json_file(json_file, found.to_json())
     if html_file is not None:
         from irdistill.evaluation.audit.html import write_html
 

@@ -10,7 +10,7 @@ import click
 from irdistill.cli.options import Several, json_option, out_option, overwrite_option, seed_option
 from irdistill.cli.search import INDEXES
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.ownership import write_json_file
 
 if TYPE_CHECKING:
     from irdistill.evaluation.benchmark import Benchmark
@@ -93,4 +93,4 @@ def _queries(result: Benchmark, dataset: str) -> int:
 
 def _write(json_file: Path | None, result: Benchmark | None, checks: list[Check]) -> None:
     if json_file is not None:
-        write_json(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})
+        write_json_file(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})

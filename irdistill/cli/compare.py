@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import json_option
+from irdistill.cli.options import free_file, json_option
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json, write_text
+from irdistill.ownership import write_file, write_json_file
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
@@ -23,8 +23,9 @@ FIELDS = ("loss", "student", "seed")
 @click.argument("pattern", nargs=-1, required=True)
 @click.option("--measure", default="nDCG@10", show_default=True, help="As ir-measures writes it.")
 @click.option("--level", default=0.05, show_default=True, help="Of all tests.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables that are printed.")
+@click.option("--plot", type=click.Path(path_type=Path), callback=free_file,
+              help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
+@click.option("--markdown", type=click.Path(path_type=Path), callback=free_file, help="Write the tables that are printed.")
 @json_option()
 def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | None, markdown: Path | None,
             json_file: Path | None) -> None:
@@ -42,9 +43,9 @@ def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | N
     found = compare_losses(entries, collections, measure, level)
     text = comparison_markdown(found)
     if json_file is not None:
-        write_json(json_file, found.to_json())
+        write_json_file(json_file, found.to_json())
     if markdown is not None:
-        write_text(markdown, text)
+        write_file(markdown, text)
     if plot is not None:
         write_diagram(found, plot)
     click.echo(text)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from irdistill.cli.options import json_option
-from irdistill.files import write_json
+from irdistill.ownership import write_json_file
 
 
 @click.command(epilog="Example: irdistill doctor")
@@ -21,6 +21,6 @@ def doctor(context: click.Context, json_file: Path | None) -> None:
 
     checks = examine()
     if json_file is not None:
-        write_json(json_file, to_json(checks))
+        write_json_file(json_file, to_json(checks))
     Console().print(render(checks))
     context.exit(0 if is_healthy(checks) else 1)

@@ -10,7 +10,7 @@ import click
 import yaml
 
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.ownership import check_replaceable, write_json_file
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -20,6 +20,13 @@ def out_option(help: str) -> Decorator:
     return click.option("--out", required=True, type=click.Path(path_type=Path), help=help)
 
 
+def free_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse, before any work, a file that irdistill did not write and that would be replaced."""
+    if path is not None:
+        check_replaceable(path)
+    return path
+
+
 def overwrite_option() -> Decorator:
     """``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace another run that is there.")
@@ -27,7 +34,8 @@ def overwrite_option() -> Decorator:
 
 def json_option() -> Decorator:
     """``--json``."""
-    return click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON, at full precision.")
+    return click.option("--json", "json_file", type=click.Path(path_type=Path), callback=free_file,
+                        help="Write the result as JSON, at full precision.")
 
 
 def seed_option() -> Decorator:
@@ -121,7 +129,7 @@ def show(result: Mapping[str, Any], json_file: Path | None) -> None:
     """Print a result as aligned lines, and write it as JSON where asked."""
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, dict(result))
+        write_json_file(json_file, dict(result))
     width = max(map(len, result), default=0)
     for key, value in result.items():
         text = f"{value:.6g}" if isinstance(value, float) else "; ".join(map(str, value)) if isinstance(value, list) else value

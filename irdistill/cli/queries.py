@@ -9,7 +9,8 @@ import click
 
 from irdistill.cli.options import Several, json_option, out_option, seed_option, show
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import read_json
+from irdistill.ownership import write_json_file
 
 EXAMPLES = (
     'Example: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
@@ -133,7 +134,7 @@ def filter_(collection: str, rule: tuple[str, ...], scores: str | None, retrieve
             raise IrdistillError("--curve needs --scores, the teacher's run.")
         rows = critic_curve(loaded, scores)
         if json_file is not None:
-            write_json(json_file, {"rows": rows})
+            write_json_file(json_file, {"rows": rows})
         click.echo("threshold  kept    first   mrr\n" + "\n".join(
             f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}" for row in rows))
         return

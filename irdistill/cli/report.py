@@ -8,7 +8,7 @@ import click
 
 from irdistill.cli.options import json_option, named, seed_option
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.ownership import write_json_file
 
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
@@ -67,7 +67,7 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries
     found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed)  # type: ignore[arg-type]
              for name, path in named(model).items()]
     if json_file is not None:
-        write_json(json_file, {"efficiency": [cost.to_json() for cost in found]})
+        write_json_file(json_file, {"efficiency": [cost.to_json() for cost in found]})
     click.echo(costs_table(found, {}).markdown())
     for cost in found:
         if cost.reranks:

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from irdistill.cli.options import json_option, seed_option
-from irdistill.files import read_json, write_json
+from irdistill.files import read_json
+from irdistill.ownership import write_json_file
 
 
 @click.command(epilog="Example: irdistill run recipes/quickstart.yaml --out out/quickstart --set steps=200")
@@ -26,4 +27,4 @@ def run(recipe: str, out: Path | None, changes: tuple[str, ...], overwrite: bool
     click.echo((folder / "report.md").read_text(encoding="utf-8"))
     click.echo(f"Report: {folder / 'report.md'}; figures at full precision: {folder / 'results.json'}")
     if json_file is not None:
-        write_json(json_file, read_json(folder / "results.json"))
+        write_json_file(json_file, read_json(folder / "results.json"))

@@ -10,7 +10,7 @@ import click
 
 from irdistill.cli.options import cluster_settings, engine_options, json_option, named, overwrite_option, seed_option, show
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.ownership import write_json_file
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -97,7 +97,7 @@ def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth:
     loading = time.perf_counter() - began
     found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
     if json_file is not None:
-        write_json(json_file, found.to_json())
+        write_json_file(json_file, found.to_json())
     show(found.lines(), None)
 
 
@@ -132,5 +132,5 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection)
     if json_file is not None:
-        write_json(json_file, {"rows": found.to_rows()})
+        write_json_file(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

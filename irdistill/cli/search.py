@@ -98,11 +98,11 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     with tempfile.TemporaryDirectory() as scratch:
         hits = retrieve(own, model, Path(scratch) / "run", 5 if k is None else k, check_recall=False, **settings)["query"]
     if json_file is not None:
-        from irdistill.files import write_json
+        from irdistill.ownership import write_json_file
 
         rows = [{"rank": rank, "doc_id": doc, "score": score}
                 for rank, (doc, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1)]
-        write_json(json_file, {"query": text, "hits": rows})
+        write_json_file(json_file, {"query": text, "hits": rows})
     for rank, (doc_id, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1):
         words = " ".join(loaded.corpus.text(loaded.corpus.row(doc_id)).split())
         click.echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")

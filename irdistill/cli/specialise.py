@@ -10,7 +10,8 @@ import click
 
 from irdistill.cli.options import json_option, out_option, overwrite_option, seed_option
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import read_json
+from irdistill.ownership import write_json_file
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 EXAMPLE = (
@@ -49,7 +50,7 @@ def specialise(collection: str, duration: str, kinds: str, rules: tuple[str, ...
     model = folder / ("specialised" if asked.refined else "terms") / "model"
     click.echo(f"the model is in {model}; what was run is {folder / 'recipe.yaml'}")
     if json_file is not None:
-        write_json(json_file, read_json(folder / "results.json"))
+        write_json_file(json_file, read_json(folder / "results.json"))
 
 
 def minutes(text: str) -> float:

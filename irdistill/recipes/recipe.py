@@ -16,6 +16,8 @@ from irdistill.errors import IrdistillError
 
 REFERENCE = re.compile(r"\$\{([^${}]+)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+RESERVED = ("stages", "journal.jsonl", "report.md", "results.json", "plan.json", "recipe.yaml")
+"""What a recipe's folder holds beside its stages."""
 _KEYS = ("name", "description", "settings", "stages")
 
 
@@ -87,7 +89,10 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
                          "has the name of a setting" if stage.name in settings else "stands there twice")
                 raise IrdistillError(f"the stage {stage.name!r} of {path.name} {fault}.")
             stages[stage.name] = stage
-    return Recipe(str(data.get("name", path.stem)), str(data.get("description", "")).strip(), settings, tuple(stages.values()))
+    name = data.get("name", path.stem)
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+        raise IrdistillError(f"the name {name!r} of the recipe {path} cannot be a folder's; give one word, such as {path.stem!r}.")
+    return Recipe(name, str(data.get("description", "")).strip(), settings, tuple(stages.values()))
 
 
 def _expand(path: Path, entry: Any, settings: Mapping[str, Any]) -> Iterator[Stage]:
@@ -102,7 +107,7 @@ def _expand(path: Path, entry: Any, settings: Mapping[str, Any]) -> Iterator[Sta
         raise IrdistillError(f"in the stage {entry['name']!r} of {path.name}, {error}") from error
     for filled in expanded:
         name, verb = str(filled.pop("name")), str(filled.pop("verb"))
-        if not _NAME.fullmatch(name):
+        if not _NAME.fullmatch(name) or name in RESERVED:
             raise IrdistillError(f"the stage name {name!r} of {path.name} cannot be a folder's; use a-z, 0-9, dots and dashes.")
         yield Stage(name, verb, filled)
 

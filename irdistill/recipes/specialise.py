@@ -22,7 +22,8 @@ import yaml
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json, write_text
+from irdistill.files import read_json, write_json, write_text
+from irdistill.ownership import is_manifest, own_folder
 from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
@@ -165,7 +166,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
         IrdistillError: as `plan`, or as any stage of the recipe.
     """
     held = load_collection(collection)
-    folder = make_folder(out)
+    folder = Path(out)
+    own_folder(folder, [PLAN, RECIPE], "a specialised model", lambda name: is_manifest(folder / PLAN, ("asked", "plan")))
     asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)
     path = folder / PLAN

@@ -203,8 +203,8 @@ class Journal:
     job (seconds, host) and so has no place in the manifest.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+    def __init__(self, folder: Path, ending: str = ".parquet") -> None:
+        self.path, self._ending = folder / JOURNAL, ending
         self._synced = -math.inf
 
     def read(self, repair: bool = True) -> dict[int, tuple[PartEntry, dict[str, float]]]:
@@ -223,7 +223,7 @@ class Journal:
                 data = json.loads(line)
                 entry = PartEntry(**data["part"])
                 usage = dict(data["usage"])
-                check_part(entry)
+                check_part(entry, self._ending)
             except (ValueError, KeyError, TypeError, IrdistillError):
                 continue
             entries[entry.number] = (entry, usage)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 from irdistill.runs.formats.columns import read_trec, write_trec
 from irdistill.runs.formats.jsonl import records, write_lines
 from irdistill.runs.formats.rows import CHUNK, Record, Rows, gathered, name_of, scored
@@ -101,7 +101,7 @@ def write_ranked(run: Run, path: Path, collection: Collection | None, tag: str) 
 def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A Parquet file that takes its place when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replaceable(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         yield writer
 
 
