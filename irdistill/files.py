@@ -22,6 +22,7 @@ _REASONS = {
     errno.EACCES: "there is no permission to write there; choose another --out or change the permissions",
     errno.EPERM: "there is no permission to write there; choose another --out or change the permissions",
     errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
 
@@ -91,7 +92,8 @@ def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | Non
         refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
         if final.is_dir():
             remove_ours(final, ours or nothing)
-            final.rmdir()
+            for place, _, _ in os.walk(final, topdown=False):
+                os.rmdir(place)
         os.replace(staged, final)
         fsync_folder(final.parent)
 

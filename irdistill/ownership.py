@@ -8,9 +8,12 @@ the cache folder keeps a checksum of each.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,8 +141,8 @@ def check_replaceable(path: str | Path) -> None:
         return
     if not target.is_symlink() and target.is_file() and (not target.stat().st_size or _state(target) in _recorded(target)):
         return
-    if not target.is_symlink() and not target.is_file() and not target.is_dir():
-        return  # a device or pipe, as /dev/stdout, is written to and not replaced
+    if _is_stream(target):
+        return
     state = ("is a folder" if target.is_dir() else "is a link" if target.is_symlink() else
              "holds something that irdistill did not write, or that was changed since")
     raise IrdistillError(f"{target} {state}, and is not replaced. Choose another name, or move it away.")
@@ -153,10 +156,31 @@ def replaceable(path: str | Path) -> Iterator[Path]:
         IrdistillError: as `check_replaceable` and ``atomic_path``.
     """
     target = Path(path)
+    if _is_stream(target):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / target.name
+            with open(Path(scratch) / target.name, "rb") as source, open(target, "wb") as stream:
+                shutil.copyfileobj(source, stream)
+        return
     check_replaceable(target)
+    _sweep(target)
     with atomic_path(target) as temporary:
         yield temporary
         record(target, temporary)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device or a pipe, as /dev/stdout: what is written there goes through, and nothing is replaced."""
+    return Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left of writing a file."""
+    import psutil
+
+    for path in target.parent.glob(f".{glob.escape(target.name)}-irdistill-tmp-*"):
+        if is_temporary(path.name) and path.is_file() and not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: str | Path, text: str) -> None:

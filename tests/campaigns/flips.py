@@ -6,7 +6,7 @@
 A trial damages one file of an artifact: it flips a bit (two of three trials), truncates, empties or removes the file, appends
 to it, or swaps it with another file of the artifact. Then the artifact is used as a command would use it. What came of it is
 
-    rebuilt      the right result, and the file holds what it held before
+    rebuilt      the right result, and the file was written again, or removed
     refused      one sentence, of the package's own errors
     harmless     the right result although the file was left as it is: the damage is in what decides nothing
     silent       a wrong result
@@ -74,8 +74,8 @@ def trial(artifact: Path, use: Use, right: Any, draw: random.Random, scratch: Pa
     path, how = damage(scratch, draw, only)
     name = path.relative_to(scratch)
     about = f"{how} {name}"
-    before = (artifact / name).read_bytes()
-    if path.is_file() and path.read_bytes() == before:
+    damaged = path.read_bytes() if path.is_file() else None
+    if damaged == (artifact / name).read_bytes():
         return "harmless", about
     try:
         result = use(scratch)
@@ -85,7 +85,7 @@ def trial(artifact: Path, use: Use, right: Any, draw: random.Random, scratch: Pa
         return "traceback", f"{about}: {error!r}"
     if not np.array_equal(json.dumps(result), json.dumps(right)):
         return "silent", about
-    return ("rebuilt" if path.is_file() and path.read_bytes() == before else "harmless"), about
+    return ("harmless" if (path.read_bytes() if path.is_file() else None) == damaged else "rebuilt"), about
 
 
 # -- the kinds: each makes an artifact in a folder, and gives how it is used ---------------------------------

@@ -220,3 +220,46 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
     for name, parameter in student.model.named_parameters():
         if parameter.grad is not None:
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt", "checkpoints/best-4.pt",
+                                  "model/README.md", "train_log.jsonl", "training.json"])
+def test_a_folder_with_files_of_others_is_refused(name: str, place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "d" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "d", OPTIONS)
+    assert digests(tmp_path / "d").keys() == {name} and path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/thesis.txt", "checkpoints/checkpoint-3/thesis.txt", "checkpoints/checkpoint-99/x",
+                                  "checkpoints/best-7.pt", "model/thesis.txt"])
+def test_going_on_touches_no_files_of_others(name: str, place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    out = tmp_path / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    for marker in ("checkpoint-3/x", "checkpoint-3/complete.json"):
+        (out / "checkpoints" / marker).write_text('{"files": {"x": ""}}')
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False}))
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    (out / name).rename(tmp_path / "moved")
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (out / "notes.txt").read_text() == (tmp_path / "moved").read_text() == "mine"
+    assert digests(out / "model") == digests(place / "reference" / "model")
+
+
+def test_names_in_a_tampered_record_are_never_followed(place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    (tmp_path / "victim").write_text("mine")
+    out = tmp_path / "a" / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    names = {"../../victim": "", "../../../../victim": "", str(tmp_path / "victim"): ""}
+    (out / "checkpoints" / "checkpoint-3" / "complete.json").write_text(json.dumps({"files": names}))
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False, "model": names}))
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (tmp_path / "victim").read_text() == "mine"
