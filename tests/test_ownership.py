@@ -78,7 +78,7 @@ def _interrupt(source: object, target: Path) -> None:
 
 def test_commands_refuse_a_foreign_file_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("mine")
-    for words in (["doctor"], ["evaluate", "no/such/collection", "no-run"], ["runs", "stats", "no-run"], ["audit", "none", "no-run"]):
+    for words in (["doctor"], ["evaluate", "no/such/collection", "no-run"], ["runs", "stats", "no-run"], ["audit", "x", "no-run"]):
         result = CliRunner().invoke(cli, [*words, "--json", str(tmp_path / "mine.json")])
         message = result.output + str(result.exception)
         assert result.exit_code and "mine.json holds something that irdistill did not write" in message
@@ -121,7 +121,7 @@ def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None
     for folder in (staged, final):
         (folder / "part").mkdir(parents=True)
         (folder / "part" / "config.json").write_text("{}")
-    with pytest.raises(IrdistillError, match="holds part/config.json, which"):
+    with pytest.raises(IrdistillError, match=r"holds part/config.json, which"):
         move_into_place(staged, final, nothing)
     (final / "part" / "config.json").unlink()  # an empty folder is left
     move_into_place(staged, final)

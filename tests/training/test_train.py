@@ -222,8 +222,8 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt", "checkpoints/best-4.pt",
-                                  "model/README.md", "train_log.jsonl", "training.json"])
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt",
+                                  "checkpoints/best-4.pt", "model/README.md", "train_log.jsonl", "training.json"])
 def test_a_folder_with_files_of_others_is_refused(name: str, place: Path, tmp_path: Path) -> None:
     path = tmp_path / "d" / name
     path.parent.mkdir(parents=True)
