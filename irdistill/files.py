@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
@@ -191,6 +192,29 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".*.tmp-*"):
         if path.is_file():
             path.unlink(missing_ok=True)
+
+
+class MappedPages:
+    """Gives the pages of memory maps back to the system, before what was read of them counts as much memory.
+
+    Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
+
+    Args:
+        maps: the maps, read only.
+        limit: bytes that may be read between two times.
+    """
+
+    def __init__(self, *maps: mmap.mmap, limit: int = 1 << 28) -> None:
+        self._maps, self._limit = maps, limit
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the maps, in whole pages where they were read here and there."""
+        self._read += size
+        if self._read >= self._limit:
+            self._read = 0
+            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:

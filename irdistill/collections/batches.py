@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from irdistill.collections.fields import Fields
+from irdistill.files import MappedPages
+
+BATCH_ROWS = 4096
+PAGE = 4096
+_WORD = 8
+_ID_BYTES = 256
+"""Bytes of a map that looking up an id among many is counted as: ids lie close together."""
 SCHEMA = pa.schema([("doc_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 
 
@@ -34,16 +43,26 @@ def record_batch(documents: Sequence[Document]) -> Any:
 
 
 class Batches:
-    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,) int64."""
+    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,) int64.
 
-    def __init__(self, source: Any, starts: np.ndarray) -> None:
+    Args:
+        mapped: the bytes of the file that the batches lie in, uint8; None where they lie in memory.
+        pages: of that file.
+    """
+
+    def __init__(self, source: Any, starts: np.ndarray, mapped: np.ndarray | None = None,
+                 pages: MappedPages | None = None) -> None:
         self._source = source
+        self._mapped = mapped
+        self._pages = pages or MappedPages()
         self._starts = starts
         self._open: dict[int, Any] = {}
 
     def __iter__(self) -> Iterator[Any]:
         for number in range(len(self._starts) - 1):
-            yield self._batch(number)
+            batch = self._batch(number)
+            yield batch
+            self._pages.read(batch.nbytes)
 
     def _batch(self, number: int) -> Any:
         if number not in self._open:
@@ -51,19 +70,52 @@ class Batches:
             self._open[number] = source[number] if isinstance(source, list) else source.get_batch(number)
         return self._open[number]
 
+    @cached_property
+    def _id_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The bytes that ids lie in, and where in them the offsets and the text of each batch's ids begin."""
+        if self._mapped is None:
+            columns = [batch.column(0) for batch in self]
+            ids = pa.concat_arrays(columns) if columns else pa.array([], pa.string())
+            offsets, text = (np.frombuffer(part or b"", np.uint8) for part in ids.buffers()[1:])
+            gap = -len(offsets) % _WORD
+            data = np.concatenate([offsets, np.zeros(gap, np.uint8), text, np.zeros(_WORD, np.uint8)])
+            shifts = self._starts[:-1] * 4
+            return data, shifts, np.full(len(shifts), len(offsets) + gap)
+        base = self._mapped.ctypes.data
+        places = [[part.address - base for part in self._batch(number).column(0).buffers()[1:]]
+                  for number in range(len(self._starts) - 1)]
+        both = np.array(places, np.int64).reshape(-1, 2)
+        return self._mapped, both[:, 0], both[:, 1]
+
+    def ids(self, rows: np.ndarray) -> Fields:
+        """The ids of many rows, without a Python object for each."""
+        self._check(rows)
+        data, offsets_at, text_at = self._id_places
+        self._pages.read(len(rows) * _ID_BYTES)
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        offsets = data[: len(data) // 4 * 4].view("<i4")
+        places = (offsets_at[numbers] >> 2) + (rows - self._starts[numbers])
+        starts = offsets[places].astype(np.int64)
+        return Fields(data, text_at[numbers] + starts, offsets[places + 1] - starts)
+
+    def _check(self, rows: np.ndarray) -> None:
+        if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} are not all in 0 to {self._starts[-1] - 1}")
+
     def value(self, column: int, row: int) -> str:
         if not 0 <= row < self._starts[-1]:
             raise IndexError(f"row {row} is outside of the corpus (0 to {self._starts[-1] - 1})")
+        self._pages.read(PAGE)
         number = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self._batch(number).column(column)[int(row - self._starts[number])].as_py()
 
     def take(self, column: int, rows: np.ndarray) -> list[str]:
-        if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} are not all in 0 to {self._starts[-1] - 1}")
+        self._check(rows)
         if len(rows) < 16:
             return [self.value(column, int(row)) for row in rows]
         order = np.argsort(rows, kind="stable")
         numbers = np.searchsorted(self._starts, rows[order], side="right") - 1
+        self._pages.read(len(rows) * PAGE)
         result = np.empty(len(rows), dtype=object)
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)]
         for first, last in pairwise(edges):

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.batches import SCHEMA, Document, record_batch
+from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint, id_hash, mapped
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
@@ -23,7 +23,6 @@ from irdistill.progress import progress
 
 _log = logging.getLogger(__name__)
 
-BATCH_ROWS = 4096
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
 _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])

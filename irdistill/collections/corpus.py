@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.collections.batches import Batches, Document, record_batch
+from irdistill.collections.batches import BATCH_ROWS, Batches, Document, record_batch
+from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json
+from irdistill.files import MappedPages, read_json
 
 FORMAT = 1
 """Raised when the files of a compiled corpus change; older ones are then compiled anew."""
@@ -69,9 +72,13 @@ class Corpus:
     def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray, fingerprint: str = "",
                    findings: dict[str, Any] | None = None) -> Corpus:
         """The documents in a folder's ``corpus.arrow`` with an index given; for opening and for compiling."""
-        reader = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"), "r"))
+        with open(folder / "corpus.arrow", "rb") as stream:
+            documents = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(documents)))
         starts = np.fromfile(folder / "starts.bin", dtype="<i8")
-        return cls(Batches(reader, starts), hashes, rows, fingerprint, folder, findings)
+        index: list[Any] = [array._mmap for array in (hashes, rows) if isinstance(array, np.memmap)]
+        batches = Batches(reader, starts, np.frombuffer(documents, np.uint8), MappedPages(documents, *index))
+        return cls(batches, hashes, rows, fingerprint, folder, findings)
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
@@ -121,7 +128,11 @@ class Corpus:
 
     def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The ids of many rows, in the order asked for; a row may occur more than once."""
-        return self._batches.take(0, np.asarray(rows, dtype=np.int64))
+        return self.id_fields(np.asarray(rows, dtype=np.int64)).texts() if len(rows) else []
+
+    def id_fields(self, rows: np.ndarray) -> Fields:
+        """The ids of many rows (n,), without a Python object for each."""
+        return self._batches.ids(rows)
 
     def text(self, row: int) -> str:
         """Title, a space and text; the text alone where there is no title."""
@@ -143,6 +154,13 @@ class Corpus:
         for batch in self._batches:
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Document(*values)
+
+    def text_batches(self) -> Iterator[list[str]]:
+        """The texts of all documents in row order, some thousand at a time; one such list is in memory."""
+        for batch in self._batches:
+            for start in range(0, len(batch), BATCH_ROWS):
+                titles, texts = (batch.column(column).slice(start, BATCH_ROWS).to_pylist() for column in (1, 2))
+                yield [joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def has(self, doc_id: str) -> bool:
         """Is there a document of this id?"""
@@ -178,20 +196,22 @@ class Corpus:
 
     def find(self, doc_ids: Sequence[str]) -> np.ndarray:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
-        if not len(doc_ids) or not len(self):
-            return np.full(len(doc_ids), -1, dtype=np.int64)
-        hashes = np.fromiter(map(id_hash, doc_ids), dtype=np.uint64, count=len(doc_ids))
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        candidates = np.asarray(self._rows[places], dtype=np.int64)
-        same_hash = np.asarray(self._hashes[places] == hashes)
-        found = np.where(same_hash, candidates, -1)
-        maybe = np.flatnonzero(same_hash).tolist()
-        stored, asked = self._batches.take(0, candidates[same_hash]), [doc_ids[place] for place in maybe]
-        if stored != asked:
-            for place, one, other in zip(maybe, stored, asked, strict=True):
-                if one != other:
-                    found[place] = self._find(other)
-        return found
+        return self.find_fields(Fields.of(doc_ids))
+
+    def find_fields(self, doc_ids: Fields) -> np.ndarray:
+        """The rows of many ids, (n,) int64, -1 where an id is unknown; some ten million a second and core."""
+        places = self._hash_index.places(doc_ids.hashes())
+        hits = np.flatnonzero(places >= 0)
+        rows = np.full(len(doc_ids), -1, dtype=np.int64)
+        rows[hits] = self._rows[places[hits]]
+        differs = hits[~self.id_fields(rows[hits]).equal(doc_ids.take(hits))]
+        for place in differs.tolist():  # another id of the same hash
+            rows[place] = self._find(doc_ids.bytes_at(place).decode("utf-8", "surrogatepass"))
+        return rows
+
+    @cached_property
+    def _hash_index(self) -> HashIndex:
+        return HashIndex(self._hashes)
 
     def _find(self, doc_id: str) -> int:
         wanted = np.uint64(id_hash(doc_id))

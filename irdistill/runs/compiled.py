@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -19,7 +16,7 @@ from irdistill.files import cache_folder, explain_os_errors, fsync_folder, make_
 from irdistill.progress import progress
 from irdistill.runs.flags import column_codes
 from irdistill.runs.lists import boundaries, column_scores
-from irdistill.runs.ondisk import OnDisk
+from irdistill.runs.ondisk import OnDisk, array_stream
 from irdistill.runs.store import Run
 
 LAYOUT = 2
@@ -102,9 +99,9 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
     sizes = np.zeros(len(run), np.int64)
     first = 0
     # Written as a stream and not through a map: a part at a time is in memory, however long the run.
-    with (_growing(folder / "rows.npy", np.int32, run.num_rows) as rows,
-          _growing(folder / "scores.npy", np.float32, run.num_rows) as scores,
-          _growing(folder / "codes.npy", np.uint8, run.num_rows) as codes,
+    with (array_stream(folder / "rows.npy", np.int32, run.num_rows) as rows,
+          array_stream(folder / "scores.npy", np.float32, run.num_rows) as scores,
+          array_stream(folder / "codes.npy", np.uint8, run.num_rows) as codes,
           progress(run.num_rows, "rows", "compiling") as bar):
         for ids, table in run.parts():
             corpus.rows(table.column("doc_id").to_pylist()).astype(np.int32).tofile(rows)
@@ -117,14 +114,3 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
             first += len(ids)
             bar.update(table.num_rows)
     np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-
-
-@contextmanager
-def _growing(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
-    """A file of numpy's format whose numbers are appended; fsynced at the end."""
-    with open(path, "wb") as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())

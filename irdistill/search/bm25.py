@@ -1,4 +1,4 @@
-"""BM25 over a whole corpus, with bm25s: scores are worked out when the index is built.
+"""BM25 over a whole corpus: scores are worked out when the index is built, and are those of bm25s.
 
 Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024, arXiv:2407.03618), English
 stop words and the Snowball stemmer for English.
@@ -6,6 +6,7 @@ stop words and the Snowball stemmer for English.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -14,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bm25s import BM25 as Bm25s
 from scipy.sparse import csc_matrix
 
 from irdistill.collections import Corpus, Query
 from irdistill.errors import IrdistillError
 from irdistill.files import (
+    MappedPages,
     cache_folder,
     digest,
     explain_os_errors,
@@ -27,8 +28,9 @@ from irdistill.files import (
     make_folder,
     read_json,
     write_json,
+    write_text,
 )
-from irdistill.progress import progress
+from irdistill.search.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
 from irdistill.stems import NAME, Tokenizer
 
@@ -39,7 +41,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _ARRAYS = ("data", "indices", "indptr")
-_BLOCK = 10_000
+_MAPPED = 1 << 30
+"""Bytes of postings that are read before their pages are given back to the system."""
 
 
 class BM25:
@@ -50,11 +53,13 @@ class BM25:
         settings: what determines the scores.
     """
 
-    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None) -> None:
+    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None,
+                 memory: int = MEMORY) -> None:
         """Open or build the index.
 
         Args:
             cache: the folder for indexes; the user's cache folder where None.
+            memory: bytes that building takes for postings, beside 16 for each document and the corpus's words.
 
         Raises:
             IrdistillError: k1 or b are out of range, or the cache cannot be written.
@@ -64,6 +69,7 @@ class BM25:
         self.corpus = corpus
         self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "method": "lucene",
                                          "tokenizer": NAME}
+        self._memory = memory
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
@@ -73,31 +79,12 @@ class BM25:
 
     def _build(self) -> None:
         make_folder(self.folder.parent)
-        vocabulary: dict[str, int] = {}
-        documents: list[list[int]] = []
-        with progress(len(self.corpus), "documents", "BM25 index") as bar:
-            for start in range(0, len(self.corpus), _BLOCK):
-                rows = range(start, min(start + _BLOCK, len(self.corpus)))
-                for text in self.corpus.texts(rows):
-                    documents.append([vocabulary.setdefault(stem, len(vocabulary))
-                                      for stem in self._tokenizer(text)])
-                bar.update(len(rows))
-        index = Bm25s(k1=self.settings["k1"], b=self.settings["b"], method="lucene")
-        if vocabulary:
-            arrays = index.build_index_from_ids(
-                unique_token_ids=list(range(len(vocabulary))), corpus_token_ids=documents,
-                show_progress=False,
-            )
-        else:
-            arrays = {"data": np.empty(0, np.float32), "indices": np.empty(0, np.int32),
-                      "indptr": np.zeros(1, np.int64)}
         temporary = self.folder.with_name(f".{self.folder.name}.tmp-{os.getpid()}")
         try:
             with explain_os_errors(self.folder):
                 temporary.mkdir()
-                for name in _ARRAYS:
-                    np.save(temporary / f"{name}.npy", np.asarray(arrays[name]))
-                write_json(temporary / "vocabulary.json", list(vocabulary))
+                stems = build_index(self.corpus, self.settings["k1"], self.settings["b"], temporary, self._memory)
+                write_text(temporary / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
                 write_json(temporary / "manifest.json", {
                     "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus),
                     "settings": self.settings,
@@ -121,6 +108,7 @@ class BM25:
                 raise IrdistillError(f"the BM25 index {path} is damaged; delete its folder.")
         self._data, self._indices, self._indptr = (
             np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
+        self._pages = MappedPages(*(array._mmap for array in (self._data, self._indices)), limit=_MAPPED)
         stems = read_json(self.folder / "vocabulary.json")
         self._vocabulary = {stem: place for place, stem in enumerate(stems)}
 
@@ -156,6 +144,7 @@ class BM25:
         for term in self._terms(text):
             start, end = int(self._indptr[term]), int(self._indptr[term + 1])
             scores[self._indices[start:end]] += self._data[start:end]
+            self._pages.read(8 * (end - start))
         return scores
 
     def score(self, query_text: str, doc_rows: np.ndarray) -> np.ndarray:
