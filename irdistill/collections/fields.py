@@ -38,6 +38,14 @@ class Fields(NamedTuple):
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         return cls(padded(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Fields]) -> Self:
+        """The strings of several, packed."""
+        packed = [part.packed() for part in parts]
+        lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in packed)])
+        data = [part.data[: len(part.data) - len(PADDING)] for part in packed]
+        return cls(np.concatenate([*data, np.frombuffer(PADDING, np.uint8)]), np.cumsum(lengths) - lengths, lengths)
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -68,6 +76,10 @@ class Fields(NamedTuple):
     def texts(self) -> list[str]:
         """The strings, which must be UTF-8."""
         return self.to_arrow().to_pylist()
+
+    def text(self, place: int) -> str:
+        """One string, which should be UTF-8."""
+        return self.bytes_at(place).decode("utf-8", "replace")
 
     def bytes_at(self, place: int) -> bytes:
         """One string."""
