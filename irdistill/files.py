@@ -8,6 +8,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -101,7 +102,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
         IrdistillError: the disk is full or there is no permission to write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_path(path)
     with explain_os_errors(path):
         try:
             yield temporary
@@ -115,6 +116,16 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
                 fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for what is being written by this process; no other file has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder was being written by irdistill."""
+    return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -176,7 +187,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "w") as stream:
+    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # and never cut short what lies there
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -188,9 +199,9 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; only for who holds the folder."""
-    for path in folder.glob(".*.tmp-*"):
-        if path.is_file():
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
+    for path in folder.glob(".*-irdistill-tmp-*"):
+        if is_temporary(path.name) and (path.is_file() or path.is_symlink()):
             path.unlink(missing_ok=True)
 
 
@@ -200,12 +211,13 @@ class MappedPages:
     Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
 
     Args:
-        maps: the maps, read only.
+        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
         limit: bytes that may be read between two times.
     """
 
-    def __init__(self, *maps: mmap.mmap, limit: int = 1 << 28) -> None:
-        self._maps, self._limit = maps, limit
+    def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
+        self._maps: list[mmap.mmap] = [one._mmap for one in maps if getattr(one, "_mmap", None) is not None]
+        self._limit = limit
         self._read = 0
 
     def read(self, size: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +12,16 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.collections.batches import BATCH_ROWS, Batches, Document, record_batch
+from irdistill.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
+from irdistill.collections.batches import BATCH_ROWS, FEW, BatchChecks, Batches, Document, record_batch
 from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
 from irdistill.files import MappedPages, read_json
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the files of a compiled corpus change; older ones are then compiled anew."""
+FILES = ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin")
+_BLOCK_HASHES = BLOCK_BYTES // 8
 
 
 class Corpus:
@@ -28,7 +30,7 @@ class Corpus:
     Pickling a compiled corpus writes its folder only, so worker processes share the pages of one file.
     """
 
-    def __init__(self, batches: Batches, hashes: np.ndarray, rows: np.ndarray, fingerprint: str,
+    def __init__(self, batches: Batches, hashes: np.ndarray | CheckedArray, rows: np.ndarray | CheckedArray, fingerprint: str,
                  folder: Path | None = None, findings: dict[str, Any] | None = None) -> None:
         """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
 
@@ -41,6 +43,7 @@ class Corpus:
         self.fingerprint = fingerprint
         self.folder = folder
         self.findings: dict[str, Any] = findings or {}
+        self._first_hashes = np.empty(0, dtype=np.uint64)
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
@@ -56,29 +59,29 @@ class Corpus:
                 f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load "
                 "again."
             )
-        for name, size in manifest["bytes"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise IrdistillError(
-                    f"{path} should have {size} bytes and does not; the compiled corpus is damaged. "
-                    f"Delete {folder} and load the collection again."
-                )
+        manifest = read_sealed(folder / "manifest.json")
+        files = open_files(folder, manifest["files"])
         documents = int(manifest["documents"])
-        hashes = mapped(folder / "hashes.bin", "<u8", documents)
-        rows = mapped(folder / "rows.bin", "<i8", documents)
-        return cls.over_files(folder, hashes, rows, manifest["fingerprint"], manifest["findings"])
+        hashes, rows = (CheckedArray(files[name], kind, (documents,))
+                        for name, kind in (("hashes.bin", "<u8"), ("rows.bin", "<i8")))
+        for name in ("starts.bin", "offsets.bin"):
+            files[name].check_all()
+        text = _bytes_of(folder / "corpus.arrow")
+        checks = BatchChecks(files["corpus.arrow"], text.ctypes.data, np.fromfile(folder / "offsets.bin", dtype="<i8"))
+        pages = MappedPages(text, hashes.map, rows.map)
+        starts = np.fromfile(folder / "starts.bin", dtype="<i8")
+        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), starts, text, pages, checks)
+        corpus = cls(batches, hashes, rows, manifest["fingerprint"], folder, manifest["findings"])
+        corpus._first_hashes = np.frombuffer(bytes.fromhex(manifest["first_hashes"]), dtype="<u8")
+        return corpus
 
     @classmethod
-    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray, fingerprint: str = "",
-                   findings: dict[str, Any] | None = None) -> Corpus:
-        """The documents in a folder's ``corpus.arrow`` with an index given; for opening and for compiling."""
-        with open(folder / "corpus.arrow", "rb") as stream:
-            documents = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        reader = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(documents)))
-        starts = np.fromfile(folder / "starts.bin", dtype="<i8")
-        index: list[Any] = [array._mmap for array in (hashes, rows) if isinstance(array, np.memmap)]
-        batches = Batches(reader, starts, np.frombuffer(documents, np.uint8), MappedPages(documents, *index))
-        return cls(batches, hashes, rows, fingerprint, folder, findings)
+    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray) -> Corpus:
+        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for compiling."""
+        text = _bytes_of(folder / "corpus.arrow")
+        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), np.fromfile(folder / "starts.bin", dtype="<i8"), text,
+                          MappedPages(text, hashes, rows))
+        return cls(batches, hashes, rows, "", folder)
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
@@ -204,23 +207,44 @@ class Corpus:
         Args:
             hashes: those of the ids, where they are known already.
         """
-        places = self._hash_index.places(doc_ids.hashes() if hashes is None else hashes)
-        hits = np.flatnonzero(places >= 0)
         rows = np.full(len(doc_ids), -1, dtype=np.int64)
+        if not len(doc_ids):
+            return rows
+        places = self._search(doc_ids.hashes() if hashes is None else hashes)
+        hits = np.flatnonzero(places >= 0)
         rows[hits] = self._rows[places[hits]]
         differs = hits[~self.id_fields(rows[hits]).equal(doc_ids.take(hits))]
         for place in differs.tolist():  # another id of the same hash
             rows[place] = self._find(doc_ids.bytes_at(place).decode("utf-8", "surrogatepass"))
         return rows
 
+    def _search(self, hashes: np.ndarray) -> np.ndarray:
+        """The first place of each hash among the sorted ones, (n,) int64; -1 where it is not among them.
+
+        Of a large file only the blocks that hold the hashes are read, by the first hash of each block.
+        """
+        if not len(self):
+            return np.full(len(hashes), -1, dtype=np.int64)
+        if isinstance(self._hashes, np.ndarray) or self._hashes.checked or len(hashes) >= FEW:
+            return self._hash_index.places(hashes)
+        blocks = np.searchsorted(self._first_hashes, hashes) - 1
+        places = np.zeros(len(hashes), dtype=np.int64)
+        for block in np.unique(blocks[blocks >= 0]).tolist():
+            chosen, start = blocks == block, block * _BLOCK_HASHES
+            places[chosen] = start + np.searchsorted(self._hashes[start : start + _BLOCK_HASHES], hashes[chosen])
+        places = np.minimum(places, len(self) - 1)
+        return np.where(self._hashes[places] == hashes, places, -1)
+
     @cached_property
     def _hash_index(self) -> HashIndex:
-        return HashIndex(self._hashes)
+        if isinstance(self._rows, CheckedArray):
+            np.asarray(self._rows)
+        return HashIndex(np.asarray(self._hashes))
 
     def _find(self, doc_id: str) -> int:
         wanted = np.uint64(id_hash(doc_id))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self) and self._hashes[place] == wanted:
+        place = int(self._search(np.array([wanted]))[0])
+        while 0 <= place < len(self) and self._hashes[place] == wanted:
             row = int(self._rows[place])
             if self.id(row) == doc_id:
                 return row
@@ -277,6 +301,16 @@ class _Ids(Sequence[str]):
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and self._corpus.has(value)
+
+
+def first_hashes(path: Path, count: int) -> str:
+    """The first hash of each block of a file of sorted hashes, as hexadecimal digits."""
+    return mapped(path, "<u8", count)[::_BLOCK_HASHES].tobytes().hex()
+
+
+def _bytes_of(path: Path) -> np.ndarray:
+    """All bytes of a file, as a read-only memory map."""
+    return np.memmap(path, np.uint8, "r")
 
 
 def mapped(path: Path, dtype: str, count: int) -> np.ndarray:

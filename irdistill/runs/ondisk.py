@@ -11,7 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from irdistill.checksums import CheckedFile
 from irdistill.errors import IrdistillError
+
+_HEADER_BYTES = 4096
 
 
 class OnDisk:
@@ -25,8 +28,15 @@ class OnDisk:
         IrdistillError: the file is shorter or longer than its header says.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, checks: CheckedFile | None = None) -> None:
+        """Open the file.
+
+        Args:
+            checks: compares each block with its checksum before it is first used.
+        """
+        self.path, self._checks = path, checks
+        if checks is not None:
+            checks.check(0, min(checks.bytes, _HEADER_BYTES))
         with open(path, "rb") as stream:
             np.lib.format.read_magic(stream)
             (self._count,), _, self.dtype = np.lib.format.read_array_header_1_0(stream)
@@ -49,10 +59,12 @@ class OnDisk:
         if step != 1:
             raise IndexError(f"a step of {step} was asked for; only whole ranges are read")
         size = self.dtype.itemsize
+        if self._checks is not None and not self._checks.whole:
+            self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
         return np.frombuffer(os.pread(self._file, max(0, stop - start) * size, self._start + start * size), self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OnDisk, (self.path,)
+        return OnDisk, (self.path, self._checks)
 
 
 @contextmanager

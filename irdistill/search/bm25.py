@@ -7,9 +7,6 @@ stop words and the Snowball stemmer for English.
 from __future__ import annotations
 
 import json
-import logging
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,27 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_matrix
 
+from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus, Query
+from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
-from irdistill.files import (
-    MappedPages,
-    cache_folder,
-    digest,
-    explain_os_errors,
-    fsync_folder,
-    make_folder,
-    read_json,
-    write_json,
-    write_text,
-)
+from irdistill.files import MappedPages, cache_folder, digest, read_json, write_text
 from irdistill.search.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
 from irdistill.stems import NAME, Tokenizer
 
 if TYPE_CHECKING:
     from irdistill.runs import RankedList
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _ARRAYS = ("data", "indices", "indptr")
@@ -73,43 +60,22 @@ class BM25:
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
-        if not (self.folder / "manifest.json").is_file():
-            self._build()
-        self._open()
+        cached(self.folder, self._build, self._open)
 
-    def _build(self) -> None:
-        make_folder(self.folder.parent)
-        temporary = self.folder.with_name(f".{self.folder.name}.tmp-{os.getpid()}")
-        try:
-            with explain_os_errors(self.folder):
-                temporary.mkdir()
-                stems = build_index(self.corpus, self.settings["k1"], self.settings["b"], temporary, self._memory)
-                write_text(temporary / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
-                write_json(temporary / "manifest.json", {
-                    "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus),
-                    "settings": self.settings,
-                    "bytes": {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in _ARRAYS},
-                })
-                try:
-                    os.replace(temporary, self.folder)
-                except OSError:
-                    if not (self.folder / "manifest.json").is_file():
-                        raise
-                    logger.debug("another process built %s first", self.folder)
-                fsync_folder(self.folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def _build(self, folder: Path) -> None:
+        stems = build_index(self.corpus, self.settings["k1"], self.settings["b"], folder, self._memory)
+        write_text(folder / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
+        write_sealed(folder / "manifest.json", {
+            "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus), "settings": self.settings,
+        }, ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS)))
 
-    def _open(self) -> None:
-        manifest = read_json(self.folder / "manifest.json")
-        for name, size in manifest["bytes"].items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise IrdistillError(f"the BM25 index {path} is damaged; delete its folder.")
-        self._data, self._indices, self._indptr = (
-            np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
-        self._pages = MappedPages(*(array._mmap for array in (self._data, self._indices)), limit=_MAPPED)
-        stems = read_json(self.folder / "vocabulary.json")
+    def _open(self, folder: Path) -> None:
+        files = open_files(folder, read_sealed(folder / "manifest.json")["files"])
+        self._data, self._indices, indptr = (npy_array(files[f"{name}.npy"]) for name in _ARRAYS)
+        self._indptr = np.asarray(indptr)
+        self._pages = MappedPages(self._data.map, self._indices.map, limit=_MAPPED)
+        files["vocabulary.json"].check_all()
+        stems = read_json(folder / "vocabulary.json")
         self._vocabulary = {stem: place for place, stem in enumerate(stems)}
 
     @property
@@ -125,7 +91,8 @@ class BM25:
     @property
     def matrix(self) -> csc_matrix:
         """(N, V) what each word adds to the score of each document that holds it, for one occurrence in the query."""
-        return csc_matrix((self._data, self._indices, self._indptr), shape=(len(self.corpus), len(self._vocabulary)))
+        shape = len(self.corpus), len(self._vocabulary)
+        return csc_matrix((np.asarray(self._data), np.asarray(self._indices), self._indptr), shape=shape)
 
     def identity(self) -> dict[str, Any]:
         """What goes into the manifest of a run."""

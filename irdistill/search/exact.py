@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from irdistill.checksums import CheckedArray
 from irdistill.hardware import best_device
 from irdistill.search.shards import read_part
 
 
-def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
+def exact_search(matrix: np.ndarray | CheckedArray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
                  device: torch.device | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """The k greatest inner products of every query, in one pass over the matrix.
 

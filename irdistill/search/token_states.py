@@ -24,7 +24,7 @@ class TokenStates(Arrays):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self._states = self.array("states")
-        self._starts = np.concatenate([[0], np.cumsum(self.array("lengths"), dtype=np.int64)])
+        self._starts = np.concatenate([[0], np.cumsum(np.asarray(self.array("lengths")), dtype=np.int64)])
 
     def of(self, row: int) -> torch.Tensor:
         """States (tokens, D) float32 of a document."""

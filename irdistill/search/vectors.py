@@ -16,6 +16,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from irdistill.batching import TokenBudget
+from irdistill.checksums import CheckedArray
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
@@ -124,7 +125,7 @@ class VectorStore(Store):
         return {"vectors": vectors}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(N, D) read-only memory map in the stored type."""
         return self.array("vectors")
 
@@ -139,7 +140,7 @@ class SparseStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -173,7 +174,7 @@ class TokenStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -184,7 +185,7 @@ class TokenStore(Store):
         return {"lengths": np.array([len(tokens) for tokens in vectors]), "tokens": np.concatenate(vectors)}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
         return self.array("tokens")
 

@@ -67,16 +67,29 @@ def test_zero_scores_are_left_out_and_ties_go_by_id(small: Collection, tmp_path:
     assert bm25.score("zebra", rows).tolist() == [0.0] * 6
 
 
-def test_index_is_reused_and_damage_is_told(small: Collection, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     first = BM25(small.corpus, cache=tmp_path)
-    monkeypatch.setattr(BM25, "_build", lambda self: pytest.fail("built twice"))
-    again = BM25(small.corpus, cache=tmp_path)
-    np.testing.assert_array_equal(first.all_scores("dogs"), again.all_scores("dogs"))
-    assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
-    (first.folder / "data.npy").write_bytes(b"")
-    with pytest.raises(IrdistillError, match="damaged"):
-        BM25(small.corpus, cache=tmp_path)
+    right, build, builds = first.all_scores("dogs cat"), BM25._build, []
+
+    def counted(self: BM25, folder: Path) -> None:
+        builds.append(1)
+        build(self, folder)
+
+    monkeypatch.setattr(BM25, "_build", counted)
+    np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+    assert not builds and [path.name for path in tmp_path.iterdir() if path.is_dir()] == [first.folder.name]
+    for number, name in enumerate(("data.npy", "indices.npy", "indptr.npy", "vocabulary.json", "manifest.json"), 1):
+        path = first.folder / name
+        data = bytearray(path.read_bytes())
+        data[len(data) - 9] ^= 1
+        path.write_bytes(data)
+        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+        assert len(builds) == number
+    for damage in (lambda: (first.folder / "data.npy").write_bytes(b""), (first.folder / "manifest.json").unlink):
+        damage()
+        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+    assert len(builds) == 7
     with pytest.raises(IrdistillError, match="k1="):
         BM25(small.corpus, k1=-1, cache=tmp_path)
 
