@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import json
+import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from irdistill.collections.opening import is_damage, open_bytes
 from irdistill.errors import IrdistillError
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """A file for reading, unpacked where its name ends in ``.gz`` or ``.bz2``; its reader closes it."""
-    packed: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
-    stream: Any = packed.get(path.suffix, open)(path, "rb")
-    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -44,8 +36,8 @@ def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> It
         raise IrdistillError(
             f"line {number} of {name} is not UTF-8 ({error.reason}); convert the file."
         ) from error
-    except (EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if not is_damage(error):
             raise
         raise IrdistillError(
             f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it again."

@@ -109,7 +109,13 @@ def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
     negative = fields.data[fields.starts] == _MINUS
     body = Fields(fields.data, fields.starts + negative, fields.lengths - negative)
     left = np.arange(len(fields))
-    usual = len(fields.bytes_at(0).partition(b".")[2]) if len(fields) else 0
+    first = fields.bytes_at(0) if len(fields) else b""
+    usual = len(first.partition(b".")[2])
+    if b"." not in first:
+        whole = np.flatnonzero((body.lengths > 0) & (body.lengths <= 8))
+        number, good = _digits(body.take(whole) if len(whole) < len(left) else body)
+        values[whole[good]] = number[good].astype(np.float64)
+        left = np.flatnonzero(np.isnan(values))
     for fraction in sorted(range(_DIGITS), key=lambda count: count != usual):
         if not len(left):
             break

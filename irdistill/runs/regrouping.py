@@ -14,7 +14,7 @@ from irdistill.files import explain_os_errors
 
 _COST = 200
 """Bytes of memory that a row takes while it is sorted."""
-_NUMBERS = np.dtype([("query", "<i4"), ("length", "<i4"), ("score", "<f4"), ("line", "<i8")])
+_NUMBERS = np.dtype([("query", "<i4"), ("length", "<i4"), ("rank", "<f4"), ("score", "<f4"), ("line", "<i8")])
 
 
 class Rows(NamedTuple):
@@ -22,21 +22,23 @@ class Rows(NamedTuple):
 
     Attributes:
         query_ids: Q of them. edges: (Q + 1,) int64 where their rows begin.
-        docs: (n,) ids. scores: (n,) float32. lines: (n,) int64 numbers in the file.
+        docs: (n,) ids. ranks, scores: (n,) float32. lines: (n,) int64 numbers in the file.
     """
 
     query_ids: list[str]
     edges: np.ndarray
     docs: Fields
+    ranks: np.ndarray
     scores: np.ndarray
     lines: np.ndarray
 
 
 class Piece(NamedTuple):
-    """n rows as they stand in the file: queries, documents, scores and line numbers, (n,) each."""
+    """n rows as they stand in the file: queries, documents, ranks, scores and line numbers, (n,) each."""
 
     queries: Fields
     docs: Fields
+    ranks: np.ndarray
     scores: np.ndarray
     lines: np.ndarray
 
@@ -51,7 +53,7 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
     """Rows by query; queries come in the order of their first rows.
 
     In memory are about 100 bytes for each query, and rows of ``memory`` bytes; one query's rows must fit. The temporary file
-    takes 20 bytes and the id of its document for each row, and goes with the process.
+    takes 24 bytes and the id of its document for each row, and goes with the process.
 
     Args:
         pieces: reads the file from its beginning, some thousand rows at a time; called twice.
@@ -72,7 +74,7 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
         for piece in pieces():
             numbers = np.empty(len(piece.lines), _NUMBERS)
             numbers["query"], numbers["length"] = _places(piece.queries, places), piece.docs.lengths
-            numbers["score"], numbers["line"] = piece.scores, piece.lines
+            numbers["rank"], numbers["score"], numbers["line"] = piece.ranks, piece.scores, piece.lines
             batch.append((numbers, piece.docs.packed()))
             size += len(numbers)
             if size >= limit:
@@ -126,4 +128,4 @@ def _sorted(rows: tuple[np.ndarray, Fields], names: list[str], first: int) -> Ro
     order = np.argsort(numbers["query"], kind="stable")
     numbers = numbers[order]
     edges = np.searchsorted(numbers["query"], np.arange(first, first + len(names) + 1))
-    return Rows(names, edges, docs.take(order), numbers["score"].copy(), numbers["line"].copy())
+    return Rows(names, edges, docs.take(order), *(numbers[name].copy() for name in ("rank", "score", "line")))

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
 from irdistill.runs.lists import order_ties
 from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.ranks import RankFaults
 from irdistill.runs.regrouping import Piece, Rows, changes, regrouped
 from irdistill.runs.store import Run
 
@@ -26,8 +29,18 @@ logger = logging.getLogger(__name__)
 
 MEMORY = 1 << 28
 """Bytes that the lists of a file, or its rows where they are not grouped by query, may take in memory."""
-_QUERY, _DOCUMENT, _SCORE, _TAG, _WIDTH = 0, 2, 4, 5, 6
+_QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
 _ODD = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _header_line(path: Path) -> int:
+    """The number of the line that names the columns; 0 where there is none."""
+    with open(path, "rb") as stream, damage_explained(path):
+        sample = read_sample(decompressed(stream, path), path)
+    if trec_header(sample) is not None:
+        return sample.lines[0][0]
+    check_trec(sample)
+    return 0
 
 
 class _NotGrouped(Exception):
@@ -35,28 +48,30 @@ class _NotGrouped(Exception):
 
 
 def read_trec(path: Path, collection: Collection | None = None, memory: int = MEMORY) -> BlockRun:
-    """Read a TREC run file (``.gz`` and ``.zst`` too). Scores decide the order, as in trec_eval; the rank column is not used.
+    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them are warned of.
 
-    Fields are separated by white space. A file whose lines are grouped by query is read once; one that is not is read twice
-    more, and its rows wait in a nameless temporary file. Memory is bounded, whatever the length: ``memory``, twice the lines
-    of the longest query, and about 100 bytes a query.
+    Compressed files are recognized by their content, and a first line of column names is left out. Fields are separated by
+    white space. A file whose lines are grouped by query is read once; one that is not is read twice more, and its rows wait in
+    a nameless temporary file. Memory is bounded, whatever the length: ``memory``, twice the lines of the longest query, and
+    about 100 bytes a query.
 
     Args:
         collection: if given, queries that it lacks are left out (with a warning), and documents must be in its corpus.
 
     Raises:
-        IrdistillError: a line has not six columns, a score is not a finite number, a document comes twice for a
-            query, the file is empty, damaged or not UTF-8, or it does not fit the collection.
+        IrdistillError: a line has not six columns, a score is not a finite number or a rank no whole number, a document comes
+            twice for a query, the file is empty, damaged or not UTF-8, or it does not fit the collection.
     """
     from irdistill.runs.formats.source import Source
 
-    reader = _Reader(path, collection, memory)
+    skip = _header_line(path)
+    reader = _Reader(path, collection, memory, skip)
     with Source(path) as source:
         try:
             reader.take(_ahead(_grouped(source, reader)))
         except _NotGrouped:
             logger.info("%s: the lines of a query are not together; they are sorted first", path)
-            reader = _Reader(path, collection, memory)
+            reader = _Reader(path, collection, memory, skip)
             again = reader
             reader.take(regrouped(lambda: _pieces(path, again), memory))
         checksum = source.sha256()
@@ -69,6 +84,8 @@ def read_trec(path: Path, collection: Collection | None = None, memory: int = ME
     if reader.unknown and collection is not None:
         logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, reader.unknown, collection.id,
                        reader.first)
+    for line in reader.faults.warnings(reader.queries, reader.example):
+        logger.warning("%s: %s", path, line)
     run.close(RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": reader.tag},
                           collection.describe() if collection is not None else {}))
     return run
@@ -80,10 +97,12 @@ class _Reader:
     Attributes:
         queries: how many there were. unknown: how many of them the collection lacks. first: the first of these.
         tag: of the first line.
+        faults: how ranks and scores fit together. example: the first query where they do not.
     """
 
-    def __init__(self, path: Path, collection: Collection | None, memory: int) -> None:
-        self.path, self.collection = path, collection
+    def __init__(self, path: Path, collection: Collection | None, memory: int, skip: int) -> None:
+        self.path, self.collection, self._skip = path, collection, skip
+        self.faults, self.example = RankFaults(), ""
         self.run = BlockRun(memory)
         self.queries = self.unknown = 0
         self.first = self.tag = ""
@@ -91,12 +110,30 @@ class _Reader:
     def take(self, blocks: Iterator[Rows]) -> None:
         """Read all blocks."""
         for rows in blocks:
+            self._compare_ranks(rows)
             self.queries += len(rows.query_ids)
             rows = self._known(rows)
             if len(rows.query_ids):
                 hashes = rows.docs.hashes()
                 self._refuse_unknown(rows, hashes)
                 self.run.add(self._ranked(rows, hashes))
+
+    def _compare_ranks(self, rows: Rows) -> None:
+        """Note queries whose ranks and scores do not fit together."""
+        sizes, inner = np.diff(rows.edges), rows.edges[1:-1] - 1
+        falls, rises = rows.scores[1:] <= rows.scores[:-1], rows.ranks[1:] >= rows.ranks[:-1]
+        falls[inner] = rises[inner] = True
+        if falls.all() and rises.all():
+            equal = (sizes > 1) & (rows.scores[rows.edges[:-1]] == rows.scores[rows.edges[1:] - 1])
+            lists = self.faults.lists + int((sizes > 1).sum())
+            self.faults = self.faults._replace(lists=lists, equal=self.faults.equal + int(equal.sum()))
+            return
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((rows.ranks, groups))
+        before = self.faults.against_scores
+        self.faults = self.faults.and_of(groups[order], rows.ranks[order], rows.scores[order])
+        if not before and self.faults.against_scores:
+            self.example = rows.query_ids[self.faults.example]
 
     def _known(self, rows: Rows) -> Rows:
         """The rows of the queries that the collection has."""
@@ -109,7 +146,8 @@ class _Reader:
             sizes = np.diff(rows.edges)
             kept = np.repeat(known, sizes)
             rows = Rows([query_id for query_id, good in zip(rows.query_ids, known.tolist(), strict=True) if good],
-                        np.concatenate([[0], np.cumsum(sizes[known])]), rows.docs.take(kept), rows.scores[kept], rows.lines[kept])
+                        np.concatenate([[0], np.cumsum(sizes[known])]), rows.docs.take(kept), rows.ranks[kept], rows.scores[kept],
+                        rows.lines[kept])
         return rows
 
     def _refuse_unknown(self, rows: Rows, hashes: np.ndarray) -> None:
@@ -160,35 +198,43 @@ class _Reader:
         Raises:
             IrdistillError: a line has another number of fields, or is not UTF-8.
         """
+        if first <= self._skip:
+            lines = data.split(b"\n")
+            lines[: self._skip] = [b""] * min(self._skip, len(lines))
+            data = b"\n".join(lines)
         check_utf8(data, first, self.path)
         try:
             lines, number = split_lines(data, _WIDTH, first)
         except WrongWidth as error:
             raise IrdistillError(
                 f"{self.path}, line {error.number}: {error.fields} columns, and six were expected "
-                f"(query Q0 document rank score tag): {error.line.strip()[:80].decode('utf-8', 'replace')!r}."
+                f"(query Q0 document rank score tag): {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and "
+                "score files are read by irdistill runs import."
             ) from None
         if len(lines) and not self.tag:
             self.tag = lines.field(_TAG).text(0)
         return lines, number
 
-    def scores(self, lines: Lines) -> np.ndarray:
-        """(n,) float32.
+    def numbers(self, lines: Lines) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks and scores, (n,) float32 each.
 
         Raises:
-            IrdistillError: one is not a finite number.
+            IrdistillError: a score is not a finite number, or a rank is not a whole number from 0.
         """
-        fields = lines.field(_SCORE)
-        with np.errstate(over="ignore"):
-            scores = decimals(fields)[0].astype(np.float32)
-        wrong = ~np.isfinite(scores)
-        if wrong.any():
-            place = int(np.argmax(wrong))
-            raise IrdistillError(
-                f"{self.path}, line {lines.numbers[place]}: the score {fields.text(place)!r} is not a finite number "
-                "that float32 can hold."
-            )
-        return scores
+        fields, places = lines.field(_SCORE), lines.field(_RANK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores, ranks = decimals(fields)[0].astype(np.float32), decimals(places)[0]
+            wrong = ~np.isfinite(scores)
+            strange = ~((ranks >= 0) & (ranks == np.floor(ranks)))
+        bad = wrong | strange
+        if bad.any():
+            place = int(np.argmax(bad))
+            what = f"the score {fields.text(place)!r} is not a finite number that float32 can hold."
+            if not wrong[place]:
+                what = (f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was expected. Are rank and score in "
+                        "each other's places?")
+            raise IrdistillError(f"{self.path}, line {lines.numbers[place]}: {what}")
+        return ranks.astype(np.float32), scores
 
 
 def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
@@ -199,7 +245,7 @@ def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
     """
     seen: set[str] = set()
     number, waiting, least = 1, b"", 0
-    for data in _whole(source):
+    for data in source.blocks():
         waiting += data
         if len(waiting) < least:
             continue
@@ -232,12 +278,6 @@ def _ahead(blocks: Iterator[Rows]) -> Iterator[Rows]:
             yield rows
 
 
-def _whole(source: Source) -> Iterator[bytes]:
-    """The blocks of a file, without a mark of its byte order."""
-    for place, data in enumerate(source.blocks()):
-        yield data.removeprefix(b"\xef\xbb\xbf") if place == 0 else data
-
-
 def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set[str]) -> Rows:
     names = lines.field(_QUERY).take(starts).texts()
     before = len(seen)
@@ -245,7 +285,8 @@ def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set
     if len(seen) != before + len(names):
         raise _NotGrouped
     cut = slice(None, end)
-    return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), reader.scores(lines)[cut], lines.numbers[cut])
+    ranks, scores = reader.numbers(lines)
+    return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), ranks[cut], scores[cut], lines.numbers[cut])
 
 
 def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
@@ -254,10 +295,10 @@ def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
 
     number = 1
     with Source(path) as source:
-        for data in _whole(source):
+        for data in source.blocks():
             lines, number = reader.checked(data, number)
             if len(lines):
-                yield Piece(lines.field(_QUERY), lines.field(_DOCUMENT), reader.scores(lines), lines.numbers)
+                yield Piece(lines.field(_QUERY), lines.field(_DOCUMENT), *reader.numbers(lines), lines.numbers)
 
 
 def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:

@@ -12,7 +12,8 @@ from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.lines import decoded_lines, id_of, json_objects, open_bytes, storable, text_of
+from irdistill.collections.lines import decoded_lines, id_of, json_objects, storable, text_of
+from irdistill.collections.opening import open_bytes
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
