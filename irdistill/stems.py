@@ -10,7 +10,7 @@ from bm25s.stopwords import STOPWORDS_EN
 
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 NAME = "words2+/en-stop/snowball-english"
-REMEMBERED = 1 << 20
+REMEMBERED = 1 << 22
 """Different words whose stems are remembered; of a large corpus most words occur once."""
 
 
