@@ -96,7 +96,7 @@ class Batches:
     def __init__(self, source: Any, starts: np.ndarray, mapped: np.ndarray | None = None,
                  pages: MappedPages | None = None, checks: BatchChecks | None = None) -> None:
         self._source = source
-        self._mapped = mapped
+        self._mapped = np.asarray(mapped) if mapped is not None else None
         self._pages = pages or MappedPages()
         self._starts = starts
         self._checks = checks

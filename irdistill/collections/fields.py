@@ -34,7 +34,11 @@ class Fields(NamedTuple):
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
         """Strings as UTF-8; lone surrogates, which no stored id can hold, are encoded without failing."""
-        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        return cls.of_bytes([text.encode("utf-8", "surrogatepass") for text in texts])
+
+    @classmethod
+    def of_bytes(cls, parts: Sequence[bytes]) -> Self:
+        """Byte strings."""
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         return cls(padded(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
 
@@ -76,6 +80,20 @@ class Fields(NamedTuple):
     def texts(self) -> list[str]:
         """The strings, which must be UTF-8."""
         return self.to_arrow().to_pylist()
+
+    def not_utf8(self) -> int | None:
+        """The place of the first string that is not UTF-8; None where all are."""
+        one = self.packed()
+        data = one.data[: len(one.data) - len(PADDING)].tobytes()
+        if data.isascii():
+            return None
+        try:
+            data.decode("utf-8")
+            # a character must not be shared by two strings
+            good = not (one.data[one.starts[one.lengths > 0]] & 0xC0 == 0x80).any()
+        except UnicodeDecodeError:
+            good = False
+        return None if good else next(place for place in range(len(one)) if not _is_utf8(one.bytes_at(place)))
 
     def text(self, place: int) -> str:
         """One string, which should be UTF-8."""
@@ -140,9 +158,23 @@ class Fields(NamedTuple):
         return value
 
 
+def changes(fields: Fields) -> np.ndarray:
+    """Where another string begins than the one before; 0 is the first such place."""
+    same = fields.take(slice(1, None)).equal(fields.take(slice(None, -1)))
+    return np.append(0, np.flatnonzero(~same) + 1)
+
+
 def padded(data: bytes) -> np.ndarray:
     """Bytes as a buffer for ``Fields``."""
     return np.frombuffer(data + PADDING, np.uint8)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _turned(values: np.ndarray, bits: int) -> np.ndarray:

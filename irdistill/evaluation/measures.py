@@ -22,6 +22,8 @@ from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 Scores = Mapping[str, Mapping[str, float]]
 JUDGED = 10
+_TOGETHER = 1 << 19
+"""Documents whose lists the libraries are handed at a time, a Python object for each."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,23 @@ def _by_library(measures: list[Any], qrels: Mapping[str, Mapping[str, int]], run
     values = {str(measure): np.zeros(len(judged)) for measure in measures}
     # pytrec_eval never comes back from a query that has negative grades only
     plain = {query: dict(documents) for query, documents in qrels.items() if max(documents.values(), default=-1) >= 0}
-    order = {found.query_id: documents for found in run if found.query_id in plain and (documents := strict_order(found))}
+    order: dict[str, dict[str, float]] = {}
+    documents = 0
+    for found in run:
+        if found.query_id in plain and (ranked := strict_order(found)):
+            order[found.query_id] = ranked
+            documents += len(ranked)
+        if documents >= _TOGETHER:
+            _calculate(measures, {query: plain.pop(query) for query in order}, order, judged, values)
+            order, documents = {}, 0
+    _calculate(measures, plain, order, judged, values)
+    return values
+
+
+def _calculate(measures: list[Any], qrels: Scores, order: Scores, judged: Judgments, values: dict[str, np.ndarray]) -> None:
+    """Set the values of the queries of ``qrels``."""
     try:
-        for metric in ir_measures.iter_calc(measures, plain, order) if order else ():
+        for metric in ir_measures.iter_calc(measures, qrels, order) if order else ():
             values[str(metric.measure)][judged.places[metric.query_id]] = metric.value
     except (ValueError, RuntimeError) as error:
         raise IrdistillError(f"the measures {', '.join(values)} cannot be computed here: {error}") from error
-    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -64,11 +65,12 @@ class WrongWidth(ValueError):
         self.number, self.fields, self.line = number, fields, line
 
 
-def split_lines(data: bytes, width: int, first: int = 1) -> tuple[Lines, int]:
-    """Split whole lines at white space (of ASCII, as trec_eval does).
+def split_lines(data: bytes, width: int, first: int = 1, separator: bytes | None = None) -> tuple[Lines, int]:
+    """Split whole lines at white space (of ASCII, as trec_eval does) or at a separator.
 
     Args:
         first: the number of the first line.
+        separator: one byte; fields between two of them may be empty or have white space in them.
 
     Returns:
         The lines, and the number of the line after them.
@@ -82,14 +84,17 @@ def split_lines(data: bytes, width: int, first: int = 1) -> tuple[Lines, int]:
         data += b"\n"
     codes = padded(data)
     text = codes[: len(data)]
-    breaks = np.flatnonzero(text <= _SPACE)
-    if len(breaks) % width == 0 and breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1:
+    breaks = np.flatnonzero(text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE))
+    # a field between two breaks is empty where white space separates: then there is more of it than one between two fields
+    if len(breaks) % width == 0 and (separator or (breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1)):
         kinds = text[breaks]
         new = kinds == _NEWLINE
         count = len(breaks) // width
-        if new[width - 1 :: width].all() and np.count_nonzero(new | (kinds == _SPACE) | (kinds == _TAB)) == len(kinds) \
-                and np.count_nonzero(new) == count:
+        known = new | (kinds == (separator[0] if separator else _SPACE)) | (kinds == (separator[0] if separator else _TAB))
+        if new[width - 1 :: width].all() and known.all() and np.count_nonzero(new) == count:
             return Lines(codes, breaks, None, width, np.arange(first, first + count)), first + count
+    if separator:
+        return _split_one_by_one(data, width, first, separator)
     white = _WHITE[text]
     edges = np.flatnonzero(np.append(~white[0], white[1:] != white[:-1]))
     field_starts, field_ends = edges[::2], edges[1::2]
@@ -101,6 +106,28 @@ def split_lines(data: bytes, width: int, first: int = 1) -> tuple[Lines, int]:
         start = int(lines[place - 1]) + 1 if place else 0
         raise WrongWidth(first + place, int(sizes[place]), data[start : int(lines[place])])
     return Lines(codes, field_ends, field_starts, width, first + np.flatnonzero(sizes)), first + len(lines)
+
+
+def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> tuple[Lines, int]:
+    """Lines of which some are blank."""
+    lines = data.removesuffix(b"\n").split(b"\n")
+    kept = []
+    for number, line in enumerate(lines, first):
+        if line.strip():
+            if line.count(separator) + 1 != width:
+                raise WrongWidth(number, line.count(separator) + 1, line)
+            kept.append(number)
+    if not kept:
+        empty = np.empty(0, np.int64)
+        return Lines(padded(b""), empty, None, width, empty), first + len(lines)
+    whole, _ = split_lines(b"\n".join([lines[number - first] for number in kept]), width, 1, separator)
+    return Lines(whole.data, whole.ends, None, width, np.array(kept, np.int64)), first + len(lines)
+
+
+def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lines:
+    """Lines whose fields are split already."""
+    one = Fields.of_bytes(fields)
+    return Lines(one.data, one.starts + one.lengths, one.starts, width, np.array(numbers, np.int64))
 
 
 def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from irdistill.collections.fields import PADDING, Fields
+from irdistill.collections.fields import PADDING, Fields, changes
 from irdistill.files import explain_os_errors
 
 _COST = 200
@@ -41,12 +41,6 @@ class Piece(NamedTuple):
     ranks: np.ndarray
     scores: np.ndarray
     lines: np.ndarray
-
-
-def changes(queries: Fields) -> np.ndarray:
-    """Where another query begins; 0 is the first such place."""
-    same = queries.take(slice(1, None)).equal(queries.take(slice(None, -1)))
-    return np.append(0, np.flatnonzero(~same) + 1)
 
 
 def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Rows]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import changes
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
@@ -19,7 +20,7 @@ from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, 
 from irdistill.runs.lists import order_ties
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.ranks import RankFaults
-from irdistill.runs.regrouping import Piece, Rows, changes, regrouped
+from irdistill.runs.regrouping import Piece, Rows, regrouped
 from irdistill.runs.store import Run
 
 if TYPE_CHECKING:

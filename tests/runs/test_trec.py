@@ -149,4 +149,4 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             peaks += [int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:")]
         print(peaks[2] - peaks[1])"""
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 20
+    assert float(done.stdout) < 50
