@@ -12,6 +12,7 @@ import pytest
 import pytrec_eval
 
 from irdistill import IrdistillError, load_collection
+from irdistill.evaluation import measures as measures_module
 from irdistill.evaluation import parse_measures, per_query
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
