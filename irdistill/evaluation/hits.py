@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -53,6 +53,7 @@ class Judgments:
         """The judged documents in a run's lists; a document without a score is in no list."""
         retrieved = np.zeros(len(self), np.int64)
         found = [np.empty((5, 0), np.int64)]
+        self_matches: dict[str, int] = {}
         unscored = strangers = 0
         for ids, part in self._parts(run):
             places = np.array([self.places.get(query_id, -1) for query_id in part.query_ids], np.int64)
@@ -64,21 +65,31 @@ class Judgments:
                 retrieved[places[judged]] = kept[judged]
                 unscored += int((np.diff(part.edges) - kept)[judged].sum())
                 found.append(self._hits(part, places, scored))
+                self_matches |= self._self_matches(part, scored)
         columns = np.concatenate(found, axis=1)
         query, rank, grade, first, size = columns[:, np.lexsort((columns[1], columns[0]))]
-        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers)
+        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers, self_matches)
+
+    def _self_matches(self, part: _Part, scored: np.ndarray) -> dict[str, int]:
+        """Judged query -> rank of the document with the query's own id."""
+        rows = part.self_matches[scored[part.self_matches]]
+        owners = np.searchsorted(part.edges, rows, side="right") - 1
+        pairs = zip(owners.tolist(), (rows - part.edges[owners] + 1).tolist(), strict=True)
+        return {part.query_ids[owner]: rank for owner, rank in pairs if part.query_ids[owner] in self.places}
 
     def _parts(self, run: Run) -> Iterator[tuple[list[str], _Part]]:
         """Each part's queries, and the lists of those that have any."""
         if isinstance(run, BlockRun):
             for block in run.blocks():
-                yield block.query_ids, _Part(block.query_ids, block.edges, self._numbers(block.docs, block.hashes), block.scores)
+                numbers = self._numbers(block.docs, block.hashes)
+                yield block.query_ids, _Part(block.query_ids, block.edges, numbers, block.scores, block.named_as_query())
             return
         for ids, table in run.parts():
             edges = boundaries(table)
             names = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
             documents = pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
-            yield ids, _Part(names, edges, documents, column_scores(table))
+            same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy()
+            yield ids, _Part(names, edges, documents, column_scores(table), np.flatnonzero(same))
 
     def _numbers(self, docs: Fields, hashes: np.ndarray) -> np.ndarray:
         """(n,) int64: the number of each document among the judged ones, -1 for others."""
@@ -120,12 +131,18 @@ class Judgments:
 
 
 class _Part(NamedTuple):
-    """The lists of Q queries, n documents: ``edges`` (Q + 1,), numbers of the documents (n,), -1 for one without, and scores."""
+    """The lists of Q queries, n documents in all.
+
+    Attributes:
+        edges: (Q + 1,) where each list begins. documents: (n,) numbers of the judged documents, -1 for others. scores: (n,).
+        self_matches: the rows whose document has the id of the query.
+    """
 
     query_ids: list[str]
     edges: np.ndarray
     documents: np.ndarray
     scores: np.ndarray
+    self_matches: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -140,6 +157,7 @@ class Hits:
         retrieved: (Q,) length of each query's list.
         unscored: documents without a score.
         strangers: queries of the run that are not judged.
+        self_matches: query -> rank of the document that has the query's own id.
     """
 
     query: np.ndarray
@@ -150,6 +168,7 @@ class Hits:
     retrieved: np.ndarray
     unscored: int
     strangers: int
+    self_matches: dict[str, int] = field(default_factory=dict)
 
     def best(self) -> Hits:
         """The same lists, documents of equal score ordered by falling grade: no order gives a higher figure.

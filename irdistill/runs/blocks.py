@@ -38,6 +38,13 @@ class ListBlock(NamedTuple):
     scores: np.ndarray
     hashes: np.ndarray
 
+    def named_as_query(self) -> np.ndarray:
+        """The rows whose document has the id of the query, int64."""
+        queries, sizes = Fields.of(self.query_ids), np.diff(self.edges)
+        rows = np.flatnonzero(np.repeat(queries.hashes(), sizes) == self.hashes)
+        owners = np.searchsorted(self.edges, rows, side="right") - 1
+        return rows[queries.take(owners).equal(self.docs.take(rows))]
+
     def to_table(self) -> pa.Table:
         """Columns ``query_id, doc_id, rank, score, flag``."""
         sizes = np.diff(self.edges)

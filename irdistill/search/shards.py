@@ -18,7 +18,7 @@ from irdistill.checksums import CheckedArray, clear_mark, open_files, read_seale
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
-from irdistill.progress import progress
+from irdistill.progress import kept_when_stopped, progress
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,8 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             return
         ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
         kept = _whole(folder, layout, done)
-        with explain_os_errors(folder), progress(rows, "documents", what) as bar:
+        with (explain_os_errors(folder), progress(rows, "documents", what) as bar,
+              kept_when_stopped(lambda: f"{len(kept)} of {len(ranges)} shards of {folder}" if kept else "")):
             bar.update(sum(end - start for start, end in ranges[: len(kept)]))
             if len(kept) < len(done):
                 kept += _repaired(folder, layout, done, len(kept), ranges, make, bar.update)
