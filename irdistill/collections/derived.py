@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.beir import read_qrels, read_queries
+from irdistill.collections.beir import read_queries
 from irdistill.collections.conversations import layout_of
+from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -100,7 +101,8 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         )
     report = LoadReport(documents=len(corpus))
     queries = read_queries(folder / QUERIES, report)
-    splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    files = judgment_files(folder / "qrels")
+    splits = sorted(files)
     missing = split not in splits if split is not None else len(splits) > 1 and "test" not in splits
     if missing:
         raise IrdistillError(f"{id!r} names no split of {folder}; it has {', '.join(splits) or 'none'}: write {folder}#SPLIT.")
@@ -109,7 +111,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         return Collection(id, corpus, queries, Qrels({}), report, told["origin"])
     chosen = split or ("test" if "test" in splits else splits[0])
     judged = {query: {doc: grade for doc, (grade, _) in documents.items()}
-              for query, documents in read_qrels(folder / "qrels" / f"{chosen}.tsv", report).items()}
+              for query, documents in numbered_judgments(files[chosen], report).items()}
     for query_id, documents in judged.items():
         unknown = [doc for doc, row in zip(documents, corpus.find(list(documents)), strict=True) if row < 0]
         for doc_id in unknown:

@@ -21,7 +21,7 @@ def test_both_layouts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("q1 0 d1 2\nq1 0 d2\n", "line 2 of .* is not a judgment"),
-    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently, the second time in line 2"),
+    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently: 2 in line 1, 1 in line 2"),
     ("q1 d1 x y z\nq1 d1\n", "line 1 of .* is not a judgment"),
 ])
 def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.lines import decoded_lines, id_of, json_objects, storable, text_of
-from irdistill.collections.opening import open_bytes
+from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
 _KINDS = (".jsonl", ".json", ".tsv")
-_PACKED = ("", ".gz", ".bz2", ".zip")
+_PACKED = ("", *SUFFIXES, ".zip")
 _WIDEST = 1 << 27
 
 
@@ -38,7 +38,7 @@ def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path
     pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]
     pointer = next((path for path in pointers if path.is_file()), None)
     if pointer is not None:
-        named = pointer.read_text(encoding="utf-8").strip()
+        named = read_text(pointer).strip()
         place = folder / Path(named).expanduser()
         if not named:
             raise IrdistillError(f"{pointer} is empty; it should hold the path of passages or the id of a collection.")
@@ -72,7 +72,7 @@ def passage_files(place: Path) -> list[Path]:
     if unread or not files:
         raise IrdistillError(
             f"{unread[0] if unread else place} {'is' if unread else 'holds'} no passages in a format that is read: "
-            f"{', '.join(_KINDS)}, each of them alone or packed as .gz, .bz2 or .zip."
+            f"{', '.join(_KINDS)}, each of them alone or packed as .gz, .zst, .bz2, .xz or .zip."
         )
     return files
 
