@@ -36,7 +36,7 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     for number, entry in enumerate(entries(path), 1):
         query_id = f"{field(entry, path, number, 'Conversation_no')}_{field(entry, path, number, 'Turn_no')}"
         context = listed(field(entry, path, number, "Context"), "Context", path, number)
-        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context))
+        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context) if said(text))
         rewrite = said(entry.get("Truth_rewrite", entry.get("Rewrite"))) or None
         add_query(queries, Query(query_id, said(field(entry, path, number, "Question")), history, rewrite), path)
         passages = entry.get("Truth_passages", entry.get("Passages"))
