@@ -16,6 +16,7 @@ from irdistill.collections.conversations import layout_of
 from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json, write_text
 
@@ -124,7 +125,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
 
 def _findable(source: Collection) -> str:
     """The id under which the corpus is found from anywhere."""
-    path, _, split = source.id.partition("#")
+    path, split = split_folder(source.id)
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
         return str(read_json(folder / DERIVED)["corpus"])

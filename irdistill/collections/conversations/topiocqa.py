@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.checking import Numbered
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, listed, objects, one, said
+from irdistill.collections.conversations.published import (
+    Asked,
+    Layout,
+    add_query,
+    entries,
+    field,
+    found,
+    listed,
+    objects,
+    one,
+    said,
+)
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.model import Query, Turn
 from irdistill.collections.report import LoadReport
