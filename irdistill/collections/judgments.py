@@ -54,12 +54,15 @@ def numbered_judgments(path: Path, report: LoadReport, columns: str | Sequence[s
         raise IrdistillError(f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns out.")
     judgments: Numbered = {}
     for number, query_id, doc_id, value in entries:
-        grade = whole_grade(value, f"line {number} of {path}")
-        known = judgments.setdefault(query_id, {}).setdefault(doc_id, (grade, number))
+        grade = whole_grade(value, f"line {number} of {path}" if number else f"{path} (query {query_id}, document {doc_id})")
+        documents = judgments.setdefault(query_id, {})
+        if not number and doc_id in documents and documents[doc_id][0] == grade:
+            report.add("duplicate judgments", f"{path.name} (query {query_id}, document {doc_id})")
+        known = documents.setdefault(doc_id, (grade, number))
         if known[0] != grade:
+            places = f"{known[0]} in line {known[1]}, {grade} in line {number}" if number else f"{known[0]} and {grade}"
             raise IrdistillError(
-                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently: {known[0]} in line {known[1]}, "
-                f"{grade} in line {number}. Keep one of them."
+                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently: {places}. Keep one of them."
             )
         if known[1] != number:
             report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
@@ -107,22 +110,20 @@ def _of_objects(path: Path) -> Iterator[tuple[int, str, str, Any]]:
 
 
 def _of_object(path: Path) -> Iterator[tuple[int, str, str, Any]]:
-    """The pairs of ``{query: {document: grade}}``; an empty document id means that no document fits."""
+    """The pairs of ``{query: {document: grade}}``, without lines (0); an empty document id means that no document fits."""
     try:
         # pairs, so that a document that stands there twice is seen
         queries = json.loads(read_text(path), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise IrdistillError(f"{path} is not a JSON object of queries with documents and grades ({error}).") from error
-    number = 0
     for query_id, documents in queries if isinstance(queries, _Pairs) else ():
         if not isinstance(documents, _Pairs):
             raise IrdistillError(
                 f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; an object of document ids and grades was expected."
             )
         for doc_id, value in documents:
-            number += 1
             if doc_id:
-                yield number, query_id, doc_id, value
+                yield 0, query_id, doc_id, value
 
 
 class _Pairs(list[tuple[str, Any]]):

@@ -324,10 +324,14 @@ def _undecided(sample: TableSample, table: _Table, possible: list[tuple[str, ...
     """The error for a table with several readings, or none; ``named`` if the user named the format."""
     usable = [roles for roles in possible if _is_usable(roles, kind)]
     last = "score" if kind == "run" else "grade"
-    if (wrong := table.odd_number(count - 1, named)) is not None and not usable:
+    expected = named or (kind == "judgments" and count == 4 and table.only_zero(1))
+    if (wrong := table.odd_number(count - 1, expected)) is not None and not usable:
+        number, cell = sample.lines[wrong][0], table.cell(wrong, count - 1)
+        what = f"{sample.name}, line {number}: the score {cell!r} is not a number" if kind == "run" else \
+            f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
         return IrdistillError(
-            f"{sample.name}, line {sample.lines[wrong][0]}: the {last} {table.cell(wrong, count - 1)!r} is not a number. If the line "
-            f"names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or remove it."
+            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or "
+            "remove it."
         )
     if not possible:
         return _unknown(sample, kind, count)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as arrow_csv
 
 from irdistill.collections import Collection
+from irdistill.collections.lines import bounded_lines
 from irdistill.collections.opening import compression_of, damage_explained, decompressed, is_damage
 from irdistill.collections.table_layout import TableSample, check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
@@ -203,8 +204,8 @@ def _number(text: str) -> float:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with _open(path) as stream, io.TextIOWrapper(stream, "utf-8") as lines:
-            yield from lines
+        with _open(path) as stream:
+            yield from (line.decode("utf-8") for line in bounded_lines(stream, str(path)))
     except (EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and not is_damage(error):
             raise

@@ -20,6 +20,7 @@ from irdistill.files import atomic_path
 from irdistill.hardware import best_device
 from irdistill.models import find_model_file, model_revision, quiet_libraries, resolve_model
 from irdistill.students.base import Kind, Tokens
+from irdistill.students.inputs import ensure_padding_token
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.loading import load_transformer, same_new_weights
 
@@ -142,7 +143,8 @@ class KernelStudent(InteractionStudent):
         path = find_model_file(name, cls.weight_files[0], revision)
         assert path is not None
         with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(resolve_model(name), revision=revision, trust_remote_code=trust_remote_code)
+            resolved = resolve_model(name, revision)
+            tokenizer = AutoTokenizer.from_pretrained(resolved, revision=revision, trust_remote_code=trust_remote_code)
         weights = load_file(path)
         made = _assembled(tokenizer, saved["dimension"], saved["layers"], saved["max_query_length"], saved["max_document_length"])
         made.load_state_dict(weights)
@@ -209,4 +211,5 @@ def _waves(places: Tensor, size: int) -> Tensor:
 
 def _assembled(tokenizer: Any, size: int, layers: int, query_length: int, document_length: int) -> nn.Sequential:
     tokenizer.padding_side = "right"
+    ensure_padding_token(tokenizer, tokenizer.name_or_path)
     return nn.Sequential(Words(tokenizer, size, query_length, document_length), Context(size, layers), Kernels())

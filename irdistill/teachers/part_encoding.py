@@ -15,6 +15,7 @@ from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.students.inputs import prepare_inputs
 from irdistill.teachers.protocol import Pair, Scores
 
 Kind = Literal["query", "document"]
@@ -100,6 +101,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
             raise IrdistillError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
             ) from error
+        prepare_inputs(self.model, model)
         self.budget = TokenBudget(self.tokens_cpu if self.device.type == "cpu" else self.tokens_gpu)
 
     @classmethod

@@ -7,13 +7,13 @@ import io
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.lines import decoded_lines, id_of, json_objects, storable, text_of
+from irdistill.collections.lines import bounded_lines, decoded_lines, id_of, json_objects, storable, text_of
 from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
@@ -117,12 +117,12 @@ def _of_file(path: Path) -> Iterator[Document]:
         raise IrdistillError(f"{path} is a damaged archive ({error}); get it again.") from error
 
 
-def _documents(stream: Iterable[bytes], name: str, kind: str) -> Iterator[Document]:
+def _documents(stream: IO[bytes], name: str, kind: str) -> Iterator[Document]:
     return _table(stream, name) if kind == ".tsv" else _objects(stream, name)
 
 
-def _objects(stream: Iterable[bytes], name: str) -> Iterator[Document]:
-    for number, entry in json_objects(decoded_lines(stream, name), name):
+def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
+    for number, entry in json_objects(decoded_lines(bounded_lines(stream, name), name), name):
         key = "_id" if "_id" in entry else "id"
         text = "text" if "text" in entry else "contents"
         if text not in entry:
@@ -131,8 +131,8 @@ def _objects(stream: Iterable[bytes], name: str) -> Iterator[Document]:
                        text_of(entry, text, name, number))
 
 
-def _table(stream: Iterable[bytes], name: str) -> Iterator[Document]:
-    lines = decoded_lines(stream, name, blank=True)
+def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
+    lines = decoded_lines(bounded_lines(stream, name), name, blank=True)
     first = next((pair for pair in lines if pair[1].strip()), None)
     if first is None:
         return
@@ -193,9 +193,7 @@ def _rows(lines: Iterable[tuple[int, str]], name: str, header: list[str]) -> Ite
         if cells is not None:
             yield opened[0][0], cells
             opened = []
-        elif line.count("\t") >= len(header) or not _is_open(opened[0][1]):
-            raise _unclosed(opened[0], name, header)
-        elif len(opened) > _LONGEST_CELL:
+        elif line.count("\t") >= len(header) or not _is_open(opened[0][1]) or len(opened) > _LONGEST_CELL:
             raise _unclosed(opened[0], name, header)
     if opened:
         raise _unclosed(opened[0], name, header)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from irdistill.collections.model import Query
 from irdistill.collections.opening import SUFFIXES, read_text, uncompressed_name
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import parse_json
 
 _DEPTH = 4
 
@@ -99,10 +99,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
     """
     if uncompressed_name(path).endswith(".jsonl"):
         return [entry for _, entry in json_objects(numbered_lines(path), path)]
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise IrdistillError(f"{path} is not JSON ({error}); get it again.") from error
+    value = parse_json(read_text(path), str(path))
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise IrdistillError(f"{path} should hold a list of objects and holds {str(value)[:80]!r}.")
     return value

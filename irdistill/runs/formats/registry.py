@@ -150,7 +150,7 @@ def _by_json(line: bytes) -> str | None:
         return "colbert"
     try:
         value: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         # the first line is an object that goes on: one of all queries, or one with texts longer than what was read
         keys = line[:LOOK]
         hints = {b'"positive_passages"': "tevatron", b'"pos"': "flagembedding", b'"document_ids"': "pylate"}

@@ -16,13 +16,13 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
+from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.opening import decompressed, is_damage
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path
 from irdistill.progress import progress
 
 BLOCK = 1 << 22
-LONGEST_LINE = 1 << 28
 
 
 class Source:

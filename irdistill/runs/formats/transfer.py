@@ -87,7 +87,8 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
         identity = RunIdentity("imported", producer, collection.describe(), None, settings)
         part = int(np.clip(PART_ROWS * len(present) // int(gather.counts.sum()), 64, 8192))
         lists = (_list(found, query_ids[found.query], corpus.ids_at(found.docs), ranks) for found in gather)
-        with RunWriter(folder, identity, [query_ids[i] for i in present.tolist()], part, overwrite=overwrite) as writer:
+        with RunWriter(folder, identity, [query_ids[i] for i in present.tolist()], part, overwrite=overwrite,
+                       fingerprints=collection.query_fingerprints) as writer:
             _write(writer, lists)
             run = writer.finish()
     _tell(path, run, numbering, gather)
