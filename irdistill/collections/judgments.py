@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.checking import Numbered, without_lines
-from irdistill.collections.column_names import roles_of_header
+from irdistill.collections.column_names import is_header, roles_of_header
 from irdistill.collections.grades import whole_grade
 from irdistill.collections.lines import id_of, json_objects, numbered_lines
 from irdistill.collections.model import Qrels
@@ -96,9 +96,7 @@ def _of_json(path: Path, first: str) -> Iterator[tuple[int, str, str, Any]]:
         entry = json.loads(first)
     except ValueError:
         entry = None
-    if not isinstance(entry, dict) or all(isinstance(value, dict) for value in entry.values()):
-        return _of_object(path)
-    return _of_objects(path)
+    return _of_objects(path) if isinstance(entry, dict) and is_header(list(entry)) else _of_object(path)
 
 
 def _of_objects(path: Path) -> Iterator[tuple[int, str, str, Any]]:
@@ -119,7 +117,7 @@ def _of_object(path: Path) -> Iterator[tuple[int, str, str, Any]]:
     for query_id, documents in queries if isinstance(queries, _Pairs) else ():
         if not isinstance(documents, _Pairs):
             raise IrdistillError(
-                f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; an object of document ids and grades was expected."
+                f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; document ids with grades were expected."
             )
         for doc_id, value in documents:
             if doc_id:
