@@ -13,9 +13,9 @@ NEEDED = {"run": (("query",), ("document",), ("score", "rank")), "judgments": ((
 
 _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "query": (("qid", "queryid", "topicid", "queryno", "topicno", "topicnumber", "questionid", "turnid", "idquery"),
-              ("query", "topic", "question")),
+              ("query", "topic", "question"), ("q",)),
     "document": (("pid", "docid", "docno", "documentid", "corpusid", "passageid", "psgid", "itemid", "iddoc", "did", "documentno"),
-                 ("document", "doc", "passage", "corpus", "item")),
+                 ("document", "doc", "passage", "corpus", "item"), ("d",)),
     "rank": (("rank", "ranking", "position"),),
     "score": (("score", "scores", "similarity", "sim", "logit", "relevancescore", "relscore"),),
     "grade": (("grade", "relevance", "rel", "label", "rating", "judgment", "judgement", "relevancelabel", "qrel", "relevancegrade"),),
@@ -39,9 +39,13 @@ def role_of(name: str) -> str | None:
 def is_header(cells: Sequence[str]) -> bool:
     """Whether a line names columns: two of its cells at least are known names of different roles.
 
-    ``Q0`` and tags such as ``run`` stand in the rows of TREC files, so they do not count.
+    ``Q0`` and tags such as ``run`` stand in the rows of TREC files, so they do not count; ``q`` and ``d`` could be ids, and count
+    beside ``score`` and the like alone.
     """
-    return len({role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")}) >= 2
+    roles = {role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")}
+    letters = {role_of(cell) for cell in cells if _plain(cell) in ("q", "d")}
+    sure = roles - letters
+    return len(sure) >= 2 or (bool(sure & {"rank", "score", "grade"}) and len(roles) >= 3)
 
 
 def roles_of_header(names: Sequence[str], kind: str, place: str) -> tuple[str, ...]:

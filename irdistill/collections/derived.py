@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.beir import read_qrels, read_queries
+from irdistill.collections.beir import read_queries
 from irdistill.collections.conversations import layout_of
+from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, exclusive, make_folder, read_json, read_json_object, write_json, write_text
 
@@ -98,7 +100,8 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         )
     report = LoadReport(documents=len(corpus))
     queries = read_queries(folder / QUERIES, report)
-    splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    files = judgment_files(folder / "qrels")
+    splits = sorted(files)
     missing = split not in splits if split is not None else len(splits) > 1 and "test" not in splits
     if missing:
         raise IrdistillError(f"{id!r} names no split of {folder}; it has {', '.join(splits) or 'none'}: write {folder}#SPLIT.")
@@ -107,7 +110,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         return Collection(id, corpus, queries, Qrels({}), report, told["origin"])
     chosen = split or ("test" if "test" in splits else splits[0])
     judged = {query: {doc: grade for doc, (grade, _) in documents.items()}
-              for query, documents in read_qrels(folder / "qrels" / f"{chosen}.tsv", report).items()}
+              for query, documents in numbered_judgments(files[chosen], report).items()}
     for query_id, documents in judged.items():
         unknown = [doc for doc, row in zip(documents, corpus.find(list(documents)), strict=True) if row < 0]
         for doc_id in unknown:
@@ -136,7 +139,7 @@ def _read_identity(folder: Path) -> dict[str, Any]:
 
 def _findable(source: Collection) -> str:
     """The id under which the corpus is found from anywhere."""
-    path, _, split = source.id.partition("#")
+    path, split = split_folder(source.id)
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
         return str(_read_identity(folder)["corpus"])

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from irdistill.cards import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.plain_data import read_yaml
 from irdistill.queries.history import Count, HistoryTemplate, words
@@ -134,6 +135,6 @@ def read_prompt(name: str) -> dict[str, str]:
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
     queries = [Query(query_id, text, excluded=collection.queries[query_id].excluded) for query_id, text in texts.items()]
-    judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
+    judgments = {split_folder(collection.id)[1] or "test": collection.qrels}
     return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
 
