@@ -14,7 +14,7 @@ from irdistill.errors import IrdistillError
 from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student
 from irdistill.students.layers import keep_layers
-from irdistill.students.loading import load_encoder, same_new_weights
+from irdistill.students.loading import load_encoder
 from irdistill.students.towers import set_lengths
 
 
@@ -55,9 +55,8 @@ class CrossEncoderStudent(Student):
         Raises:
             IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
         """
-        with same_new_weights(seed):
-            model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
-                                 library=CrossEncoder, num_labels=1)
+        model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                             library=CrossEncoder, new_head=True, seed=seed, num_labels=1)
         student = cls(model, backbone, model_revision(backbone, revision))
         modules = student._transformers("pair")
         if layers is not None:

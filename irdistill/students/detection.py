@@ -15,7 +15,7 @@ _LATE = {"MultiVectorMask"}
 def retriever_type(model: str, revision: str | None = None) -> RetrieverType:
     """How a retriever represents a text: by one dense vector, one sparse vector, or a vector a token."""
     library, modules = saved_as(model, revision), module_types(model, revision)
-    if library in ("MultiVectorEncoder", "ColBERT") or modules & _LATE or "HF_ColBERT" in _architectures(model, revision):
+    if library in ("MultiVectorEncoder", "ColBERT") or modules & _LATE or "HF_ColBERT" in architectures(model, revision):
         return "late-interaction"
     return "sparse" if library == "SparseEncoder" or modules & _SPARSE else "dense"
 
@@ -25,7 +25,7 @@ def reads_pairs(model: str, revision: str | None = None) -> bool:
     if saved_as(model, revision) == "CrossEncoder":
         return True
     return not module_types(model, revision) and any(
-        name.endswith("ForSequenceClassification") for name in _architectures(model, revision))
+        name.endswith("ForSequenceClassification") for name in architectures(model, revision))
 
 
 def saved_as(model: str, revision: str | None = None) -> str:
@@ -44,5 +44,6 @@ def module_types(model: str, revision: str | None = None) -> set[str]:
     return {name.rpartition(".")[2] for name in names}
 
 
-def _architectures(model: str, revision: str | None) -> list[str]:
+def architectures(model: str, revision: str | None = None) -> list[str]:
+    """The classes of transformers that its config.json names."""
     return list((read_model_json(model, "config.json", revision) or {}).get("architectures") or [])

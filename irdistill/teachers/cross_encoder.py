@@ -14,11 +14,12 @@ from torch import nn
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.models import model_identity, resolve_model
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
+from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class CrossEncoderTeacher:
         else:
             encoder, network = _load(model, revision, trust_remote_code, device)
             self.tokenizer, self.template, own = encoder.tokenizer, _template(model, encoder), int(encoder.max_seq_length or 512)
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
@@ -90,7 +91,7 @@ class CrossEncoderTeacher:
     def identity(self) -> dict[str, Any]:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
-            "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
+            "kind": "cross-encoder", **self.pinned, "max_length": self.max_length,
             **self._truncation(),
             "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
@@ -161,12 +162,20 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
 def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
     resolved = resolve_model(model)
     try:
-        with quiet_libraries():
+        with complete_weights(model):
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
                                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+            network = _classifier(model, encoder)
+    except IrdistillError:
+        raise
     except Exception as error:
         raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
-    network = encoder.model
+    return encoder, network
+
+
+def _classifier(model: str, encoder: CrossEncoder) -> Any:
+    """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
+    network: Any = encoder.model
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise IrdistillError(
             f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
@@ -178,7 +187,7 @@ def _load(model: str, revision: str | None, trust_remote_code: bool, device: str
             f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
             "encoder can teach as a retriever (kind: retriever)."
         )
-    return encoder, network
+    return network
 
 
 def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
