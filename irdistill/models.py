@@ -238,6 +238,8 @@ def _commit(model: str, file: str | None, revision: str | None) -> str:
     try:
         return str(HfApi().model_info(model, revision=revision, timeout=10).sha)
     except Exception as error:
+        if revision:
+            return revision
         raise IrdistillError(
             f"the commit of the model {model!r} cannot be found: it is not in the cache, and the hub did not answer "
             f"({type(error).__name__}). Load it once with network, or give a full commit as its revision."

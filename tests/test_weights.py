@@ -80,7 +80,8 @@ def test_changed_weights_are_refused_by_name(backbone: Path, reranker: Path, tmp
     for load in (lambda: DenseStudent.load(dense, device="cpu"), lambda: build_student("dense", dense, device="cpu"),
                  lambda: build_student("cross-encoder", dense, device="cpu"), lambda: build_student("sparse", dense, device="cpu"),
                  lambda: build_student("late-interaction", dense, device="cpu"),
-                 lambda: build_student("kernel", dense, device="cpu"), lambda: build_student("split-cross-encoder", dense, device="cpu"),
+                 lambda: build_student("kernel", dense, device="cpu"),
+                 lambda: build_student("split-cross-encoder", dense, device="cpu"),
                  lambda: CrossEncoderTeacher(pairs, device="cpu"), lambda: CrossEncoderStudent.load(pairs, device="cpu"),
                  lambda: build_student("cross-encoder", pairs, device="cpu")):
         with pytest.raises(IrdistillError, match=message):

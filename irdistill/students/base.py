@@ -26,6 +26,13 @@ Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
 
 
+def with_prompt(prompt: str, text: Any) -> Any:
+    """A text, or a pair of texts, with a prompt in front; of a pair it stands before the first, as sentence-transformers has it."""
+    if not prompt:
+        return text
+    return prompt + text if isinstance(text, str) else (prompt + text[0], *text[1:])
+
+
 class Student(ABC):
     """A sentence-transformers model with what distillation needs: tokens, gradients, scores and an identity.
 
@@ -269,7 +276,7 @@ class Student(ABC):
             )
         prompt = self._prompt(kind) or ""
         return dict(module.tokenizer(
-            [prompt + text for text in texts] if prompt else list(texts),
+            [with_prompt(prompt, text) for text in texts],
             truncation="longest_first", max_length=self.max_length(kind), padding=False,
         ))
 

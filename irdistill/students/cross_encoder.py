@@ -36,8 +36,6 @@ class CrossEncoderStudent(Student):
                 f"the model {source!r} has {model.num_labels} outputs; a cross-encoder student needs one, the score. "
                 "Start from a plain encoder, or a reranker with one output."
             )
-        if model.default_prompt_name is not None:
-            raise IrdistillError(f"the model {source!r} has a default prompt; a cross-encoder student takes none.")
         model.activation_fn = nn.Identity()
 
     @classmethod
@@ -83,7 +81,9 @@ class CrossEncoderStudent(Student):
         return "logit"
 
     def _prompt(self, kind: Kind) -> str | None:
-        return None
+        """The default prompt that the model was saved with; it stands before the query, as in ``CrossEncoder.predict``."""
+        name = self.model.default_prompt_name
+        return None if name is None else self.model.prompts.get(name)
 
     def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
         """Logits (n,) with gradients of padded pairs; where ``with_states`` (n, 1 + H): behind the logit stands

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROBES = ("the cat sat on the mat", "The CAT, and a Dog: is it FAST?", "Über naïve café résumé", "x86_64 costs $3.50 (2024)",
           "данные 数据 データ", "Python's str.split() returns a LIST of words; see PEP-8 " * 40)
 #: Numbers may differ by this much, times the largest where that is above 1: adapters that were added to the weights round.
-TOLERANCE = 1e-3
+TOLERANCE = 1e-4
 
 
 @contextmanager
@@ -141,6 +141,9 @@ def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:
     """The largest difference of two lists of tensors, divided by the largest number where that is above 1."""
     if [value.shape for value in before] != [value.shape for value in after]:
         return float("inf")
-    pairs = [(one, two) for one, two in zip(before, after, strict=True) if one.numel()]
-    largest = max([float((one - two).abs().max()) / max(1.0, float(one.abs().max())) for one, two in pairs], default=0.0)
-    return largest if all(bool(one.isfinite().all()) for one, _ in pairs) or largest == largest else 0.0
+    largest = 0.0
+    for one, two in zip(before, after, strict=True):
+        apart = (one - two).abs()[~(one.isnan() & two.isnan())].nan_to_num(float("inf"))
+        if apart.numel():
+            largest = max(largest, float(apart.max()) / max(1.0, float(one.nan_to_num().abs().max())))
+    return largest

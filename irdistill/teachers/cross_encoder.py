@@ -40,6 +40,7 @@ class CrossEncoderTeacher:
         max_length: tokens of query and document together; the longer of the two is cut first.
         template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
             models are; then the document alone is cut.
+        prompt: the default prompt that the model was saved with, which stands before the query or is the system message.
         cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
     """
 
@@ -64,9 +65,12 @@ class CrossEncoderTeacher:
         if is_lightning_ir(model, revision):
             self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
             self.cuts, own = (cuts[0], cuts[1]), sum(cuts) + 3
+            self.prompt = ""
         else:
             encoder, network = _load(model, revision, trust_remote_code, device)
-            self.tokenizer, self.template, own = encoder.tokenizer, _template(model, encoder), int(encoder.max_seq_length or 512)
+            self.prompt = encoder.prompts.get(encoder.default_prompt_name) or ""
+            self.tokenizer, own = encoder.tokenizer, int(encoder.max_seq_length or 512)
+            self.template = _template(model, encoder, self.prompt)
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
         self.labels = int(network.config.num_labels)
@@ -92,7 +96,7 @@ class CrossEncoderTeacher:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
             "kind": "cross-encoder", **self.pinned, "max_length": self.max_length,
-            **self._truncation(),
+            "prompt": self.prompt, **self._truncation(),
             "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
@@ -115,7 +119,7 @@ class CrossEncoderTeacher:
             ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
                                                 self.max_length, special_tokens=False)
             return {"input_ids": ids}, lengths
-        queries, documents = [pair.query.text for pair in pairs], [pair.text for pair in pairs]
+        queries, documents = [self.prompt + pair.query.text for pair in pairs], [pair.text for pair in pairs]
         if self.cuts is not None:
             queries, documents = (cut_texts(self.tokenizer, texts, length)
                                   for texts, length in zip((queries, documents), self.cuts, strict=True))
@@ -190,11 +194,11 @@ def _classifier(model: str, encoder: CrossEncoder) -> Any:
     return network
 
 
-def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
+def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | None:
     """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
     if "message" not in encoder[0].modality_config:
         return None
-    text = chat_template(encoder.tokenizer)
+    text = chat_template(encoder.tokenizer, prompt)
     if text is None:
         raise IrdistillError(
             f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "
