@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from tokenizers.normalizers import Lowercase, Sequence
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
@@ -60,12 +61,23 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
                 device=device or str(best_device()), local_files_only=local,
                 model_kwargs={"dtype": "float32"}, **given,
             )
+        if (read_model_json(model, "sentence_bert_config.json", revision) or {}).get("do_lower_case"):
+            _lower_case(encoder)
         check_new_modules(encoder, module_types(model, revision), architectures(model, revision), model)
     except IrdistillError:
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
     return encoder.float().eval()
+
+
+def _lower_case(encoder: Any) -> None:
+    """Let the tokenizers of a model that was opened as one of another class make lower case, as the saved one did."""
+    for module in encoder.modules():
+        if isinstance(module, Transformer) and not module.do_lower_case:
+            inner = module.tokenizer.backend_tokenizer
+            inner.normalizer = Sequence([Lowercase(), *([inner.normalizer] if inner.normalizer is not None else [])])
+            module.do_lower_case = True
 
 
 def _has_own(resolved: str) -> bool:
