@@ -19,7 +19,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.models import _ROOT_ENDINGS, _ROOT_FILES, model_files, model_identity, model_revision
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from irdistill.search.vectors import corpus_vectors
+from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students import build_student
 from irdistill.students.dense import DenseStudent
 from irdistill.teachers import CrossEncoderTeacher, score
@@ -79,18 +79,21 @@ def write(file: str, text: str = "{}") -> Callable[[Path], None]:
 
 DECIDES = {
     "tokenizer": lower_case(False), "tokenizer settings": edit("tokenizer_config.json", model_max_length=8),
-    "vocabulary": write("vocab.txt", "a"), "special tokens": write("special_tokens_map.json"), "chat template": write("chat_template.jinja"),
+    "vocabulary": write("vocab.txt", "a"), "special tokens": write("special_tokens_map.json"),
+    "chat template": write("chat_template.jinja"),
     "another template": write("additional_chat_templates/tool.jinja"), "added tokens": write("added_tokens.json"),
     "module list": write("modules.json", "[]"),
     "prompts": edit("config_sentence_transformers.json", prompts={"query": "how "}),
     "length": edit("sentence_bert_config.json", max_seq_length=7), "pooling": edit("1_Pooling/config.json", pooling_mode="cls"),
     "dense settings": edit("2_Dense/config.json", bias=False), "dense weights": flip("2_Dense/model.safetensors"),
     "weights": flip("model.safetensors"), "config": edit("config.json", hidden_act="relu"),
-    "generation": write("generation_config.json"), "student": write("irdistill_student.json"), "metadata": write("artifact.metadata"),
+    "generation": write("generation_config.json"), "student": write("irdistill_student.json"),
+    "metadata": write("artifact.metadata"),
     "sentencepiece": write("sentencepiece.bpe.model"),
 }
 IS_READ_BY_NOBODY = {
-    "README": write("README.md", "# a model"), "license": write("LICENSE"), "git": write(".git/HEAD"), "cache": write(".cache/x.json"),
+    "README": write("README.md", "# a model"), "license": write("LICENSE"), "git": write(".git/HEAD"),
+    "cache": write(".cache/x.json"),
     "checkpoint": write("checkpoint-500/model.safetensors"), "checkpoint's tokenizer": write("checkpoint-500/tokenizer.json"),
     "notes": write("notes.txt"), "results": write("eval/results.json"), "results in the root": write("eval_results.json"),
     "training arguments": write("training_args.bin"), "TensorFlow": write("tf_model.h5"), "Flax": write("flax_model.msgpack"),
@@ -201,12 +204,17 @@ def test_a_hub_id_is_the_commit_of_its_snapshot(tmp_path: Path, monkeypatch: pyt
         model_revision("owner/other")
 
 
+def encoded(model: Path, work: Path) -> VectorStore:
+    """The vectors of the documents, in a store of their own for each identity."""
+    return corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(model), device="cpu"), work, "float32")  # type: ignore[no-any-return]
+
+
 def test_a_repaired_tokenizer_encodes_the_corpus_again(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "m")
     lower_case(False)(tmp_path / "m")
-    damaged = corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(tmp_path / "m"), device="cpu"), tmp_path / "work", "float32")
+    damaged = encoded(tmp_path / "m", tmp_path / "work")
     lower_case(True)(tmp_path / "m")
-    repaired = corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(tmp_path / "m"), device="cpu"), tmp_path / "work", "float32")
+    repaired = encoded(tmp_path / "m", tmp_path / "work")
     assert damaged.folder != repaired.folder
     fresh = DenseStudent.load(str(tmp_path / "m"), device="cpu").encode(list(DOCS.values()), "document", "float32", normalize=True)
     np.testing.assert_allclose(repaired.matrix, fresh, atol=1e-6)
@@ -214,19 +222,17 @@ def test_a_repaired_tokenizer_encodes_the_corpus_again(model: Path, tmp_path: Pa
     for change in (edit("config.json", hidden_act="relu"), edit("1_Pooling/config.json", pooling_mode="cls"),
                    edit("sentence_bert_config.json", document_length=4)):
         change(tmp_path / "m")
-        other = corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(tmp_path / "m"), device="cpu"), tmp_path / "work", "float32")
+        other = encoded(tmp_path / "m", tmp_path / "work")
         assert other.folder != repaired.folder
         repaired = other
 
 
 def test_a_copied_folder_shares_its_vectors(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "copy")
-    stores = [corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(place), device="cpu"), tmp_path / "work", "float32")
-              for place in (model, tmp_path / "copy")]
+    stores = [encoded(place, tmp_path / "work") for place in (model, tmp_path / "copy")]
     assert stores[0].folder == stores[1].folder
     DenseStudent.load(str(model), device="cpu").save(tmp_path / "saved")
-    saved = corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(tmp_path / "saved"), device="cpu"), tmp_path / "work", "float32")
-    assert saved.folder == stores[0].folder
+    assert encoded(tmp_path / "saved", tmp_path / "work").folder == stores[0].folder
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "retriever", "saved cross-encoder"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,20 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Write a tokenizer so that it loads as it is in memory."""
     tokenizer.save_pretrained(str(folder))
     keep_tokenizer(tokenizer, folder)
+
+
+def check_saving(student: Student, beside: Path) -> None:
+    """Save a student into a temporary folder and compare, before time is spent on training it.
+
+    Args:
+        beside: the folder in which the temporary one is made.
+
+    Raises:
+        IrdistillError: it would load as another model.
+    """
+    with tempfile.TemporaryDirectory(dir=beside, prefix=".checking-") as folder:
+        student._write(Path(folder))
+        check_saved(student, Path(folder))
 
 
 def check_saved(student: Student, folder: Path) -> None:

@@ -125,7 +125,8 @@ class PartEncodingTeacher(PartTeacher[Form]):
         return {
             "kind": "retriever", "type": self.type, **self.pinned,
             "similarity": str(self.model.similarity_fn_name), "max_length": lengths["document"],
-            "max_query_length": lengths["query"], "prompts": dict(self.model.prompts), "default_prompt": self.model.default_prompt_name,
+            "max_query_length": lengths["query"], "prompts": dict(self.model.prompts),
+            "default_prompt": self.model.default_prompt_name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
 

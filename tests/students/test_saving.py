@@ -67,8 +67,8 @@ def test_lower_case_in_two_towers_and_in_sentence_transformers(tmp_path: Path, k
     student.save(tmp_path / "saved")
     for encode in ("encode_query", "encode_document"):
         here, there = getattr(library(str(tmp_path / "saved"), device="cpu"), encode)(TEXTS[:2])
-        here, there = (torch.as_tensor(value.to_dense() if getattr(value, "is_sparse", False) else value) for value in (here, there))
-        assert torch.allclose(here, there, atol=1e-6)
+        dense = [torch.as_tensor(value.to_dense() if getattr(value, "is_sparse", False) else value) for value in (here, there)]
+        assert torch.allclose(dense[0], dense[1], atol=1e-6)
 
 
 def test_lower_case_with_term_vectors_adapters_and_pretraining(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(tmp_path
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ("weights", "numbers differ by up to"), ("prompts", "the prompt of a query"), ("length", "the length of a (query|document) is 9"),
+    ("weights", "numbers differ by up to"), ("prompts", "the prompt of a query"), ("length", "the length of a query is 9"),
     ("pooling", "numbers differ"), ("similarity", "similarity is 'dot' instead of 'cosine'"), ("config", "does not load again")])
 def test_each_setting_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, message: str) -> None:
     student = build_student("dense", str(tiny_backbone(tmp_path / "model", layers=2)), query_prompt="what ", max_length=20,
