@@ -16,6 +16,9 @@ from typing import Any
 
 from irdistill.errors import IrdistillError
 
+LARGEST_JSON = 1 << 30
+"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600 MB)."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and start the same command again, it continues",
     errno.EDQUOT: "the disk quota is used up; free some space and start the same command again, it continues",
@@ -24,6 +27,28 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another --out",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
+
+_READING = {
+    errno.EACCES: "there is no permission; change the permissions or choose another path",
+    errno.EPERM: "there is no permission; change the permissions or choose another path",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EISDIR: "it is a folder, and a file was expected",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with ulimit -n 4096",
+    errno.EIO: "the disk or network reports a fault; check it, and run the same command again",
+    errno.ESTALE: "the network file system has lost this file; mount it again, and run the same command again",
+    errno.ELOOP: "symbolic links refer to each other; remove one of them",
+    errno.ETXTBSY: "the file is in use by another process",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an operating system's error, without ``[Errno N]``."""
+    what = (error.strerror or str(error)).rstrip(".") or type(error).__name__
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    text = f"{files}: {what}" if files else what
+    reason = _READING.get(error.errno or 0) or _REASONS.get(error.errno or 0)
+    return f"{text}; {reason}." if reason else f"{text}. Check that path, and run the same command again." if files else f"{text}."
 
 
 @contextmanager
@@ -122,9 +147,14 @@ def write_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text that ends with a line break, keys in the given order, full precision."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, keys in the given order, full precision."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, as `json_text` formats it."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: str | Path) -> Any:
@@ -135,11 +165,26 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise IrdistillError(f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of settings.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IrdistillError(f"{path} does not exist.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
         raise IrdistillError(f"{path} is not readable as JSON ({error}); it is damaged or not ours.") from error
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        IrdistillError: the file is absent, is not JSON, or holds anything but an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise IrdistillError(f"{path} holds no JSON object; it is damaged or not ours.")
+    return value
 
 
 def file_sha256(path: str | Path) -> str:

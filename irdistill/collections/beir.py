@@ -17,23 +17,26 @@ from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
 
-def load_beir(id: str, folder: Path, split: str | None, cache: Path) -> Collection:
+def load_beir(id: str, folder: Path, split: str | None, cache: Path, need: bool = True) -> Collection:
     """Load a folder.
 
     Args:
         split: which ``qrels/SPLIT.tsv``; None means ``test``, or all queries where there are no qrels at all.
+        need: whether there must be queries; if not, a folder with documents alone is a collection without queries.
 
     Raises:
         IrdistillError: a file is missing, a line is broken, a query is empty, an id has two texts, or
             judgments name documents or queries that are not there and no ``stats.json`` says that this is so.
     """
     corpus_file = _jsonl(folder, "corpus")
-    queries_file = _jsonl(folder, "queries")
+    queries_file = _jsonl(folder, "queries") if need or split or _has(folder, "queries") else None
     corpus = cached_corpus(
         lambda: read_documents(corpus_file), cache / "corpora" / _key(corpus_file), corpus_file.name
     )
     report = LoadReport(documents=len(corpus))
     report.take(corpus.findings)
+    if queries_file is None:
+        return Collection(id, corpus, {}, Qrels({}), report)
     queries = read_queries(queries_file, report)
     qrels_file = _qrels_file(folder, split)
     if qrels_file is None:
@@ -108,13 +111,29 @@ def _key(path: Path) -> str:
     return digest([FORMAT, str(path.resolve()), state.st_size, *times, state.st_ino])
 
 
+def queries_needed(collection: str) -> str:
+    """What to do about a collection without queries, as sentences."""
+    return (
+        'Queries are needed here: write them into queries.jsonl, one line a query ({"_id": "q1", "text": "…"}), or make some '
+        f"out of the documents: irdistill generate {collection} --out NEW. Only generate, specialise, pretrain and search --query "
+        "need none."
+    )
+
+
+def _has(folder: Path, name: str) -> bool:
+    return any((folder / f"{name}{ending}").is_file() for ending in (".jsonl", ".jsonl.gz"))
+
+
 def _jsonl(folder: Path, name: str) -> Path:
     for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
         if path.is_file():
             return path
+    if name == "queries":
+        raise IrdistillError(f"{folder} has no queries.jsonl and no queries.jsonl.gz. {queries_needed(str(folder))}")
     raise IrdistillError(
-        f"{folder} has no {name}.jsonl and no {name}.jsonl.gz. A collection folder holds corpus.jsonl, "
-        "queries.jsonl (each may end in .gz) and qrels/SPLIT.tsv, as BEIR lays them out; or conversations under the names "
+        f"{folder} has no {name}.jsonl and no {name}.jsonl.gz. "
+        "A collection folder holds corpus.jsonl (one line a document: _id, title, text), queries.jsonl (each may end in "
+        ".gz) and qrels/SPLIT.tsv, as BEIR lays them out; or conversations under the names "
         "their publishers gave them (docs/conversations.md)."
     )
 

@@ -16,7 +16,7 @@ from irdistill.collections.conversations import layout_of
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json, write_text
+from irdistill.files import atomic_path, exclusive, make_folder, read_json, read_json_object, write_json, write_text
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
@@ -89,9 +89,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
     Raises:
         IrdistillError: that corpus is not there or has changed, or as for folders in BEIR layout.
     """
-    told = read_json(folder / DERIVED)
-    if told.get("format") != FORMAT:
-        raise IrdistillError(f"{folder / DERIVED} has the format {told.get('format')!r} and {FORMAT} was expected; make it again.")
+    told = _read_identity(folder)
     corpus = load(told["corpus"]).corpus
     if corpus.fingerprint != told["corpus_fingerprint"]:
         raise IrdistillError(
@@ -120,12 +118,28 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
     return Collection(id, corpus, asked, qrels, report, told["origin"])
 
 
+def _read_identity(folder: Path) -> dict[str, Any]:
+    """What ``derived.json`` says.
+
+    Raises:
+        IrdistillError: it is damaged or of another format.
+    """
+    identity = read_json_object(folder / DERIVED)
+    if identity.get("format") != FORMAT:
+        raise IrdistillError(f"{folder / DERIVED} has the format {identity.get('format')!r:.80} and {FORMAT} was expected; make it "
+                             "again.")
+    for name in ("corpus", "corpus_fingerprint", "origin"):
+        if not isinstance(identity.get(name), str):
+            raise IrdistillError(f"{folder / DERIVED} is damaged: {name} is {identity.get(name)!r:.80}; make the collection again.")
+    return identity
+
+
 def _findable(source: Collection) -> str:
     """The id under which the corpus is found from anywhere."""
     path, _, split = source.id.partition("#")
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
-        return str(read_json(folder / DERIVED)["corpus"])
+        return str(_read_identity(folder)["corpus"])
     if folder.is_dir() and (any(folder.glob("corpus.jsonl*")) or layout_of(folder)):
         return str(folder.resolve()) + (f"#{split}" if split else "")
     return source.id

@@ -12,6 +12,7 @@ from irdistill.collections.batches import Document
 from irdistill.collections.checking import judged_queries
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
+from irdistill.collections.grades import whole_grade
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -20,7 +21,7 @@ from irdistill.files import digest, read_json
 _OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 
 
-def load_ir_dataset(id: str, cache: Path) -> Collection:
+def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     """Load an ir_datasets id; its documents are ``default_text()``, compiled once for all of its splits.
 
     Published judgments that name documents outside of the corpus are part of the benchmark as it is defined:
@@ -28,11 +29,15 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
     are kept, counted and reported, not refused.
 
     Raises:
-        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had, or a
-        query is
-            empty or a document id has two texts.
+        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had, a query is empty, a document
+            id has two texts, a grade is not a whole number, or a document is judged twice and differently for a query.
     """
     dataset, module = _dataset(id)
+    if dataset.has_docs() and not dataset.has_queries() and not need:
+        corpus = _corpus(id, dataset, module, cache)
+        report = LoadReport(documents=len(corpus))
+        report.take(corpus.findings)
+        return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [name for name in _known(module) if name.startswith(f"{id}/") and _asks(name, module)]
         raise IrdistillError(
@@ -151,14 +156,43 @@ class _obtaining:
 
 
 def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str, dict[str, int]]:
+    """Query -> document -> grade. A judgment that is repeated is counted; one that contradicts another is an error.
+
+    Raises:
+        IrdistillError: a grade is not a whole number, or a document is judged twice and differently for a query.
+    """
     judgments: dict[str, dict[str, int]] = {}
+    first: dict[tuple[str, str], str] = {}
     for entry in entries:
-        query_id, doc_id, grade = str(entry.query_id), str(entry.doc_id), int(entry.relevance)
+        query_id, doc_id = str(entry.query_id), str(entry.doc_id)
+        place = f"{id} qrels (query {query_id}, document {doc_id})"
+        grade = whole_grade(entry.relevance, place)
         documents = judgments.setdefault(query_id, {})
+        topic = getattr(entry, "subtopic_id", None)
+        if topic is not None:
+            first.setdefault((query_id, doc_id), str(topic))
         if doc_id in documents:
-            report.add("duplicate judgments", f"{id} qrels (query {query_id}, document {doc_id})")
+            if documents[doc_id] != grade:
+                raise _contradiction(id, query_id, doc_id, (documents[doc_id], grade), first.get((query_id, doc_id)), topic)
+            report.add("duplicate judgments", place)
         documents[doc_id] = grade
     return judgments
+
+
+def _contradiction(id: str, query_id: str, doc_id: str, grades: tuple[int, int], first: str | None,
+                   topic: Any) -> IrdistillError:
+    """The error about two grades of one document; ``first`` and ``topic`` are the subtopics of both, where there are any."""
+    judged = f"the qrels of {id!r} judge document {doc_id!r} for query {query_id!r} twice and differently: "
+    if topic is not None:
+        return IrdistillError(
+            f"{judged}{grades[0]} for subtopic {first}, {grades[1]} for subtopic {topic}. They are judgments by subtopic, for "
+            "measures of diversity, and the measures here take one grade of a document. Use the set's judgments of the whole "
+            "query, if it has them, or write one grade for each document into a folder in BEIR layout."
+        )
+    return IrdistillError(
+        f"{judged}{grades[0]} and {grades[1]}. trec_eval refuses such qrels too, since either could be meant. Write the judgments "
+        "into a folder in BEIR layout with one grade for each document."
+    )
 
 
 def _queries(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, Query]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from irdistill.collections.beir import read_qrels
 from irdistill.collections.checking import Numbered, without_lines
+from irdistill.collections.grades import whole_grade
 from irdistill.collections.lines import numbered_lines
 from irdistill.collections.model import Qrels
 from irdistill.collections.report import LoadReport
@@ -31,18 +32,19 @@ def numbered_judgments(path: Path, report: LoadReport) -> Numbered:
     judgments: Numbered = {}
     for number, line in numbered_lines(path):
         fields = line.split()
-        try:
-            query_id, _, doc_id, value = fields
-            grade = int(value)
-        except ValueError as error:
+        if len(fields) != 4:
             raise IrdistillError(
                 f"line {number} of {path} is not a judgment: {line.strip()[:80]!r}. Expected query id, 0, document id and a whole "
                 "number."
-            ) from error
+            )
+        query_id, _, doc_id, value = fields
+        grade = whole_grade(value, f"line {number} of {path}")
         known = judgments.setdefault(query_id, {}).setdefault(doc_id, (grade, number))
         if known[0] != grade:
-            raise IrdistillError(f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently, the second time "
-                                 f"in line {number}. Keep one of them.")
+            raise IrdistillError(
+                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently, the second time in line "
+                f"{number}: {known[0]} in line {known[1]}, {grade} in line {number}. Keep one of them."
+            )
         if known[1] != number:
             report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
     return judgments

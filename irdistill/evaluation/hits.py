@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -49,6 +49,7 @@ class Judgments:
         """The judged documents in a run's lists; a document without a score is in no list."""
         retrieved = np.zeros(len(self), np.int64)
         found = [np.empty((5, 0), np.int64)]
+        self_matches: dict[str, int] = {}
         unscored = strangers = 0
         for ids, table in run.parts():
             edges = boundaries(table)
@@ -62,9 +63,17 @@ class Judgments:
                 retrieved[places[judged]] = kept[judged]
                 unscored += int((np.diff(edges) - kept)[judged].sum())
                 found.append(self._part(table, edges, places, scored))
+                self_matches |= self._self_matches(table, scored)
         columns = np.concatenate(found, axis=1)
         query, rank, grade, first, size = columns[:, np.lexsort((columns[1], columns[0]))]
-        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers)
+        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers, self_matches)
+
+    def _self_matches(self, table: pa.Table, scored: np.ndarray) -> dict[str, int]:
+        """Judged query -> rank of the document with the query's own id."""
+        same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy() & scored
+        rows = pa.array(np.flatnonzero(same))
+        pairs = zip(table.column("query_id").take(rows).to_pylist(), table.column("rank").take(rows).to_pylist(), strict=True)
+        return {query_id: rank for query_id, rank in pairs if query_id in self.places}
 
     def _part(self, table: pa.Table, edges: np.ndarray, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
         """(5, H) query, rank, grade, and first rank and number of the documents of the same score."""
@@ -94,6 +103,7 @@ class Hits:
         retrieved: (Q,) length of each query's list.
         unscored: documents without a score.
         strangers: queries of the run that are not judged.
+        self_matches: query -> rank of the document that has the query's own id.
     """
 
     query: np.ndarray
@@ -104,6 +114,7 @@ class Hits:
     retrieved: np.ndarray
     unscored: int
     strangers: int
+    self_matches: dict[str, int] = field(default_factory=dict)
 
     def best(self) -> Hits:
         """The same lists, documents of equal score ordered by falling grade: no order gives a higher figure.

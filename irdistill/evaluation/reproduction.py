@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,11 @@ def _folder(row: Published, members: Sequence[Dataset], chosen: dict[str, str], 
 
 
 def _system(row: Published, suite: Suite, folder: Path) -> System:
-    return _plain(System(row.model, row.rerank, str(folder / row.run) if row.run else "", row.depth or None), suite)
+    return _plain(System(row.model, row.rerank, str(folder / row.run) if row.run else "", row.depth or None,
+                         kind=row.kind or None), suite)
 
 
 def _plain(system: System, suite: Suite) -> System:
     """A system with its depth written out."""
     depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
-    return System(system.model, system.rerank, system.runs, depth, system.index)
+    return replace(system, depth=depth)

@@ -14,6 +14,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.significance import equal_within
 from irdistill.runs import Gate, Mixing, Run, open_run
 from irdistill.runs.fusion import aligned
 from irdistill.runs.gate import FEATURES, features, pairwise_tau
@@ -49,7 +50,8 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
         shares = np.ones_like(good)
     else:
         relative = good / good.max()
-        shares = (relative == 1.0).astype(np.float64) if np.isinf(power) else relative**power
+        # figures that are equal up to rounding errors share
+        shares = (relative > 1 - 1e-12).astype(np.float64) if np.isinf(power) else relative**power
     return tuple((shares / shares.sum()).tolist())
 
 
@@ -191,6 +193,7 @@ def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], 
     results = [per_query(dev.qrels, run, [MEASURE]) for run in own]
     values = np.stack([found.values[MEASURE] for found in results], axis=1)
     gains = values - values.min(axis=1, keepdims=True)
+    gains[gains < equal_within(values)] = 0.0
     if not gains.any():
         raise IrdistillError(
             f"all teachers are equally good on each of the {len(values)} labelled queries of {dev.id!r}; a gate has nothing "

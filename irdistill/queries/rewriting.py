@@ -16,6 +16,7 @@ from irdistill.cards import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import read_yaml
 from irdistill.queries.history import Count, HistoryTemplate, words
 from irdistill.queries.writing import write_texts
 from irdistill.teachers.llm.model import LanguageModel, Request
@@ -124,16 +125,11 @@ def read_prompt(name: str) -> dict[str, str]:
     Raises:
         IrdistillError: there is none, or it holds no texts.
     """
-    import yaml
-
     path = find_card("data", name)
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise IrdistillError(f"the prompt {path} is not readable as YAML: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    parts = read_yaml(path, "prompt")
+    if not all(isinstance(value, str) for value in parts.values()):
         raise IrdistillError(f"the prompt {path} holds no texts by the names user, system or assistant.")
-    return {str(key): value for key, value in found.items()}
+    return parts
 
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:

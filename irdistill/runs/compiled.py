@@ -70,6 +70,7 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     Raises:
         IrdistillError: the run names a document that the corpus lacks, or a part is damaged.
     """
+    run = getattr(run, "whole", run)  # a share of a run is read from the arrays of the whole one
     if run.path is None:
         with tempfile.TemporaryDirectory() as scratch:
             _write(run, corpus, Path(scratch))

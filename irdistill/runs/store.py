@@ -78,6 +78,11 @@ class Run:
         return found
 
     @cached_property
+    def query_fingerprints(self) -> dict[str, str]:
+        """Query id -> fingerprint of the query, as `Collection.query_fingerprints`; empty where the run does not keep them."""
+        return parquet.read_query_fingerprints(self.path / QUERIES) if self.path is not None else {}
+
+    @cached_property
     def _places(self) -> dict[str, int]:
         return {query_id: place for place, query_id in enumerate(self.query_ids)}
 
@@ -220,7 +225,8 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     """Open a run folder, or a TREC run file (``.gz`` too).
 
     Args:
-        collection: if given, the run must be of this collection: same corpus, same queries.
+        collection: if given, the run must be of this collection: same corpus, same queries. A run of more queries that holds
+            all of the collection's, with the same texts, serves too; the others are left out.
 
     Raises:
         IrdistillError: as ``Run.open``; or the run belongs to another collection (both fingerprints are shown);
@@ -237,17 +243,37 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     else:
         raise IrdistillError(f"there is no run {str(path)!r}; give a run's folder or a TREC run file.")
     if collection is not None:
+        from irdistill.runs.shares import share_of_run
+
         check_collection(run, collection)
+        if difference(run.identity.collection, collection.describe()) is not None:
+            return share_of_run(run, collection)
     return run
 
 
 def check_collection(run: Run, collection: Collection) -> None:
-    """Refuse a run whose corpus or queries are not those of the collection."""
+    """Refuse a run whose corpus or queries are not those of the collection; it may have further queries."""
     theirs, ours = run.identity.collection, collection.describe()
     part = difference(theirs, ours)
+    if part == "queries":
+        from irdistill.runs.shares import holds_queries
+
+        if holds_queries(run, collection.query_fingerprints):
+            return
     if part is not None:
         raise IrdistillError(
             f"{run} was made for the collection {theirs.get('id')!r} and is used with {collection.id!r}: the "
-            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here). Use the collection "
+            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here)"
+            f"{_other_queries(run, collection) if part == 'queries' else ''}. Use the collection "
             "the run was made for, or make the run again."
         )
+
+
+def _other_queries(run: Run, collection: Collection) -> str:
+    """How many queries of a collection a run does not have, or has with another text, where it keeps their fingerprints."""
+    known = run.query_fingerprints
+    missing = [query_id for query_id in collection.queries if query_id not in known]
+    changed = [query_id for query_id, value in collection.query_fingerprints.items() if known.get(query_id, value) != value]
+    parts = [f"{len(ids)} of {len(collection.queries)} queries {verb}, {ids[0]!r} first"
+             for ids, verb in ((missing, "are not in the run"), (changed, "have another text there")) if ids and known]
+    return f": {'; '.join(parts)}" if parts else ""

@@ -15,7 +15,7 @@ import xxhash
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json, write_json
-from irdistill.progress import progress
+from irdistill.progress import kept_when_stopped, progress
 
 _MANIFEST, _DONE = "manifest.json", "shards.json"
 #: Bytes of a memory map that are held at a time while a part of it is copied.
@@ -101,6 +101,8 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             return
         write_json(folder / _DONE, {"identity": identity, "shards": done})
         with explain_os_errors(folder), progress(rows, "documents", what) as bar, ExitStack() as stack:
+            count = -(-rows // shard_rows)
+            stack.enter_context(kept_when_stopped(lambda: f"{len(done)} of {count} shards of {folder}" if done else ""))
             files = {name: stack.enter_context(open(folder / f"{name}.bin", "ab")) for name in layout}
             for name, stream in files.items():  # what a killed process wrote of a shard is cut off
                 stream.truncate(sum(shard["bytes"][name] for shard in done))

@@ -133,7 +133,7 @@ class DenseStudent(Student):
     def identity(self) -> dict[str, Any]:
         """What determines the vectors; goes into manifests."""
         return {
-            "model": self.source, "revision": self.revision, "weights": self.weights_digest(),
+            "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "dimension": self.dimension, "similarity": self.similarity,
             "max_length": self.max_length("document"), "max_query_length": self.max_length("query"),
             "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")}, **self.settings_digests(),

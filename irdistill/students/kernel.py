@@ -20,6 +20,7 @@ from irdistill.files import atomic_path
 from irdistill.hardware import best_device
 from irdistill.models import find_model_file, model_revision, quiet_libraries, resolve_model
 from irdistill.students.base import Kind, Tokens
+from irdistill.students.inputs import ensure_padding_token
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.loading import load_transformer, same_new_weights
 from irdistill.students.saving import save_tokenizer
@@ -144,7 +145,8 @@ class KernelStudent(InteractionStudent):
         path = find_model_file(name, cls.weight_files[0], revision)
         assert path is not None
         with quiet_libraries():
-            tokenizer = AutoTokenizer.from_pretrained(resolve_model(name), revision=revision, trust_remote_code=trust_remote_code)
+            resolved = resolve_model(name, revision)
+            tokenizer = AutoTokenizer.from_pretrained(resolved, revision=revision, trust_remote_code=trust_remote_code)
         made = _assembled(tokenizer, saved["dimension"], saved["layers"], saved["max_query_length"], saved["max_document_length"])
         fill(made, read_weights(path), path)
         return cls(made.eval().to(device or best_device()), name, model_revision(name, revision))
@@ -210,4 +212,5 @@ def _waves(places: Tensor, size: int) -> Tensor:
 
 def _assembled(tokenizer: Any, size: int, layers: int, query_length: int, document_length: int) -> nn.Sequential:
     tokenizer.padding_side = "right"
+    ensure_padding_token(tokenizer, tokenizer.name_or_path)
     return nn.Sequential(Words(tokenizer, size, query_length, document_length), Context(size, layers), Kernels())

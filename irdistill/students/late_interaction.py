@@ -26,6 +26,7 @@ from irdistill.models import model_revision
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
+from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import copy_tower, one_tower, projection, set_lengths, two_towers
@@ -107,6 +108,9 @@ class LateInteractionStudent(Student):
                 pooling.pool_factor = token_pooling
         own: Any = first if queries is None else queries[0]
         set_lengths([own], [first], max_length, max_query_length)
+        limit = position_limit(own.model)
+        if expand_queries is not None and limit is not None and expand_queries > limit:
+            raise IrdistillError(f"expand_queries={expand_queries} was given; this backbone takes 3 to {limit} tokens.")
         if expand_queries is not None:
             own.query_expansion = {"strategy": "fixed", "attend": False, "length": expand_queries}
         student = cls(model if queries is None else two_towers(model, queries), backbone, model_revision(backbone, revision))

@@ -16,8 +16,10 @@ from tokenizers.normalizers import Lowercase, Sequence
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
+from irdistill.hub import hub_is_off
 from irdistill.models import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.students.detection import architectures, module_types
+from irdistill.students.inputs import prepare_inputs
 from irdistill.students.term_vectors import REFERENCE, TermVectors
 from irdistill.weights import check_new_modules, complete_weights
 
@@ -45,7 +47,7 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         IrdistillError: no such model, no tokenizer, the hub cannot be reached, the folder is damaged, or weights are missing or
             are not those that the network expects.
     """
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     own = read_model_json(model, STUDENT_FILE) if Path(resolved).is_dir() else None
     if own and "kind" in own:
         raise IrdistillError(
@@ -53,7 +55,7 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
             "neither searched with nor a backbone."
         )
     try:
-        local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
+        local = Path(resolved).is_dir() or hub_is_off()
         with complete_weights(model, new_head=new_head, seed=seed):
             load = partial(library._load_with_module_classes, module_classes=OWN) if _has_own(resolved) else library
             encoder = load(
@@ -68,6 +70,7 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    prepare_inputs(encoder, model)
     return encoder.float().eval()
 
 
@@ -86,29 +89,6 @@ def _has_own(resolved: str) -> bool:
     return routes.is_file() and any(reference in routes.read_text(encoding="utf-8") for reference in OWN)
 
 
-def _hub_answers(model: str, revision: str | None) -> bool:
-    """Whether to ask the hub for a model: one short question instead of minutes of retries.
-
-    Returns:
-        False when it does not answer and the cache holds the model.
-
-    Raises:
-        Exception: it does not answer, or knows no such model, and the cache has none.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
-    if HF_HUB_OFFLINE:
-        return False
-    try:
-        HfApi().model_info(model, revision=revision, timeout=10)
-        return True
-    except Exception:
-        if isinstance(try_to_load_from_cache(model, "config.json", revision=revision), str):
-            return False
-        raise
-
-
 def _explain(model: str, resolved: str, error: Exception) -> str:
     """One paragraph for a model that did not load."""
     text = " ".join(str(error).split())
@@ -118,10 +98,8 @@ def _explain(model: str, resolved: str, error: Exception) -> str:
     if Path(resolved).is_dir():
         return f"the model folder {model!r} cannot be loaded: {text[:400]}. Was it saved completely?"
     return (
-        f"the model {model!r} could not be loaded: it is no folder here, and as a Hugging Face hub id it is "
-        "unknown, private, or the hub cannot be reached from this machine "
-        f"({type(error).__name__}: {text[:200]}). Check the spelling; without network give a folder that "
-        "holds the model, or a cached id with HF_HUB_OFFLINE=1."
+        f"the hub model {model!r} could not be loaded ({type(error).__name__}: {text[:200]}). It may lack files, be closed to you "
+        "(log in with: hf auth login), or be only in part in the hub cache."
     )
 
 
@@ -163,16 +141,18 @@ def load_transformer(model: str, *, revision: str | None = None, trust_remote_co
     Raises:
         IrdistillError: it cannot be loaded, or weights are missing or are not those that the network expects.
     """
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     try:
-        local = Path(resolved).is_dir() or not _hub_answers(resolved, revision)
+        local = Path(resolved).is_dir() or hub_is_off()
         shared = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local}
         with complete_weights(model, new_head=new_head, seed=seed):
             settings = read_model_json(model, "sentence_bert_config.json", revision) or {}
-            return Transformer(resolved, transformer_task=task, do_lower_case=bool(settings.get("do_lower_case")),
-                               model_kwargs={"dtype": torch.float32, **shared}, processor_kwargs=dict(shared),
-                               config_kwargs=dict(shared))
+            transformer = Transformer(resolved, transformer_task=task, do_lower_case=bool(settings.get("do_lower_case")),
+                                      model_kwargs={"dtype": torch.float32, **shared}, processor_kwargs=dict(shared),
+                                      config_kwargs=dict(shared))
     except IrdistillError:
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    prepare_inputs(transformer, model)
+    return transformer

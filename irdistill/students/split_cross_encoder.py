@@ -19,6 +19,7 @@ from irdistill.files import atomic_path
 from irdistill.hardware import best_device
 from irdistill.models import find_model_file, model_revision
 from irdistill.students.base import Kind, Tokens
+from irdistill.students.inputs import position_limit
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.layers import find_layers, keep_layers
 from irdistill.students.loading import load_transformer, same_new_weights
@@ -223,7 +224,7 @@ def _share_positions(first: Transformer, asked: int | None) -> None:
     Raises:
         IrdistillError: both together have not.
     """
-    limit = int(first.model.config.max_position_embeddings) - first._infer_flatten_position_offset()
+    limit = position_limit(first.model) or int(first.model.config.max_position_embeddings)
     if first.query_length is None:
         first.query_length = min(_QUERY_LENGTH, max(3, limit // 4))
     if asked is None:

@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from torch import nn
+from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
+from irdistill.students.inputs import pad_right, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
@@ -73,6 +74,10 @@ class CrossEncoderTeacher:
             self.template = _template(model, encoder, self.prompt)
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
+        # without a padding token, each batch is padded with a token that none of its texts has, so that scores are those of
+        # texts by themselves
+        self._config: Any = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+        self._known_padding = self._config.pad_token_id is not None
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
         self.head, body = take_head(network, self.labels)
@@ -82,11 +87,13 @@ class CrossEncoderTeacher:
 
     def _backend(self, name: BackendName, body: nn.Module) -> Backend:
         if name == "auto":
-            name = "openvino" if self.device.type == "cpu" and has_openvino() and self.template is None else "torch"
+            suits = self.template is None and self._known_padding
+            name = "openvino" if self.device.type == "cpu" and has_openvino() and suits else "torch"
+        if name == "openvino" and not self._known_padding:
+            raise IrdistillError(f"the model {self.model_name!r} has no padding token, which openvino needs; use torch.")
         if name == "openvino":
-            example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]], padding=True,
-                                     return_tensors="pt")
-            return OpenVinoBackend(body, self.dtype, dict(example))
+            example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]])
+            return OpenVinoBackend(body, self.dtype, self._padded(dict(example)))
         if name != "torch":
             raise IrdistillError(f"the back end {name!r} is unknown; give auto, torch or openvino.")
         return TorchBackend(body, self.dtype, self.device)
@@ -133,8 +140,13 @@ class CrossEncoderTeacher:
     def features(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
         """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at these places."""
         batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
-        padded = self.tokenizer.pad(batch, padding=True, return_tensors="pt")
-        return self.backend(dict(padded))
+        return self.backend(self._padded(batch))
+
+    def _padded(self, columns: dict[str, list[list[int]]]) -> dict[str, Tensor]:
+        columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
+        if not self._known_padding:  # the network looks for the last token before the padding
+            self._config.pad_token_id = unused_token(columns["input_ids"])
+        return pad_right(columns, {"input_ids": self._config.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id})
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(n,) float32 raw logits of pooled states (n, H)."""
@@ -164,7 +176,7 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
 
 
 def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     try:
         with complete_weights(model):
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
@@ -208,21 +220,12 @@ def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | 
 
 
 def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
-    most = min(own, _positions(network, own))
+    most = min(own, position_limit(network) or own)
     if asked is None:
         return most
     if not 8 <= asked <= most:
         raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
     return asked
-
-
-def _positions(network: nn.Module, own: int) -> int:
-    """How many tokens have a position; RoBERTa and its like begin to count after the place of the padding token."""
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.num_embeddings - module.padding_idx - 1
-    config: Any = network.config
-    return int(getattr(config, "max_position_embeddings", own) or own)
 
 
 def _label(model: str, labels: int, asked: int | None) -> int | None:

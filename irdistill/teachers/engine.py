@@ -15,6 +15,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.runs.shares import share_of_run
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
 
@@ -96,7 +97,8 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
     given = open_candidates(collection, candidates, depth)
     with _start(collection, teacher, engine) as scorer:
         identity = RunIdentity("teacher", dict(scorer.identity), collection.describe(), given.fingerprint, {"depth": depth})
-        with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite) as writer:
+        with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite,
+                       fingerprints=collection.query_fingerprints) as writer:
             pending = writer.pending()
             left = sum(len(ids) for _, ids in pending)
             parts = ((number, [first(given[query_id], depth) for query_id in ids]) for number, ids in pending)
@@ -114,13 +116,9 @@ def open_candidates(collection: Collection, candidates: Run | str | Path, depth:
     """
     if depth is not None and depth < 1:
         raise IrdistillError(f"depth={depth} was asked for; give the number of documents a query, at least 1.")
-    given = open_run(candidates, collection)
-    strangers = [query_id for query_id in given.query_ids if query_id not in collection.queries]
-    if strangers:
-        raise IrdistillError(
-            f"the candidates hold {len(strangers)} queries that {collection.id} has not, {strangers[0]!r} first; score "
-            "candidates of this collection."
-        )
+    given = share_of_run(open_run(candidates, collection), collection)
+    if not len(given):
+        raise IrdistillError(f"the candidates have no query of {collection.id}; score candidates of this collection.")
     return given
 
 

@@ -16,6 +16,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
 from irdistill.students.detection import architectures, module_types
+from irdistill.students.inputs import prepare_inputs
 from irdistill.teachers.protocol import Pair, Scores
 from irdistill.weights import check_new_modules, complete_weights
 
@@ -106,6 +107,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
                 f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
             ) from error
         self.pinned = model_identity(model, revision)
+        prepare_inputs(self.model, model)
         self.budget = TokenBudget(self.tokens_cpu if self.device.type == "cpu" else self.tokens_gpu)
 
     @classmethod

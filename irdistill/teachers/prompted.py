@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
+from irdistill.students.inputs import position_limit
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate
 from irdistill.teachers.protocol import Pair
 from irdistill.weights import complete_weights
@@ -59,13 +60,13 @@ class PromptedTeacher(ABC):
 
     def __init__(self, model: str, revision: str | None, max_length: int | None, precision: Precision,
                  trust_remote_code: bool, device: str | None) -> None:
-        resolved = resolve_model(model)
+        resolved = resolve_model(model, revision)
         self.model_name = model
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
         self.tokenizer, self.network = self._load(resolved, revision, trust_remote_code)
         self.pinned = model_identity(model, revision)
-        most = int(getattr(self.network.config.get_text_config(), "max_position_embeddings", 0) or 1 << 30)
+        most = position_limit(self.network) or 1 << 30
         if max_length is not None and not 8 <= max_length <= most:
             raise IrdistillError(f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected.")
         self.max_length = max_length or min(self.usual_length, most)

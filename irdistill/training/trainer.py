@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder, read_json, write_json
+from irdistill.files import exclusive, make_folder, read_json_object, write_json
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
@@ -277,7 +277,7 @@ def continues(folder: Path, identity: dict[str, Any]) -> bool:
         if (folder / "model").exists():
             raise IrdistillError(f"{folder} holds a model that no training here made; choose another --out.")
         return False
-    known = read_json(folder / "training.json")
+    known = read_json_object(folder / "training.json")
     different = differences(known.get("identity", {}), identity)
     if different:
         raise IrdistillError(

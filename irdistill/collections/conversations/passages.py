@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.lines import decoded_lines, id_of, json_objects, open_bytes, storable, text_of
+from irdistill.collections.lines import bounded_lines, decoded_lines, id_of, json_objects, storable, text_of
+from irdistill.collections.opening import open_bytes
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
@@ -110,12 +111,12 @@ def _of_file(path: Path) -> Iterator[Document]:
         raise IrdistillError(f"{path} is a damaged archive ({error}); get it again.") from error
 
 
-def _documents(stream: Iterable[bytes], name: str, kind: str) -> Iterator[Document]:
+def _documents(stream: IO[bytes], name: str, kind: str) -> Iterator[Document]:
     return _table(stream, name) if kind == ".tsv" else _objects(stream, name)
 
 
-def _objects(stream: Iterable[bytes], name: str) -> Iterator[Document]:
-    for number, entry in json_objects(decoded_lines(stream, name), name):
+def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
+    for number, entry in json_objects(decoded_lines(bounded_lines(stream, name), name), name):
         key = "_id" if "_id" in entry else "id"
         text = "text" if "text" in entry else "contents"
         if text not in entry:
@@ -124,8 +125,8 @@ def _objects(stream: Iterable[bytes], name: str) -> Iterator[Document]:
                        text_of(entry, text, name, number))
 
 
-def _table(stream: Iterable[bytes], name: str) -> Iterator[Document]:
-    lines = decoded_lines(stream, name, blank=True)
+def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
+    lines = decoded_lines(bounded_lines(stream, name), name, blank=True)
     first = next(lines, None)
     if first is None:
         return

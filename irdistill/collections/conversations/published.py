@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from irdistill.collections.lines import json_objects, numbered_lines
 from irdistill.collections.model import Query
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import parse_json
 
 _DEPTH = 4
 
@@ -90,10 +90,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
     """
     if path.suffix == ".jsonl":
         return [entry for _, entry in json_objects(numbered_lines(path), path)]
-    try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise IrdistillError(f"{path} is not JSON ({error}); get it again.") from error
+    value = parse_json(path.read_text(encoding="utf-8-sig"), str(path))
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise IrdistillError(f"{path} should hold a list of objects and holds {str(value)[:80]!r}.")
     return value

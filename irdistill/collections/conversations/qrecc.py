@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from irdistill.collections.checking import Numbered
 from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.grades import whole_grade
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
 from irdistill.collections.report import LoadReport
@@ -57,12 +59,37 @@ def _qrels(path: Path, report: LoadReport) -> Numbered:
     if not text.startswith("{"):
         return numbered_judgments(path, report)
     try:
-        given = json.loads(text)
-        judgments = {query: {doc: (int(grade), 1) for doc, grade in documents.items() if doc}
-                     for query, documents in given.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise IrdistillError(f"{path} is no object of queries with documents and grades: {error}.") from error
-    return {query: documents for query, documents in judgments.items() if documents}
+        entries_by_query = json.loads(text, object_pairs_hook=list)
+    except ValueError as error:
+        raise IrdistillError(f"{path} is not a JSON object of queries with documents and grades: {error}.") from error
+    judgments: Numbered = {}
+    # pairs, so that a document that stands there twice is seen
+    for query_id, documents in entries_by_query:
+        if not isinstance(documents, list) or not all(isinstance(pair, tuple) for pair in documents):
+            raise IrdistillError(
+                f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; document ids with grades were expected."
+            )
+        for doc_id, value in documents:
+            if doc_id:
+                _judge(judgments, query_id, doc_id, value, path, report)
+    return judgments
+
+
+def _judge(judgments: Numbered, query_id: str, doc_id: str, value: Any, path: Path, report: LoadReport) -> None:
+    """Add one judgment of a JSON object.
+
+    Raises:
+        IrdistillError: the grade is not a whole number, or the document is judged twice and differently.
+    """
+    place = f"query {query_id}, document {doc_id}"
+    grade = whole_grade(value, f"{path} ({place})")
+    documents = judgments.setdefault(query_id, {})
+    if doc_id in documents:
+        if documents[doc_id][0] != grade:
+            raise IrdistillError(f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently: "
+                                 f"{documents[doc_id][0]} and {grade}. Keep one of them.")
+        report.add("duplicate judgments", f"{path.name} ({place})")
+    documents[doc_id] = (grade, 1)
 
 
 QRECC = Layout("QReCC", _splits, _read, lambda split: ("passages.zip", "collection-paragraph", "qrecc-passages*"),

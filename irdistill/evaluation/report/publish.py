@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row, evaluate
-from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.policies import SelfMatch, measured_run
 from irdistill.evaluation.report.tables import costs_table, evaluation_latex, evaluation_markdown
 from irdistill.files import read_json, write_text
 from irdistill.runs import Run, open_run
@@ -32,8 +32,9 @@ class Results:
     retention: Mapping[str, float] = field(default_factory=dict)
 
 
-def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42) -> Results:
-    """Evaluate runs, system -> path.
+def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42,
+              self_match: SelfMatch = "keep") -> Results:
+    """Evaluate runs, system -> path; ``self_match`` as for ``evaluate``.
 
     Raises:
         IrdistillError: it is not said of which collection they are, or of several; or as ``evaluate``.
@@ -50,9 +51,9 @@ def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, b
             )
         collection = ids.pop()
     held = load_collection(collection)
-    runs = {system: measured_run(path, held) for system, path in paths.items()}
+    runs = {system: measured_run(path, held, self_match) for system, path in paths.items()}
     base = next((system for system, path in paths.items() if path == baseline), None)
-    return Results(evaluate(held, runs, measures, base, seed), held, runs)
+    return Results(evaluate(held, runs, measures, base, seed, self_match=self_match), held, runs)
 
 
 def from_json(path: str | Path) -> Results:

@@ -77,10 +77,12 @@ def figures_table(found: Evaluation, dataset: str) -> Table:
 
 
 def figure(row: Row) -> str:
-    """A mean with its interval and mark."""
+    """A mean with its interval and mark; a count by itself."""
     mark = ""
     if row.p_holm is not None and row.difference is not None and row.p_holm < LEVEL:
         mark = f" {UP}" if row.difference > 0 else f" {DOWN}"
+    if row.low is None or row.high is None:
+        return f"{row.value:.0f}"
     return f"{row.value:.4f} [{row.low:.3f}, {row.high:.3f}]{mark}"
 
 
@@ -89,7 +91,7 @@ def differences_table(rows: Iterable[Row]) -> Table:
     cells = [
         [row.system, str(row.against), row.dataset, row.measure,
          f"{row.difference:+.4f} [{row.difference_low:+.4f}, {row.difference_high:+.4f}]",
-         *(probability(value) for value in (row.p, row.p_random, row.p_holm)), f"{row.effect:+.2f}",
+         *(probability(value) for value in (row.p, row.p_random, row.p_holm)), "-" if row.effect is None else f"{row.effect:+.2f}",
          "-" if row.detectable is None else f"{row.detectable:.4f}", f"{row.wins}/{row.ties}/{row.losses}"]
         for row in rows if row.against is not None
     ]

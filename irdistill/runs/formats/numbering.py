@@ -67,7 +67,7 @@ class Numbering:
         result["query"], result["doc"], result["score"] = queries[known], docs[known], scores[known]
         result["line"] = np.minimum(rows.lines[known], np.iinfo(np.uint32).max)
         if rows.ranks is not None:
-            result["rank"] = np.clip(rows.ranks[known], 0, np.iinfo(np.int32).max)
+            result["rank"] = rows.ranks[known]
         return result
 
     def _numbers(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ from irdistill.runs.lists import RankedList
 
 Value = TypeVar("Value")
 _NUMBERS = {int, float, type(None)}
+LAST_RANK = 2**31 - 1
+"""The rank of a row that has a score and no rank."""
 CHUNK = 1 << 17
 """Rows that a reader hands on at a time."""
 
@@ -86,6 +88,26 @@ def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
         [doc for record in records for doc in record.docs], scores, lines, unscored if unscored.any() else None,
         None, by_text,
     )
+
+
+def whole_ranks(source: Source, ranks: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Ranks as (n,) int64.
+
+    Args:
+        ranks: (n,) float64, NaN where there is none.
+
+    Raises:
+        IrdistillError: one is not a whole number from 0, or is larger than 32 bits hold; the line is named.
+    """
+    good = (ranks >= 0) & (ranks <= np.iinfo(np.int32).max) & (ranks == np.floor(ranks))
+    if not good.all():
+        place = int(np.argmin(good))
+        value = "missing" if np.isnan(ranks[place]) else f"{ranks[place]:.10g}"
+        raise IrdistillError(
+            f"{source.path}, {source.unit} {lines[place]}: the rank is {value}, and a whole number from 0 or 1 was expected. Are the "
+            "columns in another order?"
+        )
+    return ranks.astype(np.int64)
 
 
 def name_of(value: Any) -> str:

@@ -209,7 +209,7 @@ class _LastLogits(nn.Module):
 
 
 def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
-    place, file = split_gguf(resolve_model(model))
+    place, file = split_gguf(resolve_model(model, revision))
     if file and find_spec("gguf") is None:
         raise MissingExtra("gguf", "llm", f"the model {model!r}")
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
