@@ -242,9 +242,12 @@ def fill(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> N
     """
     expected = module.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
-    if missing or unexpected:
-        raise IrdistillError(f"the weights {source} lack {_some(missing) or 'nothing'} and hold {_some(unexpected) or 'nothing'} "
-                             f"beyond what {type(module).__name__} has. Save the model again.")
+    if missing:
+        raise IrdistillError(f"the weights {source} lack {_some(missing)}, which would be random. {_others(unexpected)}"
+                             "Save the model completely again, or give another one.")
+    if unexpected:
+        raise IrdistillError(f"the weights {source} hold {_some(unexpected)}, for which {type(module).__name__} has no place. Save "
+                             "the model again, weights and settings together.")
     wrong = [f"{key} {tuple(value.shape)} {value.dtype} instead of {tuple(expected[key].shape)} {expected[key].dtype}"
              for key, value in weights.items() if value.shape != expected[key].shape
              or value.is_floating_point() != expected[key].is_floating_point()]
