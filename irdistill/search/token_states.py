@@ -58,7 +58,8 @@ class TokenStates(Arrays):
 def states_identity(corpus: Corpus, student: InteractionStudent, precision: Precision, storage: Storage) -> dict[str, Any]:
     """All that decides a corpus's states."""
     return {
-        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind, **student.settings(),
+        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind,
+        **student.settings(), **student.settings_digests(),
         "precision": str(choose_dtype(precision, student.device)).removeprefix("torch."), "storage": storage,
     }
 

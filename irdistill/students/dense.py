@@ -136,7 +136,7 @@ class DenseStudent(Student):
             "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "dimension": self.dimension, "similarity": self.similarity,
             "max_length": self.max_length("document"), "max_query_length": self.max_length("query"),
-            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")},
+            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")}, **self.settings_digests(),
         }
 
     # -- from texts to vectors ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json
+from irdistill.files import read_json, write_json
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.models import STUDENT_FILE, find_model_file, resolve_model
 from irdistill.students.base import Kind, Student
@@ -138,9 +138,8 @@ class InteractionStudent(Student):
     def identity(self) -> dict[str, Any]:
         return super().identity() | self.settings()
 
-    def save(self, path: str | Path) -> None:
+    def _write(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizer, and what else `load` needs to know (JSON)."""
-        folder = make_folder(path)
         self._save_weights(folder)
         write_json(folder / STUDENT_FILE, {"kind": self.kind, **self.settings()})
 

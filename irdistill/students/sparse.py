@@ -221,7 +221,7 @@ def _encoder(backbone: str, *, revision: str | None = None, trust_remote_code: b
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if retriever_type(backbone, revision) == "sparse":
         return load_encoder(backbone, device=device, library=SparseEncoder, **given)
-    first = load_transformer(backbone, task="fill-mask", seed=seed, **given)
+    first = load_transformer(backbone, task="fill-mask", new_head=True, seed=seed, **given)
     pooling = SpladePooling("max", embedding_dimension=first.model.config.vocab_size)
     return SparseEncoder(modules=[first, pooling], device=device, similarity_fn_name="dot").float().eval()
 

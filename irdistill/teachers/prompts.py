@@ -86,10 +86,15 @@ class PairTemplate:
         return ids, np.array([len(row) for row in ids], dtype=np.int64)
 
 
-def chat_template(tokenizer: Any) -> str | None:
+def chat_template(tokenizer: Any, prompt: str = "") -> str | None:
     """The template of a model that was saved with a chat template for the roles query and document, as
-    sentence-transformers saves its rerankers; None where it has none."""
-    messages = [{"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
+    sentence-transformers saves its rerankers; None where it has none.
+
+    Args:
+        prompt: the default prompt that the model was saved with, which becomes the system message.
+    """
+    system = [{"role": "system", "content": prompt}] if prompt else []
+    messages = [*system, {"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
     if not getattr(tokenizer, "chat_template", None):
         return None
     try:

@@ -23,6 +23,7 @@ from irdistill.models import model_revision, quiet_libraries
 from irdistill.progress import progress
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_transformer, random_weights
+from irdistill.students.saving import save_tokenizer
 from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.loop import Steps, step_seed
@@ -173,7 +174,7 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
     options = options or PretrainOptions()
     if Processes.join().world > 1:
         raise IrdistillError("pretrain runs in one process; start it without torchrun.")
-    first = load_transformer(backbone, task="fill-mask", seed=options.seed)
+    first = load_transformer(backbone, task="fill-mask", new_head=True, seed=options.seed)
     if first.tokenizer.mask_token_id is None:
         raise IrdistillError(f"the tokenizer of {backbone!r} has no mask token; give a masked language model, such as BERT.")
     if layers is not None:
@@ -199,7 +200,7 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
         first.tokenizer.backend_tokenizer.no_truncation()
         with quiet_libraries():
             first.model.save_pretrained(staged)
-            first.tokenizer.save_pretrained(staged)
+            save_tokenizer(first.tokenizer, staged)
         files = checkpoints.move_into_place(staged, folder / "model")
         write_json(folder / "training.json", {"identity": identity, "finished": True, "model": files})
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

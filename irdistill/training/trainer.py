@@ -23,6 +23,7 @@ from irdistill.models import quiet_libraries
 from irdistill.progress import progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.representations import Representations
+from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
     check_dimensions,
@@ -202,6 +203,10 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         found = checkpoints.latest_whole(folder / "checkpoints")
         start = checkpoints.step_of(found) if found else 0
         shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
+        for left in folder.glob(".checking-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if not start:
+            check_saving(student, folder)
         cut_log(folder / "train_log.jsonl", start)
         write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
         journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
