@@ -211,16 +211,39 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
 
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
+_CONTENTS = {"corpus": "other documents", "queries": "other queries", "qrels": "other judgments", "candidates": "other candidates",
+             "queries_digest": "other query ids", "weights": "other weights", "revision": "another revision of the model"}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {json.dumps(before)} there, {json.dumps(after)} here")
-    return lines
+    """One line for each value that differs, with the path to it and both values; those that are fingerprints come last.
+
+    Example:
+        >>> differences({"options": {"seed": 1}, "loss": "KL"}, {"options": {"seed": 2}, "loss": "KL"})
+        ['options.seed: 1 there, 2 here']
+    """
+    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
+    """Whether a difference is one of fingerprints, and its line."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}, key=str):
+            yield from _differences(old.get(key), new.get(key), f"{path}{'.' if path and not path.endswith('.') else ''}{key}")
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{path}[{place}]" if len(old) > 1 else path)
+    elif old != new:
+        if all(isinstance(value, str) and _FINGERPRINT.fullmatch(value) for value in (old, new)):
+            contents = _CONTENTS.get(path.rpartition(".")[2], "other contents")
+            yield True, f"{path}: {contents} (fingerprint {old} there, {new} here)"
+        else:
+            yield False, f"{path}: {_shown(old)} there, {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import xxhash
 
 from irdistill.checksums import CheckedArray, clear_mark, open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
+from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
 from irdistill.progress import kept_when_stopped, progress
 
@@ -165,10 +165,8 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
         if overwrite:
             _forget(folder, layout)
             continue
-        keys = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
-        difference = "; ".join(f"{key}: {there.get(key)!r} there, {identity.get(key)!r} now" for key in keys)
         raise IrdistillError(
-            f"{folder} holds the vectors of something else ({difference}). "
+            f"{folder} holds the vectors of something else ({'; '.join(differences(there, identity))}). "
             "Choose another folder, or pass --overwrite to replace them."
         )
     _forget(folder, layout)
