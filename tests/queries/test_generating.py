@@ -15,7 +15,7 @@ from irdistill.collections import Collection, Document, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import Generation, generate
 from irdistill.queries.generating import example_pairs, kind_of_query
-from irdistill.queries.kinds import heading, normal, read_written, sentences
+from irdistill.queries.kinds import heading, normal, sentences
 from irdistill.teachers.llm.model import Answer, Request
 
 TEXT = "The first sentence has six words. Too short. A second one, again of eight words here! and this goes on"
@@ -119,7 +119,7 @@ def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_p
     whole = generate(source, tmp_path / "whole", given, Model())
     assert [query.text for query in whole.queries.values()] == [f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)]
     counts = json.loads((tmp_path / "whole" / "derived.json").read_text())["made_by"]["counts"]
-    assert counts == {"questions": 7, "web": 0, "empty": 2, "duplicates": 7}
+    assert counts == {"questions": 7, "web": 0, "refused": 2, "duplicates": 7}
     with pytest.raises(KeyboardInterrupt):
         generate(source, tmp_path / "cut", given, Model(stop_after=11))
     rest = Model()
@@ -153,16 +153,6 @@ def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> N
         generate(source, tmp_path / "no", Generation(kinds=("questions",)))
     with pytest.raises(IrdistillError, match="0 were given"):
         generate(source, tmp_path / "no", Generation(kinds=("few-shot",)), Model())
-
-
-@pytest.mark.parametrize(("answer", "query"), [
-    ("What is it?", "What is it?"), ("1. Question: What is it?\nmore", "What is it?"), ('"quoted query"', "quoted query"),
-    ("\n\n - keywords: a, b, c", "a, b, c"), ("", ""), ("?", ""), ("**Title:** x y", "Title:** x y"),
-    ("3D printing", "3D printing"),
-    ("2.5 GHz radio", "2.5 GHz radio"),
-])
-def test_reading_what_was_written(answer: str, query: str) -> None:
-    assert read_written(answer) == query
 
 
 @given(st.text())

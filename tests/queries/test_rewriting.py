@@ -12,7 +12,7 @@ import pytest
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import HistoryTemplate, rewrite, rewrite_with
-from irdistill.queries.rewriting import clean, read_prompt, transcript
+from irdistill.queries.rewriting import read_prompt, transcript
 from irdistill.teachers.llm.model import Answer, Request
 
 PROMPT = {"user": "{history}\n--\n{question}"}
@@ -115,15 +115,6 @@ def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=r"lacks \{history\}"):
         rewrite_with(Model(), source, tmp_path / "no", {"user": "{question}"})
     assert not (tmp_path / "no").exists()
-
-
-@pytest.mark.parametrize(("answer", "text"), [
-    ("What did Ada write?", "What did Ada write?"), (' "What did Ada write?"\nBecause …', "What did Ada write?"),
-    ("Rewritten question: What?", "What?"), ("Question:\nWhat?", "What?"), ("", ""), ("\n \n", ""),
-    ("The ratio 3: what is it?", "The ratio 3: what is it?"),
-])
-def test_what_models_put_around_an_answer_goes(answer: str, text: str) -> None:
-    assert clean(answer) == text
 
 
 def test_turns_as_the_model_is_shown_them(source: Collection) -> None:

@@ -44,13 +44,17 @@ def logs(*probabilities: float) -> np.ndarray:
     return np.log(np.array(probabilities, np.float32))
 
 
+def mass(total: float, count: int, low: int = 0) -> dict[str, Any]:
+    return {"label_mass_sum": pytest.approx(total), "label_mass_count": count, "label_mass_low_count": low}
+
+
 def test_two_labels_give_log_odds() -> None:
     model = Scripted(good=Answer(labels=logs(0.6, 0.1), input_tokens=9, cached_tokens=5), bad=Answer(labels=logs(0.1, 0.3)))
     teacher = PointwiseTeacher(model, PROMPT)
     found = teacher.score([Pair(CAT, 0, "good"), Pair(DOG, 1, "bad"), Pair(CAT, 1, "bad")])
     assert found.values.dtype == np.float32
     assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
-    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5}
+    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5, **mass(1.5, 3)}
     assert isinstance(teacher, Teacher)
     assert [request.messages[-1].content for request in model.asked] == [
         "Query: dog\nPassage: bad", "Query: cat\nPassage: good", "Query: cat\nPassage: bad"]  # query by query
@@ -76,7 +80,7 @@ def test_long_passages_are_cut_and_counted() -> None:
     model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
     found = PointwiseTeacher(model, PROMPT, passage_words=3).score([Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")])
     assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
-    assert found.usage == {"requests": 2, "passages_cut": 1}
+    assert found.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
 
 
 @pytest.mark.parametrize(("settings", "said"), [

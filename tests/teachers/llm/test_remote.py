@@ -229,7 +229,8 @@ def test_what_every_request_would_meet_raises_at_once(stub: Any, tmp_path: Path,
     (Reply(400, error("filtered", "content_filter")), "refused"),
     (Reply(body=completion("", refusal="I cannot")), "refused"),
     (Reply(body=completion("half an ans", finish="content_filter")), "refused"),
-    (Reply(body=completion("", finish="length")), "no answer"),
+    (Reply(body=completion("", finish="length")), "cut"),
+    (Reply(body=completion("", finish="stop")), "no answer"),
 ])
 def test_what_only_one_request_meets_is_a_flag(stub: Any, tmp_path: Path, reply: Reply, flag: str) -> None:
     server = stub(poison(reply))
