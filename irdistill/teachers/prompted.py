@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate
 from irdistill.teachers.protocol import Pair
 
@@ -125,8 +126,8 @@ class PromptedTeacher(ABC):
         score = f"logit({self.positive})" + (f" - logit({self.negative})" if self.negative is not None else "")
         return {
             "kind": self.kind, "model": self.model_name, "revision": self.revision, "template": self.template.text,
-            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "activation": "none (raw logits)",
-            "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
+            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "control_tokens": BROKEN_UP,
+            "activation": "none (raw logits)", "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
         }
 
     @property

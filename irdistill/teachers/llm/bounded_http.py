@@ -7,9 +7,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
+
+
+class LimitExceeded(Exception):
+    """A response is larger or takes longer than allowed; the HTTP client may hand it on as an error of its own."""
 
 
 class ResponseLimits:
@@ -46,33 +50,32 @@ class ResponseLimits:
         """Seconds that the next read may take.
 
         Raises:
-            TimeoutError: none are left.
+            LimitExceeded: none are left.
         """
         until = getattr(self._local, "until", None)
         if until is None:
             return timeout
         left = until - time.monotonic()
-        if left <= 0:
+        if left <= 0.005:
             self.exceed(f"a response that had not ended after {self.seconds:g} seconds")
-            raise TimeoutError
         return left if timeout is None else min(left, timeout)
 
     def count(self, size: int) -> None:
         """Count bytes.
 
         Raises:
-            ValueError: there are more than allowed.
+            LimitExceeded: there are more than allowed.
         """
         if getattr(self._local, "until", None) is None:
             return
         self._local.left -= size
         if self._local.left < 0:
             self.exceed(f"a response of more than {self.largest / 2**20:g} MiB")
-            raise ValueError
 
-    def exceed(self, what: str) -> None:
-        """Note what was exceeded."""
+    def exceed(self, what: str) -> NoReturn:
+        """Note what was exceeded, and stop."""
         self._local.broken = what
+        raise LimitExceeded(what)
 
     def install(self, client: Any) -> None:
         """Make all connections of an httpx client keep to the limits, through its proxies too."""
@@ -108,7 +111,13 @@ class _Stream:
         self._inner, self._limits = inner, limits
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data: bytes = self._inner.read(max_bytes, self._limits.remaining(timeout))
+        try:
+            data: bytes = self._inner.read(max_bytes, self._limits.remaining(timeout))
+        except LimitExceeded:
+            raise
+        except Exception:
+            self._limits.remaining(timeout)  # it waited for as long as was left
+            raise
         self._limits.count(len(data))
         return data
 

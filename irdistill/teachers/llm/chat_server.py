@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.teachers.llm.bounded_http import ResponseLimits
+from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
 from irdistill.teachers.llm.chat_answers import TOO_LONG, Completion, read_completion
 from irdistill.teachers.llm.model import Request
 from irdistill.teachers.llm.reading import REFUSED
@@ -97,7 +97,6 @@ class ChatServer:
         encoding = response.headers.get("content-encoding", "identity")
         if encoding not in ("", "identity"):
             self._limits.exceed(f"a compressed response ({printable(encoding)[:20]}), which was not asked for and is not read")
-            raise ValueError(encoding)
 
     def max_tokens(self, request: Request) -> int:
         """Tokens that the answer to a request may take."""
@@ -121,7 +120,7 @@ class ChatServer:
                 raw = self._client.chat.completions.with_raw_response.create(
                     model=self.model, messages=[one._asdict() for one in request.messages], extra_body=self._body(request, name))
             return self._read(raw.http_response.content, request)
-        except self._openai.APIConnectionError as error:
+        except (LimitExceeded, self._openai.APIConnectionError) as error:
             if self._limits.broken is not None:
                 return Outcome(fault=self._limits.broken, billed=True, endless=True)
             return self._unreached(error)

@@ -113,6 +113,7 @@ class Reading(NamedTuple):
 #: What may stand between two identifiers of one ranking.
 _BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
                       re.IGNORECASE)
+_PARAGRAPH = re.compile(r"\n\s*\n\W*[a-z]", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
 
@@ -167,7 +168,8 @@ class RankingReader:
         matches = [match for match in self._identifier.finditer(text) if match.end() > match.start()]
         chains: list[list[re.Match[str]]] = []
         for match in matches:
-            if chains and _BETWEEN.fullmatch(text, chains[-1][-1].end(), match.start()):
+            between = (chains[-1][-1].end(), match.start()) if chains else (0, 0)
+            if chains and _BETWEEN.fullmatch(text, *between) and not _PARAGRAPH.search(text, *between):
                 chains[-1].append(match)
             else:
                 chains.append([match])

@@ -124,12 +124,12 @@ def _unquoted(line: str) -> str:
 def _of_json(text: str) -> str:
     """The first text in an answer that is JSON; other answers stay as they are."""
     stripped = text.strip()
-    if not stripped.startswith(("{", "[")) or not stripped.endswith(("}", "]")):
+    if not re.match(r"[{\[]\s*[\"'{}\[]", stripped) and not (stripped.startswith("{") and stripped.endswith("}")):
         return text
     try:
         value: Any = json.loads(stripped)
     except (ValueError, RecursionError):
-        return text if stripped.startswith("[") and not stripped.startswith(("[[", '["', "[{")) else ""
+        return ""
     for _ in range(_DEPTH):
         if isinstance(value, str):
             return value
