@@ -129,6 +129,50 @@ def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_p
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+class Says(Model):
+    """Says the same to everything; with more room something else."""
+
+    def __init__(self, *answers: Answer, more: str = "what is more?") -> None:
+        super().__init__()
+        self.answers, self.more = answers, more
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        self.seen += len(requests)
+        return [Answer(self.more) if request.max_tokens > 50 else self.answers[hash(request.messages[-2].content) % len(self.answers)]
+                for request in requests]
+
+
+UNUSABLE = {
+    "refused": Answer("I'm sorry, but I can't write that."), "cut": Answer("<think>The passage says"), "no answer": Answer("Here is the question:"),
+    "too long": Answer(error="too long"),
+}
+
+
+@pytest.mark.parametrize("flag", UNUSABLE)
+def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, flag: str) -> None:
+    model = Says(UNUSABLE[flag])
+    with pytest.raises(IrdistillError, match=rf"none of the 8 answers .* holds a query \(all {flag}\).*nothing.responses.jsonl"):
+        generate(source, tmp_path / "nothing", Generation(kinds=("web",)), model)
+    assert model.seen == 8 and not (tmp_path / "nothing").exists() and (tmp_path / "nothing.responses.jsonl").exists()
+    for _ in range(2):
+        with pytest.raises(IrdistillError, match="none of the 8 answers"):  # what was taken is kept
+            generate(source, tmp_path / "titles", Generation(kinds=("title", "web")), model)
+    made_by = json.loads((tmp_path / "titles" / "derived.json").read_text())["made_by"]
+    assert made_by["counts"] == {"title": 7, flag: 8, "web": 0} and "retry_tokens" not in made_by
+    assert len(load_collection(f"{tmp_path / 'titles'}#train").queries) == 6
+
+
+def test_what_was_cut_is_asked_once_more(source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Says(Answer("<think>The passage", cut=True))
+    found = generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), model)
+    assert [query.text for query in found.queries.values()] == ["what is more?"] and model.seen == 16 and not caplog.text
+    rest = Says(Answer("other"))
+    generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), rest)
+    assert rest.seen == 0
+    with pytest.raises(IrdistillError, match="retry_tokens is 50"):
+        Generation(retry_tokens=50)
+
+
 def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None:
     assert example_pairs(source) == [(source.corpus.text(4), "a real query")]  # the best judged
     model = Model()
