@@ -86,7 +86,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
                           None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
-          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())}, "fingerprint": found.fingerprint}, json_file)
+          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
+          "fingerprint": found.fingerprint}, json_file)
 
 
 def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,

@@ -159,7 +159,7 @@ class Manifest:
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order.
 
-        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it also has ``x_mean`` and ``x_low_share``.
+        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has ``x_mean`` and ``x_low_share``.
         """
         usage: dict[str, float] = {}
         for number in sorted(entries):

@@ -8,7 +8,8 @@ from typing import Any
 from irdistill.teachers.llm.thinking import is_thinking_marker
 
 #: Tokens that chat templates are made of, although some tokenizers do not list them as special.
-_MARKUP = re.compile(r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:tool_call|tool_response|tools|start_of_turn|end_of_turn)>|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>")
+_MARKUP = re.compile(r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:tool_call|tool_response|tools|start_of_turn|end_of_turn)>|\[/?(?:INST"
+                     r"|SYSTEM_PROMPT)\]|<</?SYS>>")
 
 #: How control tokens in texts are treated, for identities.
 BROKEN_UP = "broken up by a space in queries and documents"
@@ -30,11 +31,11 @@ class ControlTokens:
     def __init__(self, tokenizer: Any) -> None:
         added = getattr(tokenizer, "added_tokens_decoder", {})
         special = {*map(str, tokenizer.all_special_tokens), *(str(token) for token in added.values() if token.special)}
-        names = special | {str(token) for token in added.values() if _MARKUP.fullmatch(str(token)) or is_thinking_marker(str(token))}
-        self._names = re.compile("|".join(map(re.escape, sorted((name for name in names if len(name.strip()) > 1), key=len, reverse=True)))
-                                 or r"(?!)")
-        self.ids = frozenset(number for number in [*tokenizer.all_special_ids, *(key for key, token in added.items() if token.special)]
-                             if not is_thinking_marker(str(added.get(number, ""))))
+        markup = {str(token) for token in added.values() if _MARKUP.fullmatch(str(token)) or is_thinking_marker(str(token))}
+        names = sorted((name for name in special | markup if len(name.strip()) > 1), key=len, reverse=True)
+        self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        numbers = [*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)]
+        self.ids = frozenset(number for number in numbers if not is_thinking_marker(str(added.get(number, ""))))
         backend = getattr(tokenizer, "backend_tokenizer", None)
         folded = any(getattr(token, "normalized", False) for token in added.values() if str(token) in names)
         self._normalizer = getattr(backend, "normalizer", None) if folded else None

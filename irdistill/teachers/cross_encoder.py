@@ -16,8 +16,8 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries, resolve_model
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
-from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.control_tokens import BROKEN_UP
+from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
 

@@ -118,7 +118,8 @@ def _warn_of_nothing(part: ScoredPart) -> bool:
     flags = Counter(flag for one in part.lists for flag in one.flags or ())
     if not part.lists or not flags or not all(np.isnan(one.scores).all() for one in part.lists):
         return False
-    logger.warning("WARNING: the teacher scored none of the %d documents of part %d (most often: %s); stop the job unless you expect this",
+    logger.warning("WARNING: the teacher scored none of the %d documents of part %d (most often: %s); stop the job unless you "
+                   "expect this",
                    sum(flags.values()), part.number, flags.most_common(1)[0][0])
     return True
 

@@ -19,14 +19,17 @@ _ADVICE = {
            "(template_options or the server's parameters: enable_thinking: false)",
     "thinks first": "the server's model begins with thinking, so that no label is its first token: switch it off (the server's "
                     "parameters: {chat_template_kwargs: {enable_thinking: false}}), or use a listwise card",
-    "garbled": "the answers are not in the form that the prompt asks for: look at some in the response log, and change prompt or model",
+    "garbled": "the answers are not in the form that the prompt asks for: look at some in the response log, and change prompt "
+               "or model",
     "omitted": "the answers leave passages out: take smaller windows, shorter passages, or a stronger model",
     "refused": "the model refuses: look at some answers in the response log, and change prompt or model",
     "too long": "prompts do not fit: cut passages (passage_words), or raise max_length",
     "no answer": "the model says nothing: look at the server's log, and try one request by hand",
-    "labels not reported": "the labels are not among the likeliest first tokens: upper and lower case count; see what the model says",
+    "labels not reported": "the labels are not among the likeliest first tokens: upper and lower case count; see what the model "
+                           "says",
     "label not reported": "a label is not among the likeliest first tokens: upper and lower case count; see what the model says",
-    "no log-probabilities": "scores need log-probabilities, and the card says labels: text; use a listwise teacher, or a pairwise by text",
+    "no log-probabilities": "scores need log-probabilities, and the card says labels: text; use a listwise teacher, or a "
+                            "pairwise by text",
     "empty text": "these documents are empty",
 }
 
@@ -49,7 +52,8 @@ def report_unscored(run: Run) -> None:
     advice = _ADVICE.get(flags.most_common(1)[0][0])
     if nulls == rows:
         raise NothingScoredError(
-            f"the teacher scored none of {rows:,} documents ({told}). The run is saved in {run.path}, and there is nothing in it to learn "
+            f"the teacher scored none of {rows:,} documents ({told}). The run is saved in {run.path}, and there is nothing in "
+            f"it to learn "
             f"from{f'; {advice}' if advice else ''}. Give --overwrite to score it again."
         )
     if nulls >= SHARE * rows:

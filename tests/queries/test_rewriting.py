@@ -92,8 +92,10 @@ def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_pa
     assert json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]["kept_as_asked"] == 2
 
 
-def test_what_holds_no_question_leaves_it_as_it_was_asked(source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    answers = {"and 1?": Answer("<think>a</think>\n\nWhat is one?"), "and 2?": Answer("<think>and 9?"), "and 3?": Answer("What is", cut=True),
+def test_what_holds_no_question_leaves_it_as_it_was_asked(source: Collection, tmp_path: Path,
+                                                          caplog: pytest.LogCaptureFixture) -> None:
+    answers = {"and 1?": Answer("<think>a</think>\n\nWhat is one?"), "and 2?": Answer("<think>and 9?"),
+               "and 3?": Answer("What is", cut=True),
                "and 4?": Answer("I'm sorry, but I can't."), "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```")}
     found = rewrite_with(Model(answers=answers), source, tmp_path / "llm", PROMPT)
     texts = [query.text for query in found.queries.values()]

@@ -60,4 +60,5 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
 
 
 def test_all_cards_are_looked_at() -> None:
-    assert {"server-listwise", "gpt-4o-mini-pointwise", "rankzephyr", "qwen3-reranker-0.6b", "monot5-base"} <= {one.stem for one in CARDS}
+    assert {"server-listwise", "gpt-4o-mini-pointwise", "rankzephyr", "qwen3-reranker-0.6b",
+            "monot5-base"} <= {one.stem for one in CARDS}

@@ -1,4 +1,4 @@
-"""Limits on what a server may send for one request, and on the time that it may take: on its connection, so that they always hold."""
+"""Limits on what a server may send for one request and on the time it may take, counted on the connection itself."""
 
 from __future__ import annotations
 
@@ -81,9 +81,10 @@ class ResponseLimits:
         """Make all connections of an httpx client keep to the limits, through its proxies too."""
         transports = [client._transport, *(one for one in client._mounts.values() if one is not None)]
         for transport in transports:
-            pool = getattr(transport, "_pool", None)
+            pool: Any = getattr(transport, "_pool", None)
             if getattr(pool, "_network_backend", None) is None:
-                logger.warning("this version of the HTTP client takes no limits on responses; a server that never ends one is waited for")
+                logger.warning("this version of the HTTP client takes no limits on responses; a server that never ends one is "
+                               "waited for")
                 return
             pool._network_backend = _Backend(pool._network_backend, self)
 

@@ -86,19 +86,19 @@ class ChatTokenizer:
         return f"empty block {self.empty_block!r}" if self.empty_block else None
 
     def may_think(self) -> str:
-        """The marker that a model with this tokenizer might begin its answers with; empty where there is none, or it is dealt with."""
+        """The marker that the model might begin its answers with; empty where there is none, or the template has a switch."""
         if self._switch or any(key in self.options for switch in _SWITCHES for key in switch):
             return ""
         openings = sorted((token for token in self.tokenizer.get_vocab() if is_opening(token)), key=len)
         return next((token for token in openings if token == "<think>"), openings[0] if openings else "")
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of an answer: without control tokens, but with the markers of thinking, of which some models make control tokens."""
+        """The text of an answer without control tokens; markers of thinking stay, which some models have as control tokens."""
         control = self._control.ids
         return str(self.tokenizer.decode([number for number in ids if number not in control], skip_special_tokens=False)).strip()
 
     def _thinking_switch(self) -> dict[str, Any]:
-        """The option of the template that leaves the thinking out, where it has one that changes a prompt and the card sets none."""
+        """The option of the template that leaves the thinking out; empty where it has none, or the card sets it."""
         for switch in _SWITCHES:
             name = next(iter(switch))
             if name in self.options:

@@ -162,7 +162,9 @@ def _usage(given: Any) -> Usage | None:
     details = given.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else given.get("prompt_cache_hit_tokens")
     counts: tuple[Any, Any, Any] = (given.get("prompt_tokens"), given.get("completion_tokens", 0), cached or 0)
-    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one <= _MOST_TOKENS for one in counts) or counts[2] > counts[0]:
+    if any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one <= _MOST_TOKENS for one in counts):
+        return None
+    if counts[2] > counts[0]:
         return None
     return Usage(*counts)
 

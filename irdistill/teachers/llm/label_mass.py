@@ -23,7 +23,8 @@ def label_mass(answers: Sequence[Answer]) -> dict[str, float]:
     The mass of an answer is the sum of its labels' probabilities; a label that a server did not report counts as 0, as it is
     less likely than all that were reported.
     """
-    masses = np.array([min(1.0, float(np.exp(np.minimum(0.0, np.asarray(answer.labels, np.float64)[np.isfinite(answer.labels)])).sum()))
+    masses = np.array([min(1.0, float(np.exp(np.minimum(0.0,
+                                                        np.asarray(answer.labels, np.float64)[np.isfinite(answer.labels)])).sum()))
                        for answer in answers if answer.labels is not None and answer.error is None])
     if not len(masses):
         return {}
@@ -44,7 +45,9 @@ class MassWarning:
         self._warned = True
         logger.warning(
             "the model would mostly begin its answer with something else than the labels %s: their probabilities sum to %.2g on "
-            "average, and to less than %g for %d of %d answers, so the scores are little more than noise. A model that thinks first needs "
-            "its thinking switched off (template_options or the server's parameters: enable_thinking: false); otherwise change the labels "
+            "average, and to less than %g for %d of %d answers, so the scores are little more than noise. A model that thinks "
+            "first needs "
+            "its thinking switched off (template_options or the server's parameters: enable_thinking: false); otherwise change "
+            "the labels "
             "(upper and lower case count), or lead the answer there (assistant, in the card's prompt).",
             ", ".join(map(repr, labels)), usage[SUM] / count, LOW, usage[LOW_COUNT], count)

@@ -6,9 +6,9 @@
 
 What stays null, in both: **the last window that a passage was in decides.** If that answer does not name the passage, names
 it twice, or cannot be read or be had at all, the passage is null and its flag says so (``omitted``, ``repeated``,
-``garbled``, ``cut``, ``refused``, or the model's error). Until then such a passage still moves with the others, so that the sort can go on: an
-omitted one goes behind those that the window ranked, a repeated one stands where it was named first, and a window that
-failed leaves its passages as they were. A later window that ranks it takes the flag away.
+``garbled``, ``cut``, ``refused``, or the model's error). Until then such a passage still moves with the others, so that the
+sort can go on: an omitted one goes behind those that the window ranked, a repeated one stands where it was named first, and
+a window that failed leaves its passages as they were. A later window that ranks it takes the flag away.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ TOO_LONG = "too long"
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
 _TEXTS_CPU, _TEXTS_GPU = 8, 64
 #: Tokens that end a turn in the usual chat templates; a file may name only one of several as its end.
-_TURN_ENDS = ("<|im_end|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>", "<|endoftext|>", "</s>")
+_TURN_ENDS = ("<|im_end|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>",
+              "<|endoftext|>", "</s>")
 
 
 class TransformersModel:
@@ -231,7 +232,8 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
     first = first_tokens(Request((Message("user", "Is water wet? Answer yes or no."),), max_tokens=4))
     if not begins_thinking(first):
         return ""
-    logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the model's "
+    logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the "
+                   "model's "
                    "template has a switch for thinking, set it in the card (template_options)", first[:40])
     return f"{opening}\n\n{closing_marker(opening)}\n\n"
 

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-
 #: The flag of what a limit of tokens ended before it was whole.
 CUT = "cut"
 

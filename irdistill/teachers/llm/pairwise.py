@@ -87,9 +87,9 @@ class PairwiseTeacher:
         """Order the documents of each query.
 
         A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or ``refused``, or ``garbled``
-        for an answer that names none of the labels, or both. Failures with such a passage count for nobody else. Where another comparison of
-        a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that it won of those
-        that did not fail, of as many as it should have had; by the others a failed comparison is a tie, which leaves the
+        for an answer that names none of the labels, or both. Failures with such a passage count for nobody else. Where
+        another comparison of a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that
+        it won of those that did not fail, of as many as it should have had; by the others a failed comparison is a tie, which leaves the
         candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and once more with
         one that did not, and sort again, so that it does not stand in the way of those below it. Below the top that they
         sort, the flag is ``unsorted``.
@@ -192,20 +192,21 @@ class _Comparisons:
     def held(self, place: int) -> int:
         return self._held[place]
 
-    def compare(self, pairs: Sequence[tuple[int, int]]) -> Generator[list[Request], list[Answer], None]:
+    def compare(self, pairs: Sequence[tuple[int, int]]) -> Generator[Sequence[Request], list[Answer], None]:
         """Ask about pairs that were not asked about yet, the lower place first in each."""
         pairs = [pair for pair in pairs if pair not in self._outcomes]
         for start in range(0, len(pairs), _SHARE):
             share = pairs[start:start + _SHARE]
             answers = yield from with_retry(
-                [request for one, other in share for request in self._teacher.requests(self._query, self._texts[one], self._texts[other])],
+                [request for one, other in share for request in self._teacher.requests(self._query, self._texts[one],
+                                                                                       self._texts[other])],
                 self._teacher.retry_tokens, lambda _, answer: self._teacher.judge(answer)[1] == CUT)
             self.answers += answers.all
             self._again += len(answers.all) - len(answers.last)
             for number, (one, other) in enumerate(share):
                 self._note(one, other, *answers.last[2 * number:2 * number + 2])
 
-    def before(self, one: int, other: int) -> Generator[list[Request], list[Answer], bool]:
+    def before(self, one: int, other: int) -> Generator[Sequence[Request], list[Answer], bool]:
         """Whether a passage belongs before another; ties and failed comparisons leave the candidates' order."""
         pair = (min(one, other), max(one, other))
         yield from self.compare([pair])

@@ -16,8 +16,10 @@ REFUSED, NO_ANSWER, GARBLED = "refused", "no answer", "garbled"
 #: Longer numbers are no passage's.
 _DIGITS = 6
 
-_ABLE = (r"(?:assist|help (?:you|with)|provide|answer|generate|create|write|fulfil|comply|rewrite|reformulate|formulate|produce|rank|"
-         r"determine|complete (?:this|the|your)|engage|discuss|offer|do (?:that|this|so)|judge|order|compare|continue|see (?:any|the|a))")
+_ABLE = (r"(?:assist|help (?:you|with)|provide|answer|generate|create|write|fulfil|comply|rewrite|reformulate|formulate|produce"
+         r"|rank|"
+         r"determine|complete (?:this|the|your)|engage|discuss|offer|do (?:that|this|so)|judge|order|compare|continue"
+         r"|see (?:any|the|a))")
 _REFUSAL = re.compile(
     r"(?:(?:i['’]?m |i am )?(?:very |so |truly |really )?(?:sorry|afraid)\b[,.:;!]?\s+(?:but|i|we|that|this|the|there|as)\b"
     r"|(?:i['’]?m |i am )?(?:very |so )?sorry[.!]?\s*$|my apologies\b|i apologi[sz]e\b|apologies[,.!]"
@@ -27,9 +29,11 @@ _REFUSAL = re.compile(
     r"(?: model| assistant)?,|as an? ai (?:language )?(?:model|assistant)\b"
     r"|(?:the|this) (?:passage|text|document) (?:does not|doesn['’]t) (?:contain|provide|include|have|support|give)\b"
     r"|(?:there is|there['’]s) (?:no|not enough) (?:passage|information|context|text)\b"
-    r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are) (?:provided|given|available|found|possible)\b|no passage provided\b"
+    r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are) (?:provided|given|available|found|possible)\b"
+    r"|no passage provided\b"
     r"|no (?:suitable |relevant |valid )?(?:query|question|claim|title|answer|keyword)s? (?:can|could) be \w+"
-    r"|(?:please |could you (?:please )?)provide (?:me with )?(?:the|a|more|your) (?:passage|text|conversation|context|question|document)"
+    r"|(?:please |could you (?:please )?)provide (?:me with )?(?:the|a|more|your) (?:passage|text|conversation|context|question"
+    r"|document)"
     r"|抱歉|对不起|很抱歉|我无法|我不能|申し訳|すみません|es tut mir leid|leider kann ich|je suis désolée?|désolée?,|lo siento|"
     r"mi dispiace|desculpe|извините|к сожалению)", re.IGNORECASE)
 _NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
@@ -111,7 +115,8 @@ class Reading(NamedTuple):
 
 
 #: What may stand between two identifiers of one ranking.
-_BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
+_BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc"
+                      r"|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
                       re.IGNORECASE)
 _PARAGRAPH = re.compile(r"\n\s*\n\W*[a-z]", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*", re.IGNORECASE)
@@ -175,12 +180,14 @@ class RankingReader:
                 chains.append([match])
         if len(chains) > 1 and all(len(chain) == 1 for chain in chains):
             return self._list(text, matches, count)
-        best = max(enumerate(chains), key=lambda item: self._weight(text, *item, count), default=None)
-        if best is None or (len(best[1]) == 1 and count > 1 and not (_BEFORE.match(text[:best[1][0].start()]) and _ends(text, best[1][0]))):
+        if not chains:
             return [], True
+        best = max(enumerate(chains), key=lambda item: self._weight(text, item[0], item[1], count))
         chain = best[1]
+        if len(chain) == 1 and count > 1 and not (_BEFORE.match(text[:chain[0].start()]) and _ends(text, chain[0])):
+            return [], True
         closed = _ends(text, chain[-1]) or not re.search(r"\w", re.split(r"[\n.;!?]", text[chain[-1].end():], maxsplit=1)[0])
-        if not closed and not self._weight(text, *best, count)[0]:  # "[1], [2] and [3] are about …"
+        if not closed and not self._weight(text, best[0], chain, count)[0]:  # "[1], [2] and [3] are about …"
             return [], True
         return [self._number(match, count) for match in chain], closed and bool(_BEFORE.match(text[:chain[0].start()]))
 

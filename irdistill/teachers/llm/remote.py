@@ -74,7 +74,8 @@ class ServerModel:
     """
 
     def __init__(self, model: str, server: Mapping[str, Any], *, url: str | None = None, key: str | None = None,
-                 parallel: int = 8, timeout: float = 120.0, time_limit: float | None = None, max_retries: int = 6, backoff: float = 1.0,
+                 parallel: int = 8, timeout: float = 120.0, time_limit: float | None = None, max_retries: int = 6,
+                 backoff: float = 1.0,
                  max_cost: float | None = None, max_requests: int | None = None, max_tokens_total: int | None = None,
                  log: str | Path | None = None, replay: bool = False) -> None:
         unknown = sorted(set(server) - set(_KNOWN))
@@ -88,7 +89,8 @@ class ServerModel:
         time_limit = max(_TIME_LIMIT, 2 * timeout) if time_limit is None else time_limit
         if not (parallel >= 1 and 0 < timeout < inf and 0 < time_limit < inf and max_retries >= 0 and 0 <= backoff < inf):
             raise IrdistillError(
-                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, backoff={backoff} were "
+                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, backoff={backoff} "
+                f"were "
                 "given; at least 1, above 0, above 0, at least 0 and at least 0 were expected."
             )
         self.model, self.url = model, url or server.get("url")
@@ -176,7 +178,8 @@ class ServerModel:
                 if self._replay:
                     damaged = f" ({self.log.damaged} of its lines are damaged and left out)" if self.log.damaged else ""
                     raise IrdistillError(
-                        f"the response log {self._place} has no answer to the request {key} among its {len(self.log)}{damaged}, and "
+                        f"the response log {self._place} has no answer to the request {key} among its {len(self.log)}{damaged}, "
+                        f"and "
                         "replay asks no server; take replay out, or give the log of the job that is to be replayed."
                     )
                 asked = self._flying.get(key)
@@ -271,7 +274,8 @@ class ServerModel:
     def _keep(self, key: str | None, answer: Answer, spent: Spent, completion: Completion) -> Answer:
         if spent.requests and completion.usage is None and not self._unsaid:
             self._unsaid = True
-            logger.warning("the server %s does not say how many tokens it read, or numbers that cannot be; the budget counts the most "
+            logger.warning("the server %s does not say how many tokens it read, or numbers that cannot be; the budget counts "
+                           "the most "
                            "it can be", self.url)
         if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
             self.log.add_spent(spent, NO_LOGPROBS)

@@ -324,7 +324,8 @@ def _answer(line: Mapping[str, Any]) -> Answer:
         if not right or not all(isinstance(one, int) and 0 <= one < 2**53 for one in counts):
             raise _Damaged
         values = None if labels is None else np.array([np.nan if one is None else float(one) for one in labels], dtype=np.float32)
-        return Answer(line["text"], values, error, *counts, float(cost), cut)
+        read, written, cached = counts
+        return Answer(line["text"], values, error, read, written, cached, float(cost), cut)
     except (KeyError, TypeError, OverflowError, ValueError) as error:
         raise _Damaged from error
 

@@ -35,9 +35,11 @@ _BARE_CHANNEL = re.compile(r"^(?:analysis|commentary)(?=[A-Z\"'(\[*-])")
 _BARE_FINAL = re.compile(r"assistant\s*final(?=\S)")
 
 #: What an answer is put into after the thinking.
-_WRAPPER = re.compile(r"<(answer|final_answer|final|output|response|solution|result)>|<\|begin_of_(solution)\|>|<\|START_(RESPONSE)\|>",
+_WRAPPER = re.compile(r"<(answer|final_answer|final|output|response|solution|result)>|<\|begin_of_(solution)\|>"
+                      r"|<\|START_(RESPONSE)\|>",
                       re.IGNORECASE)
-_WRAPPER_END = re.compile(r"</(?:answer|final_answer|final|output|response|solution|result)>|<\|end_of_solution\|>|<\|END_RESPONSE\|>",
+_WRAPPER_END = re.compile(r"</(?:answer|final_answer|final|output|response|solution|result)>|<\|end_of_solution\|>"
+                          r"|<\|END_RESPONSE\|>",
                           re.IGNORECASE)
 
 

@@ -21,25 +21,33 @@ _LABEL = re.compile(
 _MARK = re.compile(r"\s*(?:\(?\d{1,3}[.)]|[-*•–+]|#{1,6}|>)\s+")
 _COURTESY = re.compile(
     r"\s*(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|got it)(?:[!.,:;]+\s*|\s+[-–—]\s+|\s*$)"
-    r"|(?:all ?right|great(?: question)?|gladly|understood|no problem|yes|happy to help)(?:[!.:]+\s*|\s*$))(?:(?:i['’]?d be|i['’]m) (?:happy|glad) to (?:help|assist)[^.!:\n]*[.!:]\s*)?", re.IGNORECASE)
+    r"|(?:all ?right|great(?: question)?|gladly|understood|no problem|yes|happy to help)(?:[!.:]+\s*|\s*$))(?:(?:i['’]?d be"
+    r"|i['’]m) (?:happy|glad) to (?:help|assist)[^.!:\n]*[.!:]\s*)?", re.IGNORECASE)
 _PRESENTS = re.compile(
     r"\s*(?:(?:here(?:['’]s| is| are| you go)|below (?:is|are)|the following (?:is|are))[^:：\n]{0,160}"
-    r"|(?:this is|(?:based on|given|from|according to) (?:the|this|your)|i (?:would|will|have|suggest|propose)|i['’](?:ll|d|ve)|let me)"
+    r"|(?:this is|(?:based on|given|from|according to) (?:the|this|your)|i (?:would|will|have|suggest|propose)|i['’](?:ll|d|ve)"
+    r"|let me)"
     rf"\b[^:：\n]{{0,160}}\b{_KINDS_LONG}\b[^:：\n]{{0,60}}"
-    rf"|(?:the|my|a|your)\s+{_WHICH}{_KINDS_LONG}(?:,?\s+(?:is|would be|could be|that|which|written|based|as|(?:for|about|from) (?:this|the))\b"
+    rf"|(?:the|my|a|your)\s+{_WHICH}{_KINDS_LONG}(?:,?\s+(?:is|would be|could be|that|which|written|based|as|(?:for|about"
+    rf"|from) (?:this|the))\b"
     r"[^:：\n]{0,100})?)[:：]\s*", re.IGNORECASE)
 _BARE_PRESENTS = re.compile(rf"\s*here(?:['’]s| is| are)\b[^?\n]{{0,80}}\b{_KINDS_LONG}\b[^?\n]{{0,60}}[.!]?\s*$", re.IGNORECASE)
 #: How thinking begins that no marker announces.
 _THINKS = re.compile(
     r"\s*(?:[*_#]*(?:thinking(?: process)?|thoughts?|reasoning|analysis|explanation|rationale|scratchpad|step \d+)[*_]*\s*[:：]|"
-    r"(?:okay|ok|alright|hmm+|so|well|first|now),? (?:so |first,? )?(?:the user|let['’]?s|let me|i (?:need|have|should|must|will)|i['’]ll|we (?:need|have))\b|"
-    r"(?:let['’]s|let me) (?:think|see|analy[sz]e|look|break|read|consider|start|first)\b|the user (?:wants|asks|is asking|asked|needs|has)\b|"
-    r"(?:we|i) (?:need|have|are asked|am asked) to (?:write|produce|generate|create|formulate|rewrite|come up|output)\b)", re.IGNORECASE)
+    r"(?:okay|ok|alright|hmm+|so|well|first|now),? (?:so |first,? )?(?:the user|let['’]?s|let me|i (?:need|have|should|must"
+    r"|will)|i['’]ll|we (?:need|have))\b|"
+    r"(?:let['’]s|let me) (?:think|see|analy[sz]e|look|break|read|consider|start|first)\b|the user (?:wants|asks|is asking"
+    r"|asked|needs|has)\b|"
+    r"(?:we|i) (?:need|have|are asked|am asked) to (?:write|produce|generate|create|formulate|rewrite|come up|output)\b)",
+    re.IGNORECASE)
 _FINALLY = re.compile(
-    rf"^\s*(?:[*_#>-]+\s*)?(?:(?:so,? )?(?:the |my )?(?:final|rewritten|resulting) {_KINDS_LONG}(?: is)?|{_KINDS_LONG})\s*[*_]*\s*[:：]\s*[*_]*\s*",
+    rf"^\s*(?:[*_#>-]+\s*)?(?:(?:so,? )?(?:the |my )?(?:final|rewritten|resulting) {_KINDS_LONG}(?: is)?"
+    rf"|{_KINDS_LONG})\s*[*_]*\s*[:：]\s*[*_]*\s*",
     re.IGNORECASE | re.MULTILINE)
 _TAGGED = re.compile(r"\s*<([a-zA-Z_]{1,30})>\s*(.*?)\s*(?:</\1>.*)?", re.DOTALL)
-_NOTHING = re.compile(r"[\[({<]*\s*(?:n/?a|none|null|nil|empty|no (?:question|query|answer)|(?:your |the )?(?:question|query|title|claim|answer)(?: here)?)"
+_NOTHING = re.compile(r"[\[({<]*\s*(?:n/?a|none|null|nil|empty|no (?:question|query|answer)|(?:your |the )?(?:question|query"
+                      r"|title|claim|answer)(?: here)?)"
                       r"\s*[\])}>.]*", re.IGNORECASE)
 _PAIRS = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』", "*": "*", "_": "_"}
 _NAMED = re.compile(f"{_WHICH}{_KINDS_LONG}", re.IGNORECASE)
@@ -93,7 +101,8 @@ def _bare(line: str, last: bool) -> str:
         for pattern in (_COURTESY, _PRESENTS):
             if (match := pattern.match(line)) and (match.end() < len(line) or not last or pattern is _PRESENTS):
                 line = line[match.end():].strip()
-        line = re.sub(rf"^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：]?)[*_]{{1,3}}\s*(?=[:：]|$)|^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：])[*_]{{1,3}}",
+        line = re.sub(rf"^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：]?)[*_]{{1,3}}\s*(?=[:：]|$)"
+                      rf"|^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：])[*_]{{1,3}}",
                       lambda match: match[1] or match[2] or "", line, flags=re.IGNORECASE)
         line = _LABEL.sub("", line, count=1) if _LABEL.match(line) else line
     if not last and (line.endswith((":", "：")) or _BARE_PRESENTS.fullmatch(line)

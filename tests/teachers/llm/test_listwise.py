@@ -261,7 +261,8 @@ def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
 
 THOUGHT = "<think>The first is [1], then [2] and [3]. So [1] > [2] > [3]"
 CUT_ANSWERS = {
-    "unclosed thinking": Answer(THOUGHT), "thinking cut": Answer(THOUGHT, cut=True), "thinking of a server": Answer("", error="cut", cut=True),
+    "unclosed thinking": Answer(THOUGHT), "thinking cut": Answer(THOUGHT, cut=True),
+    "thinking of a server": Answer("", error="cut", cut=True),
     "a ranking cut": Answer("[2] > [3", cut=True), "a sentence cut": Answer("The passages [1], [2] and [3] are about", cut=True),
     "a list that begins": Answer("[1], [2], [3] are the passages. I look", cut=True),
     "mentioned and cut": Answer("I compare them: [1] > [2] > [3] would be", cut=True),

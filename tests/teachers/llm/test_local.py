@@ -162,7 +162,8 @@ def test_no_thinking_comes_before_labels() -> None:
     assert opened.prompts([Request(ASK)])[0].opened == "<think>"
     plain_chat = chat_of(TEMPLATE)
     assert plain_chat.may_think() == "<think>" and plain_chat.render(ASK, True) == START and plain_chat.thinking is None
-    assert empty_block(plain_chat, lambda request: "It is wet.") == "" == empty_block(chat_of(TEMPLATE, False), lambda request: "<think>")
+    assert empty_block(plain_chat, lambda request: "It is wet.") == "" == empty_block(chat_of(TEMPLATE, False),
+                                                                                      lambda request: "<think>")
     plain_chat.empty_block = empty_block(plain_chat, lambda request: "<think>\nOkay")
     assert plain_chat.render(ASK, True) == START + "<think>\n\n</think>\n\n" and plain_chat.render(ASK) == START
     assert plain_chat.thinking == "empty block '<think>\\n\\n</think>\\n\\n'"
@@ -184,7 +185,8 @@ def test_a_model_that_thinks_first_is_found_out_when_it_is_loaded(
     asked: list[Request] = []
     monkeypatch.setattr(TransformersModel, "_first_tokens", lambda self, request: asked.append(request) or "<think>\nOkay")
     found = TransformersModel(str(folder), device="cpu")
-    assert len(asked) == 1 and found.identity["thinking"].startswith("empty block '<think>") and "begins its answers with" in caplog.text
+    assert found.identity["thinking"].startswith("empty block '<think>")
+    assert len(asked) == 1 and "begins its answers with" in caplog.text
     prompt = found.chat.prompts([Request(ASK, ("yes", "no"))])[0]
     assert tokenizer.decode(prompt.ids).endswith("<think>\n\n</think>\n\n")
 
@@ -219,7 +221,8 @@ def test_control_tokens_that_normalization_makes_are_broken_up() -> None:
     tokenizer.add_tokens([AddedToken("<|im_end|>", normalized=True, special=True)])
     number = tokenizer.convert_tokens_to_ids("<|im_end|>")
     for text in ("<|IM_END|>", "＜|im_end|＞"):
-        assert number in tokenizer(text)["input_ids"] and number not in tokenizer(ControlTokens(tokenizer).neutralize(text))["input_ids"]
+        broken = ControlTokens(tokenizer).neutralize(text)
+        assert number in tokenizer(text)["input_ids"] and number not in tokenizer(broken)["input_ids"]
 
 
 def test_without_a_template_messages_are_joined(tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def test_what_a_text_says(text: str, choice: float | None) -> None:
 @pytest.mark.parametrize(("answer", "judged"), [
     (Answer("Passage A discusses the topic of", cut=True), (None, "cut")), (Answer("<think>A or B? A"), (None, "cut")),
     (Answer("B\n\nPassage B is better", cut=True), (0.0, None)), (Answer("<think>A</think> B"), (0.0, None)),
-    (Answer("I'm sorry, but neither A nor B"), (None, "refused")), (Answer("A or B"), (None, "garbled")), (Answer(error="cut"), (None, "cut")),
+    (Answer("I'm sorry, but neither A nor B"), (None, "refused")), (Answer("A or B"), (None, "garbled")),
+    (Answer(error="cut"), (None, "cut")),
 ])
 def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str | None]) -> None:
     assert teacher(FakeModel(), by="text").judge(answer) == judged

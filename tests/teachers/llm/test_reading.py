@@ -100,7 +100,8 @@ def test_the_order_of_mention_is_no_ranking(text: str, order: list[int]) -> None
 
 
 @pytest.mark.parametrize(("text", "cut", "chosen"), [
-    ("Passage A discusses the topic of", True, None), ("A\n\nPassage A is better because", True, 0), ("Passage B\nbecause", True, 1),
+    ("Passage A discusses the topic of", True, None), ("A\n\nPassage A is better because", True, 0),
+    ("Passage B\nbecause", True, 1),
     ("A", True, None), ("<think>A</think>B", False, 1), ("<think>A", False, None), ("Passage A discusses", False, 0),
 ])
 def test_a_choice_of_a_cut_answer_must_be_a_line(text: str, cut: bool, chosen: int | None) -> None:
@@ -118,5 +119,6 @@ def test_all_answers_are_read_in_one_way(answer: Answer, reply: tuple[str, str |
 
 
 def test_fences_and_refusals() -> None:
-    assert [without_fences(text) for text in ("```sql\na\n```\nb", "```a", "a\n```", "no", "~~~\na\n~~~")] == ["a", "a", "a", "no", "a"]
+    fenced = ("```sql\na\n```\nb", "```a", "a\n```", "no", "~~~\na\n~~~")
+    assert [without_fences(text) for text in fenced] == ["a", "a", "a", "no", "a"]
     assert not is_refusal("sorry not sorry") and not is_refusal("i'm afraid of flying tips") and is_refusal("Je suis désolé")

@@ -416,7 +416,8 @@ def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("usage", [
-    (10**400, 1), (1, 10**400), (-1, 2), ("12", 3), (float("nan"), 1), (1e999, 1), (None, 1), (1.5, 2), (True, 1), ([1], 1), ({}, 1),
+    (10**400, 1), (1, 10**400), (-1, 2), ("12", 3), (float("nan"), 1), (1e999, 1), (None, 1), (1.5, 2), (True, 1), ([1], 1),
+    ({}, 1),
     (10, 2, 99), (9_999_999, 2), (10_000_001, 1),
 ], ids=str)
 def test_counts_of_tokens_that_cannot_be_are_not_believed(stub: Any, tmp_path: Path, usage: tuple[Any, ...]) -> None:
@@ -441,7 +442,8 @@ def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path)
     Reply(404, error("no \x1b[2J\x1b]0;title\x07 such\u202e model")), Reply(401, b"\x1b[31mred"), Reply(body=b"\x1b[2J no JSON"),
     Reply(500, b"\x9b2J busy"),
 ])
-def test_what_a_terminal_would_obey_is_written_out(stub: Any, tmp_path: Path, reply: Reply, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_a_terminal_would_obey_is_written_out(stub: Any, tmp_path: Path, reply: Reply,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(IrdistillError) as stop:
         model(stub(always(reply)), tmp_path, max_retries=0).answer([ask("p")])
@@ -451,11 +453,14 @@ def test_what_a_terminal_would_obey_is_written_out(stub: Any, tmp_path: Path, re
 
 @pytest.mark.parametrize(("message", "answer"), [
     ({"content": "[2] > [1]", "reasoning_content": "[1] > [2]"}, ("[2] > [1]", None)),
-    ({"content": None, "reasoning_content": "[1] > [2]"}, ("", "no answer")), ({"content": "", "reasoning": "[1]"}, ("", "no answer")),
-    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]}, {"type": "text", "text": "[2]"}]}, ("[2]", None)),
+    ({"content": None, "reasoning_content": "[1] > [2]"}, ("", "no answer")),
+    ({"content": "", "reasoning": "[1]"}, ("", "no answer")),
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]}, {"type": "text", "text": "[2]"}]},
+     ("[2]", None)),
     ({"content": [{"type": "reasoning", "text": "[1]"}, {"type": "text", "text": "[2]"}]}, ("[2]", None)),
 ])
-def test_what_a_server_gives_as_thinking_is_no_answer(stub: Any, tmp_path: Path, message: dict[str, Any], answer: tuple[Any, Any]) -> None:
+def test_what_a_server_gives_as_thinking_is_no_answer(stub: Any, tmp_path: Path, message: dict[str, Any],
+                                                      answer: tuple[Any, Any]) -> None:
     body = completion("")
     body["choices"][0]["message"] = {"role": "assistant"} | message
     found = model(stub(always(Reply(body=body))), tmp_path).answer([ask("p")])[0]
@@ -463,7 +468,8 @@ def test_what_a_server_gives_as_thinking_is_no_answer(stub: Any, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("finish", "written", "cut"), [
-    ("length", 20, True), ("max_tokens", 5, True), ("MAX_TOKENS", 5, True), ("stop", 20, False), (None, 20, True), (None, 19, False),
+    ("length", 20, True), ("max_tokens", 5, True), ("MAX_TOKENS", 5, True), ("stop", 20, False), (None, 20, True),
+    (None, 19, False),
 ])
 def test_a_cut_answer_says_so_and_the_log_keeps_it(stub: Any, tmp_path: Path, finish: Any, written: int, cut: bool) -> None:
     server = stub(always(Reply(body=completion("[2] > [1", usage=(10, written), finish=finish))))

@@ -212,7 +212,7 @@ def test_logs_without_checksums_still_open_and_go_on_with_them(tmp_path: Path, c
 
 @pytest.mark.parametrize("line", [
     '{"key": "k", "text": 1, "error": null, "input_tokens": 1, "output_tokens": 1, "cached_tokens": 0, "cost": 0, "spent": {}}',
-    '{"key": "k", "text": "", "error": null, "input_tokens": 1e999, "output_tokens": 1, "cached_tokens": 0, "cost": 0, "spent": {}}',
+    '{"key": "k", "text": "", "error": null, "input_tokens": 1e999, "output_tokens": 1, "cached_tokens": 0, "cost": 0}',
     '{"spent": {"requests": "1"}}', '{"spent": {"cost": NaN}}', '{"spent": [1]}', '{"spent": {"tokens": 1' + "0" * 400 + "}}",
     "[" * 100_000, "[1]", "null",
 ])

@@ -48,7 +48,8 @@ def test_thinking_without_an_end_leaves_nothing(text: str) -> None:
     assert split_thinking(text) == ("", False, "")
 
 
-@pytest.mark.parametrize("text", ["analysis of variance", "a < b > c", "[1] > [2]", "what does <b>bold</b> do", "what does <result> mean", ""])
+@pytest.mark.parametrize("text", ["analysis of variance", "a < b > c", "[1] > [2]", "what does <b>bold</b> do",
+                                  "what does <result> mean", ""])
 def test_what_is_no_thinking_stays(text: str) -> None:
     assert split_thinking(text) == (text, True, text)
 
@@ -64,5 +65,6 @@ def test_each_marker_is_closed_by_its_own(opening: str, closing: str) -> None:
 
 
 def test_long_answers_take_no_long() -> None:
-    for text in ("<think>" * 50_000, "</think>" * 50_000, "<" * 200_000, "a <|channel|>" * 20_000, "<|channel|>a<|message|>" * 20_000):
+    for text in ("<think>" * 50_000, "</think>" * 50_000, "<" * 200_000, "a <|channel|>" * 20_000,
+                 "<|channel|>a<|message|>" * 20_000):
         split_thinking(text)
