@@ -89,10 +89,10 @@ class PairwiseTeacher:
         A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or ``refused``, or ``garbled``
         for an answer that names none of the labels, or both. Failures with such a passage count for nobody else. Where
         another comparison of a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that
-        it won of those that did not fail, of as many as it should have had; by the others a failed comparison is a tie, which leaves the
-        candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and once more with
-        one that did not, and sort again, so that it does not stand in the way of those below it. Below the top that they
-        sort, the flag is ``unsorted``.
+        it won of those that did not fail, of as many as it should have had; by the others a failed comparison is a tie,
+        which leaves the candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and
+        once more with one that did not, and sort again, so that it does not stand in the way of those below it. Below the
+        top that they sort, the flag is ``unsorted``.
 
         ``usage`` counts, besides the model's: ``comparisons``, how many of them were ``ties``, and how many failed
         (``failed_comparisons``); answers ``asked_again``; by labels, the label mass, as of the pointwise teacher.
