@@ -16,7 +16,7 @@ import xxhash
 
 from irdistill.checksums import CheckedArray, clear_mark, open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder
+from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
 from irdistill.progress import kept_when_stopped, progress
 

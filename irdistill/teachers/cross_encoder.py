@@ -17,6 +17,7 @@ from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
 from irdistill.students.inputs import pad_right, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
@@ -111,7 +112,7 @@ class CrossEncoderTeacher:
 
     def _truncation(self) -> dict[str, Any]:
         if self.template is not None:
-            return {"template": self.template.text, "truncation": TRUNCATION}
+            return {"template": self.template.text, "truncation": TRUNCATION, "control_tokens": BROKEN_UP}
         cuts = {"query_length": self.cuts[0], "document_length": self.cuts[1]} if self.cuts is not None else {}
         return {**cuts, "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
 from irdistill.runs.shares import share_of_run
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
+from irdistill.teachers.unscored import report_unscored
 
 AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
 Done = Callable[[int], Any]
@@ -91,6 +93,7 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
         engine: this process where None; see ``irdistill.teachers.ray_engine``.
 
     Raises:
+        NothingScoredError: the teacher scored no document. The run is complete and saved all the same.
         IrdistillError: the candidates belong to another collection, ``out`` holds another run, a score is NaN or
             infinite, or the disk is full. What was written stays.
     """
@@ -103,9 +106,24 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
             left = sum(len(ids) for _, ids in pending)
             parts = ((number, [first(given[query_id], depth) for query_id in ids]) for number, ids in pending)
             with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
+                warned = False
                 for part in scorer.score(parts, bar.update):
                     writer.write_part(*part)
-            return writer.finish()
+                    warned = warned or _warn_of_nothing(part)
+            run = writer.finish()
+    report_unscored(run)
+    return run
+
+
+def _warn_of_nothing(part: ScoredPart) -> bool:
+    """Warn, long before the end, of a part in which nothing was scored; whether that was needed."""
+    flags = Counter(flag for one in part.lists for flag in one.flags or ())
+    if not part.lists or not flags or not all(np.isnan(one.scores).all() for one in part.lists):
+        return False
+    logger.warning("WARNING: the teacher scored none of the %d documents of part %d (most often: %s); stop the job unless you "
+                   "expect this",
+                   sum(flags.values()), part.number, flags.most_common(1)[0][0])
+    return True
 
 
 def open_candidates(collection: Collection, candidates: Run | str | Path, depth: int | None) -> Run:

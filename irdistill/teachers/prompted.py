@@ -16,6 +16,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
 from irdistill.students.inputs import position_limit
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate
 from irdistill.teachers.protocol import Pair
 from irdistill.weights import complete_weights
@@ -131,8 +132,8 @@ class PromptedTeacher(ABC):
         score = f"logit({self.positive})" + (f" - logit({self.negative})" if self.negative is not None else "")
         return {
             "kind": self.kind, **self.pinned, "template": self.template.text,
-            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "activation": "none (raw logits)",
-            "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
+            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "control_tokens": BROKEN_UP,
+            "activation": "none (raw logits)", "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
         }
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.errors import IrdistillError
+from irdistill.teachers.control_tokens import ControlTokens
 
 QUERY, DOCUMENT, INSTRUCTION = "{query}", "{document}", "{instruction}"
 TRUNCATION = "the document is cut at its end; query and template stay whole"
@@ -56,6 +57,7 @@ class PairTemplate:
 
         A prompt is tokenised as one text. Where it is too long, the last tokens that lie wholly in the document are
         left out, so a short prompt has the very tokens of the whole text, and a cut one those of its beginning and end.
+        Control tokens in a query or document (``<|im_end|>``) are broken up, so that only the template's own count.
 
         Args:
             tokenizer: one of transformers, backed by the library tokenizers.
@@ -67,7 +69,8 @@ class PairTemplate:
         Raises:
             IrdistillError: query and template alone are too long for ``max_length``.
         """
-        filled = [self.fill(query, document) for query, document in pairs]
+        control = ControlTokens(tokenizer)
+        filled = [self.fill(control.neutralize(query), control.neutralize(document)) for query, document in pairs]
         coded = tokenizer([text for text, _, _ in filled], add_special_tokens=special_tokens, padding=False, truncation=False,
                           return_offsets_mapping=True, return_attention_mask=False, verbose=False)
         ids: list[list[int]] = coded["input_ids"]
