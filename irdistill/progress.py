@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
+Done = Callable[[int], object]
+"""Is told how many more units are finished."""
+class Relay:
+    """Passes counts on to a bar that is made later than the work which is counted."""
+
+    def __init__(self) -> None:
+        self.to: Done = lambda count: None
+
+    def __call__(self, count: int) -> object:
+        """Count more finished units."""
+        return self.to(count)
+
 
 _quiet = False
 
@@ -25,3 +40,11 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
         total=total, unit=f" {unit}", desc=label, initial=initial, delay=2, mininterval=0.5, leave=False,
         disable=_quiet or not sys.stderr.isatty(), unit_scale=bool(total and total >= 100_000), dynamic_ncols=True,
     )
+
+
+def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
+    """The items one after another, with a bar that counts those whose turn is over."""
+    with progress(len(items), unit, label) as bar:
+        for item in items:
+            yield item
+            bar.update(1)

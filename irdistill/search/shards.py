@@ -15,8 +15,11 @@ import xxhash
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json, write_json
-from irdistill.progress import progress
+from irdistill.progress import Relay, progress
+from irdistill.truncation import Truncation
 
+TRUNCATION = "truncation"
+"""What a maker of arrays may give beside them: the counts of the texts that it tokenized, as `Truncation.to_array` writes them."""
 _MANIFEST, _DONE = "manifest.json", "shards.json"
 #: Bytes of a memory map that are held at a time while a part of it is copied.
 _MAPPED = 16 << 20
@@ -58,6 +61,11 @@ class Arrays:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def truncation(self) -> Truncation:
+        """What the model did not read of the documents; all 0 where this was not counted."""
+        return Truncation(*self.manifest.get(TRUNCATION, ()))
+
     def array(self, name: str) -> np.ndarray:
         """A read-only memory map of an array, in the stored type."""
         about = self.manifest["arrays"][name]
@@ -80,7 +88,7 @@ class Arrays:
 
 def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout, rows: int, shard_rows: int,
                  make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode",
-                 spread: Spread | None = None) -> None:
+                 spread: Spread | None = None, relay: Relay | None = None) -> None:
     """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
 
     A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend on interruptions.
@@ -89,6 +97,7 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         make: the arrays of the documents from one number up to another.
         what: is being done; for the progress bar.
         spread: is asked for all shards that are missing, in place of ``make``.
+        relay: is told by ``make`` how many documents of a shard are finished, for the progress bar.
 
     Raises:
         IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set), another process writes
@@ -107,16 +116,21 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
             bar.update(sum(end - start for start, end in ranges[: len(done)]))
             missing = ranges[len(done) :]
+            if relay is not None:
+                relay.to = bar.update
             made = starmap(make, missing) if spread is None or not missing else spread(missing)
             stack.callback(getattr(made, "close", lambda: None))  # of a generator: its workers end with it
-            for (start, end), arrays in zip(missing, made, strict=True):
+            for (_, end), arrays in zip(missing, made, strict=True):
                 done.append(_append(files, layout, arrays))
                 write_json(folder / _DONE, {"identity": identity, "shards": done})
-                bar.update(end - start)
+                bar.update(max(0, end - bar.n))
         written = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in done)}
                    for name, (dtype, inner) in layout.items()}
         shards = [shard["checksum"] for shard in done]
-        write_json(folder / _MANIFEST, {"identity": identity, "rows": rows, "arrays": written, "shards": shards})
+        manifest = {"identity": identity, "rows": rows, "arrays": written, "shards": shards}
+        if done and all(TRUNCATION in shard for shard in done):
+            manifest[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in done], axis=0).tolist()
+        write_json(folder / _MANIFEST, manifest)
         (folder / _DONE).unlink(missing_ok=True)
         fsync_folder(folder)
 
@@ -165,7 +179,8 @@ def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, 
         files[name].flush()
         os.fsync(files[name].fileno())
         sizes[name] = values.nbytes
-    return {"bytes": sizes, "checksum": state.hexdigest()}
+    counts = {TRUNCATION: arrays[TRUNCATION].tolist()} if TRUNCATION in arrays else {}
+    return {"bytes": sizes, "checksum": state.hexdigest(), **counts}
 
 
 def read_part(array: np.ndarray, start: int, end: int) -> np.ndarray:

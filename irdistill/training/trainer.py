@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
+from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -208,6 +210,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         return found
 
     found = processes.agree(begin)
+    before = snapshot(student)
     began = time.monotonic()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
@@ -226,6 +229,9 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         student.with_states = False
     student.model.eval()
+    read = changes(snapshot(student), before)
+    for kind in student.sides:
+        read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
 
     def finish() -> None:
         staged = folder / ".model.staging"
@@ -239,6 +245,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
         journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+                truncation={kind: asdict(counts) for kind, counts in read.items()},
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

@@ -22,7 +22,7 @@ import numpy as np
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.teachers.llm.model import Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.teachers.llm.prompts import Template, cut_passage, cut_usage
 from irdistill.teachers.llm.queue import Job, run_jobs
 from irdistill.teachers.llm.reading import ChoiceReader
 from irdistill.teachers.llm.sorting import heap_top, slide_up
@@ -109,7 +109,8 @@ class PairwiseTeacher:
             for place in unsorted:
                 flags[place] = flags[place] or "unsorted"
         ranked = [place for place in order if place not in held.never]
-        return PartialOrder(ranked, flags, values, total_usage(held.answers) | held.counts())
+        return PartialOrder(ranked, flags, values, total_usage(held.answers) | held.counts()
+                           | cut_usage((pair.text for pair in pairs), self._words))
 
     def _sort(self, held: _Comparisons, places: Sequence[int]) -> Job[list[int]]:
         """Sort, without those at fault: who only ever failed is tried once more, with one who did not."""
