@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ class Relay:
         return self.to(count)
 
 
+_SIZE = {"ncols": 80, "nrows": 24}
 _quiet = False
 
 
@@ -36,9 +38,12 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
 
     Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
     """
+    hidden = _quiet or not sys.stderr.isatty()
+    # some terminals say that they have 0 columns, and tqdm would draw nothing
+    wide = hidden or os.get_terminal_size(sys.stderr.fileno()).columns > 0
     return tqdm(
-        total=total, unit=f" {unit}", desc=label, initial=initial, delay=2, mininterval=0.5, leave=False,
-        disable=_quiet or not sys.stderr.isatty(), unit_scale=bool(total and total >= 100_000), dynamic_ncols=True,
+        total=total, unit=f" {unit}", desc=label, initial=initial, delay=2, mininterval=0.5, leave=False, disable=hidden,
+        unit_scale=bool(total and total >= 100_000), dynamic_ncols=wide, **({} if wide else _SIZE),
     )
 
 

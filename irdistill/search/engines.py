@@ -12,6 +12,7 @@ import numpy as np
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.progress import Done
 from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
 from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
@@ -58,9 +59,9 @@ class Engine(ABC):
     def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
-    def encode(self, texts: Sequence[str]) -> Any:
-        """The vectors of some queries, as ``search`` takes a group."""
-        return self.student.search_vectors(texts, "query", self.precision)
+    def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
+        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were encoded, batch by batch."""
+        return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:

@@ -117,10 +117,11 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
 
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
         vectors, counts = [], []
-        for _, group in parts:
-            before = snapshot(student)
-            vectors.append(engine.encode([query.text for query in group]))
-            counts.append(changes(snapshot(student), before).get("query", Truncation()))
+        with progress(sum(len(group) for _, group in parts), "queries", "encode queries") as bar:
+            for _, group in parts:
+                before = snapshot(student)
+                vectors.append(engine.encode([query.text for query in group], bar.update))
+                counts.append(changes(snapshot(student), before).get("query", Truncation()))
         for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
             usage: dict[str, float] = counts[place].usage("query") if counts[place].cut else {}
             if number == 0 and engine.truncation.cut:
