@@ -19,8 +19,10 @@ from irdistill.files import read_json, write_json
 from irdistill.hardware import Precision
 from irdistill.losses.states import States
 from irdistill.models import STUDENT_FILE, quiet_libraries
+from irdistill.progress import Done
 from irdistill.students.fingerprints import modules_digest, tokenizer_digest
 from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
+from irdistill.truncation import Truncation
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
@@ -41,6 +43,7 @@ class Student(ABC):
         source: the name it was built or loaded from.
         revision: hub commit, or digest of the weight files, of ``source``.
         kind: the name of this sort of student, as ``--student`` takes it.
+        truncation: of each kind of text that was tokenized so far, how much the model did not read.
         sides: what it encodes: queries and documents apart, or pairs of both.
     """
 
@@ -60,6 +63,7 @@ class Student(ABC):
         self.model = model
         self.source = source
         self.revision = revision
+        self.truncation: dict[str, Truncation] = {}
         self._check_similarity()
         for kind in self.sides:
             first = type(self.tower(kind)[0])
@@ -101,8 +105,11 @@ class Student(ABC):
         raise IrdistillError(f"a {self.kind} student gives no representations to a loss; it gives scores.")
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> Any:
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> Any:
         """What an index holds of documents and is asked with: inner products of it, or MaxSim, are the similarity.
+
+        Args:
+            done: is told how many texts were encoded, batch by batch.
 
         Returns:
             (n, D) float32 of a dense student, compressed sparse rows (n, V) of a sparse one, and of a late-interaction
@@ -275,10 +282,16 @@ class Student(ABC):
                 f"the model {self.source!r} takes no plain text; a {self.kind} student needs a text encoder."
             )
         prompt = self._prompt(kind) or ""
-        return dict(module.tokenizer(
+        coded = module.tokenizer(
             [with_prompt(prompt, text) for text in texts],
             truncation="longest_first", max_length=self.max_length(kind), padding=False,
-        ))
+        )
+        self._count(coded, kind, module.tokenizer.num_special_tokens_to_add(kind == "pair"))
+        return dict(coded)
+
+    def _count(self, coded: Any, kind: Kind, special: int) -> None:
+        """Count what of the tokenized texts the model does not read."""
+        self.truncation.setdefault(kind, Truncation()).count(coded, self.max_length(kind), special)
 
     def pad(self, tokens: Mapping[str, Sequence[Any]], kind: Kind,
             rows: Sequence[int] | np.ndarray | None = None,

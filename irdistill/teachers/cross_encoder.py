@@ -21,6 +21,7 @@ from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
+from irdistill.truncation import Truncation
 from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ class CrossEncoderTeacher:
             models are; then the document alone is cut.
         prompt: the default prompt that the model was saved with, which stands before the query or is the system message.
         cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
+        truncation: what the model did not read so far of the pairs it was given.
     """
 
     def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
@@ -63,6 +65,7 @@ class CrossEncoderTeacher:
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
+        self.truncation = {"pair": Truncation()}
         self.cuts: tuple[int, int] | None = None
         if is_lightning_ir(model, revision):
             self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
@@ -125,13 +128,16 @@ class CrossEncoderTeacher:
         """Token ids of each pair, cut and not padded, and their lengths."""
         if self.template is not None:
             ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
-                                                self.max_length, special_tokens=False)
+                                                self.max_length, special_tokens=False, truncation=self.truncation["pair"])
             return {"input_ids": ids}, lengths
         queries, documents = [self.prompt + pair.query.text for pair in pairs], [pair.text for pair in pairs]
         if self.cuts is not None:
-            queries, documents = (cut_texts(self.tokenizer, texts, length)
-                                  for texts, length in zip((queries, documents), self.cuts, strict=True))
-        tokens = dict(self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False))
+            queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
+            documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
+        coded = self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False)
+        if self.cuts is None:
+            self.truncation["pair"].count(coded, self.max_length, self.tokenizer.num_special_tokens_to_add(True))
+        tokens = dict(coded)
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
 
     def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from irdistill.runs.shares import share_of_run
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
 from irdistill.teachers.unscored import report_unscored
+from irdistill.truncation import Truncation, changes, snapshot
 
 AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
 Done = Callable[[int], Any]
@@ -111,6 +112,7 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
                     writer.write_part(*part)
                     warned = warned or _warn_of_nothing(part)
             run = writer.finish()
+    report_truncation(run, str(identity.producer.get("model", "the teacher")))
     report_unscored(run)
     return run
 
@@ -194,6 +196,7 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
                 pairs.append(pair)
             line.append(places[key])
         where.append(line)
+    before = snapshot(teacher)
     result, tokens = score_pairs(teacher, pairs, done=done)
     _check(result, pairs, corpus.id)
     values = np.append(result.values, np.float32(np.nan))
@@ -204,7 +207,42 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
         for found, line in zip(lists, where, strict=True)
     ]
     usage: dict[str, float] = {"pairs": len(pairs)}
-    return scored, usage | ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    usage |= ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    return scored, usage | _truncation_usage(changes(snapshot(teacher), before))
+
+
+def _truncation_usage(counts: Mapping[str, Truncation]) -> dict[str, float]:
+    """The usage that says what a teacher did not read of a part's texts. Queries are named where one was cut; documents always, and
+    pairs by what was cut of them, as their number and tokens are named anyway."""
+    usage: dict[str, float] = {}
+    for kind, found in counts.items():
+        if kind == "document" and found.read:
+            usage |= found.usage(kind)
+        elif found.cut:
+            usage |= {key: value for key, value in found.usage(kind).items() if key.endswith("_cut")}
+    return usage
+
+
+def run_truncation(run: Run) -> dict[str, Truncation]:
+    """What the teacher of a scored run did not read of its texts, by their kind."""
+    usage = run.manifest.usage
+    return {"pair": Truncation.from_usage({**usage, "pairs_tokens": usage.get("tokens", 0)}, "pair"),
+            "document": Truncation.from_usage(usage, "document")}
+
+
+def truncation_shares(run: Run) -> dict[str, float]:
+    """The shares of texts and tokens that were cut, for a table of results."""
+    return {name: share for kind, counts in run_truncation(run).items() for name, share in counts.shares(kind).items()}
+
+
+def report_truncation(run: Run, model: str) -> None:
+    """Say how much of the texts of a scored run its teacher did not read."""
+    for kind, counts in run_truncation(run).items():
+        counts.report(kind, model, logger)
+    usage = run.manifest.usage
+    for name in ("queries", "passages"):
+        if cut := int(usage.get(f"{name}_cut", 0)):
+            logger.warning("%d %s were longer than %s reads, and their ends were left out", cut, name, model)
 
 
 def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.models import find_model_file, quiet_libraries, read_model_json, resolve_model
+from irdistill.truncation import Truncation
 from irdistill.weights import fill, read_weights
 
 _ARCHITECTURE = re.compile(r"(CrossEncoder|Mono)\w+Model")
@@ -78,7 +79,8 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
     return LightningIrModel(tokenizer, network.eval(), int(config.get("query_length") or 512), int(config.get("doc_length") or 512))
 
 
-def cut_texts(tokenizer: Any, texts: list[str], length: int) -> list[str]:
-    """The beginning of each text that makes at most so many tokens."""
+def cut_texts(tokenizer: Any, texts: list[str], length: int, truncation: Truncation) -> list[str]:
+    """The beginning of each text that makes at most so many tokens; what is cut off is counted."""
     coded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length, return_offsets_mapping=True)
+    truncation.count(coded, length)
     return [text[: places[-1][1]] if places else text for text, places in zip(texts, coded["offset_mapping"], strict=True)]

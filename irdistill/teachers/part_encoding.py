@@ -15,9 +15,11 @@ from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
+from irdistill.progress import progress
 from irdistill.students.detection import architectures, module_types
 from irdistill.students.inputs import prepare_inputs
 from irdistill.teachers.protocol import Pair, Scores
+from irdistill.truncation import PLURAL, Truncation
 from irdistill.weights import check_new_modules, complete_weights
 
 Kind = Literal["query", "document"]
@@ -89,6 +91,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         """
         resolved = resolve_model(model)
         self.model_name = model
+        self.truncation: dict[str, Truncation] = {}
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
         try:
@@ -135,7 +138,11 @@ class PartEncodingTeacher(PartTeacher[Form]):
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Form]:
         """The forms of texts, in their order; batches are cut by length within a token budget, halved when memory runs out."""
         found: list[Any] = [None] * len(texts)
-        coded = self.model.tokenizer(list(texts), truncation=True, max_length=self.model.max_seq_length or 512)["input_ids"]
+        own: Any = getattr(self.model[0], f"{kind}_length", None)
+        limit = int(own or self.model.max_seq_length or 512)
+        tokenized = self.model.tokenizer(list(texts), truncation=True, max_length=limit)
+        self.truncation.setdefault(kind, Truncation()).count(tokenized, limit, self.model.tokenizer.num_special_tokens_to_add())
+        coded = tokenized["input_ids"]
 
         def forward(rows: np.ndarray) -> None:
             half = self.dtype != torch.float32
@@ -143,8 +150,10 @@ class PartEncodingTeacher(PartTeacher[Form]):
                 batch = self.forms([texts[row] for row in rows.tolist()], kind)
             for row, form in zip(rows.tolist(), batch, strict=True):
                 found[row] = form
+            bar.update(len(rows))
 
-        run_batches([len(ids) for ids in coded], self.budget, forward)
+        with progress(len(texts), "texts", f"encode {PLURAL[kind]}") as bar:
+            run_batches([len(ids) for ids in coded], self.budget, forward)
         return found
 
 

@@ -19,6 +19,7 @@ from irdistill.students.inputs import position_limit
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate
 from irdistill.teachers.protocol import Pair
+from irdistill.truncation import Truncation
 from irdistill.weights import complete_weights
 
 _TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
@@ -71,6 +72,7 @@ class PromptedTeacher(ABC):
         if max_length is not None and not 8 <= max_length <= most:
             raise IrdistillError(f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected.")
         self.max_length = max_length or min(self.usual_length, most)
+        self.truncation = {"pair": Truncation()}
 
     @classmethod
     @abstractmethod
@@ -144,7 +146,7 @@ class PromptedTeacher(ABC):
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each prompt, cut and not padded, and their lengths."""
         texts = [(pair.query.text, pair.text) for pair in pairs]
-        return self.template.encode(self.tokenizer, texts, self.max_length, self.special_tokens)
+        return self.template.encode(self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"])
 
     @torch.inference_mode()
     def forward(self, tokens: list[list[int]], rows: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from irdistill.training import checkpoints
 from irdistill.training.loop import Steps, step_seed
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import continues
+from irdistill.truncation import Truncation
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection, Corpus
@@ -88,6 +89,8 @@ class _Masking:
 
     def __init__(self, corpus: Corpus, tokenizer: Any, options: PretrainOptions) -> None:
         self.corpus, self.tokenizer, self.options = corpus, tokenizer, options
+        self.truncation = Truncation()
+        self._special = tokenizer.num_special_tokens_to_add()
         self._order: tuple[int, np.ndarray] | None = None
 
     def rows(self, step: int) -> list[int]:
@@ -103,6 +106,7 @@ class _Masking:
     def __call__(self, step: int) -> dict[str, Any]:
         texts = self.corpus.texts(np.array(self.rows(step)))
         tokens = self.tokenizer(list(texts), truncation=True, max_length=self.options.max_length, return_special_tokens_mask=True)
+        self.truncation.count(tokens, self.options.max_length, self._special)
         seed = step_seed(self.options.seed, step)
         mask = DataCollatorForLanguageModeling(self.tokenizer, mlm_probability=self.options.masked, seed=seed)
         return dict(mask([{key: values[i] for key, values in tokens.items()} for i in range(len(texts))]))
@@ -244,5 +248,6 @@ def _train(folder: Path, corpus: Corpus, first: Any, options: PretrainOptions) -
     bad = next((row["step"] for row in rows if not math.isfinite(row["loss"])), None)
     if bad is not None:
         raise IrdistillError(f"the loss was no longer finite at step {bad}; lower the learning rate, or use precision float32.")
+    batches.truncation.report("document", "the training", logger, options.max_length)
     first.model.to("cpu").eval()
     return rows

@@ -50,6 +50,7 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest, vectors_identity
+from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -225,6 +226,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         return found
 
     found = processes.agree(begin)
+    before = snapshot(student)
     began = time.monotonic()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
@@ -245,6 +247,9 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         student.with_states = False
     student.model.eval()
+    read = changes(snapshot(student), before)
+    for kind in student.sides:
+        read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
 
     def finish() -> None:
         staged = folder / ".model.staging"
@@ -259,6 +264,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
         journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+                truncation={kind: asdict(counts) for kind, counts in read.items()},
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
