@@ -6,7 +6,7 @@ They belong to the document tower alone: students that share a frozen one share 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -26,7 +26,7 @@ from irdistill.students.base import Student
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
 
-FORMAT = 2
+FORMAT = 3
 Storage = Literal["float32", "float16"]
 
 
@@ -111,22 +111,32 @@ class Store(Arrays):
 
 
 class VectorStore(Store):
-    """N vectors of dimension D."""
+    """N vectors of dimension D; a document without tokens has zeros, and is not ``present``."""
 
     kind = "dense"
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
-        return {"vectors": (storage, (dimension,))}
+        return {"vectors": (storage, (dimension,)), "present": ("uint8", ())}
 
     @classmethod
     def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {"vectors": vectors}
+        return {"vectors": vectors, "present": vectors.any(axis=1)}
 
     @property
     def matrix(self) -> np.ndarray:
         """(N, D) read-only memory map in the stored type."""
         return self.array("vectors")
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the vectors."""
+        return int(self.manifest["arrays"]["vectors"]["bytes"])
+
+    @cached_property
+    def absent_rows(self) -> np.ndarray:
+        """The documents, ascending, that have no vector and are never found."""
+        return np.flatnonzero(np.asarray(self.array("present")[:]) == 0)
 
     def take(self, rows: np.ndarray) -> Taken:
         return Taken(torch.from_numpy(np.asarray(self.matrix[rows], dtype=np.float32)))
@@ -181,7 +191,8 @@ class TokenStore(Store):
 
     @classmethod
     def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
-        return {"lengths": np.array([len(tokens) for tokens in vectors]), "tokens": np.concatenate(vectors)}
+        lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int32)
+        return {"lengths": lengths, "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32)}
 
     @property
     def matrix(self) -> np.ndarray:
@@ -233,9 +244,9 @@ def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precisio
     """
     limit = TokenBudget(budget) if budget is not None else None
     found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit)
-    shape = found[0].shape if isinstance(found, list) else found.shape
-    if shape[1] != encoder.dimension:
-        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
+    width = found.shape[1] if not isinstance(found, list) else found[0].shape[1] if found else encoder.dimension
+    if width != encoder.dimension:
+        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}.")
     return STORES[encoder.kind].arrays(found)
 
 

@@ -171,11 +171,10 @@ class KernelStudent(InteractionStudent):
         return int(self.model[0].embeddings.embedding_dim)
 
     def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
-        """Token ids of each text without special tokens; a text of none has the unknown token."""
+        """Token ids of each text without special tokens."""
         tokenizer = self._first(kind).tokenizer
         found = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length(kind),
                           padding=False)["input_ids"]
-        found = [ids or [tokenizer.unk_token_id or 0] for ids in found]
         return {"input_ids": found, "attention_mask": [[1] * len(ids) for ids in found]}
 
     def states(self, features: Mapping[str, Tensor], kind: Kind) -> Tensor:
