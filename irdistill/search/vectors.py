@@ -26,7 +26,7 @@ from irdistill.students.base import Student
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
 
-FORMAT = 3
+FORMAT = 2
 Storage = Literal["float32", "float16"]
 
 
@@ -54,6 +54,7 @@ class Store(Arrays):
     """
 
     kind: ClassVar[str]
+    format: ClassVar[int] = FORMAT
     shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
@@ -114,6 +115,7 @@ class VectorStore(Store):
     """N vectors of dimension D; a document without tokens has zeros, and is not ``present``."""
 
     kind = "dense"
+    format = 3
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -259,7 +261,7 @@ def document_identity(corpus: Corpus, encoder: Student, precision: Precision, st
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")
     return {
-        "format": FORMAT, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
+        "format": STORES[encoder.kind].format, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
         "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **encoder.document_identity(),
     }
 

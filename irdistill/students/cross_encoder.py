@@ -139,4 +139,4 @@ def _trained_outputs(model: str, revision: str | None) -> int | None:
 
 def _several_outputs(model: str, outputs: int | None) -> str:
     return (f"the model {model!r} has {outputs} outputs; a cross-encoder student needs one, the score. Start from a plain encoder, "
-            "or a reranker with one output. (A teacher may have several: of two it is the log-odds, of more say which with --label.)")
+            "or a reranker with one output. (A teacher may have two, for the log-odds, or more, with --label.)")
