@@ -9,25 +9,29 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import free_file, json_option
+from irdistill.cli.options import examples, free_file, json_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.ownership import write_file, write_json_file
+from irdistill.ownership import write_file
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
+    from irdistill.evaluation.policies import SelfMatch
 
 FIELDS = ("loss", "student", "seed")
 
 
-@click.command(epilog="Example: irdistill compare 'out/loss-comparison/{loss}.{student}.s{seed}.test-*' --plot out/losses.svg")
+@click.command(epilog=examples(
+    "irdistill compare 'out/losses/{loss}.s{seed}' --plot out/losses.svg",
+))
 @click.argument("pattern", nargs=-1, required=True)
 @click.option("--measure", default="nDCG@10", show_default=True, help="As ir-measures writes it.")
 @click.option("--level", default=0.05, show_default=True, help="Of all tests.")
 @click.option("--plot", type=click.Path(path_type=Path), callback=free_file,
               help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
 @click.option("--markdown", type=click.Path(path_type=Path), callback=free_file, help="Write the tables that are printed.")
+@self_match_option()
 @json_option()
-def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | None, markdown: Path | None,
+def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | None, markdown: Path | None, self_match: SelfMatch,
             json_file: Path | None) -> None:
     """Which loss is best, over students, collections and seeds?
 
@@ -40,10 +44,9 @@ def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | N
 
     entries = find_runs(pattern)
     collections = {name: load_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)}
-    found = compare_losses(entries, collections, measure, level)
+    found = compare_losses(entries, collections, measure, level, self_match)
     text = comparison_markdown(found)
-    if json_file is not None:
-        write_json_file(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     if markdown is not None:
         write_file(markdown, text)
     if plot is not None:

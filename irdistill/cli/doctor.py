@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, show
-from irdistill.ownership import write_json_file
+from irdistill.cli.options import examples, json_option, show, write_result
 
 
-@click.command(epilog="Example: irdistill doctor --cache")
+@click.command(epilog=examples("irdistill doctor", "irdistill doctor --cache"))
 @click.option("--cache", is_flag=True, help="Read every byte of the cache folder; what is damaged is rebuilt at its next use.")
 @json_option()
 @click.pass_context
@@ -31,7 +30,6 @@ def doctor(context: click.Context, cache: bool, json_file: Path | None) -> None:
     from irdistill.doctor import examine, is_healthy, render, to_json
 
     checks = examine()
-    if json_file is not None:
-        write_json_file(json_file, to_json(checks))
+    write_result(json_file, to_json(checks))
     Console().print(render(checks))
     context.exit(0 if is_healthy(checks) else 1)

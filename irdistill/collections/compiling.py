@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from irdistill.checksums import REBUILT, DamagedError, write_sealed
-from irdistill.collections.batches import SCHEMA, Document, record_batch
+from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.corpus import FILES, FORMAT, Corpus, Fingerprint, first_hashes, id_hash, mapped
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
@@ -24,7 +24,6 @@ from irdistill.progress import progress
 
 _log = logging.getLogger(__name__)
 
-BATCH_ROWS = 4096
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
 _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])

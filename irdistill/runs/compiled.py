@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -21,7 +18,7 @@ from irdistill.progress import progress
 from irdistill.runs.flags import column_codes
 from irdistill.runs.lists import boundaries, column_scores
 from irdistill.runs.manifest import MANIFEST
-from irdistill.runs.ondisk import OnDisk
+from irdistill.runs.ondisk import OnDisk, array_stream
 from irdistill.runs.store import Run
 
 LAYOUT = 3
@@ -73,6 +70,7 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     Raises:
         IrdistillError: the run names a document that the corpus lacks, or a part is damaged.
     """
+    run = getattr(run, "whole", run)  # a share of a run is read from the arrays of the whole one
     if run.path is None:
         with tempfile.TemporaryDirectory() as scratch:
             _write(run, corpus, Path(scratch))
@@ -99,9 +97,9 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
     sizes = np.zeros(len(run), np.int64)
     first = 0
     # Written as a stream and not through a map: a part at a time is in memory, however long the run.
-    with (_growing(folder / "rows.npy", np.int32, run.num_rows) as rows,
-          _growing(folder / "scores.npy", np.float32, run.num_rows) as scores,
-          _growing(folder / "codes.npy", np.uint8, run.num_rows) as codes,
+    with (array_stream(folder / "rows.npy", np.int32, run.num_rows) as rows,
+          array_stream(folder / "scores.npy", np.float32, run.num_rows) as scores,
+          array_stream(folder / "codes.npy", np.uint8, run.num_rows) as codes,
           progress(run.num_rows, "rows", "compiling") as bar):
         for ids, table in run.parts():
             corpus.rows(table.column("doc_id").to_pylist()).astype(np.int32).tofile(rows)
@@ -113,16 +111,5 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
             sizes[[places[query_id] for query_id in present]] = np.diff(edges)
             first += len(ids)
             bar.update(table.num_rows)
-    with _growing(folder / "offsets.npy", np.int64, len(sizes) + 1) as offsets:
+    with array_stream(folder / "offsets.npy", np.int64, len(sizes) + 1) as offsets:
         np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64).tofile(offsets)
-
-
-@contextmanager
-def _growing(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
-    """A file of numpy's format whose numbers are appended; fsynced at the end."""
-    with open(path, "wb") as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -63,3 +65,17 @@ class OnDisk:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OnDisk, (self.path, self._checks)
+
+
+@contextmanager
+def array_stream(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
+    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the end.
+
+    Written so and not through a memory map, a part at a time is in memory, however long the array.
+    """
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pyarrow as pa
-
 from irdistill.errors import IrdistillError
 from irdistill.files import differences, digest, exclusive, fsync_folder, make_folder
 from irdistill.runs import parquet
@@ -47,6 +45,7 @@ class RunWriter:
         part_queries: queries a part: what a kill can cost at most.
         shard: (i, n): write only every n-th part, from the i-th (from 1).
         overwrite: delete another run that is there. Nothing but a run is ever deleted.
+        fingerprints: those of the queries (`Collection.query_fingerprints`), so that the run serves a share of them too.
 
     Raises:
         IrdistillError: the folder holds another run (the difference is shown) or other files; a query id comes
@@ -54,9 +53,10 @@ class RunWriter:
     """
 
     def __init__(self, path: str | Path, identity: RunIdentity, query_ids: Sequence[str], part_queries: int = 64,
-                 shard: tuple[int, int] | None = None, overwrite: bool = False) -> None:
+                 shard: tuple[int, int] | None = None, overwrite: bool = False, *,
+                 fingerprints: Mapping[str, str] | None = None) -> None:
         self.path = Path(path)
-        self.query_ids = list(query_ids)
+        self.query_ids, self.fingerprints = list(query_ids), dict(fingerprints or {})
         if not self.query_ids or len(set(self.query_ids)) != len(self.query_ids):
             raise IrdistillError(
                 f"the run {self.path} was asked for {len(self.query_ids)} queries, {len(set(self.query_ids))} of them "
@@ -89,6 +89,8 @@ class RunWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._done:
+            error.add_note(f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}")
         self._stack.close()
 
     def _prepare(self) -> None:
@@ -111,6 +113,7 @@ class RunWriter:
         self._write_queries()
         recorded = self._journal.read()
         self._done = {part.number: (part, {}) for part in self.manifest.parts} if self._finished else recorded
+        resumed = not self._finished and bool(self._done)
         damaged = [number for number, (entry, _) in self._done.items()
                    if number not in self.manifest or not is_whole(self.path / entry.name, entry)]
         if damaged and self._finished:  # what the parts took is in the journal alone
@@ -119,6 +122,8 @@ class RunWriter:
             self.manifest = replace(self.manifest, complete=False, parts=(), usage={})
         for number in damaged:
             logger.warning("%s is missing or damaged and is written again", self.path / self._done.pop(number)[0].name)
+        if resumed:
+            logger.info("%s: resumed after %d of %d parts", self.path, len(self._done), len(self.manifest.own_parts()))
 
     def _write_queries(self) -> None:
         """Write the query ids where they are not there, whole."""
@@ -127,7 +132,7 @@ class RunWriter:
                 return
         except IrdistillError:
             pass
-        parquet.write(self.path / QUERIES, parquet.encode(pa.table({"query_id": pa.array(self.query_ids, pa.string())})))
+        parquet.write(self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints))
 
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: their numbers and query ids."""
@@ -191,14 +196,14 @@ class RunWriter:
 
 
 def write_run(path: str | Path, identity: RunIdentity, lists: Iterable[RankedList], overwrite: bool = False,
-              part_queries: int = 64) -> Run:
+              part_queries: int = 64, fingerprints: Mapping[str, str] | None = None) -> Run:
     """Write lists that are at hand as a run; a folder that holds the same run is left as it is.
 
     Raises:
         IrdistillError: as ``RunWriter``.
     """
     rows = {row.query_id: row for row in lists}
-    with RunWriter(path, identity, list(rows), part_queries, overwrite=overwrite) as writer:
+    with RunWriter(path, identity, list(rows), part_queries, overwrite=overwrite, fingerprints=fingerprints) as writer:
         for number, ids in writer.pending():
             writer.write_part(number, [rows[query_id] for query_id in ids])
         return writer.finish()

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
 from irdistill.files import file_sha256, fsync_tree, read_json, write_json
 from irdistill.ownership import Ours, is_manifest, nothing, remove_ours
 
-__all__ = ["MARKER", "checkpoint_files", "complete", "find", "is_whole", "keep_newest", "latest_whole", "remove", "step_of"]
+__all__ = ["MARKER", "Timer", "checkpoint_files", "complete", "describe_newest", "find", "is_whole", "keep_newest", "latest_whole",
+           "remove", "step_of"]
 
 logger = logging.getLogger(__name__)
 MARKER = "complete.json"
 _PREFIX = "checkpoint-"
+_SHARE = 20
+"""Checkpoints by time take at most about this part of it, one twentieth."""
+
+
+class Timer:
+    """Says when a checkpoint is due by time.
+
+    Args:
+        seconds: of training between checkpoints; more where writing one takes long. 0 for none by time.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._last, self._cost = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether enough time has passed since the last checkpoint, or since the start."""
+        return self.seconds > 0 and time.monotonic() - self._last >= max(self.seconds, _SHARE * self._cost)
+
+    def wrote(self, seconds: float) -> None:
+        """A checkpoint has just been written, and took this long."""
+        self._last, self._cost = time.monotonic(), seconds
 
 
 def complete(checkpoint: Path) -> None:
@@ -57,6 +81,12 @@ def keep_newest(folder: Path, count: int) -> None:
     """Remove all but the newest checkpoints."""
     for checkpoint in find(folder)[:-count]:
         remove(checkpoint)
+
+
+def describe_newest(folder: Path, steps: int) -> str:
+    """The step of the newest whole checkpoint in words, for a message; empty where there is none."""
+    whole = [checkpoint for checkpoint in find(folder) if (checkpoint / MARKER).is_file()]
+    return f"the checkpoint of step {step_of(whole[-1])} of {steps} in {folder}" if whole else ""
 
 
 def checkpoint_files(checkpoint: Path) -> Ours:

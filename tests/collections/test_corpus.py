@@ -24,6 +24,7 @@ from irdistill.checksums import DamagedError
 from irdistill.collections import Collection, Corpus, Document, Query, Turn, compile_corpus
 from irdistill.collections import compiling as compiling_module
 from irdistill.collections.compiling import cached, cached_corpus
+from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -72,6 +73,7 @@ def test_unknown_ids_are_named(tmp_path: Path) -> None:
 def test_colliding_hashes_do_not_mix_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (compiling_module, sys.modules["irdistill.collections.corpus"]):
         monkeypatch.setattr(module, "id_hash", lambda doc_id: len(doc_id))
+    monkeypatch.setattr(Fields, "hashes", lambda self: self.lengths.astype(np.uint64))
     documents = [Document(name, "", f"text {name}") for name in ("aa", "bb", "c", "dd")]
     corpus = compiled(documents, tmp_path / "c")
     assert corpus.rows(["dd", "bb", "aa", "c"]).tolist() == [3, 1, 0, 2]

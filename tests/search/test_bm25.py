@@ -6,14 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bm25s import BM25 as Bm25s
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irdistill import stems as stems_module
 from irdistill.collections import Collection, load_collection
+from irdistill.collections import corpus as corpus_module
 from irdistill.errors import IrdistillError
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
-from irdistill.stems import Tokenizer
+from irdistill.stems import StemNumbers, Tokenizer
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
@@ -89,6 +92,39 @@ def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, t
     assert len(builds) == 7
     with pytest.raises(IrdistillError, match="k1="):
         BM25(small.corpus, k1=-1, cache=tmp_path)
+
+
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
+@pytest.mark.parametrize("memory", [1, 4000, 1 << 30])
+def test_index_is_that_of_bm25s_whatever_the_memory(k1: float, b: float, memory: int, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit; also where a term's postings, or a run's, are more than fit into memory."""
+    monkeypatch.setattr(corpus_module, "BATCH_ROWS", 16)
+    draw = np.random.default_rng(7)
+    texts = [" ".join(f"w{number}" for number in draw.geometric(0.05, draw.integers(0, 60))) for _ in range(150)]
+    corpus = Collection.from_dicts("c", {f"d{place}": text for place, text in enumerate(texts)}, {}, {}).corpus
+    vocabulary: dict[str, int] = {}
+    tokens = [[vocabulary.setdefault(stem, len(vocabulary)) for stem in Tokenizer()(text)] for text in texts]
+    plain = Bm25s(k1=k1, b=b, method="lucene").build_index_from_ids(list(range(len(vocabulary))), tokens, show_progress=False)
+    bm25 = BM25(corpus, k1, b, tmp_path, memory)
+    assert bm25.stems == list(vocabulary)
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(np.load(bm25.folder / f"{name}.npy"), plain[name])
+    assert sorted(path.suffix for path in bm25.folder.iterdir()) == [".json"] * 2 + [".npy"] * 3
+
+
+def test_corpora_without_words_have_an_index(tmp_path: Path) -> None:
+    for documents in ({}, {"a": ""}, {"a": "the", "b": "of a"}):
+        bm25 = BM25(Collection.from_dicts("c", documents, {}, {}).corpus, cache=tmp_path)
+        assert bm25.stems == [] and bm25.all_scores("the word").tolist() == [0.0] * len(documents)
+
+
+def test_forgotten_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"w{number}" for number in range(20)] * 3 + ["the"]
+    remembered, forgotten = StemNumbers(), StemNumbers()
+    expected = [remembered[word] for word in words]
+    monkeypatch.setattr(stems_module, "REMEMBERED", 40)
+    assert [forgotten[word] for word in words] == expected == [*range(20)] * 3 + [-1]
 
 
 @given(scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30), k=st.integers(1, 12))
