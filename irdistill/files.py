@@ -6,7 +6,9 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -125,7 +127,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
         IrdistillError: the disk is full or there is no permission to write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_path(path)
     with explain_os_errors(path):
         try:
             yield temporary
@@ -139,6 +141,16 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
                 fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for what is being written by this process; no other file has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder was being written by irdistill."""
+    return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -199,16 +211,39 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
 
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
+_CONTENTS = {"corpus": "other documents", "queries": "other queries", "qrels": "other judgments", "candidates": "other candidates",
+             "queries_digest": "other query ids", "weights": "other weights", "revision": "another revision of the model"}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {json.dumps(before)} there, {json.dumps(after)} here")
-    return lines
+    """One line for each value that differs, with the path to it and both values; those that are fingerprints come last.
+
+    Example:
+        >>> differences({"options": {"seed": 1}, "loss": "KL"}, {"options": {"seed": 2}, "loss": "KL"})
+        ['options.seed: 1 there, 2 here']
+    """
+    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
+    """Whether a difference is one of fingerprints, and its line."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}, key=str):
+            yield from _differences(old.get(key), new.get(key), f"{path}{'.' if path and not path.endswith('.') else ''}{key}")
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{path}[{place}]" if len(old) > 1 else path)
+    elif old != new:
+        if all(isinstance(value, str) and _FINGERPRINT.fullmatch(value) for value in (old, new)):
+            contents = _CONTENTS.get(path.rpartition(".")[2], "other contents")
+            yield True, f"{path}: {contents} (fingerprint {old} there, {new} here)"
+        else:
+            yield False, f"{path}: {_shown(old)} there, {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 @contextmanager
@@ -220,7 +255,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "w") as stream:
+    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # and never cut short what lies there
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -232,10 +267,34 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; only for who holds the folder."""
-    for path in folder.glob(".*.tmp-*"):
-        if path.is_file():
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
+    for path in folder.glob(".*-irdistill-tmp-*"):
+        if is_temporary(path.name) and (path.is_file() or path.is_symlink()):
             path.unlink(missing_ok=True)
+
+
+class MappedPages:
+    """Gives the pages of memory maps back to the system, before what was read of them counts as much memory.
+
+    Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
+
+    Args:
+        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
+        limit: bytes that may be read between two times.
+    """
+
+    def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
+        self._maps: list[mmap.mmap] = [one._mmap for one in maps if getattr(one, "_mmap", None) is not None]
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the maps, in whole pages where they were read here and there."""
+        self._read += size
+        if self._read >= self._limit:
+            self._read = 0
+            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:

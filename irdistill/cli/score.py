@@ -83,6 +83,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
     from irdistill.runs import open_run
     from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
     from irdistill.teachers import score as score_run
+    from irdistill.teachers.engine import truncation_shares
+    from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
     if out is None and not sampling:
@@ -104,7 +106,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
                           None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
-          "fingerprint": found.fingerprint}, json_file)
+          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
+          **truncation_shares(found), "fingerprint": found.fingerprint}, json_file)
 
 
 def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,

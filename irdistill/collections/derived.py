@@ -18,7 +18,7 @@ from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, read_json_object, write_json, write_text
+from irdistill.files import atomic_path, differences, exclusive, make_folder, read_json_object, write_json, write_text
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
@@ -65,9 +65,11 @@ def write_derived(folder: str | Path, source: Collection, queries: Iterable[Quer
     identity = json.loads(json.dumps(identity))
     out = make_folder(folder)
     with exclusive(out):
-        if is_derived(out) and read_json(out / DERIVED) != identity:
+        changes = differences(read_json_object(out / DERIVED), identity) if is_derived(out) else []
+        if changes:
             raise IrdistillError(
-                f"{out} holds a collection that was made in another way (see {out / DERIVED}); choose another folder or delete it."
+                f"{out} holds a collection that was made in another way ({'; '.join(changes[:4])}); choose another folder or "
+                "delete it."
             )
         make_folder(out / "qrels")
         with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:

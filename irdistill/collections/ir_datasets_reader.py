@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 from collections.abc import Iterable, Iterator
 from numbers import Integral
 from pathlib import Path
@@ -156,15 +157,23 @@ def _default_text(entry: Any) -> str:
 
 
 class _obtaining:
-    """Turns failed downloads into an error that says what to do."""
+    """Turns failed downloads into an error that says what to do, without the lines that ir_datasets prints of each try."""
 
     def __init__(self, id: str) -> None:
         self.id = id
+        self._level = logging.INFO
 
     def __enter__(self) -> None:
-        return None
+        import ir_datasets.log
+
+        logger = ir_datasets.log.easy().logger()
+        self._level = logger.level
+        logger.setLevel(logging.ERROR)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import ir_datasets.log
+
+        ir_datasets.log.easy().logger().setLevel(self._level)
         if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, IrdistillError):
             raise IrdistillError(
                 f"the files of {self.id!r} could not be had ({type(error).__name__}: {str(error)[:300]}). "

@@ -16,7 +16,7 @@ from typing import Any
 
 from irdistill import __version__
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json_object, sweep, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
 from irdistill.plain_data import check_values
 from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
@@ -120,7 +120,7 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         return str(there["fingerprint"]) if done else None
     if not overwrite:
         raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made with other settings: {_differences(there['inputs'], inputs)}. "
+            f"the stage {stage.name!r} in {folder} was made with other settings: {_changes(there['inputs'], inputs)}. "
             "Choose another --out, or give --overwrite to make it and what depends on it anew."
         )
     record.unlink()
@@ -128,16 +128,11 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     return None
 
 
-def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
-    found = []
-    for key in now:
-        old, new = there.get(key), now[key]
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += [f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in sorted({*old, *new})
-                      if old.get(name) != new.get(name)]
-        elif old != new:
-            found.append(f"{key} was {old!r}, is {new!r}")
-    return "; ".join(found[:4]) or digest(now)
+def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """What differs between the inputs of a stage, at most four settings of it."""
+    lines = differences(there, here)
+    more = f"; and {len(lines) - 4} more" if len(lines) > 4 else ""
+    return "; ".join(line.removeprefix("arguments.") for line in lines[:4]) + more
 
 
 def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen) -> str:

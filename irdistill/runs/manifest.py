@@ -223,11 +223,18 @@ class Manifest:
                                  f"{expected[0]} with {expected[2]} from {expected[1]} was expected")
 
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
-        """The final manifest, with the parts in order and their usage summed in that order."""
+        """The final manifest, with the parts in order and their usage summed in that order.
+
+        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has ``x_mean`` and ``x_low_share``.
+        """
         usage: dict[str, float] = {}
         for number in sorted(entries):
             for key, value in entries[number][1].items():
                 usage[key] = usage.get(key, 0) + value
+        for name in [key.removesuffix("_count") for key in usage if key.removesuffix("_count") + "_sum" in usage]:
+            if count := usage.get(f"{name}_count", 0):
+                usage[f"{name}_mean"] = usage[f"{name}_sum"] / count
+                usage[f"{name}_low_share"] = usage.get(f"{name}_low_count", 0) / count
         parts = tuple(entries[number][0] for number in sorted(entries))
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
 

@@ -14,10 +14,8 @@ from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.runs import parquet
-from irdistill.runs.lists import RankedList, boundaries, from_table, ranked, to_table
+from irdistill.runs.lists import RankedList, from_table, ranked, to_table
 from irdistill.runs.manifest import QUERIES, Manifest, RunIdentity
-
-_TOGETHER = 1024
 
 
 class Run:
@@ -173,39 +171,6 @@ class MemoryRun(Run):
 
     def __getitem__(self, query_id: str) -> RankedList:
         return self._lists[query_id]
-
-
-class TableRun(Run):
-    """A run that lies in memory as one table, its rows grouped by query and in rank order; as one read from a TREC file does.
-
-    Its fingerprint is of its identity, which is to hold a checksum of what it was read from.
-    """
-
-    def __init__(self, identity: RunIdentity, table: pa.Table) -> None:
-        self.path = None
-        self._table, self._edges = table, boundaries(table)
-        ids = table.column("query_id").take(pa.array(self._edges[:-1])).to_pylist()
-        self.query_ids = ids
-        self.manifest = Manifest(identity, len(ids), digest(ids), max(1, len(ids)), complete=True)
-
-    @property
-    def num_rows(self) -> int:
-        """How many (query, document) rows."""
-        return int(self._table.num_rows)
-
-    def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
-        """Some thousand queries at a time."""
-        for first in range(0, len(self.query_ids), _TOGETHER):
-            yield self._slice(first, min(first + _TOGETHER, len(self.query_ids)))
-
-    def _slice(self, first: int, last: int) -> tuple[list[str], pa.Table]:
-        start, end = int(self._edges[first]), int(self._edges[last])
-        return self.query_ids[first:last], self._table.slice(start, end - start)
-
-    def __getitem__(self, query_id: str) -> RankedList:
-        place = self._places[query_id]
-        ids, table = self._slice(place, place + 1)
-        return next(from_table(table, ids))
 
 
 def check_sizes(folder: Path, manifest: Manifest) -> None:

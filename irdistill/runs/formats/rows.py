@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
@@ -26,8 +27,8 @@ class Rows(NamedTuple):
     """n rows, as a file has them.
 
     Attributes:
-        queries: (n,) ids, or texts where ``by_text``.
-        docs: (n,) ids, or texts where ``by_text``.
+        queries: (n,) ids, or texts where ``by_text``; readers of lines give ids as ``Fields``.
+        docs: (n,) ids, or texts where ``by_text``; as ``queries``.
         scores: (n,) float64; whatever the file says, NaN and infinity too.
         lines: (n,) the number of each row's line (or record) in the file, from 1.
         unscored: (n,) whether the file says that there is no score; None where every row has one.
@@ -35,8 +36,8 @@ class Rows(NamedTuple):
         by_text: the file names queries and documents by their texts.
     """
 
-    queries: Sequence[str]
-    docs: Sequence[str]
+    queries: Sequence[str] | Fields
+    docs: Sequence[str] | Fields
     scores: np.ndarray
     lines: np.ndarray
     unscored: np.ndarray | None = None
