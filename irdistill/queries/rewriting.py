@@ -15,7 +15,9 @@ from typing import Any, Literal
 from irdistill.cards import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import read_yaml
 from irdistill.queries.history import Count, HistoryTemplate, words
 from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
 from irdistill.teachers.llm.model import LanguageModel, Request
@@ -123,20 +125,15 @@ def read_prompt(name: str) -> dict[str, str]:
     Raises:
         IrdistillError: there is none, or it holds no texts.
     """
-    import yaml
-
     path = find_card("data", name)
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise IrdistillError(f"the prompt {path} is not readable as YAML: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    parts = read_yaml(path, "prompt")
+    if not all(isinstance(value, str) for value in parts.values()):
         raise IrdistillError(f"the prompt {path} holds no texts by the names user, system or assistant.")
-    return {str(key): value for key, value in found.items()}
+    return parts
 
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
     queries = [Query(query_id, text, excluded=collection.queries[query_id].excluded) for query_id, text in texts.items()]
-    judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
+    judgments = {split_folder(collection.id)[1] or "test": collection.qrels}
     return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
 

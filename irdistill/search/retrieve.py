@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     Found = tuple[list[RankedList], Mapping[str, float]]
 
+logger = logging.getLogger(__name__)
 _GROUP = 16
 """Parts searched in one pass over the vectors."""
 _CHECKED_PARTS = 2
@@ -33,20 +35,21 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 def retrieve(collection: Collection, model: str | Path | Student, out: str | Path, k: int = 100,
              index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
-             part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
+             part_queries: int = 64, storage: Storage = "float32", kind: str | None = None, trust_remote_code: bool = False,
              check_recall: bool = True, dimension: int | None = None,
              cluster: RayCluster | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model (folder, ``package:``
-            path, hub id, or one in memory); which it is, is told from its files.
+            path, hub id, or one in memory).
         out: the run's folder.
         k: documents a query.
         index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense and late-interaction
             models, ``plaid`` for late-interaction ones, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
         work: where vectors and indexes are kept; the cache folder where None.
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
+        kind: ``dense``, ``sparse`` or ``late-interaction``, of a model given by its name; detected from its files where None.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
         dimension: search with the first so many numbers of each vector of a dense model given by its name.
         cluster: encode the corpus there; in this process where None. Its workers load the model, so it is given by name.
@@ -67,12 +70,14 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
             f"a cluster was given to encode the corpus, and {model!r} is no name of a model with vectors. Leave --engine ray out, "
             "or give a model by folder, package: path or hub id."
         )
+    if kind is not None and (is_lexical(model) or not isinstance(model, str | Path)):
+        raise IrdistillError(f"kind={kind!r} was given, and {model!r} is no name of a model with vectors; leave it out.")
     if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
-        settings = {"trust_remote_code": trust_remote_code, "dimension": dimension}
+        settings = {"kind": kind, "trust_remote_code": trust_remote_code, "dimension": dimension}
         student = model if isinstance(model, Student) else load_student(model, **settings)
         encoding = None
         if cluster is not None:
@@ -104,6 +109,7 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
                  part_queries: int, check_recall: bool) -> Run:
     from irdistill.hardware import choose_dtype
     from irdistill.runs import RankedList, RunIdentity
+    from irdistill.truncation import Truncation, changes, snapshot
 
     corpus, student = collection.corpus, engine.student
     dtype = str(choose_dtype(engine.precision, student.device)).removeprefix("torch.")
@@ -113,17 +119,26 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
     wider = k + _most_excluded(collection)
 
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        vectors = [engine.encode([query.text for query in group]) for _, group in parts]
+        vectors, counts = [], []
+        with progress(sum(len(group) for _, group in parts), "queries", "encode queries") as bar:
+            for _, group in parts:
+                before = snapshot(student)
+                vectors.append(engine.encode([query.text for query in group], bar.update))
+                counts.append(changes(snapshot(student), before).get("query", Truncation()))
         for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
-            usage: dict[str, float] = {}
+            usage: dict[str, float] = counts[place].usage("query") if counts[place].cut else {}
+            if number == 0 and engine.truncation.cut:
+                usage |= engine.truncation.usage("document")
             if check_recall and not engine.exact and number < _CHECKED_PARTS:
                 true = next(iter(engine.true_best([vectors[place]], wider)))
                 both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
-                usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
+                usage |= {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
             yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
                    for query, found in zip(group, hits, strict=True)], usage
 
-    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    run = _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    Truncation.from_usage(run.manifest.usage, "query").report("query", student.source, logger, student.max_length("query"))
+    return run
 
 
 def _most_excluded(collection: Collection) -> int:
@@ -137,7 +152,12 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite) as writer:
+    unjudged = collection.report.count("unjudged queries")
+    if unjudged:
+        logger.info("searching for the %d queries that %s judges; %d others of its file are left out", len(queries), collection.id,
+                    unjudged)
+    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite,
+                   fingerprints=collection.query_fingerprints) as writer:
         pending = list(writer.pending())
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:

@@ -23,9 +23,11 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.losses.states import States, padded_tokens
 from irdistill.models import model_revision
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
+from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import copy_tower, one_tower, projection, set_lengths, two_towers
@@ -107,6 +109,9 @@ class LateInteractionStudent(Student):
                 pooling.pool_factor = token_pooling
         own: Any = first if queries is None else queries[0]
         set_lengths([own], [first], max_length, max_query_length)
+        limit = position_limit(own.model)
+        if expand_queries is not None and limit is not None and expand_queries > limit:
+            raise IrdistillError(f"expand_queries={expand_queries} was given; this backbone takes 3 to {limit} tokens.")
         if expand_queries is not None:
             own.query_expansion = {"strategy": "fixed", "attend": False, "length": expand_queries}
         student = cls(model if queries is None else two_towers(model, queries), backbone, model_revision(backbone, revision))
@@ -229,7 +234,7 @@ class LateInteractionStudent(Student):
             return torch.stack(rows), None
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool = True) -> list[np.ndarray]:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = True) -> list[np.ndarray]:
         """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
 
         Args:
@@ -251,8 +256,8 @@ class LateInteractionStudent(Student):
         return result
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> list[np.ndarray]:
-        return self.encode(texts, kind, precision, budget, show_progress=False)
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> list[np.ndarray]:
+        return self.encode(texts, kind, precision, budget, show_progress=done or False)
 
 
 def _encoder(backbone: str, dimension: int | None, mask_punctuation: bool, *, revision: str | None = None,

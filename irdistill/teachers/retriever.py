@@ -13,8 +13,9 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
-from irdistill.students.detection import retriever_type
+from irdistill.students.detection import RETRIEVER_TYPES, model_kind
 from irdistill.teachers.protocol import Pair, Scores, Teacher
+from irdistill.truncation import Truncation
 
 
 def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type: str = "auto", revision: str | None = None,
@@ -31,7 +32,9 @@ def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type
     Raises:
         IrdistillError: the model cannot be loaded, or the type or similarity is unknown.
     """
-    found = retriever_type(model, revision) if type == "auto" else type
+    if type not in ("auto", *RETRIEVER_TYPES):
+        raise IrdistillError(f"a retriever of type {type!r} was asked for; give auto, {', '.join(RETRIEVER_TYPES)}.")
+    found = model_kind(model, None if type == "auto" else type, revision)
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "device": device}
     if found == "sparse":
         from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
@@ -42,7 +45,7 @@ def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type
 
         return LateInteractionTeacher(model, precision=precision, similarity=similarity, **given)
     if found != "dense":
-        raise IrdistillError(f"a retriever of type {found!r} was asked for; give auto, dense, sparse or late-interaction.")
+        raise IrdistillError(f"the model {model!r} is a {found}, which has no vectors; leave out the kind.")
     student = DenseStudent.load(model, **given)
     if similarity is not None:
         if similarity not in ("dot", "cosine"):
@@ -67,10 +70,15 @@ class RetrieverTeacher:
         self.store: VectorStore = corpus_vectors(corpus, model, work, precision)
 
     @property
+    def truncation(self) -> dict[str, Truncation]:
+        """What the model did not read so far of the queries; of the documents see their store."""
+        return {kind: counts for kind, counts in self.model.truncation.items() if kind == "query"}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Weights, lengths, prompts and precision."""
         dtype = str(choose_dtype(self.precision, self.model.device)).removeprefix("torch.")
-        return {"kind": "retriever", **self.model.identity(), "precision": dtype}
+        return {**self.model.identity(), "kind": "retriever", "type": "dense", "precision": dtype}
 
     states = "vectors"
 

@@ -22,7 +22,7 @@ from typing import Any
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.teachers.llm.prompts import Template, cut_passage, cut_usage
 from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
 from irdistill.teachers.protocol import Pair, PartialOrder
@@ -101,7 +101,8 @@ class ListwiseLLMTeacher:
             order = yield from self._partition(held, pairs[0].query.text, order)
         ranked = [place for place in order if held.flags[place] is None]
         flags = [flag or ("unsorted" if place in held.unsorted else None) for place, flag in enumerate(held.flags)]
-        return PartialOrder(ranked, flags, usage=total_usage(held.answers) | held.counts)
+        return PartialOrder(ranked, flags, usage=total_usage(held.answers) | held.counts
+                            | cut_usage((pair.text for pair in pairs), self._words))
 
     def _slide(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
         for _ in range(self._passes):

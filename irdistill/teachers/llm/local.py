@@ -19,11 +19,12 @@ from transformers.cache_utils import DynamicCache
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model, split_gguf
+from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
 from irdistill.teachers.llm.model import Answer, Message, Request
 from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
 from irdistill.teachers.llm.thinking import begins_thinking, closing_marker
+from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,7 @@ class TransformersModel:
         self.dtype = choose_dtype(precision, self.device)
         self.network, tokenizer = _load(model, revision, self.dtype, trust_remote_code)
         self.network.to(self.device).eval()
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(tokenizer, template_options)
         self.max_length = _length(model, max_length, self.network.config)
         on_cpu = self.device.type == "cpu"
@@ -106,7 +107,7 @@ class TransformersModel:
         """What decides the answers; the library's version is here since kernels and GGUF reading change with it."""
         thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
         return thinking | {
-            "model": self.model_name, "revision": self.revision, "backend": f"transformers {transformers.__version__}",
+            **self.pinned, "backend": f"transformers {transformers.__version__}",
             "precision": str(self.dtype).removeprefix("torch."), "chat_template": self.chat.digest,
             "max_length": self.max_length,
         }
@@ -239,7 +240,7 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
 
 
 def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
-    place, file = split_gguf(resolve_model(model))
+    place, file = split_gguf(resolve_model(model, revision))
     if file and find_spec("gguf") is None:
         raise MissingExtra("gguf", "llm", f"the model {model!r}")
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
@@ -247,18 +248,24 @@ def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_cod
     if file:
         options["gguf_file"] = file
     try:
-        with quiet_libraries():
+        with complete_weights(model):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             network = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+            _check_architecture(model, network)
+    except IrdistillError:
+        raise
     except Exception as error:
         raise IrdistillError(f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    return network, tokenizer
+
+
+def _check_architecture(model: str, network: Any) -> None:
     names = network.config.architectures or []
     if names and not any(part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")):
         raise IrdistillError(
             f"the model {model!r} was saved as {', '.join(names)}, which is no causal language model; its output layer would be "
             "random. Give one that writes text, or use this one as a retriever."
         )
-    return network, tokenizer
 
 
 def _length(model: str, asked: int | None, config: Any) -> int:

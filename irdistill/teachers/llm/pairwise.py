@@ -23,7 +23,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.teachers.llm.label_mass import MassWarning, label_mass
 from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.teachers.llm.prompts import Template, cut_passage, cut_usage
 from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, ChoiceReader, read_answer
 from irdistill.teachers.llm.sorting import heap_top, slide_up
@@ -114,7 +114,7 @@ class PairwiseTeacher:
             for place in unsorted:
                 flags[place] = flags[place] or "unsorted"
         ranked = [place for place in order if place not in held.never]
-        usage = total_usage(held.answers) | held.counts()
+        usage = total_usage(held.answers) | held.counts() | cut_usage((pair.text for pair in pairs), self._words)
         if self._by == "labels" and not getattr(self._model, "relative_labels", False):
             usage |= label_mass(held.answers)
             self._warning.look(usage, self._labels)

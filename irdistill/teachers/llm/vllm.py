@@ -10,7 +10,7 @@ import numpy as np
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.hardware import Precision
-from irdistill.models import model_revision, resolve_model, split_gguf
+from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
 from irdistill.teachers.llm.local import empty_block
 from irdistill.teachers.llm.model import Answer, Request
@@ -63,7 +63,7 @@ class VllmModel:
         except Exception as error:
             raise IrdistillError(f"vLLM cannot load the model {model!r}: {' '.join(str(error).split())[:400]}") from error
         self._vllm, self.parallel = vllm, parallel
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(self._engine.get_tokenizer(), template_options)
         config = self._engine.llm_engine.model_config
         self.max_length, self.precision = int(config.max_model_len), str(config.dtype).removeprefix("torch.")
@@ -74,7 +74,7 @@ class VllmModel:
         """What decides the answers; figures of one model differ between versions of vLLM."""
         thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
         return thinking | {
-            "model": self.model_name, "revision": self.revision, "backend": f"vllm {self._vllm.__version__}",
+            **self.pinned, "backend": f"vllm {self._vllm.__version__}",
             "precision": self.precision, "chat_template": self.chat.digest, "max_length": self.max_length,
         }
 
