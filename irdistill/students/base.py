@@ -21,6 +21,7 @@ from irdistill.losses.states import States
 from irdistill.models import STUDENT_FILE, quiet_libraries
 from irdistill.progress import Done
 from irdistill.students.fingerprints import modules_digest, tokenizer_digest
+from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
 from irdistill.truncation import Truncation
 
@@ -83,9 +84,25 @@ class Student(ABC):
     def similarity(self) -> str:
         """How two texts are compared: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim`` or ``logit``."""
 
-    @abstractmethod
     def embed(self, features: Mapping[str, Any], kind: Kind) -> Any:
-        """What the model makes of padded texts, with gradients."""
+        """What the model makes of texts, with gradients; of a text without tokens a zero vector, or no vector of a token.
+
+        Args:
+            features: from ``pad`` (tensors) or from ``tokenize`` (lists).
+        """
+        if not isinstance(features["input_ids"], Tensor):
+            features = self.pad(features, kind)
+        tokenless = features.get(TOKENLESS)
+        result = self._embed({key: value for key, value in features.items() if key != TOKENLESS}, kind)
+        if tokenless is None:
+            return result
+        if isinstance(result, Tensor):
+            return result.masked_fill(tokenless.view(-1, *[1] * (result.dim() - 1)), 0.0)
+        return [vectors[:0] if empty else vectors for vectors, empty in zip(result, tokenless.tolist(), strict=True)]
+
+    @abstractmethod
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Any:
+        """As ``embed``, of padded texts that all have tokens."""
 
     def join(self, parts: Sequence[Any], order: Tensor) -> Any:
         """One result of several of ``embed``, in float32; ``order`` (n,) is the place of each text in the parts."""
@@ -113,7 +130,7 @@ class Student(ABC):
 
         Returns:
             (n, D) float32 of a dense student, compressed sparse rows (n, V) of a sparse one, and of a late-interaction
-            one a list of (tokens, D).
+            one a list of (tokens, D). Zeros, an empty row, or no token for a text without tokens.
 
         Raises:
             IrdistillError: the student reads pairs.
@@ -300,8 +317,11 @@ class Student(ABC):
         module = self._first(kind)
         if rows is not None:
             tokens = {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        padded = module.tokenizer.pad(dict(tokens), padding=True, return_tensors="pt")
+        filled, tokenless = fill_tokenless(tokens, module.tokenizer.pad_token_id)
+        padded = module.tokenizer.pad(filled, padding=True, return_tensors="pt")
         features: dict[str, Any] = {key: value.to(device or self.device) for key, value in padded.items()}
+        if tokenless is not None:
+            features[TOKENLESS] = tokenless.to(device or self.device)
         prompt = self._prompt(kind)
         if prompt:
             features["prompt_length"] = module._get_prompt_length(prompt)

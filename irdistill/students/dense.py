@@ -142,10 +142,8 @@ class DenseStudent(Student):
 
     # -- from texts to vectors ------------------------------------------------------------------------------
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        """Vectors (n, D) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
+        """Vectors (n, D) with gradients."""
         with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 
+#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token of padding.
+TOKENLESS = "tokenless"
 #: Names of tables of absolute positions, as the ends of their modules' names.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -114,3 +116,16 @@ def pad_right(columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str,
     """
     return {key: nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True,
                                            padding_value=fill.get(key, 0)) for key, rows in columns.items()}
+
+
+def fill_tokenless(columns: Mapping[str, Sequence[Sequence[int]]], token: int) -> tuple[dict[str, Any], Tensor | None]:
+    """Give texts without a token one that can be computed with, and say which they are; None where there are none.
+
+    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives NaN.
+    """
+    empty = [not len(row) for row in columns["input_ids"]]
+    if not any(empty):
+        return dict(columns), None
+    fill = {"input_ids": token, "attention_mask": 1}
+    return ({key: [[fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)]
+             for key, rows in columns.items()}, torch.tensor(empty))

@@ -173,11 +173,11 @@ class KernelStudent(InteractionStudent):
         return int(self.model[0].embeddings.embedding_dim)
 
     def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
-        """Token ids of each text without special tokens; a text of none has the unknown token."""
+        """Token ids of each text without special tokens."""
         tokenizer = self._first(kind).tokenizer
         coded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length(kind), padding=False)
         self._count(coded, kind, 0)
-        found = [ids or [tokenizer.unk_token_id or 0] for ids in coded["input_ids"]]
+        found = coded["input_ids"]
         return {"input_ids": found, "attention_mask": [[1] * len(ids) for ids in found]}
 
     def states(self, features: Mapping[str, Tensor], kind: Kind) -> Tensor:

@@ -17,7 +17,7 @@ from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
 from irdistill.runs.shares import share_of_run
-from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
+from irdistill.teachers.protocol import NO_TOKENS, TOO_LONG, BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
 from irdistill.teachers.unscored import report_unscored
 from irdistill.truncation import Truncation, changes, snapshot
@@ -27,7 +27,7 @@ Done = Callable[[int], Any]
 
 logger = logging.getLogger(__name__)
 
-EMPTY = "empty text"
+EMPTY, EMPTY_QUERY = "empty text", "empty query"
 
 
 class ScoredPart(NamedTuple):
@@ -165,7 +165,7 @@ def first(found: RankedList, depth: int | None) -> RankedList:
 
 def score_part(collection: Collection, lists: Sequence[RankedList], teacher: AnyTeacher,
                done: Done = lambda count: None) -> tuple[list[RankedList], dict[str, float]]:
-    """Score one part: each unique pair once, or each list as a whole; empty documents are never given to a teacher.
+    """Score one part: each unique pair once, or each list as a whole; empty documents and queries are never given to a teacher.
 
     Nothing is remembered from one part to the next, not even a token budget that was halved: batches decide the last
     digits of a score, and a part must give the same bytes whatever was scored before it.
@@ -187,8 +187,8 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
     for own_pairs in given:
         line = []
         for pair in own_pairs:
-            if not pair.text.strip():
-                line.append(-1)
+            if not pair.text.strip() or not pair.query.text.strip():
+                line.append(-2 if pair.text.strip() else -1)
                 continue
             key = (pair.query.text, pair.query.history, pair.row)
             if key not in places:
@@ -199,8 +199,8 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
     before = snapshot(teacher)
     result, tokens = score_pairs(teacher, pairs, done=done)
     _check(result, pairs, corpus.id)
-    values = np.append(result.values, np.float32(np.nan))
-    flags = [*(result.flags or [None] * len(pairs)), EMPTY]
+    values = np.append(result.values, np.full(2, np.nan, np.float32))
+    flags = [*(result.flags or [None] * len(pairs)), EMPTY_QUERY, EMPTY]
     scored = [
         RankedList(found.query_id, found.doc_ids, values[line] if line else np.empty(0, np.float32),
                    [flags[place] for place in line])
@@ -247,14 +247,14 @@ def report_truncation(run: Run, model: str) -> None:
 
 def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,
                 done: Done) -> tuple[list[RankedList], dict[str, float]]:
-    kept = [[place for place, pair in enumerate(own) if pair.text.strip()] for own in given]
+    kept = [[place for place, pair in enumerate(own) if pair.text.strip() and pair.query.text.strip()] for own in given]
     asked = [number for number, own in enumerate(kept) if own]
     orders = dict(zip(asked, teacher.rank([[given[number][place] for place in kept[number]] for number in asked]), strict=True))
     scored: list[RankedList] = []
     usage: dict[str, float] = {"pairs": sum(map(len, kept))}
-    for number, (found, own) in enumerate(zip(lists, kept, strict=True)):
+    for number, (found, pairs, own) in enumerate(zip(lists, given, kept, strict=True)):
         values = np.full(len(found.doc_ids), np.nan, dtype=np.float32)
-        flags: list[str | None] = [EMPTY] * len(found.doc_ids)
+        flags: list[str | None] = [EMPTY_QUERY if pair.text.strip() else EMPTY for pair in pairs]
         if own:
             order = orders[number]
             values[own] = _values(order, found.query_id, len(own))
@@ -299,17 +299,26 @@ def score_pairs(teacher: Teacher | BatchTeacher, pairs: Sequence[Pair], budget: 
     if not pairs:
         return Scores(values), 0
     tokens, lengths = teacher.tokenize(pairs)
+    readable = np.flatnonzero(lengths > 0)
     padded = 0
 
-    def forward(rows: np.ndarray) -> None:
+    def forward(places: np.ndarray) -> None:
         nonlocal padded
+        rows = readable[places]
         values[rows] = teacher.forward(tokens, rows)
         padded += len(rows) * int(lengths[rows].max())
         done(len(rows))
 
-    run_batches(lengths, budget or TokenBudget(teacher.token_budget), forward)
-    total = int(lengths.sum())
-    logger.debug("%d pairs, %d tokens, %.1f%% of what was computed was padding", len(pairs), total, 100 * (1 - total / padded))
+    run_batches(lengths[readable], budget or TokenBudget(teacher.token_budget), forward)
+    total = int(lengths[readable].sum())
+    if len(readable) < len(pairs):
+        flags = [None if length > 0 else NO_TOKENS if length == 0 else TOO_LONG for length in lengths.tolist()]
+        done(len(pairs) - len(readable))
+        logger.warning("%d of %d pairs have no score: %s", len(pairs) - len(readable), len(pairs),
+                       "; ".join(sorted({flag for flag in flags if flag})))
+        return Scores(values, flags), total
+    logger.debug("%d pairs, %d tokens, %.1f%% of what was computed was padding", len(pairs), total,
+                 100 * (1 - total / max(1, padded)))
     return Scores(values), total
 
 

@@ -149,8 +149,9 @@ def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: AnyTe
         return 0.0
     began = time.perf_counter()
     row = collection.corpus.row(group[0].doc_ids[0])
-    tokens, _ = teacher.tokenize([Pair(collection.queries[group[0].query_id], row, collection.corpus.text(row))])
-    teacher.forward(tokens, np.zeros(1, np.int64))
+    tokens, lengths = teacher.tokenize([Pair(collection.queries[group[0].query_id], row, collection.corpus.text(row))])
+    if lengths[0] > 0:
+        teacher.forward(tokens, np.zeros(1, np.int64))
     return time.perf_counter() - began
 
 

@@ -114,7 +114,7 @@ class PromptedTeacher(ABC):
         """Fix what is asked, and keep only what is needed of the model's head to answer it."""
         self.template, self.positive, self.negative = template, positive, negative
         tokens = [self._token(name) for name in ([positive] if negative is None else [positive, negative])]
-        template.encode(self.tokenizer, [("", "")], self.max_length, self.special_tokens)  # a template too long fails here
+        template.check(self.tokenizer, self.max_length, self.special_tokens)
         self.network.set_output_embeddings(LabelHead(self.network.get_output_embeddings(), tokens))
         self.network = self.network.to(self.device)
 

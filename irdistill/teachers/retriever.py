@@ -14,7 +14,7 @@ from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
 from irdistill.students.detection import RETRIEVER_TYPES, model_kind
-from irdistill.teachers.protocol import Pair, Scores, Teacher
+from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores, Teacher
 from irdistill.truncation import Truncation
 
 
@@ -104,4 +104,8 @@ class RetrieverTeacher:
         for number in range(len(texts)):
             own = np.flatnonzero(asked == number)
             values[own] = np.asarray(self.store.matrix[rows[own]], dtype=np.float32) @ vectors[number]
-        return Scores(values)
+        empty = ~vectors.any(axis=1)[asked] | np.isin(rows, self.store.absent_rows)
+        if not empty.any():
+            return Scores(values)
+        values[empty] = np.nan
+        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()])

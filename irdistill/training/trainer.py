@@ -37,7 +37,7 @@ from irdistill.training.checks import (
     check_teacher,
     check_teachers,
 )
-from irdistill.training.collate import Collator, Tokenizer
+from irdistill.training.collate import Collator, TextKeys, Tokenizer
 from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
 from irdistill.training.held_out import HeldOut
 from irdistill.training.journal import cut_log, journal
@@ -283,9 +283,9 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
     if "pair" in student.sides:
         return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
             zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
-        ), processes=processes))
+        ), processes=processes), keys=TextKeys(read))
     documents = vectors if vectors is not None else Tokenizer(student, "document", read, processes=processes)
-    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents)
+    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents, keys=TextKeys(read))
 
 
 def _about(collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
 from irdistill.recipes.verbs import Kitchen, check_arguments
 from irdistill.runs import open_run
 from irdistill.search import retrieve
-from irdistill.students import SparseStudent, load_student
+from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
 from irdistill.students.detection import model_kind
 from irdistill.teachers import load_teacher
 from irdistill.teachers.detection import kind_of
@@ -137,6 +137,15 @@ def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
         load_student(reranker)
     with pytest.raises(IrdistillError, match="no name of a model with vectors"):
         retrieve(collection, "bm25", tmp_path / "run", kind="sparse")
+
+
+@pytest.mark.parametrize("labels", [2, 3])
+def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(labels: int, tmp_path: Path) -> None:
+    folder = str(tiny_cross_encoder(tmp_path / "reranker", labels=labels))
+    for make in (lambda: build_student("cross-encoder", folder, device="cpu"), lambda: CrossEncoderStudent.load(folder)):
+        with pytest.raises(IrdistillError, match=f"has {labels} outputs; a cross-encoder student needs one"):
+            make()
+    assert build_student("cross-encoder", str(tiny_cross_encoder(tmp_path / "one")), device="cpu").kind == "cross-encoder"
 
 
 @NEEDS_SPLADE
