@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import json_option, model_options, named, seed_option
-from irdistill.files import write_json
+from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
+
+if TYPE_CHECKING:
+    from irdistill.evaluation.policies import SelfMatch
 
 
-@click.command(epilog="Example: irdistill audit pydocs/train out/minilm-scores out/fused --first-stage out/bm25 --html audit.html")
+@click.command(epilog=examples(
+    "irdistill audit pydocs/train out/minilm out/fused --first-stage out/bm25",
+    "irdistill audit pydocs/train out/minilm --html audit.html",
+))
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--first-stage", help="The run that the teachers are to be better than.")
@@ -22,26 +28,25 @@ from irdistill.files import write_json
 @click.option("--list-size", default=8, show_default=True, help="Documents of a training list, for the temperatures.")
 @click.option("--relevant-from", default=1, show_default=True,
               help="The grade from which a document is relevant (TREC DL: 2); nDCG weighs all grades.")
+@self_match_option()
 @seed_option()
 @json_option()
 def audit(collection: str, run: tuple[str, ...], first_stage: str | None, student: str | None, kind: str | None,
           trust_remote_code: bool, html_file: Path | None, examples: int, sample: int, list_size: int, relevant_from: int,
-          seed: int, json_file: Path | None) -> None:
+          self_match: SelfMatch, seed: int, json_file: Path | None) -> None:
     """Is a teacher worth learning from, and how? Verdicts first, then what they rest on."""
     from irdistill.collections import load_collection
     from irdistill.evaluation import AuditOptions
     from irdistill.evaluation import audit as audit_runs
     from irdistill.evaluation.audit.page import text_page
 
-    options = AuditOptions(student, sample, list_size, examples, seed, relevant_from, kind, trust_remote_code)
+    options = AuditOptions(student, sample, list_size, examples, seed, relevant_from, self_match, kind, trust_remote_code)
     if html_file is not None:
         from irdistill.evaluation.audit.plots import require_plots
 
         require_plots()
     found = audit_runs(load_collection(collection), named(run), first_stage, options=options)
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     if html_file is not None:
         from irdistill.evaluation.audit.html import write_html
 

@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import Several, json_option, model_options, out_option, overwrite_option, seed_option
+from irdistill.cli.options import (
+    Several,
+    examples,
+    json_option,
+    model_options,
+    out_option,
+    overwrite_option,
+    seed_option,
+    write_result,
+)
 from irdistill.cli.search import INDEXES
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 
 if TYPE_CHECKING:
     from irdistill.evaluation.benchmark import Benchmark
     from irdistill.evaluation.reproduction import Check
 
 
-@click.command(cls=Several, epilog="Example: irdistill benchmark beir --model lucene --datasets scifact nq --out out/beir")
+@click.command(cls=Several, epilog=examples(
+    "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
+))
 @click.argument("suite")
 @click.option("--model", default="", help="bm25, lucene, or a retriever; with --rerank a teacher card or any reranker.")
 @click.option("--datasets", multiple=True, help="Only these: names of datasets, groups or averages; NAME=FOLDER for one on disk.")
@@ -94,5 +104,4 @@ def _queries(result: Benchmark, dataset: str) -> int:
 
 
 def _write(json_file: Path | None, result: Benchmark | None, checks: list[Check]) -> None:
-    if json_file is not None:
-        write_json(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})
+    write_result(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})

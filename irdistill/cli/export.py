@@ -8,12 +8,14 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import json_option, model_options, out_option, seed_option, show
+from irdistill.cli.options import examples, json_option, model_options, out_option, seed_option, show
 
 FORMATS = ("onnx", "onnx-int8", "openvino")
 
 
-@click.command(epilog="Example: irdistill export out/student/model --format onnx-int8 --out out/student-int8")
+@click.command(epilog=examples(
+    "irdistill export out/student/model --format onnx --out out/student-onnx",
+))
 @click.argument("model")
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True)
 @model_options(("dense", "cross-encoder"))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import json_option, model_options, named, seed_option
+from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+
+if TYPE_CHECKING:
+    from irdistill.evaluation.policies import SelfMatch
 
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
 
-@click.command(epilog="Example: irdistill report out/bm25-test out/student-test --baseline out/bm25-test --out report.html")
+@click.command(epilog=examples(
+    "irdistill report out/bm25-test out/student-test --out report.html",
+    "irdistill report out/quickstart/results.json --out report.md",
+    "# A model card, as README.md of the model's folder:",
+    "irdistill report out/student-test --format card --out out/student/model",
+))
 @click.argument("source", nargs=-1, required=True)
 @click.option("--collection", help="Of the runs; that in their manifests by default.")
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
@@ -25,9 +33,10 @@ FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 @click.option("--model", help="For mteb and card: the system whose figures are written; the first by default.")
 @click.option("--out", type=click.Path(path_type=Path),
               help="The file; for mteb and card a folder. Markdown and LaTeX are printed where none is given.")
+@self_match_option()
 @seed_option()
 def report(source: tuple[str, ...], collection: str | None, measures: str, baseline: str | None, form: str | None, documents: int,
-           queries: int, model: str | None, out: Path | None, seed: int) -> None:
+           queries: int, model: str | None, out: Path | None, self_match: SelfMatch, seed: int) -> None:
     """Publish figures: a page, tables for a paper, a plot of quality and cost, MTEB's results, a model card.
 
     SOURCE is one or more runs, which are evaluated, or one results.json of a recipe or of evaluate --json.
@@ -38,13 +47,15 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
     from irdistill.evaluation.report.publish import evaluated, from_json, publish
 
     results = len(source) == 1 and source[0].endswith(".json")
-    given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed)
+    if results and self_match != "keep":
+        raise IrdistillError(f"--self-match is for runs, and {source[0]} holds figures that are measured already; give the runs.")
+    given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed, self_match)
     text = publish(given, form, out, documents, queries, model)
     if text is not None:
         click.echo(text)
 
 
-@click.command(epilog="Example: irdistill measure pydocs/test bm25 out/student/model --json costs.json")
+@click.command(epilog=examples("irdistill measure pydocs/test bm25 out/student/model --json costs.json"))
 @click.argument("collection")
 @click.argument("model", nargs=-1, required=True)
 @click.option("--k", default=100, show_default=True, help="Documents a query that are found, or reranked by a cross-encoder.")
@@ -69,8 +80,7 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, kind: s
     found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed, kind=kind,  # type: ignore[arg-type]
                                 trust_remote_code=trust_remote_code)
              for name, path in named(model).items()]
-    if json_file is not None:
-        write_json(json_file, {"efficiency": [cost.to_json() for cost in found]})
+    write_result(json_file, {"efficiency": [cost.to_json() for cost in found]})
     click.echo(costs_table(found, {}).markdown())
     for cost in found:
         if cost.reranks:

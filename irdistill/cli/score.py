@@ -8,21 +8,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import cluster_settings, engine_options, json_option, named, overwrite_option, seed_option, show
+from irdistill.cli.options import (
+    cluster_settings,
+    engine_options,
+    examples,
+    json_option,
+    named,
+    overwrite_option,
+    seed_option,
+    self_match_option,
+    show,
+    write_result,
+)
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 from irdistill.students.detection import RETRIEVER_TYPES
 
 KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.evaluation.policies import SelfMatch
     from irdistill.runs import Run
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores\n\n"
-                      "With vectors, for losses between them: add --representations, or --representations float32")
+@click.command(epilog=examples(
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --out out/minilm",
+    "# With vectors, for losses between them:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --representations --out out/vectors",
+    "# What the whole job would take:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --estimate",
+))
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
@@ -67,6 +83,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
     from irdistill.runs import open_run
     from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
     from irdistill.teachers import score as score_run
+    from irdistill.teachers.engine import truncation_shares
+    from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
     if out is None and not sampling:
@@ -88,7 +106,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
                           None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
-          "fingerprint": found.fingerprint}, json_file)
+          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
+          **truncation_shares(found), "fingerprint": found.fingerprint}, json_file)
 
 
 def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,
@@ -99,8 +118,7 @@ def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth:
     teacher = spec.build(collection.corpus)
     loading = time.perf_counter() - began
     found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
-    if json_file is not None:
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     show(found.lines(), None)
 
 
@@ -113,14 +131,19 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(second)
 
 
-@click.command(epilog='Example: irdistill evaluate pydocs/test out/bm25 out/student --measures "nDCG@10 RR@10" --baseline out/bm25')
+@click.command(epilog=examples(
+    "irdistill evaluate pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
+    'irdistill evaluate qrels.tsv run.txt.gz --measures "nDCG@10 RR@10"',
+))
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, seed: int, json_file: Path | None) -> None:
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, self_match: SelfMatch, seed: int,
+             json_file: Path | None) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
     In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
@@ -133,7 +156,6 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
-    found = evaluate_runs(judged, runs, measures, base, seed, collection)
-    if json_file is not None:
-        write_json(json_file, {"rows": found.to_rows()})
+    found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
+    write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

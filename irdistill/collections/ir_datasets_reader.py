@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import logging
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from irdistill.collections.batches import Document
 from irdistill.collections.checking import judged_queries
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
+from irdistill.collections.grades import whole_grade
+from irdistill.collections.lines import storable
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -20,7 +24,7 @@ from irdistill.files import digest, read_json
 _OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 
 
-def load_ir_dataset(id: str, cache: Path) -> Collection:
+def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     """Load an ir_datasets id; its documents are ``default_text()``, compiled once for all of its splits.
 
     Published judgments that name documents outside of the corpus are part of the benchmark as it is defined:
@@ -28,11 +32,15 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
     are kept, counted and reported, not refused.
 
     Raises:
-        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had, or a
-        query is
-            empty or a document id has two texts.
+        IrdistillError: the id is unknown, has no documents or no queries, its files cannot be had, a query is empty, a document
+            id has two texts, a grade is not a whole number, or a document is judged twice and differently for a query.
     """
     dataset, module = _dataset(id)
+    if dataset.has_docs() and not dataset.has_queries() and not need:
+        corpus = _corpus(id, dataset, module, cache)
+        report = LoadReport(documents=len(corpus))
+        report.take(corpus.findings)
+        return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [name for name in _known(module) if name.startswith(f"{id}/") and _asks(name, module)]
         raise IrdistillError(
@@ -45,11 +53,11 @@ def load_ir_dataset(id: str, cache: Path) -> Collection:
     report = LoadReport(documents=len(corpus))
     report.take(corpus.findings)
     with _obtaining(id):
-        queries = _queries(id, list(dataset.queries_iter()), corpus, report)
+        queries = _queries(id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report)
         if not dataset.has_qrels():
             report.queries = len(queries)
             return Collection(id, corpus, queries, Qrels({}), report)
-        judgments = _judgments(id, dataset.qrels_iter(), report)
+        judgments = _judgments(id, _checked_ids(id, dataset.qrels_iter(), "query_id", "doc_id"), report)
     for query_id, documents in judgments.items():
         for row, (doc_id, grade) in zip(corpus.find(list(documents)), documents.items(), strict=True):
             if row < 0:
@@ -76,7 +84,7 @@ def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
 
 def _corpus(id: str, dataset: Any, module: Any, cache: Path) -> Corpus:
     with _obtaining(id):
-        return cached_corpus(lambda: _documents(dataset), cache / "corpora" / _key(id, dataset, module), id)
+        return cached_corpus(lambda: _documents(id, dataset), cache / "corpora" / _key(id, dataset, module), id)
 
 
 def _dataset(id: str) -> tuple[Any, Any]:
@@ -115,13 +123,31 @@ def _key(id: str, dataset: Any, module: Any) -> str:
     if parent in read_json(Path(module.__file__).parent / "etc" / "metadata.json"):
         return digest([FORMAT, "ir_datasets", parent, module.__version__])
     fingerprint = Fingerprint()
-    for document in _documents(dataset):
+    for document in _documents(id, dataset):
         fingerprint.add(document)
     return digest([FORMAT, "registered", fingerprint.value()])
 
 
-def _documents(dataset: Any) -> Iterator[Document]:
-    for number, document in enumerate(dataset.docs_iter(), 1):
+def _checked_ids(id: str, entries: Iterable[Any], *names: str) -> Iterator[Any]:
+    """The entries, whose ids are text or whole numbers.
+
+    Raises:
+        IrdistillError: one is something else, is empty, or is text that UTF-8 cannot hold.
+    """
+    for number, entry in enumerate(entries, 1):
+        for name in names:
+            value = getattr(entry, name)
+            if isinstance(value, bool) or not isinstance(value, str | Integral) or value == "":
+                raise IrdistillError(
+                    f"entry {number} of {id} has the {name} {value!r:.60}, which is {type(value).__name__}; text or a whole number was "
+                    "expected. Register the dataset with ids that are text."
+                )
+            storable(str(value), name, id, number)
+        yield entry
+
+
+def _documents(id: str, dataset: Any) -> Iterator[Document]:
+    for number, document in enumerate(_checked_ids(id, dataset.docs_iter(), "doc_id"), 1):
         yield Document(str(document.doc_id), "", _default_text(document), number)
 
 
@@ -131,15 +157,23 @@ def _default_text(entry: Any) -> str:
 
 
 class _obtaining:
-    """Turns failed downloads into an error that says what to do."""
+    """Turns failed downloads into an error that says what to do, without the lines that ir_datasets prints of each try."""
 
     def __init__(self, id: str) -> None:
         self.id = id
+        self._level = logging.INFO
 
     def __enter__(self) -> None:
-        return None
+        import ir_datasets.log
+
+        logger = ir_datasets.log.easy().logger()
+        self._level = logger.level
+        logger.setLevel(logging.ERROR)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import ir_datasets.log
+
+        ir_datasets.log.easy().logger().setLevel(self._level)
         if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, IrdistillError):
             raise IrdistillError(
                 f"the files of {self.id!r} could not be had ({type(error).__name__}: {str(error)[:300]}). "
@@ -151,14 +185,43 @@ class _obtaining:
 
 
 def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str, dict[str, int]]:
+    """Query -> document -> grade. A judgment that is repeated is counted; one that contradicts another is an error.
+
+    Raises:
+        IrdistillError: a grade is not a whole number, or a document is judged twice and differently for a query.
+    """
     judgments: dict[str, dict[str, int]] = {}
+    first: dict[tuple[str, str], str] = {}
     for entry in entries:
-        query_id, doc_id, grade = str(entry.query_id), str(entry.doc_id), int(entry.relevance)
+        query_id, doc_id = str(entry.query_id), str(entry.doc_id)
+        place = f"{id} qrels (query {query_id}, document {doc_id})"
+        grade = whole_grade(entry.relevance, place)
         documents = judgments.setdefault(query_id, {})
+        topic = getattr(entry, "subtopic_id", None)
+        if topic is not None:
+            first.setdefault((query_id, doc_id), str(topic))
         if doc_id in documents:
-            report.add("duplicate judgments", f"{id} qrels (query {query_id}, document {doc_id})")
+            if documents[doc_id] != grade:
+                raise _contradiction(id, query_id, doc_id, (documents[doc_id], grade), first.get((query_id, doc_id)), topic)
+            report.add("duplicate judgments", place)
         documents[doc_id] = grade
     return judgments
+
+
+def _contradiction(id: str, query_id: str, doc_id: str, grades: tuple[int, int], first: str | None,
+                   topic: Any) -> IrdistillError:
+    """The error about two grades of one document; ``first`` and ``topic`` are the subtopics of both, where there are any."""
+    judged = f"the qrels of {id!r} judge document {doc_id!r} for query {query_id!r} twice and differently: "
+    if topic is not None:
+        return IrdistillError(
+            f"{judged}{grades[0]} for subtopic {first}, {grades[1]} for subtopic {topic}. They are judgments by subtopic, for "
+            "measures of diversity, and the measures here take one grade of a document. Use the set's judgments of the whole "
+            "query, if it has them, or write one grade for each document into a folder in BEIR layout."
+        )
+    return IrdistillError(
+        f"{judged}{grades[0]} and {grades[1]}. trec_eval refuses such qrels too, since either could be meant. Write the judgments "
+        "into a folder in BEIR layout with one grade for each document."
+    )
 
 
 def _queries(id: str, entries: list[Any], corpus: Corpus, report: LoadReport) -> dict[str, Query]:

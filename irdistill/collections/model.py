@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from irdistill.collections.batches import Document
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.grades import whole_grades
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
@@ -43,10 +44,15 @@ class Query:
 
 
 class Qrels(Mapping[str, Mapping[str, int]]):
-    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by accident."""
+    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by accident.
+
+    Raises:
+        IrdistillError: a grade is a fraction or no number, or an id is not text.
+    """
 
     def __init__(self, judgments: Mapping[str, Mapping[str, int]]) -> None:
-        self._judgments = {query: dict(documents) for query, documents in judgments.items()}
+        plain = judgments._judgments if isinstance(judgments, Qrels) else None
+        self._judgments = whole_grades(judgments) if plain is None else {query: dict(grades) for query, grades in plain.items()}
 
     def __getitem__(self, query_id: str) -> Mapping[str, int]:
         return self._judgments[query_id]
@@ -103,7 +109,7 @@ class Collection:
         """A collection held in memory: documents are texts or (title, text) pairs, queries texts or Query.
 
         Raises:
-            IrdistillError: a query is empty, or its key differs from its id.
+            IrdistillError: a query is empty, its key differs from its id, or a grade is not a whole number.
         """
         documents = (
             Document(doc_id, "", value) if isinstance(value, str) else Document(doc_id, *value)
@@ -129,6 +135,11 @@ class Collection:
     def queries_fingerprint(self) -> str:
         """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in order."""
         return digest([query.identity() for query in self.queries.values()])
+
+    @cached_property
+    def query_fingerprints(self) -> dict[str, str]:
+        """Query id -> 16 hexadecimal digits over its id, text, history, rewrite and excluded documents."""
+        return {query_id: digest(query.identity()) for query_id, query in self.queries.items()}
 
     @property
     def fingerprint(self) -> str:

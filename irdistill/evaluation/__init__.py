@@ -7,7 +7,8 @@ from irdistill.evaluation.comparison import Comparison, Entry, compare_losses
 from irdistill.evaluation.evaluate import DEFAULT_MEASURES, Evaluation, Row, combine, evaluate
 from irdistill.evaluation.friedman import Friedman, friedman
 from irdistill.evaluation.fusing import fuse_teachers
-from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
+from irdistill.evaluation.measure_names import parse_measures
+from irdistill.evaluation.measures import PerQuery, per_query
 from irdistill.evaluation.significance import Difference, compare, detectable, holm, interval, paired_t, randomisation
 from irdistill.evaluation.weighting import Weighting, agreement_weights, fit_gate, labelled_weights, power_weights
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, combine, evaluate
+from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.files import make_folder, write_json
+from irdistill.progress import kept_when_stopped
 from irdistill.runs import Run, open_run
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
@@ -117,7 +120,8 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
         collection = opens(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
-        run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
+        with kept_when_stopped(partial("{} of {} datasets in {}".format, number - 1, len(places), folder)):
+            run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
         depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
         counted = PolicyRun(run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", depth)
         figures = evaluate(collection, {system.name: counted}, dataset.measures or suite.measures, seed=seed)
@@ -150,12 +154,15 @@ def choose(suite: Suite, datasets: Sequence[str]) -> dict[str, str]:
 def average(suite: Suite, figures: Evaluation) -> tuple[dict[str, dict[str, float]], dict[str, list[str]]]:
     """A suite's averages, with a group counted once; one that lacks a dataset is not computed: what it lacks is named.
 
+    Measures that count documents or queries have no average.
+
     Returns:
         average -> measure -> value, and average -> the datasets missing.
     """
     values = {(row.dataset, row.measure): row.value for row in figures.rows}
     averages: dict[str, dict[str, float]] = {}
     refused: dict[str, list[str]] = {}
+    averaged = [measure for measure in figures.measures if not is_count(parse_measures(measure)[0])]
     for name, parts in suite.averages.items():
         missing = [dataset.name for dataset in suite.members(name) if dataset.name not in figures.datasets]
         if missing:
@@ -164,7 +171,7 @@ def average(suite: Suite, figures: Evaluation) -> tuple[dict[str, dict[str, floa
         members = [[dataset.name for dataset in suite.members(part)] for part in parts]
         averages[name] = {
             measure: float(np.mean([np.mean([values[dataset, measure] for dataset in part]) for part in members]))
-            for measure in figures.measures if all((dataset, measure) in values for part in members for dataset in part)
+            for measure in averaged if all((dataset, measure) in values for part in members for dataset in part)
         }
     return averages, refused
 

@@ -14,9 +14,10 @@ import numpy as np
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.friedman import Friedman, friedman
-from irdistill.evaluation.measures import parse_measures, per_query
-from irdistill.evaluation.policies import measured_run
-from irdistill.evaluation.significance import holm, paired_t
+from irdistill.evaluation.measure_names import is_count, parse_measures
+from irdistill.evaluation.measures import per_query
+from irdistill.evaluation.policies import SelfMatch, measured_run, warn_of_self_matches
+from irdistill.evaluation.significance import equal_within, holm, paired_t, without_noise
 from irdistill.runs import Run
 
 
@@ -60,7 +61,8 @@ class Pair:
 
     Attributes:
         difference: of ``loss`` minus ``against``.
-        p, p_holm: of the paired t-test, and corrected over all pairs of the whole table.
+        p, p_holm: of the paired t-test (of the randomisation test where all queries differ by the same amount), and corrected
+            over all pairs of the whole table.
         wins, ties, losses: queries.
     """
 
@@ -117,24 +119,26 @@ class Comparison:
 
 
 def compare_losses(entries: Sequence[Entry], collections: Mapping[str, Collection], measure: str = "nDCG@10",
-                   level: float = 0.05) -> Comparison:
+                   level: float = 0.05, self_match: SelfMatch = "keep") -> Comparison:
     """Compare losses over students, collections and seeds.
 
     Args:
         entries: of every loss one for each student, collection and seed.
         collections: by the names that the entries give them.
+        self_match: ``drop`` leaves out a document that has the query's own id, see `evaluate`.
 
     Raises:
-        IrdistillError: a run is missing or comes twice, fewer than two losses, more than one measure, or a run belongs to
-            another collection.
+        IrdistillError: a run is missing or comes twice, fewer than two losses, more than one measure or one that counts
+            documents, or a run belongs to another collection.
     """
     name = str(_single(measure))
     losses = _complete(entries)
     values: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}
     for entry in entries:
-        held = collections[entry.collection]
-        found = per_query(held.qrels, measured_run(entry.run, held), [name]).values[name]
-        values.setdefault((entry.student, entry.collection), {}).setdefault(entry.loss, {})[entry.seed] = found
+        collection = collections[entry.collection]
+        result = per_query(collection.qrels, measured_run(entry.run, collection, self_match), [name])
+        warn_of_self_matches(result.self_matches, len(collection.qrels), collection, f"{entry.loss} on {entry.collection}")
+        values.setdefault((entry.student, entry.collection), {}).setdefault(entry.loss, {})[entry.seed] = result.values[name]
     pairs = _pairs(values, losses)
     blocks = {loss: [float(own[loss][seed].mean()) for own in values.values() for seed in own[losses[0]]] for loss in losses}
     settings = {loss: [float(_over_seeds(own[loss]).mean()) for own in values.values()] for loss in losses}
@@ -148,6 +152,8 @@ def _single(measure: str) -> Any:
     parsed = parse_measures(measure)
     if len(parsed) != 1:
         raise IrdistillError(f"losses are compared by one measure; {measure!r} was given.")
+    if is_count(parsed[0]):
+        raise IrdistillError(f"losses are compared by the mean over queries, and {measure} is a count; take nDCG@10 or R@100.")
     return parsed[0]
 
 
@@ -180,7 +186,7 @@ def _pairs(values: Mapping[tuple[str, str], Mapping[str, Mapping[str, np.ndarray
         means = {loss: _over_seeds(found[loss]) for loss in losses}
         for loss, against in combinations(losses, 2):
             apart = means[loss] - means[against]
-            apart[np.abs(apart) < 1e-12] = 0.0  # sums in another order
+            apart[np.abs(apart) < equal_within(means[loss], means[against])] = 0.0  # sums in another order
             counts = [int((apart > 0).sum()), int((apart == 0).sum()), int((apart < 0).sum())]
             tested.append((loss, against, student, collection, float(apart.mean()), paired_t(means[loss], means[against]), counts))
     adjusted = holm([test[5] for test in tested])
@@ -192,14 +198,14 @@ def _figures(place: tuple[str, str], found: Mapping[str, Mapping[str, np.ndarray
     student, collection = place
     seeds = {loss: {seed: float(values.mean()) for seed, values in found[loss].items()} for loss in order}
     means = {loss: float(np.mean(list(seeds[loss].values()))) for loss in order}
-    best = max(means.values())
-    winners = {loss for loss in order if means[loss] == best}
+    equal = without_noise(np.array(list(means.values())))
+    winners = {loss for loss, value in zip(order, equal.tolist(), strict=True) if value == equal.max()}
     worse = {pair.against if pair.loss in winners else pair.loss for pair in pairs
              if (pair.student, pair.collection) == place and pair.p_holm < level and {pair.loss, pair.against} & winners} - winners
     table = np.array([[seeds[loss][seed] for loss in order] for seed in found[order[0]]])
     from scipy.stats import rankdata  # which takes a second to load
 
-    ranks = rankdata(-table, axis=1).mean(axis=0)
+    ranks = rankdata([-without_noise(row) for row in table], axis=1).mean(axis=0)
     return [
         Figure(loss, student, collection, means[loss],
                float(np.std(list(seeds[loss].values()), ddof=1)) if len(seeds[loss]) > 1 else None, seeds[loss],

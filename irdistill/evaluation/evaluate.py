@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 
 from irdistill.collections import Collection, Qrels
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.measures import PerQuery, parse_measures, per_query
-from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.measure_names import parse_measures
+from irdistill.evaluation.measures import PerQuery, per_query
+from irdistill.evaluation.policies import PolicyRun, SelfMatch, measured_run, warn_of_self_matches
 from irdistill.evaluation.significance import compare, holm, intervals
-from irdistill.runs import Run, open_run
+from irdistill.runs import Run
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MEASURES = ("nDCG@10", "RR@10", "R@100")
 
@@ -25,11 +29,14 @@ class Row:
 
     Attributes:
         n: queries of the qrels, all counted.
-        value, low, high: the mean and its 95% bootstrap interval over queries.
-        p, p_random, p_holm: paired t-test, randomisation test, and the t-test corrected over the whole table.
+        value, low, high: the mean and its 95% bootstrap interval over queries. Of a measure that counts (``NumRet``, ``NumRel``,
+            ``NumQ``) the sum, without an interval and without tests.
+        p, p_random, p_holm: paired t-test, randomisation test, and ``p`` corrected over the whole table. Where the differences of
+            all queries are the same, the t-test is not defined, and ``p`` is that of the randomisation test.
         against: the system compared with; ``difference`` is this one minus it.
-        effect: Cohen's d_z.
-        detectable: the smallest true difference that the test finds in 4 of 5 such query sets; None with one query.
+        effect: Cohen's d_z; None where all queries differ by the same amount, or with one query.
+        detectable: the smallest true difference that the test finds in 4 of 5 such query sets; None where all differences are the
+            same, or with one query.
         tie_low, tie_high: the mean under the worst and the best order of documents with equal scores, and ``tied`` the
             queries whose value depends on that order; None where this is not known for the measure.
         judged: Judged@10, the mean share of judged documents among the first 10.
@@ -37,6 +44,7 @@ class Row:
         missing: queries that the run gives nothing for; they count as 0.
         unscored: documents that have no score and are left out.
         run: the fingerprint of the run.
+        self_matches: queries whose list holds the document with the query's own id, and which count it.
     """
 
     system: str
@@ -44,8 +52,8 @@ class Row:
     measure: str
     n: int
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float | None = None
     p_random: float | None = None
     p_holm: float | None = None
@@ -66,6 +74,7 @@ class Row:
     tied: int | None = None
     judged: float | None = None
     holes: float | None = None
+    self_matches: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ class Evaluation:
 
 def evaluate(
     collection: Collection | Qrels, runs: Mapping[str, Run | str | Path], measures: str | Sequence[str] = DEFAULT_MEASURES,
-    baseline: str | Mapping[str, str] | None = None, seed: int = 42, name: str | None = None,
+    baseline: str | Mapping[str, str] | None = None, seed: int = 42, name: str | None = None, self_match: SelfMatch = "keep",
 ) -> Evaluation:
     """Measure runs on a collection's judged queries.
 
@@ -132,10 +141,12 @@ def evaluate(
         runs: system -> run; the names go into the table.
         baseline: the system that the others are compared with, or for each system the one it is compared with.
         name: of the dataset in the table; the collection's id by default.
+        self_match: ``drop`` leaves out a document that has the query's own id, as sets such as ArguAna and Quora need, where
+            queries are documents; ``keep`` counts it, with a warning.
 
     Raises:
         IrdistillError: a run belongs to another collection, there are no judgments, a baseline is not among the
-            runs, or a measure is unknown.
+            runs, or a measure is unknown or cannot be computed.
     """
     names = [str(measure) for measure in parse_measures(measures)]
     against = dict(baseline) if isinstance(baseline, Mapping) else {
@@ -149,24 +160,33 @@ def evaluate(
     whole, qrels = (None, collection) if isinstance(collection, Qrels) else (collection, collection.qrels)
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}
-    for system, given in runs.items():
-        run = open_run(given) if whole is None else measured_run(given, whole)
+    for system, source in runs.items():
+        run = measured_run(source, whole, self_match)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
+        if isinstance(run, PolicyRun) and run.self_matches:
+            logger.info("%s: %d documents with the query's own id were left out", system, run.self_matches)
+        warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
     rows = []
     for system, found in values.items():
         bounds = intervals(np.stack([found.values[measure] for measure in names]), seed)
         for measure, (low, high) in zip(names, bounds, strict=True):
-            row = Row(system, dataset, measure, len(found.query_ids), float(np.mean(found.values[measure])), low, high,
-                      missing=found.missing, unscored=found.unscored, run=fingerprints[system],
-                      judged=float(np.mean(found.judged)), holes=float(np.mean(found.holes[measure])), **_ties(found, measure))
-            if system in against:
-                seen = compare(found.values[measure], values[against[system]].values[measure], seed)
-                row = replace(row, p=seen.p, p_random=seen.p_random, against=against[system], difference=seen.mean,
-                              difference_low=seen.low, difference_high=seen.high, effect=seen.effect, wins=seen.wins,
-                              detectable=seen.detectable if np.isfinite(seen.detectable) else None, ties=seen.ties,
-                              losses=seen.losses)
+            count = measure in found.counts
+            row = Row(system, dataset, measure, len(found.query_ids), found.figure(measure), None if count else low,
+                      None if count else high, missing=found.missing, unscored=found.unscored, run=fingerprints[system],
+                      judged=float(np.mean(found.judged)), holes=float(np.mean(found.holes[measure])),
+                      self_matches=len(found.self_matches), **_ties(found, measure))
+            if system in against and not count:
+                row = _compared(row, found, values[against[system]], against[system], seed)
             rows.append(row)
     return Evaluation(_corrected(rows), {dataset: values})
+
+
+def _compared(row: Row, found: PerQuery, other: PerQuery, against: str, seed: int) -> Row:
+    """The row with its difference from another system."""
+    gap = compare(found.values[row.measure], other.values[row.measure], seed)
+    return replace(row, p=gap.p, p_random=gap.p_random, against=against, difference=gap.mean, difference_low=gap.low,
+                   difference_high=gap.high, effect=gap.effect, wins=gap.wins, detectable=gap.detectable, ties=gap.ties,
+                   losses=gap.losses)
 
 
 def _ties(found: PerQuery, measure: str) -> dict[str, Any]:

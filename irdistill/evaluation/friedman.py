@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irdistill.errors import IrdistillError
+from irdistill.evaluation.significance import without_noise
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Friedman:
     Attributes:
         ranks: system -> mean rank, the best first.
         statistic, p: chi-squared with k - 1 degrees of freedom, corrected for ties.
-        f, p_f: of Iman and Davenport, with k - 1 and (k - 1)(N - 1) degrees of freedom; f is None where it is infinite,
-            as all blocks agree.
+        f, p_f: of Iman and Davenport, with k - 1 and (k - 1)(N - 1) degrees of freedom. Where all blocks agree, f would be
+            infinite and is None, and p_f is exact: the probability that N orders drawn at random agree.
         critical_difference: mean ranks that differ by this much or more differ at ``level`` (Nemenyi).
     """
 
@@ -49,7 +50,7 @@ class Friedman:
 
 
 def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 0.05) -> Friedman:
-    """Rank systems within each block and test whether they differ.
+    """Rank systems within each block and test whether they differ; figures that are equal up to rounding errors tie.
 
     Args:
         values: system -> (N,) one figure a block, higher is better; block n is the same for all.
@@ -69,7 +70,7 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
     blocks, count = table.shape
     from scipy.stats import chi2, f, rankdata  # which takes a second to load
 
-    ranks = rankdata(-table, axis=1)
+    ranks = rankdata([-without_noise(row) for row in table], axis=1)
     means = ranks.mean(axis=0)
     ties = sum(float((sizes**3 - sizes).sum()) for sizes in (np.unique(row, return_counts=True)[1] for row in ranks))
     spread = 1 - ties / (blocks * count * (count**2 - 1))
@@ -81,8 +82,18 @@ def friedman(values: Mapping[str, Sequence[float] | np.ndarray], level: float = 
     return Friedman(
         {name: rank for rank, name in order}, blocks, statistic, float(chi2.sf(statistic, count - 1)),
         statistic_f if math.isfinite(statistic_f) else None,
-        float(f.sf(statistic_f, count - 1, (count - 1) * (blocks - 1))), level, critical_difference(count, blocks, level),
+        float(f.sf(statistic_f, count - 1, (count - 1) * (blocks - 1))) if math.isfinite(statistic_f) else _agreement(ranks), level,
+        critical_difference(count, blocks, level),
     )
+
+
+def _agreement(ranks: np.ndarray) -> float:
+    """The probability that all (N, k) ranks are the same if each block's order is drawn at random: one over the number of
+    orders, those of tied systems being one, to the power N - 1."""
+    blocks, count = ranks.shape
+    _, tied = np.unique(ranks[0], return_counts=True)
+    orders = math.factorial(count) / math.prod(math.factorial(int(size)) for size in tied)
+    return float(orders ** (1 - blocks))
 
 
 def iman_davenport(statistic: float, systems: int, blocks: int) -> float:

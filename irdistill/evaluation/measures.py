@@ -8,20 +8,23 @@ descending, as trec_eval sorts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ir_measures
 import numpy as np
 
+from irdistill.collections import Qrels
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.formulas import formula, known
 from irdistill.evaluation.hits import Judgments
+from irdistill.evaluation.measure_names import is_count, parse_measures, program_of
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 Scores = Mapping[str, Mapping[str, float]]
 JUDGED = 10
+_TOGETHER = 1 << 19
+"""Documents whose lists the libraries are handed at a time, a Python object for each."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class PerQuery:
             the measures of `irdistill.evaluation.formulas`.
         judged: (Q,) the share of the first 10 documents that are judged (Judged@10); 0 for a missing query.
         holes: measure -> (Q,) the share of unjudged documents among those that the measure looks at.
+        counts: the measures that count (``NumRet``, ``NumRel``, ``NumQ``), whose figure is the sum over queries.
+        self_matches: query -> rank of the document that has the query's own id, where the run has it.
     """
 
     query_ids: list[str]
@@ -49,27 +54,13 @@ class PerQuery:
     high: dict[str, np.ndarray] = field(default_factory=dict)
     judged: np.ndarray = field(default_factory=lambda: np.empty(0))
     holes: dict[str, np.ndarray] = field(default_factory=dict)
+    counts: frozenset[str] = frozenset()
+    self_matches: dict[str, int] = field(default_factory=dict)
 
-
-def parse_measures(measures: str | Sequence[str]) -> list[Any]:
-    """Read measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
-
-    Raises:
-        IrdistillError: one is unknown, none is given, or one comes twice.
-    """
-    names = measures.split() if isinstance(measures, str) else list(measures)
-    parsed = []
-    for name in names:
-        try:
-            parsed.append(ir_measures.parse_measure(str(name)))
-        except (ValueError, NameError, SyntaxError, KeyError) as error:
-            raise IrdistillError(
-                f"the measure {name!r} is not one of ir-measures ({error}). Write it as nDCG@10, RR@10, R@100, AP, "
-                "P(rel=2)@5."
-            ) from error
-    if not parsed or len(set(map(str, parsed))) != len(parsed):
-        raise IrdistillError(f"the measures given are {list(map(str, names))}; at least one was expected, and each once.")
-    return parsed
+    def figure(self, measure: str) -> float:
+        """The figure of the run: the mean over all queries; of a measure that counts the sum."""
+        values = self.values[measure]
+        return float(values.sum() if measure in self.counts else values.mean())
 
 
 def strict_order(found: RankedList) -> dict[str, float]:
@@ -86,10 +77,11 @@ def per_query(qrels: Mapping[str, Mapping[str, int]], run: Run | Scores, measure
         run: a run, or query -> document -> score.
 
     Raises:
-        IrdistillError: a measure is unknown or none of the libraries here computes it, the qrels are empty, or the
-            run has none of their queries.
+        IrdistillError: a measure is unknown or none of the libraries here computes it, the qrels are empty or have grades that are
+            not whole numbers, or the run has none of their queries.
     """
     parsed = parse_measures(measures)
+    qrels = qrels if isinstance(qrels, Qrels) else Qrels(qrels)
     judged = Judgments(qrels)
     if not len(judged):
         raise IrdistillError("there are no relevance judgments to evaluate with; give a collection that has qrels.")
@@ -112,21 +104,77 @@ def per_query(qrels: Mapping[str, Mapping[str, int]], run: Run | Scores, measure
             others.append(measure)
         else:
             values[name], low[name], high[name] = (compute(judged, order) for order in (hits, worst, best))
-    if others:
-        values |= _by_library(others, qrels, opened, judged)
+    for measure in others:
+        values[str(measure)] = _by_program(measure, qrels, opened, judged)
     return PerQuery(judged.query_ids, {str(measure): values[str(measure)] for measure in parsed},
-                    int((hits.retrieved == 0).sum()), hits.unscored, hits.strangers, low, high, known(judged, hits, JUDGED), holes)
+                    int((hits.retrieved == 0).sum()), hits.unscored, hits.strangers, low, high, known(judged, hits, JUDGED), holes,
+                    frozenset(str(measure) for measure in parsed if is_count(measure)), hits.self_matches)
 
 
-def _by_library(measures: list[Any], qrels: Mapping[str, Mapping[str, int]], run: Run, judged: Judgments) -> dict[str, np.ndarray]:
-    """What ir-measures' providers give."""
-    values = {str(measure): np.zeros(len(judged)) for measure in measures}
-    # pytrec_eval never comes back from a query that has negative grades only
-    plain = {query: dict(documents) for query, documents in qrels.items() if max(documents.values(), default=-1) >= 0}
-    order = {found.query_id: documents for found in run if found.query_id in plain and (documents := strict_order(found))}
+_MOST_GRADES = 1_000_000
+"""trec_eval keeps a table of all grades up to the greatest one, and gives 0 where that does not fit into memory."""
+_GDEVAL_GREATEST = 4
+
+
+def _by_program(measure: Any, qrels: Mapping[str, Mapping[str, int]], run: Run, judged: Judgments) -> np.ndarray:
+    """(Q,) what a provider of ir-measures gives, each measure by itself: several in one call can take each other's place.
+
+    Raises:
+        IrdistillError: it cannot compute the measure from these judgments and this run.
+    """
+    program = program_of(measure)
+    gains = measure.params.get("gains", {})
+    # pytrec_eval does not return from a query that has negative grades only
+    plain = {query: dict(documents) for query, documents in qrels.items()
+             if max((gains.get(grade, grade) for grade in documents.values()), default=-1) >= 0}
+    _check_grades(measure, program.NAME, plain, gains)
+    # gdeval takes numbers as query ids alone, and cuts off what precedes a hyphen
+    names = {query: str(judged.places[query] + 1) if program.NAME == "gdeval" else query for query in plain}
+    queries = {name: query for query, name in names.items()}
+    values = np.zeros(len(judged))
+    computed: set[str] = set()
+    lists = 0
     try:
-        for metric in ir_measures.iter_calc(measures, plain, order) if order else ():
-            values[str(metric.measure)][judged.places[metric.query_id]] = metric.value
-    except (ValueError, RuntimeError) as error:
-        raise IrdistillError(f"the measures {', '.join(values)} cannot be computed here: {error}") from error
+        for some, order in _some_lists(run, plain):
+            lists += len(order)
+            for metric in program.iter_calc([measure], {names[query]: documents for query, documents in some.items()},
+                                            {names[query]: documents for query, documents in order.items()}):
+                values[judged.places[queries[metric.query_id]]] = metric.value
+                computed.add(metric.query_id)
+    except Exception as error:  # the programs behind raise anything
+        if program.NAME != "accuracy":
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise IrdistillError(f"the measure {measure} cannot be computed by {program.NAME}: {reason}.") from error
+        computed.clear()
+    if program.NAME == "accuracy" and lists and len(computed) < len(judged):
+        raise IrdistillError(
+            f"the measure {measure} is not defined for all {len(judged)} judged queries: it needs a relevant document and one that "
+            "is not relevant in each list. A mean over the other queries would be of another set for each run; take AP or nDCG."
+        )
+    if not np.isfinite(values).all():
+        raise IrdistillError(f"the measure {measure} gives no finite number for some query; check its parameters.")
     return values
+
+
+def _some_lists(run: Run, qrels: Scores) -> Iterator[tuple[Scores, Scores]]:
+    """Judgments and lists of some queries at a time; the last ones come with the judgments of queries that have no list."""
+    left, order, documents = dict(qrels), {}, 0
+    for ranked in run:
+        if ranked.query_id in qrels and (scores := strict_order(ranked)):
+            if documents >= _TOGETHER:
+                yield {query: left.pop(query) for query in order}, order
+                order, documents = {}, 0
+            order[ranked.query_id] = scores
+            documents += len(scores)
+    if order:
+        yield left, order
+
+
+def _check_grades(measure: Any, program: str, qrels: Mapping[str, Mapping[str, int]], gains: Mapping[int, int]) -> None:
+    most = {"pytrec_eval": _MOST_GRADES, "gdeval": _GDEVAL_GREATEST}.get(program)
+    greatest = max((gains.get(grade, grade) for documents in qrels.values() for grade in documents.values()), default=0)
+    if most is not None and greatest > most:
+        raise IrdistillError(
+            f"the measure {measure} is computed by {program}, which takes grades up to {most}, and the judgments have {greatest}; "
+            "scale the grades, or take nDCG@10."
+        )

@@ -22,7 +22,8 @@ FEW = 50
 _EXACT = 14
 _CELLS = 8_000_000
 _EQUAL = 1e-12
-"""Differences below this are ties: sums of the same numbers in another order differ by less."""
+"""Values that differ by less are equal: sums of the same numbers in another order differ by less. In shares of the greatest
+value where that is above 1."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,12 @@ class Difference:
 
     Attributes:
         mean, low, high: of the per-query differences, with the 95% bootstrap interval.
-        p: of the two-sided paired t-test.
+        p: of the two-sided paired t-test. Where all differences are the same, t is not defined, and this is ``p_random``.
         p_random: of the two-sided randomisation (sign-flip) test.
-        effect: Cohen's d_z, the mean in standard deviations of the differences.
-        detectable: the smallest true mean difference that the t-test at 5% would find in 4 of 5 such query sets.
+        effect: Cohen's d_z, the mean in standard deviations of the differences; 0 where nothing differs, None where all
+            differences are the same, or with one query.
+        detectable: the smallest true mean difference that the t-test at 5% would find in 4 of 5 such query sets; None where all
+            differences are the same, or with one query, as nothing is known of their spread then.
         wins, ties, losses: queries.
     """
 
@@ -43,8 +46,8 @@ class Difference:
     high: float
     p: float
     p_random: float
-    effect: float
-    detectable: float
+    effect: float | None
+    detectable: float | None
     wins: int
     ties: int
     losses: int
@@ -58,32 +61,54 @@ def _paired(values: np.ndarray, other: np.ndarray) -> np.ndarray:
             "same queries."
         )
     difference = left - right
-    difference[np.abs(difference) < _EQUAL] = 0.0
+    limit = equal_within(left, right)
+    difference[np.abs(difference) < limit] = 0.0
+    if np.ptp(difference) < limit:
+        difference[:] = difference[0]  # not the mean, which rounds
     return difference
 
 
+def equal_within(*values: np.ndarray) -> float:
+    """The distance below which two of these values are equal up to the rounding of sums."""
+    return _EQUAL * max(1.0, *(float(np.abs(part).max(initial=0.0)) for part in values))
+
+
+def without_noise(values: np.ndarray) -> np.ndarray:
+    """(N,) the values, those that are equal up to the rounding of sums made the same, so that they tie when ranked."""
+    order = np.argsort(values, kind="stable")
+    ordered = np.asarray(values, np.float64)[order]
+    limit = equal_within(ordered)
+    firsts = np.flatnonzero(np.append(True, np.diff(ordered) >= limit))[: len(ordered)]
+    cleaned = np.empty_like(ordered)
+    cleaned[order] = np.repeat(ordered[firsts], np.diff(np.append(firsts, len(ordered))))
+    return cleaned
+
+
 def paired_t(values: np.ndarray, other: np.ndarray) -> float:
-    """The p of a two-sided paired t-test; 1 where nothing differs or there is one query."""
+    """The p of a two-sided paired t-test; 1 where nothing differs or there is one query.
+
+    Where all queries differ by the same amount, t is not defined, and this is the p of `randomisation`.
+    """
     difference = _paired(values, other)
     if len(difference) < 2 or not difference.any():
         return 1.0
-    if np.ptp(difference) < _EQUAL:
-        return 0.0
+    if np.ptp(difference) == 0:
+        return randomisation(values, other)
     from scipy.special import stdtr
 
     count = len(difference)
     return float(2 * stdtr(count - 1, -abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(count))))
 
 
-def detectable(values: np.ndarray, other: np.ndarray, level: float = LEVEL, power: float = POWER) -> float:
+def detectable(values: np.ndarray, other: np.ndarray, level: float = LEVEL, power: float = POWER) -> float | None:
     """The smallest mean difference that a two-sided paired t-test finds with this power, were the spread as seen here.
 
-    (t of 1 - level/2 + t of power) standard errors; 0 where all differences are the same, infinite with one query.
+    (t of 1 - level/2 + t of power) standard errors; None where all differences are the same, or with one query.
     """
     difference = _paired(values, other)
     count = len(difference)
-    if count < 2:
-        return float("inf")
+    if count < 2 or np.ptp(difference) == 0:
+        return None
     from scipy.special import stdtrit
 
     return float((stdtrit(count - 1, 1 - level / 2) + stdtrit(count - 1, power)) * difference.std(ddof=1) / np.sqrt(count))
@@ -100,7 +125,7 @@ def randomisation(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds:
     count = len(difference)
     if not count:
         return 1.0
-    observed = abs(difference.sum()) - _EQUAL * count
+    observed = abs(difference.sum()) - equal_within(difference) * count
     if count <= _EXACT:
         patterns = np.arange(2**count)[:, None] >> np.arange(count) & 1
         return float(np.mean(np.abs((2 * patterns - 1) @ difference) >= observed))
@@ -152,13 +177,16 @@ def holm(values: Sequence[float]) -> list[float]:
 def compare(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS) -> Difference:
     """Everything about the difference of two systems on the same queries, (Q,) values each."""
     difference = _paired(values, other)
-    deviation = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
+    mean = float(difference[0]) if np.ptp(difference) == 0 else float(difference.mean())
     low, high = interval(difference, seed, rounds)
-    return Difference(
-        float(difference.mean()), low, high, paired_t(values, other), randomisation(values, other, seed, rounds),
-        float(difference.mean()) / deviation if deviation > 0 else 0.0, detectable(values, other),
-        int((difference > 0).sum()), int((difference == 0).sum()), int((difference < 0).sum()),
-    )
+    p_random = randomisation(values, other, seed, rounds)
+    if np.ptp(difference) > 0:
+        p, effect = paired_t(values, other), mean / float(difference.std(ddof=1))
+    else:
+        # one query, or all the same: t is not defined
+        p, effect, low, high = p_random, 0.0 if mean == 0 else None, mean, mean
+    return Difference(mean, low, high, p, p_random, effect, detectable(values, other), int((difference > 0).sum()),
+                      int((difference == 0).sum()), int((difference < 0).sum()))
 
 
 def _chunks(rounds: int, width: int) -> Iterator[int]:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.significance import equal_within
 from irdistill.runs import Gate, Mixing, Run, open_run
 from irdistill.runs.fusion import aligned
 from irdistill.runs.gate import FEATURES, features, pairwise_tau
@@ -49,14 +51,15 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
         shares = np.ones_like(good)
     else:
         relative = good / good.max()
-        shares = (relative == 1.0).astype(np.float64) if np.isinf(power) else relative**power
+        # figures that are equal up to rounding errors share
+        shares = (relative > 1 - 1e-12).astype(np.float64) if np.isinf(power) else relative**power
     return tuple((shares / shares.sum()).tolist())
 
 
 def split_names(collection_id: str) -> list[str]:
     """The parts of a collection's id that can name its split: what follows # of a folder (``test`` without one)."""
-    path, mark, split = collection_id.partition("#")
-    if mark:
+    path, split = split_folder(collection_id)
+    if split:
         return [split]
     if path.startswith((".", "/", "~")) or Path(path).is_dir():
         return ["test"]
@@ -191,6 +194,7 @@ def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], 
     results = [per_query(dev.qrels, run, [MEASURE]) for run in own]
     values = np.stack([found.values[MEASURE] for found in results], axis=1)
     gains = values - values.min(axis=1, keepdims=True)
+    gains[gains < equal_within(values)] = 0.0
     if not gains.any():
         raise IrdistillError(
             f"all teachers are equally good on each of the {len(values)} labelled queries of {dev.id!r}; a gate has nothing "

@@ -8,14 +8,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from irdistill.collections import Collection, load_collection
+from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation import DEFAULT_MEASURES, AuditOptions, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
 from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.policies import check_self_match
+from irdistill.evaluation.significance import without_noise
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
+from irdistill.plain_data import check_values
 from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
@@ -31,6 +37,8 @@ from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 from irdistill.training.term_vectors import fit_term_vectors
 
+#: Arguments that count something, of any verb.
+_COUNTS = ("depth", "k", "top", "folds", "queries", "max_tokens")
 RESULT, COMPARISON = "result.json", "comparison.md"
 
 
@@ -42,10 +50,16 @@ class Kitchen:
     work: Path | None = None
     _collections: dict[str, Collection] = field(default_factory=dict)
 
-    def collection(self, name: str) -> Collection:
-        """Open a collection once."""
+    def collection(self, name: str, queries: bool = True) -> Collection:
+        """Open a collection once.
+
+        Args:
+            queries: whether it must have queries.
+        """
         if name not in self._collections:
-            self._collections[name] = load_collection(name)
+            self._collections[name] = load_collection(name, queries=False)
+        if queries:
+            require_queries(self._collections[name])
         return self._collections[name]
 
 
@@ -84,8 +98,10 @@ def _mask(kitchen: Kitchen, out: Path, collection: str, run: str, rules: str | l
     return mask(run, kitchen.collection(collection), out, rules, positive).fingerprint
 
 
-def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None) -> str:
-    found = audit(kitchen.collection(collection), teachers, first_stage, kitchen.seed)
+def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None,
+           self_match: Any = "keep") -> str:
+    options = AuditOptions(seed=kitchen.seed, self_match=self_match)
+    found = audit(kitchen.collection(collection), teachers, first_stage, options=options)
     return _write(out, found.to_json() | {"lines": found.lines})
 
 
@@ -105,8 +121,9 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
 
 def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
               config: dict[str, Any] | None = None, **given: Any) -> str:
-    pretrain(kitchen.collection(collection), backbone, out, PretrainOptions(**({"seed": kitchen.seed} | given)), layers=layers,
-             random_init=random_init, config=config)
+    options = PretrainOptions(**({"seed": kitchen.seed} | given))
+    pretrain(kitchen.collection(collection, queries=False), backbone, out, options, layers=layers, random_init=random_init,
+             config=config)
     return digest(read_json(out / "training.json")["model"])
 
 
@@ -117,11 +134,12 @@ def _terms(kitchen: Kitchen, out: Path, collection: str, model: str, kind: str |
 
 
 def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
-             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64) -> str:
+             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64,
+             retry_tokens: int | None = None) -> str:
     held = kitchen.collection(collection)
     template = HistoryTemplate.parse(history) if history else None
     if llm:
-        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens).fingerprint
+        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 
@@ -134,7 +152,7 @@ def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | N
               examples: str | None = None, **settings: Any) -> str:
     given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
     shown = example_pairs(kitchen.collection(examples)) if examples else ()
-    return generate(kitchen.collection(collection), out, given, card_model(llm) if llm else None, shown).fingerprint
+    return generate(kitchen.collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown).fingerprint
 
 
 def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scores: str | None = None,
@@ -143,24 +161,30 @@ def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scor
 
 
 def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
-              compare: dict[str, str] | str | None = None) -> str:
-    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed) for name, runs in datasets.items()))
+              compare: dict[str, str] | str | None = None, self_match: Any = "keep") -> str:
+    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed, self_match=self_match)
+                      for name, runs in datasets.items()))
     return _write(out, {"rows": found.to_rows()})
 
 
-def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05) -> str:
+def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05,
+             self_match: Any = "keep") -> str:
     entries = [Entry(**run | {"seed": str(run["seed"])}) for run in runs]
-    found = compare_losses(entries, {entry.collection: kitchen.collection(entry.collection) for entry in entries}, measure, level)
+    collections = {entry.collection: kitchen.collection(entry.collection) for entry in entries}
+    found = compare_losses(entries, collections, measure, level, self_match)
     fingerprint = _write(out, found.to_json())
     write_text(out / COMPARISON, comparison_markdown(found))
     return fingerprint
 
 
-def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10") -> str:
+def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10",
+            self_match: Any = "keep") -> str:
     held = kitchen.collection(collection)
-    found = [{"settings": one["settings"], "value": evaluate(held, {"candidate": one["run"]}, measure).rows[0].value}
+    found = [{"settings": one["settings"],
+              "value": evaluate(held, {"candidate": one["run"]}, measure, self_match=self_match).rows[0].value}
              for one in candidates]
-    best = max(found, key=lambda one: one["value"])["settings"] if found else {}  # the first of equal ones
+    equal = without_noise(np.array([one["value"] for one in found]))
+    best = found[int(equal.argmax())]["settings"] if found else {}  # the first of equal ones
     return _write(out, {"settings": best, "measure": measure, "candidates": found})
 
 
@@ -179,6 +203,9 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
     return file_sha256(out / RESULT)[:16]
 
 
+WITHOUT_QUERIES = ("generate", "pretrain")
+"""Verbs that need the documents of a collection alone."""
+
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
     "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
@@ -195,13 +222,17 @@ def _check_keys(entries: Any, *keys: str) -> None:
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or set(entry) != set(keys):
             raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+        if not isinstance(entry.get("collection", ""), str):
+            raise IrdistillError(f"the collection {entry['collection']!r} is not a text.")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
     if "loss" in given:
         parse_loss(given["loss"])
+    options = {key: value for key, value in given.items() if key != "loss"}
     try:
-        TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
+        check_values(options, TrainOptions, "the options of the training", free=True)
+        TrainOptions(**options)
     except TypeError as error:
         raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
@@ -217,6 +248,10 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         IrdistillError: one of them is wrong.
     """
+    for counted in _COUNTS:
+        count = arguments.get(counted)
+        if isinstance(count, int) and count < 1:
+            raise IrdistillError(f"{counted} is {count}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
         own = {"collection", "scores", "loss", "backbone", "student", "kind", "representations", "chosen", *STUDENT_SETTINGS}
@@ -227,10 +262,14 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
         own = {"collection", "backbone", "layers", "random_init", "config"}
+        options = {key: value for key, value in arguments.items() if key not in own}
         try:
-            PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+            check_values(options, PretrainOptions, "the options of the pre-training", free=True)
+            PretrainOptions(**options)
         except TypeError as error:
             raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
+    if verb in ("evaluate", "compare", "choose", "audit"):
+        check_self_match(arguments.get("self_match", "keep"))
     if verb in ("evaluate", "compare", "choose"):
         from irdistill.evaluation import parse_measures
 

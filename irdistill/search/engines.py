@@ -12,6 +12,7 @@ import numpy as np
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.progress import Done
 from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
 from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
@@ -22,6 +23,7 @@ from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
 from irdistill.students.base import Student
+from irdistill.truncation import Truncation
 
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
@@ -48,18 +50,20 @@ class Engine(ABC):
         settings: what determines the index.
         exact: whether what it finds are the true best.
         nbytes: what a search reads at most.
+        truncation: how much of the documents the encoder did not read.
     """
 
     settings: Mapping[str, Any]
     exact: bool = True
     nbytes: int
+    truncation: Truncation = Truncation()
 
     def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
-    def encode(self, texts: Sequence[str]) -> Any:
-        """The vectors of some queries, as ``search`` takes a group."""
-        return self.student.search_vectors(texts, "query", self.precision)
+    def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
+        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were encoded, batch by batch."""
+        return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
@@ -181,6 +185,13 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
     if known and index not in known:
         raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
     store: Store = corpus_vectors(corpus, student, work, precision, storage, encoding)
+    engine = _engine_of(corpus, student, index, precision, store, seed)
+    engine.truncation = store.truncation
+    return engine
+
+
+def _engine_of(corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int) -> Engine:
+    """The engine of a kind of store, with its index built or opened."""
     if isinstance(store, SparseStore):
         return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
     if index == "lucene":

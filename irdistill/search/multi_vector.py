@@ -16,6 +16,7 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.hardware import best_device
+from irdistill.progress import progress
 from irdistill.search.ranking import Best, Hits, best_rows
 from irdistill.search.shards import read_part
 from irdistill.search.vectors import TokenStore
@@ -82,16 +83,18 @@ def maxsim_search(store: TokenStore, groups: Sequence[Sequence[np.ndarray]], cor
     width = max(1, sum(queries.count for queries in asked))
     block = max(1, min(len(store), memory // 4 // (4 * width)))
     chunk = _chunk_tokens(place, memory)
-    for first in range(0, len(store), block):
-        end = min(first + block, len(store))
-        scores = [np.full((queries.count, end - first), EMPTY, dtype=np.float32) for queries in asked]
-        for rows, tokens, lengths in _chunks(store, first, end, chunk, place):
-            for found, queries in zip(scores, asked, strict=True):
-                if queries.count:
-                    found[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
-        for group, found in zip(best, scores, strict=True):
-            for one, values in zip(group, found, strict=True):
-                one.add(values, first)
+    with progress(len(store), "documents", f"search for {sum(queries.count for queries in asked)} queries") as bar:
+        for first in range(0, len(store), block):
+            end = min(first + block, len(store))
+            scores = [np.full((queries.count, end - first), EMPTY, dtype=np.float32) for queries in asked]
+            for rows, tokens, lengths in _chunks(store, first, end, chunk, place):
+                for found, queries in zip(scores, asked, strict=True):
+                    if queries.count:
+                        found[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
+                bar.update(len(rows))
+            for group, found in zip(best, scores, strict=True):
+                for one, values in zip(group, found, strict=True):
+                    one.add(values, first)
     return [[one.hits for one in group] for group in best]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     Found = tuple[list[RankedList], Mapping[str, float]]
 
+logger = logging.getLogger(__name__)
 _GROUP = 16
 """Parts searched in one pass over the vectors."""
 _CHECKED_PARTS = 2
@@ -107,6 +109,7 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
                  part_queries: int, check_recall: bool) -> Run:
     from irdistill.hardware import choose_dtype
     from irdistill.runs import RankedList, RunIdentity
+    from irdistill.truncation import Truncation, changes, snapshot
 
     corpus, student = collection.corpus, engine.student
     dtype = str(choose_dtype(engine.precision, student.device)).removeprefix("torch.")
@@ -116,17 +119,26 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
     wider = k + _most_excluded(collection)
 
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        vectors = [engine.encode([query.text for query in group]) for _, group in parts]
+        vectors, counts = [], []
+        with progress(sum(len(group) for _, group in parts), "queries", "encode queries") as bar:
+            for _, group in parts:
+                before = snapshot(student)
+                vectors.append(engine.encode([query.text for query in group], bar.update))
+                counts.append(changes(snapshot(student), before).get("query", Truncation()))
         for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
-            usage: dict[str, float] = {}
+            usage: dict[str, float] = counts[place].usage("query") if counts[place].cut else {}
+            if number == 0 and engine.truncation.cut:
+                usage |= engine.truncation.usage("document")
             if check_recall and not engine.exact and number < _CHECKED_PARTS:
                 true = next(iter(engine.true_best([vectors[place]], wider)))
                 both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
-                usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
+                usage |= {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
             yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
                    for query, found in zip(group, hits, strict=True)], usage
 
-    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    run = _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    Truncation.from_usage(run.manifest.usage, "query").report("query", student.source, logger, student.max_length("query"))
+    return run
 
 
 def _most_excluded(collection: Collection) -> int:
@@ -140,7 +152,12 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite) as writer:
+    unjudged = collection.report.count("unjudged queries")
+    if unjudged:
+        logger.info("searching for the %d queries that %s judges; %d others of its file are left out", len(queries), collection.id,
+                    unjudged)
+    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite,
+                   fingerprints=collection.query_fingerprints) as writer:
         pending = list(writer.pending())
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:

@@ -15,7 +15,7 @@ from irdistill.models import model_revision, read_model_json
 from irdistill.students.base import Kind, Student
 from irdistill.students.detection import reads_pairs
 from irdistill.students.layers import keep_layers
-from irdistill.students.loading import load_encoder, same_new_weights
+from irdistill.students.loading import load_encoder
 from irdistill.students.towers import set_lengths
 
 
@@ -34,8 +34,6 @@ class CrossEncoderStudent(Student):
         super().__init__(model, source, revision)
         if model.num_labels != 1:
             raise IrdistillError(_several_outputs(source, model.num_labels))
-        if model.default_prompt_name is not None:
-            raise IrdistillError(f"the model {source!r} has a default prompt; a cross-encoder student takes none.")
         model.activation_fn = nn.Identity()
 
     @classmethod
@@ -57,9 +55,8 @@ class CrossEncoderStudent(Student):
         outputs = _trained_outputs(backbone, revision)
         if outputs not in (None, 1):
             raise IrdistillError(_several_outputs(backbone, outputs))
-        with same_new_weights(seed):
-            model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
-                                 library=CrossEncoder, num_labels=1)
+        model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                             library=CrossEncoder, new_head=True, seed=seed, num_labels=1)
         student = cls(model, backbone, model_revision(backbone, revision))
         modules = student._transformers("pair")
         if layers is not None:
@@ -86,7 +83,9 @@ class CrossEncoderStudent(Student):
         return "logit"
 
     def _prompt(self, kind: Kind) -> str | None:
-        return None
+        """The default prompt that the model was saved with; it stands before the query, as in ``CrossEncoder.predict``."""
+        name = self.model.default_prompt_name
+        return None if name is None else self.model.prompts.get(name)
 
     def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
         """Logits (n,) with gradients of pairs; where ``with_states`` (n, 1 + H): behind the logit stands the pooled state,

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json
+from irdistill.files import read_json, write_json
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.models import STUDENT_FILE, find_model_file, resolve_model
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
 
@@ -118,7 +119,7 @@ class InteractionStudent(Student):
     # -- without gradients ------------------------------------------------------------------------------------
 
     def encode(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-               budget: int | TokenBudget | None = None) -> list[Tensor]:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = False) -> list[Tensor]:
         """States (tokens, D) of texts in float32, in their order; see ``encode_batches``."""
         found: list[Any] = [None] * len(texts)
 
@@ -127,7 +128,7 @@ class InteractionStudent(Student):
                 found[row] = one.float()
             return bool(torch.cat(states).isfinite().all())
 
-        encode_batches(self, texts, kind, precision, budget, False, take)
+        encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return found
 
     @torch.inference_mode()
@@ -145,9 +146,8 @@ class InteractionStudent(Student):
     def identity(self) -> dict[str, Any]:
         return super().identity() | self.settings()
 
-    def save(self, path: str | Path) -> None:
+    def _write(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizer, and what else `load` needs to know (JSON)."""
-        folder = make_folder(path)
         self._save_weights(folder)
         write_json(folder / STUDENT_FILE, {"kind": self.kind, **self.settings()})
 

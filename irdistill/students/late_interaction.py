@@ -23,6 +23,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.losses.states import States, padded_tokens
 from irdistill.models import model_revision
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
@@ -232,7 +233,7 @@ class LateInteractionStudent(Student):
             return torch.stack(rows), None
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool = True) -> list[np.ndarray]:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = True) -> list[np.ndarray]:
         """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
 
         Args:
@@ -254,8 +255,8 @@ class LateInteractionStudent(Student):
         return result
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> list[np.ndarray]:
-        return self.encode(texts, kind, precision, budget, show_progress=False)
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> list[np.ndarray]:
+        return self.encode(texts, kind, precision, budget, show_progress=done or False)
 
 
 def _encoder(backbone: str, dimension: int | None, mask_punctuation: bool, *, revision: str | None = None,

@@ -24,7 +24,7 @@ def kind_of(model: str, revision: str | None = None) -> str:
     """
     from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
 
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     if Path(resolved).is_dir() and "kind" in (read_model_json(model, STUDENT_FILE, revision) or {}):
         return "interaction"
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -15,8 +16,11 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.runs.shares import share_of_run
 from irdistill.teachers.protocol import NO_TOKENS, TOO_LONG, BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
+from irdistill.teachers.unscored import report_unscored
+from irdistill.truncation import Truncation, changes, snapshot
 
 AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
 Done = Callable[[int], Any]
@@ -90,20 +94,38 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
         engine: this process where None; see ``irdistill.teachers.ray_engine``.
 
     Raises:
+        NothingScoredError: the teacher scored no document. The run is complete and saved all the same.
         IrdistillError: the candidates belong to another collection, ``out`` holds another run, a score is NaN or
             infinite, or the disk is full. What was written stays.
     """
     given = open_candidates(collection, candidates, depth)
     with _start(collection, teacher, engine) as scorer:
         identity = RunIdentity("teacher", dict(scorer.identity), collection.describe(), given.fingerprint, {"depth": depth})
-        with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite) as writer:
+        with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite,
+                       fingerprints=collection.query_fingerprints) as writer:
             pending = writer.pending()
             left = sum(len(ids) for _, ids in pending)
             parts = ((number, [first(given[query_id], depth) for query_id in ids]) for number, ids in pending)
             with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
+                warned = False
                 for part in scorer.score(parts, bar.update):
                     writer.write_part(*part)
-            return writer.finish()
+                    warned = warned or _warn_of_nothing(part)
+            run = writer.finish()
+    report_truncation(run, str(identity.producer.get("model", "the teacher")))
+    report_unscored(run)
+    return run
+
+
+def _warn_of_nothing(part: ScoredPart) -> bool:
+    """Warn, long before the end, of a part in which nothing was scored; whether that was needed."""
+    flags = Counter(flag for one in part.lists for flag in one.flags or ())
+    if not part.lists or not flags or not all(np.isnan(one.scores).all() for one in part.lists):
+        return False
+    logger.warning("WARNING: the teacher scored none of the %d documents of part %d (most often: %s); stop the job unless you "
+                   "expect this",
+                   sum(flags.values()), part.number, flags.most_common(1)[0][0])
+    return True
 
 
 def open_candidates(collection: Collection, candidates: Run | str | Path, depth: int | None) -> Run:
@@ -114,13 +136,9 @@ def open_candidates(collection: Collection, candidates: Run | str | Path, depth:
     """
     if depth is not None and depth < 1:
         raise IrdistillError(f"depth={depth} was asked for; give the number of documents a query, at least 1.")
-    given = open_run(candidates, collection)
-    strangers = [query_id for query_id in given.query_ids if query_id not in collection.queries]
-    if strangers:
-        raise IrdistillError(
-            f"the candidates hold {len(strangers)} queries that {collection.id} has not, {strangers[0]!r} first; score "
-            "candidates of this collection."
-        )
+    given = share_of_run(open_run(candidates, collection), collection)
+    if not len(given):
+        raise IrdistillError(f"the candidates have no query of {collection.id}; score candidates of this collection.")
     return given
 
 
@@ -178,6 +196,7 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
                 pairs.append(pair)
             line.append(places[key])
         where.append(line)
+    before = snapshot(teacher)
     result, tokens = score_pairs(teacher, pairs, done=done)
     _check(result, pairs, corpus.id)
     values = np.append(result.values, np.full(2, np.nan, np.float32))
@@ -188,7 +207,42 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
         for found, line in zip(lists, where, strict=True)
     ]
     usage: dict[str, float] = {"pairs": len(pairs)}
-    return scored, usage | ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    usage |= ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    return scored, usage | _truncation_usage(changes(snapshot(teacher), before))
+
+
+def _truncation_usage(counts: Mapping[str, Truncation]) -> dict[str, float]:
+    """The usage that says what a teacher did not read of a part's texts. Queries are named where one was cut; documents always, and
+    pairs by what was cut of them, as their number and tokens are named anyway."""
+    usage: dict[str, float] = {}
+    for kind, found in counts.items():
+        if kind == "document" and found.read:
+            usage |= found.usage(kind)
+        elif found.cut:
+            usage |= {key: value for key, value in found.usage(kind).items() if key.endswith("_cut")}
+    return usage
+
+
+def run_truncation(run: Run) -> dict[str, Truncation]:
+    """What the teacher of a scored run did not read of its texts, by their kind."""
+    usage = run.manifest.usage
+    return {"pair": Truncation.from_usage({**usage, "pairs_tokens": usage.get("tokens", 0)}, "pair"),
+            "document": Truncation.from_usage(usage, "document")}
+
+
+def truncation_shares(run: Run) -> dict[str, float]:
+    """The shares of texts and tokens that were cut, for a table of results."""
+    return {name: share for kind, counts in run_truncation(run).items() for name, share in counts.shares(kind).items()}
+
+
+def report_truncation(run: Run, model: str) -> None:
+    """Say how much of the texts of a scored run its teacher did not read."""
+    for kind, counts in run_truncation(run).items():
+        counts.report(kind, model, logger)
+    usage = run.manifest.usage
+    for name in ("queries", "passages"):
+        if cut := int(usage.get(f"{name}_cut", 0)):
+            logger.warning("%d %s were longer than %s reads, and their ends were left out", cut, name, model)
 
 
 def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,

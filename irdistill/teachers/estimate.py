@@ -116,7 +116,7 @@ def estimate(collection: Collection, candidates: Run | str | Path, teacher: AnyT
         units, total = np.array([len(group) for group in groups], np.float64), len(given)
     else:
         units, total = np.array([_rows(group) for group in groups], np.float64), pairs
-    keys = sorted({key for one in took for key in one} - {"pairs"})
+    keys = sorted({key for one in took for key in one if not key.startswith("label_mass")} - {"pairs"})
     figures = {key: scale_up(units, np.array([one.get(key, 0.0) for one in took]), total, count / len(given)) for key in keys}
     if hourly_price is not None:
         figures["machine_cost"] = figures["hours"].times(hourly_price)

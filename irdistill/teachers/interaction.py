@@ -18,6 +18,7 @@ from irdistill.search.vectors import Storage
 from irdistill.students.build import STUDENTS
 from irdistill.students.interaction import InteractionStudent
 from irdistill.teachers.part_encoding import Kind, PartTeacher
+from irdistill.truncation import Truncation
 
 #: The states of a corpus are kept, unless said otherwise, where they take at most so many bytes.
 _KEPT = 4 << 30
@@ -45,6 +46,11 @@ class InteractionTeacher(PartTeacher[Tensor]):
         most = len(corpus) * student.max_length("document") * student.dimension * np.dtype(storage).itemsize
         kept = states == "stored" or (states == "auto" and most <= _KEPT)
         self.store: TokenStates | None = corpus_states(corpus, student, work, precision, storage) if kept else None
+
+    @property
+    def truncation(self) -> dict[str, Truncation]:
+        """What the model did not read so far; of stored documents see their store."""
+        return self.student.truncation
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,9 +14,13 @@ import torch
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.models import model_identity, resolve_model
+from irdistill.progress import progress
+from irdistill.students.detection import architectures, module_types
 from irdistill.students.inputs import prepare_inputs
 from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores
+from irdistill.truncation import PLURAL, Truncation
+from irdistill.weights import check_new_modules, complete_weights
 
 Kind = Literal["query", "document"]
 Form = TypeVar("Form")
@@ -89,21 +93,26 @@ class PartEncodingTeacher(PartTeacher[Form]):
             IrdistillError: the model cannot be loaded, or does not know the similarity.
         """
         resolved = resolve_model(model)
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name = model
+        self.truncation: dict[str, Truncation] = {}
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
         try:
-            with quiet_libraries():
+            with complete_weights(model):
                 self.model = self.library_class()(
                     resolved, revision=revision, trust_remote_code=trust_remote_code, device=str(self.device),
                     local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"},
                 ).eval()
+            check_new_modules(self.model, module_types(model, revision), architectures(model, revision), model)
             if similarity is not None:
                 self.model.similarity_fn_name = similarity
+        except IrdistillError:
+            raise
         except Exception as error:
             raise IrdistillError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
             ) from error
+        self.pinned = model_identity(model, revision)
         prepare_inputs(self.model, model)
         self.budget = TokenBudget(self.tokens_cpu if self.device.type == "cpu" else self.tokens_gpu)
 
@@ -122,16 +131,21 @@ class PartEncodingTeacher(PartTeacher[Form]):
         first = self.model[0]
         lengths = {kind: getattr(first, f"{kind}_length", None) or self.model.max_seq_length for kind in ("query", "document")}
         return {
-            "kind": "retriever", "type": self.type, "model": self.model_name, "revision": self.revision,
+            "kind": "retriever", "type": self.type, **self.pinned,
             "similarity": str(self.model.similarity_fn_name), "max_length": lengths["document"],
             "max_query_length": lengths["query"], "prompts": dict(self.model.prompts),
+            "default_prompt": self.model.default_prompt_name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
         """The forms of texts, in their order; batches are cut by length within a token budget, halved when memory runs out."""
         found: list[Any] = [None] * len(texts)
-        coded = self.model.tokenizer(list(texts), truncation=True, max_length=self.model.max_seq_length or 512)["input_ids"]
+        own: Any = getattr(self.model[0], f"{kind}_length", None)
+        limit = int(own or self.model.max_seq_length or 512)
+        tokenized = self.model.tokenizer(list(texts), truncation=True, max_length=limit)
+        self.truncation.setdefault(kind, Truncation()).count(tokenized, limit, self.model.tokenizer.num_special_tokens_to_add())
+        coded = tokenized["input_ids"]
         lengths = np.array([len(ids) for ids in coded], dtype=np.int64)
         readable = np.flatnonzero(lengths > 0)
 
@@ -142,8 +156,10 @@ class PartEncodingTeacher(PartTeacher[Form]):
                 batch = self.forms([texts[row] for row in rows.tolist()], kind)
             for row, form in zip(rows.tolist(), batch, strict=True):
                 found[row] = form
+            bar.update(len(rows))
 
-        run_batches(lengths[readable], self.budget, forward)
+        with progress(len(texts), "texts", f"encode {PLURAL[kind]}") as bar:
+            run_batches(lengths[readable], self.budget, forward)
         return found
 
 

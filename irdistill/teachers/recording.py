@@ -19,6 +19,7 @@ from irdistill.runs.representations import Item, Plan, RepresentationWriter, Sto
 from irdistill.teachers.engine import Done, ScoredPart, first, open_candidates, score, score_part
 from irdistill.teachers.protocol import BatchTeacher, Pair
 from irdistill.teachers.spec import TeacherSpec
+from irdistill.truncation import Truncation, snapshot
 
 
 @runtime_checkable
@@ -60,6 +61,11 @@ class PairRecorder:
     def token_budget(self) -> int:
         """The teacher's."""
         return self.teacher.token_budget
+
+    @property
+    def truncation(self) -> dict[str, Truncation]:
+        """The teacher's."""
+        return snapshot(self.teacher)
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
         """As the teacher does."""

@@ -15,6 +15,7 @@ from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
 from irdistill.students.detection import RETRIEVER_TYPES, model_kind
 from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores, Teacher
+from irdistill.truncation import Truncation
 
 
 def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type: str = "auto", revision: str | None = None,
@@ -67,6 +68,11 @@ class RetrieverTeacher:
     def __init__(self, model: DenseStudent, corpus: Corpus, work: Path | None = None, precision: Precision = "auto") -> None:
         self.model, self.precision = model, precision
         self.store: VectorStore = corpus_vectors(corpus, model, work, precision)
+
+    @property
+    def truncation(self) -> dict[str, Truncation]:
+        """What the model did not read so far of the queries; of the documents see their store."""
+        return {kind: counts for kind, counts in self.model.truncation.items() if kind == "query"}
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.students.inputs import TOKENLESS
 from irdistill.training.collate import Kind, Tokens
 from irdistill.training.processes import Processes
+from irdistill.truncation import snapshot
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
@@ -77,7 +78,9 @@ class Encoder:
             texts: list[Any] = ["a", "a b c d e f"]
             if kind == "pair":
                 texts = [(text, text) for text in texts]
+            counts = snapshot(self.student)
             tokens = self.student.tokenize(texts, kind)
+            self.student.truncation = counts  # these are no texts of the training
             example = self.student.pad(tokens, kind, device=torch.device("cpu"))
             mask = example.pop("attention_mask")[0]
             extra = {key: value for key, value in example.items() if key not in tokens}

@@ -14,7 +14,8 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json
+from irdistill.files import digest, exclusive, make_folder, read_json_object, write_json
+from irdistill.progress import bar_over, progress
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
@@ -68,7 +69,7 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
     folder = make_folder(out)
     done = folder / TRAINING
     if done.is_file() and not overwrite:
-        if read_json(done)["identity"] != identity:
+        if read_json_object(done).get("identity") != identity:
             raise IrdistillError(
                 f"{folder} holds term vectors of another model or collection; choose another folder, or overwrite."
             )
@@ -117,10 +118,12 @@ def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORD
     products = np.zeros((len(places), dimension))
     kept = scores[:, places]
     rows = kept.tocsr()
-    for start in range(0, count, _BLOCK):
-        block = np.asarray(vectors[start : start + _BLOCK], np.float64) - mean
-        spread += block.T @ block
-        products += rows[start : start + _BLOCK].T @ block
+    with progress(count, "documents", "fit term vectors") as bar:
+        for start in range(0, count, _BLOCK):
+            block = np.asarray(vectors[start : start + _BLOCK], np.float64) - mean
+            spread += block.T @ block
+            products += rows[start : start + _BLOCK].T @ block
+            bar.update(len(block))
     ridge = _RIDGE * np.trace(spread) / dimension
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
@@ -139,7 +142,7 @@ def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: n
     own = student.search_vectors([query.text for query in queries], "query")
     corpus, known = collection.corpus, {bm25.stems[place]: number for number, place in enumerate(places.tolist())}
     spreads = []
-    for query, vector in zip(queries, own, strict=True):
+    for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):
         words = [known[stem] for stem in bm25.words(query.text) if stem in known]
         if not words:
             continue

@@ -16,7 +16,7 @@ ir_datasets = pytest.importorskip("ir_datasets")
 
 from ir_datasets.datasets.base import Dataset  # noqa: E402
 from ir_datasets.datasets.trec_cast import Cast2020Query, Cast2022Query  # noqa: E402
-from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericDoc, GenericQuery, TrecQrel  # noqa: E402
+from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericDoc, GenericQuery, TrecQrel, TrecSubQrel  # noqa: E402
 
 
 class TitledDoc(NamedTuple):
@@ -85,6 +85,36 @@ def test_a_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
         "irdistill-test/test qrels (query q1, document gone)"
     ]
     assert collection.report.count("unjudged queries") == 1
+
+
+@pytest.mark.parametrize("grade", [0.5, 1.9, "1.5", float("nan"), None])
+def test_grades_are_never_cut_off(grade: Any, register: Any, tmp_path: Path) -> None:
+    qrels = Qrels([TrecQrel("q1", "d1", grade, "0")])
+    register("irdistill-test/grades", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), qrels))
+    with pytest.raises(IrdistillError, match=r"irdistill-test/grades qrels \(query q1, document d1\): the grade is .*whole number"):
+        load_collection("irdistill-test/grades", cache=tmp_path)
+
+
+def test_whole_grades_of_other_types_are_kept(register: Any, tmp_path: Path) -> None:
+    qrels = [TrecQrel("q1", "d1", 2.0, "0"), TrecQrel("q1", "d2", "3", "0")]
+    register("irdistill-test/types", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), Qrels(qrels)))
+    assert load_collection("irdistill-test/types", cache=tmp_path).qrels.to_dict() == {"q1": {"d1": 2, "d2": 3}}
+
+
+def test_judgments_that_contradict_each_other_stop(register: Any, tmp_path: Path) -> None:
+    queries = Queries([GenericQuery("q1", "what?")])
+    twice = [TrecQrel("q1", "d1", 1, "0"), TrecQrel("q1", "d1", 2, "0")]
+    register("irdistill-test/twice", Dataset(Docs(DOCS), queries, Qrels(twice)))
+    with pytest.raises(IrdistillError, match="judge document 'd1' for query 'q1' twice and differently: 1 and 2"):
+        load_collection("irdistill-test/twice", cache=tmp_path)
+    topics = [TrecSubQrel("q1", "d1", 0, "1"), TrecSubQrel("q1", "d1", 1, "2")]
+    register("irdistill-test/diversity", Dataset(Docs(DOCS), queries, Qrels(topics)))
+    with pytest.raises(IrdistillError, match=r"0 for subtopic 1, 1 for subtopic 2.*judgments by subtopic"):
+        load_collection("irdistill-test/diversity", cache=tmp_path)
+    same = [TrecSubQrel("q1", "d1", 1, "1"), TrecSubQrel("q1", "d1", 1, "2")]
+    register("irdistill-test/same", Dataset(Docs(DOCS), queries, Qrels(same)))
+    collection = load_collection("irdistill-test/same", cache=tmp_path)
+    assert collection.qrels.to_dict() == {"q1": {"d1": 1}} and collection.report.count("duplicate judgments") == 1
 
 
 def test_a_registered_data_set_that_changes_is_compiled_anew(register: Any, tmp_path: Path) -> None:

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.collections import read_judgments
+from irdistill.collections import Collection, Qrels, read_judgments
+
+
+@pytest.mark.parametrize("grade", [0.5, 1.9, np.float64(1.5), float("inf"), None, "x", 10**20])
+def test_grades_given_in_python_are_never_cut_off(grade: Any) -> None:
+    with pytest.raises(IrdistillError, match="query q, document d: the grade is"):
+        Qrels({"q": {"d": grade}})
+    with pytest.raises(IrdistillError, match="the grade is"):
+        Collection.from_dicts("c", {"d": "text"}, {"q": "question"}, {"q": {"d": grade}})
+
+
+def test_ids_are_text() -> None:
+    with pytest.raises(IrdistillError, match="the document id 1, which is int; ids are text: write '1'"):
+        Qrels({"q": {1: 1}})  # type: ignore[dict-item]
+    with pytest.raises(IrdistillError, match="query id 7, which is int"):
+        Qrels({7: {"d": 1}})  # type: ignore[dict-item]
 
 
 def test_both_layouts(tmp_path: Path) -> None:
@@ -21,7 +38,10 @@ def test_both_layouts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("q1 0 d1 2\nq1 0 d2\n", "line 2 of .* is not a judgment"),
-    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently, the second time in line 2"),
+    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently: 2 in line 1, 1 in line 2"),
+    ("q1 0 d1 2\nq1 0 d2 1.5\n", "line 2 of .*: the grade is '1.5', and a whole number was expected"),
+    ("q1 0 d1 1_0\n", "line 1 of .*: the grade is '1_0', and a whole number was expected"),
+    ("q1 0 d1 99999999999\n", "line 1 of .*: the grade is 99999999999; grades from"),
     ("q1 d1 x y z\nq1 d1\n", "line 1 of .* is not a judgment"),
 ])
 def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:

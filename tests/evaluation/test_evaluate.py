@@ -9,8 +9,9 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Query
-from irdistill.evaluation import Entry, audit, combine, compare_losses, evaluate
+from irdistill.evaluation import AuditOptions, Entry, audit, combine, compare_losses, evaluate
 from irdistill.evaluation.policies import PolicyRun
+from irdistill.evaluation.report import evaluation_markdown
 from irdistill.evaluation.weighting import labelled_weights
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
@@ -61,6 +62,76 @@ def test_ties_holes_and_power_are_told() -> None:
     assert row.judged == pytest.approx((0.5 + 1 + 0.5 + 0) / 4) and row.holes == pytest.approx((0.5 + 0 + 0.5 + 0) / 4)
     difference = np.array([-0.5, 0.5, -0.5, -1])
     assert row.detectable == pytest.approx((3.18245 + 0.97847) * difference.std(ddof=1) / 2, rel=1e-4)
+
+
+def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
+    """All columns of the row say the same: nothing can be concluded."""
+    held = Collection.from_dicts("two", DOCS, {"a": "one", "b": "two"}, {"a": {"d0": 1}, "b": {"d0": 1}})
+    found = evaluate(held, {"good": run(held, [1, 1]), "poor": run(held, [2, 2])}, "RR@10", "poor")
+    row = found.row("good", "two", "RR@10")
+    assert (row.p, row.p_random, row.p_holm, row.effect, row.detectable, row.difference) == (0.5, 0.5, 0.5, None, None, 0.5)
+    text = evaluation_markdown(found)
+    assert "+0.5000 [+0.5000, +0.5000] | 0.5000 |     0.5000 |   0.5000 |   - |          - |        2/0/0 |" in text
+
+
+def argument_collection(numbers: bool = False, same: bool = True) -> Collection:
+    """Queries that are documents, as in ArguAna: each run finds the query itself first, then the answer."""
+    names = [str(number) if numbers else f"argument-{number}" for number in range(4)]
+    docs = {name: f"a claim about matter {name}" for name in names} | {"answer": "the reply"}
+    queries = {name: docs[name] if same else f"something about {name}" for name in names}
+    return Collection.from_dicts("arguments", docs, queries, {name: {"answer": 1} for name in names})
+
+
+def self_finding(held: Collection) -> MemoryRun:
+    scores = np.array([2, 1], np.float32)
+    return MemoryRun(RunIdentity("imported", {}, held.describe()), [RankedList(q, [q, "answer"], scores) for q in held.queries])
+
+
+@pytest.mark.parametrize("numbers", [False, True])
+def test_a_document_with_the_querys_own_id(numbers: bool, caplog: pytest.LogCaptureFixture) -> None:
+    held = argument_collection(numbers)
+    kept = evaluate(held, {"s": self_finding(held)}, "RR@10").rows[0]
+    assert (kept.value, kept.self_matches) == (0.5, 4)
+    assert "for 4 of 4 queries the run holds the document that has the query's own id" in caplog.text and "drop" in caplog.text
+    caplog.clear()
+    dropped = evaluate(held, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
+    assert (dropped.value, dropped.self_matches) == (1.0, 0) and "the run holds" not in caplog.text
+    alone = evaluate(held.qrels, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
+    assert alone.value == 1.0
+    caplog.clear()
+    assert evaluate(held.qrels, {"s": self_finding(held)}, "RR@10").rows[0].value == 0.5
+    assert "for 4 of 4 queries" in caplog.text
+
+
+def test_numbers_that_are_the_same_by_chance_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Query 2 and document 2 have nothing in common in Cranfield."""
+    held = argument_collection(numbers=True, same=False)
+    evaluate(held, {"s": self_finding(held)}, "RR@10")
+    assert "own id" not in caplog.text
+
+
+def test_comparisons_and_audits_have_the_same_policy(caplog: pytest.LogCaptureFixture) -> None:
+    held = argument_collection()
+    entries = [Entry(loss, "dense", "arguments", "1", self_finding(held)) for loss in ("a", "b")]
+    assert compare_losses(entries, {"arguments": held}, "RR@10").figures[0].mean == 0.5
+    assert caplog.text.count("own id") == 2
+    assert compare_losses(entries, {"arguments": held}, "RR@10", self_match="drop").figures[0].mean == 1.0
+    caplog.clear()
+    kept = audit(held, {"t": self_finding(held)}).teachers[0].quality
+    dropped = audit(held, {"t": self_finding(held)}, options=AuditOptions(self_match="drop")).teachers[0].quality
+    assert kept is not None and dropped is not None and (kept.values["RR@10"], dropped.values["RR@10"]) == (0.5, 1.0)
+    assert caplog.text.count("own id") == 1
+    for wrong in (lambda: evaluate(held, {"s": self_finding(held)}, self_match="maybe"),  # type: ignore[arg-type]
+                  lambda: AuditOptions(self_match="maybe")):  # type: ignore[arg-type]
+        with pytest.raises(IrdistillError, match="self_match is 'maybe'; one of keep, drop"):
+            wrong()
+
+
+def test_losses_are_not_compared_by_a_count() -> None:
+    held = argument_collection()
+    entries = [Entry(loss, "dense", "arguments", "1", self_finding(held)) for loss in ("a", "b")]
+    with pytest.raises(IrdistillError, match="NumRet is a count"):
+        compare_losses(entries, {"arguments": held}, "NumRet")
 
 
 def test_judgments_alone_are_enough() -> None:

@@ -48,9 +48,23 @@ def test_two_systems_by_hand() -> None:
 
 def test_all_blocks_agree_or_all_figures_are_equal() -> None:
     agreed = friedman({"a": [3, 3, 3], "b": [2, 2, 2], "c": [1, 1, 1]})
-    assert (agreed.f, agreed.p_f) == (None, 0.0) and list(agreed.ranks.values()) == [1, 2, 3]
+    assert (agreed.f, agreed.p_f) == (None, 1 / 36) and list(agreed.ranks.values()) == [1, 2, 3]
     same = friedman({"a": [1, 1], "b": [1, 1], "c": [1, 1]})
     assert (same.statistic, same.p, same.p_f) == (0.0, 1.0, 1.0) and set(same.ranks.values()) == {2.0}
+
+
+def test_the_exact_p_of_blocks_that_agree() -> None:
+    """Two blocks of two systems agree by chance every second time; a tie leaves three orders of three systems."""
+    two = friedman({"a": [3, 3], "b": [2, 2]})
+    assert (two.f, two.p_f) == (None, 0.5) and two.p == pytest.approx(0.1573, abs=1e-4)
+    tied = friedman({"a": [2, 2], "b": [2, 2], "c": [1, 1]})
+    assert (tied.f, tied.p_f) == (None, pytest.approx(1 / 3))
+
+
+def test_rounding_errors_tie() -> None:
+    noise = 0.1 + 0.2 - 0.3
+    found = friedman({"a": [0.3 + noise, 0.3, 0.5], "b": [0.3, 0.3 + noise, 0.5 - noise], "c": [0.1, 0.1, 0.1]})
+    assert found.ranks == {"a": 1.5, "b": 1.5, "c": 3.0}
 
 
 def test_groups_overlap_and_single_systems_are_none() -> None:

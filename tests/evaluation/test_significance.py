@@ -8,7 +8,7 @@ from scipy.stats import permutation_test, ttest_rel
 
 from irdistill import IrdistillError
 from irdistill.evaluation import compare, detectable, holm, interval, paired_t, randomisation
-from irdistill.evaluation.significance import intervals
+from irdistill.evaluation.significance import intervals, without_noise
 
 
 def two(seed: int, size: int, shift: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +47,46 @@ def test_nothing_differs() -> None:
     same = np.random.default_rng(0).random(40)
     found = compare(same, same.copy())
     assert (found.p, found.p_random, found.mean, found.effect, found.ties) == (1.0, 1.0, 0.0, 0.0, 40)
+
+
+CONSTANT = [
+    (np.array([0.9, 0.4]), np.array([0.8, 0.3]), 0.1),
+    (np.array([0.1 + 0.2, 0.7]), np.array([0.2, 0.6]), 0.1),  # 0.10000000000000003 and 0.09999999999999998
+    (np.array([1e6 + 0.1, 2e6 + 0.1]), np.array([1e6, 2e6]), 0.1),
+]
+
+
+@pytest.mark.parametrize(("values", "other", "mean"), CONSTANT)
+def test_two_queries_with_the_same_difference_say_one_thing(values: np.ndarray, other: np.ndarray, mean: float) -> None:
+    """t and d_z are not defined; of four sign patterns two are as extreme."""
+    found = compare(values, other)
+    assert (found.p, found.p_random, found.effect, found.detectable) == (0.5, 0.5, None, None)
+    assert found.mean == pytest.approx(mean) and found.low == found.high == found.mean
+    assert (paired_t(values, other), found.wins, found.ties, found.losses) == (0.5, 2, 0, 0)
+
+
+def test_many_queries_with_the_same_difference_are_significant() -> None:
+    draw = np.random.default_rng(3).random(60)
+    found = compare(draw + 0.1, draw)
+    assert found.p == found.p_random == 1 / 10_001
+    assert (found.effect, found.detectable, found.wins) == (None, None, 60)
+
+
+def test_one_query_tells_nothing() -> None:
+    found = compare(np.array([0.9]), np.array([0.1]))
+    assert (found.p, found.p_random, found.effect, found.detectable) == (1.0, 1.0, None, None)
+
+
+def test_rounding_errors_are_no_difference() -> None:
+    left = np.array([0.1 + 0.2, 0.5, 1 - 0.9])
+    found = compare(left, np.array([0.3, 0.5, 0.1]))
+    assert (found.p, found.p_random, found.effect, found.detectable, found.ties) == (1.0, 1.0, 0.0, None, 3)
+
+
+def test_values_that_are_equal_up_to_rounding_become_equal() -> None:
+    cleaned = without_noise(np.array([0.5, 0.1 + 0.2, 0.3, 0.5 - 1e-16, 0.3001]))
+    assert cleaned.tolist() == [0.5 - 1e-16, 0.3, 0.3, 0.5 - 1e-16, 0.3001]
+    assert without_noise(np.empty(0)).tolist() == []
 
 
 def test_holm_by_hand() -> None:

@@ -144,7 +144,7 @@ def test_a_killed_store_goes_on_to_the_same_bytes(kind: str, killed_at: int, mod
         if path.name != ".lock":
             assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes(), path.name
     assert resumed.fingerprint == whole.fingerprint
-    with pytest.raises(IrdistillError, match="shard_rows: 20 there, 30 now"):
+    with pytest.raises(IrdistillError, match="shard_rows: 20 there, 30 here"):
         build(corpus, student, tmp_path / "whole", **settings | {"shard_rows": 30})
 
 

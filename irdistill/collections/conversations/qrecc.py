@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from irdistill.collections.checking import Numbered
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
+from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, listed, one, said
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
 from irdistill.collections.report import LoadReport
-from irdistill.errors import IrdistillError
 
 _NAMES = {
     "test": ("scai-qrecc21-test-turns.json", "qrecc_test.json", "qrecc-test.json"),
@@ -37,32 +35,18 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     told = False
     for number, entry in enumerate(entries(path), 1):
         query_id = f"{field(entry, path, number, 'Conversation_no')}_{field(entry, path, number, 'Turn_no')}"
-        context = field(entry, path, number, "Context")
-        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context))
+        context = listed(field(entry, path, number, "Context"), "Context", path, number)
+        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context) if said(text))
         rewrite = said(entry.get("Truth_rewrite", entry.get("Rewrite"))) or None
         add_query(queries, Query(query_id, said(field(entry, path, number, "Question")), history, rewrite), path)
         passages = entry.get("Truth_passages", entry.get("Passages"))
         told |= passages is not None
-        for passage in passages or ():
+        for passage in filter(None, listed(passages, "Truth_passages", path, number)):
             judgments.setdefault(query_id, {})[str(passage)] = (1, number)
     if told:
         return Asked(queries, judgments, path, "entry")
     qrels = one(folder, f"qrels_{split}.*", f"*qrels*{split}*")
-    return Asked(queries, _qrels(qrels, report) if qrels else None, qrels or path)
-
-
-def _qrels(path: Path, report: LoadReport) -> Numbered:
-    """Judgments as TREC's or BEIR's, or as one object query -> document -> grade; an empty document id means that none fits."""
-    text = path.read_text(encoding="utf-8-sig").lstrip()
-    if not text.startswith("{"):
-        return numbered_judgments(path, report)
-    try:
-        given = json.loads(text)
-        judgments = {query: {doc: (int(grade), 1) for doc, grade in documents.items() if doc}
-                     for query, documents in given.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise IrdistillError(f"{path} is no object of queries with documents and grades: {error}.") from error
-    return {query: documents for query, documents in judgments.items() if documents}
+    return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
 QRECC = Layout("QReCC", _splits, _read, lambda split: ("passages.zip", "collection-paragraph", "qrecc-passages*"),

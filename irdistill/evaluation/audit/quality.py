@@ -128,7 +128,9 @@ def _against(own: Mapping[str, Scored], first_stage: Mapping[str, Scored], judge
         for name in names
     )
     changes = one_values[DECIDING] - two_values[DECIDING]
-    error = float(changes.std(ddof=1)) / math.sqrt(len(changes)) if len(changes) > 1 else math.inf
+    # without a spread nothing is known of what could be detected
+    spread = compared[0].difference.detectable is not None
+    error = float(changes.std(ddof=1)) / math.sqrt(len(changes)) if spread else math.inf
     return AgainstFirstStage(
         len(ours), float(np.mean(shares)), compared, _judged_only(grades, ours, theirs, seed), _judged(grades, ours),
         _judged(grades, theirs), float(np.mean(same)), min(1.0, _DETECTABLE * error), tuple(np.sort(changes).tolist()),

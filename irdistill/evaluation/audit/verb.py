@@ -22,10 +22,10 @@ from irdistill.evaluation.audit.sample import draw_sample, scored
 from irdistill.evaluation.audit.scale import recognise
 from irdistill.evaluation.audit.suspects import suspects
 from irdistill.evaluation.audit.verdict import judge
-from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.policies import SelfMatch, check_self_match, measured_run, warn_of_self_matches
 from irdistill.evaluation.significance import holm
 from irdistill.progress import progress
-from irdistill.runs import Run
+from irdistill.runs import RankedList, Run
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class AuditOptions:
         list_size: documents of a training list, for which temperatures are fitted.
         examples: of each kind of contradiction with the judgments, how many to show.
         relevant_from: the grade from which a document is relevant, for all but nDCG@10, which weighs the grades.
+        self_match: ``drop`` leaves out a document that has the query's own id, see `irdistill.evaluation.evaluate`.
         kind: how the student's model is read; detected from its files where None.
     """
 
@@ -47,10 +48,12 @@ class AuditOptions:
     examples: int = 5
     seed: int = 42
     relevant_from: int = 1
+    self_match: SelfMatch = "keep"
     kind: str | None = None
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        check_self_match(self.self_match)
         if self.list_size < 2 or self.examples < 0 or self.sample < 1 or self.relevant_from < 1:
             raise IrdistillError(
                 f"an audit was asked for with sample={self.sample}, list_size={self.list_size}, examples={self.examples} and "
@@ -73,9 +76,11 @@ def audit(collection: Collection, teachers: Mapping[str, Run | str | Path], firs
     if not teachers:
         raise IrdistillError("an audit got no run; give at least one with a teacher's scores.")
     options = options or AuditOptions(seed=seed)
-    runs = {name: measured_run(run, collection) for name, run in teachers.items()}
-    base = measured_run(first_stage, collection) if first_stage is not None else None
+    runs = {name: measured_run(run, collection, options.self_match) for name, run in teachers.items()}
+    base = measured_run(first_stage, collection, options.self_match) if first_stage is not None else None
     drawn = draw_sample(collection, runs, base, options.sample, options.seed)
+    for name, own in drawn.lists.items():
+        warn_of_self_matches(_self_matches(own), len(drawn.query_ids), collection, name)
     lists = {name: {query: scored(found) for query, found in own.items()} for name, own in drawn.lists.items()}
     first = {query: scored(found) for query, found in drawn.first_stage.items()} if drawn.first_stage is not None else None
     qualities = {name: quality(own, first, collection.qrels, drawn.query_ids, options.seed, options.relevant_from)
@@ -114,6 +119,11 @@ def _corrected(qualities: Mapping[str, Quality | None]) -> dict[str, float]:
     values = {name: found.against.deciding.difference.p for name, found in qualities.items()
               if found is not None and found.against is not None}
     return dict(zip(values, holm(list(values.values())), strict=True))
+
+
+def _self_matches(lists: Mapping[str, RankedList]) -> dict[str, int]:
+    """Query -> rank of the document that has the query's own id."""
+    return {query: ranked.doc_ids.index(query) + 1 for query, ranked in lists.items() if query in ranked.doc_ids}
 
 
 def _name(run: Run | str | Path | None) -> str | None:

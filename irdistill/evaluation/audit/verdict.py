@@ -101,6 +101,8 @@ def _figures(against: AgainstFirstStage, p: float) -> str:
 
 
 def _power(against: AgainstFirstStage) -> str:
+    if against.deciding.difference.detectable is None and against.queries > 1:
+        return (f"All {against.queries} queries differ by the same amount, so it is unknown how large a difference would be found.")
     few = "only " if against.queries < FEW_QUERIES else ""
     if against.detectable >= 1:
         return f"With {few}{against.queries} queries no difference could be shown."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row, evaluate
-from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.policies import SelfMatch, measured_run
 from irdistill.evaluation.report.tables import costs_table, evaluation_latex, evaluation_markdown
 from irdistill.files import read_json, write_text
 from irdistill.runs import Run, open_run
@@ -23,17 +23,19 @@ _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex", ".svg": "plot"
 
 @dataclass(frozen=True)
 class Results:
-    """What is published: figures, and perhaps the runs they are of and what the systems cost."""
+    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the folder of the figures' file."""
 
     found: Evaluation
     collection: Collection | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
     costs: tuple[Efficiency, ...] = ()
     retention: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
 
 
-def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42) -> Results:
-    """Evaluate runs, system -> path.
+def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42,
+              self_match: SelfMatch = "keep") -> Results:
+    """Evaluate runs, system -> path; ``self_match`` as for ``evaluate``.
 
     Raises:
         IrdistillError: it is not said of which collection they are, or of several; or as ``evaluate``.
@@ -50,9 +52,9 @@ def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, b
             )
         collection = ids.pop()
     held = load_collection(collection)
-    runs = {system: measured_run(path, held) for system, path in paths.items()}
+    runs = {system: measured_run(path, held, self_match) for system, path in paths.items()}
     base = next((system for system, path in paths.items() if path == baseline), None)
-    return Results(evaluate(held, runs, measures, base, seed), held, runs)
+    return Results(evaluate(held, runs, measures, base, seed, self_match=self_match), held, runs)
 
 
 def from_json(path: str | Path) -> Results:
@@ -73,7 +75,7 @@ def from_json(path: str | Path) -> Results:
             costs = tuple(Efficiency(**cost) for cost in given["efficiency"])
     except TypeError as error:
         raise IrdistillError(f"{path} is not a file of figures of this version: {error}. Evaluate again.") from error
-    return Results(found, costs=costs, retention=dict(given.get("retention") or {}))
+    return Results(found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent)
 
 
 def publish(given: Results, form: str | None = None, out: Path | None = None, documents: int = 10, queries: int = 300,
@@ -105,7 +107,7 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
         else:
             from irdistill.evaluation.report.card import write_card
 
-            write_card(given.found, chosen, out)
+            write_card(given.found, chosen, out, given.folder)
         return None
     if form == "plot":
         from irdistill.evaluation.report.pareto import draw, points

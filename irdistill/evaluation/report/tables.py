@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irdistill.evaluation.evaluate import Evaluation, Row
+from irdistill.evaluation.report.datasets import is_synthetic, readable, short_names
 from irdistill.evaluation.significance import FEW, LEVEL
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def figures_table(found: Evaluation, dataset: str) -> Table:
 
 
 def figure(row: Row) -> str:
-    """A mean with its interval and mark."""
+    """A mean with its interval and mark; a count by itself."""
     mark = ""
     if row.p_holm is not None and row.difference is not None and row.p_holm < LEVEL:
         mark = f" {UP}" if row.difference > 0 else f" {DOWN}"
+    if row.low is None or row.high is None:
+        return f"{row.value:.0f}"
     return f"{row.value:.4f} [{row.low:.3f}, {row.high:.3f}]{mark}"
 
 
@@ -89,7 +92,7 @@ def differences_table(rows: Iterable[Row]) -> Table:
     cells = [
         [row.system, str(row.against), row.dataset, row.measure,
          f"{row.difference:+.4f} [{row.difference_low:+.4f}, {row.difference_high:+.4f}]",
-         *(probability(value) for value in (row.p, row.p_random, row.p_holm)), f"{row.effect:+.2f}",
+         *(probability(value) for value in (row.p, row.p_random, row.p_holm)), "-" if row.effect is None else f"{row.effect:+.2f}",
          "-" if row.detectable is None else f"{row.detectable:.4f}", f"{row.wins}/{row.ties}/{row.losses}"]
         for row in rows if row.against is not None
     ]
@@ -154,10 +157,13 @@ TIES = ("Documents with equal scores are ordered as trec_eval does, by falling i
 
 def evaluation_markdown(found: Evaluation) -> str:
     """All tables of an evaluation, with what the marks mean and what was missing."""
+    synthetic = [name for dataset, name in short_names(found.datasets).items() if is_synthetic(dataset)]
+    found = readable(found)
     lines = []
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]
-        lines += [f"### {dataset} ({own[0].n} queries)", "", figures_table(found, dataset).markdown(), ""]
+        kind = "held-out synthetic queries" if dataset in synthetic else "queries"
+        lines += [f"### {dataset} ({own[0].n} {kind})", "", figures_table(found, dataset).markdown(), ""]
         for sentence in notes(own):
             lines += [sentence, ""]
     if any(row.against for row in found.rows):
@@ -169,6 +175,7 @@ def evaluation_markdown(found: Evaluation) -> str:
 
 def evaluation_latex(found: Evaluation) -> str:
     """The tables of an evaluation for a paper."""
+    found = readable(found)
     parts = [r"% needs \usepackage{booktabs,amssymb}"]
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]

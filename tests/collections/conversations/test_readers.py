@@ -148,6 +148,15 @@ def test_qrecc_takes_judgments_from_a_file_where_the_turns_have_none(tmp_path: P
     assert load_collection(tmp_path / "q", cache=tmp_path / "c").qrels.to_dict() == {"7_3": {"p3": 1}}
     (tmp_path / "q/qrels_test.txt").write_text("7_2 0 p2 1\n")
     assert load_collection(tmp_path / "q", cache=tmp_path / "c").qrels.to_dict() == {"7_2": {"p2": 1}}
+    for text, message in (('{"7_3": {"p3": 0.5}}', r"query 7_3, document p3\): the grade is 0.5, and a whole number"),
+                          ('{"7_3": {"p3": 1, "p3": 2}}', "twice and differently: 1 and 2"),
+                          ('{"7_3": {"p3": 1}, "7_3": {"p3": 2}}', "twice and differently: 1 and 2"),
+                          ('{"7_3": ["p3"]}', "document ids with grades were expected")):
+        (tmp_path / "q/qrels_test.txt").write_text(text)
+        with pytest.raises(IrdistillError, match=message):
+            load_collection(tmp_path / "q", cache=tmp_path / "c")
+    (tmp_path / "q/qrels_test.txt").write_text('{"7_3": {"p3": 2.0, "p3": 2}}')
+    assert load_collection(tmp_path / "q", cache=tmp_path / "c").qrels.to_dict() == {"7_3": {"p3": 2}}
 
 
 def test_topiocqa_takes_gold_passages_from_the_file_for_dpr(tmp_path: Path) -> None:
