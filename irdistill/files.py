@@ -6,7 +6,9 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,9 @@ from typing import Any
 
 from irdistill.errors import IrdistillError
 
+LARGEST_JSON = 1 << 30
+"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600 MB)."""
+
 _REASONS = {
     errno.ENOSPC: "the disk is full; free some space and start the same command again, it continues",
     errno.EDQUOT: "the disk quota is used up; free some space and start the same command again, it continues",
@@ -24,6 +29,28 @@ _REASONS = {
     errno.EROFS: "the file system is read-only; choose another --out",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
+
+_READING = {
+    errno.EACCES: "there is no permission; change the permissions or choose another path",
+    errno.EPERM: "there is no permission; change the permissions or choose another path",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EISDIR: "it is a folder, and a file was expected",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with ulimit -n 4096",
+    errno.EIO: "the disk or network reports a fault; check it, and run the same command again",
+    errno.ESTALE: "the network file system has lost this file; mount it again, and run the same command again",
+    errno.ELOOP: "symbolic links refer to each other; remove one of them",
+    errno.ETXTBSY: "the file is in use by another process",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an operating system's error, without ``[Errno N]``."""
+    what = (error.strerror or str(error)).rstrip(".") or type(error).__name__
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    text = f"{files}: {what}" if files else what
+    reason = _READING.get(error.errno or 0) or _REASONS.get(error.errno or 0)
+    return f"{text}; {reason}." if reason else f"{text}. Check that path, and run the same command again." if files else f"{text}."
 
 
 @contextmanager
@@ -100,7 +127,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
         IrdistillError: the disk is full or there is no permission to write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_path(path)
     with explain_os_errors(path):
         try:
             yield temporary
@@ -116,15 +143,30 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for what is being written by this process; no other file has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder was being written by irdistill."""
+    return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write text atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
+def json_text(value: Any) -> str:
+    """A value as JSON text that ends with a line break, keys in the given order, full precision."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, keys in the given order, full precision."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write JSON atomically, as `json_text` formats it."""
+    write_text(path, json_text(value))
 
 
 def read_json(path: str | Path) -> Any:
@@ -135,11 +177,26 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise IrdistillError(f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of settings.")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IrdistillError(f"{path} does not exist.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
         raise IrdistillError(f"{path} is not readable as JSON ({error}); it is damaged or not ours.") from error
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        IrdistillError: the file is absent, is not JSON, or holds anything but an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise IrdistillError(f"{path} holds no JSON object; it is damaged or not ours.")
+    return value
 
 
 def file_sha256(path: str | Path) -> str:
@@ -154,16 +211,39 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
 
 
+_FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
+_CONTENTS = {"corpus": "other documents", "queries": "other queries", "qrels": "other judgments", "candidates": "other candidates",
+             "queries_digest": "other query ids", "weights": "other weights", "revision": "another revision of the model"}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it."""
-    lines = []
-    for key in sorted({*old, *new}):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {json.dumps(before)} there, {json.dumps(after)} here")
-    return lines
+    """One line for each value that differs, with the path to it and both values; those that are fingerprints come last.
+
+    Example:
+        >>> differences({"options": {"seed": 1}, "loss": "KL"}, {"options": {"seed": 2}, "loss": "KL"})
+        ['options.seed: 1 there, 2 here']
+    """
+    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
+    """Whether a difference is one of fingerprints, and its line."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}, key=str):
+            yield from _differences(old.get(key), new.get(key), f"{path}{'.' if path and not path.endswith('.') else ''}{key}")
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{path}[{place}]" if len(old) > 1 else path)
+    elif old != new:
+        if all(isinstance(value, str) and _FINGERPRINT.fullmatch(value) for value in (old, new)):
+            contents = _CONTENTS.get(path.rpartition(".")[2], "other contents")
+            yield True, f"{path}: {contents} (fingerprint {old} there, {new} here)"
+        else:
+            yield False, f"{path}: {_shown(old)} there, {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 @contextmanager
@@ -175,7 +255,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "w") as stream:
+    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # and never cut short what lies there
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -187,10 +267,34 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; only for who holds the folder."""
-    for path in folder.glob(".*.tmp-*"):
-        if path.is_file():
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
+    for path in folder.glob(".*-irdistill-tmp-*"):
+        if is_temporary(path.name) and (path.is_file() or path.is_symlink()):
             path.unlink(missing_ok=True)
+
+
+class MappedPages:
+    """Gives the pages of memory maps back to the system, before what was read of them counts as much memory.
+
+    Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
+
+    Args:
+        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
+        limit: bytes that may be read between two times.
+    """
+
+    def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
+        self._maps: list[mmap.mmap] = [one._mmap for one in maps if getattr(one, "_mmap", None) is not None]
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the maps, in whole pages where they were read here and there."""
+        self._read += size
+        if self._read >= self._limit:
+            self._read = 0
+            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:

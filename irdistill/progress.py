@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from irdistill.terminal import printable
+
 Item = TypeVar("Item")
 Done = Callable[[int], object]
 """Is told how many more units are finished."""
+_SIZE = {"ncols": 80, "nrows": 24}
+
+
 class Relay:
     """Passes counts on to a bar that is made later than the work which is counted."""
 
@@ -23,7 +29,6 @@ class Relay:
         return self.to(count)
 
 
-_SIZE = {"ncols": 80, "nrows": 24}
 _quiet = False
 
 
@@ -42,8 +47,8 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
     # some terminals say that they have 0 columns, and tqdm would draw nothing
     wide = hidden or os.get_terminal_size(sys.stderr.fileno()).columns > 0
     return tqdm(
-        total=total, unit=f" {unit}", desc=label, initial=initial, delay=2, mininterval=0.5, leave=False, disable=hidden,
-        unit_scale=bool(total and total >= 100_000), dynamic_ncols=wide, **({} if wide else _SIZE),
+        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=2, mininterval=0.5, leave=False,
+        disable=hidden, unit_scale=bool(total and total >= 100_000), dynamic_ncols=wide, **({} if wide else _SIZE),
     )
 
 
@@ -53,3 +58,20 @@ def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
         for item in items:
             yield item
             bar.update(1)
+
+
+@contextmanager
+def kept_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
+    """Let Ctrl-C say what is kept of the work in this block.
+
+    Args:
+        describe: gives what is kept, such as ``3 of 12 parts of out/scores``, or an empty text for nothing. It is a note of the
+            KeyboardInterrupt, which the command line prints.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        kept = describe()
+        if kept:
+            error.add_note(kept)
+        raise

@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import Several, json_option, out_option, overwrite_option, seed_option
+from irdistill.cli.options import (
+    Several,
+    examples,
+    json_option,
+    model_options,
+    out_option,
+    overwrite_option,
+    seed_option,
+    write_result,
+)
 from irdistill.cli.search import INDEXES
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 
 if TYPE_CHECKING:
     from irdistill.evaluation.benchmark import Benchmark
     from irdistill.evaluation.reproduction import Check
 
 
-@click.command(cls=Several, epilog="Example: irdistill benchmark beir --model lucene --datasets scifact nq --out out/beir")
+@click.command(cls=Several, epilog=examples(
+    "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
+))
 @click.argument("suite")
 @click.option("--model", default="", help="bm25, lucene, or a retriever; with --rerank a teacher card or any reranker.")
 @click.option("--datasets", multiple=True, help="Only these: names of datasets, groups or averages; NAME=FOLDER for one on disk.")
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--runs", default="", help="Measure these runs instead of a model: a run, or a folder with one for each dataset.")
 @click.option("--depth", type=int, help="Documents a query; the suite's unless said.")
 @click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True, help="Of a model that searches.")
+@model_options()
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The folder of datasets that ir_datasets lacks.")
 @click.option("--check", is_flag=True, help="Make published figures again (those of --model where given), and say which are off.")
 @out_option("A folder for each dataset, and results.json.")
@@ -33,7 +44,8 @@ if TYPE_CHECKING:
 @json_option()
 @click.pass_context
 def benchmark(context: click.Context, suite: str, model: str, datasets: tuple[str, ...], rerank: str, runs: str, depth: int | None,
-              index: str, data: Path | None, check: bool, out: Path, overwrite: bool, seed: int, json_file: Path | None) -> None:
+              index: str, kind: str | None, trust_remote_code: bool, data: Path | None, check: bool, out: Path, overwrite: bool,
+              seed: int, json_file: Path | None) -> None:
     """Measure a model on a benchmark, dataset by dataset; stopped at any moment, the same command goes on.
 
     SUITE is a card in eval/, as msmarco, trec-dl, beir, nanobeir, lotte, robust04, cast, conversations or local, or a path to one.
@@ -43,7 +55,7 @@ def benchmark(context: click.Context, suite: str, model: str, datasets: tuple[st
     from irdistill.evaluation.suites import read_suite
 
     card = read_suite(suite)
-    system = System(model, rerank, runs, depth, index) if model or runs or not check else None
+    system = System(model, rerank, runs, depth, index, kind, trust_remote_code) if model or runs or not check else None
     if check:
         checks = reproduce(card, out, datasets, data, overwrite=overwrite, seed=seed, system=system)
         if not checks:
@@ -92,5 +104,4 @@ def _queries(result: Benchmark, dataset: str) -> int:
 
 
 def _write(json_file: Path | None, result: Benchmark | None, checks: list[Check]) -> None:
-    if json_file is not None:
-        write_json(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})
+    write_result(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import json_option, self_match_option
+from irdistill.cli.options import examples, json_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json, write_text
+from irdistill.files import write_text
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 FIELDS = ("loss", "student", "seed")
 
 
-@click.command(epilog="Example: irdistill compare 'out/loss-comparison/{loss}.{student}.s{seed}.test-*' --plot out/losses.svg")
+@click.command(epilog=examples(
+    "irdistill compare 'out/losses/{loss}.s{seed}' --plot out/losses.svg",
+))
 @click.argument("pattern", nargs=-1, required=True)
 @click.option("--measure", default="nDCG@10", show_default=True, help="As ir-measures writes it.")
 @click.option("--level", default=0.05, show_default=True, help="Of all tests.")
@@ -43,8 +45,7 @@ def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | N
     collections = {name: load_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)}
     found = compare_losses(entries, collections, measure, level, self_match)
     text = comparison_markdown(found)
-    if json_file is not None:
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     if markdown is not None:
         write_text(markdown, text)
     if plot is not None:

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option
-from irdistill.files import write_json
+from irdistill.cli.options import examples, json_option, write_result
 
 
-@click.command(epilog="Example: irdistill doctor")
+@click.command(epilog=examples("irdistill doctor"))
 @json_option()
 @click.pass_context
 def doctor(context: click.Context, json_file: Path | None) -> None:
@@ -20,7 +19,6 @@ def doctor(context: click.Context, json_file: Path | None) -> None:
     from irdistill.doctor import examine, is_healthy, render, to_json
 
     checks = examine()
-    if json_file is not None:
-        write_json(json_file, to_json(checks))
+    write_result(json_file, to_json(checks))
     Console().print(render(checks))
     context.exit(0 if is_healthy(checks) else 1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,9 +15,11 @@ import click
 from irdistill import __version__
 from irdistill.cli.audit import audit
 from irdistill.cli.benchmark import benchmark
+from irdistill.cli.cards import cards
 from irdistill.cli.compare import compare
 from irdistill.cli.doctor import doctor
 from irdistill.cli.export import export
+from irdistill.cli.options import examples
 from irdistill.cli.pretrain import pretrain
 from irdistill.cli.queries import filter_, generate, rewrite, split
 from irdistill.cli.report import measure, report
@@ -26,10 +30,31 @@ from irdistill.cli.search import candidates, search
 from irdistill.cli.specialise import specialise
 from irdistill.cli.train import train
 from irdistill.errors import IrdistillError
+from irdistill.files import describe_os_error
 from irdistill.progress import set_quiet
+from irdistill.terminal import PrintableFormatter, echo
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Interrupted(Exception):
+    """Ctrl-C was pressed; click itself would print an empty line for it and forget what was kept."""
+
+
+class _Commands(click.Group):
+    """The commands, with an interruption that reaches `main`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            kept = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
+            raise Interrupted(
+                f"interrupted. Kept: {kept}. Run the same command again to resume." if kept else
+                "interrupted before a part was finished. Run the same command again to start over."
+            ) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+             epilog=examples("irdistill candidates pydocs/test --out out/bm25-test"))
 @click.version_option(__version__, prog_name="irdistill")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs.")
 @click.option("--quiet", is_flag=True, help="Show no progress bars and no notes.")
@@ -38,45 +63,69 @@ def cli(debug: bool, quiet: bool) -> None:
 
     COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout (path#split). RUN is a
     run's folder, or a TREC run file.
-
-    Example: irdistill candidates pydocs/test --out out/bm25
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_quiet(quiet)
     level = logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO
     logging.basicConfig(level=level if debug else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.getLogger("irdistill").setLevel(level)
 
 
 _COMMANDS = (
     run, benchmark, candidates, score, fuse, audit, train, search, evaluate, compare, measure, report, runs,
     rewrite, split, generate, filter_, specialise,
-    pretrain, export, doctor,
+    pretrain, export, cards, doctor,
 )
 for command in _COMMANDS:
     cli.add_command(command)
 
 
+INTERNAL_FAULT = 70
+"""Exit code of an error that irdistill did not foresee (EX_SOFTWARE)."""
+
+
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a fault in what was given, 130 interrupted (start again to go on)."""
+    """Run the command line and exit: 0 done, 1 a fault in the input, 70 a fault in irdistill, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        click.echo("interrupted; start the same command again, it continues.", err=True)
+    except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as stop:
+        click.echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.ClickException as error:
-        error.show()
+        text = io.StringIO()
+        error.show(text)
+        echo(text.getvalue().rstrip("\n"), err=True)
         sys.exit(1)
-    except (IrdistillError, OSError) as error:
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
         if "--debug" in given:
             traceback.print_exc()
-        click.echo(f"irdistill: {error}", err=True)
-        sys.exit(1)
+        echo(f"irdistill: {describe_error(error)}", err=True)
+        sys.exit(1 if isinstance(error, IrdistillError | OSError | MemoryError) else INTERNAL_FAULT)
+
+
+def describe_error(error: Exception) -> str:
+    """One paragraph for an error that ends a command."""
+    if isinstance(error, IrdistillError):
+        return str(error)
+    if isinstance(error, OSError):
+        return describe_os_error(error)
+    if isinstance(error, MemoryError):
+        detail = f" ({error})" if str(error) else ""
+        return (f"there is not enough memory{detail}. Close other programs, or choose smaller batches, fewer documents per "
+                "query or a smaller model. What was finished is kept; run the same command again to resume.")
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    detail = " ".join(str(error).split())[:300]
+    return (f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line {last.lineno}). This is a "
+            "fault in irdistill or in a library that it uses. Run irdistill --debug with the same command for the traceback, and "
+            "report it. What was finished is kept.")
 
 
 if __name__ == "__main__":

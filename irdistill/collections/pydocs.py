@@ -23,6 +23,7 @@ from typing import Any
 import xxhash
 
 from irdistill.cards import card_folder
+from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached, compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
@@ -167,6 +168,7 @@ def read_howto(
 
 
 def _open(folder: Path) -> Pydocs:
+    open_files(folder, read_sealed(folder / "manifest.json")["files"])
     queries = read_json(folder / "queries.json")
     return Pydocs(
         Corpus.open(folder / "corpus"), {key: text for key, text, _ in queries},
@@ -213,6 +215,7 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
         "missing packages": {name: skipped[name] for name in DISTRIBUTIONS if name in skipped},
         "skipped modules": skipped,
     })
+    write_sealed(folder / "manifest.json", {"versions": versions}, ("queries.json", "aliases.json", "notes.json"))
     for path in gathered.iterdir():
         path.unlink()
     gathered.rmdir()

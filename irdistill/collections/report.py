@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,10 +70,14 @@ class LoadReport:
             "notes": self.notes,
         }
 
-    def lines(self) -> list[str]:
-        """One readable line for the counts and one for each kind of finding."""
+    def lines(self, without: Collection[str] = ()) -> list[str]:
+        """One readable line for the counts and one for each kind of finding.
+
+        Args:
+            without: kinds to leave out.
+        """
         first = f"{self.documents} documents, {self.queries} queries, {self.judgments} judgments"
-        return [first, *(_line(kind, found) for kind, found in self.findings.items() if found.count)]
+        return [first, *(_line(kind, found) for kind, found in self.findings.items() if found.count and kind not in without)]
 
 
 def findings_json(findings: Mapping[str, Finding]) -> dict[str, Any]:

@@ -26,4 +26,4 @@ class Travelling:
         Raises:
             IrdistillError: it cannot be loaded there.
         """
-        return load_collection(self.held) if isinstance(self.held, str) else self.held
+        return load_collection(self.held, queries=False) if isinstance(self.held, str) else self.held

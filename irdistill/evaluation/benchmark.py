@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.files import make_folder, write_json
+from irdistill.progress import kept_when_stopped
 from irdistill.runs import Run, open_run
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
@@ -35,6 +37,7 @@ class System:
             (``FOLDER/scifact`` or ``FOLDER/scifact.trec``; a name's slashes are folders).
         depth: documents a query that are retrieved, or that are reranked; the suite's where None.
         index: of a model that searches.
+        kind: how the model is read, as ``sparse``; detected from its files where None.
     """
 
     model: str = ""
@@ -42,6 +45,8 @@ class System:
     runs: str = ""
     depth: int | None = None
     index: Any = "flat"
+    kind: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.model) == bool(self.runs) or (self.rerank and self.runs):
@@ -50,7 +55,8 @@ class System:
     @property
     def name(self) -> str:
         """As tables show it."""
-        return f"{self.model} over {self.rerank}" if self.rerank else self.model or self.runs
+        model = f"{self.model} ({self.kind})" if self.kind else self.model
+        return f"{model} over {self.rerank}" if self.rerank else model or self.runs
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
         collection = opens(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
-        run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
+        with kept_when_stopped(partial("{} of {} datasets in {}".format, number - 1, len(places), folder)):
+            run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
         depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
         counted = PolicyRun(run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", depth)
         figures = evaluate(collection, {system.name: counted}, dataset.measures or suite.measures, seed=seed)
@@ -209,7 +216,7 @@ def _run_of(suite: Suite, system: System, collection: Collection, dataset: Datas
     spare = dataset.self_match == "drop"
     if not system.rerank:
         return retrieve(collection, system.model, folder / "run", (system.depth or suite.depth) + spare, system.index, work,
-                        overwrite=overwrite, seed=seed)
+                        overwrite=overwrite, seed=seed, kind=system.kind, trust_remote_code=system.trust_remote_code)
     from irdistill.teachers import load_teacher, responses_file, score
 
     depth = (system.depth or suite.rerank_depth) + spare
@@ -217,5 +224,7 @@ def _run_of(suite: Suite, system: System, collection: Collection, dataset: Datas
         retrieve(collection, system.rerank, folder / "candidates", depth, work=work, overwrite=overwrite, seed=seed)
         if is_lexical(system.rerank) else _supplied(system.rerank, dataset.name, several)
     )
-    teacher = load_teacher(system.model, collection.corpus, work=work, responses=responses_file(folder / "run"))
+    trust = {"trust_remote_code": True} if system.trust_remote_code else {}
+    teacher = load_teacher(system.model, collection.corpus, kind=system.kind, work=work, responses=responses_file(folder / "run"),
+                           **trust)
     return score(collection, candidates, teacher, folder / "run", depth, overwrite=overwrite)

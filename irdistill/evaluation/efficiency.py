@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +59,16 @@ class Efficiency:
 
 
 def measure_efficiency(collection: Collection, system: str, models: str | Path | Sequence[str | Path], k: int = 100,
-                       index: Index = "flat", work: Path | None = None, queries: int = 200, seed: int = 42) -> Efficiency:
+                       index: Index = "flat", work: Path | None = None, queries: int = 200, seed: int = 42,
+                       kind: str | Mapping[str, str] | None = None, trust_remote_code: bool = False) -> Efficiency:
     """Time a system, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
         models: ``bm25``, ``lucene``, or models of any kind that `open_system` takes.
         k: documents a query that are found, or reranked.
         queries: how many of the collection's queries are used.
+        kind: how the models are read, one kind for all or a mapping of models' names to kinds; detected from their files where
+            None.
 
     Raises:
         IrdistillError: the collection has no queries, or a model cannot be loaded.
@@ -74,7 +77,8 @@ def measure_efficiency(collection: Collection, system: str, models: str | Path |
     if not asked:
         raise IrdistillError(f"{collection.id} has no queries to measure the speed with.")
     names = [models] if isinstance(models, str | Path) else list(models)
-    parts = [open_system(collection, str(name), k, index, work, seed) for name in names]
+    kinds = {str(name): kind.get(str(name)) if isinstance(kind, Mapping) else kind for name in names}
+    parts = [open_system(collection, name, k, index, work, seed, kinds[name], trust_remote_code) for name in map(str, names)]
     batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
 
     def once(batch: list[Query]) -> None:

@@ -11,6 +11,7 @@ from irdistill.errors import IrdistillError
 from irdistill.evaluation.weighting import agreement_weights, fit_gate, labelled_weights
 from irdistill.runs import Gate, Run, fuse, open_run
 from irdistill.runs.mixing import Missing
+from irdistill.runs.shares import common_queries
 
 
 def fuse_teachers(
@@ -33,7 +34,7 @@ def fuse_teachers(
         IrdistillError: as `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`; labelled queries are needed
             and not given, or given and not used.
     """
-    opened = [open_run(run) for run in runs]
+    opened = common_queries([open_run(run) for run in runs])
     fitted = weights == "similarity" or gate == "fit"
     if fitted and (dev is None or not dev_runs):
         raise IrdistillError(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.benchmark import Benchmark, System, choose, run_suite
 from irdistill.evaluation.report import markdown_table
@@ -103,14 +104,15 @@ def _folder(row: Published, members: Sequence[Dataset], chosen: dict[str, str], 
         raise IrdistillError(f"the run {row.run} belongs to one dataset, and {row.where!r} is several.")
     (dataset,) = members
     given = chosen[dataset.name] or str(Path(data or ".") / dataset.folder)
-    return Path(given.partition("#")[0])
+    return Path(split_folder(given)[0])
 
 
 def _system(row: Published, suite: Suite, folder: Path) -> System:
-    return _plain(System(row.model, row.rerank, str(folder / row.run) if row.run else "", row.depth or None), suite)
+    return _plain(System(row.model, row.rerank, str(folder / row.run) if row.run else "", row.depth or None,
+                         kind=row.kind or None), suite)
 
 
 def _plain(system: System, suite: Suite) -> System:
     """A system with its depth written out."""
     depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
-    return System(system.model, system.rerank, system.runs, depth, system.index)
+    return replace(system, depth=depth)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from irdistill.cards import find_card
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.policies import SELF_MATCH
+from irdistill.plain_data import check_values, read_yaml
 
 POLICIES = {"self_match": SELF_MATCH, "duplicates": ("keep", "drop"), "queries": ("turn", "rewrite")}
 TOLERANCE = 0.0005
@@ -54,6 +53,7 @@ class Published:
         run: of the dataset's folder.
         rerank: the first stage whose documents the model reorders; ``depth`` of them.
         where: the name of a dataset, or of an average.
+        kind: how the model is read, as ``sparse``; detected from its files where empty.
         tolerance: how far a figure made again may be off.
     """
 
@@ -65,11 +65,13 @@ class Published:
     run: str = ""
     rerank: str = ""
     depth: int = 0
+    kind: str = ""
     tolerance: float = TOLERANCE
 
     def command(self, suite: str) -> str:
         """The command that makes the figure."""
-        model = f"--model {self.model}" if self.model else f"--runs {self.run}"
+        kind = f" --kind {self.kind}" if self.kind else ""
+        model = f"--model {self.model}{kind}" if self.model else f"--runs {self.run}"
         stage = f" --rerank {self.rerank} --depth {self.depth}" if self.rerank else ""
         return f"irdistill benchmark {suite} {model}{stage} --datasets {self.where}"
 
@@ -124,12 +126,7 @@ def read_suite(name: str | Path) -> Suite:
         IrdistillError: there is none, it is no YAML mapping, or something in it is unknown or missing.
     """
     path = find_card("eval", str(name))
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise IrdistillError(f"the suite card {path} is not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise IrdistillError(f"the suite card {path} holds no mapping; see eval/README.md.")
+    data = read_yaml(path, "suite card")
     return _suite(path.stem, data, str(path))
 
 
@@ -139,42 +136,67 @@ def _suite(name: str, data: dict[str, Any], place: str) -> Suite:
     _refuse(place, set(data) - known, known | set(POLICIES))
     if not isinstance(data.get("datasets"), dict) or not data["datasets"] or not data.get("measures"):
         raise IrdistillError(f"the suite card {place} needs datasets, a mapping of names, and measures.")
-    measures = _measures(data.pop("measures"))
-    datasets = {key: _dataset(str(key), value, policies, place) for key, value in data.pop("datasets").items()}
-    averages = {key: tuple(parts) for key, parts in (data.pop("averages", None) or {}).items()}
-    published = tuple(row for entry in data.pop("published", None) or () for row in _published(entry, place))
+    measures = _measures(data.pop("measures"), place)
+    datasets = {key: _dataset(key, value, policies, place) for key, value in data.pop("datasets").items()}
+    averages = data.pop("averages", None) or {}
+    if not isinstance(averages, dict) or not all(_is_texts(parts) for parts in averages.values()):
+        raise IrdistillError(f"the averages of {place} must be a mapping of names to lists of datasets.")
+    averages = {key: tuple(parts) for key, parts in averages.items()}
+    entries = data.pop("published", None) or []
+    if not isinstance(entries, list):
+        raise IrdistillError(f"published of {place} is {entries!r}; a list of mappings was expected.")
+    published = tuple(row for entry in entries for row in _published(entry, place))
+    check_values(data, Suite, place)
+    for key in ("depth", "rerank_depth"):
+        if data.get(key, 1) < 1:
+            raise IrdistillError(f"{place} has {key}: {data[key]}; at least 1 was expected.")
     suite = Suite(name, datasets, measures, averages=averages, published=published, **data)
     for part in [*averages, *(row.where for row in published)]:
         suite.members(part)
     return suite
 
 
-def _measures(given: str | Sequence[str]) -> tuple[str, ...]:
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _measures(given: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(given, str) and not _is_texts(given):
+        raise IrdistillError(f"{place} has measures: {given!r}; a text such as nDCG@10 RR@10, or a list of texts, was expected.")
     return tuple(str(measure) for measure in parse_measures(given))
 
 
 def _dataset(name: str, given: Any, policies: Mapping[str, str], place: str) -> Dataset:
-    settings: dict[str, Any] = {**policies, **({"id": given} if isinstance(given, str) else dict(given or {}))}
+    if not isinstance(given, str | dict | None):
+        raise IrdistillError(f"the dataset {name!r} of {place} is {given!r}; an id or a mapping was expected.")
+    settings: dict[str, Any] = {**policies, **({"id": given} if isinstance(given, str) else given or {})}
     _refuse(f"{place}, dataset {name}", set(settings) - {entry.name for entry in fields(Dataset)}, set())
-    if "measures" in settings:
-        settings["measures"] = _measures(settings["measures"])
+    measures = _measures(settings.pop("measures"), f"{place}, dataset {name}") if "measures" in settings else ()
+    check_values(settings, Dataset, f"{place}, dataset {name}")
     if bool(settings.get("id")) == bool(settings.get("folder")):
         raise IrdistillError(f"the dataset {name!r} of {place} needs either an id of ir_datasets or a folder.")
     for key, allowed in POLICIES.items():
         if settings.get(key, allowed[0]) not in allowed:
             raise IrdistillError(f"the dataset {name!r} of {place} has {key}: {settings[key]}; known are {', '.join(allowed)}.")
-    return Dataset(name, **settings)
+    return Dataset(name, measures=measures, **settings)
 
 
 def _published(entry: Any, place: str) -> Iterator[Published]:
     """One row for each figure of an entry: ``values`` maps measures to a mapping of datasets or averages."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("values", {}), dict):
+        raise IrdistillError(f"a published figure in {place} is {entry!r}; a mapping with a mapping of values was expected.")
     given = dict(entry)
     values = given.pop("values", {})
     _refuse(f"{place}, published", set(given) - {field.name for field in fields(Published)}, set())
+    check_values(given, Published, f"{place}, published")
     if not given.get("source") or bool(given.get("model")) == bool(given.get("run")):
         raise IrdistillError(f"a published figure in {place} needs a source, and either a model or a run: {given}.")
     for measure, figures in values.items():
-        (name,) = _measures([measure])
+        if not isinstance(figures, dict) or not all(isinstance(one, int | float) and abs(one) < 1e9
+                                                   for one in figures.values()):
+            raise IrdistillError(f"published values of {measure} in {place} are {figures!r}; a mapping of datasets to numbers was "
+                                 "expected.")
+        (name,) = _measures([measure], place)
         for where, value in figures.items():
             yield Published(where=where, measure=name, value=float(value), **given)
 

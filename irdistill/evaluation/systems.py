@@ -12,7 +12,7 @@ from irdistill.search import open_engine
 from irdistill.search.engines import Index
 from irdistill.search.lexical import is_lexical, open_lexical
 from irdistill.students import CrossEncoderStudent, load_student
-from irdistill.teachers.detection import kind_of
+from irdistill.students.detection import model_kind
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,18 @@ class System:
     reranks: int = 0
 
 
-def open_system(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int) -> System:
+def open_system(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int,
+                kind: str | None = None, trust_remote_code: bool = False) -> System:
     """``bm25``, ``lucene``, a model that searches an index of the whole corpus, or a cross-encoder that reads ``k`` documents
     for each query."""
     corpus = collection.corpus
     if is_lexical(model):
         lexical = open_lexical(model, corpus, work=work)
         return System(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
-    if kind_of(model) == "cross-encoder":
-        return _cross_encoder(collection, CrossEncoderStudent.load(model), k)
-    student = load_student(model)
+    kind = model_kind(model, kind)
+    if kind == "cross-encoder":
+        return _cross_encoder(collection, CrossEncoderStudent.load(model, trust_remote_code=trust_remote_code), k)
+    student = load_student(model, kind=kind, trust_remote_code=trust_remote_code)
     engine = open_engine(corpus, student, index, work, seed=seed)
 
     def answer(batch: list[Query]) -> Any:

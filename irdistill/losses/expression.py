@@ -17,6 +17,9 @@ from typing import Any
 from irdistill.errors import IrdistillError
 from irdistill.losses.base import REGISTRY, Loss
 
+LONGEST = 1_000
+"""Characters of the longest expression; Python's parser ends in a RecursionError on several thousand terms."""
+
 
 def signature(name: str) -> str:
     """A loss with its parameters and their defaults: ``KL(tau=1, teacher_tau=1)``."""
@@ -32,6 +35,8 @@ def parse_loss(expression: str | Loss) -> Loss:
     """
     if isinstance(expression, Loss):
         return expression
+    if len(expression) > LONGEST:
+        raise IrdistillError(f"the loss {expression[:60]!r}… has {len(expression)} characters; at most {LONGEST} were expected.")
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:

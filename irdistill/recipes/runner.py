@@ -10,15 +10,18 @@ import shutil
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irdistill import __version__
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, sweep, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
+from irdistill.plain_data import check_values
+from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import VERBS, Kitchen, artifact, check_arguments
+from irdistill.recipes.verbs import VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
 
@@ -49,7 +52,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
     for stage in recipe.stages:
         _check(stage)
         for name in _collections(stage):
-            kitchen.collection(name)
+            kitchen.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
     with exclusive(folder):
         sweep(make_folder(folder / "stages"))
         made: dict[str, str] = {}
@@ -62,7 +65,8 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
                 logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
                 record = folder / "stages" / f"{stage.name}.json"
                 write_json(record, {"inputs": inputs, "fingerprint": None})  # begun: what it leaves behind is of these inputs
-                found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
+                with kept_when_stopped(partial("{} of {} stages of {}".format, place - 1, len(recipe.stages), folder)):
+                    found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
                 write_json(record, {"inputs": inputs, "fingerprint": found})
             else:
                 logger.info("[%d/%d] %s: done already", place, len(recipe.stages), stage.name)
@@ -77,6 +81,7 @@ def _check(stage: Stage) -> None:
         raise IrdistillError(f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was expected.")
     try:
         inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        check_values(stage.arguments, VERBS[stage.verb], "its arguments", free=True)
         check_arguments(stage.verb, stage.arguments)
     except (TypeError, IrdistillError) as error:
         raise IrdistillError(f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}") from error
@@ -95,7 +100,7 @@ def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> 
     runs = {text: open_run(text).fingerprint for text in stage.texts() if (Path(text) / MANIFEST).is_file()}  # made elsewhere
     return json.loads(json.dumps({
         "verb": stage.verb, "arguments": stage.arguments, "version": __version__, "seed": seed,
-        "collections": {name: kitchen.collection(name).fingerprint for name in _collections(stage)},
+        "collections": {name: kitchen.collection(name, queries=False).fingerprint for name in _collections(stage)},
         "stages": {name: made[name] for name in stage.needs()},
     } | ({"runs": runs} if runs else {})))
 
@@ -105,7 +110,9 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     record = folder / "stages" / f"{stage.name}.json"
     if not record.exists():
         return None
-    there = read_json(record)
+    there = read_json_object(record)
+    if not {"inputs", "fingerprint"} <= set(there) or not isinstance(there["inputs"], dict):
+        raise IrdistillError(f"{record} is damaged; delete it and the folder {folder / stage.name}, and run the recipe again.")
     if there["fingerprint"] is None and not (folder / stage.name).exists():
         return None  # it failed before it made anything
     if there["inputs"] == inputs:
@@ -113,7 +120,7 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         return str(there["fingerprint"]) if done else None
     if not overwrite:
         raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made with other settings: {_differences(there['inputs'], inputs)}. "
+            f"the stage {stage.name!r} in {folder} was made with other settings: {_changes(there['inputs'], inputs)}. "
             "Choose another --out, or give --overwrite to make it and what depends on it anew."
         )
     record.unlink()
@@ -121,16 +128,11 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     return None
 
 
-def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
-    found = []
-    for key in now:
-        old, new = there.get(key), now[key]
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += [f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in sorted({*old, *new})
-                      if old.get(name) != new.get(name)]
-        elif old != new:
-            found.append(f"{key} was {old!r}, is {new!r}")
-    return "; ".join(found[:4]) or digest(now)
+def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """What differs between the inputs of a stage, at most four settings of it."""
+    lines = differences(there, here)
+    more = f"; and {len(lines) - 4} more" if len(lines) > 4 else ""
+    return "; ".join(line.removeprefix("arguments.") for line in lines[:4]) + more
 
 
 def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen) -> str:
@@ -152,9 +154,9 @@ def _seconds(folder: Path) -> dict[str, float]:
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
         try:
             entry = json.loads(line)
-        except ValueError:
-            continue
-        totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + entry["seconds"], 3)
+            totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + float(entry["seconds"]), 3)
+        except (ValueError, RecursionError, KeyError, TypeError):
+            continue  # a line that a kill cut short
     return totals
 
 

@@ -22,11 +22,13 @@ import yaml
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json, write_text
+from irdistill.evaluation.report.datasets import short_names
+from irdistill.files import differences, make_folder, read_json, write_json, write_text
 from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
 from irdistill.students import DenseStudent
+from irdistill.students.build import load_dense
 from irdistill.students.towers import one_tower
 
 logger = logging.getLogger(__name__)
@@ -55,6 +57,7 @@ class Specialisation:
         depth: candidates a query from BM25 and from the model, each.
         refine: train the query tower on the teacher's scores of synthetic queries, behind its term vectors. Where None, if the
             teacher is another than ``fused``, which has no more to give (figures in docs/specialise.md).
+        kind: ``dense``, where the model's files do not say it.
         control: train two more students from the same start, by KL and by InfoNCE alone, to see what the parts are worth.
     """
 
@@ -74,6 +77,8 @@ class Specialisation:
     refine: bool | None = None
     control: bool = False
     seed: int = 42
+    kind: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if not self.minutes > 0:
@@ -88,6 +93,12 @@ class Specialisation:
     def trainings(self) -> int:
         """How many students are trained by gradients."""
         return self.refined + 2 * self.control
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How stages of the recipe are to open the model, where that was given."""
+        kind = {} if self.kind is None else {"kind": self.kind}
+        return kind | ({"trust_remote_code": True} if self.trust_remote_code else {})
 
     def chosen_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, the usual ones where none are named."""
@@ -119,7 +130,7 @@ def plan(collection: Collection, given: Specialisation) -> Plan:
         IrdistillError: the model cannot be loaded or has two towers, or the passages alone take longer than all the time.
     """
     corpus = collection.corpus
-    student = DenseStudent.load(given.model)
+    student = load_dense(given.model, given.kind, trust_remote_code=given.trust_remote_code)
     one_tower(student.model, f"the model {given.model!r}")
     draw = np.random.default_rng(given.seed)
     rows = np.sort(draw.permutation(len(corpus))[:_MEASURED])
@@ -164,18 +175,19 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     Raises:
         IrdistillError: as `plan`, or as any stage of the recipe.
     """
-    held = load_collection(collection)
+    held = load_collection(collection, queries=False)
     folder = make_folder(out)
     asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)
+    for key in ("kind", "trust_remote_code"):
+        if not asked[key]:
+            del asked[key]
     path = folder / PLAN
     if path.is_file() and not overwrite:
         told = read_json(path)
         if told["asked"] != asked:
-            changed = [key for key in asked if told["asked"].get(key) != asked[key]]
-            raise IrdistillError(
-                f"{folder} was begun with other settings ({', '.join(changed)}); choose another --out, or give --overwrite."
-            )
+            changed = "; ".join(differences(told["asked"], asked))
+            raise IrdistillError(f"{folder} was begun with other settings ({changed}); choose another --out, or give --overwrite.")
         planned = Plan(**told["plan"])
     else:
         planned = plan(held, given)
@@ -200,7 +212,7 @@ def recipe(collection: str, judged: bool, given: Specialisation, planned: Plan) 
                "passages": planned.passages, "sentences": planned.sentences, "avoid": given.avoid}
     stages: list[dict[str, Any]] = [queries | ({"llm": given.llm} if given.llm else {})]
     learnt = named["train"]
-    stages.append({"name": "terms", "verb": "terms", "collection": learnt, "model": given.model})
+    stages.append({"name": "terms", "verb": "terms", "collection": learnt, "model": given.model, **given.reading})
     for split in splits if given.trainings else splits[1:]:
         stages += _teaching(split, named[split], given)
     if given.rules and given.trainings:
@@ -212,7 +224,8 @@ def recipe(collection: str, judged: bool, given: Specialisation, planned: Plan) 
     students: dict[str, tuple[str, dict[str, Any]]] = {}
     if given.refined:
         students["specialised"] = taught, {"backbone": "${terms}"}
-    plain: dict[str, Any] = {"backbone": given.model, "freeze_documents": True}
+    trusted = {"trust_remote_code": True} if given.trust_remote_code else {}
+    plain: dict[str, Any] = {"backbone": given.model, "freeze_documents": True, **trusted}
     students |= {"kl-alone": (taught, plain), "infonce-alone": (contrastive, plain)} if given.control else {}
     for name, (loss, start) in students.items():
         stages.append({
@@ -243,14 +256,15 @@ def _teaching(split: str, collection: str, given: Specialisation) -> list[dict[s
     depth = given.depth if split == "train" else 100
     stages: list[dict[str, Any]] = [
         {"name": f"bm25-{split}", "verb": "candidates", **on, "retriever": "bm25", "depth": depth},
-        {"name": f"before-{split}", "verb": "candidates", **on, "retriever": given.model, "depth": depth},
+        {"name": f"before-{split}", "verb": "candidates", **on, "retriever": given.model, "depth": depth,
+         **given.reading},
         {"name": f"pool-{split}", "verb": "fuse", "method": "rrf", "runs": [f"${{bm25-{split}}}", f"${{before-{split}}}"]},
     ]
     pool = {"candidates": f"${{pool-{split}}}"}
     if given.teacher != FUSED:
         return [*stages, {"name": f"teacher-{split}", "verb": "score", **on, **pool, "teacher": given.teacher}]
-    for name, teacher in (("bm25", "bm25"), ("own", given.model)):
-        stages.append({"name": f"{name}-scores-{split}", "verb": "score", **on, **pool, "teacher": teacher})
+    for name, teacher, reading in (("bm25", "bm25", {}), ("own", given.model, given.reading)):
+        stages.append({"name": f"{name}-scores-{split}", "verb": "score", **on, **pool, "teacher": teacher, **reading})
     parts = [f"${{bm25-scores-{split}}}", f"${{own-scores-{split}}}"]
     return [*stages, {"name": f"teacher-{split}", "verb": "fuse", "method": "zscore", "runs": parts}]
 
@@ -259,6 +273,7 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
     """One line a dataset and student: whether it helped, by the first measure."""
     measure = rows[0]["measure"]
     values = {(row["system"], row["dataset"]): row for row in rows if row["measure"] == measure}
+    names = short_names([dataset for _, dataset in values])
     lines = []
     for (system, dataset), row in values.items():
         if system not in ("term vectors", "after", "KL alone", "InfoNCE alone"):
@@ -268,7 +283,7 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
         helped = ("It helped" if row["difference"] > 0 else "It did harm") if sure else "It cannot be told whether it helped"
         gained = f", {row['difference'] / (teacher - before):.0%} of what the teacher is ahead" if teacher > before else (
             "; the teacher is not ahead of the model here, so there was nothing to learn")
-        queries = "held-out synthetic queries" if dataset.endswith("#dev") else f"the judged queries of {dataset}"
+        queries = "held-out synthetic queries" if dataset.endswith("#dev") else f"the judged queries of {names[dataset]}"
         lines.append(f"{system}, {queries}: {measure} {before:.4f} before, {row['value']:.4f} now "
                      f"({row['difference']:+.4f}{gained}). {helped} (corrected p = {row['p_holm']:.4f}, {row['n']} queries).")
     return lines

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection, load_collection
+from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import DEFAULT_MEASURES, AuditOptions, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
 from irdistill.evaluation.comparison_report import comparison_markdown
@@ -20,6 +21,7 @@ from irdistill.evaluation.significance import without_noise
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
+from irdistill.plain_data import check_values
 from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
@@ -29,11 +31,14 @@ from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
+from irdistill.students.detection import MODEL_KINDS
 from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 from irdistill.training.term_vectors import fit_term_vectors
 
+#: Arguments that count something, of any verb.
+_COUNTS = ("depth", "k", "top", "folds", "queries", "max_tokens")
 RESULT, COMPARISON = "result.json", "comparison.md"
 
 
@@ -45,22 +50,29 @@ class Kitchen:
     work: Path | None = None
     _collections: dict[str, Collection] = field(default_factory=dict)
 
-    def collection(self, name: str) -> Collection:
-        """Open a collection once."""
+    def collection(self, name: str, queries: bool = True) -> Collection:
+        """Open a collection once.
+
+        Args:
+            queries: whether it must have queries.
+        """
         if name not in self._collections:
-            self._collections[name] = load_collection(name)
+            self._collections[name] = load_collection(name, queries=False)
+        if queries:
+            require_queries(self._collections[name])
         return self._collections[name]
 
 
 def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "bm25", depth: int = 100,
-                index: Any = "flat") -> str:
-    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed).fingerprint
+                index: Any = "flat", kind: str | None = None, trust_remote_code: bool = False) -> str:
+    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed, kind=kind,
+                    trust_remote_code=trust_remote_code).fingerprint
 
 
 def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat",
-            dimension: int | None = None) -> str:
+            dimension: int | None = None, kind: str | None = None, trust_remote_code: bool = False) -> str:
     return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed,
-                    dimension=dimension).fingerprint
+                    dimension=dimension, kind=kind, trust_remote_code=trust_remote_code).fingerprint
 
 
 def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
@@ -94,13 +106,14 @@ def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str
 
 
 def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", representations: str | None = None, chosen: str | None = None, **given: Any) -> str:
+           student: str = "dense", representations: str | None = None, chosen: str | None = None, kind: str | None = None,
+           **given: Any) -> str:
     held = kitchen.collection(collection)
     if chosen is not None:
         given = given | read_json(Path(chosen) / RESULT)["settings"]
         loss = given.pop("loss", loss)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
-    built = build_student(student, backbone, **settings)
+    built = build_student(kind or student, backbone, **settings)
     train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
           representations)
     return digest(read_json(out / "training.json")["model"])
@@ -108,22 +121,25 @@ def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str]
 
 def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
               config: dict[str, Any] | None = None, **given: Any) -> str:
-    pretrain(kitchen.collection(collection), backbone, out, PretrainOptions(**({"seed": kitchen.seed} | given)), layers=layers,
-             random_init=random_init, config=config)
+    options = PretrainOptions(**({"seed": kitchen.seed} | given))
+    pretrain(kitchen.collection(collection, queries=False), backbone, out, options, layers=layers, random_init=random_init,
+             config=config)
     return digest(read_json(out / "training.json")["model"])
 
 
-def _terms(kitchen: Kitchen, out: Path, collection: str, model: str) -> str:
-    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work)
+def _terms(kitchen: Kitchen, out: Path, collection: str, model: str, kind: str | None = None,
+           trust_remote_code: bool = False) -> str:
+    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work, kind=kind, trust_remote_code=trust_remote_code)
     return digest(read_json(out / "training.json")["model"])
 
 
 def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
-             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64) -> str:
+             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64,
+             retry_tokens: int | None = None) -> str:
     held = kitchen.collection(collection)
     template = HistoryTemplate.parse(history) if history else None
     if llm:
-        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens).fingerprint
+        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 
@@ -136,7 +152,7 @@ def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | N
               examples: str | None = None, **settings: Any) -> str:
     given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
     shown = example_pairs(kitchen.collection(examples)) if examples else ()
-    return generate(kitchen.collection(collection), out, given, card_model(llm) if llm else None, shown).fingerprint
+    return generate(kitchen.collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown).fingerprint
 
 
 def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scores: str | None = None,
@@ -173,9 +189,10 @@ def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[
 
 
 def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
-             queries: int = 200) -> str:
+             queries: int = 200, kind: Any = None, trust_remote_code: bool = False) -> str:
     held = kitchen.collection(collection)
-    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed).to_json()
+    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed, kind,
+                                trust_remote_code).to_json()
              for name, models in systems.items()]
     return _write(out, {"systems": found})
 
@@ -185,6 +202,9 @@ def _write(out: Path, result: Mapping[str, Any]) -> str:
     write_json(out / RESULT, dict(result))
     return file_sha256(out / RESULT)[:16]
 
+
+WITHOUT_QUERIES = ("generate", "pretrain")
+"""Verbs that need the documents of a collection alone."""
 
 VERBS: Mapping[str, Callable[..., str]] = {
     "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
@@ -202,13 +222,17 @@ def _check_keys(entries: Any, *keys: str) -> None:
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or set(entry) != set(keys):
             raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+        if not isinstance(entry.get("collection", ""), str):
+            raise IrdistillError(f"the collection {entry['collection']!r} is not a text.")
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
     if "loss" in given:
         parse_loss(given["loss"])
+    options = {key: value for key, value in given.items() if key != "loss"}
     try:
-        TrainOptions(**{key: value for key, value in given.items() if key != "loss"})
+        check_values(options, TrainOptions, "the options of the training", free=True)
+        TrainOptions(**options)
     except TypeError as error:
         raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
@@ -224,16 +248,24 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     Raises:
         IrdistillError: one of them is wrong.
     """
+    for counted in _COUNTS:
+        count = arguments.get(counted)
+        if isinstance(count, int) and count < 1:
+            raise IrdistillError(f"{counted} is {count}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", "representations", "chosen", *STUDENT_SETTINGS}
-        check_student_settings(arguments.get("student", "dense"),
+        own = {"collection", "scores", "loss", "backbone", "student", "kind", "representations", "chosen", *STUDENT_SETTINGS}
+        if "kind" in arguments and "student" in arguments and arguments["kind"] != arguments["student"]:
+            raise IrdistillError(f"student: {arguments['student']} and kind: {arguments['kind']} mean the same; give one of them.")
+        check_student_settings(arguments.get("kind") or arguments.get("student", "dense"),
                                {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
         own = {"collection", "backbone", "layers", "random_init", "config"}
+        options = {key: value for key, value in arguments.items() if key not in own}
         try:
-            PretrainOptions(**{key: value for key, value in arguments.items() if key not in own})
+            check_values(options, PretrainOptions, "the options of the pre-training", free=True)
+            PretrainOptions(**options)
         except TypeError as error:
             raise IrdistillError(f"an option of the pre-training is unknown: {error}.") from error
     if verb in ("evaluate", "compare", "choose", "audit"):
@@ -248,6 +280,11 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         _check_keys(arguments["candidates"], "settings", "run")
         for one in arguments["candidates"]:
             _check_options(one["settings"])
+    if verb in ("candidates", "search", "measure", "terms"):
+        kinds = arguments.get("kind")
+        for one in kinds.values() if isinstance(kinds, Mapping) else [] if kinds is None else [kinds]:
+            if one not in MODEL_KINDS:
+                raise IrdistillError(f"kind: {one} is unknown; give one of {', '.join(MODEL_KINDS)}.")
     for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
         if isinstance(name, str) and not is_lexical(name) and "${" not in name:

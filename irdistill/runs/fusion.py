@@ -16,6 +16,7 @@ from irdistill.runs.gate import Gate, Part
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
+from irdistill.runs.shares import common_queries
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -30,7 +31,7 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
     null because the teachers disagree are counted in the manifest's usage.
 
     Args:
-        runs: at least two, of the same corpus and queries.
+        runs: at least two, of the same corpus and queries; of a run with more queries than another, those they share.
         method, weights, missing, tau, abstain, gate: see `Mixing`.
         origin: how the weights were found; recorded in the manifest.
 
@@ -38,7 +39,7 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
         IrdistillError: fewer than two runs, another method, weights that do not fit, or runs of different
             collections.
     """
-    opened = [open_run(run) for run in runs]
+    opened = common_queries([open_run(run) for run in runs])
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
     rule = Mixing(method, tuple(weights) if weights is not None else None, missing, temperature, abstain, gate)
     rule = _check(opened, rule)
@@ -55,7 +56,8 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
         first.identity.collection, candidates.pop() if len(candidates) == 1 else None,
     )
     query_ids = list(dict.fromkeys(query_id for run in opened for query_id in run.query_ids))
-    with RunWriter(out, identity, query_ids, part_queries, overwrite=overwrite) as writer:
+    with RunWriter(out, identity, query_ids, part_queries, overwrite=overwrite,
+                   fingerprints={key: value for run in opened for key, value in run.query_fingerprints.items()}) as writer:
         pending = writer.pending()
         with progress(len(query_ids), "queries", "fuse", len(query_ids) - sum(len(ids) for _, ids in pending)) as bar:
             for number, ids in pending:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any, Self
 
 from irdistill.errors import IrdistillError
@@ -18,6 +20,22 @@ FORMAT = "irdistill-run"
 VERSION = 1
 KINDS = ("first-stage", "teacher", "student", "fused", "imported")
 MANIFEST, JOURNAL, QUERIES = "manifest.json", "journal.jsonl", "queries.parquet"
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_PART_TYPES: Mapping[str, Any] = {"number": int, "name": str, "first": int, "queries": int, "rows": int, "nulls": int,
+                                  "bytes": int, "sha256": str}
+_MANIFEST_TYPES: Mapping[str, Any] = {
+    "kind": str, "producer": dict, "collection": dict, "candidates": (str, NoneType), "settings": dict, "queries": int,
+    "queries_digest": str, "part_queries": int, "shard": (list, NoneType), "complete": bool, "parts": list, "usage": dict,
+    "software": dict,
+}
+
+
+def _check_types(data: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+    for key, kind in types.items():
+        value = data[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise TypeError(f"{where}{key} is {value!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +79,23 @@ class PartEntry:
     nulls: int
     bytes: int
     sha256: str
+
+    @classmethod
+    def read(cls, data: Any) -> Self:
+        """An entry as a manifest or journal holds it.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        if not isinstance(data, dict):
+            raise TypeError(f"a part is {data!r:.80}; an object was expected")
+        _check_types(data, _PART_TYPES, "of a part, ")
+        entry = cls(**data)
+        if min(entry.first, entry.queries, entry.rows, entry.nulls, entry.bytes) < 0 or entry.nulls > entry.rows:
+            raise ValueError(f"the counts of {entry.name} cannot be right")
+        if not _SHA256.fullmatch(entry.sha256):
+            raise ValueError(f"the checksum of {entry.name} is {entry.sha256!r:.80}; 64 hexadecimal digits were expected")
+        return entry
 
 
 @dataclass(frozen=True)
@@ -147,21 +182,59 @@ class Manifest:
                 "upgrade irdistill."
             )
         try:
+            _check_types(data, _MANIFEST_TYPES, "")
             identity = RunIdentity(*(data[key] for key in ("kind", "producer", "collection", "candidates", "settings")))
-            return cls(
+            manifest = cls(
                 identity, data["queries"], data["queries_digest"], data["part_queries"],
                 tuple(data["shard"]) if data["shard"] else None, data["complete"],
-                tuple(PartEntry(**part) for part in data["parts"]), data["usage"], data["software"],
+                tuple(PartEntry.read(part) for part in data["parts"]), data["usage"], data["software"],
             )
-        except (KeyError, TypeError) as error:
-            raise IrdistillError(f"{path} is damaged: {error!r}; restore it, or write the run again.") from error
+            manifest._check()
+            return manifest
+        except (KeyError, TypeError, ValueError, IrdistillError) as error:
+            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise IrdistillError(f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again.") from error
+
+    def _check(self) -> None:
+        """Refuse counts and parts that cannot belong together.
+
+        Raises:
+            ValueError: the parts do not cover the queries, or a part has another name or place than its number says.
+        """
+        if self.queries < 0 or self.part_queries < 1:
+            raise ValueError(f"queries is {self.queries} and part_queries {self.part_queries}")
+        if self.shard and not (len(self.shard) == 2 and all(type(one) is int for one in self.shard)
+                               and 1 <= self.shard[0] <= self.shard[1]):
+            raise ValueError(f"shard is {list(self.shard)}; two numbers i and n with 1 <= i <= n were expected")
+        for key, value in self.usage.items():
+            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"usage.{key} is {value!r}; a number was expected")
+        numbers = [part.number for part in self.parts]
+        # compared as numbers first: a manifest that claims 10**18 queries must not be answered with a list of their parts
+        if self.complete and (self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
+                              or numbers != self.own_parts()):
+            raise ValueError(f"it says that the run is complete, and has {len(numbers)} parts for {self.queries} queries in parts "
+                             f"of {self.part_queries}{f', shard {self.shard[0]}/{self.shard[1]}' if self.shard else ''}")
+        for part in self.parts:
+            first = part.number * self.part_queries
+            expected = part_name(part.number), first, min(self.part_queries, self.queries - first)
+            if part.number < 0 or (part.name, part.first, part.queries) != expected:
+                raise ValueError(f"part {part.number} is {part.name!r} with {part.queries} queries from {part.first}; "
+                                 f"{expected[0]} with {expected[2]} from {expected[1]} was expected")
 
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
-        """The final manifest, with the parts in order and their usage summed in that order."""
+        """The final manifest, with the parts in order and their usage summed in that order.
+
+        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has ``x_mean`` and ``x_low_share``.
+        """
         usage: dict[str, float] = {}
         for number in sorted(entries):
             for key, value in entries[number][1].items():
                 usage[key] = usage.get(key, 0) + value
+        for name in [key.removesuffix("_count") for key in usage if key.removesuffix("_count") + "_sum" in usage]:
+            if count := usage.get(f"{name}_count", 0):
+                usage[f"{name}_mean"] = usage[f"{name}_sum"] / count
+                usage[f"{name}_low_share"] = usage.get(f"{name}_low_count", 0) / count
         parts = tuple(entries[number][0] for number in sorted(entries))
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
 
@@ -189,14 +262,15 @@ class Journal:
         if not self.path.is_file():
             return entries
         good = []
-        lines = self.path.read_text(encoding="utf-8").split("\n")
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         for line in lines:
             try:
                 data = json.loads(line)
-                entry = PartEntry(**data["part"])
-            except (json.JSONDecodeError, KeyError, TypeError):
+                entry = PartEntry.read(data["part"])
+                usage = {str(key): value for key, value in data["usage"].items() if isinstance(value, int | float)}
+            except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
                 continue
-            entries[entry.number] = (entry, data["usage"])
+            entries[entry.number] = (entry, usage)
             good.append(line)
         if lines[-1]:
             write_text(self.path, "".join(f"{line}\n" for line in good))

@@ -124,7 +124,7 @@ def mask(run: str | Path | Run, collection: Collection, out: str | Path, rules: 
     identity = replace(opened.identity, settings={**opened.identity.settings, "mask": settings})
     # A run in memory is one part; in a folder it is cut like any other.
     size = opened.manifest.part_queries if opened.path is not None else 64
-    with RunWriter(out, identity, opened.query_ids, size, overwrite=overwrite) as writer:
+    with RunWriter(out, identity, opened.query_ids, size, overwrite=overwrite, fingerprints=opened.query_fingerprints) as writer:
         pending = writer.pending()
         done = len(opened) - sum(len(ids) for _, ids in pending)
         with progress(len(opened), "queries", "mask", done) as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -56,6 +57,30 @@ def read(path: Path, columns: list[str] | None = None) -> pa.Table:
     if table.column_names != wanted:
         raise IrdistillError(f"{path} has the columns {', '.join(table.column_names)}; {', '.join(wanted)} were expected.")
     return table
+
+
+def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.Buffer:
+    """Parquet bytes of ``queries.parquet``: the ids in order and, where they are known, the fingerprints of the queries."""
+    columns = {"query_id": pa.array(query_ids, pa.string())}
+    if fingerprints:
+        columns["fingerprint"] = pa.array([fingerprints.get(query_id) for query_id in query_ids], pa.string())
+    return encode(pa.table(columns))
+
+
+def read_query_fingerprints(path: Path) -> dict[str, str]:
+    """Query id -> fingerprint of ``queries.parquet``; empty where the run was written without.
+
+    Raises:
+        IrdistillError: the file is absent or damaged.
+    """
+    try:
+        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error
+    if "fingerprint" not in table.column_names:
+        return {}
+    pairs = zip(table.column("query_id").to_pylist(), table.column("fingerprint").to_pylist(), strict=True)
+    return {query_id: value for query_id, value in pairs if value is not None}
 
 
 def read_ids(path: Path) -> list[str]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, differences, digest, file_sha256, make_folder, read_json, sweep, write_json
+from irdistill.files import atomic_path, differences, digest, file_sha256, make_folder, read_json_object, sweep, write_json
 from irdistill.runs import parquet
 from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry
 
@@ -65,6 +65,28 @@ class Plan:
     part_queries: int
 
 
+def _read_manifest(folder: Path) -> tuple[dict[str, Any], Plan, list[PartEntry]]:
+    """The manifest of representations as JSON, its plan, and its parts.
+
+    Raises:
+        IrdistillError: it is damaged or of another format.
+    """
+    path = folder / MANIFEST
+    data = read_json_object(path)
+    if data.get("format") != FORMAT or data.get("version") != VERSION:
+        raise IrdistillError(f"{path} has another format than {FORMAT} {VERSION}; upgrade irdistill.")
+    try:
+        plan = Plan(**data["plan"])
+        if plan.kind not in KINDS or type(plan.part_queries) is not int or plan.part_queries < 1:
+            raise ValueError(f"its plan has kind {plan.kind!r} and part_queries {plan.part_queries!r}")
+        parts = [PartEntry.read(part) for part in data["parts"]]
+        if any(part.name != f"part-{part.number:05d}.bin" for part in parts) or type(data["complete"]) is not bool:
+            raise ValueError("its parts have other names than their numbers say")
+        return data, plan, parts
+    except (KeyError, TypeError, ValueError) as error:
+        raise IrdistillError(f"{path} is damaged ({error!r}); delete {folder} and run the command that wrote it again.") from error
+
+
 class RepresentationWriter:
     """Write the parts; for who holds the run's folder. A folder of the same plan is continued.
 
@@ -82,9 +104,8 @@ class RepresentationWriter:
         sweep(self.folder)
         done: list[PartEntry] = []
         if (self.folder / MANIFEST).exists():
-            there = read_json(self.folder / MANIFEST)
-            done = [PartEntry(**part) for part in there["parts"]]
-            lines = differences(there["plan"], asdict(plan))
+            _, there, done = _read_manifest(self.folder)
+            lines = differences(asdict(there), asdict(plan))
             if lines:
                 raise IrdistillError(
                     f"{self.folder} holds other representations. What differs: {'; '.join(lines)}. Choose another --out, or "
@@ -166,13 +187,9 @@ class Representations:
         self.folder = self.run / FOLDER
         if not (self.folder / MANIFEST).is_file():
             raise IrdistillError(f"the run {self.run} has no representations.")
-        data = read_json(self.folder / MANIFEST)
-        if data.get("format") != FORMAT or data.get("version") != VERSION:
-            raise IrdistillError(f"{self.folder / MANIFEST} has another format than {FORMAT} {VERSION}; upgrade irdistill.")
+        data, self.plan, self.parts = _read_manifest(self.folder)
         if not data["complete"]:
             raise IrdistillError(f"the representations in {self.folder} are not finished; start the command again, it continues.")
-        self.plan = Plan(**data["plan"])
-        self.parts = [PartEntry(**part) for part in data["parts"]]
         for part in self.parts:
             path = self.folder / part.name
             if not path.is_file() or path.stat().st_size != part.bytes:
@@ -180,7 +197,7 @@ class Representations:
                     f"{path} is missing or damaged; the manifest says {part.bytes} bytes. Delete {self.folder} and start the "
                     "command that wrote it again."
                 )
-        self.classifier = np.load(self.folder / CLASSIFIER) if data["classifier"] else None
+        self.classifier = np.load(self.folder / CLASSIFIER) if data.get("classifier") else None
         ids = parquet.read_ids(self.run / QUERIES)
         if digest(ids) != self.plan.queries_digest:
             raise IrdistillError(f"{self.run / QUERIES} does not hold the queries that the representations were made for.")
@@ -204,14 +221,15 @@ class Representations:
         return max((self._held(number).shape[1] for number in range(min(8, len(self.parts)))), default=0)
 
     def check_collection(self, collection: Collection) -> None:
-        """Refuse those of another corpus or other queries.
+        """Refuse those of another corpus or other queries; there may be more queries, as of a run.
 
         Raises:
             IrdistillError: they are.
         """
-        ours = collection.describe()
+        ours, known = collection.describe(), parquet.read_query_fingerprints(self.run / QUERIES)
+        wider = all(known.get(query_id) == value for query_id, value in collection.query_fingerprints.items())
         for part in ("corpus", "queries"):
-            if self.plan.collection.get(part) != ours[part]:
+            if self.plan.collection.get(part) != ours[part] and not (part == "queries" and wider):
                 raise IrdistillError(
                     f"{self.folder} was made for the collection {self.plan.collection.get('id')!r} and is used with "
                     f"{collection.id!r}: the fingerprints of the {part} differ ({self.plan.collection.get(part)} there, "

@@ -14,10 +14,8 @@ from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.runs import parquet
-from irdistill.runs.lists import RankedList, boundaries, from_table, ranked, to_table
+from irdistill.runs.lists import RankedList, from_table, ranked, to_table
 from irdistill.runs.manifest import QUERIES, Manifest, RunIdentity
-
-_TOGETHER = 1024
 
 
 class Run:
@@ -76,6 +74,11 @@ class Run:
         if digest(found) != self.manifest.queries_digest:
             raise IrdistillError(f"{self.path / QUERIES} does not hold the queries of the manifest; write the run again.")
         return found
+
+    @cached_property
+    def query_fingerprints(self) -> dict[str, str]:
+        """Query id -> fingerprint of the query, as `Collection.query_fingerprints`; empty where the run does not keep them."""
+        return parquet.read_query_fingerprints(self.path / QUERIES) if self.path is not None else {}
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -170,39 +173,6 @@ class MemoryRun(Run):
         return self._lists[query_id]
 
 
-class TableRun(Run):
-    """A run that lies in memory as one table, its rows grouped by query and in rank order; as one read from a TREC file does.
-
-    Its fingerprint is of its identity, which is to hold a checksum of what it was read from.
-    """
-
-    def __init__(self, identity: RunIdentity, table: pa.Table) -> None:
-        self.path = None
-        self._table, self._edges = table, boundaries(table)
-        ids = table.column("query_id").take(pa.array(self._edges[:-1])).to_pylist()
-        self.query_ids = ids
-        self.manifest = Manifest(identity, len(ids), digest(ids), max(1, len(ids)), complete=True)
-
-    @property
-    def num_rows(self) -> int:
-        """How many (query, document) rows."""
-        return int(self._table.num_rows)
-
-    def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
-        """Some thousand queries at a time."""
-        for first in range(0, len(self.query_ids), _TOGETHER):
-            yield self._slice(first, min(first + _TOGETHER, len(self.query_ids)))
-
-    def _slice(self, first: int, last: int) -> tuple[list[str], pa.Table]:
-        start, end = int(self._edges[first]), int(self._edges[last])
-        return self.query_ids[first:last], self._table.slice(start, end - start)
-
-    def __getitem__(self, query_id: str) -> RankedList:
-        place = self._places[query_id]
-        ids, table = self._slice(place, place + 1)
-        return next(from_table(table, ids))
-
-
 def check_sizes(folder: Path, manifest: Manifest) -> None:
     """Refuse a run with a part that is missing or of another size than the manifest says."""
     for entry in manifest.parts:
@@ -220,7 +190,8 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     """Open a run folder, or a TREC run file (``.gz`` too).
 
     Args:
-        collection: if given, the run must be of this collection: same corpus, same queries.
+        collection: if given, the run must be of this collection: same corpus, same queries. A run of more queries that holds
+            all of the collection's, with the same texts, serves too; the others are left out.
 
     Raises:
         IrdistillError: as ``Run.open``; or the run belongs to another collection (both fingerprints are shown);
@@ -237,17 +208,37 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     else:
         raise IrdistillError(f"there is no run {str(path)!r}; give a run's folder or a TREC run file.")
     if collection is not None:
+        from irdistill.runs.shares import share_of_run
+
         check_collection(run, collection)
+        if difference(run.identity.collection, collection.describe()) is not None:
+            return share_of_run(run, collection)
     return run
 
 
 def check_collection(run: Run, collection: Collection) -> None:
-    """Refuse a run whose corpus or queries are not those of the collection."""
+    """Refuse a run whose corpus or queries are not those of the collection; it may have further queries."""
     theirs, ours = run.identity.collection, collection.describe()
     part = difference(theirs, ours)
+    if part == "queries":
+        from irdistill.runs.shares import holds_queries
+
+        if holds_queries(run, collection.query_fingerprints):
+            return
     if part is not None:
         raise IrdistillError(
             f"{run} was made for the collection {theirs.get('id')!r} and is used with {collection.id!r}: the "
-            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here). Use the collection "
+            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here)"
+            f"{_other_queries(run, collection) if part == 'queries' else ''}. Use the collection "
             "the run was made for, or make the run again."
         )
+
+
+def _other_queries(run: Run, collection: Collection) -> str:
+    """How many queries of a collection a run does not have, or has with another text, where it keeps their fingerprints."""
+    known = run.query_fingerprints
+    missing = [query_id for query_id in collection.queries if query_id not in known]
+    changed = [query_id for query_id, value in collection.query_fingerprints.items() if known.get(query_id, value) != value]
+    parts = [f"{len(ids)} of {len(collection.queries)} queries {verb}, {ids[0]!r} first"
+             for ids, verb in ((missing, "are not in the run"), (changed, "have another text there")) if ids and known]
+    return f": {'; '.join(parts)}" if parts else ""

@@ -1,203 +1,305 @@
-"""TREC run files read into memory: ``query Q0 document rank score tag``."""
+"""TREC run files: ``query Q0 document rank score tag``."""
 
 from __future__ import annotations
 
-import gzip
 import logging
-import math
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as arrow_csv
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import changes
+from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.files import file_sha256
-from irdistill.runs.lists import SCHEMA, order_ties
+from irdistill.runs.blocks import BlockRun, ListBlock
+from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
+from irdistill.runs.lists import order_ties
 from irdistill.runs.manifest import RunIdentity
-from irdistill.runs.store import Run, TableRun
+from irdistill.runs.ranks import RankFaults
+from irdistill.runs.regrouping import Piece, Rows, regrouped
+from irdistill.runs.store import Run
+
+if TYPE_CHECKING:
+    from irdistill.runs.formats.source import Source
 
 logger = logging.getLogger(__name__)
 
-_NAMES = ["query", "zero", "document", "rank", "score", "tag"]
-_CODES = pa.dictionary(pa.int32(), pa.string())
-_BLOCK = 1 << 24
-_QUERIES = 1024
-"""Lists whose documents are held as Python strings at a time."""
+MEMORY = 1 << 28
+"""Bytes that the lists of a file, or its rows where they are not grouped by query, may take in memory."""
+_QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-class _Columns(NamedTuple):
-    """The lines of a file: (n,) place of the query among ``queries``, documents, and float64 scores."""
+def _header_line(path: Path) -> int:
+    """The number of the line that names the columns; 0 where there is none."""
+    with open(path, "rb") as stream, damage_explained(path):
+        sample = read_sample(decompressed(stream, path), path)
+    if trec_header(sample) is not None:
+        return sample.lines[0][0]
+    check_trec(sample)
+    return 0
 
-    queries: list[str]
-    places: np.ndarray
-    documents: pa.Array
-    scores: np.ndarray
-    tag: str
+
+class _NotGrouped(Exception):
+    """A query comes again after another one."""
 
 
-def read_trec(path: Path, collection: Collection | None = None) -> TableRun:
-    """Read a TREC run into memory. Scores decide the order, as in trec_eval; the rank column is not used.
+def read_trec(path: Path, collection: Collection | None = None, memory: int = MEMORY) -> BlockRun:
+    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them are warned of.
 
-    A well-formed file is read by columns. One that is not is read again line by line, to say what is wrong and where.
+    Compressed files are recognized by their content, and a first line of column names is left out. Fields are separated by
+    white space. A file whose lines are grouped by query is read once; one that is not is read twice more, and its rows wait in
+    a nameless temporary file. Memory is bounded, whatever the length: ``memory``, twice the lines of the longest query, and
+    about 100 bytes a query.
 
     Args:
-        collection: if given, queries that it lacks are left out (with a warning), and documents must be its own.
+        collection: if given, queries that it lacks are left out (with a warning), and documents must be in its corpus.
 
     Raises:
-        IrdistillError: a line has not six columns, a score is not a finite number, a document comes twice for a
-            query, the file is empty, or it does not fit the collection.
+        IrdistillError: a line has not six columns, a score is not a finite number or a rank no whole number, a document comes
+            twice for a query, the file is empty, damaged or not UTF-8, or it does not fit the collection.
     """
-    found = _by_columns(path)
-    table = None if found is None else _table(found, collection)
-    if found is None or table is None:
-        found = _by_lines(path, collection)
-        table = _table(found, collection)
-    if table is None or not table.num_rows:
-        reason = f"none of its {len(found.queries)} queries is in {collection.id!r}" if found.queries and collection else \
-            "it holds no line"
-        raise IrdistillError(f"{path} gives no run: {reason}.")
-    if collection is not None and (strange := [query for query in found.queries if query not in collection.queries]):
-        logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, len(strange), collection.id, strange[0])
-    identity = RunIdentity(
-        "imported", {"format": "trec", "file": path.name, "sha256": file_sha256(path), "tag": found.tag},
-        collection.describe() if collection is not None else {},
-    )
-    return TableRun(identity, table)
+    from irdistill.runs.formats.source import Source
 
-
-def _by_columns(path: Path) -> _Columns | None:
-    """The lines of a file whose fields have one space or tab between them; None of any other."""
-    with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
+    skip = _header_line(path)
+    reader = _Reader(path, collection, memory, skip)
+    with Source(path) as source:
         try:
-            start = stream.read(1 << 12)
-        except OSError:
-            return None
-    try:
-        with pa.input_stream(str(path), compression="gzip" if path.suffix == ".gz" else None) as stream:
-            table = arrow_csv.read_csv(
-                stream, read_options=arrow_csv.ReadOptions(column_names=_NAMES, block_size=_BLOCK),
-                parse_options=arrow_csv.ParseOptions(delimiter="\t" if b"\t" in start else " ", quote_char=False,
-                                                     double_quote=False),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types={"query": _CODES, "document": pa.string(), "score": pa.float64()},
-                    include_columns=["query", "document", "score"], null_values=[],
-                ),
-            )
-    except (pa.ArrowInvalid, OSError, EOFError):
-        return None
-    first = start.split(None, 6)
-    if not table.num_rows or len(first) < 6:
-        return None
-    queries = table.column("query").unify_dictionaries().combine_chunks()
-    names, scores = queries.dictionary.to_pylist(), table.column("score").to_numpy()
-    documents = table.column("document").combine_chunks()
-    # fields that a split at any white space would cut, or would not see
-    if not all(len(name.split()) == 1 for name in names) or not np.isfinite(scores).all():
-        return None
-    return _Columns(names, queries.indices.to_numpy(), documents, scores, first[5].decode("utf-8", "replace"))
+            reader.take(_ahead(_grouped(source, reader)))
+        except _NotGrouped:
+            logger.info("%s: the lines of a query are not together; they are sorted first", path)
+            reader = _Reader(path, collection, memory, skip)
+            again = reader
+            reader.take(regrouped(lambda: _pieces(path, again), memory))
+        checksum = source.sha256()
+    run = reader.run
+    if not run.num_rows:
+        reason = "it holds no line"
+        if reader.queries and collection is not None:
+            reason = f"none of its {reader.queries} queries is in {collection.id!r}"
+        raise IrdistillError(f"{path} gives no run: {reason}.")
+    if reader.unknown and collection is not None:
+        logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, reader.unknown, collection.id,
+                       reader.first)
+    for line in reader.faults.warnings(reader.queries, reader.example):
+        logger.warning("%s: %s", path, line)
+    run.close(RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": reader.tag},
+                          collection.describe() if collection is not None else {}))
+    return run
 
 
-def _by_lines(path: Path, collection: Collection | None) -> _Columns:
-    """The lines of a file, with an error that names the first one that is wrong."""
-    places: dict[str, int] = {}
-    seen: set[tuple[int, str]] = set()
-    own: list[int] = []
-    documents: list[str] = []
-    scores: list[float] = []
-    tag = ""
-    for number, line in enumerate(_lines(path), 1):
-        fields = line.split()
-        if not fields:
-            continue
-        if len(fields) != 6:
-            raise IrdistillError(
-                f"{path}, line {number}: {len(fields)} columns, and six were expected "
-                f"(query Q0 document rank score tag): {line.strip()[:80]!r}."
-            )
-        query_id, _, doc_id, _, text, tag = fields
-        score = _number(text)
-        if not math.isfinite(score):
-            raise IrdistillError(f"{path}, line {number}: the score {text!r} is not a finite number that float32 can hold.")
-        place = places.setdefault(query_id, len(places))
-        if collection is not None and query_id in collection.queries and not collection.corpus.has(doc_id):
-            raise IrdistillError(
-                f"{path}, line {number}: the document {doc_id!r} is not in the corpus of {collection.id!r}; the run "
-                "belongs to another collection."
-            )
-        if (place, doc_id) in seen:
-            raise IrdistillError(f"{path}, line {number}: the document {doc_id!r} comes twice for query {query_id!r}.")
-        seen.add((place, doc_id))
-        own.append(place)
-        documents.append(doc_id)
-        scores.append(score)
-    return _Columns(list(places), np.array(own, np.int32), pa.array(documents, pa.string()), np.array(scores, np.float64), tag)
+class _Reader:
+    """Checks rows, puts them in rank order, and collects them in a run.
 
+    Attributes:
+        queries: how many there were. unknown: how many of them the collection lacks. first: the first of these.
+        tag: of the first line.
+        faults: how ranks and scores fit together. example: the first query where they do not.
+    """
 
-def _number(text: str) -> float:
-    try:
-        with np.errstate(over="ignore"):
-            return float(np.float32(float(text)))
-    except ValueError:
-        return math.nan
+    def __init__(self, path: Path, collection: Collection | None, memory: int, skip: int) -> None:
+        self.path, self.collection, self._skip = path, collection, skip
+        self.faults, self.example = RankFaults(), ""
+        self.run = BlockRun(memory)
+        self.queries = self.unknown = 0
+        self.first = self.tag = ""
 
+    def take(self, blocks: Iterator[Rows]) -> None:
+        """Read all blocks."""
+        for rows in blocks:
+            self._compare_ranks(rows)
+            self.queries += len(rows.query_ids)
+            rows = self._known(rows)
+            if len(rows.query_ids):
+                hashes = rows.docs.hashes()
+                self._refuse_unknown(rows, hashes)
+                self.run.add(self._ranked(rows, hashes))
 
-def _lines(path: Path) -> Iterator[str]:
-    stream: IO[str]
-    try:
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig") as stream:
-            yield from stream
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-        raise IrdistillError(f"{path} cannot be read as text ({error}); it is truncated or damaged.") from error
+    def _compare_ranks(self, rows: Rows) -> None:
+        """Note queries whose ranks and scores do not fit together."""
+        sizes, inner = np.diff(rows.edges), rows.edges[1:-1] - 1
+        falls, rises = rows.scores[1:] <= rows.scores[:-1], rows.ranks[1:] >= rows.ranks[:-1]
+        falls[inner] = rises[inner] = True
+        if falls.all() and rises.all():
+            equal = (sizes > 1) & (rows.scores[rows.edges[:-1]] == rows.scores[rows.edges[1:] - 1])
+            lists = self.faults.lists + int((sizes > 1).sum())
+            self.faults = self.faults._replace(lists=lists, equal=self.faults.equal + int(equal.sum()))
+            return
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((rows.ranks, groups))
+        before = self.faults.against_scores
+        self.faults = self.faults.and_of(groups[order], rows.ranks[order], rows.scores[order])
+        if not before and self.faults.against_scores:
+            self.example = rows.query_ids[self.faults.example]
 
-
-def _table(found: _Columns, collection: Collection | None) -> pa.Table | None:
-    """The rows in rank order, those of queries that the collection lacks left out; None where one of them is wrong."""
-    places, documents = found.places, found.documents
-    with np.errstate(over="ignore"):
-        scores = found.scores.astype(np.float32)
-    if not np.isfinite(scores).all():
-        return None
-    if collection is not None:
-        known = np.array([query in collection.queries for query in found.queries], bool)
+    def _known(self, rows: Rows) -> Rows:
+        """The rows of the queries that the collection has."""
+        if self.collection is None:
+            return rows
+        known = np.array([query_id in self.collection.queries for query_id in rows.query_ids], bool)
         if not known.all():
-            kept = np.flatnonzero(known[places])
-            places, scores, documents = places[kept], scores[kept], documents.take(pa.array(kept))
-    step = np.diff(places)
-    if not ((step > 0) | ((step == 0) & (scores[1:] <= scores[:-1]))).all():
-        order = np.lexsort((-scores, places))
-        places, scores, documents = places[order], scores[order], documents.take(pa.array(order))
-    starts = np.flatnonzero(np.diff(places, prepend=-1))
-    order = np.arange(len(places))
-    if order_ties(order, scores, starts, lambda rows: documents.take(pa.array(rows)).to_pylist()):
-        documents = documents.take(pa.array(order))
-    edges = np.append(starts, len(places))
-    if not _sound(documents, edges, collection):
-        return None
-    columns = [
-        pa.array(found.queries, pa.string()).take(pa.array(places)), documents,
-        pa.array((np.arange(1, len(places) + 1) - np.repeat(starts, np.diff(edges))).astype(np.int32)),
-        pa.array(scores), pa.nulls(len(places), pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+            self.first = self.first or rows.query_ids[int(np.argmin(known))]
+            self.unknown += int((~known).sum())
+            sizes = np.diff(rows.edges)
+            kept = np.repeat(known, sizes)
+            rows = Rows([query_id for query_id, good in zip(rows.query_ids, known.tolist(), strict=True) if good],
+                        np.concatenate([[0], np.cumsum(sizes[known])]), rows.docs.take(kept), rows.ranks[kept], rows.scores[kept],
+                        rows.lines[kept])
+        return rows
+
+    def _refuse_unknown(self, rows: Rows, hashes: np.ndarray) -> None:
+        if self.collection is None:
+            return
+        strange = np.flatnonzero(self.collection.corpus.find_fields(rows.docs, hashes) < 0)
+        if len(strange):
+            place = int(strange[np.argmin(rows.lines[strange])])
+            raise IrdistillError(
+                f"{self.path}, line {rows.lines[place]}: the document {rows.docs.text(place)!r} is not in the corpus of "
+                f"{self.collection.id!r}; the run belongs to another collection."
+            )
+
+    def _ranked(self, rows: Rows, hashes: np.ndarray) -> ListBlock:
+        """The rows in the order of trec_eval: score, then document id, both descending."""
+        groups = np.repeat(np.arange(len(rows.query_ids)), np.diff(rows.edges))
+        self._refuse_repeated(rows, hashes, groups)
+        docs, scores = rows.docs, rows.scores
+        falls = scores[1:] <= scores[:-1]
+        falls[rows.edges[1:-1] - 1] = True
+        order = np.arange(len(scores))
+        moved = not falls.all()
+        if moved:
+            order = np.lexsort((-scores, groups))
+            scores = scores[order]
+        moved |= order_ties(order, scores, rows.edges[:-1], lambda places: docs.take(places).texts())
+        if moved:
+            docs, hashes = docs.take(order), hashes[order]
+        return ListBlock(rows.query_ids, rows.edges, docs, scores, hashes)
+
+    def _refuse_repeated(self, rows: Rows, hashes: np.ndarray, groups: np.ndarray) -> None:
+        keys = hashes ^ groups.astype(np.uint64) * _ODD
+        ordered = np.sort(keys)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
+        seen: set[tuple[int, str]] = set()
+        names = rows.docs.texts()
+        for place in np.argsort(rows.lines, kind="stable").tolist():
+            key = (int(groups[place]), names[place])
+            if key in seen:
+                raise IrdistillError(f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes twice for query "
+                                     f"{rows.query_ids[key[0]]!r}.")
+            seen.add(key)
+
+    def checked(self, data: bytes, first: int) -> tuple[Lines, int]:
+        """Lines of six fields, and the number of the line after them.
+
+        Raises:
+            IrdistillError: a line has another number of fields, or is not UTF-8.
+        """
+        if first <= self._skip:
+            lines = data.split(b"\n")
+            lines[: self._skip] = [b""] * min(self._skip, len(lines))
+            data = b"\n".join(lines)
+        check_utf8(data, first, self.path)
+        try:
+            lines, number = split_lines(data, _WIDTH, first)
+        except WrongWidth as error:
+            raise IrdistillError(
+                f"{self.path}, line {error.number}: {error.fields} columns, and six were expected "
+                f"(query Q0 document rank score tag): {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and "
+                "score files are read by irdistill runs import."
+            ) from None
+        if len(lines) and not self.tag:
+            self.tag = lines.field(_TAG).text(0)
+        return lines, number
+
+    def numbers(self, lines: Lines) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks and scores, (n,) float32 each.
+
+        Raises:
+            IrdistillError: a score is not a finite number, or a rank is not a whole number from 0.
+        """
+        fields, places = lines.field(_SCORE), lines.field(_RANK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores, ranks = decimals(fields)[0].astype(np.float32), decimals(places)[0]
+            wrong = ~np.isfinite(scores)
+            strange = ~((ranks >= 0) & (ranks == np.floor(ranks)))
+        bad = wrong | strange
+        if bad.any():
+            place = int(np.argmax(bad))
+            what = f"the score {fields.text(place)!r} is not a finite number that float32 can hold."
+            if not wrong[place]:
+                what = (f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was expected. Are rank and score in "
+                        "each other's places?")
+            raise IrdistillError(f"{self.path}, line {lines.numbers[place]}: {what}")
+        return ranks.astype(np.float32), scores
 
 
-def _sound(documents: pa.Array, edges: np.ndarray, collection: Collection | None) -> bool:
-    """Whether no query has a document twice and the corpus has all of them."""
-    for first in range(0, len(edges) - 1, _QUERIES):
-        own = edges[first : first + _QUERIES + 1]
-        names = documents.slice(own[0], own[-1] - own[0]).to_pylist()
-        bounds = (own - own[0]).tolist()
-        if any(len(set(names[start:end])) != end - start for start, end in pairwise(bounds)):
-            return False
-        if collection is not None and (collection.corpus.find(names) < 0).any():
-            return False
-    return True
+def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
+    """Blocks of a file whose lines are grouped by query; the last query of a block waits for its other lines.
+
+    Raises:
+        _NotGrouped: they are not.
+    """
+    seen: set[str] = set()
+    number, waiting, least = 1, b"", 0
+    for data in source.blocks():
+        waiting += data
+        if len(waiting) < least:
+            continue
+        lines, after = reader.checked(waiting, number)
+        if not len(lines):
+            number, waiting = after, b""
+            continue
+        edges = changes(lines.field(_QUERY))
+        # the data may have been shortened; what follows the last query's first byte is the same
+        last = int(lines.field(_QUERY).starts[edges[-1]])
+        if len(edges) == 1:
+            least = 2 * len(waiting)
+            continue
+        yield _rows(lines, edges[:-1], int(edges[-1]), reader, seen)
+        number, least = int(lines.numbers[edges[-1]]), 0
+        waiting = lines.data[last:-8].tobytes()
+    if waiting:
+        lines, _ = reader.checked(waiting, number)
+        if len(lines):
+            yield _rows(lines, changes(lines.field(_QUERY)), len(lines), reader, seen)
+
+
+def _ahead(blocks: Iterator[Rows]) -> Iterator[Rows]:
+    """The same blocks; the next one is read in a thread while one is worked on."""
+    end = object()
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        following = pool.submit(next, blocks, end)
+        while isinstance(rows := following.result(), Rows):
+            following = pool.submit(next, blocks, end)
+            yield rows
+
+
+def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set[str]) -> Rows:
+    names = lines.field(_QUERY).take(starts).texts()
+    before = len(seen)
+    seen.update(names)
+    if len(seen) != before + len(names):
+        raise _NotGrouped
+    cut = slice(None, end)
+    ranks, scores = reader.numbers(lines)
+    return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), ranks[cut], scores[cut], lines.numbers[cut])
+
+
+def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
+    """The rows of a file as they stand there."""
+    from irdistill.runs.formats.source import Source
+
+    number = 1
+    with Source(path) as source:
+        for data in source.blocks():
+            lines, number = reader.checked(data, number)
+            if len(lines):
+                yield Piece(lines.field(_QUERY), lines.field(_DOCUMENT), *reader.numbers(lines), lines.numbers)
 
 
 def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:

@@ -13,8 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pyarrow as pa
-
 from irdistill.errors import IrdistillError
 from irdistill.files import differences, digest, exclusive, fsync_folder, make_folder
 from irdistill.runs import parquet
@@ -48,6 +46,7 @@ class RunWriter:
         part_queries: queries a part: what a kill can cost at most.
         shard: (i, n): write only every n-th part, from the i-th (from 1).
         overwrite: delete another run that is there. Nothing but a run is ever deleted.
+        fingerprints: those of the queries (`Collection.query_fingerprints`), so that the run serves a share of them too.
 
     Raises:
         IrdistillError: the folder holds another run (the difference is shown) or other files; a query id comes
@@ -55,9 +54,10 @@ class RunWriter:
     """
 
     def __init__(self, path: str | Path, identity: RunIdentity, query_ids: Sequence[str], part_queries: int = 64,
-                 shard: tuple[int, int] | None = None, overwrite: bool = False) -> None:
+                 shard: tuple[int, int] | None = None, overwrite: bool = False, *,
+                 fingerprints: Mapping[str, str] | None = None) -> None:
         self.path = Path(path)
-        self.query_ids = list(query_ids)
+        self.query_ids, self.fingerprints = list(query_ids), dict(fingerprints or {})
         if not self.query_ids or len(set(self.query_ids)) != len(self.query_ids):
             raise IrdistillError(
                 f"the run {self.path} was asked for {len(self.query_ids)} queries, {len(set(self.query_ids))} of them "
@@ -89,6 +89,8 @@ class RunWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
+        if isinstance(error, KeyboardInterrupt) and self._done:
+            error.add_note(f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}")
         self._stack.close()
 
     def _prepare(self) -> None:
@@ -113,13 +115,14 @@ class RunWriter:
             if there.complete:
                 self.manifest = there
         else:
-            parquet.write(self.path / QUERIES, parquet.encode(pa.table({"query_id": pa.array(self.query_ids, pa.string())})))
+            parquet.write(self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints))
             self.manifest.write(self.path)
         if self._finished:
             self._done = {part.number: (part, {}) for part in self.manifest.parts}
         else:
             self._done = self._journal.read()
         own = set(self.manifest.own_parts())
+        resumed = not self._finished and bool(self._done)
         for number, (entry, _) in list(self._done.items()):
             path = self.path / entry.name
             if number not in own or not path.is_file() or path.stat().st_size != entry.bytes:
@@ -128,6 +131,8 @@ class RunWriter:
                 if self._finished:
                     self._done = {number: found for number, found in self._journal.read().items() if number in self._done}
                     self._finished = False
+        if resumed:
+            logger.info("%s: resumed after %d of %d parts", self.path, len(self._done), len(own))
 
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: their numbers and query ids."""
@@ -221,14 +226,14 @@ def clear(folder: Path) -> None:
 
 
 def write_run(path: str | Path, identity: RunIdentity, lists: Iterable[RankedList], overwrite: bool = False,
-              part_queries: int = 64) -> Run:
+              part_queries: int = 64, fingerprints: Mapping[str, str] | None = None) -> Run:
     """Write lists that are at hand as a run; a folder that holds the same run is left as it is.
 
     Raises:
         IrdistillError: as ``RunWriter``.
     """
     rows = {row.query_id: row for row in lists}
-    with RunWriter(path, identity, list(rows), part_queries, overwrite=overwrite) as writer:
+    with RunWriter(path, identity, list(rows), part_queries, overwrite=overwrite, fingerprints=fingerprints) as writer:
         for number, ids in writer.pending():
             writer.write_part(number, [rows[query_id] for query_id in ids])
         return writer.finish()

@@ -21,8 +21,8 @@ from irdistill.search.ranking import Best, Hits, best_rows
 from irdistill.search.shards import read_part
 from irdistill.search.vectors import TokenStore
 
-EMPTY = -1e9
-"""The score of a document without a scored token, as sentence-transformers has it."""
+EMPTY = -np.inf
+"""In place of the score of a document without a scored token, which is never found."""
 _QUERY_TOKENS = 512
 """Query tokens multiplied at a time: what keeps the products in the caches of a CPU."""
 
@@ -79,7 +79,7 @@ def maxsim_search(store: TokenStore, groups: Sequence[Sequence[np.ndarray]], cor
     """
     place = device or best_device()
     asked = [Queries(group, mean, place) for group in groups]
-    best = [[Best(corpus, k) for _ in group] for group in groups]
+    best = [[Best(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups]
     width = max(1, sum(queries.count for queries in asked))
     block = max(1, min(len(store), memory // 4 // (4 * width)))
     chunk = _chunk_tokens(place, memory)
@@ -111,7 +111,7 @@ def rerank(store: TokenStore, query: np.ndarray, rows: np.ndarray, corpus: Corpu
         chosen = full[first:last]
         tokens = store.take(rows[chosen]).values.to(place)
         scores[chosen] = asked.scores(tokens, torch.from_numpy(lengths[chosen]).to(place))[:, 0].cpu().numpy()
-    return best_rows(corpus, scores, k, rows)
+    return best_rows(corpus, scores, k if len(query) else 0, rows, above=EMPTY)
 
 
 def _chunk_tokens(device: torch.device, memory: int) -> int:

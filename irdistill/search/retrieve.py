@@ -35,20 +35,21 @@ _TRUE, _FOUND = "true_best", "true_best_found"
 def retrieve(collection: Collection, model: str | Path | Student, out: str | Path, k: int = 100,
              index: Index = "flat", work: str | Path | None = None, precision: Precision = "auto",
              overwrite: bool = False, *, seed: int = 42, k1: float = 0.9, b: float = 0.4,
-             part_queries: int = 64, storage: Storage = "float32", trust_remote_code: bool = False,
+             part_queries: int = 64, storage: Storage = "float32", kind: str | None = None, trust_remote_code: bool = False,
              check_recall: bool = True, dimension: int | None = None,
              cluster: RayCluster | None = None) -> Run:
     """Search a collection for all its queries; a stopped search goes on where it was.
 
     Args:
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model (folder, ``package:``
-            path, hub id, or one in memory); which it is, is told from its files.
+            path, hub id, or one in memory).
         out: the run's folder.
         k: documents a query.
         index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense and late-interaction
             models, ``plaid`` for late-interaction ones, ``seismic`` for sparse ones, ``lucene`` for dense and sparse ones.
         work: where vectors and indexes are kept; the cache folder where None.
         storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either way.
+        kind: ``dense``, ``sparse`` or ``late-interaction``, of a model given by its name; detected from its files where None.
         check_recall: of an approximate index, search the first two parts exactly too; see ``recall``.
         dimension: search with the first so many numbers of each vector of a dense model given by its name.
         cluster: encode the corpus there; in this process where None. Its workers load the model, so it is given by name.
@@ -69,12 +70,14 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
             f"a cluster was given to encode the corpus, and {model!r} is no name of a model with vectors. Leave --engine ray out, "
             "or give a model by folder, package: path or hub id."
         )
+    if kind is not None and (is_lexical(model) or not isinstance(model, str | Path)):
+        raise IrdistillError(f"kind={kind!r} was given, and {model!r} is no name of a model with vectors; leave it out.")
     if not is_lexical(model):
         from irdistill.search.engines import open_engine
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
-        settings = {"trust_remote_code": trust_remote_code, "dimension": dimension}
+        settings = {"kind": kind, "trust_remote_code": trust_remote_code, "dimension": dimension}
         student = model if isinstance(model, Student) else load_student(model, **settings)
         encoding = None
         if cluster is not None:
@@ -149,7 +152,12 @@ def _write(collection: Collection, out: str | Path, identity: RunIdentity, part_
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite) as writer:
+    unjudged = collection.report.count("unjudged queries")
+    if unjudged:
+        logger.info("searching for the %d queries that %s judges; %d others of its file are left out", len(queries), collection.id,
+                    unjudged)
+    with RunWriter(Path(out), identity, list(queries), part_queries, overwrite=overwrite,
+                   fingerprints=collection.query_fingerprints) as writer:
         pending = list(writer.pending())
         left = sum(len(ids) for _, ids in pending)
         with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:

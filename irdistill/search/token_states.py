@@ -26,7 +26,7 @@ class TokenStates(Arrays):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self._states = self.array("states")
-        self._starts = np.concatenate([[0], np.cumsum(self.array("lengths"), dtype=np.int64)])
+        self._starts = np.concatenate([[0], np.cumsum(np.asarray(self.array("lengths")), dtype=np.int64)])
 
     def of(self, row: int) -> torch.Tensor:
         """States (tokens, D) float32 of a document."""
@@ -64,7 +64,8 @@ class TokenStates(Arrays):
 def states_identity(corpus: Corpus, student: InteractionStudent, precision: Precision, storage: Storage) -> dict[str, Any]:
     """All that decides a corpus's states."""
     return {
-        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind, **student.settings(),
+        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind,
+        **student.settings(), **student.settings_digests(),
         "precision": str(choose_dtype(precision, student.device)).removeprefix("torch."), "storage": storage,
     }
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -17,6 +17,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from irdistill.batching import TokenBudget
+from irdistill.checksums import CheckedArray
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
@@ -59,6 +60,7 @@ class Store(Arrays):
     """
 
     kind: ClassVar[str]
+    format: ClassVar[int] = FORMAT
     shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
@@ -118,22 +120,33 @@ class Store(Arrays):
 
 
 class VectorStore(Store):
-    """N vectors of dimension D."""
+    """N vectors of dimension D; a document without tokens has zeros, and is not ``present``."""
 
     kind = "dense"
+    format = 3
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
-        return {"vectors": (storage, (dimension,))}
+        return {"vectors": (storage, (dimension,)), "present": ("uint8", ())}
 
     @classmethod
     def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {"vectors": vectors}
+        return {"vectors": vectors, "present": vectors.any(axis=1)}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(N, D) read-only memory map in the stored type."""
         return self.array("vectors")
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the vectors."""
+        return int(self.manifest["arrays"]["vectors"]["bytes"])
+
+    @cached_property
+    def absent_rows(self) -> np.ndarray:
+        """The documents, ascending, that have no vector and are never found."""
+        return np.flatnonzero(np.asarray(self.array("present")[:]) == 0)
 
     def take(self, rows: np.ndarray) -> Taken:
         return Taken(torch.from_numpy(np.asarray(self.matrix[rows], dtype=np.float32)))
@@ -146,7 +159,7 @@ class SparseStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -180,7 +193,7 @@ class TokenStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -188,10 +201,11 @@ class TokenStore(Store):
 
     @classmethod
     def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
-        return {"lengths": np.array([len(tokens) for tokens in vectors]), "tokens": np.concatenate(vectors)}
+        lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int32)
+        return {"lengths": lengths, "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32)}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
         return self.array("tokens")
 
@@ -243,9 +257,9 @@ def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precisio
     before = snapshot(encoder)
     found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit, done)
     counts = changes(snapshot(encoder), before).get("document", Truncation())
-    shape = found[0].shape if isinstance(found, list) else found.shape
-    if shape[1] != encoder.dimension:
-        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
+    width = found.shape[1] if not isinstance(found, list) else found[0].shape[1] if found else encoder.dimension
+    if width != encoder.dimension:
+        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}.")
     return {**STORES[encoder.kind].arrays(found), TRUNCATION: counts.to_array()}
 
 
@@ -258,7 +272,7 @@ def document_identity(corpus: Corpus, encoder: Student, precision: Precision, st
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")
     return {
-        "format": FORMAT, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
+        "format": STORES[encoder.kind].format, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
         "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **encoder.document_identity(),
     }
 

@@ -11,7 +11,7 @@ from irdistill.models import read_model_json
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
-from irdistill.students.detection import reads_pairs, retriever_type
+from irdistill.students.detection import model_kind
 from irdistill.students.kernel import KernelStudent
 from irdistill.students.late_interaction import LateInteractionStudent
 from irdistill.students.lora import LORA_SETTINGS, add_lora
@@ -27,11 +27,12 @@ STUDENTS: dict[str, Any] = {
 #: Kinds whose `build` makes a head anew, and what sentence-transformers writes into a model of that kind which has one.
 _SAVED_AS = {"sparse": "SparseEncoder", "late-interaction": "MultiVectorEncoder"}
 _LENGTHS = ("max_length", "max_query_length")
+_LOADING = ("device", "trust_remote_code")
 
 #: What `train` of a recipe hands to the student; all else are options of the training.
 STUDENT_SETTINGS = ("layers", "query_layers", "freeze_documents", "max_length", "max_query_length", "dimension",
                     "expand_queries", "mask_punctuation", "inference_free", "query_backbone", "token_pooling", "split_layer",
-                    "pooling", "similarity", "query_prompt", "document_prompt", *LORA_SETTINGS)
+                    "pooling", "similarity", "query_prompt", "document_prompt", "trust_remote_code", *LORA_SETTINGS)
 
 
 def build_student(kind: str, backbone: str, **settings: Any) -> Student:
@@ -47,8 +48,8 @@ def build_student(kind: str, backbone: str, **settings: Any) -> Student:
     lora = {name.removeprefix("lora_"): settings.pop(name) for name in LORA_SETTINGS if name in settings}
     given = {key: value for key, value in settings.items() if _given(value)}
     built: Student
-    if _is_student(kind, backbone) and given.keys() <= {*_LENGTHS, "device"}:
-        built = STUDENTS[kind].load(backbone, **{key: value for key, value in given.items() if key == "device"})
+    if _is_student(kind, backbone) and given.keys() <= {*_LENGTHS, *_LOADING}:
+        built = STUDENTS[kind].load(backbone, **{key: value for key, value in given.items() if key in _LOADING})
         queries = built._transformers("query")
         if "max_query_length" in given and not queries:
             raise IrdistillError(f"{backbone!r} has no model for queries, whose length stays as it is; leave out max_query_length.")
@@ -68,28 +69,41 @@ def _is_student(kind: str, backbone: str) -> bool:
     return saved is not None and saved.get("model_type") == _SAVED_AS[kind]
 
 
-def load_student(model: str | Path, *, revision: str | None = None, trust_remote_code: bool = False,
+def load_student(model: str | Path, *, kind: str | None = None, revision: str | None = None, trust_remote_code: bool = False,
                  device: str | None = None, dimension: int | None = None) -> Student:
-    """Open a saved encoder of any kind, told from its files.
+    """Open a saved encoder of any kind.
 
     Args:
+        kind: ``dense``, ``sparse`` or ``late-interaction``; detected from the model's files where None.
         dimension: of a dense one, cut its vectors to their first so many numbers.
 
     Raises:
-        IrdistillError: it cannot be loaded, is a cross-encoder, which has no vectors, or cannot be cut.
+        IrdistillError: it cannot be loaded, is of another kind, is a cross-encoder, which has no vectors, or cannot be cut.
     """
     name = str(model)
-    if reads_pairs(name, revision):
+    kind = model_kind(name, kind, revision)
+    if kind == "cross-encoder":
         raise IrdistillError(
             f"{name} is a cross-encoder, which reads query and document together and cannot search. Rerank with it: "
             f"irdistill score COLLECTION --candidates RUN --teacher {name} --out RERANKED"
         )
-    kind = retriever_type(name, revision)
     if dimension is not None and kind != "dense":
         raise IrdistillError(f"dimension={dimension} was given, and {name} is a {kind} model; only dense vectors can be cut.")
     cut = {"dimension": dimension} if dimension is not None else {}
     found: Student = STUDENTS[kind].load(model, revision=revision, trust_remote_code=trust_remote_code, device=device, **cut)
     return found
+
+
+def load_dense(model: str | Path, kind: str | None = None, **settings: Any) -> DenseStudent:
+    """Open a model that must be dense; ``settings`` as of ``load_student``.
+
+    Raises:
+        IrdistillError: it cannot be loaded, or is of another kind.
+    """
+    student = load_student(model, kind=kind, **settings)
+    if not isinstance(student, DenseStudent):
+        raise IrdistillError(f"{model} is a {student.kind} model, and a dense one was expected.")
+    return student
 
 
 def check_student_settings(kind: str, settings: dict[str, Any]) -> None:

@@ -134,18 +134,16 @@ class DenseStudent(Student):
     def identity(self) -> dict[str, Any]:
         """What determines the vectors; goes into manifests."""
         return {
-            "model": self.source, "revision": self.revision, "weights": self.weights_digest(),
+            "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "dimension": self.dimension, "similarity": self.similarity,
             "max_length": self.max_length("document"), "max_query_length": self.max_length("query"),
-            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")},
+            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")}, **self.settings_digests(),
         }
 
     # -- from texts to vectors ------------------------------------------------------------------------------
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        """Vectors (n, D) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
+        """Vectors (n, D) with gradients."""
         with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]

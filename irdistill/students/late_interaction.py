@@ -27,6 +27,7 @@ from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
+from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import copy_tower, one_tower, projection, set_lengths, two_towers
@@ -108,6 +109,9 @@ class LateInteractionStudent(Student):
                 pooling.pool_factor = token_pooling
         own: Any = first if queries is None else queries[0]
         set_lengths([own], [first], max_length, max_query_length)
+        limit = position_limit(own.model)
+        if expand_queries is not None and limit is not None and expand_queries > limit:
+            raise IrdistillError(f"expand_queries={expand_queries} was given; this backbone takes 3 to {limit} tokens.")
         if expand_queries is not None:
             own.query_expansion = {"strategy": "fixed", "attend": False, "length": expand_queries}
         student = cls(model if queries is None else two_towers(model, queries), backbone, model_revision(backbone, revision))
@@ -168,7 +172,8 @@ class LateInteractionStudent(Student):
         filler = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.eos_token_id
         if expansion["token"] is not None:
             filler = tokenizer.convert_tokens_to_ids(expansion["token"])
-        missing = [max(0, expansion["length"] - len(ids)) for ids in tokens["input_ids"]]
+        # a query without tokens stays so: there is nothing for the added tokens to look at
+        missing = [max(0, expansion["length"] - len(ids)) if ids else 0 for ids in tokens["input_ids"]]
         fill = {"input_ids": filler, "attention_mask": 1}
         expanded = {key: [[*row, *[fill.get(key, 0)] * more] for row, more in zip(rows, missing, strict=True)]
                     for key, rows in tokens.items()}
@@ -189,10 +194,8 @@ class LateInteractionStudent(Student):
             padded["query_expansion_positions"] = marks
         return padded
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
         """Vectors (tokens, D) of each text with gradients, of the tokens that are scored."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
         given = {**features, "task": kind, "modality": "text"}
         expansion = self._expansion(kind)
         if expansion is not None:
@@ -243,7 +246,7 @@ class LateInteractionStudent(Student):
 
         def take(rows: np.ndarray, found: list[Tensor]) -> bool:
             lengths = [len(vectors) for vectors in found]
-            together = torch.cat(found).float().cpu().numpy()
+            together = torch.cat([*found, found[0][:0]]).float().cpu().numpy()
             for row, vectors in zip(rows.tolist(), np.split(together, np.cumsum(lengths)[:-1]), strict=True):
                 result[row] = vectors
             return bool(np.isfinite(together).all())

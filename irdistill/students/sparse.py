@@ -24,6 +24,7 @@ from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
+from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import copy_tower, one_tower, set_lengths, two_towers
@@ -150,13 +151,15 @@ class SparseStudent(Student):
         if isinstance(self._first(kind), Transformer):
             return super().pad(tokens, kind, rows, device)
         chosen = tokens if rows is None else {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        padded = self._first(kind).tokenizer.pad(dict(chosen), padding=True, return_tensors="pt")
+        tokenizer = self._first(kind).tokenizer
+        filled, tokenless = fill_tokenless(chosen, tokenizer.pad_token_id)
+        padded = dict(tokenizer.pad(filled, padding=True, return_tensors="pt"))
+        if tokenless is not None:
+            padded[TOKENLESS] = tokenless
         return {key: value.to(device or self.device) for key, value in padded.items()}
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        """Weights (n, V) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
+        """Weights (n, V) with gradients."""
         with nullcontext() if self.learns(kind) else torch.no_grad():
             given = {**features, "task": kind, "modality": "text"}
             *before, last = self.tower(kind)
@@ -224,7 +227,7 @@ def _encoder(backbone: str, *, revision: str | None = None, trust_remote_code: b
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if retriever_type(backbone, revision) == "sparse":
         return load_encoder(backbone, device=device, library=SparseEncoder, **given)
-    first = load_transformer(backbone, task="fill-mask", seed=seed, **given)
+    first = load_transformer(backbone, task="fill-mask", new_head=True, seed=seed, **given)
     pooling = SpladePooling("max", embedding_dimension=first.model.config.vocab_size)
     return SparseEncoder(modules=[first, pooling], device=device, similarity_fn_name="dot").float().eval()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
@@ -19,11 +19,14 @@ from irdistill.files import atomic_path
 from irdistill.hardware import best_device
 from irdistill.models import find_model_file, model_revision
 from irdistill.students.base import Kind, Tokens
+from irdistill.students.inputs import position_limit
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.layers import find_layers, keep_layers
 from irdistill.students.loading import load_transformer, same_new_weights
+from irdistill.students.saving import save_tokenizer
 from irdistill.students.towers import set_lengths
 from irdistill.truncation import Truncation
+from irdistill.weights import fill, read_weights
 
 #: Encoders whose layers take a state and a mask and nothing else, and whose positions are added before the first of them.
 FAMILIES = ("bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert")
@@ -118,12 +121,12 @@ class SplitCrossEncoderStudent(InteractionStudent):
         head = SplitHead(first.get_embedding_dimension(), saved["dimension"])
         path = find_model_file(name, _HEAD, revision)
         assert path is not None
-        head.load_state_dict(load_file(path))
+        fill(head, read_weights(path), path)
         return cls(_assembled(first, head, device), saved["split_layer"], name, model_revision(name, revision))
 
     def _save_weights(self, folder: Path) -> None:
         self.backbone.save_pretrained(str(folder))
-        self._first("query").tokenizer.save_pretrained(str(folder))
+        save_tokenizer(self._first("query").tokenizer, folder)
         with atomic_path(folder / _HEAD) as temporary:
             save_file(self._head.state_dict(), temporary)
 
@@ -227,7 +230,7 @@ def _share_positions(first: Transformer, asked: int | None) -> None:
     Raises:
         IrdistillError: both together have not.
     """
-    limit = int(first.model.config.max_position_embeddings) - first._infer_flatten_position_offset()
+    limit = position_limit(first.model) or int(first.model.config.max_position_embeddings)
     if first.query_length is None:
         first.query_length = min(_QUERY_LENGTH, max(3, limit // 4))
     if asked is None:

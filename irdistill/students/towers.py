@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 
 from irdistill.errors import IrdistillError
+from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import same_new_weights
 
@@ -92,8 +93,7 @@ def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer]
     """
     for name, value in (("max_length", max_length), ("max_query_length", max_query_length)):
         for module in (*queries, *documents) if value is not None else ():
-            positions = getattr(module.config, "max_position_embeddings", None)
-            limit = positions - module._infer_flatten_position_offset() if positions else None
+            limit = position_limit(module.model)
             if value is not None and (value < 3 or (limit and value > limit)):
                 raise IrdistillError(f"{name}={value} was given; this backbone takes 3 to {limit} tokens.")
     if max_length is not None:

@@ -10,16 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
-from torch import nn
+from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.models import model_identity, resolve_model
+from irdistill.students.inputs import pad_right, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
 from irdistill.truncation import Truncation
+from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class CrossEncoderTeacher:
         max_length: tokens of query and document together; the longer of the two is cut first.
         template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
             models are; then the document alone is cut.
+        prompt: the default prompt that the model was saved with, which stands before the query or is the system message.
         cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
         truncation: what the model did not read so far of the pairs it was given.
     """
@@ -66,11 +70,18 @@ class CrossEncoderTeacher:
         if is_lightning_ir(model, revision):
             self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
             self.cuts, own = (cuts[0], cuts[1]), sum(cuts) + 3
+            self.prompt = ""
         else:
             encoder, network = _load(model, revision, trust_remote_code, device)
-            self.tokenizer, self.template, own = encoder.tokenizer, _template(model, encoder), int(encoder.max_seq_length or 512)
-        self.model_name, self.revision = model, model_revision(model, revision)
+            self.prompt = encoder.prompts.get(encoder.default_prompt_name) or ""
+            self.tokenizer, own = encoder.tokenizer, int(encoder.max_seq_length or 512)
+            self.template = _template(model, encoder, self.prompt)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
+        # without a padding token, each batch is padded with a token that none of its texts has, so that scores are those of
+        # texts by themselves
+        self._config: Any = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+        self._known_padding = self._config.pad_token_id is not None
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
         self.head, body = take_head(network, self.labels)
@@ -80,11 +91,13 @@ class CrossEncoderTeacher:
 
     def _backend(self, name: BackendName, body: nn.Module) -> Backend:
         if name == "auto":
-            name = "openvino" if self.device.type == "cpu" and has_openvino() and self.template is None else "torch"
+            suits = self.template is None and self._known_padding
+            name = "openvino" if self.device.type == "cpu" and has_openvino() and suits else "torch"
+        if name == "openvino" and not self._known_padding:
+            raise IrdistillError(f"the model {self.model_name!r} has no padding token, which openvino needs; use torch.")
         if name == "openvino":
-            example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]], padding=True,
-                                     return_tensors="pt")
-            return OpenVinoBackend(body, self.dtype, dict(example))
+            example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]])
+            return OpenVinoBackend(body, self.dtype, self._padded(dict(example)))
         if name != "torch":
             raise IrdistillError(f"the back end {name!r} is unknown; give auto, torch or openvino.")
         return TorchBackend(body, self.dtype, self.device)
@@ -93,8 +106,8 @@ class CrossEncoderTeacher:
     def identity(self) -> dict[str, Any]:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
-            "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
-            **self._truncation(),
+            "kind": "cross-encoder", **self.pinned, "max_length": self.max_length,
+            "prompt": self.prompt, **self._truncation(),
             "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
@@ -102,7 +115,7 @@ class CrossEncoderTeacher:
 
     def _truncation(self) -> dict[str, Any]:
         if self.template is not None:
-            return {"template": self.template.text, "truncation": TRUNCATION}
+            return {"template": self.template.text, "truncation": TRUNCATION, "control_tokens": BROKEN_UP}
         cuts = {"query_length": self.cuts[0], "document_length": self.cuts[1]} if self.cuts is not None else {}
         return {**cuts, "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side}
 
@@ -117,7 +130,7 @@ class CrossEncoderTeacher:
             ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
                                                 self.max_length, special_tokens=False, truncation=self.truncation["pair"])
             return {"input_ids": ids}, lengths
-        queries, documents = [pair.query.text for pair in pairs], [pair.text for pair in pairs]
+        queries, documents = [self.prompt + pair.query.text for pair in pairs], [pair.text for pair in pairs]
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
@@ -134,8 +147,13 @@ class CrossEncoderTeacher:
     def features(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
         """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at these places."""
         batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
-        padded = self.tokenizer.pad(batch, padding=True, return_tensors="pt")
-        return self.backend(dict(padded))
+        return self.backend(self._padded(batch))
+
+    def _padded(self, columns: dict[str, list[list[int]]]) -> dict[str, Tensor]:
+        columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
+        if not self._known_padding:  # the network looks for the last token before the padding
+            self._config.pad_token_id = unused_token(columns["input_ids"])
+        return pad_right(columns, {"input_ids": self._config.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id})
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(n,) float32 raw logits of pooled states (n, H)."""
@@ -165,14 +183,22 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
 
 
 def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
-    resolved = resolve_model(model)
+    resolved = resolve_model(model, revision)
     try:
-        with quiet_libraries():
+        with complete_weights(model):
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
                                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+            network = _classifier(model, encoder)
+    except IrdistillError:
+        raise
     except Exception as error:
         raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
-    network = encoder.model
+    return encoder, network
+
+
+def _classifier(model: str, encoder: CrossEncoder) -> Any:
+    """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
+    network: Any = encoder.model
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise IrdistillError(
             f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
@@ -184,14 +210,14 @@ def _load(model: str, revision: str | None, trust_remote_code: bool, device: str
             f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
             "encoder can teach as a retriever (kind: retriever)."
         )
-    return encoder, network
+    return network
 
 
-def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
+def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | None:
     """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
     if "message" not in encoder[0].modality_config:
         return None
-    text = chat_template(encoder.tokenizer)
+    text = chat_template(encoder.tokenizer, prompt)
     if text is None:
         raise IrdistillError(
             f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "
@@ -201,21 +227,12 @@ def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
 
 
 def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
-    most = min(own, _positions(network, own))
+    most = min(own, position_limit(network) or own)
     if asked is None:
         return most
     if not 8 <= asked <= most:
         raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
     return asked
-
-
-def _positions(network: nn.Module, own: int) -> int:
-    """How many tokens have a position; RoBERTa and its like begin to count after the place of the padding token."""
-    for name, module in network.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            return module.num_embeddings - module.padding_idx - 1
-    config: Any = network.config
-    return int(getattr(config, "max_position_embeddings", own) or own)
 
 
 def _label(model: str, labels: int, asked: int | None) -> int | None:

@@ -59,15 +59,16 @@ class InteractionTeacher(PartTeacher[Tensor]):
         states = "live" if self.store is None else f"stored in {self.store.identity['storage']}"
         return self.student.identity() | {"kind": "interaction", "type": self.student.kind, "precision": dtype, "states": states}
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor]:
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
         """States (tokens, D) of texts."""
-        return self.student.encode(texts, kind, self.precision)
+        return [states if len(states) else None for states in self.student.encode(texts, kind, self.precision)]
 
-    def documents(self, texts: Mapping[int, str]) -> list[Tensor]:
+    def documents(self, texts: Mapping[int, str]) -> list[Tensor | None]:
         """The states of documents by their rows, looked up where they are stored."""
         if self.store is None:
             return super().documents(texts)
-        return [self.store.of(row).to(self.student.device) for row in texts]
+        found = [self.store.of(row).to(self.student.device) for row in texts]
+        return [states if len(states) else None for states in found]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """Logits (n,) float32."""

@@ -9,19 +9,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from irdistill.cards import find_card
+from irdistill.cards import find_card, known_names
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import check_values, read_yaml
+from irdistill.students.detection import RETRIEVER_TYPES
 from irdistill.teachers.detection import kind_of
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
 #: Kinds: the module of this package, and what in it makes the teacher. It takes settings as keyword-only arguments.
 _TEACHERS = {"cross-encoder": ("cross_encoder", "CrossEncoderTeacher"), "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
              "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"),
-             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher")}
-_KEEP_DOCUMENTS = ("retriever", "interaction")
+             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher"),
+             **dict.fromkeys(RETRIEVER_TYPES, ("retriever", "load_retriever"))}
+_KEEP_DOCUMENTS = ("retriever", *RETRIEVER_TYPES, "interaction")
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
 KINDS = (*_TEACHERS, *LLM_KINDS)
 BACKENDS = ("transformers", "vllm", "openai")
@@ -32,8 +33,8 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever``, ``interaction``, ``bm25``, ``llm-pointwise``,
-            ``llm-pairwise`` or ``llm-listwise``.
+        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` (``dense``, ``sparse`` or ``late-interaction`` where its
+            files do not say which), ``interaction``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
         backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
@@ -76,12 +77,7 @@ def read_card(name: str) -> TeacherCard:
         IrdistillError: there is none, it is no YAML mapping, or it has unknown keys.
     """
     path = find_card("teachers", name)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise IrdistillError(f"the teacher card {path} is not readable as YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise IrdistillError(f"the teacher card {path} is no mapping of keys to values.")
+    data = read_yaml(path, "teacher card")
     known = [entry.name for entry in fields(TeacherCard)]
     unknown = sorted(set(data) - set(known))
     if unknown or "kind" not in data:
@@ -89,6 +85,7 @@ def read_card(name: str) -> TeacherCard:
             f"the teacher card {path} {'has the unknown keys ' + ', '.join(unknown) if unknown else 'lacks kind'}; known "
             f"keys: {', '.join(known)}."
         )
+    check_values(data, TeacherCard, f"the teacher card {path}")
     named: dict[str, Any] = {"name": path.stem} | data
     return TeacherCard(**named)
 
@@ -124,9 +121,14 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         raise IrdistillError(
             f"a teacher of kind {card.kind} takes {', '.join(sorted(known))}, and was given {', '.join(unknown)}."
         )
+    check_values(options, make, f"the settings of the teacher {card.name!r}", free=True)
     if card.kind == "bm25":
         found: Teacher = make(corpus, cache=work, **options)
         return found
+    if card.kind in RETRIEVER_TYPES:
+        if options.setdefault("type", card.kind) not in ("auto", card.kind):
+            raise IrdistillError(f"kind {card.kind} and type {options['type']} were both given for {teacher!r}; give one of them.")
+        options["type"] = card.kind
     options["revision"] = options.get("revision") or card.revision
     made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind in _KEEP_DOCUMENTS else ()), **options)
     return made
@@ -161,7 +163,16 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         if teacher.endswith((".yaml", ".yml")) or _is_card(teacher):
             raise
     if not teacher.strip():
-        raise IrdistillError("the teacher's name is empty; give a card, bm25 or a model.")
+        raise IrdistillError(f"the teacher's name is empty; give a card, bm25 or a model. {known_names('teachers', '')}")
+    if "/" not in teacher and not kind and teacher != "bm25" and not Path(teacher).exists():
+        # the name of a card with a mistake in it, or one of the few models whose hub id has no owner
+        try:
+            return TeacherCard(teacher, kind_of(teacher, revision), teacher)
+        except IrdistillError as error:
+            raise IrdistillError(
+                f"there is no teacher {teacher!r}: no card and no model has this name. {known_names('teachers', teacher)} "
+                "A model is given by its folder, package: path or hub id."
+            ) from error
     return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else kind_of(teacher, revision)), teacher)
 
 

@@ -162,7 +162,7 @@ class Recording:
             query = self.collection.queries[found.query_id]
             for row in self.collection.corpus.rows(found.doc_ids).tolist():
                 state = known.get((query.text, query.history, row))
-                if state is not None:
+                if state is not None and np.isfinite(state).all():
                     items.append(Item(place, row, state[None]))
         return items
 
@@ -175,8 +175,9 @@ class Recording:
         texts = dict(zip(rows, corpus.texts(np.array(rows, np.int64)), strict=True))
         rows = [row for row in rows if texts[row].strip()]
         documents = self.teacher.document_states(rows, [texts[row] for row in rows]) if rows else []
-        return [Item(place, -1, state) for place, state in enumerate(queries, number * self.part_queries)] + [
+        items = [Item(place, -1, state) for place, state in enumerate(queries, number * self.part_queries)] + [
             Item(-1, row, state) for row, state in zip(rows, documents, strict=True)]
+        return [item for item in items if np.asarray(item.vectors).any()]  # texts without tokens have none
 
     def _earliest(self, row: int) -> int:
         """The first part whose lists hold a document; all lists are read once for it."""

@@ -13,8 +13,8 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
-from irdistill.students.detection import retriever_type
-from irdistill.teachers.protocol import Pair, Scores, Teacher
+from irdistill.students.detection import RETRIEVER_TYPES, model_kind
+from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores, Teacher
 from irdistill.truncation import Truncation
 
 
@@ -32,7 +32,9 @@ def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type
     Raises:
         IrdistillError: the model cannot be loaded, or the type or similarity is unknown.
     """
-    found = retriever_type(model, revision) if type == "auto" else type
+    if type not in ("auto", *RETRIEVER_TYPES):
+        raise IrdistillError(f"a retriever of type {type!r} was asked for; give auto, {', '.join(RETRIEVER_TYPES)}.")
+    found = model_kind(model, None if type == "auto" else type, revision)
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, "device": device}
     if found == "sparse":
         from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
@@ -43,7 +45,7 @@ def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type
 
         return LateInteractionTeacher(model, precision=precision, similarity=similarity, **given)
     if found != "dense":
-        raise IrdistillError(f"a retriever of type {found!r} was asked for; give auto, dense, sparse or late-interaction.")
+        raise IrdistillError(f"the model {model!r} is a {found}, which has no vectors; leave out the kind.")
     student = DenseStudent.load(model, **given)
     if similarity is not None:
         if similarity not in ("dot", "cosine"):
@@ -76,7 +78,7 @@ class RetrieverTeacher:
     def identity(self) -> dict[str, Any]:
         """Weights, lengths, prompts and precision."""
         dtype = str(choose_dtype(self.precision, self.model.device)).removeprefix("torch.")
-        return {"kind": "retriever", **self.model.identity(), "precision": dtype}
+        return {**self.model.identity(), "kind": "retriever", "type": "dense", "precision": dtype}
 
     states = "vectors"
 
@@ -102,4 +104,8 @@ class RetrieverTeacher:
         for number in range(len(texts)):
             own = np.flatnonzero(asked == number)
             values[own] = np.asarray(self.store.matrix[rows[own]], dtype=np.float32) @ vectors[number]
-        return Scores(values)
+        empty = ~vectors.any(axis=1)[asked] | np.isin(rows, self.store.absent_rows)
+        if not empty.any():
+            return Scores(values)
+        values[empty] = np.nan
+        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, read_json, write_json
+from irdistill.files import digest, read_json_object, write_json
 from irdistill.search.faiss_index import import_faiss
 
 if TYPE_CHECKING:
@@ -33,10 +33,13 @@ def query_clusters(folder: Path, encoder: DenseStudent, query_ids: Sequence[str]
     identity = {"encoder": encoder.identity(), "queries": digest(list(query_ids)), "clusters": count, "seed": seed}
     path = folder / _FILE
     if path.exists():
-        there = read_json(path)
-        if there["identity"] != identity:
+        there = read_json_object(path)
+        if there.get("identity") != identity:
             raise IrdistillError(f"{path} holds clusters of other queries, or by another encoder; remove it.")
-        return np.array(there["clusters"], dtype=np.int64)
+        clusters = there.get("clusters")
+        if not isinstance(clusters, list) or len(clusters) != len(texts) or not all(type(one) is int for one in clusters):
+            raise IrdistillError(f"{path} is damaged: it should hold a number for each of {len(texts)} queries; remove it.")
+        return np.array(clusters, dtype=np.int64)
     faiss = import_faiss()
     cosine = encoder.similarity == "cosine"
     vectors = encoder.encode(list(texts), "query", "float32", normalize=cosine)

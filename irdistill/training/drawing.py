@@ -66,9 +66,10 @@ def order_of(sampler: ListSampler, collection: Collection, student: Student, fol
         share = pacing(options.pacing, options.pacing_start, options.in_steps(options.pacing_end))
         return Curriculum(difficulties(sampler.teacher_scores(), options.curriculum), share, size, options.seed)
     if options.clusters:
+        from irdistill.students.build import load_dense
         from irdistill.students.dense import DenseStudent
 
-        encoder = DenseStudent.load(options.cluster_model) if options.cluster_model else student
+        encoder = load_dense(options.cluster_model) if options.cluster_model else student
         assert isinstance(encoder, DenseStudent)  # as check_order saw
         texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
         clusters = query_clusters(folder, encoder, sampler.query_ids, texts, options.clusters, options.seed)

@@ -18,7 +18,7 @@ def cut_log(log: Path, step: int) -> None:
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-            except ValueError:
+            except (ValueError, RecursionError, KeyError, TypeError):
                 break
     write_text(log, "".join(kept))
 

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -82,6 +83,7 @@ class DistillTrainer(Trainer):
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         self._first_step = 0
+        self.timer = checkpoints.Timer(options.checkpoint_seconds)
         self._unwritten: list[tuple[int, float, list[str], list[Tensor], dict[str, Tensor]]] = []
         arguments = TrainingArguments(
             output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
@@ -223,6 +225,7 @@ class DistillTrainer(Trainer):
         return str(self.folder / _STAGING)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        began = time.monotonic()
         self.write_log()
         if self.processes.first:
             shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
@@ -236,6 +239,7 @@ class DistillTrainer(Trainer):
         checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
         if self.held_out is not None:
             self.held_out.forget_others()
+        self.timer.wrote(time.monotonic() - began)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what learns, and buffers: a frozen tower is where it came from."""

@@ -109,7 +109,8 @@ class Miner:
 
         identity = RunIdentity("student", dict(found.identity.producer), self.collection.describe(), found.fingerprint,
                                {"left": "what the training's run has no score for"})
-        wanted = write_run(place.with_name(f"{place.name}-new"), identity, map(new, found))
+        wanted = write_run(place.with_name(f"{place.name}-new"), identity, map(new, found),
+                           fingerprints=self.collection.query_fingerprints)
         return score(self.collection, wanted, load_teacher(self.options.mine_teacher, corpus, responses=responses_file(out)), out)
 
 

@@ -14,12 +14,13 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json, write_json
+from irdistill.files import digest, exclusive, make_folder, read_json_object, write_json
 from irdistill.progress import bar_over, progress
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
 from irdistill.students import DenseStudent
+from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, one_tower, two_towers
 
@@ -39,7 +40,7 @@ _QUERIES, _DEPTH = 256, 100
 
 
 def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str | Path, work: str | Path | None = None,
-                     overwrite: bool = False) -> DenseStudent:
+                     overwrite: bool = False, kind: str | None = None, trust_remote_code: bool = False) -> DenseStudent:
     """Give a dense model a query tower that adds up a vector for each word of the query; documents stay as they are.
 
     The vector of a word is the least-squares answer to: which vector's inner products with all N documents are what the word
@@ -53,6 +54,7 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
     Args:
         collection: its corpus is what is learnt; its queries (the first 256) set the scale, and may be synthetic.
         model: a dense model whose towers are one.
+        kind: ``dense``, where the model's files do not say it.
         out: the folder; the model goes to ``OUT/model``. What was finished there for the same input is opened.
         work: where the corpus's vectors are kept; the cache folder where None.
 
@@ -60,14 +62,14 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
         IrdistillError: the model has two towers, the corpus has fewer than two documents, its vectors are all the same, or
             ``out`` holds something else.
     """
-    student = model if isinstance(model, DenseStudent) else DenseStudent.load(model)
+    student = model if isinstance(model, DenseStudent) else load_dense(model, kind, trust_remote_code=trust_remote_code)
     one_tower(student.model, f"the model {student.source!r}")
     identity = {"verb": "terms", "model": student.identity(), "collection": collection.describe(),
                 "settings": {"ridge": _RIDGE, "share": _SHARE, "most_words": _MOST_WORDS, "queries": _QUERIES, "depth": _DEPTH}}
     folder = make_folder(out)
     done = folder / TRAINING
     if done.is_file() and not overwrite:
-        if read_json(done)["identity"] != identity:
+        if read_json_object(done).get("identity") != identity:
             raise IrdistillError(
                 f"{folder} holds term vectors of another model or collection; choose another folder, or overwrite."
             )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from irdistill.cli.main import cli, main
+from irdistill.cards import find_card
+from irdistill.cli.main import main
 from irdistill.cli.options import Several
-from irdistill.runs import open_run
+from irdistill.recipes.verbs import VERBS
+from irdistill.runs import RunWriter, open_run
 
 
 @pytest.fixture()
@@ -93,13 +96,42 @@ def test_faults_are_one_paragraph_and_exit_1(
     assert message in err and "Traceback" not in err and err.startswith("irdistill: ")
 
 
-def test_every_command_has_an_example() -> None:
-    def walk(command: click.Command, name: str) -> list[str]:
-        if isinstance(command, click.Group):
-            return [line for key, inner in command.commands.items() for line in walk(inner, f"{name} {key}")]
-        return [] if f"Example: {name}" in (command.epilog or "") else [name]
+def test_cards_are_listed_shown_and_copied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("cards", "list") == 0
+    out = capsys.readouterr().out
+    assert "teachers:\n" in out and "\n  minilm" in out and "\n  prompts/rewrite" in out and "\n  quickstart" in out
+    assert run("cards", "show", "minilm") == 0
+    assert "kind: retriever" in capsys.readouterr().out
+    assert run("cards", "copy", "recipes/quickstart", "mine.yaml") == 0
+    assert (folder / "mine.yaml").read_text() == find_card("recipes", "quickstart").read_text()
+    assert "irdistill run mine.yaml" in capsys.readouterr().out
+    assert run("cards", "copy", "minilm", "mine.yaml") == 1 and "mine.yaml exists" in capsys.readouterr().err
+    assert run("cards", "copy", "minilm", "cards") == 0 and (folder / "cards" / "minilm.yaml").is_file()
+    assert run("cards", "show", "nothing-like-it") == 1 and "there is no card" in capsys.readouterr().err
 
-    assert walk(cli, "irdistill") == []
+
+@pytest.mark.parametrize("arguments", [
+    ["cards", "list", "recipes"], ["candidates", "set", "--out", "a"], ["search", "set", "--model", "bm25", "--query", "bark"],
+    ["evaluate", "set", "bm25"], ["runs", "stats", "bm25"], ["runs", "diff", "bm25", "bm25"], ["runs", "verify", "bm25"],
+    ["fuse", "bm25", "scores", "--out", "f"], ["runs", "export", "bm25", "--out", "x.trec"], ["audit", "set", "bm25"],
+    ["runs", "import", "b", "--format", "trec", "--collection", "set", "--out", "i"], ["measure", "set", "bm25"],
+    ["runs", "mask", "bm25", "--collection", "set", "--rule", "above-positive", "--out", "m"],
+    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "s"], ["doctor"],
+    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--estimate"], ["split", "set", "--folds", "2", "--out", "p"],
+])
+def test_json_to_standard_output_and_nothing_else(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert run("candidates", "set", "--out", "bm25") == 0
+    (folder / "b").write_text("q1 Q0 dogs 1 3 b\nq2 Q0 fish 1 4 b\n")
+    assert run("score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "scores") == 0
+    capsys.readouterr()
+    codes = (0, 1) if arguments == ["doctor"] else (0,)  # 1 where the machine lacks something
+    assert run(*arguments, "--json", "-") in codes
+    captured = capsys.readouterr()
+    assert isinstance(json.loads(captured.out), dict) and not (folder / "-").exists()
+    assert run(*arguments, "--json", "deep/er/file.json") in codes
+    assert isinstance(json.loads((folder / "deep" / "er" / "file.json").read_text()), dict)
 
 
 def test_options_of_several_values() -> None:
@@ -180,3 +212,65 @@ def test_help_and_a_small_evaluation_load_nothing_heavy(folder: Path) -> None:
                 f"print('loaded:', *(set(sys.modules) & set({absent!r})))")
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)
         assert done.stdout.splitlines()[-1].strip() == "loaded:", done.stdout + done.stderr
+
+
+def test_an_interruption_is_one_line_that_says_what_is_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("candidates", "set", "--out", "bm25") == 0
+    write, written = RunWriter.write_part, []
+
+    def stop_in_the_second_part(self: RunWriter, *arguments: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(write(self, *arguments))
+
+    monkeypatch.setattr(RunWriter, "write_part", stop_in_the_second_part)
+    command = ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--part-queries", "1", "--out", "scores"]
+    capsys.readouterr()
+    assert run(*command) == 130
+    captured = capsys.readouterr()
+    assert captured.err == "irdistill: interrupted. Kept: 1 of 2 parts of scores. Run the same command again to resume.\n"
+    assert captured.out == ""
+    monkeypatch.setattr(RunWriter, "write_part", write)
+    assert run(*command) == 0 and "scores: resumed after 1 of 2 parts" in capsys.readouterr().err
+    monkeypatch.setattr("irdistill.cli.score.named", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert run("evaluate", "set", "bm25") == 130
+    assert capsys.readouterr().err == ("irdistill: interrupted before a part was finished. Run the same command again to start "
+                                       "over.\n")
+
+
+def test_an_interrupted_recipe_names_its_finished_stages(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "two.yaml").write_text(
+        "stages:\n- {name: first, verb: candidates, collection: set}\n"
+        "- {name: second, verb: search, collection: set, model: bm25}\n")
+
+    def stop(*arguments: Any, **named: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "search", lambda kitchen, out, collection, model: stop())  # type: ignore[index]
+    assert run("run", "two.yaml", "--out", "two") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "irdistill: interrupted. Kept: 1 of 2 stages of two. Run the same command again to resume.")
+
+
+def test_documents_alone_are_enough_where_no_query_is_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "set" / "queries.jsonl").unlink()
+    (folder / "set" / "qrels" / "test.tsv").unlink()
+    docs = {"dogs": "Why dogs bark at every cat", "fish": "How fish swim under water"}
+    (folder / "set" / "corpus.jsonl").write_text("".join(
+        json.dumps({"_id": key, "title": title, "text": f"{title}, and the dogs bark. " * 3}) + "\n"
+        for key, title in docs.items()))
+    assert run("generate", "set", "--kinds", "title", "--held-out", "0", "--out", "made") == 0
+    assert run("search", "set", "--model", "bm25", "--query", "bark") == 0 and "dogs bark" in capsys.readouterr().out
+    assert run("candidates", "made#train", "--out", "bm25") == 0
+    (folder / "recipe.yaml").write_text("stages:\n- {name: made, verb: generate, collection: set, kinds: [title], held_out: 0}\n")
+    assert run("run", "recipe.yaml", "--out", "recipe") == 0
+    for command in (["candidates", "set", "--out", "a"], ["search", "set", "--model", "bm25", "--out", "b"],
+                    ["measure", "set", "bm25"], ["evaluate", "set", "bm25"], ["audit", "set", "bm25"],
+                    ["split", "set", "--out", "d"],
+                    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "c"]):
+        capsys.readouterr()
+        assert run(*command) == 1 and "set has no queries.jsonl" in capsys.readouterr().err

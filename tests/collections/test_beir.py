@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill.collections import Query, Turn, load_collection
+from irdistill.collections.load import _load
 from irdistill.errors import IrdistillError
+from irdistill.search import retrieve
 
 DOCS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "second"}]
 QUERIES = [{"_id": "q1", "text": "what?"}, {"_id": "q2", "text": "and?"}, {"_id": "q3", "text": "never"}]
@@ -177,7 +179,7 @@ def test_what_is_no_collection_is_said(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=r"there is no folder .*nowhere"):
         load_collection(tmp_path / "nowhere", cache=tmp_path / "cache")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(IrdistillError, match=r"there is no folder .*file"):
+    with pytest.raises(IrdistillError, match="file is a file, and a collection is a folder"):
         load_collection(f"{tmp_path / 'file'}#test", cache=tmp_path / "cache")
 
 
@@ -215,3 +217,47 @@ def test_importing_the_room_pulls_in_nothing_heavy() -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_a_folder_is_found_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mydocs")
+    for name in ("mydocs", "./mydocs", "mydocs#test", str(tmp_path / "mydocs"), "mydocs[:1]"):
+        assert load_collection(name, cache=tmp_path / "cache").corpus.ids_at([0]) == ["d1"]
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "./empty", "empty#test", "empty[:3]"):
+        with pytest.raises(IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one line a document"):
+            load_collection(name, cache=tmp_path / "cache")
+    (tmp_path / "docs.jsonl").write_text("{}")
+    with pytest.raises(IrdistillError, match=r"docs.jsonl is a file, and a collection is a folder"):
+        load_collection("docs.jsonl", cache=tmp_path / "cache")
+    # a folder that happens to have the name of a known collection does not hide it
+    (tmp_path / "vaswani").mkdir()
+    monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", lambda name, cache, need: f"ir_datasets {name}")
+    assert _load("vaswani", tmp_path / "cache") == "ir_datasets vaswani"  # type: ignore[comparison-overlap]
+
+
+def test_queries_are_needed_where_they_are_used(tmp_path: Path) -> None:
+    folder, cache = write(tmp_path / "mydocs"), tmp_path / "cache"
+    for path in (folder / "queries.jsonl", folder / "qrels" / "test.tsv"):
+        path.unlink()
+    documents = load_collection(folder, cache=cache, queries=False)
+    assert len(documents.corpus) == 2 and documents.queries == {} and len(documents.qrels) == 0
+    message = r"has no queries.jsonl and no queries.jsonl.gz. Queries are needed here.*irdistill generate .*mydocs --out NEW"
+    for name in (str(folder), f"{folder}#train", f"{folder}[:3]"):
+        with pytest.raises(IrdistillError, match=message):
+            load_collection(name, cache=cache)
+    (folder / "queries.jsonl").write_text("")
+    with pytest.raises(IrdistillError, match=r"the collection .* has no queries. Queries are needed here"):
+        load_collection(folder, cache=cache)
+    write(folder)
+    assert len(load_collection(folder, cache=cache, queries=False).queries) == 2
+
+
+def test_queries_of_other_splits_are_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write(tmp_path / "mydocs", docs=[*DOCS, {"_id": "d9", "text": ""}])
+    with caplog.at_level("INFO", logger="irdistill"):
+        collection = load_collection(folder, cache=tmp_path / "cache")
+        assert "1 empty documents" in caplog.text and "unjudged" not in caplog.text
+        retrieve(collection, "bm25", tmp_path / "run", 3, work=tmp_path / "cache")
+    assert f"searching for the 2 queries that {folder} judges; 1 others of its file are left out" in caplog.text

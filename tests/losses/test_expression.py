@@ -77,3 +77,9 @@ def test_errors_say_what_is_known(text: str, said: str) -> None:
     with pytest.raises(IrdistillError) as caught:
         parse_loss(text)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["+".join(["KL"] * 20_000), "-" * 5000 + "KL", "2*" * 3000 + "KL", "(" * 300 + "KL" + ")" * 300])
+def test_endless_expressions_are_refused(text: str) -> None:
+    with pytest.raises(IrdistillError, match="the loss"):
+        parse_loss(text)

@@ -204,3 +204,57 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
     for path in card_folder("recipes").glob("*.yaml"):
         recipe = read_recipe(path)
         assert recipe.name == path.stem and recipe.description and recipe.stages
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('settings: {a: "x${a}"}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
+        ('settings: {a: "${b} ", b: "${a} "}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
+        (
+            "settings: {" + ", ".join(f'a{i}: "${{a{i + 1}}}${{a{i + 1}}}"' for i in range(40)) + ", a40: xx}\n"
+            'stages: [{name: s, verb: fuse, runs: ["-${a0}"]}]',
+            "have no end",
+        ),
+        (
+            "stages: [{name: s, verb: fuse, runs: {for: {"
+            + ", ".join(f"a{i}: [1, 2, 3, 4, 5, 6, 7, 8, 9]" for i in range(9))
+            + '}, each: "${a0}"}}]',
+            "combinations",
+        ),
+        (
+            "stages: [{name: s, verb: fuse, runs: " + "{for: {a: [1, 2, 3, 4, 5, 6, 7, 8, 9]}, each: " * 9 + "x" + "}" * 9 + "}]",
+            "values",
+        ),
+        (
+            "stages: [{name: 's${a}-${b}-${c}', verb: fuse, for: {"
+            + ", ".join(f"{x}: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]" for x in "abc")
+            + "}, runs: []}]",
+            "more than 2000 stages",
+        ),
+        (
+            "a: &a [x, x, x, x, x, x, x, x, x]\n"
+            + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '*a'] * 9)}]" for i in range(9)),
+            "aliases multiply",
+        ),
+        ("stages: &s [*s]", "refers to itself"),
+        ("name: [x]\nstages: []", "the name of the recipe"),
+        ("settings: [x]\nstages: []", "the settings"),
+        ("stages: [{name: s, verb: fuse, runs: x}]", "runs is 'x'"),
+        ("stages: [{name: s, verb: [fuse]}]", "the name of a verb"),
+        ("stages: [{name: s, verb: fuse, runs: [1]}]", "runs[0] is 1"),
+        ("stages: [{name: s, verb: candidates, collection: [x]}]", "collection is ['x']"),
+        ("stages: [{name: s, verb: candidates, collection: pydocs/test, depth: 0}]", "depth is 0"),
+        ("stages: [{name: s, verb: evaluate, datasets: [x]}]", "datasets is ['x']"),
+        ("stages: [x]", "no name or no verb"),
+    ],
+)
+def test_a_recipe_without_end_or_with_wrong_types_stops(tmp_path: Path, text: str, fault: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(IrdistillError) as raised:
+        run_recipe(read_recipe(path), tmp_path / "out")
+    assert fault in str(raised.value)
+    assert time.monotonic() - begun < 20
+    assert not list((tmp_path / "out").glob("s*")) if (tmp_path / "out").exists() else True

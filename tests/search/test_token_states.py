@@ -68,7 +68,7 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
     assert resumed.fingerprint == whole.fingerprint
     (tmp_path / "cut" / "lengths.bin").unlink()
-    with pytest.raises(IrdistillError, match=r"lengths\.bin should have"):
+    with pytest.raises(IrdistillError, match=r"lengths\.bin is damaged: it is missing"):
         TokenStates(tmp_path / "cut")
 
 

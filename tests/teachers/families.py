@@ -11,10 +11,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     DebertaV2Tokenizer,
+    GPT2Tokenizer,
     Qwen2Tokenizer,
     RobertaTokenizer,
     T5Tokenizer,
@@ -113,6 +116,29 @@ def tiny_causal(folder: Path, family: str = "qwen2", **settings: Any) -> Path:
     config = AutoConfig.for_model(family, **own | settings)
     torch.manual_seed(5)
     return _save(AutoModelForCausalLM.from_config(config), tokenizer, folder)
+
+
+def tiny_decoder(folder: Path, family: str = "gpt2", classifier: bool = False) -> Path:
+    """A decoder, as an encoder or with a score, whose tokenizer has no padding token and puts nothing around a text."""
+    vocab, merges = bytes_and_merges("<|endoftext|>")
+    tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges, model_max_length=128)
+    own = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128} if family == "gpt2" else {
+        **_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    own |= {"vocab_size": len(tokenizer), "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0, "num_labels": 1}
+    torch.manual_seed(5)
+    auto = AutoModelForSequenceClassification if classifier else AutoModel
+    return _save(auto.from_config(AutoConfig.for_model(family, **own)), tokenizer, folder)
+
+
+def tiny_roberta(folder: Path, head: str = "") -> Path:
+    """A RoBERTa that takes 64 tokens, whose table has 66 positions and whose tokenizer states no limit."""
+    tokenizer = tokenizer_for("roberta")
+    tokenizer.model_max_length = 1 << 40
+    config = AutoConfig.for_model("roberta", vocab_size=len(tokenizer), num_labels=1, max_position_embeddings=66, pad_token_id=1,
+                                  **_SIZES)
+    torch.manual_seed(5)
+    auto = {"": AutoModel, "classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}[head]
+    return _save(auto.from_config(config), tokenizer, folder)
 
 
 def _save(network: Any, tokenizer: Any, folder: Path) -> Path:

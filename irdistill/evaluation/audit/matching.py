@@ -68,12 +68,14 @@ class Matching:
     unreachable_scaled: float | None = None
 
 
-def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scored]], model: str, seed: int) -> StudentScores:
+def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scored]], model: str, seed: int,
+                   kind: str | None = None, trust_remote_code: bool = False) -> StudentScores:
     """Score a sample of the teachers' pairs with an untrained student; only their documents are encoded.
 
     Args:
         lists: teacher -> query id -> list; a query's documents are those of all teachers.
-        model: of any kind, told from its files; a plain encoder is a dense student.
+        model: of any kind; a plain encoder is a dense student.
+        kind: how it is read; detected from its files where None.
 
     Raises:
         IrdistillError: the model cannot be loaded, or the teachers scored nothing.
@@ -92,7 +94,7 @@ def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scor
     for query in queries:
         docs = sorted(set(documents[query]))
         drawn[query] = docs if len(docs) <= DEPTH else [docs[place] for place in random.choice(len(docs), DEPTH, replace=False)]
-    similarity, values = _student_values(collection, drawn, model)
+    similarity, values = _student_values(collection, drawn, model, kind, trust_remote_code)
     result = {}
     for query, scores in values.items():
         order = np.argsort(-scores, kind="stable")
@@ -101,7 +103,7 @@ def student_scores(collection: Collection, lists: Mapping[str, Mapping[str, Scor
 
 
 def _student_values(collection: Collection, drawn: Mapping[str, Sequence[str]],
-                    model: str) -> tuple[str, dict[str, np.ndarray]]:
+                    model: str, kind: str | None, trust_remote_code: bool) -> tuple[str, dict[str, np.ndarray]]:
     """The student's similarity, and its float64 scores of the documents drawn for each query."""
     from irdistill.students import DenseStudent
     from irdistill.students.detection import retriever_type
@@ -111,8 +113,8 @@ def _student_values(collection: Collection, drawn: Mapping[str, Sequence[str]],
     wanted = sorted({doc for docs in drawn.values() for doc in docs})
     rows = collection.corpus.rows(wanted)
     texts = dict(zip(wanted, collection.corpus.texts(rows), strict=True))
-    if kind_of(model) == "retriever" and retriever_type(model) == "dense":
-        student = DenseStudent.load(model)
+    if kind == "dense" or (kind is None and kind_of(model) == "retriever" and retriever_type(model) == "dense"):
+        student = DenseStudent.load(model, trust_remote_code=trust_remote_code)
         cosine = student.similarity == "cosine"
         vectors = dict(zip(wanted, student.encode(list(texts.values()), "document", normalize=cosine), strict=True))
         asked = student.encode([collection.queries[query].text for query in drawn], "query", normalize=cosine)
@@ -120,7 +122,7 @@ def _student_values(collection: Collection, drawn: Mapping[str, Sequence[str]],
             query: (np.stack([vectors[doc] for doc in docs]) @ vector).astype(np.float64)
             for (query, docs), vector in zip(drawn.items(), asked, strict=True)}
     # any other scores pairs as a teacher of its kind does, which encodes no more than their texts
-    teacher: Any = load_teacher(model, collection.corpus)
+    teacher: Any = load_teacher(model, collection.corpus, kind=kind, **({"trust_remote_code": True} if trust_remote_code else {}))
     numbers = dict(zip(wanted, rows.tolist(), strict=True))
     pairs = [Pair(collection.queries[query], numbers[doc], texts[doc]) for query, docs in drawn.items() for doc in docs]
     found = score_pairs(teacher, pairs)[0].values.astype(np.float64)

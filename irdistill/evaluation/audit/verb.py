@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
@@ -38,6 +39,7 @@ class AuditOptions:
         examples: of each kind of contradiction with the judgments, how many to show.
         relevant_from: the grade from which a document is relevant, for all but nDCG@10, which weighs the grades.
         self_match: ``drop`` leaves out a document that has the query's own id, see `irdistill.evaluation.evaluate`.
+        kind: how the student's model is read; detected from its files where None.
     """
 
     student: str | None = None
@@ -47,6 +49,8 @@ class AuditOptions:
     seed: int = 42
     relevant_from: int = 1
     self_match: SelfMatch = "keep"
+    kind: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         check_self_match(self.self_match)
@@ -82,7 +86,8 @@ def audit(collection: Collection, teachers: Mapping[str, Run | str | Path], firs
     qualities = {name: quality(own, first, collection.qrels, drawn.query_ids, options.seed, options.relevant_from)
                  for name, own in lists.items()}
     adjusted = _corrected(qualities)
-    student = student_scores(collection, lists, options.student, options.seed) if options.student is not None else None
+    settings: dict[str, Any] = {"kind": options.kind, "trust_remote_code": options.trust_remote_code}
+    student = student_scores(collection, lists, options.student, options.seed, **settings) if options.student is not None else None
     alike = {name: agree(name, f"the untrained student {student.name}", own, student.lists) for name, own in lists.items()} \
         if student is not None else {}
     found = []

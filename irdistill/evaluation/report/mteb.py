@@ -9,6 +9,7 @@ from typing import Any
 
 import ir_measures
 
+from irdistill.collections.slices import cut_split
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row
 from irdistill.files import make_folder, write_json
@@ -36,7 +37,7 @@ def metric_name(measure: str) -> str | None:
 
 def task_of(dataset: str) -> tuple[str, str]:
     """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are SciFact, test."""
-    path, _, split = dataset.partition("#")
+    path, split = cut_split(dataset)
     parts = [part for part in path.split("/") if part]
     if not split and len(parts) > 1 and parts[-1] in _SPLITS:
         split = parts.pop()

@@ -23,13 +23,14 @@ _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex", ".svg": "plot"
 
 @dataclass(frozen=True)
 class Results:
-    """What is published: figures, and perhaps the runs they are of and what the systems cost."""
+    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the folder of the figures' file."""
 
     found: Evaluation
     collection: Collection | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
     costs: tuple[Efficiency, ...] = ()
     retention: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42,
@@ -74,7 +75,7 @@ def from_json(path: str | Path) -> Results:
             costs = tuple(Efficiency(**cost) for cost in given["efficiency"])
     except TypeError as error:
         raise IrdistillError(f"{path} is not a file of figures of this version: {error}. Evaluate again.") from error
-    return Results(found, costs=costs, retention=dict(given.get("retention") or {}))
+    return Results(found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent)
 
 
 def publish(given: Results, form: str | None = None, out: Path | None = None, documents: int = 10, queries: int = 300,
@@ -106,7 +107,7 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
         else:
             from irdistill.evaluation.report.card import write_card
 
-            write_card(given.found, chosen, out)
+            write_card(given.found, chosen, out, given.folder)
         return None
     if form == "plot":
         from irdistill.evaluation.report.pareto import draw, points

@@ -4,114 +4,114 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields
+from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.table_layout import READINGS, TREC, TRIPLES, TableLayout, TableSample, decide, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import Rows, parted, relevant
+from irdistill.runs.formats.rows import CHUNK, Rows, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
+from irdistill.runs.line_fields import Lines, WrongWidth, decimals, lines_of, split_lines
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
 
-TREC = "query Q0 document rank score tag"
-TABLE = "query document score, or query 0 document score"
-TRIPLES = "score of the first document, score of the second, query, first document, second document"
-HEADERS = {b"score", b"scores", b"rel", b"relevance", b"label", b"grade", b"rating"}
-_SPACE = np.zeros(256, bool)
-_SPACE[list(b" \t\n\r\x0b\x0c")] = True
+TREC_LAYOUT = "query Q0 document rank score tag"
+TABLE = "query document score, query 0 document score, or as a header or --columns names them"
+TRIPLES_LAYOUT = "score of the first document, score of the second, query, first document, second document"
+READINGS_OF_TSV = (READINGS["run"][3][0], READINGS["run"][4][0])
 
 
-class _Block(NamedTuple):
-    """Lines split into fields: field j of line i is ``fields[i * width + j]``."""
-
-    fields: list[bytes]
-    width: int
-    lines: np.ndarray
+def sampled(path: Path) -> TableSample:
+    """The start of a file, which decides what its columns are."""
+    with open(path, "rb") as stream, damage_explained(path):
+        return read_sample(decompressed(stream, path), path)
 
 
 def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
-    """``query Q0 document rank score tag``; scores decide the order, as in trec_eval, and ranks are not read."""
-    for block in _blocks(source, (6,), TREC, tabs=False):
-        source.notes["tag"] = _text(source, block.fields[5:6], block.lines)[0]
-        yield _rows(source, block, 0, 2, 4)
+    """``query Q0 document rank score tag``; a line of column names may stand first. Scores decide the order, as in trec_eval."""
+    header = trec_header(sampled(source.path))
+    roles = header.roles if header else TREC
+    layout = TableLayout(roles, None, header=header is not None)
+    for block in _blocks(source, layout, TREC_LAYOUT):
+        if "tag" not in source.notes:
+            source.notes["tag"] = block.field(5).text(0)
+        yield _rows(source, block, layout)
 
 
 def read_table(source: Source, collection: Collection) -> Iterator[Rows]:
-    """``query document score`` or, as qrels, ``query 0 document score``; a line of column names may stand first."""
-    for block in _blocks(source, (3, 4), TABLE, header=True):
-        yield _rows(source, block, 0, block.width - 2, block.width - 1)
+    """A table of queries, documents and scores or ranks, as `irdistill.collections.table_layout.decide` reads it."""
+    layout = decide(sampled(source.path), "run", source.columns, prefer=READINGS_OF_TSV)
+    if layout.roles == TRIPLES:
+        raise IrdistillError(f"{source.path} holds triples with two scores in each line; give --format triples.")
+    if not {"empty", "iteration"} >= set(layout.roles) - {"query", "document", "score"} or source.columns is not None:
+        source.notes["columns"] = layout.describe()
+    for block in _blocks(source, layout, layout.describe().replace(",", ", ")):
+        yield _rows(source, block, layout)
 
 
 def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
     """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both pairs are rows."""
-    for block in _blocks(source, (5,), TRIPLES):
-        pairs = [_rows(source, block, 2, 3, 0), _rows(source, block, 2, 4, 1)]
-        queries = [query for query in pairs[0].queries for _ in pairs]
-        docs = [doc for both in zip(pairs[0].docs, pairs[1].docs, strict=True) for doc in both]
-        scores = np.stack([pair.scores for pair in pairs], 1).ravel()
-        yield Rows(queries, docs, scores, np.repeat(block.lines, 2))
+    first = next(iter(sampled(source.path).lines), (1, ""))[1]
+    layout = TableLayout(("-", "-", "query", "document", "document"), "\t" if "\t" in first else None)
+    for block in _blocks(source, layout, TRIPLES_LAYOUT):
+        twice = np.repeat(np.arange(len(block)), 2)
+        docs = [_ids(source, block, place) for place in (3, 4)]
+        both = Fields(block.data, *(np.stack(values, 1).ravel() for values in zip(*(one[1:] for one in docs), strict=True)))
+        scores = np.stack([_numbers(source, block, place, "score") for place in (0, 1)], 1).ravel()
+        yield Rows(_ids(source, block, 2).take(twice), both, scores, block.numbers[twice])
 
 
-def _blocks(source: Source, widths: tuple[int, ...], layout: str, tabs: bool = True, header: bool = False) -> Iterator[_Block]:
-    """Lines of one width; that and whether tabs part the fields is decided by the first line.
+def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
+    """Lines as the layout splits them, the header left out.
 
     Raises:
         IrdistillError: a line has another number of fields; it is named.
     """
-    width, separator, number = 0, None, 1
+    if layout.quoted:
+        yield from _quoted_blocks(source, layout, described)
+        return
+    number, header = 1, layout.header
+    separator = layout.separator.encode() if layout.separator else None
     for data in source.blocks():
-        data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
-        count = data.count(b"\n") + (not data.endswith(b"\n"))
-        lines = np.arange(number, number + count)
-        number += count
-        if not width:
-            first = next((line for line in data.split(b"\n") if line.strip()), b"")
-            separator = b"\t" if tabs and b"\t" in first else None
-            width = len(first.split(separator))
-            if width not in widths:
-                raise _wrong(source, 1, first, separator, layout)
-            if header and first.split(separator)[-1].strip().lower() in HEADERS:
-                place = data.index(first)
-                data = data[:place] + data[place + len(first) :]
-        sizes = _fields_per_line(data, separator)
-        if not (sizes == width).all():
-            data, lines = _without_blank(source, data, lines, width, separator, layout)
-            if not len(lines):
-                continue
-        body = data.removesuffix(b"\n")
-        yield _Block(body.replace(b"\n", b"\t").split(b"\t") if separator else body.split(), width, lines)
+        if header and (first := next((line for line in data.split(b"\n") if line.strip()), b"")):
+            place, header = data.index(first), False
+            data = data[:place] + data[place + len(first) :]
+        try:
+            lines, number = split_lines(data, len(layout.roles), number, separator)
+        except WrongWidth as error:
+            by = "tabs" if separator == b"\t" else "white space"
+            raise _wrong(source, error.number, error.line, error.fields, by, described) from None
+        if len(lines):
+            yield lines
 
 
-def _fields_per_line(data: bytes, separator: bytes | None) -> np.ndarray:
-    codes = np.frombuffer(data if data.endswith(b"\n") else data + b"\n", np.uint8)
-    ends = np.flatnonzero(codes == 10)
-    if separator:
-        places = np.flatnonzero(codes == separator[0])
-        before = np.searchsorted(places, ends)
-        return np.diff(before, prepend=0) + 1
-    space = _SPACE[codes]
-    starts = np.flatnonzero(~space & np.append(True, space[:-1]))
-    return np.diff(np.searchsorted(starts, ends), prepend=0)
+def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
+    """As `_blocks`, for cells that may stand in quotes; a row is one line."""
+    width, header = len(layout.roles), layout.header
+    fields: list[bytes] = []
+    lines: list[int] = []
+    for number, line in source.lines():
+        if header:
+            header = False
+            continue
+        cells = layout.split(line.decode("utf-8", "surrogateescape"))
+        if len(cells) != width:
+            raise _wrong(source, number, line, len(cells), "commas" if layout.separator == "," else "tabs", described)
+        fields += [cell.encode("utf-8", "surrogateescape") for cell in cells]
+        lines.append(number)
+        if len(lines) >= CHUNK:
+            yield lines_of(fields, width, lines)
+            fields, lines = [], []
+    if lines:
+        yield lines_of(fields, width, lines)
 
 
-def _without_blank(source: Source, data: bytes, lines: np.ndarray, width: int, separator: bytes | None,
-                   layout: str) -> tuple[bytes, np.ndarray]:
-    kept, numbers = [], []
-    for number, line in zip(lines.tolist(), data.removesuffix(b"\n").split(b"\n"), strict=True):
-        if line.strip():
-            if len(line.split(separator)) != width:
-                raise _wrong(source, number, line, separator, layout)
-            kept.append(line)
-            numbers.append(number)
-    return b"\n".join(kept), np.array(numbers, np.int64)
-
-
-def _wrong(source: Source, number: int, line: bytes, separator: bytes | None, layout: str) -> IrdistillError:
-    by = "tabs" if separator else "white space"
+def _wrong(source: Source, number: int, line: bytes, count: int, by: str, described: str) -> IrdistillError:
     return IrdistillError(
-        f"{source.path}, line {number}: {len(line.split(separator))} fields between {by}, and this was expected: {layout}. "
+        f"{source.path}, line {number}: {count} fields between {by}, and this was expected: {described}. "
         f"The line begins {line[:80].decode('utf-8', 'replace')!r}; the file is damaged or of another --format."
     )
 
@@ -125,31 +125,62 @@ def is_number(field: bytes) -> bool:
     return True
 
 
-def _text(source: Source, fields: list[bytes], lines: np.ndarray) -> list[str]:
-    try:
-        return b"\n".join(fields).decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        for field, line in zip(fields, lines.tolist(), strict=False):
-            try:
-                field.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise IrdistillError(f"{source.path}, line {line}: {error}; UTF-8 was expected.") from error
-        raise
+def _ids(source: Source, block: Lines, place: int) -> Fields:
+    """A column of ids, which must be UTF-8."""
+    fields = block.field(place)
+    wrong = fields.not_utf8()
+    if wrong is not None:
+        try:
+            fields.bytes_at(wrong).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise IrdistillError(f"{source.path}, line {block.numbers[wrong]}: {error}; UTF-8 was expected.") from error
+    return fields
 
 
-def _rows(source: Source, block: _Block, query: int, doc: int, score: int) -> Rows:
-    fields, width = block.fields, block.width
-    texts = fields[score::width]
-    try:
-        scores = np.array(texts).astype(np.float64)
-    except ValueError:
-        place = next(i for i, text in enumerate(texts) if not is_number(text))
+def _scored_rows(source: Source, block: Lines, query: int, doc: int, score: int) -> Rows:
+    return Rows(_ids(source, block, query), _ids(source, block, doc), _numbers(source, block, score, "score"), block.numbers)
+
+
+def _rows(source: Source, block: Lines, layout: TableLayout) -> Rows:
+    """The rows of a block.
+
+    Raises:
+        IrdistillError: a score is not a number, a rank is not a whole number from 0, a column that was empty or 0 in the first
+            lines is not so any more; the line is named.
+    """
+    query, doc, rank, score = (layout.place(role) for role in ("query", "document", "rank", "score"))
+    assert query is not None and doc is not None
+    for place, role in enumerate(layout.roles):
+        if role == "empty" or (role == "iteration" and len(layout.roles) != 6):
+            _check_constant(source, block, place, role)
+    ranks = None if rank is None else whole_ranks(source, _numbers(source, block, rank, "rank"), block.numbers)
+    if score is None:
+        ids = _ids(source, block, query), _ids(source, block, doc)
+        return Rows(*ids, np.full(len(block.numbers), np.nan), block.numbers, np.ones(len(block.numbers), bool), ranks)
+    return _scored_rows(source, block, query, doc, score)._replace(ranks=ranks)
+
+
+def _check_constant(source: Source, block: Lines, place: int, role: str) -> None:
+    expected = {b""} if role == "empty" else {b"0", b"Q0", b"q0"}
+    fields = block.field(place)
+    other = np.flatnonzero(~fields.equal(Fields.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64))))
+    for at in (0, *other.tolist()):
+        if (value := fields.bytes_at(at).strip()) not in expected:
+            raise IrdistillError(
+                f"{source.path}, line {block.numbers[at]}: column {place + 1} is {value.decode('utf-8', 'replace')!r}, and it "
+                f"was {'empty' if role == 'empty' else '0'} in the lines before. Name the columns with --columns (- is one to "
+                "leave out)."
+            )
+
+
+def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
+    fields = block.field(place)
+    values, wrong = decimals(fields)
+    if len(wrong):
         raise IrdistillError(
-            f"{source.path}, line {block.lines[place]}: the score {texts[place].decode('utf-8', 'replace')!r} is not a number."
-        ) from None
-    return Rows(
-        _text(source, fields[query::width], block.lines), _text(source, fields[doc::width], block.lines), scores, block.lines
-    )
+            f"{source.path}, line {block.numbers[wrong[0]]}: the {name} {fields.text(int(wrong[0]))!r} is not a number."
+        )
+    return values
 
 
 def write_trec(run: Run, path: Path, collection: Collection | None, tag: str) -> int:

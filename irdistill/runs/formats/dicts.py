@@ -10,7 +10,7 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.pickles import read_items
+from irdistill.runs.formats.pickles import memory_for, read_items
 from irdistill.runs.formats.rows import Record, Rows, gathered, name_of, number_or_name
 from irdistill.runs.formats.scalars import Refused
 from irdistill.runs.formats.source import Source, writing
@@ -21,7 +21,7 @@ def _records(source: Source) -> Iterator[Record]:
     source.unit, number = "query", 0
     with source.binary() as stream:
         try:
-            for number, (query, found) in enumerate(read_items(stream), 1):
+            for number, (query, found) in enumerate(read_items(stream, memory_for(source.bytes)), 1):
                 if not isinstance(found, dict):
                     raise Refused(f"query {query!r} has a {type(found).__name__}")
                 yield Record(number, name_of(query), [name_of(doc) for doc in found], list(found.values()))

@@ -13,9 +13,10 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors
+from irdistill.runs.ranks import RankFaults
 
 ROW = np.dtype([("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")])
-"""``rank``: 0 where ranks do not count, -1 on rows that give a score to a pair named elsewhere."""
+"""``rank``: 0 in files without ranks, -1 on rows that give a score to a pair named elsewhere."""
 
 ROW_COST = 120
 """Bytes of memory that a row takes while rows are sorted."""
@@ -25,7 +26,7 @@ DUPLICATES = ("error", "first", "mean")
 
 
 class Gathered(NamedTuple):
-    """One query's rows: scored documents in the file's order, then (or between) unscored ones by rank.
+    """One query's rows, by rank; in the file's order where ranks are equal or there are none.
 
     Attributes:
         query: its number. docs: (n,) int32 rows of the corpus. scores: (n,) float32, NaN where there is none.
@@ -53,6 +54,7 @@ class Gather:
     Attributes:
         repeated: rows that were one with another row, after ``settle``.
         counts: (queries,) int64 rows of each query, after ``settle``.
+        rank_faults: how ranks and scores fit together, after ``settle``.
     """
 
     def __init__(self, queries: int, folder: Path, name: Callable[[int, int], str], memory: int = 1 << 29,
@@ -62,6 +64,7 @@ class Gather:
         self.counts = np.zeros(queries, np.int64)
         self.repeated = 0
         self.spilled = 0
+        self.rank_faults = RankFaults()
         self._queries, self._folder, self._name, self._duplicates = max(1, queries), folder, name, duplicates
         self._limit = max(4, memory // ROW_COST)
         self._held: list[np.ndarray] = []
@@ -121,7 +124,7 @@ class Gather:
             IrdistillError: as ``add``.
         """
         if not self._buckets:
-            self._held = [self._combined(self._take_held(), last=True)]
+            self._held = [self._by_rank(self._combined(self._take_held(), last=True))]
             self.counts = np.bincount(self._held[0]["query"], minlength=len(self.counts))
             return
         self._spill()
@@ -132,7 +135,7 @@ class Gather:
                 stream.flush()
             for number, stream in enumerate(self._buckets):
                 for rows in self._cuts(stream, number, counts):
-                    whole = self._combined(rows, last=True)
+                    whole = self._by_rank(self._combined(rows, last=True))
                     self._settled.write(whole.tobytes())
                     self._pieces.append(len(whole))
                     self.counts += np.bincount(whole["query"], minlength=len(self.counts))
@@ -154,10 +157,13 @@ class Gather:
                 yield np.concatenate(kept)
             first = last
 
+    def _by_rank(self, rows: np.ndarray) -> np.ndarray:
+        rows = rows[np.lexsort((rows["rank"], rows["query"]))]
+        self.rank_faults = self.rank_faults.and_of(rows["query"], rows["rank"], rows["score"])
+        return rows
+
     def __iter__(self) -> Iterator[Gathered]:
         for rows in self._settled_pieces():
-            order = np.lexsort((rows["rank"], rows["query"]))
-            rows = rows[order]
             edges = np.flatnonzero(np.diff(rows["query"])) + 1
             for start, end in zip([0, *edges.tolist()], [*edges.tolist(), len(rows)], strict=True):
                 if end > start:

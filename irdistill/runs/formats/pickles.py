@@ -32,19 +32,41 @@ _GETS = {ord("h"): _U1, ord("j"): _U4}
 _PUTS = {ord("q"): _U1, ord("r"): _U4}
 
 
-def read_items(stream: IO[bytes]) -> Iterator[tuple[Any, Any]]:
+MEMORY = 1 << 28
+"""Bytes that the values of one query, and those that the pickle recalls later, may take by default."""
+
+_COST = 100
+"""Bytes that one value takes, as an entry of a dictionary or of the memo."""
+
+
+def memory_for(size: int) -> int:
+    """Bytes of memory to allow for a file of ``size`` bytes.
+
+    A value takes two bytes of a pickle and about 100 of memory, so 64 times the file is more than any plain pickle needs and
+    any packed one that holds scores. Without a limit 20 KB of packed instructions grow to 1.7 GB.
+    """
+    return MEMORY + 64 * size
+
+
+def read_items(stream: IO[bytes], memory: int = MEMORY) -> Iterator[tuple[Any, Any]]:
     """The items of the pickled dictionary, in its order.
 
+    Args:
+        memory: bytes that values may take at a time (estimated).
+
     Raises:
-        Refused: it holds anything but dictionaries, text and numbers.
+        Refused: it holds anything but dictionaries, text and numbers, or its values take more than ``memory``.
         ValueError: it is not a pickle, is damaged or truncated, or is not a dictionary.
     """
-    return _Machine(stream).items()
+    return _Machine(stream, memory).items()
 
 
 class _Machine:
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], memory: int) -> None:
         self._stream = stream
+        self._memory = memory
+        self._current = 0  # bytes of the values since the last query
+        self._kept = 0  # bytes of the memo
         self._buffer, self._at = b"", 0
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -104,6 +126,9 @@ class _Machine:
         stack = self._stack
         while True:
             op = self._take(1)[0]
+            self._current += _COST
+            if self._current + self._kept > self._memory:
+                raise Refused(f"its values take more than {self._memory >> 20} MiB of memory, far more than its size explains")
             if op == 0x4A:
                 self._pairs()
             elif op == 0x47:
@@ -138,12 +163,14 @@ class _Machine:
             values: list[Any] = [None] * (2 * len(pairs))
             values[::2], values[1::2] = pairs["key"].tolist(), pairs["value"].tolist()
             self._stack += values
+            self._current += _COST * len(pairs)
             self._at = at + len(pairs) * _PAIR.itemsize
         else:
             self._stack.append(self._number(_I4))
 
     def _value(self, op: int) -> Any:
         data = self._counted(op)
+        self._current += len(data)
         if op == 0x8A:
             return int.from_bytes(data, "little", signed=True)
         return data if op in _BYTES else data.decode("utf-8", "surrogatepass")
@@ -165,6 +192,7 @@ class _Machine:
             if any(value is self._root for value in values):
                 raise Refused("a dictionary holds itself")
             yield from zip(keys, values, strict=True)
+            self._current = 0
             return
         wrong = set(map(type, values)) - {int, float, str, bool, type(None)}
         if wrong:
@@ -175,6 +203,8 @@ class _Machine:
         if not self._stack:
             raise ValueError("its instructions do not fit together")
         value = self._stack[-1]
+        if place not in self._memo:
+            self._kept += _COST + (len(value) if isinstance(value, str | bytes) else 0)
         # a dictionary is not held on to: queries that were given out could not be forgotten
         self._memo[place] = _DICTIONARY if isinstance(value, dict) and value is not self._root else value
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection
+from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
+from irdistill.collections.table_layout import TREC, TRIPLES, UnknownLayoutError, decide
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, tables, texts
+from irdistill.runs.formats.columns import sampled
 from irdistill.runs.formats.rows import Rows
 from irdistill.runs.formats.source import Source
 from irdistill.runs.store import Run
@@ -27,7 +30,8 @@ class Format:
         read: gives the rows of a file, some thousands at a time.
         write: writes a run, given a collection and a tag; gives how many rows the file expresses.
         needs_collection: writing takes judgments or texts from the collection.
-        ranked: rows have ranks, which stand for the order where there is no score.
+        ranked: rows may have ranks, which stand for the order where there is no score, or where the user says so.
+        table: the columns can be named by the user.
         beside: the scores lie in a second file.
     """
 
@@ -37,72 +41,108 @@ class Format:
     write: Callable[[Run, Path, Collection | None, str], int]
     needs_collection: bool = False
     ranked: bool = False
+    table: bool = False
     beside: bool = False
 
 
 FORMATS = {
     found.name: found
     for found in (
-        Format("trec", columns.TREC, columns.read_trec, columns.write_trec),
-        Format("tsv", columns.TABLE, columns.read_table, columns.write_table),
-        Format("triples", columns.TRIPLES, columns.read_triples, columns.write_triples, needs_collection=True),
+        Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
+        Format("tsv", columns.TABLE, columns.read_table, columns.write_table, ranked=True, table=True),
+        Format("triples", columns.TRIPLES_LAYOUT, columns.read_triples, columns.write_triples, needs_collection=True),
         Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, needs_collection=True, beside=True),
         Format("st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores),
         Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
-        Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True),
+        Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True, table=True),
         Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, needs_collection=True),
         Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, needs_collection=True),
         Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
-        Format("pylate", "Parquet or " + tables.PYLATE, tables.read_lists, tables.write_lists),
+        Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
     )
 }
 
 
-def format_of(name: str | None, path: Path, reading: bool) -> Format:
-    """The format of a name, or where that is None the one a file is plainly of.
+SUFFIXES = {
+    ".parquet": ("rank-distillm", "pylate"), ".csv": ("pylate",), ".pkl": ("st-pickle",), ".pickle": ("st-pickle",),
+    ".json": ("disco", "colbert"), ".jsonl": ("st-jsonl", "colbert", "flagembedding", "tevatron", "pylate"),
+}
+"""Endings that say what a file holds, and the formats that write such files."""
+
+
+def format_of(name: str | None, path: Path, reading: bool, columns: str | Sequence[str] | None = None) -> Format:
+    """The format of a name, or where that is None the only one that a file can be of.
 
     Args:
         reading: look into the file; else only at its name.
+        columns: what the user says of the columns of a table.
 
     Raises:
-        IrdistillError: there is no such format, or it cannot be told which one it is.
+        IrdistillError: there is no such format, it cannot be decided which one it is, or the name of the file to write is that of
+            another format.
     """
     known = ", ".join(FORMATS)
     if name is not None:
         if name not in FORMATS:
             raise IrdistillError(f"there is no format {name!r}; one of {known} was expected.")
-        return FORMATS[name]
-    found = _by_content(path) if reading else _by_name(path)
-    if found is None:
+        return FORMATS[name] if reading else _named_alike(FORMATS[name], path)
+    chosen = _by_content(path, columns) if reading else _by_name(path)
+    if chosen is None:
         raise IrdistillError(f"it cannot be told of which format {path} is; give --format, one of {known}.")
-    return FORMATS[found]
+    return FORMATS[chosen] if reading else _named_alike(FORMATS[chosen], path)
 
 
 def _by_name(path: Path) -> str | None:
-    suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".zst")), "")
-    ambiguous = {".jsonl", ".parquet", ".tsv"}
+    suffix = Path(uncompressed_name(path)).suffix
+    ambiguous = {".jsonl", ".parquet", ".tsv", ".csv"}
     return None if suffix in ambiguous else {".pkl": "st-pickle", ".pickle": "st-pickle", ".json": "disco"}.get(suffix, "trec")
 
 
-def _by_content(path: Path) -> str | None:
+def _named_alike(form: Format, path: Path) -> Format:
+    """The format, if a file of this name can be of it.
+
+    Raises:
+        IrdistillError: the name is that of another format, or of a compression that is not written.
+    """
+    name = uncompressed_name(path)
+    suffix = Path(name).suffix
+    endings = [ending for ending, names in SUFFIXES.items() if form.name in names]
+    if form.name not in SUFFIXES.get(suffix, (form.name,)) or (form.name == "pylate" and suffix not in SUFFIXES):
+        expected = f"a name that ends in {' or '.join(endings)}" if endings else "another ending, such as .tsv or .txt"
+        raise IrdistillError(f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have; give --out {expected}.")
+    if suffix == ".parquet" and name != path.name:
+        raise IrdistillError(f"{path}: Parquet files are compressed inside; give --out a name that ends in .parquet.")
+    if path.suffix in (".zip", ".lz4", ".7z", ".Z"):
+        raise IrdistillError(f"{path}: files are compressed as .gz, .zst, .bz2 or .xz; give --out one of these endings, or none.")
+    return form
+
+
+def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
     if not path.is_file():
         raise IrdistillError(f"there is no file {path}.")
     if tables.is_parquet(path):
         with Source(path) as source:
             return "pylate" if "document_ids" in tables.names_of(source) else "rank-distillm"
-    with Source(path) as source, source.binary() as stream:
-        start = stream.read(LOOK)
+    with open(path, "rb") as file, damage_explained(path):
+        start = decompressed(file, path).read(LOOK)
+    if columns is not None:
+        return "tsv"
     if start[:1] == b"\x80" or start[:2] in (b"(d", b"}q", b"}("):
         return "st-pickle"
     line = start.lstrip().split(b"\n")[0]
     if line[:1] in (b"[", b"{"):
         return _by_json(line)
-    fields = line.split()
-    if len(fields) == 6:
-        return "trec"
-    if len(fields) == 5 and columns.is_number(fields[0]) and columns.is_number(fields[1]):
-        return "triples"
-    return "tsv" if len(fields) in (3, 4) else None
+    if b"document_ids" in line and b"\t" not in line:
+        return "pylate"
+    return _by_columns(path)
+
+
+def _by_columns(path: Path) -> str:
+    try:
+        layout = decide(sampled(path), "run")
+    except UnknownLayoutError as error:
+        raise UnknownLayoutError(f"{error} For another layout give --format, one of {', '.join(FORMATS)}.") from error
+    return {TREC: "trec", TRIPLES: "triples"}.get(layout.roles, "tsv")
 
 
 def _by_json(line: bytes) -> str | None:
@@ -110,7 +150,7 @@ def _by_json(line: bytes) -> str | None:
         return "colbert"
     try:
         value: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         # the first line is an object that goes on: one of all queries, or one with texts longer than what was read
         keys = line[:LOOK]
         hints = {b'"positive_passages"': "tevatron", b'"pos"': "flagembedding", b'"document_ids"': "pylate"}

@@ -8,12 +8,15 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 
 Value = TypeVar("Value")
 _NUMBERS = {int, float, type(None)}
+LAST_RANK = 2**31 - 1
+"""The rank of a row that has a score and no rank."""
 CHUNK = 1 << 17
 """Rows that a reader hands on at a time."""
 
@@ -22,8 +25,8 @@ class Rows(NamedTuple):
     """n rows, as a file has them.
 
     Attributes:
-        queries: (n,) ids, or texts where ``by_text``.
-        docs: (n,) ids, or texts where ``by_text``.
+        queries: (n,) ids, or texts where ``by_text``; readers of lines give ids as ``Fields``.
+        docs: (n,) ids, or texts where ``by_text``; as ``queries``.
         scores: (n,) float64; whatever the file says, NaN and infinity too.
         lines: (n,) the number of each row's line (or record) in the file, from 1.
         unscored: (n,) whether the file says that there is no score; None where every row has one.
@@ -31,8 +34,8 @@ class Rows(NamedTuple):
         by_text: the file names queries and documents by their texts.
     """
 
-    queries: Sequence[str]
-    docs: Sequence[str]
+    queries: Sequence[str] | Fields
+    docs: Sequence[str] | Fields
     scores: np.ndarray
     lines: np.ndarray
     unscored: np.ndarray | None = None
@@ -86,6 +89,26 @@ def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
         [doc for record in records for doc in record.docs], scores, lines, unscored if unscored.any() else None,
         None, by_text,
     )
+
+
+def whole_ranks(source: Source, ranks: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Ranks as (n,) int64.
+
+    Args:
+        ranks: (n,) float64, NaN where there is none.
+
+    Raises:
+        IrdistillError: one is not a whole number from 0, or is larger than 32 bits hold; the line is named.
+    """
+    good = (ranks >= 0) & (ranks <= np.iinfo(np.int32).max) & (ranks == np.floor(ranks))
+    if not good.all():
+        place = int(np.argmin(good))
+        value = "missing" if np.isnan(ranks[place]) else f"{ranks[place]:.10g}"
+        raise IrdistillError(
+            f"{source.path}, {source.unit} {lines[place]}: the rank is {value}, and a whole number from 0 or 1 was expected. Are the "
+            "columns in another order?"
+        )
+    return ranks.astype(np.int64)
 
 
 def name_of(value: Any) -> str:

@@ -1,12 +1,14 @@
-"""Score files as streams: read through gzip and zstd while counted and hashed, written whole or not at all."""
+"""Score files as streams: decompressed while counted and hashed, written whole or not at all."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import io
+import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +16,13 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
+from irdistill.collections.lines import LONGEST_LINE
+from irdistill.collections.opening import decompressed, is_damage
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path
 from irdistill.progress import progress
 
 BLOCK = 1 << 22
-LONGEST_LINE = 1 << 28
 
 
 class Source:
@@ -27,11 +30,12 @@ class Source:
 
     Attributes:
         unit: what is counted when a place in the file is named: ``line``, ``row`` or ``query``.
+        columns: what the user says of the columns of a table (`irdistill.collections.column_names.parse_columns`).
         notes: what a reader found that belongs in the run's identity (the tag of a TREC run, say).
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, columns: str | Sequence[str] | None = None) -> None:
+        self.path, self.columns = Path(path), columns
         if not self.path.is_file():
             raise IrdistillError(f"there is no file {self.path}.")
         self.bytes = self.path.stat().st_size
@@ -56,17 +60,15 @@ class Source:
 
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
-        """The file's bytes, decompressed where its first bytes say gzip or zstd.
+        """The file's bytes, decompressed where its first bytes say so, without a byte order mark.
 
         Raises:
             IrdistillError: the file is truncated or damaged.
         """
         try:
             yield self._opened()
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise self.damaged(error) from error
-        except OSError as error:
-            if "compressed" not in str(error) and "ZSTD" not in str(error) and "zstd" not in str(error):
+        except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+            if not is_damage(error):
                 raise
             raise self.damaged(error) from error
 
@@ -75,13 +77,7 @@ class Source:
         return IrdistillError(f"{self.path} cannot be read to its end ({error}); it is truncated or damaged. Fetch it again.")
 
     def _opened(self) -> IO[bytes]:
-        stream: Any = io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK)
-        start = stream.peek(4)[:4]
-        if start[:2] == b"\x1f\x8b":
-            stream = gzip.GzipFile(fileobj=stream)
-        elif start == b"\x28\xb5\x2f\xfd":
-            stream = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
-        return stream
+        return decompressed(io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK), self.path)
 
     def blocks(self) -> Iterator[bytes]:
         """The file in pieces of whole lines, about 4 MiB each; the last may lack its line's end."""
@@ -149,7 +145,7 @@ def _drain(raw: Any, checksum: Any, bar: Any) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A stream to a file that takes its place when all is written; packed where the name ends in .gz or .zst."""
+    """A stream to a file that takes its place when all is written; compressed where the name ends in .gz, .zst, .bz2 or .xz."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -160,4 +156,6 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             stream = stack.enter_context(gzip.GzipFile(path.stem, "wb", fileobj=raw, mtime=0))
         elif path.suffix == ".zst":
             stream = stack.enter_context(pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), "zstd"))
+        elif path.suffix in (".bz2", ".xz"):
+            stream = stack.enter_context(bz2.BZ2File(raw, "wb") if path.suffix == ".bz2" else lzma.LZMAFile(raw, "wb"))
         yield stream

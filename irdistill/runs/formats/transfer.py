@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,19 +35,22 @@ class Exported(NamedTuple):
 
 
 def import_run(file: str | Path, collection: Collection, out: str | Path, format: str | None = None, *,
-               scores: str | Path | None = None, unknown: str = "error", duplicates: str = "error", ranks: bool = False,
-               memory: int = MEMORY, overwrite: bool = False) -> Run:
+               columns: str | Sequence[str] | None = None, scores: str | Path | None = None, unknown: str = "error",
+               duplicates: str = "error", ranks: bool = False, memory: int = MEMORY, overwrite: bool = False) -> Run:
     """Bring a score file into the store; its queries come in the collection's order.
 
     The file is read once, in pieces; what does not fit into ``memory`` waits in nameless temporary files beside ``out``.
     Nothing is written to ``out`` before all of the file has been read and found good.
 
     Args:
-        format: a name of ``FORMATS``; None where the file plainly is of one.
+        format: a name of ``FORMATS``; None where the content allows only one.
+        columns: what the columns of a table are: roles in their order (``query,document,-,score``) or names in its header by role
+            (``query=id,score=bm25``); None where the header says so, or the content allows one reading only.
         scores: the pickled scores of an ``st-jsonl`` file; the one beside it unless said.
         unknown: ``error``, or ``skip`` to leave out rows of queries and documents that the collection lacks.
         duplicates: ``error``, or ``first`` or ``mean`` of the scores of a pair that has several different ones.
-        ranks: give lists of a ranked format that have no scores the scores n, n - 1, … 1, as a listwise teacher's order gets.
+        ranks: the ranks of the file decide: every list gets the scores n, n - 1, … 1 by them, as a listwise teacher's order does,
+            whatever scores the file has.
         memory: bytes that rows may take at a time.
 
     Raises:
@@ -55,9 +58,11 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
             number; a pair has two scores; or as ``RunWriter``.
     """
     path, folder = Path(file), Path(out)
-    form = format_of(format, path, reading=True)
+    form = format_of(format, path, reading=True, columns=columns)
     if ranks and not form.ranked:
         raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+    if columns is not None and not form.table:
+        raise IrdistillError(f"--columns names the columns of a table, and files of the format {form.name} have fixed ones; leave it out.")
     make_folder(folder.parent)
     numbering = Numbering(collection, unknown)
     query_ids, corpus = list(collection.queries), collection.corpus
@@ -66,11 +71,13 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
         return f"{path}: the pair of query {query_ids[query]!r} and document {corpus.id(doc)!r}"
 
     with Gather(len(query_ids), folder.parent, name, memory, duplicates) as gather:
-        producer = _read(path, form, collection, numbering, gather)
+        producer, ranked = _read(path, form, collection, numbering, gather, columns)
         beside = _scores_of(path, form, scores)
         if beside is not None:
             producer["scores"] = _read_scores(beside, collection, gather)
         gather.settle()
+        if ranks:
+            _check_ranks(path, form, ranked, gather, query_ids)
         present = np.flatnonzero(gather.counts)
         if not len(present):
             left = f": {numbering.summary()}" if any(numbering.left_out.values()) else ""
@@ -80,18 +87,43 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
         identity = RunIdentity("imported", producer, collection.describe(), None, settings)
         part = int(np.clip(PART_ROWS * len(present) // int(gather.counts.sum()), 64, 8192))
         lists = (_list(found, query_ids[found.query], corpus.ids_at(found.docs), ranks) for found in gather)
-        with RunWriter(folder, identity, [query_ids[i] for i in present.tolist()], part, overwrite=overwrite) as writer:
+        with RunWriter(folder, identity, [query_ids[i] for i in present.tolist()], part, overwrite=overwrite,
+                       fingerprints=collection.query_fingerprints) as writer:
             _write(writer, lists)
             run = writer.finish()
-    _tell(path, form, run, numbering, gather)
+    _tell(path, run, numbering, gather)
+    if ranked and not ranks:
+        _warn_of_ranks(path, run, gather, query_ids)
     return run
 
 
-def _read(path: Path, form: Format, collection: Collection, numbering: Numbering, gather: Gather) -> dict[str, Any]:
-    with Source(path) as source:
+def _read(path: Path, form: Format, collection: Collection, numbering: Numbering, gather: Gather,
+          columns: str | Sequence[str] | None) -> tuple[dict[str, Any], bool]:
+    """What the manifest says of the file, and whether its rows have ranks."""
+    ranked = False
+    with Source(path, columns) as source:
         for rows in form.read(source, collection):
+            ranked = rows.ranks is not None
             gather.add(numbering.rows(rows, source))
-        return {"format": form.name, "file": path.name, "bytes": source.bytes, "sha256": source.sha256(), **source.notes}
+        return {"format": form.name, "file": path.name, "bytes": source.bytes, "sha256": source.sha256(), **source.notes}, ranked
+
+
+def _check_ranks(path: Path, form: Format, ranked: bool, gather: Gather, query_ids: list[str]) -> None:
+    """Refuse ranks that do not order every list."""
+    if not ranked:
+        raise IrdistillError(f"{path}: ranks were asked for, and this file of the format {form.name} has no column of ranks.")
+    if gather.rank_faults.repeated is not None:
+        query, rank = gather.rank_faults.repeated
+        raise IrdistillError(
+            f"{path}: ranks were asked for, and two documents of query {query_ids[query]!r} have the rank {rank}; ranks must differ "
+            "within a query. Without --ranks the scores decide."
+        )
+
+
+def _warn_of_ranks(path: Path, run: Run, gather: Gather, query_ids: list[str]) -> None:
+    faults = gather.rank_faults
+    for line in faults.warnings(len(run), query_ids[faults.example]):
+        logger.warning("%s: %s", path, line)
 
 
 def _scores_of(path: Path, form: Format, scores: str | Path | None) -> Path | None:
@@ -120,7 +152,7 @@ def _read_scores(path: Path, collection: Collection, gather: Gather) -> dict[str
 
 def _list(found: Gathered, query_id: str, doc_ids: list[str], ranks: bool) -> RankedList:
     scores = found.scores
-    if ranks and np.isnan(scores).all():
+    if ranks:
         scores = np.arange(len(scores), 0, -1, dtype=np.float32)
     return RankedList(query_id, doc_ids, scores)
 
@@ -135,14 +167,15 @@ def _write(writer: RunWriter, lists: Iterator[RankedList]) -> None:
             writer.write_part(number, part)
 
 
-def _tell(path: Path, form: Format, run: Run, numbering: Numbering, gather: Gather) -> None:
+def _tell(path: Path, run: Run, numbering: Numbering, gather: Gather) -> None:
     if any(numbering.left_out.values()):
         logger.warning("%s: rows left out: %s", path, numbering.summary())
     if gather.repeated:
         logger.info("%s: %d rows came again with the same pair and are one row each", path, gather.repeated)
     nulls = run.manifest.nulls
     if nulls:
-        hint = "; --ranks gives them scores by their ranks" if form.ranked and nulls == run.num_rows else ""
+        by_rank = gather.rank_faults.repeated is None and nulls == run.num_rows
+        hint = "; they keep their order, and --ranks gives them scores by their ranks" if by_rank else ""
         logger.warning("%s: %d of %d rows have no score (null)%s", path, nulls, run.num_rows, hint)
 
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import IrdistillError
+from irdistill.plain_data import check_values
 from irdistill.teachers.llm.model import LanguageModel
 from irdistill.teachers.protocol import ListwiseTeacher, Teacher
 
@@ -31,6 +32,7 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
     """
     kind = _find(_MODELS[card.backend])
     _check(card, kind, settings)
+    check_values(settings, kind, f"the settings of the model of {card.name!r}", free=True)
     if card.backend == "openai":
         return kind(card.model, card.server, **settings)
     return kind(card.model, revision=card.revision, **settings)
@@ -52,6 +54,7 @@ def load_llm_teacher(card: TeacherCard, settings: Mapping[str, Any]) -> Teacher 
             f"the teacher {card.name!r} ({card.kind} on {card.backend}) takes {', '.join(known)}, and was given "
             f"{', '.join(unknown)}."
         )
+    check_values(own, kind, f"the settings of the teacher {card.name!r}", free=True)
     return kind(load_language_model(card, rest), card.prompt, **own)
 
 

@@ -130,6 +130,27 @@ def test_lengths_and_places_that_are_lies_cost_nothing(tmp_path: Path) -> None:
         assert words in refused(tmp_path, data), data[:20]
 
 
+@pytest.mark.parametrize("body", [
+    b"\x80\x04}K\x01" + b"\x94" * (1 << 18), b"\x80\x04})" + b"\x85" * (1 << 18), b"\x80\x04}" + b"N\x94" * (1 << 18),
+    b"\x80\x04}K\x07}" + b"".join(b"(" + b"".join(b"J" + struct.pack("<I", i * 1000 + j) + b"K\x01" for j in range(1000)) + b"u"
+                                  for i in range(40)),
+], ids=["memo", "tuples", "numbers", "one query"])
+def test_a_pickle_that_grows_without_bound_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr("irdistill.runs.formats.pickles.MEMORY", 1 << 21)
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(gzip.compress(body))
+    with pytest.raises(IrdistillError, match="of memory, far more than its size explains"):
+        import_run(path, small(), tmp_path / "run", "st-pickle")
+
+
+def test_memory_for_a_pickle_grows_with_the_file() -> None:
+    value = {i: {j: j / 7 for j in range(2000)} for i in range(40)}
+    data = pickle.dumps(value, 4)
+    assert dict(read_items(io.BytesIO(data), memory=1 << 25)) == value
+    with pytest.raises(ValueError, match="far more"):
+        list(read_items(io.BytesIO(data), memory=1 << 20))
+
+
 def test_every_truncation_of_a_good_pickle_is_an_error(tmp_path: Path) -> None:
     data = pickle.dumps({"7": {"10": 9.5, "20": -1.25}, 8: {20: 3}}, 4)
     for end in range(len(data)):
@@ -204,7 +225,7 @@ def write(tmp_path: Path, text: str, form: str = "trec", **options: Any) -> Run:
     ("trec", "7 Q0 10 1 9 t\n7 Q0 20 1 1e39 t\n", r"line 2: the score of .* is 1e\+39, and a finite number that float32"),
     ("trec", "7 Q0 10 1 9 t\n7 Q0 20 1 x t\n", "line 2: the score 'x' is not a number"),
     ("trec", "7 Q0 10 1 9 t\n7 Q0 20 1 9\n", "line 2: 5 fields between white space"),
-    ("tsv", "7\t10\t9\n7\t20\n8\t20\t1\t5\n", "line 2: 2 fields between tabs"),
+    ("tsv", "7\t10\t9\n7\t20\n8\t20\t1\t5\n", "line 2 of .*has 2 fields, separated by tabs, and 3"),
     ("tsv", "7\t10\tabc\n", "line 1: the score 'abc' is not a number"),
     ("triples", "1\t2\t7\t10\n", "line 1: 4 fields between tabs"),
     ("colbert", '[7, [10, 1]]\n[7, 10, 20]\n', "line 2: a document stands without a score"),

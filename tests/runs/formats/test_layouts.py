@@ -131,9 +131,9 @@ def test_ranks_stand_for_the_order_where_there_is_no_score(tmp_path: Path, memor
     run = import_run(ranked(tmp_path), small(), tmp_path / "run", memory=memory)
     assert lists(run) == {"7": [("10", None), ("20", None), ("30", None)], "8": [("40", 4.0), ("20", None)]}
     run = import_run(ranked(tmp_path), small(), tmp_path / "scored", ranks=True, memory=memory)
-    assert lists(run) == {"7": [("10", 3.0), ("20", 2.0), ("30", 1.0)], "8": [("40", 4.0), ("20", None)]}
-    with pytest.raises(IrdistillError, match="format trec have none"):
-        import_run(tmp_path / "x", small(), tmp_path / "run", "trec", ranks=True)
+    assert lists(run) == {"7": [("10", 3.0), ("20", 2.0), ("30", 1.0)], "8": [("40", 2.0), ("20", 1.0)]}
+    with pytest.raises(IrdistillError, match="format disco have none"):
+        import_run(tmp_path / "x", small(), tmp_path / "run", "disco", ranks=True)
 
 
 def test_parquet_names_of_older_files(tmp_path: Path) -> None:

@@ -190,3 +190,12 @@ def test_other_teachers_take_no_server(folder: Path, capsys: pytest.CaptureFixtu
     assert score("run", "--max-cost", "1", teacher="bm25") == 1
     assert "bm25 takes b, k1, and was given max_cost" in capsys.readouterr().err
     assert score("run", teacher="bm25") == 0 and not list(folder.glob("*.responses.jsonl"))
+
+
+def test_a_run_without_a_score_ends_with_an_exit_code(stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card(stub(always(Reply(400, error("too many tokens", "context_length_exceeded")))))
+    for _ in range(2):
+        assert score("run") == 1
+        message = capsys.readouterr().err
+        assert f"scored none of {PAIRS} documents (all too long). The run is saved in run" in message and "Traceback" not in message
+    assert open_run(folder / "run").manifest.complete and logged(folder / "run.responses.jsonl") == PAIRS

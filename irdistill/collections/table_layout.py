@@ -1,0 +1,467 @@
+"""What the columns of a table of text mean: decided once, for runs, judgments and evaluation alike.
+
+The names in a header decide where there is one. Without a header a layout is taken only if the content allows no other;
+else the file is refused, with its possible readings and the option that chooses one. Queries come before documents in every
+layout without a header.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from irdistill.collections.column_names import IGNORED, complete, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.errors import IrdistillError
+
+SAMPLE = 1 << 20
+"""Bytes at the start of a file that decide."""
+
+READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
+    "run": {
+        3: (("query", "document", "score"), ("query", "document", "rank"), ("query", "positive", "negative")),
+        4: (("query", "iteration", "document", "score"), ("query", "document", "rank", "score"), ("query", "document", "score", "rank"),
+            ("query", "iteration", "document", "rank"), ("index", "query", "document", "score"), ("index", "query", "document", "rank"),
+            ("query", "document", "score", "tag"), ("query", "document", "rank", "tag")),
+        5: (("first score", "second score", "query", "document", "document"), ("index", "query", "document", "rank", "score"),
+            ("query", "iteration", "document", "rank", "score"), ("query", "document", "rank", "score", "tag"),
+            ("index", "query", "iteration", "document", "score"), ("index", "query", "document", "score", "tag")),
+        6: (("query", "iteration", "document", "rank", "score", "tag"), ("index", "query", "document", "rank", "score", "tag")),
+    },
+    "judgments": {
+        3: (("query", "document", "grade"), ("query", "iteration", "document"), ("query", "positive", "negative"),
+            ("query", "document", "rank")),
+        4: (("query", "iteration", "document", "grade"), ("index", "query", "document", "grade"), ("query", "document", "rank", "grade")),
+    },
+}
+LARGEST_GRADE = 10
+"""Above it a number could be an id, in judgments that have no header."""
+TREC, TRIPLES = READINGS["run"][6][0], READINGS["run"][5][0]
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_WHOLE = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
+_ZERO = {"0", "q0"}
+
+
+class UnknownLayoutError(IrdistillError):
+    """A table without a header has none of the layouts that are known."""
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """How a table is read.
+
+    Attributes:
+        roles: what each column is; ``-`` for one that is left out, ``empty`` for one without any content.
+        separator: a tab or a comma, or None for white space.
+        quoted: cells may stand in quotes, as in CSV.
+        header: the first line that is not blank names the columns.
+        chosen: by a header or by the user, and not by the content.
+    """
+
+    roles: tuple[str, ...]
+    separator: str | None
+    quoted: bool = False
+    header: bool = False
+    chosen: bool = False
+
+    def place(self, role: str) -> int | None:
+        """The number of the column, from 0; None where there is none."""
+        return self.roles.index(role) if role in self.roles else None
+
+    def split(self, line: str) -> list[str]:
+        """The cells of a line."""
+        if self.quoted:
+            return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
+        return line.rstrip("\r\n").split(self.separator) if self.separator else line.split()
+
+    def describe(self) -> str:
+        """The columns in words, for messages and manifests."""
+        return ",".join(self.roles)
+
+
+@dataclass(frozen=True)
+class TableSample:
+    """The first lines of a table that are not blank, each with its number from 1."""
+
+    name: str
+    lines: list[tuple[int, str]]
+
+
+def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
+    """The start of a stream, as `decide` takes it; the stream is read up to 1 MiB."""
+    data = b""
+    while len(data) < SAMPLE and (piece := stream.read(SAMPLE - len(data))):
+        data += piece
+    if len(data) >= SAMPLE and b"\n" in data:
+        data = data[: data.rindex(b"\n") + 1]
+    numbered = enumerate(data.decode("utf-8", "replace").split("\n"), 1)
+    return TableSample(str(name), [(number, line.rstrip("\r")) for number, line in numbered if line.strip()])
+
+
+def decide(sample: TableSample, kind: str, columns: str | Sequence[str] | None = None, prefer: Sequence[tuple[str, ...]] = ()) -> TableLayout:
+    """The layout of a table.
+
+    Args:
+        kind: ``run`` or ``judgments``.
+        columns: what the user says of the columns, as `parse_columns` takes it.
+        prefer: the layouts that the user chose by naming a format; the first that the content allows is taken.
+
+    Raises:
+        IrdistillError: the file has no rows, more than one reading or none is possible, a column that is needed is missing, or
+            the header contradicts what the user says.
+    """
+    if not sample.lines:
+        raise IrdistillError(f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was expected.")
+    layouts = _separated(sample)
+    first = layouts[0].split(sample.lines[0][1])
+    if columns is None and not layouts[0].header and not any(
+            sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells])) in READINGS[kind]
+            for cells in (layout.split(sample.lines[0][1]) for layout in layouts)):
+        raise _unknown(sample, kind, len(first))
+    rows = _rows(sample, layouts[0], kind)
+    place = f"{sample.name}, line {sample.lines[0][0]}"
+    if columns is not None:
+        return _by_user(layouts[0], first, kind, place, columns)
+    if layouts[0].header:
+        roles = _empty_ends(roles_of_header(first, kind, place), [first, *rows])
+        return TableLayout(roles, layouts[0].separator, layouts[0].quoted, True, True)
+    return _by_content(sample, layouts, rows, kind, prefer)
+
+
+def trec_header(sample: TableSample) -> TableLayout | None:
+    """The layout of a TREC run whose first line names its columns; None where it has no such line.
+
+    Raises:
+        IrdistillError: the names are not those of a TREC run, in its order.
+    """
+    number, line = sample.lines[0] if sample.lines else (1, "")
+    names = line.split()
+    if not is_header(names):
+        return None
+    roles = roles_of_header(names, "run", f"{sample.name}, line {number}")
+    expected = tuple(role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC)
+    if roles != expected:
+        raise IrdistillError(
+            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); give "
+            "--format tsv to read the columns by their names."
+        )
+    return TableLayout(roles, None, header=True, chosen=True)
+
+
+def check_trec(sample: TableSample) -> None:
+    """Refuse a file that could be a TREC run behind a column of row numbers.
+
+    Raises:
+        IrdistillError: it could.
+    """
+    rows = [line.split() for _, line in sample.lines]
+    if all(len(row) == len(TREC) for row in rows) and rows:
+        table = _Table(rows)
+        possible = [roles for roles in READINGS["run"][6] if table.allows(roles, "run")]
+        if len(possible) > 1 and not table.only_zero(1):
+            number, line = sample.lines[0]
+            raise IrdistillError(
+                f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in {len(possible)} ways: "
+                f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names them and "
+                "--format trec chooses the first, and give the run."
+            )
+
+
+def _separated(sample: TableSample) -> list[TableLayout]:
+    """The ways in which the lines can be split, the likeliest first; without roles.
+
+    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas.
+    """
+    first = sample.lines[0][1]
+    for separator in ("\t", ",", None):
+        layout = TableLayout((), separator, separator == ",")
+        if (separator is None or separator in first) and is_header(cells := layout.split(first)):
+            quoted = separator == "," or (separator == "\t" and all(cell[:1] == cell[-1:] == '"' for cell in cells if cell))
+            return [TableLayout((), separator, quoted, True)]
+    tabs, spaces, commas = (TableLayout((), separator, separator == ",") for separator in ("\t", None, ","))
+    if all("\t" in line for _, line in sample.lines):
+        return [tabs, spaces]
+    return [commas] if "," in first and len(first.split()) == 1 else [spaces]
+
+
+def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]]:
+    """The cells of the lines below the header, all of one width.
+
+    Raises:
+        IrdistillError: a line has another number of cells.
+    """
+    width = len(layout.split(sample.lines[0][1]))
+    rows = []
+    for number, line in sample.lines[layout.header :]:
+        rows.append(layout.split(line))
+        if len(rows[-1]) != width:
+            raise wrong_width(sample.name, number, line, layout, len(rows[-1]), width, kind)
+    return rows
+
+
+def wrong_width(name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str) -> IrdistillError:
+    """The error for a row with another number of cells than the first line."""
+    by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
+    comment = " Lines of comment, with # at the start, are no rows." if line.lstrip().startswith("#") else ""
+    what = "row of scores" if kind == "run" else "judgment"
+    return IrdistillError(
+        f"line {number} of {name} is not a {what}: {line.strip()[:80]!r} has {count} fields, separated by {by}, and {width} were "
+        f"expected, as in the first line{f' ({layout.describe()})' if layout.roles else ''}. Fix or remove the line.{comment}"
+    )
+
+
+def _empty_ends(roles: tuple[str, ...], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Columns at the end without any content, as a tab at the end of each line makes, are marked."""
+    end = len(roles)
+    while end > 1 and not any(row[end - 1].strip() for row in rows):
+        end -= 1
+    return roles[:end] + ("empty",) * (len(roles) - end)
+
+
+def _by_user(layout: TableLayout, first: list[str], kind: str, place: str, columns: str | Sequence[str]) -> TableLayout:
+    roles, names = parse_columns(columns, kind)
+    if names or layout.header:
+        return TableLayout(header_layout(first, columns, kind, place), layout.separator, layout.quoted, True, True)
+    _check_count(roles, first, kind, place)
+    return TableLayout(tuple(roles), layout.separator, layout.quoted, False, True)
+
+
+def header_layout(first: Sequence[str], columns: str | Sequence[str], kind: str, place: str) -> tuple[str, ...]:
+    """The roles of named columns, as the user says.
+
+    Args:
+        first: the names. columns: as `parse_columns` takes it. place: what has these columns, for messages.
+
+    Raises:
+        IrdistillError: a name is not among them, or a role contradicts a name.
+    """
+    roles, names = parse_columns(columns, kind)
+    if names:
+        return _by_names(first, names, kind, place)
+    _check_count(roles, first, kind, place)
+    for cell, role in zip(first, roles, strict=True):
+        known = role_of(cell)
+        if known in ("query", "document", "rank", "score", "grade") and role != IGNORED and known != role \
+                and {known, role} != {"score", "grade"}:
+            raise IrdistillError(
+                f"{place}: the header calls a column {cell.strip()!r}, and {option(kind)} says that it is the {role}. Write "
+                f"{option(kind)} {role}=NAME to choose columns by their names."
+            )
+    return tuple(roles)
+
+
+def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: str) -> None:
+    if len(roles) != len(first):
+        raise IrdistillError(
+            f"{place}: {len(first)} columns, and {option(kind)} names {len(roles)}; write - for a column to leave out."
+        )
+
+
+def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str) -> tuple[str, ...]:
+    plain = [cell.strip().strip('"').lower() for cell in first]
+    roles = [IGNORED] * len(first)
+    for role, name in names.items():
+        places = [number for number, cell in enumerate(plain) if cell == name.lower()]
+        if len(places) != 1:
+            raise IrdistillError(
+                f"{place}: {option(kind)} names the column {name!r}, and the header has {'several' if places else 'none'} of that "
+                f"name: {', '.join(repr(cell) for cell in first)}."
+            )
+        roles[places[0]] = role
+    others = [cell if role == IGNORED else IGNORED for cell, role in zip(first, roles, strict=True)]
+    for number, cell in enumerate(others):
+        role = role_of(cell) if cell != IGNORED else None
+        if role in ("query", "document") and role not in names and role not in roles:
+            roles[number] = role
+    return complete(roles, first, kind, place)
+
+
+def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str,
+                prefer: Sequence[tuple[str, ...]]) -> TableLayout:
+    """The one reading that the content allows.
+
+    Raises:
+        IrdistillError: there are several, or none.
+    """
+    layout, width = layouts[0], len(rows[0])
+    count = sum(role != "empty" for role in _empty_ends(("",) * width, rows))
+    tail = ("empty",) * (width - count)
+    table = _Table([row[:count] for row in rows])
+    for roles in prefer:
+        if len(roles) == count and table.allows(roles, kind, chosen=True):
+            return TableLayout(roles + tail, layout.separator, layout.quoted)
+    possible = [roles for roles in READINGS[kind].get(count, ()) if table.allows(roles, kind)]
+    published = {("judgments", 4): READINGS["judgments"][4][0], ("run", 6): TREC}.get((kind, count))
+    if published in possible and table.only_zero(1):
+        # as TREC publishes them; no other program writes a column of Q0 or 0 in this place
+        possible = [published]
+    if len(possible) == 1 and _is_usable(possible[0], kind):
+        return TableLayout(possible[0] + tail, layout.separator, layout.quoted)
+    if not any(_is_usable(roles, kind) for roles in possible) and len(layouts) > 1 and (roles := _mixed(sample, kind)):
+        return TableLayout(roles, None)
+    raise _undecided(sample, table, possible, kind, count, bool(prefer))
+
+
+def _mixed(sample: TableSample, kind: str) -> tuple[str, ...] | None:
+    """The layout of TREC's files where tabs and spaces stand in one line."""
+    rows = [line.split() for _, line in sample.lines]
+    roles = TREC if kind == "run" else READINGS["judgments"][4][0]
+    if any(len(row) != len(roles) for row in rows):
+        return None
+    table = _Table(rows)
+    return roles if table.only_zero(1) and table.allows(roles, kind) else None
+
+
+def _is_usable(roles: tuple[str, ...], kind: str) -> bool:
+    needed = {"query", "document"} <= set(roles)
+    return needed and ("grade" in roles if kind == "judgments" else bool({"score", "rank", "first score"} & set(roles)))
+
+
+def _undecided(sample: TableSample, table: _Table, possible: list[tuple[str, ...]], kind: str, count: int, named: bool) -> IrdistillError:
+    """The error for a table with several readings, or none; ``named`` if the user named the format."""
+    usable = [roles for roles in possible if _is_usable(roles, kind)]
+    last = "score" if kind == "run" else "grade"
+    expected = named or (kind == "judgments" and count == 4 and table.only_zero(1))
+    if (wrong := table.odd_number(count - 1, expected)) is not None and not usable:
+        number, cell = sample.lines[wrong][0], table.cell(wrong, count - 1)
+        what = f"{sample.name}, line {number}: the score {cell!r} is not a number" if kind == "run" else \
+            f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
+        return IrdistillError(
+            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or "
+            "remove it."
+        )
+    if not possible:
+        return _unknown(sample, kind, count)
+    number, line = sample.lines[0]
+    readings = "; or ".join(_words(roles) for roles in possible)
+    how = _how(kind, count, [_as_columns(roles) for roles in usable if roles != TRIPLES])
+    if not usable:
+        return IrdistillError(
+            f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like {readings}, without a "
+            f"{'score or rank' if kind == 'run' else 'grade'}. {how}."
+        )
+    chosen = [f"--format {name} chooses {name}" for name, roles in (("trec", TREC), ("triples", TRIPLES)) if roles in possible]
+    if kind == "run" and count == 3 and table.allows(("query", "document", "score"), kind, True):
+        chosen.append("--format tsv takes the last one for the score")
+    return IrdistillError(
+        f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: {readings}. "
+        f"{'; '.join([how, *chosen])}."
+    )
+
+
+def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
+    """The error for a table that has none of the known layouts."""
+    number, line = sample.lines[0]
+    what = "judgment" if kind == "judgments" else "row of scores"
+    expected = "query 0 document grade, or query document grade (a whole number), separated by tabs or white space" \
+        if kind == "judgments" else "query document score, query 0 document score or query Q0 document rank score tag"
+    how = f" {_how(kind, count, [])}." if count >= 3 else ""
+    return UnknownLayoutError(
+        f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}.{how}"
+    )
+
+
+def _how(kind: str, count: int, columns: list[str]) -> str:
+    """What the user can do; ``columns`` are the readings that are possible, as the option takes them."""
+    names = ["query", "document", "score" if kind == "run" else "grade"]
+    shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
+    return f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a line of " \
+        "column names on top"
+
+
+def _as_columns(roles: tuple[str, ...]) -> str:
+    """A reading as the user writes it."""
+    return ",".join(role if role in ("query", "document", "rank", "score", "grade") else IGNORED for role in roles)
+
+
+def _words(roles: tuple[str, ...]) -> str:
+    shown = {"negative": "negative document", "positive": "positive document", "index": "row number", "iteration": "0"}
+    return ", ".join(shown.get(role, role) for role in roles)
+
+
+class _Table:
+    """Rows of one width, and what their columns could be."""
+
+    def __init__(self, rows: list[list[str]]) -> None:
+        self._columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
+
+    def allows(self, roles: tuple[str, ...], kind: str, chosen: bool = False) -> bool:
+        """Whether the content fits a reading.
+
+        Args:
+            chosen: the user named it, so that only a contradiction counts against it.
+        """
+        query = roles.index("query")
+        trec = len(roles) == 6
+        numbers = {place: self._all(_NUMBER, place) for place in range(len(roles))}
+        checks: dict[str, Callable[[int], bool]] = {
+            "query": self._filled, "document": self._filled, "positive": self._filled,
+            "score": lambda place: numbers[place] and not (chosen and self._counts_up(place, query)),
+            "rank": lambda place: self._all(_WHOLE, place) and (trec or self._differs(place, query)) and (
+                kind == "run" or len(roles) != 3 or self._counts_up(place, query, 4)),
+            "grade": numbers.__getitem__, "index": self._is_index, "tag": lambda place: trec or not numbers[place],
+            "iteration": lambda place: trec or self.only_zero(place) or (kind == "judgments" and numbers[place] and len(roles) == 4),
+            "negative": lambda place: self._is_id(place, place - 1, kind),
+            "first score": lambda place: numbers[place] and (chosen or not self._whole(place)),
+            "second score": lambda place: numbers[place] and (chosen or not self._whole(place)),
+        }
+        if not all(checks[role](place) for place, role in enumerate(roles)):
+            return False
+        return "rank" not in roles or trec or self._differs(roles.index("document"), query)
+
+    def cell(self, row: int, place: int) -> str:
+        """One cell."""
+        return self._columns[place][row]
+
+    def odd_number(self, place: int, expected: bool) -> int | None:
+        """The first row whose cell is no number in a column of numbers; None where there is none.
+
+        Args:
+            expected: the column should have numbers; else it counts as one of numbers if most of its cells are.
+        """
+        wrong = [row for row, cell in enumerate(self._columns[place]) if not _NUMBER.fullmatch(cell)]
+        return wrong[0] if wrong and (expected or 2 * len(wrong) <= len(self._columns[place])) else None
+
+    def _all(self, pattern: re.Pattern[str], place: int) -> bool:
+        return all(map(pattern.fullmatch, self._columns[place]))
+
+    def _filled(self, place: int) -> bool:
+        return all(self._columns[place])
+
+    def _whole(self, place: int) -> bool:
+        """Whether a column has whole numbers alone, below zero too."""
+        return all(_WHOLE.fullmatch(cell.removeprefix("-")) for cell in self._columns[place])
+
+    def only_zero(self, place: int) -> bool:
+        """Whether a column has nothing but ``0`` or ``Q0``, as the second one of TREC's files."""
+        return all(cell.lower() in _ZERO for cell in self._columns[place])
+
+    def _is_index(self, place: int) -> bool:
+        """Whether a column counts the rows, from 0 as pandas does."""
+        return all(cell == str(number) for number, cell in enumerate(self._columns[place]))
+
+    def _is_id(self, place: int, other: int, kind: str) -> bool:
+        """Whether a column could be ids, as the column beside it is: no fractions, unless the other has them too."""
+        if not self._filled(place):
+            return False
+        if kind == "judgments":
+            return self._all(_WHOLE, place) and any(float(cell) > LARGEST_GRADE for cell in self._columns[place])
+        return self._all(_WHOLE, place) or not self._all(_NUMBER, place) or (self._all(_NUMBER, other) and not self._whole(other))
+
+    def _differs(self, place: int, query: int) -> bool:
+        """Whether no value of a column comes twice for a query."""
+        pairs = list(zip(self._columns[query], self._columns[place], strict=True))
+        return len(set(pairs)) == len(pairs)
+
+    def _counts_up(self, place: int, query: int, rows: int = 2) -> bool:
+        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at least has so many rows."""
+        if not self._whole(place):
+            return False
+        values: dict[str, list[float]] = {}
+        for name, cell in zip(self._columns[query], self._columns[place], strict=True):
+            values.setdefault(name, []).append(float(cell))
+        return any(len(own) >= rows for own in values.values()) and all(
+            own == [own[0] + step for step in range(len(own))] and own[0] in (0, 1) for own in values.values())

@@ -1,0 +1,125 @@
+"""One quick look at the Hugging Face hub before a model is loaded from it, so that a missing model or network fails at once.
+
+Without it each of a loader's dozen files is asked for five times, with waits between: minutes and a hundred lines until it fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from irdistill.errors import IrdistillError
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT = 10.0
+"""Seconds to connect. A hub that takes longer to answer is slow, and the loader waits for it."""
+_TRIES = 2
+_SLOW = {"ReadTimeout", "WriteTimeout", "PoolTimeout"}
+_NO_NETWORK = {"TransportError", "ConnectionError", "ConnectTimeout", "OfflineModeIsEnabled"}
+_BUSY = range(500, 600)
+_UNKNOWN = "the hub has no model of this name, or it is private (log in with: hf auth login). Check the spelling."
+_checked: set[tuple[str, str | None]] = set()
+_offline_by_us = False
+
+
+def check_hub_model(model: str, revision: str | None = None) -> None:
+    """Refuse a hub id that cannot be loaded: no such model, or it is not in the hub cache and the hub cannot be reached.
+
+    Where the hub cannot be reached and the model is in the hub cache, this process takes it from there without asking the hub.
+    The result is remembered, so that a model is looked up once a process.
+
+    Args:
+        model: a hub id; of a GGUF file on the hub, the id before ``::``.
+
+    Raises:
+        IrdistillError: as above; the message says which.
+    """
+    if (model, revision) in _checked:
+        return
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(model)
+    except HFValidationError as error:
+        raise IrdistillError(f"there is no model {model!r}: it is no folder, and no id that the hub could have.") from error
+    if constants.HF_HUB_OFFLINE and not _offline_by_us:
+        if not in_hub_cache(model):
+            raise IrdistillError(
+                f"there is no model {model!r}: it is no folder and not in the hub cache, and HF_HUB_OFFLINE is set, so that the "
+                "hub is not asked. Check the name, unset HF_HUB_OFFLINE, or give a folder that holds the model."
+            )
+        return
+    _set_offline(False)
+    fault = _ask(model, revision)
+    if fault and not in_hub_cache(model):
+        raise IrdistillError(f"the model {model!r} cannot be loaded: it is no folder, and {fault}")
+    if fault:
+        _log.warning("%s: %s The copy in the hub cache is used.", model, fault)
+        _set_offline(True)
+    _checked.add((model, revision))
+
+
+def hub_is_off() -> bool:
+    """Whether models are taken from the hub cache alone, by the user's wish or since the hub cannot be reached."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def in_hub_cache(model: str) -> bool:
+    """Whether the hub cache has files of a model."""
+    from huggingface_hub import constants
+
+    snapshots = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}" / "snapshots"
+    return any(path.is_file() for path in snapshots.glob("*/*"))
+
+
+def _ask(model: str, revision: str | None) -> str:
+    """What keeps a model from being loaded from the hub, as the end of a sentence; empty where nothing does."""
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    for attempt in range(_TRIES):
+        try:
+            HfApi().model_info(model, revision=revision, timeout=_TIMEOUT)
+            return ""
+        except GatedRepoError:
+            return ""  # its files may be open to this user, and the loader says so if not
+        except RevisionNotFoundError:
+            return f"the hub's model of this name has no revision {revision!r}."
+        except RepositoryNotFoundError:
+            return _UNKNOWN
+        except HfHubHTTPError as error:
+            status = getattr(error.response, "status_code", 0)
+            if status == 404:
+                return _UNKNOWN
+            if status not in _BUSY:
+                return ""
+            fault = f"the hub at {constants.ENDPOINT} answers with the error {status}. Try again later, or give a model folder."
+        except Exception as error:  # of the HTTP library, which has changed from one version of the hub's client to another
+            names = {kind.__name__ for kind in type(error).__mro__}
+            if names & _SLOW or not names & _NO_NETWORK:
+                return ""
+            fault = (f"the hub at {constants.ENDPOINT} cannot be reached ({_reason(error)}). Check the network, or give a folder "
+                     "that holds the model.")
+        if attempt + 1 < _TRIES:
+            time.sleep(0.5)
+    return fault
+
+
+def _reason(error: Any) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _set_offline(offline: bool) -> None:
+    global _offline_by_us
+    from huggingface_hub import constants
+
+    if offline or _offline_by_us:
+        constants.HF_HUB_OFFLINE = offline
+    _offline_by_us = offline

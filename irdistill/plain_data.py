@@ -1,0 +1,211 @@
+"""Reading YAML and JSON that somebody else wrote: plain values only, within limits, with one clear error.
+
+PyYAML and ``json`` are safe in that they run no code. They are not safe from input that is small on disk and endless in
+memory: aliases that multiply (a "billion laughs" file of 500 bytes stands for 10**9 values), brackets nested 100,000 deep,
+and numbers of a million digits.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from irdistill.errors import IrdistillError
+
+LARGEST_YAML = 1 << 20
+"""Bytes of the largest recipe or card; the largest that irdistill carries has 12 KB."""
+
+MOST_VALUES = 100_000
+"""Values that one YAML file may stand for, aliases counted as often as they are used."""
+
+DEEPEST = 64
+"""Levels of nesting in a YAML file."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def parse_json(text: str | bytes, place: str) -> Any:
+    """Parse JSON.
+
+    Args:
+        text: the JSON text; bytes are read as UTF-8.
+        place: what is parsed, for the message: ``line 3 of x.jsonl``.
+
+    Raises:
+        IrdistillError: it is not JSON, or is nested too deeply or holds a number that is too long to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise IrdistillError(f"{place} is not usable: its brackets are nested too deeply to be read.") from error
+    except ValueError as error:
+        shown = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
+        raise IrdistillError(f"{place} is not JSON ({error}): {shown.strip()!r}.") from error
+
+
+def read_yaml(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        what: what the file is, for the message: ``recipe``.
+
+    Raises:
+        IrdistillError: it is too large, not UTF-8, not YAML, not a mapping, or holds what ``parse_yaml`` refuses.
+    """
+    if path.stat().st_size > LARGEST_YAML:
+        raise IrdistillError(f"the {what} {path} has {path.stat().st_size} bytes; at most {LARGEST_YAML} were expected.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise IrdistillError(f"the {what} {path} is not UTF-8 text ({error.reason}); convert the file.") from error
+    data = parse_yaml(text, f"the {what} {path}")
+    if not isinstance(data, dict):
+        raise IrdistillError(f"the {what} {path} holds {_shown(data)}; a mapping of names to values was expected.")
+    return data
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Parse YAML into None, booleans, finite numbers, text, lists and mappings with text as keys.
+
+    Args:
+        place: what is parsed, for the message.
+
+    Raises:
+        IrdistillError: it is not YAML, refers to itself, is nested deeper than ``DEEPEST``, stands for more than
+            ``MOST_VALUES`` values, names a key twice, or holds any other type (a date, bytes, a set, NaN).
+    """
+    import yaml
+
+    if len(text) > LARGEST_YAML:
+        raise IrdistillError(f"{place} has {len(text)} characters; at most {LARGEST_YAML} were expected.")
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_node(node, place)
+        value = loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise IrdistillError(f"{place} is not readable as YAML: {line}{error.problem or error.context}.") from error
+    # besides YAMLError: 2024-13-45 is a date (ValueError), !!bool x (KeyError), !!timestamp x (AttributeError)
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise IrdistillError(f"{place} is not readable as YAML: {problem}.") from error
+    except RecursionError as error:
+        raise IrdistillError(f"{place} is nested too deeply; at most {DEEPEST} levels were expected.") from error
+    _check_plain(value, place)
+    return value
+
+
+def _check_node(root: Any, place: str) -> None:
+    """Refuse circles, depth and the number of values before anything is built out of the nodes."""
+    import yaml
+
+    sizes: dict[int, int] = {}
+    above: set[int] = set()
+
+    def size(node: Any, depth: int) -> int:
+        if id(node) in above:
+            raise IrdistillError(f"{place} refers to itself (line {node.start_mark.line + 1}); remove that alias.")
+        if depth > DEEPEST:
+            raise IrdistillError(f"{place} is nested too deeply (line {node.start_mark.line + 1}); at most {DEEPEST} levels "
+                                 "were expected.")
+        if id(node) in sizes:
+            return sizes[id(node)]
+        above.add(id(node))
+        total = 1
+        if isinstance(node, yaml.SequenceNode):
+            total += sum(size(inner, depth + 1) for inner in node.value)
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
+                    if key.value in names:
+                        raise IrdistillError(f"{place} names {key.value!r} twice (line {key.start_mark.line + 1}); keep one.")
+                    names.add(key.value)
+                total += size(key, depth + 1) + size(value, depth + 1)
+        if total > MOST_VALUES:
+            raise IrdistillError(f"{place} stands for more than {MOST_VALUES} values, since its aliases multiply; write "
+                                 "the values out.")
+        above.discard(id(node))
+        sizes[id(node)] = total
+        return total
+
+    size(root, 0)
+
+
+def _check_plain(value: Any, place: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise IrdistillError(f"{place} has the key {key!r}, which YAML reads as {type(key).__name__}; put it in quotes.")
+            _check_plain(inner, place)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, place)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise IrdistillError(f"{place} holds {value}; a finite number was expected.")
+    elif not (value is None or isinstance(value, bool | int | float | str)):
+        raise IrdistillError(f"{place} holds {value!r}, which YAML reads as {type(value).__name__}; put it in quotes.")
+
+
+def check_values(values: Mapping[str, Any], declared: Any, place: str, free: bool = False) -> None:
+    """Compare the values of a mapping with the types that a function or a dataclass declares.
+
+    Args:
+        declared: a function or a class whose annotations name the types.
+        place: what is checked, for the message.
+        free: pass over names that ``declared`` does not annotate, instead of refusing them.
+
+    Raises:
+        IrdistillError: a name is not annotated, or a value has another type; the message names it.
+    """
+    from pydantic import ValidationError
+
+    hints = _hints(declared)
+    for name, value in values.items():
+        if name not in hints:
+            if free:
+                continue
+            raise IrdistillError(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
+        try:
+            _adapter(declared, name).validate_python(value, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            inside = "".join(f"[{step!r}]" for step in first["loc"] if isinstance(step, int) or step in _keys(value))
+            raise IrdistillError(f"{place}: {name}{inside} is {_shown(first['input'])}; {_expected(first['msg'])}.") from error
+
+
+def _keys(value: Any) -> set[Any]:
+    """All keys anywhere in a value; pydantic's places also name the branches of a union."""
+    if isinstance(value, dict):
+        return set(value).union(*map(_keys, value.values()))
+    return set().union(*map(_keys, value)) if isinstance(value, list) else set()
+
+
+def _expected(message: str) -> str:
+    """Pydantic's ``Input should be a valid string`` in our words."""
+    return message.replace("Input should be", "expected").replace("a valid i", "an i").replace("a valid ", "a ")
+
+
+@cache
+def _hints(declared: Any) -> dict[str, Any]:
+    return {name: hint for name, hint in get_type_hints(declared).items() if name != "return"}
+
+
+@cache
+def _adapter(declared: Any, name: str) -> Any:
+    from pydantic import ConfigDict, TypeAdapter
+
+    hint = _hints(declared)[name]
+    return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,71 @@
+"""Whether the ranks and the scores of a run file fit together, and what is said where they do not."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+EQUAL_SCORES = (
+    "all scores of every query are equal, so the document ids decide the order, as in trec_eval. If the ranks are the order, import the "
+    "file with irdistill runs import --ranks."
+)
+
+
+class RankFaults(NamedTuple):
+    """How the ranks and scores of a run fit together.
+
+    Attributes:
+        against_scores: queries with a document that has a better rank and a lower score than another.
+        example: the number of the first of them.
+        repeated: the first query in which two documents have one rank, and that rank.
+        lists: queries with two scored documents or more.
+        equal: those of them in which all scores are the same.
+    """
+
+    against_scores: int = 0
+    example: int = -1
+    repeated: tuple[int, int] | None = None
+    lists: int = 0
+    equal: int = 0
+
+    def and_of(self, queries: np.ndarray, ranks: np.ndarray, scores: np.ndarray) -> RankFaults:
+        """With the faults of more queries.
+
+        Args:
+            queries: (n,) numbers of the queries. ranks: (n,). scores: (n,), NaN where there is none. The rows are in order of query
+                and rank, and the rows of a query come in one call.
+        """
+        if len(queries) < 2:
+            return self
+        same_rank = (queries[1:] == queries[:-1]) & (ranks[1:] == ranks[:-1])
+        place = int(np.argmax(same_rank)) if self.repeated is None and same_rank.any() else -1
+        repeated = self.repeated if place < 0 else (int(queries[place]), int(ranks[place]))
+        scored = ~np.isnan(scores)
+        if not scored.all():
+            queries, ranks, scores = queries[scored], ranks[scored], scores[scored]
+        pair = queries[1:] == queries[:-1]
+        rises = pair & (ranks[1:] > ranks[:-1]) & (scores[1:] > scores[:-1])
+        wrong = np.unique(queries[1:][rises])
+        lists = len(np.unique(queries[1:][pair]))
+        unequal = len(np.unique(queries[1:][pair & (scores[1:] != scores[:-1])]))
+        example = int(wrong[0]) if self.example < 0 and len(wrong) else self.example
+        return RankFaults(self.against_scores + len(wrong), example, repeated, self.lists + lists, self.equal + lists - unequal)
+
+    def warnings(self, queries: int, example: str) -> list[str]:
+        """What a user should know, in a sentence or two each.
+
+        Args:
+            queries: how many the run has.
+            example: the id of the query whose number is ``example``.
+        """
+        lines = []
+        if self.against_scores:
+            lines.append(
+                f"the ranks of {self.against_scores} of {queries} queries contradict the scores (first: query {example!r}). The scores "
+                "decide the order, as in trec_eval. If the ranks are the order, import the file with irdistill runs import --ranks; if "
+                "a lower score is better, negate the scores."
+            )
+        if self.lists and self.equal == self.lists:
+            lines.append(EQUAL_SCORES)
+        return lines

@@ -1,0 +1,41 @@
+"""Text for a terminal: what came from documents, ids or servers cannot move the cursor, change colors or hide text."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import IO, Any
+
+import click
+
+#: Control characters (C0 without tab and newline, DEL, and C1, whose U+009B begins an escape sequence by itself), line
+#: separators, overrides of the direction of text, and lone surrogates, which cannot be encoded. Joiners and direction marks
+#: (U+200C to U+200F) are part of ordinary Persian, Hindi and Hebrew text and stay.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters written out.
+
+    >>> print(printable("red: \x1b[31m"))
+    red: \x1b[31m
+    """
+    return _CONTROL.sub(_written_out, text.replace("\r\n", "\n"))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def echo(message: object = "", err: bool = False, file: IO[Any] | None = None) -> None:
+    """Print a message with control characters written out; every message of the command line goes through here."""
+    click.echo(printable(str(message)), err=err, file=file)
+
+
+class PrintableFormatter(logging.Formatter):
+    """Log lines with control characters written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of a record."""
+        return printable(super().format(record))

@@ -1,0 +1,77 @@
+"""What reaches a terminal, and what an unforeseen error looks like."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from typing import Any
+
+import click
+import pytest
+
+from irdistill.cli import main
+from irdistill.errors import IrdistillError
+from irdistill.files import describe_os_error
+from irdistill.terminal import PrintableFormatter, echo, printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;title\x07\x1b[31mred", r"\x1b]0;title\x07\x1b[31mred"),
+        ("\x9b31m", r"\x9b31m"),
+        ("a\rb", r"a\x0db"),
+        ("a\x08b", r"a\x08b"),
+        ("\u202eevil\u2066", r"\u202eevil\u2066"),
+        ("\u2028x", r"\u2028x"),
+        ("half \udcff", r"half \udcff"),
+        ("tab\tline\n", "tab\tline\n"),
+        ("a\r\nb", "a\nb"),
+        ("می\u200cخواهم é 漢 👩\u200d💻", "می\u200cخواهم é 漢 👩\u200d💻"),
+    ],
+)
+def test_control_characters_are_written_out(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable(text) == shown
+    echo(text)
+    assert capsys.readouterr().out == shown + "\n"
+    record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (text,), None)
+    assert PrintableFormatter("%(message)s").format(record) == shown
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (IrdistillError("bad \x1b[31m id"), 1, r"irdistill: bad \x1b[31m id"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "x/y"),
+            1,
+            "irdistill: x/y: No such file or directory; there is no",
+        ),
+        (MemoryError("Unable to allocate 9 GiB"), 1, "not enough memory (Unable to allocate 9 GiB)"),
+        (KeyError("parts"), 70, "internal error: KeyError: 'parts'"),
+        (RecursionError("deep"), 70, "--debug"),
+        (click.UsageError("no \x1b option"), 1, r"no \x1b option"),
+    ],
+)
+def test_every_error_is_one_paragraph(
+    error: Exception, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    command_line: Any = sys.modules[main.__module__]
+    monkeypatch.setattr(command_line.cli, "main", fail)
+    with pytest.raises(SystemExit) as stop:
+        main(["doctor"])
+    said = capsys.readouterr().err
+    assert stop.value.code == code
+    assert words in said and "Traceback" not in said and "Errno" not in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    "code", [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE, errno.EINVAL]
+)
+def test_errors_of_the_operating_system_are_sentences(code: int) -> None:
+    text = describe_os_error(OSError(code, "What the system says", "a/b"))
+    assert text.startswith("a/b: What the system says") and text.endswith(".") and "Errno" not in text
