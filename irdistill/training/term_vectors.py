@@ -149,7 +149,7 @@ def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: n
            weight: np.ndarray) -> float:
     """The factor by which the spread of the words' part over the candidates is the wanted share of the model's own, in the mean."""
     queries = list(collection.queries.values())[:_QUERIES]
-    own = student.search_vectors([query.text for query in queries], "query")
+    own = student.encode([query.text for query in queries], "query", normalize=student.similarity == "cosine")
     corpus, known = collection.corpus, {bm25.stems[place]: number for number, place in enumerate(places.tolist())}
     spreads = []
     for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):
