@@ -87,7 +87,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         Raises:
             IrdistillError: the model cannot be loaded, or does not know the similarity.
         """
-        resolved = resolve_model(model)
+        resolved = resolve_model(model, revision)
         self.model_name = model
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
