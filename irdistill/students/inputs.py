@@ -11,14 +11,11 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 
-<<<<<<< HEAD
 #: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token of padding.
 TOKENLESS = "tokenless"
-=======
 #: Settings of a tokenizer that change no token of a text.
 _WITHOUT_EFFECT = {"padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask"}
 
->>>>>>> identity
 #: Names of tables of absolute positions, as the ends of their modules' names.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
