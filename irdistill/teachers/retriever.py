@@ -104,7 +104,7 @@ class RetrieverTeacher:
         for number in range(len(texts)):
             own = np.flatnonzero(asked == number)
             values[own] = np.asarray(self.store.matrix[rows[own]], dtype=np.float32) @ vectors[number]
-        empty = ~vectors.any(axis=1)[asked] | np.isin(rows, self.store.absent_rows)
+        empty = ~np.asarray(vectors.any(axis=1))[asked] | np.isin(rows, self.store.absent_rows)
         if not empty.any():
             return Scores(values)
         values[empty] = np.nan
