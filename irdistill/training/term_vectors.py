@@ -16,7 +16,7 @@ from torch import from_numpy
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.files import exclusive, make_folder, read_json_object, staging_path, write_json
-from irdistill.progress import bar_over, progress
+from irdistill.progress import bar_over, progress, working
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
@@ -138,7 +138,8 @@ def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORD
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
-    found = cho_solve(cho_factor(spread), products.T).T
+    with working("solve for term vectors"):
+        found = cho_solve(cho_factor(spread), products.T).T
     true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
     reached = (products * found).sum(axis=1)
     shrunk = np.divide(true, reached, out=np.ones_like(true), where=reached > 0)
