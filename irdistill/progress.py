@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from irdistill.terminal import printable
+
+Item = TypeVar("Item")
+Done = Callable[[int], object]
+"""Is told how many more units are finished."""
+_SIZE = {"ncols": 80, "nrows": 24}
+
+
+class Relay:
+    """Passes counts on to a bar that is made later than the work which is counted."""
+
+    def __init__(self) -> None:
+        self.to: Done = lambda count: None
+
+    def __call__(self, count: int) -> object:
+        """Count more finished units."""
+        return self.to(count)
+
 
 _quiet = False
 
@@ -25,10 +43,21 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
 
     Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
     """
+    hidden = _quiet or not sys.stderr.isatty()
+    # some terminals say that they have 0 columns, and tqdm would draw nothing
+    wide = hidden or os.get_terminal_size(sys.stderr.fileno()).columns > 0
     return tqdm(
         total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=2, mininterval=0.5, leave=False,
-        disable=_quiet or not sys.stderr.isatty(), unit_scale=bool(total and total >= 100_000), dynamic_ncols=True,
+        disable=hidden, unit_scale=bool(total and total >= 100_000), dynamic_ncols=wide, **({} if wide else _SIZE),
     )
+
+
+def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
+    """The items one after another, with a bar that counts those whose turn is over."""
+    with progress(len(items), unit, label) as bar:
+        for item in items:
+            yield item
+            bar.update(1)
 
 
 @contextmanager

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Several, epilog=examples(
-    "irdistill benchmark local --model bm25 --out out/local",
     "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
 ))
 @click.argument("suite")

@@ -18,6 +18,8 @@ _OPTIONS = (
     click.option("--evaluate-every", type=int, help="Steps between evaluations for --early-stop (100)."),
     click.option("--grad-cache", is_flag=True, default=None,
                  help="Bound memory by the token budget, not by the batch: texts are encoded twice. The gradients are the same."),
+    click.option("--checkpoint-every", type=int, metavar="STEPS", help="Steps between checkpoints (500); 0 writes none."),
+    click.option("--checkpoint-seconds", type=float, help="Seconds of training between checkpoints (60); 0 for none by time."),
     click.option("--token-budget", type=int, help="Padded tokens in one forward pass."),
     click.option("--curriculum", type=click.Choice(["none", "gap", "entropy"]),
                  help="Begin with lists that are easy by the teacher: a large gap between its first two, or a low entropy."),

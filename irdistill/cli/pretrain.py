@@ -28,6 +28,8 @@ EXAMPLES = examples(
 @click.option("--learning-rate", type=float, help="1e-4 unless given.")
 @click.option("--masked", type=float, help="Share of the tokens that are to be guessed; 0.15 unless given.")
 @click.option("--max-length", type=int, help="Tokens to which documents are truncated; 128 unless given.")
+@click.option("--checkpoint-every", type=int, metavar="STEPS", help="Steps between checkpoints; 500 unless given.")
+@click.option("--checkpoint-seconds", type=float, help="Seconds between checkpoints; 60 unless given, 0 for none by time.")
 @seed_option()
 def pretrain(collection: str, backbone: str, layers: int | None, random_init: bool, config: tuple[str, ...], out: Path, seed: int,
              **given: Any) -> None:

@@ -22,7 +22,9 @@ import yaml
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json, write_text
+from irdistill.evaluation.report.datasets import short_names
+from irdistill.files import differences, read_json, write_json, write_text
+from irdistill.ownership import is_manifest, own_folder
 from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
@@ -175,7 +177,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
         IrdistillError: as `plan`, or as any stage of the recipe.
     """
     held = load_collection(collection, queries=False)
-    folder = make_folder(out)
+    folder = Path(out)
+    own_folder(folder, [PLAN, RECIPE], "a specialised model", lambda name: is_manifest(folder / PLAN, ("asked", "plan")))
     asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)
     for key in ("kind", "trust_remote_code"):
@@ -185,10 +188,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     if path.is_file() and not overwrite:
         told = read_json(path)
         if told["asked"] != asked:
-            changed = [key for key in asked if told["asked"].get(key) != asked[key]]
-            raise IrdistillError(
-                f"{folder} was begun with other settings ({', '.join(changed)}); choose another --out, or give --overwrite."
-            )
+            changed = "; ".join(differences(told["asked"], asked))
+            raise IrdistillError(f"{folder} was begun with other settings ({changed}); choose another --out, or give --overwrite.")
         planned = Plan(**told["plan"])
     else:
         planned = plan(held, given)
@@ -274,6 +275,7 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
     """One line a dataset and student: whether it helped, by the first measure."""
     measure = rows[0]["measure"]
     values = {(row["system"], row["dataset"]): row for row in rows if row["measure"] == measure}
+    names = short_names([dataset for _, dataset in values])
     lines = []
     for (system, dataset), row in values.items():
         if system not in ("term vectors", "after", "KL alone", "InfoNCE alone"):
@@ -283,7 +285,7 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
         helped = ("It helped" if row["difference"] > 0 else "It did harm") if sure else "It cannot be told whether it helped"
         gained = f", {row['difference'] / (teacher - before):.0%} of what the teacher is ahead" if teacher > before else (
             "; the teacher is not ahead of the model here, so there was nothing to learn")
-        queries = "held-out synthetic queries" if dataset.endswith("#dev") else f"the judged queries of {dataset}"
+        queries = "held-out synthetic queries" if dataset.endswith("#dev") else f"the judged queries of {names[dataset]}"
         lines.append(f"{system}, {queries}: {measure} {before:.4f} before, {row['value']:.4f} now "
                      f"({row['difference']:+.4f}{gained}). {helped} (corrected p = {row['p_holm']:.4f}, {row['n']} queries).")
     return lines

@@ -16,12 +16,15 @@ import xxhash
 
 from irdistill.checksums import CheckedArray, clear_mark, open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
+from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
-from irdistill.progress import kept_when_stopped, progress
+from irdistill.progress import Relay, kept_when_stopped, progress
+from irdistill.truncation import Truncation
 
 logger = logging.getLogger(__name__)
 
+TRUNCATION = "truncation"
+"""What a maker of arrays may give beside them: the counts of the texts that it tokenized, as `Truncation.to_array` writes them."""
 _MANIFEST, _DONE = "manifest.json", "shards.json"
 #: Bytes of a memory map that are held at a time while a part of it is copied.
 _MAPPED = 16 << 20
@@ -65,6 +68,11 @@ class Arrays:
     def __len__(self) -> int:
         return self.rows
 
+    @property
+    def truncation(self) -> Truncation:
+        """What the model did not read of the documents; all 0 where this was not counted."""
+        return Truncation(*self.manifest.get(TRUNCATION, ()))
+
     def array(self, name: str) -> CheckedArray:
         """A read-only memory map of an array, in the stored type."""
         return self._arrays[name]
@@ -82,7 +90,7 @@ class Arrays:
 
 def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout, rows: int, shard_rows: int,
                  make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode",
-                 spread: Spread | None = None) -> None:
+                 spread: Spread | None = None, relay: Relay | None = None) -> None:
     """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
 
     A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend on interruptions. Shards that
@@ -92,6 +100,7 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         make: the arrays of the documents from one number up to another.
         what: is being done; for the progress bar.
         spread: is asked for all shards that are missing, in place of ``make``.
+        relay: is told by ``make`` how many documents of a shard are finished, for the progress bar.
 
     Raises:
         IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set) or files of others, another
@@ -108,14 +117,22 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         kept = _whole(folder, layout, done)
         with (explain_os_errors(folder), progress(rows, "documents", what) as bar,
               kept_when_stopped(lambda: f"{len(kept)} of {len(ranges)} shards of {folder}" if kept else "")):
-            bar.update(sum(end - start for start, end in ranges[: len(kept)]))
+
+            def reached(end: int) -> None:
+                bar.update(max(0, end - bar.n))
+
+            reached(ranges[len(kept) - 1][1] if kept else 0)
+            if relay is not None:
+                relay.to = bar.update
             if len(kept) < len(done):
-                kept += _repaired(folder, layout, done, len(kept), ranges, make, bar.update)
-            _append_shards(folder, identity, layout, kept, ranges, make, spread, bar.update)
+                kept += _repaired(folder, layout, done, len(kept), ranges, make, reached)
+            _append_shards(folder, identity, layout, kept, ranges, make, spread, reached)
         written = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in kept)}
                    for name, (dtype, inner) in layout.items()}
         shards, sizes = [shard["checksum"] for shard in kept], [shard["bytes"] for shard in kept]
         content = {"identity": identity, "rows": rows, "arrays": written, "shards": shards, "shard_bytes": sizes}
+        if kept and all(TRUNCATION in shard for shard in kept):
+            content[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in kept], axis=0).tolist()
         write_sealed(folder / _MANIFEST, content, [f"{name}.bin" for name in layout])
         clear_mark(folder)
         (folder / _DONE).unlink(missing_ok=True)
@@ -124,7 +141,7 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
 
 def _append_shards(folder: Path, identity: dict[str, Any], layout: Layout, done: list[dict[str, Any]],
                    ranges: list[tuple[int, int]], make: Callable[[int, int], Mapping[str, np.ndarray]], spread: Spread | None,
-                   count: Callable[[int], Any]) -> None:
+                   reached: Callable[[int], Any]) -> None:
     """Make the shards that are missing, and add them to ``done``."""
     state = {"identity": identity, "arrays": list(layout)}
     write_sealed(folder / _DONE, state | {"shards": done})
@@ -136,10 +153,10 @@ def _append_shards(folder: Path, identity: dict[str, Any], layout: Layout, done:
         missing = ranges[len(done) :]
         made = starmap(make, missing) if spread is None or not missing else spread(missing)
         stack.callback(getattr(made, "close", lambda: None))  # of a generator: its workers end with it
-        for (start, end), arrays in zip(missing, made, strict=True):
+        for (_, end), arrays in zip(missing, made, strict=True):
             done.append(_append(files, layout, arrays))
             write_sealed(folder / _DONE, state | {"shards": done})
-            count(end - start)
+            reached(end)
 
 
 def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: bool) -> list[dict[str, Any]] | None:
@@ -165,10 +182,8 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
         if overwrite:
             _forget(folder, layout)
             continue
-        keys = [key for key in {**there, **identity} if there.get(key) != identity.get(key)]
-        difference = "; ".join(f"{key}: {there.get(key)!r} there, {identity.get(key)!r} now" for key in keys)
         raise IrdistillError(
-            f"{folder} holds the vectors of something else ({difference}). "
+            f"{folder} holds the vectors of something else ({'; '.join(differences(there, identity))}). "
             "Choose another folder, or pass --overwrite to replace them."
         )
     _forget(folder, layout)
@@ -223,7 +238,7 @@ def _whole(folder: Path, layout: Layout, shards: list[dict[str, Any]]) -> list[d
 
 
 def _repaired(folder: Path, layout: Layout, shards: list[dict[str, Any]], first: int, ranges: list[tuple[int, int]],
-              make: Callable[[int, int], Mapping[str, np.ndarray]], count: Callable[[int], Any]) -> list[dict[str, Any]]:
+              make: Callable[[int, int], Mapping[str, np.ndarray]], reached: Callable[[int], Any]) -> list[dict[str, Any]]:
     """The shards from ``first`` on, with each damaged one written again in its place; up to one that has another size now."""
     kept: list[dict[str, Any]] = []
     starts = {name: sum(shard["bytes"][name] for shard in shards[:first]) for name in layout}
@@ -246,7 +261,7 @@ def _repaired(folder: Path, layout: Layout, shards: list[dict[str, Any]], first:
                 shard = _append(files, layout, again)
             kept.append(shard)
             starts = {name: starts[name] + shard["bytes"][name] for name in layout}
-            count(end - start)
+            reached(end)
     return kept
 
 
@@ -266,7 +281,8 @@ def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, 
         files[name].flush()
         os.fsync(files[name].fileno())
         sizes[name] = values.nbytes
-    return {"bytes": sizes, "checksum": state.hexdigest()}
+    counts = {TRUNCATION: arrays[TRUNCATION].tolist()} if TRUNCATION in arrays else {}
+    return {"bytes": sizes, "checksum": state.hexdigest(), **counts}
 
 
 def read_part(array: np.ndarray | CheckedArray, start: int, end: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -22,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import move_into_place, read_json, staging_path, write_json
 from irdistill.losses import Loss
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
@@ -38,7 +39,6 @@ from irdistill.training.sparsity import Sparsity
 logger = logging.getLogger(__name__)
 _WEIGHTS = "weights.pt"
 _STATE = "state.json"
-_STAGING = ".staging"
 
 
 class Steps(IterableDataset):
@@ -82,6 +82,7 @@ class DistillTrainer(Trainer):
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
         self._first_step = 0
+        self.timer = checkpoints.Timer(options.checkpoint_seconds)
         self._unwritten: list[tuple[int, float, list[str], list[Tensor], dict[str, Tensor]]] = []
         arguments = TrainingArguments(
             output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
@@ -220,22 +221,25 @@ class DistillTrainer(Trainer):
     # -- checkpoints ----------------------------------------------------------------------------------------
 
     def _get_output_dir(self, trial: Any = None) -> str:
-        return str(self.folder / _STAGING)
+        return str(staging_path(self.folder / "checkpoint"))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        began = time.monotonic()
         self.write_log()
         if self.processes.first:
-            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+            shutil.rmtree(self._get_output_dir(), ignore_errors=True)
         super()._save_checkpoint(model, trial)
         if not self.processes.first:
             return
         name = f"checkpoint-{self.state.global_step}"
         final = self.folder / name
-        digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)
-        checkpoints.complete(final, digests)
+        written = Path(self._get_output_dir()) / name
+        checkpoints.complete(written)
+        move_into_place(written, final, checkpoints.checkpoint_files(final))
         checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
         if self.held_out is not None:
             self.held_out.forget_others()
+        self.timer.wrote(time.monotonic() - began)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Only what learns, and buffers: a frozen tower is where it came from."""

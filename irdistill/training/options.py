@@ -14,7 +14,7 @@ from irdistill.training.policies import GROUPS, Choice, EarlyStop, Mining, Penal
 from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint_every", "keep_checkpoints", "log_every", "grad_cache")
+_WITHOUT_EFFECT = ("checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "log_every", "grad_cache")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
         grad_cache: keep of a forward pass only the vectors and make its activations again for the gradients, so that memory
             is bounded by the token budget and not by the batch, at the price of a second forward pass. The gradients are the same.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
-        checkpoint_every: steps between checkpoints; 0 writes none.
+        checkpoint_every: steps between checkpoints; 0 writes none, by time neither.
+        checkpoint_seconds: seconds of training between checkpoints, so that a short or slow training has some too; 0 for none by
+            time. Where a checkpoint takes more than a twentieth of this to write, they are further apart.
         keep_checkpoints: how many are kept while training goes on.
         log_every: steps between writes of the log; every step has a line in it.
     """
@@ -77,12 +79,14 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
     grad_cache: bool = False
     deterministic: bool = False
     checkpoint_every: int = 500
+    checkpoint_seconds: float = 60.0
     keep_checkpoints: int = 2
     log_every: int = 20
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("list_size", 2), ("max_positives", 1),
-                            ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("seed", 0)):
+                            ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("checkpoint_seconds", 0),
+                            ("seed", 0)):
             if getattr(self, name) < least:
                 raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
         for group in (*GROUPS, Matryoshka):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def check_vectors(collection: Collection, student: Student, vectors: Vectors) ->
                 f"{student.kind} student over {collection.corpus.fingerprint} were expected."
             )
         own = student.document_identity()
-        different = [key for key, value in own.items() if vectors.identity[key] != value]
+        different = [key for key, value in own.items() if vectors.identity.get(key) != value]
         if different:
             raise IrdistillError(
                 f"{vectors.folder} was made by another document tower than the student's ({', '.join(different)} differ); "
@@ -69,13 +69,17 @@ def check_vectors(collection: Collection, student: Student, vectors: Vectors) ->
         )
 
 
+def vectors_identity(collection: Collection, student: Student, vectors: Vectors) -> dict[str, Any] | None:
+    """What decides the vectors; None where there are none, and of an array."""
+    if isinstance(vectors, str):
+        return document_identity(collection.corpus, student, "auto", "float32") if _frozen(student) else None
+    return {key: value for key, value in vectors.identity.items() if key != "shard_rows"} if isinstance(vectors, Store) else None
+
+
 def vectors_digest(collection: Collection, student: Student, vectors: Vectors) -> str | None:
     """A fingerprint: of what decides the vectors; of an array, which may be larger than memory, of rows spread over it."""
-    if isinstance(vectors, str):
-        return digest(document_identity(collection.corpus, student, "auto", "float32")) if _frozen(student) else None
-    if vectors is None:
-        return None
-    if isinstance(vectors, Store):
-        return digest({key: value for key, value in vectors.identity.items() if key != "shard_rows"})
+    if vectors is None or isinstance(vectors, str | Store):
+        identity = vectors_identity(collection, student, vectors)
+        return None if identity is None else digest(identity)
     rows = np.unique(np.linspace(0, len(vectors) - 1, num=min(len(vectors), 256)).astype(np.int64))
     return digest([list(vectors.shape), np.asarray(vectors[rows], dtype=np.float32).tobytes().hex()])

@@ -6,8 +6,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,14 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder, read_json_object, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, staging_path, write_json
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
-from irdistill.progress import progress
+from irdistill.progress import kept_when_stopped, progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.representations import Representations
+from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
     check_dimensions,
@@ -35,7 +37,7 @@ from irdistill.training.checks import (
     check_teacher,
     check_teachers,
 )
-from irdistill.training.collate import Collator, Tokenizer
+from irdistill.training.collate import Collator, TextKeys, Tokenizer
 from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
 from irdistill.training.held_out import HeldOut
 from irdistill.training.journal import cut_log, journal
@@ -45,9 +47,11 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
-from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest
+from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest, vectors_identity
+from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -60,11 +64,12 @@ _CHECKED_STEPS = 8
 
 
 class _Watch(TrainerCallback):
-    """The progress bar and the regular writing of the log."""
+    """The progress bar, the regular writing of the log, and checkpoints by time."""
 
     def __init__(self, options: TrainOptions) -> None:
         self.options = options
         self.write: Callable[[], None] = lambda: None
+        self.is_due: Callable[[], bool] = lambda: False
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -75,8 +80,12 @@ class _Watch(TrainerCallback):
         self.bar.update(1)
         if state.global_step % self.options.log_every == 0:
             self.write()
-        if self.options.mine_every and self.options.checkpoint_every and state.global_step % self.options.mine_every == 0:
+        if not self.options.checkpoint_every:
+            return
+        if self.options.mine_every and state.global_step % self.options.mine_every == 0:
             control.should_save = True  # a search that is stopped goes on, and not the steps before it once more
+        if self.is_due():
+            control.should_save = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.bar.close()
@@ -129,6 +138,7 @@ def train(
     check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
     check_mining(options, student, len(runs))
+    check_training_folder(Path(out))
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
@@ -145,16 +155,17 @@ def train(
     model = folder / "model"
     with ExitStack() as held:
         processes.agree(lambda: held.enter_context(exclusive(folder)))
-        if processes.agree(lambda: continues(folder, identity)):
+        about = json.loads(json.dumps(_about(collection, runs, student, document_vectors), default=str))
+        if processes.agree(lambda: continues(folder, identity, about)):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes, kept)
+        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes, kept, about)
     return model
 
 
 def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss, options: TrainOptions,
            vectors: Vectors, work: str | Path | None, identity: dict[str, Any], processes: Processes,
-           kept: Representations | None = None) -> None:
+           kept: Representations | None = None, about: dict[str, Any] | None = None) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
@@ -199,15 +210,25 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     learnt = make_learnt(loss, student, collator, sampler, options)
 
     def begin() -> Path | None:
+        begun = (folder / "training.json").exists()
         found = checkpoints.latest_whole(folder / "checkpoints")
         start = checkpoints.step_of(found) if found else 0
-        shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
+        if not start:
+            check_saving(student, folder)
         cut_log(folder / "train_log.jsonl", start)
-        write_json(folder / "training.json", {"identity": identity, "finished": False, "lists": counts})
+        record = {"identity": identity, "about": about, "finished": False, "lists": counts}
+        write_json(folder / "training.json", record | recorded_model(folder))
         journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
+        if found:
+            logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
+        elif begun:
+            logger.info("%s: it was stopped before its first checkpoint, so it starts at step 0 of %d", folder, options.steps)
         return found
 
     found = processes.agree(begin)
+    before = snapshot(student)
     began = time.monotonic()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
@@ -221,26 +242,33 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
             held_out=HeldOut(collator_of(held), place, options) if held else None, processes=processes, learnt=learnt,
         )
         watch.write = trainer.write_log
-        trainer.resume(found)
+        watch.is_due = lambda: processes.agree(trainer.timer.due)
+        with kept_when_stopped(lambda: checkpoints.describe_newest(place, options.steps)):
+            trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         student.with_states = False
     student.model.eval()
+    read = changes(snapshot(student), before)
+    for kind in student.sides:
+        read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
 
     def finish() -> None:
-        staged = folder / ".model.staging"
+        staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
         _forget_padding(student)
         with quiet_libraries():
             student.save(staged)
-        files = checkpoints.move_into_place(staged, folder / "model")
+        files = place_model(folder, staged, {"identity": identity, "lists": counts})
         own = {"loss": save_learnt(folder, learnt)} if learnt else {}
-        write_json(folder / "training.json", {"identity": identity, "finished": True, "lists": counts, "model": files} | own)
+        write_json(folder / "training.json", {"identity": identity, "about": about, "finished": True, "lists": counts,
+                                              "model": files} | own)
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
         journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+                truncation={kind: asdict(counts) for kind, counts in read.items()},
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_checkpoints(folder)
 
     processes.agree(finish)
 
@@ -257,13 +285,22 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
     if "pair" in student.sides:
         return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
             zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
-        ), processes=processes))
+        ), processes=processes), keys=TextKeys(read))
     documents = vectors if vectors is not None else Tokenizer(student, "document", read, processes=processes)
-    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents)
+    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents, keys=TextKeys(read))
 
 
-def continues(folder: Path, identity: dict[str, Any]) -> bool:
+def _about(collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors) -> dict[str, Any]:
+    """What the fingerprints of an identity stand for, so that an error can name the setting that differs."""
+    return {"scores": [asdict(run.identity) for run in runs],
+            "document_vectors": vectors_identity(collection, student, vectors)}
+
+
+def continues(folder: Path, identity: dict[str, Any], about: Mapping[str, Any] | None = None) -> bool:
     """Whether the training is finished; False when it is to be begun or continued.
+
+    Args:
+        about: by keys of the identity, what their fingerprints stand for.
 
     Raises:
         IrdistillError: the folder holds a training of something else; the message shows the difference.
@@ -273,23 +310,18 @@ def continues(folder: Path, identity: dict[str, Any]) -> bool:
             raise IrdistillError(f"{folder} holds a model that no training here made; choose another --out.")
         return False
     known = read_json_object(folder / "training.json")
-    different = differences(known.get("identity", {}), identity)
+    there, here = dict(known.get("identity", {})), dict(identity)
+    for key, value in (about or {}).items():
+        was = (known.get("about") or {}).get(key)
+        if there.get(key) != here.get(key) and differences({key: was}, {key: value}):
+            there[key], here[key] = was, value
+    different = differences(there, here)
     if different:
         raise IrdistillError(
             f"{folder} holds a different training: {'; '.join(different)}. "
             "Choose another --out, or remove the folder."
         )
     return bool(known.get("finished")) and checkpoints.is_whole(folder / "model", known.get("model", {}))
-
-
-def differences(there: Any, asked: Any, path: str = "") -> list[str]:
-    """What differs between two JSON values, as ``options.seed is 1, now 2``."""
-    if isinstance(there, dict) and isinstance(asked, dict):
-        found = []
-        for key in sorted({*there, *asked}):
-            found += differences(there.get(key), asked.get(key), f"{path}.{key}" if path else str(key))
-        return found
-    return [] if there == asked else [f"{path} is {there!r}, now {asked!r}"]
 
 
 def _forget_padding(student: Student) -> None:

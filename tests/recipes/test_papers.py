@@ -186,7 +186,7 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(rank_distillm: t
                       "listwise-steps=2", "train-depth=12", "listwise-list=12", "teachers=[]", "mixtures=[]",
                       f"orders={place}/orders")
         if reverse:
-            with pytest.raises(IrdistillError, match=r"'contrastive-ranknet'.*was made with other settings.*orders was"):
+            with pytest.raises(IrdistillError, match=r"'contrastive-ranknet'.*made with other settings.*orders: other contents"):
                 run_recipe(recipe, place / "others", work=place / "work")
         else:
             out = run_recipe(recipe, place / "others", work=place / "work")

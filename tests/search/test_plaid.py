@@ -270,9 +270,9 @@ def test_an_interrupted_build_ends_with_the_same_bytes(store: TokenStore, index:
 
 def test_only_an_index_of_the_same_vectors_and_settings_is_opened(store: TokenStore, tmp_path: Path) -> None:
     PlaidIndex.build(store, tmp_path / "plaid", device=CPU)
-    with pytest.raises(IrdistillError, match="seed: 42 there, 43 now"):
+    with pytest.raises(IrdistillError, match="seed: 42 there, 43 here"):
         PlaidIndex.build(store, tmp_path / "plaid", seed=43, device=CPU)
-    with pytest.raises(IrdistillError, match="bits: 4 there, 2 now"):
+    with pytest.raises(IrdistillError, match="bits: 4 there, 2 here"):
         PlaidIndex.build(store, tmp_path / "plaid", bits=2, device=CPU)
     other = token_store(tmp_path / "other", passages(700, seed=1))
     with pytest.raises(IrdistillError, match="vectors: '"):

@@ -85,7 +85,7 @@ def test_killed_and_resumed_gives_the_same(killed_at: int, student: DenseStudent
 
 def test_another_identity_is_refused(student: DenseStudent, collection: Collection, tmp_path: Path) -> None:
     VectorStore.build(collection.corpus, student, tmp_path, shard_rows=32)
-    with pytest.raises(IrdistillError, match="shard_rows: 32 there, 64 now"):
+    with pytest.raises(IrdistillError, match="shard_rows: 32 there, 64 here"):
         VectorStore.build(collection.corpus, student, tmp_path, shard_rows=64)
     again = VectorStore.build(collection.corpus, student, tmp_path, shard_rows=64, overwrite=True)
     assert again.identity["shard_rows"] == 64 and len(again) == 90

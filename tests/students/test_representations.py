@@ -184,7 +184,7 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(place: Path, tmp
     assert not (tmp_path / "out").exists()
     # those of another run of the same collection serve
     attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "dense-scores")
-    with pytest.raises(IrdistillError, match=r"representations is '.{16}', now '.{16}'"):
+    with pytest.raises(IrdistillError, match=r"representations: other contents .fingerprint .{16} there, .{16} here"):
         attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "wide-scores")
 
 

@@ -88,6 +88,18 @@ def test_stopped_it_ends_with_the_same_bytes(options: TrainOptions, place: Path,
     assert digests(tmp_path / "plain")["model/model.safetensors"] != others
 
 
+def test_checkpoints_by_time_with_mining_and_an_early_stop(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irdistill.training.checkpoints._SHARE", 0)
+    options = replace(OPTIONS, steps=9, mine_every=4, mine_depth=6, early_stop=9, evaluate_every=2, checkpoint_every=500)
+    learn(place, tmp_path / "whole", options)
+    timed = replace(options, checkpoint_seconds=1e-9)
+    with stopped_before(6):
+        learn(place, tmp_path / "stopped", timed)
+    assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-6").is_dir()
+    learn(place, tmp_path / "stopped", timed)
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
+
+
 def test_clusters_are_kept_and_are_those_of_the_vectors(place: Path, tmp_path: Path) -> None:
     """Each query is in the cluster whose mean direction is nearest to its vector."""
     student = make_student(place / "backbone")

@@ -80,8 +80,31 @@ def test_a_killed_one_goes_on_to_the_same_bytes(place: Path, tmp_path: Path, mon
     pretrain(*given, layers=1)
     assert not weights.exists()
     assert digests(tmp_path / "out") == digests(place / "out")
-    with pytest.raises(IrdistillError, match="layers is 1, now None"):
+    with pytest.raises(IrdistillError, match="layers: 1 there, not set here"):
         pretrain(*given)
+
+
+def test_checkpoints_by_time_and_what_is_said_of_them(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = module._MaskedTrainer.training_step
+
+    def stop(self: Any, *given: Any) -> Any:
+        if self.state.global_step == 5:
+            raise KeyboardInterrupt
+        return inner(self, *given)
+
+    monkeypatch.setattr(module._MaskedTrainer, "training_step", stop)
+    monkeypatch.setattr(module.checkpoints, "_SHARE", 0)
+    options = replace(OPTIONS, checkpoint_every=500, checkpoint_seconds=1e-9)
+    given = (make_collection(), str(place / "backbone"), tmp_path / "out", options)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        pretrain(*given, layers=1)
+    assert stopped.value.__notes__ == [f"the checkpoint of step 5 of {OPTIONS.steps} in {tmp_path / 'out' / 'checkpoints'}"]
+    monkeypatch.setattr(module._MaskedTrainer, "training_step", inner)
+    with caplog.at_level("INFO", logger="irdistill"):
+        pretrain(*given, layers=1)
+    assert f"resumed at step 5 of {OPTIONS.steps}" in caplog.text and digests(tmp_path / "out") == digests(place / "out")
 
 
 def test_students_of_all_kinds_begin_with_it(place: Path) -> None:

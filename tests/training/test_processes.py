@@ -71,7 +71,7 @@ def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path)
     journal = [json.loads(line) for line in (place / "killed" / "journal.jsonl").read_text().splitlines()]
     starts = [row["step"] for row in journal if row["event"] == "start"]  # one line a start: the second process writes nothing
     assert starts[0] == 0 and starts[1] in (2, 3) and len(starts) == 2
-    with pytest.raises(IrdistillError, match="processes is 2, now None"):
+    with pytest.raises(IrdistillError, match="processes: 2 there, not set here"):
         two_processes.run(place, place / "killed", "late", 2, steps=5, dropout=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +22,13 @@ from sentence_transformers import SentenceTransformer
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import ScoreBatch, parse_loss
-from irdistill.runs import compile_run, open_run
+from irdistill.runs import RankedList, compile_run, open_run, write_run
+from irdistill.students import DenseStudent
+from irdistill.training import checkpoints
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.encode import Encoder
 from irdistill.training.lists import ListSampler
-from irdistill.training.loop import score_batch
+from irdistill.training.loop import DistillTrainer, score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
@@ -96,9 +100,9 @@ def test_a_finished_training_is_recognised(place: Path, reference: dict[str, str
 def test_another_training_in_the_same_folder_is_refused(place: Path, reference: dict[str, str]) -> None:
     student = make_student(place / "backbone")
     other = replace(OPTIONS, seed=8)
-    with pytest.raises(IrdistillError, match=r"options\.seed is 7, now 8"):
+    with pytest.raises(IrdistillError, match=r"options\.seed: 7 there, 8 here"):
         train(make_collection(), place / "scores", student, LOSS, place / "reference", other)
-    with pytest.raises(IrdistillError, match="loss is 'KL"):
+    with pytest.raises(IrdistillError, match=r'loss: "KL.* there, "KL.tau=0.2." here'):
         train(make_collection(), place / "scores", student, "KL(tau=0.2)", place / "reference", OPTIONS)
 
 
@@ -128,14 +132,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(place: Path, reference
     """While a checkpoint is staged, before its marker, between checkpoints, and while the model is saved."""
     out = place / "killed"
     checkpoints = out / "checkpoints"
-    third = checkpoints / "checkpoint-3"
     moments: list[tuple[Callable[[], bool], float]] = [
-        (lambda: (checkpoints / ".staging").exists(), 0.0),
-        (lambda: third.exists() and not (third / "complete.json").exists(), 2.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0").exists(), 0.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0" / "checkpoint-3").exists(), 2.0),
         (lambda: (checkpoints / "checkpoint-6" / "complete.json").exists(), 0.0),
-        (lambda: (out / ".model.staging").exists(), 0.0),
+        (lambda: (out / ".model-irdistill-tmp-0").exists(), 0.0),
     ]
     for when, pause in moments:
+        shutil.rmtree(checkpoints / ".checkpoint-irdistill-tmp-0", ignore_errors=True)  # what the kill before left
         assert run_and_kill(place, out, when, pause) == -signal.SIGKILL
         assert not (out / "model").exists() or not json.loads((out / "training.json").read_text())["finished"]
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
@@ -219,3 +223,119 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
     for name, parameter in student.model.named_parameters():
         if parameter.grad is not None:
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt",
+                                  "checkpoints/best-4.pt", "model/README.md", "train_log.jsonl", "training.json"])
+def test_a_folder_with_files_of_others_is_refused(name: str, place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "d" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "d", OPTIONS)
+    assert digests(tmp_path / "d").keys() == {name} and path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/thesis.txt", "checkpoints/checkpoint-3/thesis.txt", "checkpoints/checkpoint-99/x",
+                                  "checkpoints/best-7.pt", "model/thesis.txt"])
+def test_going_on_touches_no_files_of_others(name: str, place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    out = tmp_path / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    for marker in ("checkpoint-3/x", "checkpoint-3/complete.json"):
+        (out / "checkpoints" / marker).write_text('{"files": {"x": ""}}')
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False}))
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    (out / name).rename(tmp_path / "moved")
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (out / "notes.txt").read_text() == (tmp_path / "moved").read_text() == "mine"
+    assert digests(out / "model") == digests(place / "reference" / "model")
+
+
+def test_names_in_a_tampered_record_are_never_followed(place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    (tmp_path / "victim").write_text("mine")
+    out = tmp_path / "a" / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    names = {"../../victim": "", "../../../../victim": "", str(tmp_path / "victim"): ""}
+    (out / "checkpoints" / "checkpoint-3" / "complete.json").write_text(json.dumps({"files": names}))
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False, "model": names}))
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (tmp_path / "victim").read_text() == "mine"
+def test_a_training_of_other_scores_or_vectors_names_the_setting(place: Path, tmp_path: Path) -> None:
+    collection, options = make_collection(), replace(OPTIONS, steps=2)
+    train(collection, place / "scores", make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
+          tmp_path / "work")
+    lists = list(open_run(place / "scores"))
+    identity = replace(open_run(place / "scores").identity, producer={"model": "another", "max_length": 9})
+    other = write_run(tmp_path / "other", identity, lists)
+    with pytest.raises(IrdistillError) as error:
+        train(collection, other, make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
+              tmp_path / "work")
+    assert 'scores.producer.model: "made up" there, "another" here' in str(error.value)
+    assert "scores.producer.max_length: not set there, 9 here" in str(error.value) and "fingerprint" not in str(error.value)
+    student = DenseStudent.build(str(place / "backbone"), freeze_documents=True, max_length=16, device="cpu")
+    with pytest.raises(IrdistillError, match=r"document_vectors.max_length: 32 there, 16 here"):
+        train(collection, place / "scores", student, LOSS, tmp_path / "out", options, "stored", tmp_path / "work")
+    changed = [RankedList(found.query_id, found.doc_ids, found.scores * 2, found.flags) for found in lists]
+    rows = write_run(tmp_path / "rows", open_run(place / "scores").identity, changed)
+    with pytest.raises(IrdistillError, match=r"scores: other contents .fingerprint .{16} there, .{16} here"):
+        train(collection, rows, make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
+              tmp_path / "work")
+
+
+def stopped_after(steps: int, place: Path, out: Path, options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> KeyboardInterrupt:
+    """A training into which Ctrl-C is pressed in the step after these."""
+    step = DistillTrainer.training_step
+
+    def press(self: DistillTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
+        if self.state.global_step == steps:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **named)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as stop:
+        patched.setattr(DistillTrainer, "training_step", press)
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, options)
+    return stop.value
+
+
+def test_checkpoints_by_time_lose_no_steps_and_change_no_bytes(
+    place: Path, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = replace(OPTIONS, checkpoint_every=500, checkpoint_seconds=1e-9)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    stop = stopped_after(7, place, tmp_path / "out", options, monkeypatch)
+    assert stop.__notes__ == [f"the checkpoint of step 7 of 12 in {tmp_path / 'out' / 'checkpoints'}"]
+    with caplog.at_level("INFO", logger="irdistill"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "out", options)
+    assert f"{tmp_path / 'out'}: resumed at step 7 of 12" in caplog.text
+    assert digests(tmp_path / "out") == reference
+
+
+def test_without_a_checkpoint_it_says_that_it_starts_over(
+    place: Path, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for options in (replace(OPTIONS, checkpoint_every=0, checkpoint_seconds=1e-9), replace(OPTIONS, checkpoint_every=500)):
+        stop = stopped_after(4, place, tmp_path / "out", options, monkeypatch)
+        assert not getattr(stop, "__notes__", []) and not list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
+    with caplog.at_level("INFO", logger="irdistill"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "out", OPTIONS)
+    assert "stopped before its first checkpoint, so it starts at step 0 of 12" in caplog.text
+    assert digests(tmp_path / "out") == reference
+
+
+def test_a_slow_checkpoint_comes_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    timer, never = checkpoints.Timer(60.0), checkpoints.Timer(0.0)
+    answers = []
+    for seconds, cost in ((159, 0.0), (160, 1.0), (219, 0.0), (220, 10.0), (419, 0.0), (420, 0.0)):
+        now[0] = float(seconds)
+        answers.append(timer.due())
+        if cost:
+            timer.wrote(cost)
+    assert answers == [False, True, False, True, False, True] and not never.due()

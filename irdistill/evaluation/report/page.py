@@ -9,6 +9,7 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.evaluation.evaluate import Evaluation
+from irdistill.evaluation.report.datasets import readable
 from irdistill.evaluation.report.html import render, script_json
 from irdistill.evaluation.report.pareto import frontier
 from irdistill.evaluation.report.tables import MARKS, TIES, differences_table, figures_table, notes, ties_table
@@ -27,6 +28,7 @@ def html_report(found: Evaluation, collection: Collection | None = None, runs: M
         queries: how many queries are shown with their lists: those on which the systems differ most by the first measure.
         points: what systems cost, see `irdistill.evaluation.report.pareto.points`.
     """
+    found = readable(found)
     sections = []
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]

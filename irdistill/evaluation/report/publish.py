@@ -12,7 +12,8 @@ from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row, evaluate
 from irdistill.evaluation.policies import SelfMatch, measured_run
 from irdistill.evaluation.report.tables import costs_table, evaluation_latex, evaluation_markdown
-from irdistill.files import read_json, write_text
+from irdistill.files import read_json
+from irdistill.ownership import check_replaceable, write_file
 from irdistill.runs import Run, open_run
 
 if TYPE_CHECKING:
@@ -23,13 +24,14 @@ _SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex", ".svg": "plot"
 
 @dataclass(frozen=True)
 class Results:
-    """What is published: figures, and perhaps the runs they are of and what the systems cost."""
+    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the folder of the figures' file."""
 
     found: Evaluation
     collection: Collection | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
     costs: tuple[Efficiency, ...] = ()
     retention: Mapping[str, float] = field(default_factory=dict)
+    folder: Path | None = None
 
 
 def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42,
@@ -74,7 +76,7 @@ def from_json(path: str | Path) -> Results:
             costs = tuple(Efficiency(**cost) for cost in given["efficiency"])
     except TypeError as error:
         raise IrdistillError(f"{path} is not a file of figures of this version: {error}. Evaluate again.") from error
-    return Results(found, costs=costs, retention=dict(given.get("retention") or {}))
+    return Results(found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent)
 
 
 def publish(given: Results, form: str | None = None, out: Path | None = None, documents: int = 10, queries: int = 300,
@@ -96,6 +98,8 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
         raise IrdistillError(f"--out is missing: where the {form} goes.")
     if system is not None and system not in given.found.systems:
         raise IrdistillError(f"there is no system {system!r}; there are {', '.join(given.found.systems)}.")
+    if out is not None and form not in ("mteb", "card"):
+        check_replaceable(out)
     chosen = system or given.found.systems[0]
     if form in ("mteb", "card"):
         assert out is not None
@@ -106,7 +110,7 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
         else:
             from irdistill.evaluation.report.card import write_card
 
-            write_card(given.found, chosen, out)
+            write_card(given.found, chosen, out, given.folder)
         return None
     if form == "plot":
         from irdistill.evaluation.report.pareto import draw, points
@@ -118,7 +122,7 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
     if out is None:
         return text
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    write_file(out, text)
     return None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from irdistill.evaluation.evaluate import Evaluation, Row
+from irdistill.evaluation.report.datasets import is_synthetic, readable, short_names
 from irdistill.evaluation.significance import FEW, LEVEL
 
 if TYPE_CHECKING:
@@ -156,10 +157,13 @@ TIES = ("Documents with equal scores are ordered as trec_eval does, by falling i
 
 def evaluation_markdown(found: Evaluation) -> str:
     """All tables of an evaluation, with what the marks mean and what was missing."""
+    synthetic = [name for dataset, name in short_names(found.datasets).items() if is_synthetic(dataset)]
+    found = readable(found)
     lines = []
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]
-        lines += [f"### {dataset} ({own[0].n} queries)", "", figures_table(found, dataset).markdown(), ""]
+        kind = "held-out synthetic queries" if dataset in synthetic else "queries"
+        lines += [f"### {dataset} ({own[0].n} {kind})", "", figures_table(found, dataset).markdown(), ""]
         for sentence in notes(own):
             lines += [sentence, ""]
     if any(row.against for row in found.rows):
@@ -171,6 +175,7 @@ def evaluation_markdown(found: Evaluation) -> str:
 
 def evaluation_latex(found: Evaluation) -> str:
     """The tables of an evaluation for a paper."""
+    found = readable(found)
     parts = [r"% needs \usepackage{booktabs,amssymb}"]
     for dataset in found.datasets:
         own = [row for row in found.rows if row.dataset == dataset]
