@@ -135,7 +135,7 @@ class StreamedRun(Run):
         return self._manifest or self.stored().manifest
 
     @property
-    def query_ids(self) -> list[str]:  # type: ignore[override]
+    def query_ids(self) -> list[str]:
         """All queries in order."""
         return self.stored().query_ids
 
@@ -281,9 +281,8 @@ class _Reader:
             IrdistillError: a line has another number of fields, or is not UTF-8.
         """
         if first <= self._skip:
-            lines = data.split(b"\n")
-            lines[: self._skip] = [b""] * min(self._skip, len(lines))
-            data = b"\n".join(lines)
+            count = min(self._skip + 1 - first, data.count(b"\n") + (not data.endswith(b"\n")))
+            data = b"\n" * count + b"".join(data.split(b"\n", count)[count:])
         check_utf8(data, first, self.path)
         try:
             lines, number = split_lines(data, _WIDTH, first)
