@@ -11,7 +11,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from search_sides import in_memory_corpus, recall, report, sparse_rows, sparse_store, take_turns, token_store, topical_tokens
+from search_sides import (
+    in_memory_corpus,
+    recall,
+    report,
+    sparse_rows,
+    sparse_store,
+    splade_vectors,
+    take_turns,
+    token_store,
+    topical_tokens,
+)
 
 
 def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -19,27 +29,51 @@ def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     On fewer documents: an impact index is fed each word as often as its level says, thousands of words a document.
     """
+    documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
+    queries = sparse_rows(settings.queries, settings.words, 25, 1)
+    store, corpus = sparse_store(folder / "fewer", documents), in_memory_corpus(settings.engine_documents)
+    return _sparse_engines("engines", settings, folder / "made-up", store, queries, corpus)
+
+
+def splade(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The same, and a product of scipy's matrices, over the vectors of a real SPLADE model on a real collection."""
+    if not settings.splade_model:
+        return {}
+    store, queries, corpus = splade_vectors(settings.splade_model, settings.splade_collection, settings.splade_work)
+    columns = store.part(0, len(store)).T.tocsr()
+
+    def scipy_search() -> list[np.ndarray]:
+        scores = (queries @ columns).toarray()
+        return list(np.argsort(-scores, axis=1, kind="stable")[:, : settings.k])
+
+    figures = {"splade_documents": float(len(store)), "splade_queries": float(queries.shape[0]),
+               "splade_terms_a_document": len(store.array("words")) / len(store),
+               "splade_terms_a_query": queries.nnz / queries.shape[0]}
+    return figures | _sparse_engines("splade", settings, folder / "splade", store, queries, corpus, {"scipy": scipy_search})
+
+
+def _sparse_engines(what: str, settings: argparse.Namespace, folder: Path, store: Any, queries: Any, corpus: Any,
+                    others: dict[str, Callable[[], list[np.ndarray]]] | None = None) -> dict[str, Any]:
     from irdistill.search.lucene_vectors import LuceneImpact
     from irdistill.search.seismic_index import SeismicIndex
     from irdistill.search.sparse_index import SparseIndex
 
-    documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
-    queries = sparse_rows(settings.queries, settings.words, 25, 1)
-    store, corpus = sparse_store(folder / "fewer", documents), in_memory_corpus(settings.engine_documents)
-    exact = SparseIndex.build(store, folder / "fewer-inverted")
-    asked = [queries[row] for row in range(settings.queries)]
+    count = queries.shape[0]
+    exact = SparseIndex.build(store, folder / "inverted")
+    asked = [queries[row] for row in range(count)]
     lucene = LuceneImpact(store, folder / "impact")
     sides: dict[str, Callable[[], list[np.ndarray]]] = {
         "irdistill": lambda: [hits.rows for hits in exact.search(queries, corpus, settings.k)],
-        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked],
+        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked], **(others or {}),
     }
+    figures = {f"{what}_irdistill_mib": exact.nbytes / 2**20, f"{what}_lucene_mib": lucene.nbytes / 2**20}
     if find_spec("seismic") is not None:
         seismic = SeismicIndex(store, folder / "seismic")
         sides["seismic"] = lambda: [hits.rows for hits in seismic.search(queries, corpus, settings.k)]
+        figures[f"{what}_seismic_mib"] = seismic.nbytes / 2**20
     seconds, found = take_turns(sides, settings.runs)
     true = found.pop("irdistill")
-    return report("engines", seconds, settings.queries) | {
-        f"engines_{name}_recall": recall(rows, true) for name, rows in found.items()}
+    return figures | report(what, seconds, count) | {f"{what}_{name}_recall": recall(rows, true) for name, rows in found.items()}
 
 
 def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:

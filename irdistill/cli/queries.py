@@ -27,10 +27,11 @@ REWRITE = examples(
 @click.option("--llm", help="The card of a language model, which writes each question so that it stands alone.")
 @click.option("--prompt", default="prompts/rewrite", show_default=True, help="Of --llm: a card of data/ or a YAML file.")
 @click.option("--max-tokens", default=64, show_default=True, help="Of a written question.")
+@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()
 def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, tokenizer: str | None, llm: str | None, prompt: str,
-            max_tokens: int, out: Path, json_file: Path | None) -> None:
+            max_tokens: int, retry_tokens: int | None, out: Path, json_file: Path | None) -> None:
     """Make the questions of conversations stand alone: by a person, a language model, or with the turns before them."""
     from irdistill.collections import load_collection
     from irdistill.queries import HistoryTemplate, rewrite_with
@@ -43,7 +44,7 @@ def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, 
     template = HistoryTemplate.parse(history) if history else None
     loaded = load_collection(collection)
     if llm:
-        found = rewrite_with(card_model(llm), loaded, out, prompt, template, max_tokens)
+        found = rewrite_with(card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens)
     elif template is not None:
         found = rewrite_collection(loaded, out, template, token_count(tokenizer) if tokenizer else words, tokenizer or "words")
     else:
@@ -97,6 +98,7 @@ FILTER = examples(
 @click.option("--held-out", default=0.1, show_default=True, help="The share of the passages whose queries are the split dev.")
 @click.option("--examples", help="A collection whose queries and relevant passages few-shot shows.")
 @click.option("--max-tokens", default=50, show_default=True, help="Of a written query.")
+@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
 @seed_option()
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()

@@ -83,6 +83,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
     from irdistill.runs import open_run
     from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
     from irdistill.teachers import score as score_run
+    from irdistill.teachers.engine import truncation_shares
+    from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
     if out is None and not sampling:
@@ -104,7 +106,8 @@ def score(collection: str, candidates: str, teacher: str, out: Path | None, dept
         found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
                           None if cluster is None else RayEngine(*cluster))
     show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
-          "fingerprint": found.fingerprint}, json_file)
+          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
+          **truncation_shares(found), "fingerprint": found.fingerprint}, json_file)
 
 
 def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,
@@ -136,15 +139,17 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@click.option("--qrels-columns", help="What the columns of a file of judgments are: roles in their order, as query,-,document,grade (- is "
+                                       "left out), or names in its header, as grade=label.")
 @self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, self_match: SelfMatch, seed: int,
-             json_file: Path | None) -> None:
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, qrels_columns: str | None,
+             self_match: SelfMatch, seed: int, json_file: Path | None) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
-    In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
-    corpus, and it is not checked that the runs belong to it.
+    In place of COLLECTION a file of judgments will do (TREC qrels, a table with column names, JSON lines; compressed or not); then
+    nothing is known of its corpus, and it is not checked that the runs belong to it.
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
@@ -152,7 +157,9 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
-    judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
+    if qrels_columns and not Path(collection).is_file():
+        raise IrdistillError(f"--qrels-columns names the columns of a file of judgments, and {collection} is none; leave it out.")
+    judged = read_judgments(collection, qrels_columns) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

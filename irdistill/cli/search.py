@@ -67,9 +67,12 @@ def _cluster(engine: str, workers: int | None, ray_address: str | None) -> RayCl
 
 def _summary(out: Path, found: Run) -> dict[str, Any]:
     from irdistill.search import recall
+    from irdistill.truncation import Truncation
 
-    share = recall(found)
+    share, usage = recall(found), found.manifest.usage
     measured = {} if share is None else {"recall of exact search": share}
+    for kind in ("document", "query"):
+        measured |= Truncation.from_usage(usage, kind).shares(kind)
     return {"run": str(out), "queries": len(found), "rows": found.num_rows, **measured, "fingerprint": found.fingerprint}
 
 

@@ -1,4 +1,4 @@
-"""Folders in BEIR layout: ``corpus.jsonl[.gz]``, ``queries.jsonl[.gz]`` and ``qrels/SPLIT.tsv``."""
+"""Folders in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv`` (or ``.jsonl``), each compressed or not."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from irdistill.collections.batches import Document
 from irdistill.collections.checking import checked, declared, judged_queries, without_lines
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT
+from irdistill.collections.judgments import judgment_files, numbered_judgments, other_judgments
 from irdistill.collections.lines import id_of, json_objects, numbered_lines, text_of
 from irdistill.collections.model import Collection, Qrels, Query, Turn
+from irdistill.collections.opening import SUFFIXES
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
@@ -21,7 +23,7 @@ def load_beir(id: str, folder: Path, split: str | None, cache: Path, need: bool 
     """Load a folder.
 
     Args:
-        split: which ``qrels/SPLIT.tsv``; None means ``test``, or all queries where there are no qrels at all.
+        split: which file of ``qrels``; None means ``test``, or all queries where there are no qrels at all.
         need: whether there must be queries; if not, a folder with documents alone is a collection without queries.
 
     Raises:
@@ -42,7 +44,7 @@ def load_beir(id: str, folder: Path, split: str | None, cache: Path, need: bool 
     if qrels_file is None:
         report.queries = len(queries)
         return Collection(id, corpus, queries, Qrels({}), report)
-    judgments = read_qrels(qrels_file, report)
+    judgments = numbered_judgments(qrels_file, report)
     judgments = checked(judgments, corpus, queries, qrels_file, declared(folder), report)
     return judged_queries(id, corpus, queries, without_lines(judgments), report, queries_file.name)
 
@@ -75,35 +77,6 @@ def read_queries(path: Path, report: LoadReport) -> dict[str, Query]:
     return queries
 
 
-def read_qrels(path: Path, report: LoadReport) -> dict[str, dict[str, tuple[int, int]]]:
-    """Judgments of a tab-separated file with a header: query -> document -> (grade, line number)."""
-    judgments: dict[str, dict[str, tuple[int, int]]] = {}
-    for number, line in numbered_lines(path):
-        fields = [value.strip() for value in line.rstrip("\r\n").split("\t")]
-        try:
-            query_id, doc_id, value = fields
-            grade = int(value) if not value.endswith(".0") else int(value[:-2])
-        except ValueError as error:
-            if number == 1 and len(fields) == 3:
-                continue
-            raise IrdistillError(
-                f"line {number} of {path} is not a judgment: {line.strip()[:80]!r}. Expected query id, "
-                "document id and a whole number, separated by tabs, under one header line."
-            ) from error
-        if number == 1:
-            report.add("qrels without header", f"{path.name} line 1 (read as a judgment)")
-        known = judgments.setdefault(query_id, {}).setdefault(doc_id, (grade, number))
-        if known[0] != grade:
-            raise IrdistillError(
-                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently: {known[0]} "
-                "in "
-                f"line {known[1]}, {grade} in line {number}. Keep one of them."
-            )
-        if known[1] != number:
-            report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
-    return judgments
-
-
 def _key(path: Path) -> str:
     """The cache key of a file: any change of it, its size or its times gives another."""
     state = path.stat()
@@ -121,12 +94,12 @@ def queries_needed(collection: str) -> str:
 
 
 def _has(folder: Path, name: str) -> bool:
-    return any((folder / f"{name}{ending}").is_file() for ending in (".jsonl", ".jsonl.gz"))
+    return any((folder / f"{name}{ending}").is_file() for ending in (".jsonl", *(f".jsonl{suffix}" for suffix in SUFFIXES)))
 
 
 def _jsonl(folder: Path, name: str) -> Path:
-    for path in (folder / f"{name}.jsonl", folder / f"{name}.jsonl.gz"):
-        if path.is_file():
+    for suffix in ("", *SUFFIXES):
+        if (path := folder / f"{name}.jsonl{suffix}").is_file():
             return path
     if name == "queries":
         raise IrdistillError(f"{folder} has no queries.jsonl and no queries.jsonl.gz. {queries_needed(str(folder))}")
@@ -139,15 +112,17 @@ def _jsonl(folder: Path, name: str) -> Path:
 
 
 def _qrels_file(folder: Path, split: str | None) -> Path | None:
-    path = folder / "qrels" / f"{split or 'test'}.tsv"
-    if path.is_file():
-        return path
-    splits = sorted(found.stem for found in (folder / "qrels").glob("*.tsv"))
-    if split is None and not splits:
+    splits = judgment_files(folder / "qrels")
+    if (split or "test") in splits:
+        return splits[split or "test"]
+    unread = other_judgments(folder)
+    if split is None and not splits and not unread:
         return None
+    hint = f" {', '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read; judgments are expected as qrels/SPLIT.tsv or " \
+        ".jsonl, each may end in .gz." if unread else ""
+    choose = f" Choose one as {folder}#{min(splits)}." if splits else ""
     raise IrdistillError(
-        f"there is no {path}. Splits in that folder: {', '.join(splits) or 'none'}. "
-        f"Choose one as {folder}#{splits[0] if splits else 'SPLIT'}."
+        f"there is no {folder / 'qrels' / (split or 'test')}.tsv. Splits in that folder: {', '.join(sorted(splits)) or 'none'}.{choose}{hint}"
     )
 
 

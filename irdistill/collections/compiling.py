@@ -14,16 +14,16 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.batches import SCHEMA, Document, record_batch
-from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint, id_hash, mapped
+from irdistill.checksums import REBUILT, DamagedError, write_sealed
+from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
+from irdistill.collections.corpus import FILES, FORMAT, Corpus, Fingerprint, first_hashes, id_hash, mapped
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors, fsync_folder, make_folder, write_json
+from irdistill.files import explain_os_errors, fsync_folder, make_folder
 from irdistill.progress import progress
 
 _log = logging.getLogger(__name__)
 
-BATCH_ROWS = 4096
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
 _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])
@@ -52,18 +52,17 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
         repeated = _repeated_rows(folder, writer, source, report)
         if len(repeated):
             writer = _rewrite_without(folder, repeated)
-        names = ("corpus.arrow", "starts.bin", "hashes.bin", "rows.bin")
         (folder / "lines.bin").unlink()
-        for name in names:
+        for name in FILES:
             _fsync(folder / name)
-        write_json(folder / "manifest.json", {
+        write_sealed(folder / "manifest.json", {
             "format": FORMAT,
             "source": source,
             "documents": writer.count,
             "fingerprint": writer.fingerprint.value(),
             "findings": findings_json(report.findings),
-            "bytes": {name: (folder / name).stat().st_size for name in names},
-        })
+            "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
+        }, FILES)
     return Corpus.open(folder)
 
 
@@ -80,7 +79,10 @@ def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], 
         try:
             return opens(folder)
         except IrdistillError as error:
-            _log.warning("building %s again: %s", folder, error)
+            if isinstance(error, DamagedError):
+                _log.warning("%s The cache is rebuilt.", str(error).removesuffix(REBUILT).rstrip())
+            else:
+                _log.info("building %s again: %s", folder, error)
     make_folder(folder.parent)
     with _waiting_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
         try:
@@ -119,6 +121,7 @@ class _Writer:
         self._held: list[Document] = []
         self._characters = 0
         self._starts = [0]
+        self._offsets: list[int] = []
         self._sink = pa.OSFile(str(folder / "corpus.arrow"), "wb")
         self._arrow = pa.ipc.new_file(self._sink, SCHEMA)
         self._buckets = [_stream(folder / f"bucket-{number:02d}.bin") for number in range(_BUCKETS)]
@@ -134,6 +137,7 @@ class _Writer:
     def _flush(self) -> None:
         if not self._held:
             return
+        self._offsets.append(self._sink.tell())
         self._arrow.write_batch(record_batch(self._held))
         pairs = np.empty(len(self._held), dtype=_PAIR)
         pairs["hash"] = [id_hash(document.id) for document in self._held]
@@ -148,9 +152,11 @@ class _Writer:
 
     def close(self) -> None:
         self._flush()
+        self._offsets.append(self._sink.tell())
         self._arrow.close()
         self._sink.close()
         self._lines.close()
+        np.array(self._offsets, dtype="<i8").tofile(self.folder / "offsets.bin")
         np.array(self._starts, dtype="<i8").tofile(self.folder / "starts.bin")
         with open(self.folder / "hashes.bin", "wb") as hashes, open(self.folder / "rows.bin", "wb") as rows:
             for bucket in self._buckets:

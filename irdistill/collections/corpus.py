@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,12 +12,16 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.collections.batches import Batches, Document, record_batch
+from irdistill.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
+from irdistill.collections.batches import BATCH_ROWS, FEW, BatchChecks, Batches, Document, record_batch
+from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json
+from irdistill.files import MappedPages, read_json
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the files of a compiled corpus change; older ones are then compiled anew."""
+FILES = ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin")
+_BLOCK_HASHES = BLOCK_BYTES // 8
 
 
 class Corpus:
@@ -25,7 +30,7 @@ class Corpus:
     Pickling a compiled corpus writes its folder only, so worker processes share the pages of one file.
     """
 
-    def __init__(self, batches: Batches, hashes: np.ndarray, rows: np.ndarray, fingerprint: str,
+    def __init__(self, batches: Batches, hashes: np.ndarray | CheckedArray, rows: np.ndarray | CheckedArray, fingerprint: str,
                  folder: Path | None = None, findings: dict[str, Any] | None = None) -> None:
         """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
 
@@ -38,6 +43,7 @@ class Corpus:
         self.fingerprint = fingerprint
         self.folder = folder
         self.findings: dict[str, Any] = findings or {}
+        self._first_hashes = np.empty(0, dtype=np.uint64)
 
     @classmethod
     def open(cls, folder: str | Path) -> Corpus:
@@ -53,25 +59,29 @@ class Corpus:
                 f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load "
                 "again."
             )
-        for name, size in manifest["bytes"].items():
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise IrdistillError(
-                    f"{path} should have {size} bytes and does not; the compiled corpus is damaged. "
-                    f"Delete {folder} and load the collection again."
-                )
+        manifest = read_sealed(folder / "manifest.json")
+        files = open_files(folder, manifest["files"])
         documents = int(manifest["documents"])
-        hashes = mapped(folder / "hashes.bin", "<u8", documents)
-        rows = mapped(folder / "rows.bin", "<i8", documents)
-        return cls.over_files(folder, hashes, rows, manifest["fingerprint"], manifest["findings"])
+        hashes = CheckedArray(files["hashes.bin"], "<u8", (documents,))
+        rows = CheckedArray(files["rows.bin"], "<i8", (documents,))
+        for name in ("starts.bin", "offsets.bin"):
+            files[name].check_all()
+        text = _bytes_of(folder / "corpus.arrow")
+        checks = BatchChecks(files["corpus.arrow"], text.ctypes.data, np.fromfile(folder / "offsets.bin", dtype="<i8"))
+        pages = MappedPages(text, hashes.map, rows.map)
+        starts = np.fromfile(folder / "starts.bin", dtype="<i8")
+        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), starts, text, pages, checks)
+        corpus = cls(batches, hashes, rows, manifest["fingerprint"], folder, manifest["findings"])
+        corpus._first_hashes = np.frombuffer(bytes.fromhex(manifest["first_hashes"]), dtype="<u8")
+        return corpus
 
     @classmethod
-    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray, fingerprint: str = "",
-                   findings: dict[str, Any] | None = None) -> Corpus:
-        """The documents in a folder's ``corpus.arrow`` with an index given; for opening and for compiling."""
-        reader = pa.ipc.open_file(pa.memory_map(str(folder / "corpus.arrow"), "r"))
-        starts = np.fromfile(folder / "starts.bin", dtype="<i8")
-        return cls(Batches(reader, starts), hashes, rows, fingerprint, folder, findings)
+    def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray) -> Corpus:
+        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for compiling."""
+        text = _bytes_of(folder / "corpus.arrow")
+        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), np.fromfile(folder / "starts.bin", dtype="<i8"), text,
+                          MappedPages(text, hashes, rows))
+        return cls(batches, hashes, rows, "", folder)
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
@@ -121,7 +131,11 @@ class Corpus:
 
     def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
         """The ids of many rows, in the order asked for; a row may occur more than once."""
-        return self._batches.take(0, np.asarray(rows, dtype=np.int64))
+        return self.id_fields(np.asarray(rows, dtype=np.int64)).texts() if len(rows) else []
+
+    def id_fields(self, rows: np.ndarray) -> Fields:
+        """The ids of many rows (n,), without a Python object for each."""
+        return self._batches.ids(rows)
 
     def text(self, row: int) -> str:
         """Title, a space and text; the text alone where there is no title."""
@@ -143,6 +157,13 @@ class Corpus:
         for batch in self._batches:
             for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 yield Document(*values)
+
+    def text_batches(self) -> Iterator[list[str]]:
+        """The texts of all documents in row order, some thousand at a time; one such list is in memory."""
+        for batch in self._batches:
+            for start in range(0, len(batch), BATCH_ROWS):
+                titles, texts = (batch.column(column).slice(start, BATCH_ROWS).to_pylist() for column in (1, 2))
+                yield [joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def has(self, doc_id: str) -> bool:
         """Is there a document of this id?"""
@@ -178,25 +199,52 @@ class Corpus:
 
     def find(self, doc_ids: Sequence[str]) -> np.ndarray:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
-        if not len(doc_ids) or not len(self):
-            return np.full(len(doc_ids), -1, dtype=np.int64)
-        hashes = np.fromiter(map(id_hash, doc_ids), dtype=np.uint64, count=len(doc_ids))
-        places = np.minimum(np.searchsorted(self._hashes, hashes), len(self) - 1)
-        candidates = np.asarray(self._rows[places], dtype=np.int64)
-        same_hash = np.asarray(self._hashes[places] == hashes)
-        found = np.where(same_hash, candidates, -1)
-        maybe = np.flatnonzero(same_hash).tolist()
-        stored, asked = self._batches.take(0, candidates[same_hash]), [doc_ids[place] for place in maybe]
-        if stored != asked:
-            for place, one, other in zip(maybe, stored, asked, strict=True):
-                if one != other:
-                    found[place] = self._find(other)
-        return found
+        return self.find_fields(Fields.of(doc_ids))
+
+    def find_fields(self, doc_ids: Fields, hashes: np.ndarray | None = None) -> np.ndarray:
+        """The rows of many ids, (n,) int64, -1 where an id is unknown.
+
+        Args:
+            hashes: those of the ids, where they are known already.
+        """
+        rows = np.full(len(doc_ids), -1, dtype=np.int64)
+        if not len(doc_ids):
+            return rows
+        places = self._search(doc_ids.hashes() if hashes is None else hashes)
+        hits = np.flatnonzero(places >= 0)
+        rows[hits] = self._rows[places[hits]]
+        differs = hits[~self.id_fields(rows[hits]).equal(doc_ids.take(hits))]
+        for place in differs.tolist():  # another id of the same hash
+            rows[place] = self._find(doc_ids.bytes_at(place).decode("utf-8", "surrogatepass"))
+        return rows
+
+    def _search(self, hashes: np.ndarray) -> np.ndarray:
+        """The first place of each hash among the sorted ones, (n,) int64; -1 where it is not among them.
+
+        Of a large file only the blocks that hold the hashes are read, by the first hash of each block.
+        """
+        if not len(self):
+            return np.full(len(hashes), -1, dtype=np.int64)
+        if isinstance(self._hashes, np.ndarray) or self._hashes.checked or len(hashes) >= FEW:
+            return self._hash_index.places(hashes)
+        blocks = np.searchsorted(self._first_hashes, hashes) - 1
+        places = np.zeros(len(hashes), dtype=np.int64)
+        for block in np.unique(blocks[blocks >= 0]).tolist():
+            chosen, start = blocks == block, block * _BLOCK_HASHES
+            places[chosen] = start + np.searchsorted(self._hashes[start : start + _BLOCK_HASHES], hashes[chosen])
+        places = np.minimum(places, len(self) - 1)
+        return np.where(self._hashes[places] == hashes, places, -1)
+
+    @cached_property
+    def _hash_index(self) -> HashIndex:
+        if isinstance(self._rows, CheckedArray):
+            np.asarray(self._rows)
+        return HashIndex(np.asarray(self._hashes))
 
     def _find(self, doc_id: str) -> int:
         wanted = np.uint64(id_hash(doc_id))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < len(self) and self._hashes[place] == wanted:
+        place = int(self._search(np.array([wanted]))[0])
+        while 0 <= place < len(self) and self._hashes[place] == wanted:
             row = int(self._rows[place])
             if self.id(row) == doc_id:
                 return row
@@ -253,6 +301,16 @@ class _Ids(Sequence[str]):
 
     def __contains__(self, value: object) -> bool:
         return isinstance(value, str) and self._corpus.has(value)
+
+
+def first_hashes(path: Path, count: int) -> str:
+    """The first hash of each block of a file of sorted hashes, as hexadecimal digits."""
+    return mapped(path, "<u8", count)[::_BLOCK_HASHES].tobytes().hex()
+
+
+def _bytes_of(path: Path) -> np.ndarray:
+    """All bytes of a file, as a read-only memory map."""
+    return np.memmap(path, np.uint8, "r")
 
 
 def mapped(path: Path, dtype: str, count: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from irdistill.collections.checking import judged_queries
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
 from irdistill.collections.grades import whole_grade
+from irdistill.collections.lines import storable
 from irdistill.collections.model import Collection, Qrels, Query, Turn
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
@@ -51,11 +53,11 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     report = LoadReport(documents=len(corpus))
     report.take(corpus.findings)
     with _obtaining(id):
-        queries = _queries(id, list(dataset.queries_iter()), corpus, report)
+        queries = _queries(id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report)
         if not dataset.has_qrels():
             report.queries = len(queries)
             return Collection(id, corpus, queries, Qrels({}), report)
-        judgments = _judgments(id, dataset.qrels_iter(), report)
+        judgments = _judgments(id, _checked_ids(id, dataset.qrels_iter(), "query_id", "doc_id"), report)
     for query_id, documents in judgments.items():
         for row, (doc_id, grade) in zip(corpus.find(list(documents)), documents.items(), strict=True):
             if row < 0:
@@ -82,7 +84,7 @@ def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
 
 def _corpus(id: str, dataset: Any, module: Any, cache: Path) -> Corpus:
     with _obtaining(id):
-        return cached_corpus(lambda: _documents(dataset), cache / "corpora" / _key(id, dataset, module), id)
+        return cached_corpus(lambda: _documents(id, dataset), cache / "corpora" / _key(id, dataset, module), id)
 
 
 def _dataset(id: str) -> tuple[Any, Any]:
@@ -121,13 +123,31 @@ def _key(id: str, dataset: Any, module: Any) -> str:
     if parent in read_json(Path(module.__file__).parent / "etc" / "metadata.json"):
         return digest([FORMAT, "ir_datasets", parent, module.__version__])
     fingerprint = Fingerprint()
-    for document in _documents(dataset):
+    for document in _documents(id, dataset):
         fingerprint.add(document)
     return digest([FORMAT, "registered", fingerprint.value()])
 
 
-def _documents(dataset: Any) -> Iterator[Document]:
-    for number, document in enumerate(dataset.docs_iter(), 1):
+def _checked_ids(id: str, entries: Iterable[Any], *names: str) -> Iterator[Any]:
+    """The entries, whose ids are text or whole numbers.
+
+    Raises:
+        IrdistillError: one is something else, is empty, or is text that UTF-8 cannot hold.
+    """
+    for number, entry in enumerate(entries, 1):
+        for name in names:
+            value = getattr(entry, name)
+            if isinstance(value, bool) or not isinstance(value, str | Integral) or value == "":
+                raise IrdistillError(
+                    f"entry {number} of {id} has the {name} {value!r:.60}, which is {type(value).__name__}; text or a whole number was "
+                    "expected. Register the dataset with ids that are text."
+                )
+            storable(str(value), name, id, number)
+        yield entry
+
+
+def _documents(id: str, dataset: Any) -> Iterator[Document]:
+    for number, document in enumerate(_checked_ids(id, dataset.docs_iter(), "doc_id"), 1):
         yield Document(str(document.doc_id), "", _default_text(document), number)
 
 

@@ -10,7 +10,7 @@ from irdistill.collections.conversations import LAYOUTS, layout_of, load_convers
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.model import Collection
-from irdistill.collections.slices import slice_queries, split_slice
+from irdistill.collections.slices import slice_queries, split_folder, split_slice
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, make_folder
 
@@ -54,16 +54,16 @@ def require_queries(collection: Collection) -> None:
 
 
 def _load(name: str, cache: Path, need: bool = True) -> Collection:
-    name, part = split_slice(name)
-    if part:
-        whole = _load(name, cache, need)
+    base, part = split_slice(name)
+    if part and not Path(name).expanduser().is_dir():
+        whole = _load(base, cache, need)
         require_queries(whole)
         return slice_queries(whole, part)
     if name == "pydocs" or name.startswith("pydocs/"):
         from irdistill.collections.pydocs import load_pydocs
 
         return load_pydocs(name, cache)
-    path, _, split = name.partition("#")
+    path, split = split_folder(name)
     folder = Path(path).expanduser()
     if is_derived(folder):
         return load_derived(name, folder, split or None, lambda source: _load(source, cache, False))
@@ -99,7 +99,7 @@ def _is_ir_dataset(name: str) -> bool:
 
 def _corpus(name: str, cache: Path) -> Corpus:
     """The documents of a collection; an id of ir_datasets need not have queries."""
-    folder = Path(name.partition("#")[0]).expanduser()
+    folder = Path(split_folder(name)[0]).expanduser()
     if folder.is_dir() or name.startswith((".", "/", "~", "pydocs")):
         return _load(name, cache, False).corpus
     from irdistill.collections.ir_datasets_reader import ir_dataset_corpus

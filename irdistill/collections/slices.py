@@ -1,9 +1,10 @@
-"""A share of a collection's queries, drawn once and for all: ``pydocs/test[:300]``, ``scifact#train[80%:]``."""
+"""The parts of a collection's id: a folder and its split, and a share of the queries (``scifact#train[80%:]``)."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import xxhash
 
@@ -17,6 +18,30 @@ def split_slice(name: str) -> tuple[str, str]:
     """The name of the whole collection, and the slice with its brackets or an empty text."""
     found = _SLICE.fullmatch(name)
     return (found[1], name[len(found[1]) :]) if found else (name, "")
+
+
+def split_folder(name: str) -> tuple[str, str]:
+    """The folder of an id without a slice, and its split or an empty text: ``sets/scifact#train`` is ``sets/scifact``, ``train``.
+
+    Names of folders may have ``#`` in them: what follows the last one is a split only where no folder has the whole name.
+
+    Raises:
+        IrdistillError: there is a folder of the whole name, and one of the name before the ``#``.
+    """
+    folder, split = cut_split(name)
+    if not split or not Path(name).expanduser().is_dir():
+        return folder, split
+    if Path(folder).expanduser().is_dir():
+        raise IrdistillError(
+            f"{name!r} is a folder and could be the split {split!r} of the folder {folder!r}; write {name}/ for the former, or rename it."
+        )
+    return name, ""
+
+
+def cut_split(name: str) -> tuple[str, str]:
+    """As `split_folder`, by the text alone."""
+    folder, mark, split = name.rpartition("#")
+    return (folder, split) if mark and "/" not in split else (name, "")
 
 
 def slice_queries(whole: Collection, part: str) -> Collection:

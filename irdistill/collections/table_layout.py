@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from irdistill.collections.column_names import IGNORED, complete, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
 from irdistill.errors import IrdistillError
 
 SAMPLE = 1 << 20
@@ -32,11 +32,12 @@ READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
         6: (("query", "iteration", "document", "rank", "score", "tag"), ("index", "query", "document", "rank", "score", "tag")),
     },
     "judgments": {
-        3: (("query", "document", "grade"), ("query", "iteration", "document"), ("query", "positive", "negative")),
+        3: (("query", "document", "grade"), ("query", "iteration", "document"), ("query", "positive", "negative"),
+            ("query", "document", "rank")),
         4: (("query", "iteration", "document", "grade"), ("index", "query", "document", "grade"), ("query", "document", "rank", "grade")),
     },
 }
-LARGEST_GRADE = 100
+LARGEST_GRADE = 10
 """Above it a number could be an id, in judgments that have no header."""
 TREC, TRIPLES = READINGS["run"][6][0], READINGS["run"][5][0]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -115,8 +116,13 @@ def decide(sample: TableSample, kind: str, columns: str | Sequence[str] | None =
     if not sample.lines:
         raise IrdistillError(f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was expected.")
     layouts = _separated(sample)
+    _refuse_comment(sample, layouts[0], kind)
     first = layouts[0].split(sample.lines[0][1])
-    rows = _rows(sample, layouts[0])
+    if columns is None and not layouts[0].header and not any(
+            sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells])) in READINGS[kind]
+            for cells in (layout.split(sample.lines[0][1]) for layout in layouts)):
+        raise _unknown(sample, kind, len(first))
+    rows = _rows(sample, layouts[0], kind)
     place = f"{sample.name}, line {sample.lines[0][0]}"
     if columns is not None:
         return _by_user(layouts[0], first, kind, place, columns)
@@ -182,7 +188,7 @@ def _separated(sample: TableSample) -> list[TableLayout]:
     return [commas] if "," in first and len(first.split()) == 1 else [spaces]
 
 
-def _rows(sample: TableSample, layout: TableLayout) -> list[list[str]]:
+def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]]:
     """The cells of the lines below the header, all of one width.
 
     Raises:
@@ -193,16 +199,28 @@ def _rows(sample: TableSample, layout: TableLayout) -> list[list[str]]:
     for number, line in sample.lines[layout.header :]:
         rows.append(layout.split(line))
         if len(rows[-1]) != width:
-            raise wrong_width(sample.name, number, line, layout, len(rows[-1]), width)
+            raise wrong_width(sample.name, number, line, layout, len(rows[-1]), width, kind)
     return rows
 
 
-def wrong_width(name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int) -> IrdistillError:
+def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None:
+    """Refuse a first line of comment, which would decide how many columns there are."""
+    lines = [line for _, line in sample.lines[:2]]
+    if lines[0].lstrip().startswith("#") and not layout.header and len({len(layout.split(line)) for line in lines}) > 1:
+        what = "row of scores" if kind == "run" else "judgment"
+        raise IrdistillError(
+            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r} looks like a comment; remove the line."
+        )
+
+
+def wrong_width(name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str) -> IrdistillError:
     """The error for a row with another number of cells than the first line."""
     by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
+    comment = " Lines of comment, with # at the start, are no rows." if line.lstrip().startswith("#") else ""
+    what = "row of scores" if kind == "run" else "judgment"
     return IrdistillError(
-        f"{name}, line {number}: {count} fields between {by}, and {width} were expected, as in the first line"
-        f"{f' ({layout.describe()})' if layout.roles else ''}: {line.strip()[:80]!r}. Fix or remove the line."
+        f"line {number} of {name} is not a {what}: {line.strip()[:80]!r} has {count} fields, separated by {by}, and {width} were "
+        f"expected, as in the first line{f' ({layout.describe()})' if layout.roles else ''}. Fix or remove the line.{comment}"
     )
 
 
@@ -255,7 +273,7 @@ def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: s
 
 def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str) -> tuple[str, ...]:
     plain = [cell.strip().strip('"').lower() for cell in first]
-    roles = [IGNORED] * len(first)
+    chosen: dict[int, str] = {}
     for role, name in names.items():
         places = [number for number, cell in enumerate(plain) if cell == name.lower()]
         if len(places) != 1:
@@ -263,13 +281,8 @@ def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str
                 f"{place}: {option(kind)} names the column {name!r}, and the header has {'several' if places else 'none'} of that "
                 f"name: {', '.join(repr(cell) for cell in first)}."
             )
-        roles[places[0]] = role
-    others = [cell if role == IGNORED else IGNORED for cell, role in zip(first, roles, strict=True)]
-    for number, cell in enumerate(others):
-        role = role_of(cell) if cell != IGNORED else None
-        if role in ("query", "document") and role not in names and role not in roles:
-            roles[number] = role
-    return complete(roles, first, kind, place)
+        chosen[places[0]] = role
+    return roles_of_header(first, kind, place, chosen)
 
 
 def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str,
@@ -293,9 +306,9 @@ def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list
         possible = [published]
     if len(possible) == 1 and _is_usable(possible[0], kind):
         return TableLayout(possible[0] + tail, layout.separator, layout.quoted)
-    if not possible and len(layouts) > 1 and (roles := _mixed(sample, kind)):
+    if not any(_is_usable(roles, kind) for roles in possible) and len(layouts) > 1 and (roles := _mixed(sample, kind)):
         return TableLayout(roles, None)
-    raise _undecided(sample, layout, table, possible, kind, count, bool(prefer))
+    raise _undecided(sample, table, possible, kind, count, bool(prefer))
 
 
 def _mixed(sample: TableSample, kind: str) -> tuple[str, ...] | None:
@@ -313,27 +326,24 @@ def _is_usable(roles: tuple[str, ...], kind: str) -> bool:
     return needed and ("grade" in roles if kind == "judgments" else bool({"score", "rank", "first score"} & set(roles)))
 
 
-def _undecided(sample: TableSample, layout: TableLayout, table: _Table, possible: list[tuple[str, ...]], kind: str,
-               count: int, named: bool) -> IrdistillError:
+def _undecided(sample: TableSample, table: _Table, possible: list[tuple[str, ...]], kind: str, count: int, named: bool) -> IrdistillError:
     """The error for a table with several readings, or none; ``named`` if the user named the format."""
     usable = [roles for roles in possible if _is_usable(roles, kind)]
-    what, last = ("row of scores", "score") if kind == "run" else ("judgment", "grade")
-    if (wrong := table.odd_number(count - 1, named)) is not None and not usable:
+    last = "score" if kind == "run" else "grade"
+    expected = named or (kind == "judgments" and count == 4 and table.only_zero(1))
+    if (wrong := table.odd_number(count - 1, expected)) is not None and not usable:
+        number, cell = sample.lines[wrong][0], table.cell(wrong, count - 1)
+        what = f"{sample.name}, line {number}: the score {cell!r} is not a number" if kind == "run" else \
+            f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
         return IrdistillError(
-            f"{sample.name}, line {sample.lines[wrong][0]}: the {last} {table.cell(wrong, count - 1)!r} is not a number. If the line "
-            f"names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or remove it."
+            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or "
+            "remove it."
         )
-    number, line = sample.lines[0]
-    examples = [_as_columns(roles) for roles in usable if roles != TRIPLES] or [",".join(["query", "document", last, *["-"] * (count - 3)])]
-    how = f"Name them, as {' or '.join(f'{option(kind)} {columns}' for columns in examples)} (- is a column to leave out), or put a " \
-        "line of column names on top"
     if not possible:
-        expected = "query 0 document grade, or query document grade (a whole number), separated by tabs or white space" \
-            if kind == "judgments" else "query document score, query 0 document score or query Q0 document rank score tag"
-        return UnknownLayoutError(
-            f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}. {how}."
-        )
+        return _unknown(sample, kind, count)
+    number, line = sample.lines[0]
     readings = "; or ".join(_words(roles) for roles in possible)
+    how = _how(kind, count, [_as_columns(roles) for roles in usable if roles != TRIPLES])
     if not usable:
         return IrdistillError(
             f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like {readings}, without a "
@@ -346,6 +356,26 @@ def _undecided(sample: TableSample, layout: TableLayout, table: _Table, possible
         f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: {readings}. "
         f"{'; '.join([how, *chosen])}."
     )
+
+
+def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
+    """The error for a table that has none of the known layouts."""
+    number, line = sample.lines[0]
+    what = "judgment" if kind == "judgments" else "row of scores"
+    expected = "query 0 document grade, or query document grade (a whole number), separated by tabs or white space" \
+        if kind == "judgments" else "query document score, query 0 document score or query Q0 document rank score tag"
+    how = f" {_how(kind, count, [])}." if count >= 3 else ""
+    return UnknownLayoutError(
+        f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}.{how}"
+    )
+
+
+def _how(kind: str, count: int, columns: list[str]) -> str:
+    """What the user can do; ``columns`` are the readings that are possible, as the option takes them."""
+    names = ["query", "document", "score" if kind == "run" else "grade"]
+    shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
+    return f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a line of " \
+        "column names on top"
 
 
 def _as_columns(roles: tuple[str, ...]) -> str:
@@ -376,7 +406,8 @@ class _Table:
         checks: dict[str, Callable[[int], bool]] = {
             "query": self._filled, "document": self._filled, "positive": self._filled,
             "score": lambda place: numbers[place] and not (chosen and self._counts_up(place, query)),
-            "rank": lambda place: self._all(_WHOLE, place) and (trec or self._differs(place, query)),
+            "rank": lambda place: self._all(_WHOLE, place) and (trec or self._differs(place, query)) and (
+                kind == "run" or len(roles) != 3 or self._counts_up(place, query, 4)),
             "grade": numbers.__getitem__, "index": self._is_index, "tag": lambda place: trec or not numbers[place],
             "iteration": lambda place: trec or self.only_zero(place) or (kind == "judgments" and numbers[place] and len(roles) == 4),
             "negative": lambda place: self._is_id(place, place - 1, kind),
@@ -431,12 +462,12 @@ class _Table:
         pairs = list(zip(self._columns[query], self._columns[place], strict=True))
         return len(set(pairs)) == len(pairs)
 
-    def _counts_up(self, place: int, query: int) -> bool:
-        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at least has two rows."""
+    def _counts_up(self, place: int, query: int, rows: int = 2) -> bool:
+        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at least has so many rows."""
         if not self._whole(place):
             return False
         values: dict[str, list[float]] = {}
         for name, cell in zip(self._columns[query], self._columns[place], strict=True):
             values.setdefault(name, []).append(float(cell))
-        return any(len(own) > 1 for own in values.values()) and all(
+        return any(len(own) >= rows for own in values.values()) and all(
             own == [own[0] + step for step in range(len(own))] and own[0] in (0, 1) for own in values.values())

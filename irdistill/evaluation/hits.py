@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from irdistill.collections.fields import Fields, HashIndex
 from irdistill.runs import Run
+from irdistill.runs.blocks import BlockRun
 from irdistill.runs.lists import boundaries, column_scores
+from irdistill.runs.trec import NotGroupedError, StreamedRun
 
 
 class Judgments:
@@ -47,48 +52,104 @@ class Judgments:
 
     def find(self, run: Run) -> Hits:
         """The judged documents in a run's lists; a document without a score is in no list."""
+        try:
+            return self._find(run)
+        except NotGroupedError:  # of a file that is measured while it is read: it was sorted now
+            return self._find(run)
+
+    def _find(self, run: Run) -> Hits:
         retrieved = np.zeros(len(self), np.int64)
         found = [np.empty((5, 0), np.int64)]
         self_matches: dict[str, int] = {}
         unscored = strangers = 0
-        for ids, table in run.parts():
-            edges = boundaries(table)
-            own = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
-            places = np.array([self.places.get(query_id, -1) for query_id in own], np.int64)
+        for ids, part in self._parts(run):
+            places = np.array([self.places.get(query_id, -1) for query_id in part.query_ids], np.int64)
             strangers += sum(query_id not in self.places for query_id in ids)
             if (places >= 0).any():
-                scored = ~np.isnan(column_scores(table))
-                kept = np.add.reduceat(scored, edges[:-1], dtype=np.int64)
+                scored = ~np.isnan(part.scores)
+                kept = np.add.reduceat(scored, part.edges[:-1], dtype=np.int64)
                 judged = places >= 0
                 retrieved[places[judged]] = kept[judged]
-                unscored += int((np.diff(edges) - kept)[judged].sum())
-                found.append(self._part(table, edges, places, scored))
-                self_matches |= self._self_matches(table, scored)
+                unscored += int((np.diff(part.edges) - kept)[judged].sum())
+                found.append(self._hits(part, places, scored))
+                self_matches |= self._self_matches(part, scored)
         columns = np.concatenate(found, axis=1)
         query, rank, grade, first, size = columns[:, np.lexsort((columns[1], columns[0]))]
         return Hits(query, rank, grade, first, size, retrieved, unscored, strangers, self_matches)
 
-    def _self_matches(self, table: pa.Table, scored: np.ndarray) -> dict[str, int]:
+    def _self_matches(self, part: _Part, scored: np.ndarray) -> dict[str, int]:
         """Judged query -> rank of the document with the query's own id."""
-        same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy() & scored
-        rows = pa.array(np.flatnonzero(same))
-        pairs = zip(table.column("query_id").take(rows).to_pylist(), table.column("rank").take(rows).to_pylist(), strict=True)
-        return {query_id: rank for query_id, rank in pairs if query_id in self.places}
+        rows = part.self_matches[scored[part.self_matches]]
+        owners = np.searchsorted(part.edges, rows, side="right") - 1
+        pairs = zip(owners.tolist(), (rows - part.edges[owners] + 1).tolist(), strict=True)
+        return {part.query_ids[owner]: rank for owner, rank in pairs if part.query_ids[owner] in self.places}
 
-    def _part(self, table: pa.Table, edges: np.ndarray, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
+    def _parts(self, run: Run) -> Iterator[tuple[list[str], _Part]]:
+        """Each part's queries, and the lists of those that have any."""
+        if isinstance(run, BlockRun | StreamedRun):
+            for block in run.blocks():
+                numbers = self._numbers(block.docs, block.hashes)
+                yield block.query_ids, _Part(block.query_ids, block.edges, numbers, block.scores, block.named_as_query())
+            return
+        for ids, table in run.parts():
+            edges = boundaries(table)
+            names = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
+            documents = pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
+            same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy()
+            yield ids, _Part(names, edges, documents, column_scores(table), np.flatnonzero(same))
+
+    def _numbers(self, docs: Fields, hashes: np.ndarray) -> np.ndarray:
+        """(n,) int64: the number of each document among the judged ones, -1 for others."""
+        index, order, names = self._index
+        places = index.places(hashes)
+        hits = np.flatnonzero(places >= 0)
+        numbers = np.full(len(docs), -1, np.int64)
+        numbers[hits] = order[places[hits]]
+        wrong = ~names.take(numbers[hits]).equal(docs.take(hits))
+        if wrong.any():  # another document of the same hash
+            exact = pc.index_in(docs.take(hits[wrong]).to_arrow(), self._documents)
+            numbers[hits[wrong]] = exact.fill_null(-1).to_numpy()
+        return numbers
+
+    @cached_property
+    def _index(self) -> tuple[HashIndex, np.ndarray, Fields]:
+        names = Fields.of(self._documents.to_pylist())
+        hashes = names.hashes()
+        order = np.argsort(hashes)
+        return HashIndex(hashes[order]), order, names
+
+    def _hits(self, part: _Part, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
         """(5, H) query, rank, grade, and first rank and number of the documents of the same score."""
-        documents = pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
-        rows = np.flatnonzero((documents >= 0) & scored)
-        query = places[np.searchsorted(edges, rows, side="right") - 1]
-        keys = query * len(self._documents) + documents[rows]
+        edges, scores = part.edges, part.scores
+        rows = np.flatnonzero((part.documents >= 0) & scored)
+        owner = np.searchsorted(edges, rows, side="right") - 1
+        query = places[owner]
+        keys = query * len(self._documents) + part.documents[rows]
         at = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
         hit = (query >= 0) & (self._keys[at] == keys)
-        rows, query, grade = rows[hit], query[hit], self._grades[at[hit]]
-        scores, rank = column_scores(table), table.column("rank").to_numpy()
-        firsts = np.flatnonzero(np.append(True, (scores[1:] != scores[:-1]) | (rank[1:] == 1)))
+        rows, owner, query, grade = rows[hit], owner[hit], query[hit], self._grades[at[hit]]
+        new = np.append(True, scores[1:] != scores[:-1])
+        new[edges[:-1]] = True
+        firsts = np.flatnonzero(new)
         group = np.searchsorted(firsts, rows, side="right") - 1
         size = np.diff(np.append(firsts, len(scores)))[group]
-        return np.stack([query, rank[rows], grade, rank[firsts[group]], size]).astype(np.int64)
+        begin = edges[owner] - 1
+        return np.stack([query, rows - begin, grade, firsts[group] - begin, size]).astype(np.int64)
+
+
+class _Part(NamedTuple):
+    """The lists of Q queries, n documents in all.
+
+    Attributes:
+        edges: (Q + 1,) where each list begins. documents: (n,) numbers of the judged documents, -1 for others. scores: (n,).
+        self_matches: the rows whose document has the id of the query.
+    """
+
+    query_ids: list[str]
+    edges: np.ndarray
+    documents: np.ndarray
+    scores: np.ndarray
+    self_matches: np.ndarray
 
 
 @dataclass(frozen=True)

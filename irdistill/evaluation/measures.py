@@ -8,7 +8,7 @@ descending, as trec_eval sorts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 Scores = Mapping[str, Mapping[str, float]]
 JUDGED = 10
+_TOGETHER = 1 << 19
+"""Documents whose lists the libraries are handed at a time, a Python object for each."""
 
 
 @dataclass(frozen=True)
@@ -126,25 +128,25 @@ def _by_program(measure: Any, qrels: Mapping[str, Mapping[str, int]], run: Run, 
     plain = {query: dict(documents) for query, documents in qrels.items()
              if max((gains.get(grade, grade) for grade in documents.values()), default=-1) >= 0}
     _check_grades(measure, program.NAME, plain, gains)
-    order = {ranked.query_id: documents for ranked in run if ranked.query_id in plain and (documents := strict_order(ranked))}
-    if not order:
-        return np.zeros(len(judged))
     # gdeval takes numbers as query ids alone, and cuts off what precedes a hyphen
     names = {query: str(judged.places[query] + 1) if program.NAME == "gdeval" else query for query in plain}
     queries = {name: query for query, name in names.items()}
     values = np.zeros(len(judged))
-    computed = set()
+    computed: set[str] = set()
+    lists = 0
     try:
-        for metric in program.iter_calc([measure], {names[query]: documents for query, documents in plain.items()},
-                                        {names[query]: documents for query, documents in order.items()}):
-            values[judged.places[queries[metric.query_id]]] = metric.value
-            computed.add(metric.query_id)
+        for some, order in _some_lists(run, plain):
+            lists += len(order)
+            for metric in program.iter_calc([measure], {names[query]: documents for query, documents in some.items()},
+                                            {names[query]: documents for query, documents in order.items()}):
+                values[judged.places[queries[metric.query_id]]] = metric.value
+                computed.add(metric.query_id)
     except Exception as error:  # the programs behind raise anything
         if program.NAME != "accuracy":
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise IrdistillError(f"the measure {measure} cannot be computed by {program.NAME}: {reason}.") from error
         computed.clear()
-    if program.NAME == "accuracy" and len(computed) < len(judged):
+    if program.NAME == "accuracy" and lists and len(computed) < len(judged):
         raise IrdistillError(
             f"the measure {measure} is not defined for all {len(judged)} judged queries: it needs a relevant document and one that "
             "is not relevant in each list. A mean over the other queries would be of another set for each run; take AP or nDCG."
@@ -152,6 +154,21 @@ def _by_program(measure: Any, qrels: Mapping[str, Mapping[str, int]], run: Run, 
     if not np.isfinite(values).all():
         raise IrdistillError(f"the measure {measure} gives no finite number for some query; check its parameters.")
     return values
+
+
+def _some_lists(run: Run, qrels: Scores) -> Iterator[tuple[Scores, Scores]]:
+    """Judgments and lists of some queries at a time; the last ones come with the judgments of queries that have no list."""
+    left, order = dict(qrels), dict[str, dict[str, float]]()
+    documents = 0
+    for ranked in run:
+        if ranked.query_id in qrels and (scores := strict_order(ranked)):
+            if documents >= _TOGETHER:
+                yield {query: left.pop(query) for query in order}, order
+                order, documents = {}, 0
+            order[ranked.query_id] = scores
+            documents += len(scores)
+    if order:
+        yield left, order
 
 
 def _check_grades(measure: Any, program: str, qrels: Mapping[str, Mapping[str, int]], gains: Mapping[int, int]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.benchmark import Benchmark, System, choose, run_suite
 from irdistill.evaluation.report import markdown_table
@@ -103,7 +104,7 @@ def _folder(row: Published, members: Sequence[Dataset], chosen: dict[str, str], 
         raise IrdistillError(f"the run {row.run} belongs to one dataset, and {row.where!r} is several.")
     (dataset,) = members
     given = chosen[dataset.name] or str(Path(data or ".") / dataset.folder)
-    return Path(given.partition("#")[0])
+    return Path(split_folder(given)[0])
 
 
 def _system(row: Published, suite: Suite, folder: Path) -> System:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import per_query
 from irdistill.evaluation.policies import measured_run
@@ -57,8 +58,8 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
 
 def split_names(collection_id: str) -> list[str]:
     """The parts of a collection's id that can name its split: what follows # of a folder (``test`` without one)."""
-    path, mark, split = collection_id.partition("#")
-    if mark:
+    path, split = split_folder(collection_id)
+    if split:
         return [split]
     if path.startswith((".", "/", "~")) or Path(path).is_dir():
         return ["test"]

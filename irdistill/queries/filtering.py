@@ -19,6 +19,7 @@ import numpy as np
 
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.queries.generating import kind_of_query
 from irdistill.queries.kinds import normal
@@ -106,7 +107,7 @@ def filter_queries(collection: Collection, out: str | Path, rules: Sequence[str 
         "of": len(sources), "kept": len(kept), "counts": dict(sorted(counts.items())), "diversity": diversity(texts),
     }
     logger.info("%d of %d queries pass %s", len(kept), len(sources), ", ".join(map(str, parsed)))
-    split = collection.id.partition("#")[2] or "train"
+    split = split_folder(collection.id)[1] or "train"
     judged = {query.id: {sources[query.id]: 1} for query in kept}
     write_derived(out, collection, kept, {split: judged}, made_by, same_questions=True)
     return load_collection(f"{out}#{split}")

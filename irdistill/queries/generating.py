@@ -16,11 +16,13 @@ from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
-from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, read_written, taken
+from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, taken
 from irdistill.queries.rewriting import read_prompt
-from irdistill.queries.writing import write_texts
+from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
 from irdistill.teachers.llm.model import LanguageModel, Request
 from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.teachers.llm.queue import check_retry
+from irdistill.teachers.llm.reading import Reply
 
 logger = logging.getLogger(__name__)
 TRAIN, HELD_OUT = "train", "dev"
@@ -41,6 +43,7 @@ class Generation:
         held_out: the share of the passages whose queries make up the split ``dev`` instead of ``train``.
         characters: of a passage that a language model is shown.
         max_tokens: of what it writes.
+        retry_tokens: what that limit cut is asked for once more, with this limit; None for no second try.
         seed: of everything drawn.
     """
 
@@ -52,6 +55,7 @@ class Generation:
     characters: int = 2048
     max_tokens: int = 50
     seed: int = 42
+    retry_tokens: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in KINDS]
@@ -66,6 +70,7 @@ class Generation:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise IrdistillError(f"{name} is {value}; at least 1 was expected.")
+        check_retry(self.retry_tokens, self.max_tokens)
 
 
 @dataclass
@@ -85,7 +90,7 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
     The new collection has the same corpus; each query's judgment is its source passage, in the split ``train`` or, for the
     passages held out, ``dev``. Its id is made of its kind and the passage's id. Nothing of the collection's queries or
     judgments is read, but to keep passages that are judged relevant from becoming sources. Stopped and started again it goes
-    on, and ends with the same bytes.
+    on, and ends with the same bytes. Answers of the model that hold no query (refusals, cut ones) are left out and counted.
 
     Args:
         model: writes queries, for kinds that are written.
@@ -97,7 +102,8 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
 
     Raises:
         IrdistillError: a kind needs a model or examples and there are none, no passage is left to make queries of, or
-            ``out`` holds another collection.
+            ``out`` holds another collection; or no answer of the model holds a query: then what was taken from the passages, and
+            all answers, are saved.
     """
     given = settings or Generation()
     written = [kind for kind in given.kinds if kind in WRITTEN]
@@ -110,13 +116,21 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
     counts: Counter[str] = Counter()
     seen: set[str] = set()
     drafts: list[Draft] = []
+    answers: list[Reply] = []
     for kind in given.kinds:
         before = len(drafts)
-        made = _taken(collection, sources, kind, given) if kind in TAKEN or model is None else _written(
-            collection, sources, kind, given, model, examples, log or _log(out))
+        if kind in TAKEN or model is None:
+            made = _taken(collection, sources, kind, given)
+        else:
+            lines = _written(collection, sources, kind, given, model, examples, log or _log(out))
+            report_unusable(lines, f"query of the kind {kind}", log_place(model, log or _log(out)))
+            counts.update(line.flag for line in lines if line.flag)
+            made = [Draft(line.text, row, kind) for row, line in zip(sources.rows.tolist(), lines, strict=True) if not line.flag]
+            answers += lines
         drafts += distinct(iter(made), seen, lambda why: counts.update([why]))
         counts[kind] = len(drafts) - before
-    made_by: dict[str, Any] = {"verb": "generate", **asdict(given), "sources": len(sources.rows), "avoided": sources.avoided}
+    settings_kept = {key: value for key, value in asdict(given).items() if key != "retry_tokens" or value is not None}
+    made_by: dict[str, Any] = {"verb": "generate", **settings_kept, "sources": len(sources.rows), "avoided": sources.avoided}
     if sources.note:
         made_by["note"] = sources.note
         logger.warning("%s", sources.note)
@@ -129,7 +143,12 @@ def generate(collection: Collection, out: str | Path, settings: Generation | Non
     queries, qrels = number(collection, drafts, held_out)
     splits = {name: {query_id: judged for query_id, judged in qrels.items() if (set(judged) <= held_out) == (name == HELD_OUT)}
               for name in (TRAIN, HELD_OUT)}
+    failed = nothing_usable(answers, "query", log_place(model, log or _log(out))) if model is not None else None
+    if failed is not None and not queries:
+        raise failed
     folder = write_derived(out, collection, queries, splits, made_by | {"counts": dict(counts)}, same_questions=False)
+    if failed is not None:
+        raise failed
     return load_collection(f"{folder}#{TRAIN}")
 
 
@@ -209,7 +228,7 @@ def _taken(collection: Collection, sources: Sources, kind: str, given: Generatio
 
 
 def _written(collection: Collection, sources: Sources, kind: str, given: Generation, model: LanguageModel,
-             examples: Sequence[tuple[str, str]], log: str | Path) -> list[Draft]:
+             examples: Sequence[tuple[str, str]], log: str | Path) -> list[Reply]:
     template = Template(read_prompt(f"prompts/{kind}"), ["passage"], f"the prompt for {kind}", ["examples"])
     requests = []
     for row in sources.rows.tolist():
@@ -220,9 +239,7 @@ def _written(collection: Collection, sources: Sources, kind: str, given: Generat
             shown = "\n\n".join(f"Passage: {cut_passage(passage, 60)[0]}\nQuery: {query}" for passage, query in picked)
         passage, _ = cut_passage(collection.corpus.text(row), characters=given.characters)
         requests.append(Request(template.messages(passage=passage, examples=shown), max_tokens=given.max_tokens))
-    answers = write_texts(model, requests, log, f"generate {kind}")
-    return [Draft("" if answer.error else read_written(answer.text), row, kind)
-            for row, answer in zip(sources.rows.tolist(), answers, strict=True)]
+    return write_lines(model, requests, log, f"generate {kind}", given.retry_tokens)
 
 
 def _log(out: str | Path) -> Path:

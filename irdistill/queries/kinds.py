@@ -66,19 +66,6 @@ def taken(document: Document, row: int, kind: str, count: int, draw: np.random.G
         yield Draft(found[place], row, kind)
 
 
-_LABEL = re.compile(r"^\s*(?:\d+[.)]|[-*•])?\s*(?:search\s+)?(?:question|claim|title|keywords?|query|answer)\s*:\s*", re.IGNORECASE)
-_MARK = re.compile(r"^\s*(?:\d+[.)]|[-*•])\s+")
-
-
-def read_written(text: str) -> str:
-    """The query in an answer: its first line, without label, number, quotation marks; nothing where there is none."""
-    for line in text.splitlines():
-        found = _MARK.sub("", _LABEL.sub("", line)).strip().strip("\"'“”‘’`*").strip()
-        if len(found) > 2:
-            return " ".join(found.split())
-    return ""
-
-
 def normal(text: str) -> str:
     """What makes two queries the same: letters and digits, in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))

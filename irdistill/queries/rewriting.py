@@ -7,7 +7,7 @@ rewrite. All of them are collections of the same questions, so the runs of one s
 from __future__ import annotations
 
 import logging
-import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,17 +15,17 @@ from typing import Any, Literal
 from irdistill.cards import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
+from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.plain_data import read_yaml
 from irdistill.queries.history import Count, HistoryTemplate, words
-from irdistill.queries.writing import write_texts
+from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
 from irdistill.teachers.llm.model import LanguageModel, Request
 from irdistill.teachers.llm.prompts import Template
+from irdistill.teachers.llm.queue import check_retry
 
 logger = logging.getLogger(__name__)
 LAST_TURN, HUMAN = "last-turn", "human"
-_QUOTES = "\"'“”‘’`"
-_LABEL = re.compile(r"^\s*(rewritten|rewrite|question|query|answer)[^:\n]{0,30}:\s*", re.IGNORECASE)
 
 
 def rewrite(collection: Collection, out: str | Path, by: Literal["human", "last-turn"] | HistoryTemplate,
@@ -64,10 +64,12 @@ def rewrite(collection: Collection, out: str | Path, by: Literal["human", "last-
 
 
 def rewrite_with(model: LanguageModel, collection: Collection, out: str | Path, prompt: str | Mapping[str, str] = "prompts/rewrite",
-                 history: HistoryTemplate | None = None, max_tokens: int = 64, log: str | Path | None = None) -> Collection:
+                 history: HistoryTemplate | None = None, max_tokens: int = 64, log: str | Path | None = None,
+                 retry_tokens: int | None = None) -> Collection:
     """Let a language model write each question so that it stands alone; a question without a history stays as it is.
 
-    An answer that is empty, or that could not be had, leaves the question as it was asked; the record counts them.
+    An answer that holds no question (empty, cut, a refusal), or that could not be had, leaves the question as it was asked; the
+    record counts them by their flags.
 
     Args:
         prompt: a card of ``data/``, a file, or its parts: ``user`` (and ``system``, ``assistant``) with the places
@@ -75,10 +77,13 @@ def rewrite_with(model: LanguageModel, collection: Collection, out: str | Path, 
         history: how the turns before are shown; all of them, as they went, where None.
         max_tokens: of an answer.
         log: keeps the answers of a local model; beside ``out`` where None.
+        retry_tokens: an answer that ``max_tokens`` cut is asked for once more, with this limit; None for no second try.
 
     Raises:
-        IrdistillError: the prompt cannot be used, or ``out`` holds another collection.
+        IrdistillError: the prompt cannot be used, or ``out`` holds another collection; or no answer holds a question: the
+            collection is saved all the same, with the questions as they were asked.
     """
+    check_retry(retry_tokens, max_tokens)
     parts = read_prompt(prompt) if isinstance(prompt, str) else dict(prompt)
     template = Template(parts, ["history", "question"], "the prompt of the rewriter")
     shown = history or HistoryTemplate("oldest", "all", "\n")
@@ -86,18 +91,24 @@ def rewrite_with(model: LanguageModel, collection: Collection, out: str | Path, 
     requests = [Request(template.messages(history=transcript(query, shown), question=query.text), max_tokens=max_tokens)
                 for query in asked]
     folder = Path(out)
-    answers = write_texts(model, requests, log or folder.with_name(f"{folder.name}.responses.jsonl"), "rewrite")
+    log = log or folder.with_name(f"{folder.name}.responses.jsonl")
+    lines = write_lines(model, requests, log, "rewrite", retry_tokens)
     texts = {query.id: query.text for query in collection.queries.values()}
-    kept = 0
-    for query, answer in zip(asked, answers, strict=True):
-        written = "" if answer.error else clean(answer.text)
-        kept += not written
-        texts[query.id] = written or query.text
+    texts |= {query.id: line.text for query, line in zip(asked, lines, strict=True) if not line.flag}
+    unusable = Counter(line.flag for line in lines if line.flag)
+    kept = sum(unusable.values())
     if kept:
-        logger.warning("%d of %d answers were empty or could not be had; those questions stay as they were asked", kept, len(asked))
+        logger.warning("%d of %d answers hold no question; those stay as they were asked", kept, len(asked))
+        report_unusable(lines, "question", log_place(model, log))
     made_by = {"verb": "rewrite", "by": "llm", "model": dict(model.identity), "prompt": template.digest,
                "history": shown.identity(), "max_tokens": max_tokens, "kept_as_asked": kept}
-    return _write(collection, out, texts, made_by)
+    made_by |= {"retry_tokens": retry_tokens} if retry_tokens is not None else {}
+    made_by |= {"unusable": dict(sorted(unusable.items()))} if unusable else {}
+    found = _write(collection, out, texts, made_by)
+    failed = nothing_usable(lines, "question", log_place(model, log))
+    if failed is not None:
+        raise failed
+    return found
 
 
 def transcript(query: Query, template: HistoryTemplate) -> str:
@@ -106,17 +117,6 @@ def transcript(query: Query, template: HistoryTemplate) -> str:
     turns = turns if template.turns is None else turns[len(turns) - min(template.turns, len(turns)):]
     lines = [f"{turn.role}: {' '.join(turn.text.split())}" for turn in turns]
     return template.separator.join(reversed(lines) if template.order == "newest" else lines)
-
-
-def clean(text: str) -> str:
-    """An answer without what models put around it: a label, quotation marks, lines after the first."""
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
-    if not lines:
-        return ""
-    found = _LABEL.sub("", lines[0]).strip()
-    if not found and len(lines) > 1:
-        found = lines[1]
-    return found.strip(_QUOTES).strip()
 
 
 def read_prompt(name: str) -> dict[str, str]:
@@ -134,6 +134,6 @@ def read_prompt(name: str) -> dict[str, str]:
 
 def _write(collection: Collection, out: str | Path, texts: Mapping[str, str], made_by: Mapping[str, Any]) -> Collection:
     queries = [Query(query_id, text, excluded=collection.queries[query_id].excluded) for query_id, text in texts.items()]
-    judgments = {collection.id.partition("#")[2] or "test": collection.qrels}
+    judgments = {split_folder(collection.id)[1] or "test": collection.qrels}
     return load_collection(write_derived(out, collection, queries, judgments, made_by, same_questions=True))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,14 @@ from irdistill.errors import IrdistillError
 from irdistill.files import digest
 from irdistill.progress import kept_when_stopped, progress
 from irdistill.teachers.llm.budget import Spent
-from irdistill.teachers.llm.model import Answer, LanguageModel, Request
+from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
 from irdistill.teachers.llm.queue import run_jobs
+from irdistill.teachers.llm.reading import Reply
 from irdistill.teachers.llm.response_log import open_log
+from irdistill.teachers.llm.written import read_written
+from irdistill.teachers.unscored import SHARE, shares
+
+logger = logging.getLogger(__name__)
 
 
 def card_model(card: str) -> LanguageModel:
@@ -30,6 +37,61 @@ def card_model(card: str) -> LanguageModel:
             f"the card {card!r} is of the kind {found.kind}, which writes no text; name one of {', '.join(LLM_KINDS)}."
         )
     return load_language_model(found, {})
+
+
+def write_lines(model: LanguageModel, requests: Sequence[Request], log: str | Path, label: str = "write",
+                retry_tokens: int | None = None) -> list[Reply]:
+    """The line that each request asks for, read as `read_written` does; flagged and empty where an answer holds none.
+
+    Args:
+        retry_tokens: what the limit of tokens cut is asked for once more, with this limit; None for no second try.
+
+    Raises:
+        IrdistillError: as `write_texts`.
+    """
+    lines = [read_written(answer) for answer in write_texts(model, requests, log, label)]
+    cut = [place for place, line in enumerate(lines)
+           if line.flag == CUT and retry_tokens is not None and requests[place].max_tokens < retry_tokens]
+    if cut and retry_tokens is not None:
+        again = [requests[place]._replace(max_tokens=retry_tokens) for place in cut]
+        for place, answer in zip(cut, write_texts(model, again, log, f"{label}, cut ones again"), strict=True):
+            if answer.error in (None, CUT):  # where there is no room for a longer one, what was cut stays so
+                lines[place] = read_written(answer)
+    return lines
+
+
+def log_place(model: LanguageModel, log: str | Path) -> str | Path:
+    """Where a model's answers are kept: a model behind a server has a log of its own."""
+    return getattr(getattr(model, "log", None), "path", log)
+
+
+def report_unusable(lines: Sequence[Reply], what: str, log: str | Path) -> None:
+    """Warn of many answers that hold no line, with their flags.
+
+    Args:
+        what: what was to be written, for the message.
+    """
+    counts = Counter(line.flag for line in lines if line.flag)
+    if counts and sum(counts.values()) >= SHARE * len(lines):
+        logger.warning("WARNING: %d of %d answers hold no %s: %s. The answers are in the response log (%s)%s", sum(counts.values()),
+                       len(lines), what, shares(counts, len(lines)), log, cut_advice(counts))
+
+
+def nothing_usable(lines: Sequence[Reply], what: str, log: str | Path) -> IrdistillError | None:
+    """The error of a job whose answers all hold no line; None where one does, or none was asked for."""
+    if not lines or any(line.flag is None for line in lines):
+        return None
+    counts = Counter(line.flag or "" for line in lines)
+    return IrdistillError(
+        f"none of the {len(lines)} answers of the language model holds a {what} ({shares(counts, len(lines))}); look at some in "
+        f"the "
+        f"response log ({log}), and change model or prompt{cut_advice(counts)}"
+    )
+
+
+def cut_advice(counts: Mapping[str, int]) -> str:
+    """What to do about answers that were cut, to end a message with."""
+    return "; for those that were cut give more --max-tokens, or --retry-tokens for a second try." if counts.get(CUT) else "."
 
 
 def write_texts(model: LanguageModel, requests: Sequence[Request], log: str | Path, label: str = "write") -> list[Answer]:

@@ -134,11 +134,12 @@ def _terms(kitchen: Kitchen, out: Path, collection: str, model: str, kind: str |
 
 
 def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
-             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64) -> str:
+             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64,
+             retry_tokens: int | None = None) -> str:
     held = kitchen.collection(collection)
     template = HistoryTemplate.parse(history) if history else None
     if llm:
-        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens).fingerprint
+        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
+from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus
+from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
-from irdistill.files import cache_folder, explain_os_errors, fsync_folder, make_folder
+from irdistill.files import cache_folder
 from irdistill.progress import progress
 from irdistill.runs.flags import column_codes
 from irdistill.runs.lists import boundaries, column_scores
-from irdistill.runs.ondisk import OnDisk
+from irdistill.runs.manifest import MANIFEST
+from irdistill.runs.ondisk import OnDisk, array_stream
 from irdistill.runs.store import Run
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when the arrays change; those of an earlier layout are not read, and made anew beside them."""
-_ARRAYS = ("offsets", "rows", "scores", "codes")
+COMPILED = "compiled"
+ARRAYS = ("offsets", "rows", "scores", "codes")
 
 
 class CompiledRun:
@@ -74,27 +74,21 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     if run.path is None:
         with tempfile.TemporaryDirectory() as scratch:
             _write(run, corpus, Path(scratch))
-            return CompiledRun(run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in _ARRAYS))
-    base = run.path / "compiled" if os.access(run.path, os.W_OK) else cache_folder() / "compiled"
-    folder = base / f"{run.fingerprint}-{corpus.fingerprint}-{LAYOUT}"
-    if not folder.is_dir():
-        make_folder(base)
-        scratch_folder = base / f".{folder.name}.tmp-{os.getpid()}"
-        make_folder(scratch_folder)
-        try:
-            with explain_os_errors(folder):
-                _write(run, corpus, scratch_folder)
-                fsync_folder(scratch_folder)
-                try:
-                    scratch_folder.rename(folder)
-                except OSError:  # another process was quicker
-                    if not folder.is_dir():
-                        raise
-            fsync_folder(base)
-        finally:
-            shutil.rmtree(scratch_folder, ignore_errors=True)
-    own = (OnDisk(folder / f"{name}.npy") for name in _ARRAYS[1:])
-    return CompiledRun(run.query_ids, np.load(folder / "offsets.npy", mmap_mode="r"), *own)
+            return CompiledRun(run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in ARRAYS))
+    base = run.path / COMPILED if os.access(run.path, os.W_OK) else cache_folder() / COMPILED
+    identity = {"run": run.fingerprint, "corpus": corpus.fingerprint, "layout": LAYOUT}
+
+    def build(folder: Path) -> None:
+        _write(run, corpus, folder)
+        write_sealed(folder / MANIFEST, identity, [f"{name}.npy" for name in ARRAYS])
+
+    def opens(folder: Path) -> CompiledRun:
+        files = open_files(folder, read_sealed(folder / MANIFEST)["files"])
+        offsets, *others = (files[f"{name}.npy"] for name in ARRAYS)
+        return CompiledRun(run.query_ids, np.asarray(npy_array(offsets)), *(OnDisk(file.path, file) for file in others))
+
+    compiled: CompiledRun = cached(base / f"{run.fingerprint}-{corpus.fingerprint}-{LAYOUT}", build, opens)
+    return compiled
 
 
 def _write(run: Run, corpus: Corpus, folder: Path) -> None:
@@ -103,9 +97,9 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
     sizes = np.zeros(len(run), np.int64)
     first = 0
     # Written as a stream and not through a map: a part at a time is in memory, however long the run.
-    with (_growing(folder / "rows.npy", np.int32, run.num_rows) as rows,
-          _growing(folder / "scores.npy", np.float32, run.num_rows) as scores,
-          _growing(folder / "codes.npy", np.uint8, run.num_rows) as codes,
+    with (array_stream(folder / "rows.npy", np.int32, run.num_rows) as rows,
+          array_stream(folder / "scores.npy", np.float32, run.num_rows) as scores,
+          array_stream(folder / "codes.npy", np.uint8, run.num_rows) as codes,
           progress(run.num_rows, "rows", "compiling") as bar):
         for ids, table in run.parts():
             corpus.rows(table.column("doc_id").to_pylist()).astype(np.int32).tofile(rows)
@@ -117,15 +111,5 @@ def _write(run: Run, corpus: Corpus, folder: Path) -> None:
             sizes[[places[query_id] for query_id in present]] = np.diff(edges)
             first += len(ids)
             bar.update(table.num_rows)
-    np.save(folder / "offsets.npy", np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
-
-
-@contextmanager
-def _growing(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
-    """A file of numpy's format whose numbers are appended; fsynced at the end."""
-    with open(path, "wb") as stream:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
+    with array_stream(folder / "offsets.npy", np.int64, len(sizes) + 1) as offsets:
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64).tofile(offsets)

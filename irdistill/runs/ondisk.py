@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from irdistill.checksums import CheckedFile
 from irdistill.errors import IrdistillError
+
+_HEADER_BYTES = 4096
 
 
 class OnDisk:
@@ -23,8 +28,15 @@ class OnDisk:
         IrdistillError: the file is shorter or longer than its header says.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, checks: CheckedFile | None = None) -> None:
+        """Open the file.
+
+        Args:
+            checks: compares each block with its checksum before it is first used.
+        """
+        self.path, self._checks = path, checks
+        if checks is not None:
+            checks.check(0, min(checks.bytes, _HEADER_BYTES))
         with open(path, "rb") as stream:
             np.lib.format.read_magic(stream)
             (self._count,), _, self.dtype = np.lib.format.read_array_header_1_0(stream)
@@ -47,7 +59,23 @@ class OnDisk:
         if step != 1:
             raise IndexError(f"a step of {step} was asked for; only whole ranges are read")
         size = self.dtype.itemsize
+        if self._checks is not None and not self._checks.whole:
+            self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
         return np.frombuffer(os.pread(self._file, max(0, stop - start) * size, self._start + start * size), self.dtype)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OnDisk, (self.path,)
+        return OnDisk, (self.path, self._checks)
+
+
+@contextmanager
+def array_stream(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
+    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the end.
+
+    Written so and not through a memory map, a part at a time is in memory, however long the array.
+    """
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())

@@ -1,259 +1,385 @@
-"""TREC run files read into memory: ``query Q0 document rank score tag``."""
+"""TREC run files: ``query Q0 document rank score tag``."""
 
 from __future__ import annotations
 
-import io
 import logging
-import lzma
-import math
-import zlib
 from collections.abc import Iterator
-from itertools import pairwise
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as arrow_csv
 
 from irdistill.collections import Collection
-from irdistill.collections.lines import bounded_lines
-from irdistill.collections.opening import compression_of, damage_explained, decompressed, is_damage
-from irdistill.collections.table_layout import TableSample, check_trec, read_sample, trec_header
+from irdistill.collections.fields import changes
+from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.files import file_sha256
-from irdistill.runs.lists import SCHEMA, order_ties
-from irdistill.runs.manifest import RunIdentity
+from irdistill.files import digest
+from irdistill.runs.blocks import BlockRun, ListBlock
+from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
+from irdistill.runs.lists import RankedList, order_ties
+from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranks import RankFaults
-from irdistill.runs.store import Run, TableRun
+from irdistill.runs.regrouping import Piece, Rows, regrouped
+from irdistill.runs.store import Run
+
+if TYPE_CHECKING:
+    from irdistill.runs.formats.source import Source
 
 logger = logging.getLogger(__name__)
 
-_NAMES = ["query", "zero", "document", "rank", "score", "tag"]
-_CODES = pa.dictionary(pa.int32(), pa.string())
-_BLOCK = 1 << 24
-_QUERIES = 1024
-"""Lists whose documents are held as Python strings at a time."""
+MEMORY = 1 << 27
+"""Bytes that the lists of a file, or its rows where they are not grouped by query, may take in memory."""
+_QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 
 
-class _Columns(NamedTuple):
-    """The lines of a file: (n,) place of the query among ``queries``, documents, float64 ranks and scores."""
+def _header_line(path: Path) -> int:
+    """The number of the line that names the columns; 0 where there is none."""
+    with open(path, "rb") as stream, damage_explained(path):
+        sample = read_sample(decompressed(stream, path), path)
+    if trec_header(sample) is not None:
+        return sample.lines[0][0]
+    check_trec(sample)
+    return 0
 
-    queries: list[str]
-    places: np.ndarray
-    documents: pa.Array
-    ranks: np.ndarray
-    scores: np.ndarray
-    tag: str
+
+class NotGroupedError(Exception):
+    """A query comes again after another one."""
 
 
-def read_trec(path: Path, collection: Collection | None = None) -> TableRun:
-    """Read a TREC run into memory. Scores decide the order, as in trec_eval; ranks that contradict them are warned of.
+def read_trec(path: Path, collection: Collection | None = None, memory: int = MEMORY) -> BlockRun:
+    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them are warned of.
 
-    Compressed files are recognized by their content, and a first line of column names is left out. A well-formed file is read by columns. One that is not is read again line by line, to say what is wrong and where.
+    Compressed files are recognized by their content, and a first line of column names is left out. Fields are separated by
+    white space. A file whose lines are grouped by query is read once; one that is not is read twice more, and its rows wait in
+    a nameless temporary file. Memory is bounded, whatever the length: ``memory``, twice the lines of the longest query, and
+    about 100 bytes a query.
 
     Args:
-        collection: if given, queries that it lacks are left out (with a warning), and documents must be its own.
+        collection: if given, queries that it lacks are left out (with a warning), and documents must be in its corpus.
 
     Raises:
         IrdistillError: a line has not six columns, a score is not a finite number or a rank no whole number, a document comes
-            twice for a query, the file is empty, or it does not fit the collection.
+            twice for a query, the file is empty, damaged or not UTF-8, or it does not fit the collection.
     """
-    sample = _sample(path)
-    header = trec_header(sample)
-    if header is None:
-        check_trec(sample)
-    skip = sample.lines[0][0] if header else 0
-    found = _by_columns(path, skip)
-    table = None if found is None else _table(found, collection)
-    if found is None or table is None:
-        found = _by_lines(path, collection, skip)
-        table = _table(found, collection)
-    if table is None or not table.num_rows:
-        reason = f"none of its {len(found.queries)} queries is in {collection.id!r}" if found.queries and collection else \
-            "it holds no line"
-        raise IrdistillError(f"{path} gives no run: {reason}.")
-    if collection is not None and (strange := [query for query in found.queries if query not in collection.queries]):
-        logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, len(strange), collection.id, strange[0])
-    for line in _rank_warnings(found):
-        logger.warning("%s: %s", path, line)
-    identity = RunIdentity(
-        "imported", {"format": "trec", "file": path.name, "sha256": file_sha256(path), "tag": found.tag},
-        collection.describe() if collection is not None else {},
-    )
-    return TableRun(identity, table)
+    from irdistill.runs.formats.source import Source
+
+    run = BlockRun(memory)
+    skip = _header_line(path)
+    reader = _Reader(path, collection, skip)
+    with Source(path) as source:
+        try:
+            for block in reader.lists(_ahead(_grouped(source, reader))):
+                run.add(block)
+        except NotGroupedError:
+            logger.info("%s: the lines of a query are not together; they are sorted first", path)
+            run, reader = BlockRun(memory), _Reader(path, collection, skip)
+            pieces = partial(_pieces, path, reader)
+            for block in reader.lists(regrouped(pieces, memory)):
+                run.add(block)
+        checksum = source.sha256()
+    run.close(reader.identity(checksum))
+    return run
 
 
-def _sample(path: Path) -> TableSample:
-    with _open(path) as stream, damage_explained(path):
-        return read_sample(stream, path)
+class StreamedRun(Run):
+    """A TREC run file whose lists are given out once while it is read, and not kept; for measuring it alone.
 
-
-def _open(path: Path) -> io.BufferedReader:
-    stream = open(path, "rb")
-    try:
-        with damage_explained(path):
-            return decompressed(stream, path)
-    except BaseException:
-        stream.close()
-        raise
-
-
-def _damaged(path: Path, error: object) -> IrdistillError:
-    return IrdistillError(f"{path} cannot be read as text ({error}); it is truncated or damaged.")
-
-
-def _by_columns(path: Path, skip: int = 0) -> _Columns | None:
-    """The lines of a file whose fields have one space or tab between them; None of any other.
-
-    Args:
-        skip: lines at the start that are left out.
+    Any other use reads the file into a `BlockRun` first. What is wrong with the file is noticed when it is read.
     """
-    kind, sample = compression_of(path), _sample(path)
-    stream: Any
-    try:
-        # Arrow reads a plain file faster than Python does, and knows no xz
-        with _open(path) if kind == "xz" else pa.input_stream(str(path), compression=kind) as stream:
-            table = arrow_csv.read_csv(
-                stream, read_options=arrow_csv.ReadOptions(column_names=_NAMES, block_size=_BLOCK, skip_rows=skip),
-                parse_options=arrow_csv.ParseOptions(delimiter="\t" if any("\t" in line for _, line in sample.lines[:100]) else " ",
-                                                     quote_char=False, double_quote=False),
-                convert_options=arrow_csv.ConvertOptions(
-                    column_types={"query": _CODES, "document": pa.string(), "rank": pa.float64(), "score": pa.float64()},
-                    include_columns=["query", "document", "rank", "score"], null_values=[],
-                ),
-            )
-    except (pa.ArrowInvalid, OSError, EOFError):
-        return None
-    first = next((line.split(None, 6) for number, line in sample.lines if number > skip), [])
-    if not table.num_rows or len(first) < 6:
-        return None
-    queries = table.column("query").unify_dictionaries().combine_chunks()
-    names, scores = queries.dictionary.to_pylist(), table.column("score").to_numpy()
-    documents, ranks = table.column("document").combine_chunks(), table.column("rank").to_numpy()
-    # fields that a split at any white space would cut, or would not see
-    if not all(len(name.split()) == 1 for name in names) or not np.isfinite(scores).all() \
-            or not ((ranks >= 0) & (ranks == np.floor(ranks))).all():
-        return None
-    return _Columns(names, queries.indices.to_numpy(), documents, ranks, scores, first[5])
+
+    def __init__(self, path: Path, collection: Collection | None = None) -> None:
+        self.path = None
+        self._file, self._collection = path, collection
+        self._stored: BlockRun | None = None
+        self._manifest: Manifest | None = None
+
+    def blocks(self) -> Iterator[ListBlock]:
+        """The lists as arrays, a block in memory at a time.
+
+        Raises:
+            NotGroupedError: a query comes again after another one; what was given out is wrong, and is right at the next call.
+            IrdistillError: as `read_trec`.
+        """
+        return self._read() if self._stored is None and self._manifest is None else self.stored().blocks()
+
+    def _read(self) -> Iterator[ListBlock]:
+        from irdistill.runs.formats.source import Source
+
+        reader = _Reader(self._file, self._collection, _header_line(self._file))
+        query_ids: list[str] = []
+        with Source(self._file) as source:
+            try:
+                for block in reader.lists(_ahead(_grouped(source, reader))):
+                    query_ids += block.query_ids
+                    yield block
+            except NotGroupedError:
+                self.stored()
+                raise
+            count = len(query_ids)
+            self._manifest = Manifest(reader.identity(source.sha256()), count, digest(query_ids), max(1, count), complete=True)
+
+    def stored(self) -> BlockRun:
+        """The same run with its lists."""
+        if self._stored is None:
+            self._stored = read_trec(self._file, self._collection)
+        return self._stored
+
+    @property
+    def manifest(self) -> Manifest:  # type: ignore[override]
+        """What the run is."""
+        return self._manifest or self.stored().manifest
+
+    @property
+    def query_ids(self) -> list[str]:
+        """All queries in order."""
+        return self.stored().query_ids
+
+    @property
+    def num_rows(self) -> int:
+        """How many (query, document) rows."""
+        return self.stored().num_rows
+
+    def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
+        """The lists of each block."""
+        return self.stored().parts()
+
+    def __getitem__(self, query_id: str) -> RankedList:
+        return self.stored()[query_id]
 
 
-def _by_lines(path: Path, collection: Collection | None, skip: int = 0) -> _Columns:
-    """The lines of a file, with an error that names the first one that is wrong."""
-    places: dict[str, int] = {}
-    seen: set[tuple[int, str]] = set()
-    own: list[int] = []
-    documents: list[str] = []
-    ranks: list[float] = []
-    scores: list[float] = []
-    tag = ""
-    for number, line in enumerate(_lines(path), 1):
-        fields = line.split()
-        if not fields or number <= skip:
-            continue
-        if len(fields) != 6:
-            raise IrdistillError(
-                f"{path}, line {number}: {len(fields)} columns, and six were expected "
-                f"(query Q0 document rank score tag): {line.strip()[:80]!r}. Other tables and score files are read by irdistill runs "
-                "import."
-            )
-        query_id, _, doc_id, rank_text, text, tag = fields
-        rank, score = _number(rank_text), _number(text)
-        if not math.isfinite(score):
-            raise IrdistillError(f"{path}, line {number}: the score {text!r} is not a finite number that float32 can hold.")
-        if not (rank >= 0 and rank == math.floor(rank)):
-            raise IrdistillError(
-                f"{path}, line {number}: the rank is {rank_text!r}, and a whole number from 0 or 1 was expected. Are rank and score in "
-                "each other's places?"
-            )
-        place = places.setdefault(query_id, len(places))
-        if collection is not None and query_id in collection.queries and not collection.corpus.has(doc_id):
-            raise IrdistillError(
-                f"{path}, line {number}: the document {doc_id!r} is not in the corpus of {collection.id!r}; the run "
-                "belongs to another collection."
-            )
-        if (place, doc_id) in seen:
-            raise IrdistillError(f"{path}, line {number}: the document {doc_id!r} comes twice for query {query_id!r}.")
-        seen.add((place, doc_id))
-        own.append(place)
-        documents.append(doc_id)
-        ranks.append(rank)
-        scores.append(score)
-    return _Columns(list(places), np.array(own, np.int32), pa.array(documents, pa.string()), np.array(ranks, np.float64),
-                    np.array(scores, np.float64), tag)
+class _Reader:
+    """Checks rows and puts them in rank order.
 
+    Attributes:
+        queries: how many there were. unknown: how many of them the collection lacks. first: the first of these.
+        tag: of the first line.
+        faults: how ranks and scores fit together. example: the first query where they do not.
+    """
 
-def _rank_warnings(columns: _Columns) -> list[str]:
-    """What a user should know of ranks that do not fit the scores."""
-    places, ranks, scores = columns.places, columns.ranks, columns.scores.astype(np.float32)
-    step = np.diff(places)
-    if not ((step > 0) | ((step == 0) & (ranks[1:] >= ranks[:-1]))).all():
-        order = np.lexsort((ranks, places))
-        places, ranks, scores = places[order], ranks[order], scores[order]
-    faults = RankFaults().and_of(places, ranks, scores)
-    return faults.warnings(len(columns.queries), columns.queries[faults.example])
+    def __init__(self, path: Path, collection: Collection | None, skip: int) -> None:
+        self.path, self.collection, self._skip = path, collection, skip
+        self.rows = 0
+        self.faults, self.example = RankFaults(), ""
+        self.queries = self.unknown = 0
+        self.first = self.tag = ""
 
+    def lists(self, blocks: Iterator[Rows]) -> Iterator[ListBlock]:
+        """The lists of all blocks."""
+        for rows in blocks:
+            self._compare_ranks(rows)
+            self.queries += len(rows.query_ids)
+            rows = self._known(rows)
+            if len(rows.query_ids):
+                hashes = rows.docs.hashes()
+                self._refuse_unknown(rows, hashes)
+                self.rows += len(hashes)
+                yield self._ranked(rows, hashes)
 
-def _number(text: str) -> float:
-    try:
-        with np.errstate(over="ignore"):
-            return float(np.float32(float(text)))
-    except ValueError:
-        return math.nan
+    def identity(self, checksum: str) -> RunIdentity:
+        """What the run is, after its last block; warns of what was left out and of ranks that contradict the scores.
 
+        Raises:
+            IrdistillError: there was no row.
+        """
+        path, collection = self.path, self.collection
+        if not self.rows:
+            reason = "it holds no line"
+            if self.queries and collection is not None:
+                reason = f"none of its {self.queries} queries is in {collection.id!r}"
+            raise IrdistillError(f"{path} gives no run: {reason}.")
+        if self.unknown and collection is not None:
+            logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, self.unknown, collection.id,
+                           self.first)
+        for line in self.faults.warnings(self.queries, self.example):
+            logger.warning("%s: %s", path, line)
+        return RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": self.tag},
+                           collection.describe() if collection is not None else {})
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with _open(path) as stream:
-            yield from (line.decode("utf-8") for line in bounded_lines(stream, str(path)))
-    except (EOFError, OSError, zlib.error, lzma.LZMAError, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and not is_damage(error):
-            raise
-        raise _damaged(path, error) from error
+    def _compare_ranks(self, rows: Rows) -> None:
+        """Note queries whose ranks and scores do not fit together."""
+        sizes, inner = np.diff(rows.edges), rows.edges[1:-1] - 1
+        falls, rises = rows.scores[1:] <= rows.scores[:-1], rows.ranks[1:] >= rows.ranks[:-1]
+        falls[inner] = rises[inner] = True
+        if falls.all() and rises.all():
+            equal = (sizes > 1) & (rows.scores[rows.edges[:-1]] == rows.scores[rows.edges[1:] - 1])
+            lists = self.faults.lists + int((sizes > 1).sum())
+            self.faults = self.faults._replace(lists=lists, equal=self.faults.equal + int(equal.sum()))
+            return
+        groups = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((rows.ranks, groups))
+        before = self.faults.against_scores
+        self.faults = self.faults.and_of(groups[order], rows.ranks[order], rows.scores[order])
+        if not before and self.faults.against_scores:
+            self.example = rows.query_ids[self.faults.example]
 
-
-def _table(found: _Columns, collection: Collection | None) -> pa.Table | None:
-    """The rows in rank order, those of queries that the collection lacks left out; None where one of them is wrong."""
-    places, documents = found.places, found.documents
-    with np.errstate(over="ignore"):
-        scores = found.scores.astype(np.float32)
-    if not np.isfinite(scores).all():
-        return None
-    if collection is not None:
-        known = np.array([query in collection.queries for query in found.queries], bool)
+    def _known(self, rows: Rows) -> Rows:
+        """The rows of the queries that the collection has."""
+        if self.collection is None:
+            return rows
+        known = np.array([query_id in self.collection.queries for query_id in rows.query_ids], bool)
         if not known.all():
-            kept = np.flatnonzero(known[places])
-            places, scores, documents = places[kept], scores[kept], documents.take(pa.array(kept))
-    step = np.diff(places)
-    if not ((step > 0) | ((step == 0) & (scores[1:] <= scores[:-1]))).all():
-        order = np.lexsort((-scores, places))
-        places, scores, documents = places[order], scores[order], documents.take(pa.array(order))
-    starts = np.flatnonzero(np.diff(places, prepend=-1))
-    order = np.arange(len(places))
-    if order_ties(order, scores, starts, lambda rows: documents.take(pa.array(rows)).to_pylist()):
-        documents = documents.take(pa.array(order))
-    edges = np.append(starts, len(places))
-    if not _sound(documents, edges, collection):
-        return None
-    columns = [
-        pa.array(found.queries, pa.string()).take(pa.array(places)), documents,
-        pa.array((np.arange(1, len(places) + 1) - np.repeat(starts, np.diff(edges))).astype(np.int32)),
-        pa.array(scores), pa.nulls(len(places), pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+            self.first = self.first or rows.query_ids[int(np.argmin(known))]
+            self.unknown += int((~known).sum())
+            sizes = np.diff(rows.edges)
+            kept = np.repeat(known, sizes)
+            rows = Rows([query_id for query_id, good in zip(rows.query_ids, known.tolist(), strict=True) if good],
+                        np.concatenate([[0], np.cumsum(sizes[known])]), rows.docs.take(kept), rows.ranks[kept], rows.scores[kept],
+                        rows.lines[kept])
+        return rows
+
+    def _refuse_unknown(self, rows: Rows, hashes: np.ndarray) -> None:
+        if self.collection is None:
+            return
+        strange = np.flatnonzero(self.collection.corpus.find_fields(rows.docs, hashes) < 0)
+        if len(strange):
+            place = int(strange[np.argmin(rows.lines[strange])])
+            raise IrdistillError(
+                f"{self.path}, line {rows.lines[place]}: the document {rows.docs.text(place)!r} is not in the corpus of "
+                f"{self.collection.id!r}; the run belongs to another collection."
+            )
+
+    def _ranked(self, rows: Rows, hashes: np.ndarray) -> ListBlock:
+        """The rows in the order of trec_eval: score, then document id, both descending."""
+        groups = np.repeat(np.arange(len(rows.query_ids)), np.diff(rows.edges))
+        self._refuse_repeated(rows, hashes, groups)
+        docs, scores = rows.docs, rows.scores
+        falls = scores[1:] <= scores[:-1]
+        falls[rows.edges[1:-1] - 1] = True
+        order = np.arange(len(scores))
+        moved = not falls.all()
+        if moved:
+            order = np.lexsort((-scores, groups))
+            scores = scores[order]
+        moved |= order_ties(order, scores, rows.edges[:-1], lambda places: docs.take(places).texts())
+        if moved:
+            docs, hashes = docs.take(order), hashes[order]
+        return ListBlock(rows.query_ids, rows.edges, docs, scores, hashes)
+
+    def _refuse_repeated(self, rows: Rows, hashes: np.ndarray, groups: np.ndarray) -> None:
+        keys = hashes ^ groups.astype(np.uint64) * _ODD
+        ordered = np.sort(keys)
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
+        seen: set[tuple[int, str]] = set()
+        names = rows.docs.texts()
+        for place in np.argsort(rows.lines, kind="stable").tolist():
+            key = (int(groups[place]), names[place])
+            if key in seen:
+                raise IrdistillError(f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes twice for query "
+                                     f"{rows.query_ids[key[0]]!r}.")
+            seen.add(key)
+
+    def checked(self, data: bytes, first: int) -> tuple[Lines, int]:
+        """Lines of six fields, and the number of the line after them.
+
+        Raises:
+            IrdistillError: a line has another number of fields, or is not UTF-8.
+        """
+        if first <= self._skip:
+            count = min(self._skip + 1 - first, data.count(b"\n") + (not data.endswith(b"\n")))
+            data = b"\n" * count + b"".join(data.split(b"\n", count)[count:])
+        check_utf8(data, first, self.path)
+        try:
+            lines, number = split_lines(data, _WIDTH, first)
+        except WrongWidth as error:
+            raise IrdistillError(
+                f"{self.path}, line {error.number}: {error.fields} columns, and six were expected "
+                f"(query Q0 document rank score tag): {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and "
+                "score files are read by irdistill runs import."
+            ) from None
+        if len(lines) and not self.tag:
+            self.tag = lines.field(_TAG).text(0)
+        return lines, number
+
+    def numbers(self, lines: Lines) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks and scores, (n,) float32 each.
+
+        Raises:
+            IrdistillError: a score is not a finite number, or a rank is not a whole number from 0.
+        """
+        fields, places = lines.field(_SCORE), lines.field(_RANK)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores, ranks = decimals(fields)[0].astype(np.float32), decimals(places)[0]
+            wrong = ~np.isfinite(scores)
+            strange = ~((ranks >= 0) & (ranks == np.floor(ranks)))
+        bad = wrong | strange
+        if bad.any():
+            place = int(np.argmax(bad))
+            what = f"the score {fields.text(place)!r} is not a finite number that float32 can hold."
+            if not wrong[place]:
+                what = (f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was expected. Are rank and score in "
+                        "each other's places?")
+            raise IrdistillError(f"{self.path}, line {lines.numbers[place]}: {what}")
+        return ranks.astype(np.float32), scores
 
 
-def _sound(documents: pa.Array, edges: np.ndarray, collection: Collection | None) -> bool:
-    """Whether no query has a document twice and the corpus has all of them."""
-    for first in range(0, len(edges) - 1, _QUERIES):
-        own = edges[first : first + _QUERIES + 1]
-        names = documents.slice(own[0], own[-1] - own[0]).to_pylist()
-        bounds = (own - own[0]).tolist()
-        if any(len(set(names[start:end])) != end - start for start, end in pairwise(bounds)):
-            return False
-        if collection is not None and (collection.corpus.find(names) < 0).any():
-            return False
-    return True
+def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
+    """Blocks of a file whose lines are grouped by query; the last query of a block waits for its other lines.
+
+    Raises:
+        NotGroupedError: they are not.
+    """
+    seen: set[str] = set()
+    number, waiting, least = 1, b"", 0
+    for data in source.blocks():
+        waiting += data
+        if len(waiting) < least:
+            continue
+        lines, after = reader.checked(waiting, number)
+        if not len(lines):
+            number, waiting = after, b""
+            continue
+        edges = changes(lines.field(_QUERY))
+        # the data may have been shortened; what follows the last query's first byte is the same
+        last = int(lines.field(_QUERY).starts[edges[-1]])
+        if len(edges) == 1:
+            least = 2 * len(waiting)
+            continue
+        yield _rows(lines, edges[:-1], int(edges[-1]), reader, seen)
+        number, least = int(lines.numbers[edges[-1]]), 0
+        waiting = lines.data[last:-8].tobytes()
+    if waiting:
+        lines, _ = reader.checked(waiting, number)
+        if len(lines):
+            yield _rows(lines, changes(lines.field(_QUERY)), len(lines), reader, seen)
+
+
+def _ahead(blocks: Iterator[Rows]) -> Iterator[Rows]:
+    """The same blocks; the next one is read in a thread while one is worked on."""
+    end = object()
+    with ThreadPoolExecutor(1, "read-ahead") as pool:
+        following = pool.submit(next, blocks, end)
+        while isinstance(rows := following.result(), Rows):
+            following = pool.submit(next, blocks, end)
+            yield rows
+
+
+def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set[str]) -> Rows:
+    names = lines.field(_QUERY).take(starts).texts()
+    before = len(seen)
+    seen.update(names)
+    if len(seen) != before + len(names):
+        raise NotGroupedError
+    cut = slice(None, end)
+    ranks, scores = reader.numbers(lines)
+    return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), ranks[cut], scores[cut], lines.numbers[cut])
+
+
+def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
+    """The rows of a file as they stand there."""
+    from irdistill.runs.formats.source import Source
+
+    number = 1
+    with Source(path) as source:
+        for data in source.blocks():
+            lines, number = reader.checked(data, number)
+            if len(lines):
+                yield Piece(lines.field(_QUERY), lines.field(_DOCUMENT), *reader.numbers(lines), lines.numbers)
 
 
 def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:

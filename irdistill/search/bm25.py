@@ -1,4 +1,4 @@
-"""BM25 over a whole corpus, with bm25s: scores are worked out when the index is built.
+"""BM25 over a whole corpus: scores are worked out when the index is built, and are those of bm25s.
 
 Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024, arXiv:2407.03618), English
 stop words and the Snowball stemmer for English.
@@ -6,40 +6,30 @@ stop words and the Snowball stemmer for English.
 
 from __future__ import annotations
 
-import logging
-import os
-import shutil
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from bm25s import BM25 as Bm25s
 from scipy.sparse import csc_matrix
 
+from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus, Query
+from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
-from irdistill.files import (
-    cache_folder,
-    digest,
-    explain_os_errors,
-    fsync_folder,
-    make_folder,
-    read_json,
-    write_json,
-)
-from irdistill.progress import progress
+from irdistill.files import MappedPages, cache_folder, digest, read_json, write_text
+from irdistill.search.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
 from irdistill.stems import NAME, Tokenizer
 
 if TYPE_CHECKING:
     from irdistill.runs import RankedList
 
-logger = logging.getLogger(__name__)
-
 FORMAT = 1
 _ARRAYS = ("data", "indices", "indptr")
-_BLOCK = 10_000
+_MAPPED = 1 << 30
+"""Bytes of postings that are read before their pages are given back to the system."""
 
 
 class BM25:
@@ -50,11 +40,13 @@ class BM25:
         settings: what determines the scores.
     """
 
-    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None) -> None:
+    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None,
+                 memory: int = MEMORY) -> None:
         """Open or build the index.
 
         Args:
             cache: the folder for indexes; the user's cache folder where None.
+            memory: bytes that building takes for postings, beside 16 for each document and the corpus's words.
 
         Raises:
             IrdistillError: k1 or b are out of range, or the cache cannot be written.
@@ -64,64 +56,26 @@ class BM25:
         self.corpus = corpus
         self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "method": "lucene",
                                          "tokenizer": NAME}
+        self._memory = memory
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
-        if not (self.folder / "manifest.json").is_file():
-            self._build()
-        self._open()
+        cached(self.folder, self._build, self._open)
 
-    def _build(self) -> None:
-        make_folder(self.folder.parent)
-        vocabulary: dict[str, int] = {}
-        documents: list[list[int]] = []
-        with progress(len(self.corpus), "documents", "BM25 index") as bar:
-            for start in range(0, len(self.corpus), _BLOCK):
-                rows = range(start, min(start + _BLOCK, len(self.corpus)))
-                for text in self.corpus.texts(rows):
-                    documents.append([vocabulary.setdefault(stem, len(vocabulary))
-                                      for stem in self._tokenizer(text)])
-                bar.update(len(rows))
-        index = Bm25s(k1=self.settings["k1"], b=self.settings["b"], method="lucene")
-        if vocabulary:
-            arrays = index.build_index_from_ids(
-                unique_token_ids=list(range(len(vocabulary))), corpus_token_ids=documents,
-                show_progress=False,
-            )
-        else:
-            arrays = {"data": np.empty(0, np.float32), "indices": np.empty(0, np.int32),
-                      "indptr": np.zeros(1, np.int64)}
-        temporary = self.folder.with_name(f".{self.folder.name}.tmp-{os.getpid()}")
-        try:
-            with explain_os_errors(self.folder):
-                temporary.mkdir()
-                for name in _ARRAYS:
-                    np.save(temporary / f"{name}.npy", np.asarray(arrays[name]))
-                write_json(temporary / "vocabulary.json", list(vocabulary))
-                write_json(temporary / "manifest.json", {
-                    "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus),
-                    "settings": self.settings,
-                    "bytes": {f"{name}.npy": (temporary / f"{name}.npy").stat().st_size for name in _ARRAYS},
-                })
-                try:
-                    os.replace(temporary, self.folder)
-                except OSError:
-                    if not (self.folder / "manifest.json").is_file():
-                        raise
-                    logger.debug("another process built %s first", self.folder)
-                fsync_folder(self.folder.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    def _build(self, folder: Path) -> None:
+        stems = build_index(self.corpus, self.settings["k1"], self.settings["b"], folder, self._memory)
+        write_text(folder / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
+        write_sealed(folder / "manifest.json", {
+            "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus), "settings": self.settings,
+        }, ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS)))
 
-    def _open(self) -> None:
-        manifest = read_json(self.folder / "manifest.json")
-        for name, size in manifest["bytes"].items():
-            path = self.folder / name
-            if not path.is_file() or path.stat().st_size != size:
-                raise IrdistillError(f"the BM25 index {path} is damaged; delete its folder.")
-        self._data, self._indices, self._indptr = (
-            np.load(self.folder / f"{name}.npy", mmap_mode="r") for name in _ARRAYS)
-        stems = read_json(self.folder / "vocabulary.json")
+    def _open(self, folder: Path) -> None:
+        files = open_files(folder, read_sealed(folder / "manifest.json")["files"])
+        self._data, self._indices, indptr = (npy_array(files[f"{name}.npy"]) for name in _ARRAYS)
+        self._indptr = np.asarray(indptr)
+        self._pages = MappedPages(self._data.map, self._indices.map, limit=_MAPPED)
+        files["vocabulary.json"].check_all()
+        stems = read_json(folder / "vocabulary.json")
         self._vocabulary = {stem: place for place, stem in enumerate(stems)}
 
     @property
@@ -137,7 +91,8 @@ class BM25:
     @property
     def matrix(self) -> csc_matrix:
         """(N, V) what each word adds to the score of each document that holds it, for one occurrence in the query."""
-        return csc_matrix((self._data, self._indices, self._indptr), shape=(len(self.corpus), len(self._vocabulary)))
+        shape = len(self.corpus), len(self._vocabulary)
+        return csc_matrix((np.asarray(self._data), np.asarray(self._indices), self._indptr), shape=shape)
 
     def identity(self) -> dict[str, Any]:
         """What goes into the manifest of a run."""
@@ -156,6 +111,7 @@ class BM25:
         for term in self._terms(text):
             start, end = int(self._indptr[term]), int(self._indptr[term + 1])
             scores[self._indices[start:end]] += self._data[start:end]
+            self._pages.read(8 * (end - start))
         return scores
 
     def score(self, query_text: str, doc_rows: np.ndarray) -> np.ndarray:

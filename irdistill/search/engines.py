@@ -12,6 +12,7 @@ import numpy as np
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
+from irdistill.progress import Done
 from irdistill.search.exact import exact_search
 from irdistill.search.faiss_index import FaissIndex
 from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
@@ -22,6 +23,7 @@ from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
 from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
 from irdistill.students.base import Student
+from irdistill.truncation import Truncation
 
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
@@ -35,6 +37,8 @@ INDEXES: Mapping[str, tuple[str, ...]] = {
 
 _SPARE = 32
 """Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by id."""
+_MOST_ABSENT = 1024
+"""Of documents without a vector, which an approximate index holds all the same, so many more neighbours are asked for."""
 _TOKEN_NEIGHBOURS = 128
 """Of an index over tokens: at least so many nearest tokens of each query token give the candidates."""
 
@@ -46,18 +50,20 @@ class Engine(ABC):
         settings: what determines the index.
         exact: whether what it finds are the true best.
         nbytes: what a search reads at most.
+        truncation: how much of the documents the encoder did not read.
     """
 
     settings: Mapping[str, Any]
     exact: bool = True
     nbytes: int
+    truncation: Truncation = Truncation()
 
     def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
-    def encode(self, texts: Sequence[str]) -> Any:
-        """The vectors of some queries, as ``search`` takes a group."""
-        return self.student.search_vectors(texts, "query", self.precision)
+    def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
+        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were encoded, batch by batch."""
+        return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
@@ -74,23 +80,33 @@ class DenseEngine(Engine):
     def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw) -> None:
         super().__init__(corpus, student, precision)
         self.index, self.settings, self.exact, self.nbytes = index, index.settings, index.kind == "flat", index.nbytes
+        self._absent = index.store.absent_rows if isinstance(index.store, VectorStore) else np.empty(0, np.int64)
 
     def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
         if self.exact:
             return self.true_best(groups, k)
-        found = self.index.search_groups(groups, k + _SPARE)
-        return ([best_rows(self.corpus, scores[rows >= 0], k, rows[rows >= 0]) for scores, rows in zip(*pair, strict=True)]
-                for pair in found)
+        spare = _SPARE + min(len(self._absent), _MOST_ABSENT)
+        return (self._hits(vectors, *found, k)
+                for vectors, found in zip(groups, self.index.search_groups(groups, k + spare), strict=True))
 
     def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
         matrix = self.index.store.matrix
-        found = exact_search(matrix, groups, k + _SPARE, device=self.student.device)
+        given: dict[str, Any] = {"device": self.student.device, "skip": self._absent}
+        found = exact_search(matrix, groups, k + _SPARE, **given)
         for vectors, (scores, rows) in zip(groups, found, strict=True):
-            spare = _SPARE
-            while k < scores.shape[1] < len(matrix) and (scores[:, k - 1] == scores[:, -1]).any():
+            spare, written = _SPARE, vectors.any(axis=1)
+            while k < scores.shape[1] < len(matrix) and (scores[written, k - 1] == scores[written, -1]).any():
                 spare *= 8  # more equal scores at the cut-off than were asked for
-                scores, rows = exact_search(matrix, [vectors], k + spare, device=self.student.device)[0]
-            yield [best_rows(self.corpus, line, k, places) for line, places in zip(scores, rows, strict=True)]
+                scores, rows = exact_search(matrix, [vectors], k + spare, **given)[0]
+            yield self._hits(vectors, scores, rows, k)
+
+    def _hits(self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int) -> list[Hits]:
+        """The best of each line; without documents that have no vector, and nothing for a query that has none."""
+        found = []
+        for vector, line, places in zip(vectors, scores, rows, strict=True):
+            kept = (places >= 0) & (line > -np.inf) & ~np.isin(places, self._absent)
+            found.append(best_rows(self.corpus, line[kept], k if vector.any() else 0, places[kept]))
+        return found
 
 
 class SparseEngine(Engine):
@@ -146,6 +162,8 @@ class MultiVectorEngine(Engine):
         return rerank(self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device)
 
     def _candidates(self, query: np.ndarray, k: int) -> np.ndarray:
+        if not len(query):
+            return np.empty(0, np.int64)
         if isinstance(self.index, PlaidIndex):
             return self.index.candidates(query, k)
         _, tokens = self.index.search(query, max(_TOKEN_NEIGHBOURS, k))
@@ -168,6 +186,13 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
     if known and index not in known:
         raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
     store: Store = corpus_vectors(corpus, student, work, precision, storage, encoding)
+    engine = _engine_of(corpus, student, index, precision, store, seed)
+    engine.truncation = store.truncation
+    return engine
+
+
+def _engine_of(corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int) -> Engine:
+    """The engine of a kind of store, with its index built or opened."""
     if isinstance(store, SparseStore):
         return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
     if index == "lucene":

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from irdistill.checksums import CheckedArray
 from irdistill.hardware import best_device
+from irdistill.progress import progress
 from irdistill.search.shards import read_part
 
 
-def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
-                 device: torch.device | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+def exact_search(matrix: np.ndarray | CheckedArray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
+                 device: torch.device | None = None, skip: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
     """The k greatest inner products of every query, in one pass over the matrix.
 
     Args:
@@ -21,6 +23,7 @@ def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, m
             depend on the other groups.
         memory: bytes that a chunk and its scores may take.
         device: where to multiply; the best there is where None.
+        skip: rows, ascending, that are left out; they come last with the score -inf.
 
     Returns:
         For each group scores (Q_i, min(k, N)) float32 and rows int64, best first, equal scores by row.
@@ -35,15 +38,24 @@ def exact_search(matrix: np.ndarray, queries: Sequence[np.ndarray], k: int, *, m
         (group.new_empty(len(group), 0), torch.empty(len(group), 0, dtype=torch.int64, device=place))
         for group in groups
     ]
-    for start in range(0, rows, chunk):
-        part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(place)
-        for number, group in enumerate(groups):
-            scores, found = (group @ part.T).topk(min(k, len(part)), dim=1)
-            scores = torch.cat([best[number][0], scores], dim=1)
-            found = torch.cat([best[number][1], found + start], dim=1)
-            keep = scores.topk(min(k, scores.shape[1]), dim=1).indices
-            best[number] = scores.gather(1, keep), found.gather(1, keep)
-        del part  # before the next one is read
+    with progress(rows, "documents", f"search for {sum(map(len, groups))} queries") as bar:
+        for start in range(0, rows, chunk):
+            part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(place)
+            left_out = None
+            if skip is not None and len(skip):
+                inside = skip[np.searchsorted(skip, start) : np.searchsorted(skip, start + len(part))] - start
+                left_out = torch.from_numpy(inside).to(place)
+            for number, group in enumerate(groups):
+                products = group @ part.T
+                if left_out is not None:
+                    products[:, left_out] = -torch.inf
+                scores, found = products.topk(min(k, len(part)), dim=1)
+                scores = torch.cat([best[number][0], scores], dim=1)
+                found = torch.cat([best[number][1], found + start], dim=1)
+                keep = scores.topk(min(k, scores.shape[1]), dim=1).indices
+                best[number] = scores.gather(1, keep), found.gather(1, keep)
+            bar.update(len(part))
+            del part  # before the next one is read
     return [sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best]
 
 

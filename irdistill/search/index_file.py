@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from irdistill.checksums import REBUILT, DamagedError, check_whole, clear_mark, open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
+from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
 
-_MANIFEST = "index.json"
+logger = logging.getLogger(__name__)
+_MANIFEST, _BEGUN = "index.json", "begun"
 
 
 def make_once(folder: str | Path, name: str, identity: Mapping[str, Any], write: Callable[[Path], None],
@@ -20,30 +24,55 @@ def make_once(folder: str | Path, name: str, identity: Mapping[str, Any], write:
         IrdistillError: the folder holds another index (and ``overwrite`` is not set), it is damaged, another process writes
             there, or the disk is full.
     """
-    folder = make_folder(folder)
+    folder = Path(folder)
+    _refuse_others(folder, name)
+    make_folder(folder)
     with exclusive(folder):
-        if (folder / _MANIFEST).is_file() and not overwrite:
-            found, path = open_made(folder, name)
-            if found != identity:
-                raise IrdistillError(
-                    f"{folder} holds another index ({found} there, {dict(identity)} now). "
-                    "Choose another folder, or pass --overwrite to replace it."
-                )
-            return path
-        (folder / _MANIFEST).unlink(missing_ok=True)
+        if (folder / _MANIFEST).is_file() and not overwrite and not is_manifest(folder / _MANIFEST, (_BEGUN,)):
+            try:
+                stored, path = open_made(folder, name)
+            except DamagedError as error:
+                logger.warning("%s The index is built again.", str(error).removesuffix(REBUILT).rstrip())
+            else:
+                if stored == identity:
+                    return path
+                if not in_cache(folder):
+                    raise IrdistillError(
+                        f"{folder} holds another index ({stored} there, {dict(identity)} now). "
+                        "Choose another folder, or pass --overwrite to replace it."
+                    )
+                logger.info("the index in %s is over other vectors and is built again", folder)
+        write_json(folder / _MANIFEST, {"identity": dict(identity), "name": name, _BEGUN: True})
         with atomic_path(folder / name) as temporary:
             write(temporary)
-        write_json(folder / _MANIFEST, {"identity": dict(identity), "bytes": (folder / name).stat().st_size})
+        write_sealed(folder / _MANIFEST, {"identity": dict(identity), "name": name}, [name])
+        clear_mark(folder)
     return folder / name
 
 
+def _refuse_others(folder: Path, name: str) -> None:
+    if in_cache(folder):
+        return
+    if not is_manifest(folder / _MANIFEST, ("identity",)):
+        refuse_foreign(folder, nothing, "an index")
+    elif read_json(folder / _MANIFEST).get("name", name) != name:
+        refuse_foreign(folder, lambda other: other != name, "an index")
+
+
 def open_made(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
-    """What an index was made of, and its path.
+    """What an index was made of, and its path; all of the file is compared with its checksums.
 
     Raises:
         IrdistillError: there is none, or it is damaged.
     """
-    manifest, path = read_json(Path(folder) / _MANIFEST), Path(folder) / name
-    if not path.is_file() or path.stat().st_size != manifest["bytes"]:
-        raise IrdistillError(f"the index {path} is damaged; delete {folder} and build it again.")
-    return manifest["identity"], path
+    folder = Path(folder)
+    if not (folder / _MANIFEST).is_file():
+        raise IrdistillError(f"{folder} holds no index; build it first.")
+    try:
+        manifest = read_sealed(folder / _MANIFEST)
+        check_whole(open_files(folder, manifest["files"])[name])
+        return manifest["identity"], folder / name
+    except (IrdistillError, KeyError, TypeError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(folder, f"holds an index that is damaged ({error})", REBUILT) from error

@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from irdistill.checksums import check_whole, open_files, read_sealed, write_sealed
 from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
-from irdistill.files import cache_folder, digest, read_json, write_json
+from irdistill.files import cache_folder, digest
 from irdistill.progress import progress
 from irdistill.search.jvm import anserini_version, as_class, java_class, java_errors
 
@@ -42,9 +43,8 @@ class LuceneIndex:
         files = self.folder
         if (self.folder / _MANIFEST).is_file():
             files = self.folder / _FILES
-            for name, size in read_json(self.folder / _MANIFEST)["bytes"].items():
-                if not (files / name).is_file() or (files / name).stat().st_size != size:
-                    raise IrdistillError(f"the Lucene index {self.folder} is damaged ({name}); delete it and build it again.")
+            for file in open_files(self.folder, read_sealed(self.folder / _MANIFEST)["files"]).values():
+                check_whole(file)
         if not list(files.glob("segments_*")):
             raise IrdistillError(f"{self.folder} holds no Lucene index; give a folder that Pyserini or Anserini has filled.")
         self.files = files
@@ -76,8 +76,8 @@ class LuceneIndex:
             files = folder / _FILES
             files.mkdir()
             write(files)
-            sizes = {path.name: path.stat().st_size for path in sorted(files.iterdir()) if path.name != "write.lock"}
-            write_json(folder / _MANIFEST, {"identity": whole, "bytes": sizes})
+            names = [f"{_FILES}/{path.name}" for path in sorted(files.iterdir()) if path.name != "write.lock"]
+            write_sealed(folder / _MANIFEST, {"identity": whole}, names)
 
         return cached((cache if cache is not None else cache_folder() / "lucene") / digest(whole), fill, cls)
 

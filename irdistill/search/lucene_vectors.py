@@ -68,6 +68,8 @@ class LuceneHnsw:
             for start in range(0, rows, _BLOCK):
                 vectors = np.asarray(self.store.matrix[start : start + _BLOCK], dtype=np.float32)
                 for row, vector in enumerate(vectors.tolist(), start):
+                    if not any(vector):
+                        continue  # of a document without tokens, which is never found
                     made = document()
                     made.add(stored("id", str(row)))
                     made.add(field(_FIELD, vector, kind))
@@ -85,6 +87,8 @@ class LuceneHnsw:
         queries = java_class("org.apache.lucene.search.KnnFloatVectorQuery")
         beam = max(int(self.settings["ef_search"]), k)
         for place, vector in enumerate(np.ascontiguousarray(vectors, dtype=np.float32)):
+            if not vector.any():
+                continue
             with java_errors("searching"):
                 asked = queries(_FIELD, vector.tolist(), beam)
             found = np.array(self._index.hits(asked, k, by_id=False)[0], dtype=np.int64)

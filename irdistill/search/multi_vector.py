@@ -16,12 +16,13 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.hardware import best_device
+from irdistill.progress import progress
 from irdistill.search.ranking import Best, Hits, best_rows
 from irdistill.search.shards import read_part
 from irdistill.search.vectors import TokenStore
 
-EMPTY = -1e9
-"""The score of a document without a scored token, as sentence-transformers has it."""
+EMPTY = -np.inf
+"""In place of the score of a document without a scored token, which is never found."""
 _QUERY_TOKENS = 512
 """Query tokens multiplied at a time: what keeps the products in the caches of a CPU."""
 
@@ -78,20 +79,22 @@ def maxsim_search(store: TokenStore, groups: Sequence[Sequence[np.ndarray]], cor
     """
     place = device or best_device()
     asked = [Queries(group, mean, place) for group in groups]
-    best = [[Best(corpus, k) for _ in group] for group in groups]
+    best = [[Best(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups]
     width = max(1, sum(queries.count for queries in asked))
     block = max(1, min(len(store), memory // 4 // (4 * width)))
     chunk = _chunk_tokens(place, memory)
-    for first in range(0, len(store), block):
-        end = min(first + block, len(store))
-        scores = [np.full((queries.count, end - first), EMPTY, dtype=np.float32) for queries in asked]
-        for rows, tokens, lengths in _chunks(store, first, end, chunk, place):
-            for found, queries in zip(scores, asked, strict=True):
-                if queries.count:
-                    found[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
-        for group, found in zip(best, scores, strict=True):
-            for one, values in zip(group, found, strict=True):
-                one.add(values, first)
+    with progress(len(store), "documents", f"search for {sum(queries.count for queries in asked)} queries") as bar:
+        for first in range(0, len(store), block):
+            end = min(first + block, len(store))
+            scores = [np.full((queries.count, end - first), EMPTY, dtype=np.float32) for queries in asked]
+            for rows, tokens, lengths in _chunks(store, first, end, chunk, place):
+                for found, queries in zip(scores, asked, strict=True):
+                    if queries.count:
+                        found[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
+                bar.update(len(rows))
+            for group, found in zip(best, scores, strict=True):
+                for one, values in zip(group, found, strict=True):
+                    one.add(values, first)
     return [[one.hits for one in group] for group in best]
 
 
@@ -108,7 +111,7 @@ def rerank(store: TokenStore, query: np.ndarray, rows: np.ndarray, corpus: Corpu
         chosen = full[first:last]
         tokens = store.take(rows[chosen]).values.to(place)
         scores[chosen] = asked.scores(tokens, torch.from_numpy(lengths[chosen]).to(place))[:, 0].cpu().numpy()
-    return best_rows(corpus, scores, k, rows)
+    return best_rows(corpus, scores, k if len(query) else 0, rows, above=EMPTY)
 
 
 def _chunk_tokens(device: torch.device, memory: int) -> int:

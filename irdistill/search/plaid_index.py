@@ -178,7 +178,7 @@ def _best(rows: np.ndarray, scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _codec(arrays: Arrays, device: torch.device) -> ResidualCodec:
-    return ResidualCodec({name: arrays.array(name) for name in codec_layout(1)}, device)
+    return ResidualCodec({name: np.asarray(arrays.array(name)) for name in codec_layout(1)}, device)
 
 
 def _write_codec(store: TokenStore, folder: Path, settings: Mapping[str, Any], device: torch.device) -> Arrays:

@@ -59,6 +59,8 @@ class Best:
     def add(self, scores: np.ndarray, first: int) -> None:
         """Take the scores (n,) of the documents from the row ``first`` on."""
         least = self.above
+        if not self.k:
+            return
         if len(self.hits.scores) == self.k:  # an equal score may still win by its id
             worst = np.nextafter(self.hits.scores[-1], np.float32(-np.inf), dtype=np.float32)
             least = float(worst) if least is None else max(least, float(worst))

@@ -63,6 +63,9 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
+    from irdistill.runs import check_out
+
+    check_out(out, overwrite)
     if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
         raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
     if cluster is not None and (is_lexical(model) or not isinstance(model, str | Path)):
@@ -109,6 +112,7 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
                  part_queries: int, check_recall: bool) -> Run:
     from irdistill.hardware import choose_dtype
     from irdistill.runs import RankedList, RunIdentity
+    from irdistill.truncation import Truncation, changes, snapshot
 
     corpus, student = collection.corpus, engine.student
     dtype = str(choose_dtype(engine.precision, student.device)).removeprefix("torch.")
@@ -118,17 +122,26 @@ def _with_engine(collection: Collection, engine: Engine, out: str | Path, k: int
     wider = k + _most_excluded(collection)
 
     def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        vectors = [engine.encode([query.text for query in group]) for _, group in parts]
+        vectors, counts = [], []
+        with progress(sum(len(group) for _, group in parts), "queries", "encode queries") as bar:
+            for _, group in parts:
+                before = snapshot(student)
+                vectors.append(engine.encode([query.text for query in group], bar.update))
+                counts.append(changes(snapshot(student), before).get("query", Truncation()))
         for place, ((number, group), hits) in enumerate(zip(parts, engine.search(vectors, wider), strict=True)):
-            usage: dict[str, float] = {}
+            usage: dict[str, float] = counts[place].usage("query") if counts[place].cut else {}
+            if number == 0 and engine.truncation.cut:
+                usage |= engine.truncation.usage("document")
             if check_recall and not engine.exact and number < _CHECKED_PARTS:
                 true = next(iter(engine.true_best([vectors[place]], wider)))
                 both = sum(len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True))
-                usage = {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
+                usage |= {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
             yield [RankedList(query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None)
                    for query, found in zip(group, hits, strict=True)], usage
 
-    return _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    run = _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
+    Truncation.from_usage(run.manifest.usage, "query").report("query", student.source, logger, student.max_length("query"))
+    return run
 
 
 def _most_excluded(collection: Collection) -> int:

@@ -13,9 +13,11 @@ from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
 from irdistill.hardware import Precision, choose_dtype
-from irdistill.search.shards import Arrays, write_arrays
-from irdistill.search.vectors import Storage
+from irdistill.progress import Relay
+from irdistill.search.shards import TRUNCATION, Arrays, write_arrays
+from irdistill.search.vectors import Storage, report_cut_documents
 from irdistill.students.interaction import InteractionStudent
+from irdistill.truncation import Truncation, changes, snapshot
 
 
 class TokenStates(Arrays):
@@ -24,7 +26,7 @@ class TokenStates(Arrays):
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self._states = self.array("states")
-        self._starts = np.concatenate([[0], np.cumsum(self.array("lengths"), dtype=np.int64)])
+        self._starts = np.concatenate([[0], np.cumsum(np.asarray(self.array("lengths")), dtype=np.int64)])
 
     def of(self, row: int) -> torch.Tensor:
         """States (tokens, D) float32 of a document."""
@@ -41,24 +43,29 @@ class TokenStates(Arrays):
         """
         identity = states_identity(corpus, student, precision, storage) | {"shard_rows": shard_rows}
 
+        relay = Relay()
+
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
-            found = student.encode(corpus.texts(range(start, end)), "document", precision)
+            before = snapshot(student)
+            found = student.encode(corpus.texts(range(start, end)), "document", precision, show_progress=relay)
+            counts = changes(snapshot(student), before).get("document", Truncation())
             states = torch.cat(found).cpu().numpy().astype(storage)
             if not np.isfinite(states).all():
                 raise IrdistillError(
                     f"states of {student.source!r} are not finite in {storage}; keep them in float32 (storage: float32)."
                 )
-            return {"lengths": np.array([len(one) for one in found]), "states": states}
+            return {"lengths": np.array([len(one) for one in found]), "states": states, TRUNCATION: counts.to_array()}
 
         layout = {"lengths": ("int32", ()), "states": (storage, (student.dimension,))}
-        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode)
+        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, relay=relay)
         return cls(folder)
 
 
 def states_identity(corpus: Corpus, student: InteractionStudent, precision: Precision, storage: Storage) -> dict[str, Any]:
     """All that decides a corpus's states."""
     return {
-        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind, **student.settings(),
+        "format": 1, "corpus": corpus.fingerprint, "weights": student.weights_digest(), "kind": student.kind,
+        **student.settings(), **student.settings_digests(),
         "precision": str(choose_dtype(precision, student.device)).removeprefix("torch."), "storage": storage,
     }
 
@@ -72,4 +79,6 @@ def corpus_states(corpus: Corpus, student: InteractionStudent, work: str | Path 
     """
     base = Path(work) if work is not None else cache_folder() / "states"
     key = digest(states_identity(corpus, student, precision, storage))
-    return TokenStates.build(corpus, student, base / key, precision=precision, storage=storage)
+    states = TokenStates.build(corpus, student, base / key, precision=precision, storage=storage)
+    report_cut_documents(states, student)
+    return states

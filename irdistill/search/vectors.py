@@ -5,8 +5,9 @@ They belong to the document tower alone: students that share a frozen one share 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -16,15 +17,20 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from irdistill.batching import TokenBudget
+from irdistill.checksums import CheckedArray
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
 from irdistill.hardware import Precision, choose_dtype
-from irdistill.search.shards import Arrays, Layout, write_arrays
+from irdistill.progress import Done, Relay
+from irdistill.search.shards import TRUNCATION, Arrays, Layout, write_arrays
 from irdistill.students.base import Student
+from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
     from irdistill.search.ray_encoding import RayEncoding
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 2
 Storage = Literal["float32", "float16"]
@@ -54,6 +60,7 @@ class Store(Arrays):
     """
 
     kind: ClassVar[str]
+    format: ClassVar[int] = FORMAT
     shard_rows: ClassVar[int] = 8192
 
     def __init__(self, folder: str | Path) -> None:
@@ -100,33 +107,46 @@ class Store(Arrays):
         shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage)
 
+        relay = Relay()
+
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
-            return encode_rows(corpus, encoder, start, end, precision, budget)
+            return encode_rows(corpus, encoder, start, end, precision, budget, relay)
 
         spread = None if encoding is None else partial(encoding.shards, identity, precision, storage, budget)
         layout = cls.layout(identity["dimension"], storage)
         write_arrays(folder, identity | {"shard_rows": shard_rows}, layout, len(corpus), shard_rows, encode, overwrite,
-                     spread=spread)
+                     spread=spread, relay=relay)
         return cls(folder)
 
 
 class VectorStore(Store):
-    """N vectors of dimension D."""
+    """N vectors of dimension D; a document without tokens has zeros, and is not ``present``."""
 
     kind = "dense"
+    format = 3
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
-        return {"vectors": (storage, (dimension,))}
+        return {"vectors": (storage, (dimension,)), "present": ("uint8", ())}
 
     @classmethod
     def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {"vectors": vectors}
+        return {"vectors": vectors, "present": np.asarray(vectors.any(axis=1))}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(N, D) read-only memory map in the stored type."""
         return self.array("vectors")
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the vectors."""
+        return int(self.manifest["arrays"]["vectors"]["bytes"])
+
+    @cached_property
+    def absent_rows(self) -> np.ndarray:
+        """The documents, ascending, that have no vector and are never found."""
+        return np.flatnonzero(np.asarray(self.array("present")[:]) == 0)
 
     def take(self, rows: np.ndarray) -> Taken:
         return Taken(torch.from_numpy(np.asarray(self.matrix[rows], dtype=np.float32)))
@@ -139,7 +159,7 @@ class SparseStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -173,7 +193,7 @@ class TokenStore(Store):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
-        self.starts = _starts(self.array("lengths"))
+        self.starts = _starts(np.asarray(self.array("lengths")))
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
@@ -181,10 +201,11 @@ class TokenStore(Store):
 
     @classmethod
     def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
-        return {"lengths": np.array([len(tokens) for tokens in vectors]), "tokens": np.concatenate(vectors)}
+        lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int32)
+        return {"lengths": lengths, "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32)}
 
     @property
-    def matrix(self) -> np.ndarray:
+    def matrix(self) -> CheckedArray:
         """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
         return self.array("tokens")
 
@@ -220,23 +241,26 @@ STORES: Mapping[str, type[Store]] = {store.kind: store for store in (VectorStore
 
 
 def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precision: Precision,
-                budget: int | None = None) -> Mapping[str, np.ndarray]:
-    """What a store holds of the documents from ``start`` up to ``end``.
+                budget: int | None = None, done: Done | None = None) -> Mapping[str, np.ndarray]:
+    """What a store holds of the documents from ``start`` up to ``end``, and how much of them the encoder did not read.
 
     Nothing is remembered from one call to the next, so the numbers depend on neither order nor place.
 
     Args:
         budget: padded tokens a batch.
+        done: is told how many documents were encoded, batch by batch.
 
     Raises:
         IrdistillError: the vectors have not the dimension that the encoder states.
     """
     limit = TokenBudget(budget) if budget is not None else None
-    found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit)
-    shape = found[0].shape if isinstance(found, list) else found.shape
-    if shape[1] != encoder.dimension:
-        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {shape[1]}.")
-    return STORES[encoder.kind].arrays(found)
+    before = snapshot(encoder)
+    found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit, done)
+    counts = changes(snapshot(encoder), before).get("document", Truncation())
+    width = found.shape[1] if not isinstance(found, list) else found[0].shape[1] if found else encoder.dimension
+    if width != encoder.dimension:
+        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}.")
+    return {**STORES[encoder.kind].arrays(found), TRUNCATION: counts.to_array()}
 
 
 def document_identity(corpus: Corpus, encoder: Student, precision: Precision, storage: str) -> dict[str, Any]:
@@ -248,7 +272,7 @@ def document_identity(corpus: Corpus, encoder: Student, precision: Precision, st
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")
     return {
-        "format": FORMAT, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
+        "format": STORES[encoder.kind].format, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
         "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **encoder.document_identity(),
     }
 
@@ -267,4 +291,17 @@ def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = N
     identity = document_identity(corpus, encoder, precision, storage)
     key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    return STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding)
+    store = STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding)
+    report_cut_documents(store, encoder)
+    return store
+
+
+_reported: set[Path] = set()
+
+
+def report_cut_documents(store: Arrays, encoder: Student) -> None:
+    """Say, once a process for each store, how much of the documents the encoder does not read."""
+    folder = store.folder.resolve()
+    if folder not in _reported:
+        _reported.add(folder)
+        store.truncation.report("document", encoder.source, logger, encoder.max_length("document"))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,13 +15,25 @@ from torch import Tensor, nn
 
 from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, make_folder, read_json, write_json
+from irdistill.files import read_json, write_json
 from irdistill.hardware import Precision
 from irdistill.losses.states import States
 from irdistill.models import STUDENT_FILE, quiet_libraries
+from irdistill.progress import Done
+from irdistill.students.fingerprints import modules_digest, tokenizer_digest
+from irdistill.students.inputs import TOKENLESS, fill_tokenless
+from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
+from irdistill.truncation import Truncation
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]
+
+
+def with_prompt(prompt: str, text: Any) -> Any:
+    """A text, or a pair of texts, with a prompt in front; of a pair it stands before the first, as sentence-transformers has it."""
+    if not prompt:
+        return text
+    return prompt + text if isinstance(text, str) else (prompt + text[0], *text[1:])
 
 
 class Student(ABC):
@@ -33,6 +44,7 @@ class Student(ABC):
         source: the name it was built or loaded from.
         revision: hub commit, or digest of the weight files, of ``source``.
         kind: the name of this sort of student, as ``--student`` takes it.
+        truncation: of each kind of text that was tokenized so far, how much the model did not read.
         sides: what it encodes: queries and documents apart, or pairs of both.
     """
 
@@ -52,6 +64,7 @@ class Student(ABC):
         self.model = model
         self.source = source
         self.revision = revision
+        self.truncation: dict[str, Truncation] = {}
         self._check_similarity()
         for kind in self.sides:
             first = type(self.tower(kind)[0])
@@ -71,9 +84,25 @@ class Student(ABC):
     def similarity(self) -> str:
         """How two texts are compared: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim`` or ``logit``."""
 
-    @abstractmethod
     def embed(self, features: Mapping[str, Any], kind: Kind) -> Any:
-        """What the model makes of padded texts, with gradients."""
+        """What the model makes of texts, with gradients; of a text without tokens a zero vector, or no vector of a token.
+
+        Args:
+            features: from ``pad`` (tensors) or from ``tokenize`` (lists).
+        """
+        if not isinstance(features["input_ids"], Tensor):
+            features = self.pad(features, kind)
+        tokenless = features.get(TOKENLESS)
+        result = self._embed({key: value for key, value in features.items() if key != TOKENLESS}, kind)
+        if tokenless is None:
+            return result
+        if isinstance(result, Tensor):
+            return result.masked_fill(tokenless.view(-1, *[1] * (result.dim() - 1)), 0.0)
+        return [vectors[:0] if empty else vectors for vectors, empty in zip(result, tokenless.tolist(), strict=True)]
+
+    @abstractmethod
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Any:
+        """As ``embed``, of padded texts that all have tokens."""
 
     def join(self, parts: Sequence[Any], order: Tensor) -> Any:
         """One result of several of ``embed``, in float32; ``order`` (n,) is the place of each text in the parts."""
@@ -93,12 +122,15 @@ class Student(ABC):
         raise IrdistillError(f"a {self.kind} student gives no representations to a loss; it gives scores.")
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> Any:
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> Any:
         """What an index holds of documents and is asked with: inner products of it, or MaxSim, are the similarity.
+
+        Args:
+            done: is told how many texts were encoded, batch by batch.
 
         Returns:
             (n, D) float32 of a dense student, compressed sparse rows (n, V) of a sparse one, and of a late-interaction
-            one a list of (tokens, D).
+            one a list of (tokens, D). Zeros, an empty row, or no token for a text without tokens.
 
         Raises:
             IrdistillError: the student reads pairs.
@@ -108,8 +140,17 @@ class Student(ABC):
     # -- saving -------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
+        """Write a folder that loads as the same model; files of other names that are there stay.
+
+        Raises:
+            IrdistillError: what would be written loads as another model, which is compared on some texts; nothing is written.
+        """
+        with staged_folder(path) as staged:
+            self._write(staged)
+            check_saved(self, staged)
+
+    def _write(self, folder: Path) -> None:
         """Write the model as sentence-transformers does (safetensors), and which towers are frozen."""
-        folder = make_folder(path)
         model = self.model
         if self.merge_lora:
             from irdistill.students.lora import merged
@@ -117,9 +158,23 @@ class Student(ABC):
             model = merged(model)
         with quiet_libraries():
             model.save(str(folder), create_model_card=False)
+            for module, place in self.saved_modules():
+                if getattr(module, "tokenizer", None) is not None:
+                    keep_tokenizer(module.tokenizer, folder / place)
         if isinstance(self.model[0], Router):
             frozen = [kind for kind in ("query", "document") if not self.learns(kind)]
             write_json(folder / STUDENT_FILE, {"frozen": frozen})
+
+    def saved_modules(self) -> Iterator[tuple[nn.Module, str]]:
+        """The modules, those inside a router among them, and where each lies within the saved folder."""
+        for number, module in enumerate(self.model):
+            place = "" if number == 0 and getattr(module, "save_in_root", False) else f"{number}_{type(module).__name__}"
+            if isinstance(module, Router):
+                for route, modules in module.sub_modules.items():
+                    yield from ((inner, f"{place}/{route}_{step}_{type(inner).__name__}".lstrip("/"))
+                                for step, inner in enumerate(modules))
+            else:
+                yield module, place
 
     def restore_frozen(self) -> None:
         """Freeze again the towers that were frozen when the student was saved."""
@@ -196,15 +251,21 @@ class Student(ABC):
         return {
             "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "similarity": self.similarity, **{f"max_{kind}_length": self.max_length(kind) for kind in self.sides},
-            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides},
+            "prompts": {kind: self._prompt(kind) or "" for kind in self.sides}, **self.settings_digests(),
+        }
+
+    def settings_digests(self) -> dict[str, Any]:
+        """Fingerprints of the tokenizers and of the modules' settings, by side."""
+        return {
+            "tokenizer": {kind: tokenizer_digest(self._first(kind).tokenizer) for kind in self.sides},
+            "modules": {kind: modules_digest(self.tower(kind)) for kind in self.sides},
         }
 
     def document_identity(self) -> dict[str, Any]:
         """What determines the vectors of documents: the document tower, and nothing of the query tower."""
-        configs: list[Any] = [[type(module).__name__, getattr(module, "get_config_dict", dict)()]
-                              for module in self.tower("document")[1:]]
         return {
-            "weights": self.weights_digest("document"), "modules": digest(json.loads(json.dumps(configs, default=str))),
+            "weights": self.weights_digest("document"), "modules": modules_digest(self.tower("document")),
+            "tokenizer": tokenizer_digest(self._first("document").tokenizer),
             "prompt": self._prompt("document") or "", "max_length": self.max_length("document"),
             "similarity": self.similarity, "dimension": self.dimension,
         }
@@ -238,10 +299,16 @@ class Student(ABC):
                 f"the model {self.source!r} takes no plain text; a {self.kind} student needs a text encoder."
             )
         prompt = self._prompt(kind) or ""
-        return dict(module.tokenizer(
-            [prompt + text for text in texts] if prompt else list(texts),
+        coded = module.tokenizer(
+            [with_prompt(prompt, text) for text in texts],
             truncation="longest_first", max_length=self.max_length(kind), padding=False,
-        ))
+        )
+        self._count(coded, kind, module.tokenizer.num_special_tokens_to_add(kind == "pair"))
+        return dict(coded)
+
+    def _count(self, coded: Any, kind: Kind, special: int) -> None:
+        """Count what of the tokenized texts the model does not read."""
+        self.truncation.setdefault(kind, Truncation()).count(coded, self.max_length(kind), special)
 
     def pad(self, tokens: Mapping[str, Sequence[Any]], kind: Kind,
             rows: Sequence[int] | np.ndarray | None = None,
@@ -250,8 +317,11 @@ class Student(ABC):
         module = self._first(kind)
         if rows is not None:
             tokens = {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        padded = module.tokenizer.pad(dict(tokens), padding=True, return_tensors="pt")
+        filled, tokenless = fill_tokenless(tokens, module.tokenizer.pad_token_id)
+        padded = module.tokenizer.pad(filled, padding=True, return_tensors="pt")
         features: dict[str, Any] = {key: value.to(device or self.device) for key, value in padded.items()}
+        if tokenless is not None:
+            features[TOKENLESS] = tokenless.to(device or self.device)
         prompt = self._prompt(kind)
         if prompt:
             features["prompt_length"] = module._get_prompt_length(prompt)

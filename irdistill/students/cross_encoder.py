@@ -11,10 +11,11 @@ from sentence_transformers import CrossEncoder
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
-from irdistill.models import model_revision
+from irdistill.models import model_revision, read_model_json
 from irdistill.students.base import Kind, Student
+from irdistill.students.detection import reads_pairs
 from irdistill.students.layers import keep_layers
-from irdistill.students.loading import load_encoder, same_new_weights
+from irdistill.students.loading import load_encoder
 from irdistill.students.towers import set_lengths
 
 
@@ -32,12 +33,7 @@ class CrossEncoderStudent(Student):
     def __init__(self, model: CrossEncoder, source: str = "in memory", revision: str = "none") -> None:
         super().__init__(model, source, revision)
         if model.num_labels != 1:
-            raise IrdistillError(
-                f"the model {source!r} has {model.num_labels} outputs; a cross-encoder student needs one, the score. "
-                "Start from a plain encoder, or a reranker with one output."
-            )
-        if model.default_prompt_name is not None:
-            raise IrdistillError(f"the model {source!r} has a default prompt; a cross-encoder student takes none.")
+            raise IrdistillError(_several_outputs(source, model.num_labels))
         model.activation_fn = nn.Identity()
 
     @classmethod
@@ -53,11 +49,14 @@ class CrossEncoderStudent(Student):
             seed: of the head's weights, where the backbone has none.
 
         Raises:
-            IrdistillError: the backbone cannot be loaded or shortened so, or a length is out of its range.
+            IrdistillError: the backbone cannot be loaded or shortened so, has a head with several outputs, or a length is out of
+                its range.
         """
-        with same_new_weights(seed):
-            model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
-                                 library=CrossEncoder, num_labels=1)
+        outputs = _trained_outputs(backbone, revision)
+        if outputs not in (None, 1):
+            raise IrdistillError(_several_outputs(backbone, outputs))
+        model = load_encoder(backbone, revision=revision, trust_remote_code=trust_remote_code, device=device,
+                             library=CrossEncoder, new_head=True, seed=seed, num_labels=1)
         student = cls(model, backbone, model_revision(backbone, revision))
         modules = student._transformers("pair")
         if layers is not None:
@@ -84,14 +83,18 @@ class CrossEncoderStudent(Student):
         return "logit"
 
     def _prompt(self, kind: Kind) -> str | None:
-        return None
+        """The default prompt that the model was saved with; it stands before the query, as in ``CrossEncoder.predict``."""
+        name = self.model.default_prompt_name
+        return None if name is None else self.model.prompts.get(name)
 
     def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
-        """Logits (n,) with gradients of padded pairs; where ``with_states`` (n, 1 + H): behind the logit stands
-        the pooled state, which is what the last linear layer is given.
+        """Logits (n,) with gradients of pairs; where ``with_states`` (n, 1 + H): behind the logit stands the pooled state,
+        which is what the last linear layer is given.
         """
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+        found: Tensor = super().embed(features, kind)
+        return found
+
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
         if not self.with_states:
             scores: Tensor = self.model({**features, "modality": "text"})["scores"]
             return scores.float().reshape(-1)
@@ -121,3 +124,18 @@ class CrossEncoderStudent(Student):
         found: Tensor = self.model.predict(list(pairs), batch_size=batch_size, convert_to_tensor=True,
                                            show_progress_bar=False)
         return found.float().cpu()
+
+
+def _trained_outputs(model: str, revision: str | None) -> int | None:
+    """How many outputs the trained head of a classifier has; None where it has none."""
+    if not reads_pairs(model, revision):
+        return None
+    config: dict[str, Any] = read_model_json(model, "config.json", revision) or {}
+    if "num_labels" in config:
+        return int(config["num_labels"])
+    return len(config.get("id2label") or config.get("label2id") or {0: "", 1: ""})
+
+
+def _several_outputs(model: str, outputs: int | None) -> str:
+    return (f"the model {model!r} has {outputs} outputs; a cross-encoder student needs one, the score. Start from a plain encoder, "
+            "or a reranker with one output. (A teacher may have two, for the log-odds, or more, with --label.)")

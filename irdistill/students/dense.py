@@ -19,6 +19,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.losses.states import States
 from irdistill.models import model_revision
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
 from irdistill.students.layers import keep_layers
@@ -136,15 +137,13 @@ class DenseStudent(Student):
             "model": self.source, "revision": self.revision, "weights": self.weights_digest(), "kind": self.kind,
             "dimension": self.dimension, "similarity": self.similarity,
             "max_length": self.max_length("document"), "max_query_length": self.max_length("query"),
-            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")},
+            "prompts": {kind: self._prompt(kind) or "" for kind in ("query", "document")}, **self.settings_digests(),
         }
 
     # -- from texts to vectors ------------------------------------------------------------------------------
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        """Vectors (n, D) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
+        """Vectors (n, D) with gradients."""
         with nullcontext() if self.learns(kind) else torch.no_grad():
             output = self.model({**features, "task": kind, "modality": "text"}, task=kind)
         vectors = output["sentence_embedding"]
@@ -175,7 +174,7 @@ class DenseStudent(Student):
         return in_batch.gather(1, index.clamp_min(0)), in_batch
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool = True,
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = True,
                normalize: bool = False) -> np.ndarray:
         """Vectors (n, D) float32 of texts, in their order.
 
@@ -197,8 +196,8 @@ class DenseStudent(Student):
         return result
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> np.ndarray:
-        return self.encode(texts, kind, precision, budget, show_progress=False, normalize=self.similarity == "cosine")
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> np.ndarray:
+        return self.encode(texts, kind, precision, budget, show_progress=done or False, normalize=self.similarity == "cosine")
 
 
 def _query_modules(model: Any, other: Any, layers: int | Sequence[int] | None, seed: int) -> list[nn.Module]:

@@ -91,6 +91,14 @@ def saved_as(model: str, revision: str | None = None) -> str:
     return str(saved.get("model_type", ""))
 
 
+def default_prompt(model: str, revision: str | None = None) -> str:
+    """The prompt that a model of sentence-transformers puts before every text, or every pair; empty where it has none."""
+    if read_model_json(model, "modules.json", revision) is None:
+        return ""
+    saved: dict[str, Any] = read_model_json(model, "config_sentence_transformers.json", revision) or {}
+    return str((saved.get("prompts") or {}).get(saved.get("default_prompt_name")) or "")
+
+
 def module_types(model: str, revision: str | None = None) -> set[str]:
     """The classes of its sentence-transformers modules, those inside a router among them."""
     listed = read_model_json(model, "modules.json", revision) or []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,16 @@ import torch
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, choose_dtype
-from irdistill.progress import progress
+from irdistill.progress import Done, progress
 from irdistill.students.base import Kind, Student
+from irdistill.truncation import PLURAL
 
 Take = Callable[[np.ndarray, Any], bool]
 
 
 @torch.inference_mode()
 def encode_batches(student: Student, texts: Sequence[str], kind: Kind, precision: Precision,
-                   budget: int | TokenBudget | None, show_progress: bool, take: Take) -> None:
+                   budget: int | TokenBudget | None, show_progress: bool | Done, take: Take) -> None:
     """Hand to ``take`` the places of the texts of each batch and what the student makes of them, longest texts first.
 
     The budget is halved when memory runs out. The model is in eval mode meanwhile.
@@ -27,6 +29,7 @@ def encode_batches(student: Student, texts: Sequence[str], kind: Kind, precision
     Args:
         precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
         budget: padded tokens a batch; a TokenBudget remembers a halving; None is what suits the kind of student.
+        show_progress: show a bar, or a function that is told how many texts were encoded, batch by batch.
         take: says whether all numbers of the batch are finite.
 
     Raises:
@@ -43,8 +46,8 @@ def encode_batches(student: Student, texts: Sequence[str], kind: Kind, precision
     was_training = student.model.training
     student.model.eval()
     try:
-        with progress(len(texts), "texts", f"encode {kind}s") as bar:
-            bar.disable = bar.disable or not show_progress
+        with progress(len(texts), "texts", f"encode {PLURAL[kind]}") if show_progress is True else nullcontext() as bar:
+            done: Done = show_progress if callable(show_progress) else bar.update if bar is not None else _nothing
 
             def forward(rows: np.ndarray) -> None:
                 features = student.pad(tokens, kind, rows, device)
@@ -54,8 +57,12 @@ def encode_batches(student: Student, texts: Sequence[str], kind: Kind, precision
                     raise IrdistillError(
                         f"vectors of {student.source!r} are not finite in {dtype}; use precision='float32'."
                     )
-                bar.update(len(rows))
+                done(len(rows))
 
             run_batches(lengths, budget, forward)
     finally:
         student.model.train(was_training)
+
+
+def _nothing(count: int) -> None:
+    """Show no progress."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import shutil
@@ -18,7 +17,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import make_folder, move_into_place, write_json
+from irdistill.files import make_folder, move_into_place, staging_path, write_json
 from irdistill.models import quiet_libraries
 from irdistill.students.base import Kind, Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
@@ -55,12 +54,13 @@ def export(student: Student, out: str | Path, form: str, queries: Sequence[str],
 
     Args:
         form: one of `FORMATS`.
-        queries, documents: real texts; all pairs are scored by the student and by what was written, in its runtime.
+        queries, documents: real texts; all pairs are scored as sentence-transformers does, by the folder that was written and by
+            the same folder with its networks run in their new runtime.
         least_tau: refuse 8-bit weights that order a query's documents less alike than this.
 
     Raises:
-        IrdistillError: the student is neither dense nor a cross-encoder, the format is unknown, ``out`` is there already, or the
-            scores do not agree; then nothing is left at ``out``.
+        IrdistillError: the student is neither dense nor a cross-encoder, the format is unknown, it has a part that the format
+            cannot hold, ``out`` is there already, or the scores do not agree; then nothing is left at ``out``.
     """
     if form not in FORMATS:
         raise IrdistillError(f"the format {form!r} is unknown; one of {', '.join(FORMATS)} was expected.")
@@ -68,25 +68,43 @@ def export(student: Student, out: str | Path, form: str, queries: Sequence[str],
         raise IrdistillError(f"a {student.kind} student cannot be exported; dense ones and cross-encoders can.")
     if not queries or len(documents) < 2:
         raise IrdistillError("no texts to compare scores on; give a collection with queries and at least two documents.")
+    _check_carried(student)
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise IrdistillError(f"{out} is there already; choose another --out, or remove it.")
     make_folder(out.parent)
-    staged = out.parent / f".{out.name}.staging"
+    staged = staging_path(out)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with quiet_libraries():
             student.save(staged)
-            other = copy.deepcopy(student)
+            saved, other = (type(student).load(str(staged), device="cpu") for _ in range(2))
             files = [_write(module, network.model, kind, staged / place / FORMATS[form], form, student)
                      for (module, kind, place), (network, _, _) in zip(_modules(student), _modules(other), strict=True)]
-        found = _compare(_scores(student, queries, documents), _scores(other, queries, documents), sum(files))
+        found = _compare(_scores(saved, queries, documents), _scores(other, queries, documents), sum(files))
         _check(found, form, least_tau)
         write_json(staged / "irdistill_export.json", {"format": form, "agreement": asdict(found)})
         move_into_place(staged, out)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return found
+
+
+def _check_carried(student: Student) -> None:
+    """Refuse a model with parts that stand neither in a network nor among the modules of sentence-transformers."""
+    modules = [module for module, _ in student.saved_modules()]
+    ours = [type(module).__name__ for module in modules if not type(module).__module__.startswith("sentence_transformers.")]
+    if ours:
+        raise IrdistillError(
+            f"the model {student.source!r} holds {', '.join(ours)}, which no exported network can carry, so its scores would be "
+            "others. Export the model that it was made of, or use this one with torch."
+        )
+    adapted = any(getattr(module.model, "_hf_peft_config_loaded", False) for module in modules if isinstance(module, Transformer))
+    if adapted and not student.merge_lora:
+        raise IrdistillError(
+            f"the model {student.source!r} holds adapters beside its backbone, which no exported network can carry. Train it with "
+            "lora_merge, which adds them to the weights."
+        )
 
 
 def _modules(student: Student) -> Iterator[tuple[Transformer, Kind, str]]:
@@ -168,13 +186,13 @@ def _openvino(plain: Path, path: Path, inputs: list[str]) -> Any:
 
 @torch.inference_mode()
 def _scores(student: Student, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """(Q, D) scores of all pairs, in float32."""
+    """(Q, D) scores of all pairs in float32, from whole texts on, by the functions of sentence-transformers."""
     if isinstance(student, CrossEncoderStudent):
         pairs = [(query, document) for query in queries for document in documents]
         return student.predict(pairs).numpy().reshape(len(queries), len(documents))
+    asked, read = (encode(list(texts), convert_to_tensor=True, show_progress_bar=False).float().cpu()
+                   for encode, texts in ((student.model.encode_query, queries), (student.model.encode_document, documents)))
     assert isinstance(student, DenseStudent)
-    asked = torch.from_numpy(student.encode(queries, "query", "float32", show_progress=False))
-    read = torch.from_numpy(student.encode(documents, "document", "float32", show_progress=False))
     return student.scores(asked, read, torch.zeros(len(queries), 1, dtype=torch.int64))[1].numpy()
 
 

@@ -11,6 +11,11 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 
+#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token of padding.
+TOKENLESS = "tokenless"
+#: Settings of a tokenizer that change no token of a text.
+_WITHOUT_EFFECT = {"padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask"}
+
 #: Names of tables of absolute positions, as the ends of their modules' names.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -64,6 +69,27 @@ def prepare_inputs(model: Any, name: str) -> None:
                 setattr(module, side, limit)
 
 
+def check_processing(model: Any, name: str) -> None:
+    """Refuse a model whose saved settings (``processing_kwargs`` of sentence-transformers) make other tokens than are made here.
+
+    Args:
+        model: a model of sentence-transformers, or one of its Transformer modules.
+        name: of the model, for the error.
+
+    Raises:
+        IrdistillError: it has such settings; they are named.
+    """
+    for module in model.modules():
+        settings = getattr(module, "processing_kwargs", None) if isinstance(module, Transformer) else None
+        changes = [f"{part}.{key}={value!r}" for part in ("common", "text", "chat_template")
+                   for key, value in ((settings or {}).get(part) or {}).items() if key not in _WITHOUT_EFFECT]
+        if changes:
+            raise IrdistillError(
+                f"the model {name!r} was saved with processing_kwargs that change its tokens ({', '.join(changes)}), which are not "
+                "applied here. Take them out of its sentence_bert_config.json; a length belongs into max_seq_length."
+            )
+
+
 def ensure_padding_token(tokenizer: Any, name: str) -> None:
     """Give a tokenizer without a padding token one of its special tokens; padding is masked, so which it is changes no score.
 
@@ -114,3 +140,16 @@ def pad_right(columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str,
     """
     return {key: nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True,
                                            padding_value=fill.get(key, 0)) for key, rows in columns.items()}
+
+
+def fill_tokenless(columns: Mapping[str, Sequence[Sequence[int]]], token: int) -> tuple[dict[str, Any], Tensor | None]:
+    """Give texts without a token one that can be computed with, and say which they are; None where there are none.
+
+    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives NaN.
+    """
+    empty = [not len(row) for row in columns["input_ids"]]
+    if not any(empty):
+        return dict(columns), None
+    fill = {"input_ids": token, "attention_mask": 1}
+    return ({key: [[fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)]
+             for key, rows in columns.items()}, torch.tensor(empty))

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from irdistill.batching import TokenBudget, token_budget_batches
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder, read_json, write_json
+from irdistill.files import read_json, write_json
 from irdistill.hardware import Precision, choose_dtype
 from irdistill.models import STUDENT_FILE, find_model_file, resolve_model
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student
 from irdistill.students.encoding import encode_batches
 
@@ -69,10 +70,8 @@ class InteractionStudent(Student):
 
     # -- the contract of a student --------------------------------------------------------------------------
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
-        """States (tokens, D) of each text with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
+        """States (tokens, D) of each text with gradients."""
         mask = features["attention_mask"].bool()
         return list(self.states(features, kind)[mask].split(mask.sum(dim=1).tolist()))
 
@@ -98,20 +97,29 @@ class InteractionStudent(Student):
         return self._score(queries, documents, pairs // count, pairs % count)[inverse], None
 
     def _score(self, queries: Sequence[Tensor], documents: Sequence[Tensor], asking: np.ndarray, asked: np.ndarray) -> Tensor:
-        """Scores (p,) of the pairs of a query and a document at these places, in chunks of like lengths."""
+        """Scores (p,) of the pairs of a query and a document at these places, in chunks of like lengths.
+
+        A pair with a text without tokens has the score 0, which means nothing.
+        """
         device = queries[0].device
         budget = TokenBudget(_TOKENS_CPU if device.type == "cpu" else _TOKENS_GPU)
         left, right = _Packed(queries), _Packed(documents)
         parts, order = [], []
-        for chosen in token_budget_batches(left.lengths[asking] + right.lengths[asked], budget):
+        readable = np.flatnonzero((left.lengths[asking] > 0) & (right.lengths[asked] > 0))
+        lengths = left.lengths[asking] + right.lengths[asked]
+        for batch in token_budget_batches(lengths[readable], budget):
+            chosen = readable[batch]
             parts.append(self.match(left.padded(asking[chosen]), right.padded(asked[chosen])).float())
             order.append(chosen)
+        if len(readable) < len(asking):
+            order.append(np.setdiff1d(np.arange(len(asking)), readable))
+            parts.append(torch.zeros(len(order[-1]), device=device))
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(order))).to(device)]
 
     # -- without gradients ------------------------------------------------------------------------------------
 
     def encode(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-               budget: int | TokenBudget | None = None) -> list[Tensor]:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = False) -> list[Tensor]:
         """States (tokens, D) of texts in float32, in their order; see ``encode_batches``."""
         found: list[Any] = [None] * len(texts)
 
@@ -120,7 +128,7 @@ class InteractionStudent(Student):
                 found[row] = one.float()
             return bool(torch.cat(states).isfinite().all())
 
-        encode_batches(self, texts, kind, precision, budget, False, take)
+        encode_batches(self, texts, kind, precision, budget, show_progress, take)
         return found
 
     @torch.inference_mode()
@@ -138,9 +146,8 @@ class InteractionStudent(Student):
     def identity(self) -> dict[str, Any]:
         return super().identity() | self.settings()
 
-    def save(self, path: str | Path) -> None:
+    def _write(self, folder: Path) -> None:
         """Write weights (safetensors), tokenizer, and what else `load` needs to know (JSON)."""
-        folder = make_folder(path)
         self._save_weights(folder)
         write_json(folder / STUDENT_FILE, {"kind": self.kind, **self.settings()})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoTokenizer
@@ -23,6 +23,8 @@ from irdistill.students.base import Kind, Tokens
 from irdistill.students.inputs import ensure_padding_token
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.loading import load_transformer, same_new_weights
+from irdistill.students.saving import save_tokenizer
+from irdistill.weights import fill, read_weights
 
 #: Centres and width of the kernels; the first counts exact matches.
 MU, SIGMA = (1.0, 0.9, 0.7, 0.5, 0.3, 0.1, -0.1, -0.3, -0.5, -0.7, -0.9), 0.1
@@ -145,13 +147,12 @@ class KernelStudent(InteractionStudent):
         with quiet_libraries():
             resolved = resolve_model(name, revision)
             tokenizer = AutoTokenizer.from_pretrained(resolved, revision=revision, trust_remote_code=trust_remote_code)
-        weights = load_file(path)
         made = _assembled(tokenizer, saved["dimension"], saved["layers"], saved["max_query_length"], saved["max_document_length"])
-        made.load_state_dict(weights)
+        fill(made, read_weights(path), path)
         return cls(made.eval().to(device or best_device()), name, model_revision(name, revision))
 
     def _save_weights(self, folder: Path) -> None:
-        self._first("query").tokenizer.save_pretrained(str(folder))
+        save_tokenizer(self._first("query").tokenizer, folder)
         with atomic_path(folder / "model.safetensors") as temporary:
             save_file(self.model.state_dict(), temporary)
 
@@ -172,11 +173,11 @@ class KernelStudent(InteractionStudent):
         return int(self.model[0].embeddings.embedding_dim)
 
     def tokenize(self, texts: Sequence[str], kind: Kind) -> Tokens:
-        """Token ids of each text without special tokens; a text of none has the unknown token."""
+        """Token ids of each text without special tokens."""
         tokenizer = self._first(kind).tokenizer
-        found = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length(kind),
-                          padding=False)["input_ids"]
-        found = [ids or [tokenizer.unk_token_id or 0] for ids in found]
+        coded = tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length(kind), padding=False)
+        self._count(coded, kind, 0)
+        found = coded["input_ids"]
         return {"input_ids": found, "attention_mask": [[1] * len(ids) for ids in found]}
 
     def states(self, features: Mapping[str, Tensor], kind: Kind) -> Tensor:

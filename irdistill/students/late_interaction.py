@@ -23,6 +23,7 @@ from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.losses.states import States, padded_tokens
 from irdistill.models import model_revision
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
@@ -171,7 +172,8 @@ class LateInteractionStudent(Student):
         filler = tokenizer.mask_token_id if tokenizer.mask_token_id is not None else tokenizer.eos_token_id
         if expansion["token"] is not None:
             filler = tokenizer.convert_tokens_to_ids(expansion["token"])
-        missing = [max(0, expansion["length"] - len(ids)) for ids in tokens["input_ids"]]
+        # a query without tokens stays so: there is nothing for the added tokens to look at
+        missing = [max(0, expansion["length"] - len(ids)) if ids else 0 for ids in tokens["input_ids"]]
         fill = {"input_ids": filler, "attention_mask": 1}
         expanded = {key: [[*row, *[fill.get(key, 0)] * more] for row, more in zip(rows, missing, strict=True)]
                     for key, rows in tokens.items()}
@@ -192,10 +194,8 @@ class LateInteractionStudent(Student):
             padded["query_expansion_positions"] = marks
         return padded
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
         """Vectors (tokens, D) of each text with gradients, of the tokens that are scored."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
         given = {**features, "task": kind, "modality": "text"}
         expansion = self._expansion(kind)
         if expansion is not None:
@@ -233,7 +233,7 @@ class LateInteractionStudent(Student):
             return torch.stack(rows), None
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool = True) -> list[np.ndarray]:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = True) -> list[np.ndarray]:
         """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
 
         Args:
@@ -246,7 +246,7 @@ class LateInteractionStudent(Student):
 
         def take(rows: np.ndarray, found: list[Tensor]) -> bool:
             lengths = [len(vectors) for vectors in found]
-            together = torch.cat(found).float().cpu().numpy()
+            together = torch.cat([*found, found[0][:0]]).float().cpu().numpy()
             for row, vectors in zip(rows.tolist(), np.split(together, np.cumsum(lengths)[:-1]), strict=True):
                 result[row] = vectors
             return bool(np.isfinite(together).all())
@@ -255,8 +255,8 @@ class LateInteractionStudent(Student):
         return result
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> list[np.ndarray]:
-        return self.encode(texts, kind, precision, budget, show_progress=False)
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> list[np.ndarray]:
+        return self.encode(texts, kind, precision, budget, show_progress=done or False)
 
 
 def _encoder(backbone: str, dimension: int | None, mask_punctuation: bool, *, revision: str | None = None,

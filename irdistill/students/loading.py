@@ -12,13 +12,16 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
+from tokenizers.normalizers import Lowercase, Sequence
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import best_device
 from irdistill.hub import hub_is_off
-from irdistill.models import STUDENT_FILE, quiet_libraries, read_model_json, resolve_model
-from irdistill.students.inputs import prepare_inputs
+from irdistill.models import STUDENT_FILE, read_model_json, resolve_model
+from irdistill.students.detection import architectures, module_types
+from irdistill.students.inputs import check_processing, prepare_inputs
 from irdistill.students.term_vectors import REFERENCE, TermVectors
+from irdistill.weights import check_new_modules, complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -28,17 +31,21 @@ folder names is trusted with them, as ``trust_remote_code`` would."""
 
 
 def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
-                 device: str | None = None, library: Any = SentenceTransformer, **given: Any) -> Any:
+                 device: str | None = None, library: Any = SentenceTransformer, new_head: bool = False, seed: int = 0,
+                 **given: Any) -> Any:
     """Open a folder, a ``package:`` path or a hub id as a float32 model of sentence-transformers in eval mode.
 
     A backbone without sentence-transformers modules gets what the class adds: mean pooling, by default.
 
     Args:
         library: the class: SentenceTransformer, SparseEncoder, MultiVectorEncoder or CrossEncoder.
+        new_head: a head that the model was saved without may begin at random, for a student that is to be trained.
+        seed: of the weights of such a head.
         given: more arguments of the class.
 
     Raises:
-        IrdistillError: no such model, no tokenizer, the hub cannot be reached, or the folder is damaged.
+        IrdistillError: no such model, no tokenizer, the hub cannot be reached, the folder is damaged, or weights are missing or
+            are not those that the network expects.
     """
     resolved = resolve_model(model, revision)
     own = read_model_json(model, STUDENT_FILE) if Path(resolved).is_dir() else None
@@ -49,19 +56,32 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         )
     try:
         local = Path(resolved).is_dir() or hub_is_off()
-        with quiet_libraries():
+        with complete_weights(model, new_head=new_head, seed=seed):
             load = partial(library._load_with_module_classes, module_classes=OWN) if _has_own(resolved) else library
             encoder = load(
                 resolved, revision=revision, trust_remote_code=trust_remote_code,
                 device=device or str(best_device()), local_files_only=local,
                 model_kwargs={"dtype": "float32"}, **given,
             )
+        if (read_model_json(model, "sentence_bert_config.json", revision) or {}).get("do_lower_case"):
+            _lower_case(encoder)
+        check_new_modules(encoder, module_types(model, revision), architectures(model, revision), model)
     except IrdistillError:
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    check_processing(encoder, model)
     prepare_inputs(encoder, model)
     return encoder.float().eval()
+
+
+def _lower_case(encoder: Any) -> None:
+    """Let the tokenizers of a model that was opened as one of another class make lower case, as the saved one did."""
+    for module in encoder.modules():
+        if isinstance(module, Transformer) and not module.do_lower_case:
+            inner = module.tokenizer.backend_tokenizer
+            inner.normalizer = Sequence([Lowercase(), *([inner.normalizer] if inner.normalizer is not None else [])])
+            module.do_lower_case = True
 
 
 def _has_own(resolved: str) -> bool:
@@ -111,23 +131,26 @@ def random_weights(transformer: Transformer, changes: Mapping[str, Any], seed: i
 
 
 def load_transformer(model: str, *, revision: str | None = None, trust_remote_code: bool = False,
-                     task: Any = "feature-extraction", seed: int = 0) -> Transformer:
+                     task: Any = "feature-extraction", new_head: bool = False, seed: int = 0) -> Transformer:
     """Open the transformer of a folder, a ``package:`` path or a hub id, in float32, without what stands behind it.
 
     Args:
         task: of sentence-transformers' Transformer: ``fill-mask`` gives it the masked-language-model head.
-        seed: of weights that the model lacks.
+        new_head: a head that the model was saved without may begin at random, for a student that is to be trained.
+        seed: of the weights of such a head.
 
     Raises:
-        IrdistillError: it cannot be loaded.
+        IrdistillError: it cannot be loaded, or weights are missing or are not those that the network expects.
     """
     resolved = resolve_model(model, revision)
     try:
         local = Path(resolved).is_dir() or hub_is_off()
         shared = {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": local}
-        with quiet_libraries(), same_new_weights(seed):
-            transformer = Transformer(resolved, transformer_task=task, model_kwargs={"dtype": torch.float32, **shared},
-                                      processor_kwargs=dict(shared), config_kwargs=dict(shared))
+        with complete_weights(model, new_head=new_head, seed=seed):
+            settings = read_model_json(model, "sentence_bert_config.json", revision) or {}
+            transformer = Transformer(resolved, transformer_task=task, do_lower_case=bool(settings.get("do_lower_case")),
+                                      model_kwargs={"dtype": torch.float32, **shared}, processor_kwargs=dict(shared),
+                                      config_kwargs=dict(shared))
     except IrdistillError:
         raise
     except Exception as error:

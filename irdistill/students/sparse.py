@@ -20,9 +20,11 @@ from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.models import model_revision
+from irdistill.progress import Done
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.detection import retriever_type
 from irdistill.students.encoding import encode_batches
+from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.layers import keep_layers
 from irdistill.students.loading import load_encoder, load_transformer
 from irdistill.students.towers import copy_tower, one_tower, set_lengths, two_towers
@@ -140,20 +142,24 @@ class SparseStudent(Student):
         if isinstance(first, Transformer):
             return super().tokenize(texts, kind)
         prompt = self._prompt(kind) or ""
-        return dict(first.tokenizer([prompt + text for text in texts], truncation=True, padding=False, add_special_tokens=False))
+        coded = first.tokenizer([prompt + text for text in texts], truncation=True, padding=False, add_special_tokens=False)
+        self._count(coded, kind, 0)
+        return dict(coded)
 
     def pad(self, tokens: Mapping[str, Sequence[Any]], kind: Kind, rows: Any = None,
             device: torch.device | None = None) -> dict[str, Any]:
         if isinstance(self._first(kind), Transformer):
             return super().pad(tokens, kind, rows, device)
         chosen = tokens if rows is None else {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        padded = self._first(kind).tokenizer.pad(dict(chosen), padding=True, return_tensors="pt")
+        tokenizer = self._first(kind).tokenizer
+        filled, tokenless = fill_tokenless(chosen, tokenizer.pad_token_id)
+        padded = dict(tokenizer.pad(filled, padding=True, return_tensors="pt"))
+        if tokenless is not None:
+            padded[TOKENLESS] = tokenless
         return {key: value.to(device or self.device) for key, value in padded.items()}
 
-    def embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        """Weights (n, V) with gradients; ``features`` from ``pad`` (tensors) or from ``tokenize`` (lists)."""
-        if not isinstance(features["input_ids"], Tensor):
-            features = self.pad(features, kind)
+    def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
+        """Weights (n, V) with gradients."""
         with nullcontext() if self.learns(kind) else torch.no_grad():
             given = {**features, "task": kind, "modality": "text"}
             *before, last = self.tower(kind)
@@ -174,7 +180,7 @@ class SparseStudent(Student):
 
 
     def encode(self, texts: Sequence[str], kind: Kind = "document", precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool = True, normalize: bool = False) -> csr_matrix:
+               budget: int | TokenBudget | None = None, show_progress: bool | Done = True, normalize: bool = False) -> csr_matrix:
         """Weights (n, V) float32 of texts, in their order, as compressed sparse rows with terms in ascending order.
 
         Args:
@@ -202,8 +208,8 @@ class SparseStudent(Student):
         return vstack(parts, format="csr")[np.argsort(np.concatenate(order))]
 
     def search_vectors(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-                       budget: int | TokenBudget | None = None) -> csr_matrix:
-        return self.encode(texts, kind, precision, budget, show_progress=False, normalize=self.similarity == "cosine")
+                       budget: int | TokenBudget | None = None, done: Done | None = None) -> csr_matrix:
+        return self.encode(texts, kind, precision, budget, show_progress=done or False, normalize=self.similarity == "cosine")
 
 
 def _max_pool(logits: Tensor, mask: Tensor, activation: str) -> Tensor:
@@ -221,7 +227,7 @@ def _encoder(backbone: str, *, revision: str | None = None, trust_remote_code: b
     given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     if retriever_type(backbone, revision) == "sparse":
         return load_encoder(backbone, device=device, library=SparseEncoder, **given)
-    first = load_transformer(backbone, task="fill-mask", seed=seed, **given)
+    first = load_transformer(backbone, task="fill-mask", new_head=True, seed=seed, **given)
     pooling = SpladePooling("max", embedding_dimension=first.model.config.vocab_size)
     return SparseEncoder(modules=[first, pooling], device=device, similarity_fn_name="dot").float().eval()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
 from transformers.masking_utils import create_bidirectional_mask
@@ -23,7 +23,10 @@ from irdistill.students.inputs import position_limit
 from irdistill.students.interaction import InteractionStudent, Padded
 from irdistill.students.layers import find_layers, keep_layers
 from irdistill.students.loading import load_transformer, same_new_weights
+from irdistill.students.saving import save_tokenizer
 from irdistill.students.towers import set_lengths
+from irdistill.truncation import Truncation
+from irdistill.weights import fill, read_weights
 
 #: Encoders whose layers take a state and a mask and nothing else, and whose positions are added before the first of them.
 FAMILIES = ("bert", "distilbert", "electra", "roberta", "xlm-roberta", "camembert")
@@ -118,12 +121,12 @@ class SplitCrossEncoderStudent(InteractionStudent):
         head = SplitHead(first.get_embedding_dimension(), saved["dimension"])
         path = find_model_file(name, _HEAD, revision)
         assert path is not None
-        head.load_state_dict(load_file(path))
+        fill(head, read_weights(path), path)
         return cls(_assembled(first, head, device), saved["split_layer"], name, model_revision(name, revision))
 
     def _save_weights(self, folder: Path) -> None:
         self.backbone.save_pretrained(str(folder))
-        self._first("query").tokenizer.save_pretrained(str(folder))
+        save_tokenizer(self._first("query").tokenizer, folder)
         with atomic_path(folder / _HEAD) as temporary:
             save_file(self._head.state_dict(), temporary)
 
@@ -155,10 +158,15 @@ class SplitCrossEncoderStudent(InteractionStudent):
         """Token ids of each text: a query as it stands alone, a document as it follows a query."""
         tokenizer, length = self._first(kind).tokenizer, self.max_length(kind)
         if kind == "query":
-            found = tokenizer(list(texts), truncation=True, max_length=length, padding=False)["input_ids"]
+            coded = tokenizer(list(texts), truncation=True, max_length=length, padding=False)
+            self._count(coded, kind, tokenizer.num_special_tokens_to_add(False))
+            found = coded["input_ids"]
         else:  # behind an empty query, which is then taken away
             pairs = tokenizer([""] * len(texts), list(texts), truncation="only_second", max_length=length + self._before,
                               padding=False)
+            # of a pair with an empty query the special tokens before the document are more than the limit allows for
+            self.truncation.setdefault(kind, Truncation()).count(pairs, length + self._before,
+                                                                 tokenizer.num_special_tokens_to_add(True))
             found = [ids[self._before :] for ids in pairs["input_ids"]]
         return {"input_ids": found, "attention_mask": [[1] * len(ids) for ids in found]}
 

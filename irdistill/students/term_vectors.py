@@ -9,13 +9,15 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from irdistill.errors import IrdistillError
 from irdistill.stems import NAME, Tokenizer
+from irdistill.students.saving import save_tokenizer
+from irdistill.weights import fill, read_weights
 
 _WORDS, _WEIGHTS = "words.json", "model.safetensors"
 
@@ -77,7 +79,7 @@ class TermVectors(Module):
         self.save_config(output_path)
         (folder / _WORDS).write_text(json.dumps(self.words, ensure_ascii=False), encoding="utf-8")
         save_file({"weight": self.weight.detach().cpu().contiguous()}, str(folder / _WEIGHTS))
-        self.tokenizer.save_pretrained(output_path)
+        save_tokenizer(self.tokenizer, folder)
 
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
@@ -93,12 +95,14 @@ class TermVectors(Module):
             raise IrdistillError(f"{model_name_or_path}/{subfolder} has words of {config.get('words')!r}; {NAME!r} was expected.")
         try:
             words = json.loads((Path(folder) / _WORDS).read_text(encoding="utf-8"))
-            weight = load_file(str(Path(folder) / _WEIGHTS))["weight"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise IrdistillError(
                 f"the term vectors in {folder} cannot be read: {error}. Was the model saved completely?"
             ) from error
-        return cls(AutoTokenizer.from_pretrained(folder), words, weight)
+        path = Path(folder) / _WEIGHTS
+        loaded = cls(AutoTokenizer.from_pretrained(folder), words, torch.zeros(config.get("shape") or (len(words), 0)))
+        fill(loaded, read_weights(path), path)
+        return loaded
 
 
 REFERENCE = f"{TermVectors.__module__}.{TermVectors.__qualname__}"

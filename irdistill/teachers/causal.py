@@ -10,6 +10,7 @@ from torch import Tensor
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision
 from irdistill.models import read_model_json
+from irdistill.students.detection import default_prompt, saved_as
 from irdistill.teachers.prompted import PromptedTeacher
 from irdistill.teachers.prompts import PairTemplate, chat_template
 
@@ -52,7 +53,8 @@ class CausalTeacher(PromptedTeacher):
             IrdistillError: the model cannot be loaded or is of another kind, or template or tokens are missing or do not fit.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
-        template = template or chat_template(self.tokenizer)
+        self.prompt = default_prompt(model, revision) if template is None and saved_as(model, revision) == "CrossEncoder" else ""
+        template = template or chat_template(self.tokenizer, self.prompt)
         if template is None:
             raise IrdistillError(
                 f"the model {model!r} has no chat template for the roles query and document; give the prompt it was trained "

@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
-from irdistill.students.inputs import pad_right, position_limit, unused_token
+from irdistill.models import model_identity, resolve_model
+from irdistill.students.inputs import check_processing, pad_right, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate, chat_template
 from irdistill.teachers.protocol import Pair
+from irdistill.truncation import Truncation
+from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +43,9 @@ class CrossEncoderTeacher:
         max_length: tokens of query and document together; the longer of the two is cut first.
         template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
             models are; then the document alone is cut.
+        prompt: the default prompt that the model was saved with, which stands before the query or is the system message.
         cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
+        truncation: what the model did not read so far of the pairs it was given.
     """
 
     def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
@@ -60,14 +65,18 @@ class CrossEncoderTeacher:
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
+        self.truncation = {"pair": Truncation()}
         self.cuts: tuple[int, int] | None = None
         if is_lightning_ir(model, revision):
             self.tokenizer, network, *cuts = load_lightning_ir(model, revision)
             self.cuts, own = (cuts[0], cuts[1]), sum(cuts) + 3
+            self.prompt = ""
         else:
             encoder, network = _load(model, revision, trust_remote_code, device)
-            self.tokenizer, self.template, own = encoder.tokenizer, _template(model, encoder), int(encoder.max_seq_length or 512)
-        self.model_name, self.revision = model, model_revision(model, revision)
+            self.prompt = encoder.prompts.get(encoder.default_prompt_name) or ""
+            self.tokenizer, own = encoder.tokenizer, int(encoder.max_seq_length or 512)
+            self.template = _template(model, encoder, self.prompt)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
         # without a padding token, each batch is padded with a token that none of its texts has, so that scores are those of
         # texts by themselves
@@ -97,8 +106,8 @@ class CrossEncoderTeacher:
     def identity(self) -> dict[str, Any]:
         """What decides the scores; back end and precision change the last digits, so they are here."""
         return {
-            "kind": "cross-encoder", "model": self.model_name, "revision": self.revision, "max_length": self.max_length,
-            **self._truncation(),
+            "kind": "cross-encoder", **self.pinned, "max_length": self.max_length,
+            "prompt": self.prompt, **self._truncation(),
             "activation": "none (raw logits)",
             "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
@@ -106,7 +115,7 @@ class CrossEncoderTeacher:
 
     def _truncation(self) -> dict[str, Any]:
         if self.template is not None:
-            return {"template": self.template.text, "truncation": TRUNCATION}
+            return {"template": self.template.text, "truncation": TRUNCATION, "control_tokens": BROKEN_UP}
         cuts = {"query_length": self.cuts[0], "document_length": self.cuts[1]} if self.cuts is not None else {}
         return {**cuts, "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side}
 
@@ -119,13 +128,16 @@ class CrossEncoderTeacher:
         """Token ids of each pair, cut and not padded, and their lengths."""
         if self.template is not None:
             ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
-                                                self.max_length, special_tokens=False)
+                                                self.max_length, special_tokens=False, truncation=self.truncation["pair"])
             return {"input_ids": ids}, lengths
-        queries, documents = [pair.query.text for pair in pairs], [pair.text for pair in pairs]
+        queries, documents = [self.prompt + pair.query.text for pair in pairs], [pair.text for pair in pairs]
         if self.cuts is not None:
-            queries, documents = (cut_texts(self.tokenizer, texts, length)
-                                  for texts, length in zip((queries, documents), self.cuts, strict=True))
-        tokens = dict(self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False))
+            queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
+            documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
+        coded = self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False)
+        if self.cuts is None:
+            self.truncation["pair"].count(coded, self.max_length, self.tokenizer.num_special_tokens_to_add(True))
+        tokens = dict(coded)
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
 
     def forward(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
@@ -173,12 +185,21 @@ def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.nda
 def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
     resolved = resolve_model(model, revision)
     try:
-        with quiet_libraries():
+        with complete_weights(model):
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
                                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+            network = _classifier(model, encoder)
+            check_processing(encoder, model)
+    except IrdistillError:
+        raise
     except Exception as error:
         raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
-    network = encoder.model
+    return encoder, network
+
+
+def _classifier(model: str, encoder: CrossEncoder) -> Any:
+    """The network of a cross-encoder, which must be a sequence classifier that was saved as one."""
+    network: Any = encoder.model
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise IrdistillError(
             f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
@@ -190,14 +211,14 @@ def _load(model: str, revision: str | None, trust_remote_code: bool, device: str
             f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
             "encoder can teach as a retriever (kind: retriever)."
         )
-    return encoder, network
+    return network
 
 
-def _template(model: str, encoder: CrossEncoder) -> PairTemplate | None:
+def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | None:
     """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
     if "message" not in encoder[0].modality_config:
         return None
-    text = chat_template(encoder.tokenizer)
+    text = chat_template(encoder.tokenizer, prompt)
     if text is None:
         raise IrdistillError(
             f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "

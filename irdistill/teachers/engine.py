@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,17 +15,19 @@ from irdistill.batching import TokenBudget, run_batches
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
-from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, check_out, open_run
 from irdistill.runs.shares import share_of_run
-from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
+from irdistill.teachers.protocol import NO_TOKENS, TOO_LONG, BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
+from irdistill.teachers.unscored import report_unscored
+from irdistill.truncation import Truncation, changes, snapshot
 
 AnyTeacher = Teacher | BatchTeacher | ListwiseTeacher
 Done = Callable[[int], Any]
 
 logger = logging.getLogger(__name__)
 
-EMPTY = "empty text"
+EMPTY, EMPTY_QUERY = "empty text", "empty query"
 
 
 class ScoredPart(NamedTuple):
@@ -91,10 +94,12 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
         engine: this process where None; see ``irdistill.teachers.ray_engine``.
 
     Raises:
+        NothingScoredError: the teacher scored no document. The run is complete and saved all the same.
         IrdistillError: the candidates belong to another collection, ``out`` holds another run, a score is NaN or
             infinite, or the disk is full. What was written stays.
     """
     given = open_candidates(collection, candidates, depth)
+    check_out(out, overwrite, [given])
     with _start(collection, teacher, engine) as scorer:
         identity = RunIdentity("teacher", dict(scorer.identity), collection.describe(), given.fingerprint, {"depth": depth})
         with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite,
@@ -103,9 +108,25 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
             left = sum(len(ids) for _, ids in pending)
             parts = ((number, [first(given[query_id], depth) for query_id in ids]) for number, ids in pending)
             with progress(left * (depth or _mean_depth(given)), "pairs", "score") as bar:
+                warned = False
                 for part in scorer.score(parts, bar.update):
                     writer.write_part(*part)
-            return writer.finish()
+                    warned = warned or _warn_of_nothing(part)
+            run = writer.finish()
+    report_truncation(run, str(identity.producer.get("model", "the teacher")))
+    report_unscored(run)
+    return run
+
+
+def _warn_of_nothing(part: ScoredPart) -> bool:
+    """Warn, long before the end, of a part in which nothing was scored; whether that was needed."""
+    flags = Counter(flag for one in part.lists for flag in one.flags or ())
+    if not part.lists or not flags or not all(np.isnan(one.scores).all() for one in part.lists):
+        return False
+    logger.warning("WARNING: the teacher scored none of the %d documents of part %d (most often: %s); stop the job unless you "
+                   "expect this",
+                   sum(flags.values()), part.number, flags.most_common(1)[0][0])
+    return True
 
 
 def open_candidates(collection: Collection, candidates: Run | str | Path, depth: int | None) -> Run:
@@ -145,7 +166,7 @@ def first(found: RankedList, depth: int | None) -> RankedList:
 
 def score_part(collection: Collection, lists: Sequence[RankedList], teacher: AnyTeacher,
                done: Done = lambda count: None) -> tuple[list[RankedList], dict[str, float]]:
-    """Score one part: each unique pair once, or each list as a whole; empty documents are never given to a teacher.
+    """Score one part: each unique pair once, or each list as a whole; empty documents and queries are never given to a teacher.
 
     Nothing is remembered from one part to the next, not even a token budget that was halved: batches decide the last
     digits of a score, and a part must give the same bytes whatever was scored before it.
@@ -167,8 +188,8 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
     for own_pairs in given:
         line = []
         for pair in own_pairs:
-            if not pair.text.strip():
-                line.append(-1)
+            if not pair.text.strip() or not pair.query.text.strip():
+                line.append(-2 if pair.text.strip() else -1)
                 continue
             key = (pair.query.text, pair.query.history, pair.row)
             if key not in places:
@@ -176,29 +197,65 @@ def score_part(collection: Collection, lists: Sequence[RankedList], teacher: Any
                 pairs.append(pair)
             line.append(places[key])
         where.append(line)
+    before = snapshot(teacher)
     result, tokens = score_pairs(teacher, pairs, done=done)
     _check(result, pairs, corpus.id)
-    values = np.append(result.values, np.float32(np.nan))
-    flags = [*(result.flags or [None] * len(pairs)), EMPTY]
+    values = np.append(result.values, np.full(2, np.nan, np.float32))
+    flags = [*(result.flags or [None] * len(pairs)), EMPTY_QUERY, EMPTY]
     scored = [
         RankedList(found.query_id, found.doc_ids, values[line] if line else np.empty(0, np.float32),
                    [flags[place] for place in line])
         for found, line in zip(lists, where, strict=True)
     ]
     usage: dict[str, float] = {"pairs": len(pairs)}
-    return scored, usage | ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    usage |= ({"tokens": tokens} if tokens else {}) | dict(result.usage)
+    return scored, usage | _truncation_usage(changes(snapshot(teacher), before))
+
+
+def _truncation_usage(counts: Mapping[str, Truncation]) -> dict[str, float]:
+    """The usage that says what a teacher did not read of a part's texts. Queries are named where one was cut; documents always, and
+    pairs by what was cut of them, as their number and tokens are named anyway."""
+    usage: dict[str, float] = {}
+    for kind, found in counts.items():
+        if kind == "document" and found.read:
+            usage |= found.usage(kind)
+        elif found.cut:
+            usage |= {key: value for key, value in found.usage(kind).items() if key.endswith("_cut")}
+    return usage
+
+
+def run_truncation(run: Run) -> dict[str, Truncation]:
+    """What the teacher of a scored run did not read of its texts, by their kind."""
+    usage = run.manifest.usage
+    return {"pair": Truncation.from_usage({**usage, "pairs_tokens": usage.get("tokens", 0)}, "pair"),
+            "document": Truncation.from_usage(usage, "document")}
+
+
+def truncation_shares(run: Run) -> dict[str, float]:
+    """The shares of texts and tokens that were cut, for a table of results."""
+    return {name: share for kind, counts in run_truncation(run).items() for name, share in counts.shares(kind).items()}
+
+
+def report_truncation(run: Run, model: str) -> None:
+    """Say how much of the texts of a scored run its teacher did not read."""
+    for kind, counts in run_truncation(run).items():
+        counts.report(kind, model, logger)
+    usage = run.manifest.usage
+    for name in ("queries", "passages"):
+        if cut := int(usage.get(f"{name}_cut", 0)):
+            logger.warning("%d %s were longer than %s reads, and their ends were left out", cut, name, model)
 
 
 def _rank_lists(lists: Sequence[RankedList], given: Sequence[Sequence[Pair]], teacher: ListwiseTeacher,
                 done: Done) -> tuple[list[RankedList], dict[str, float]]:
-    kept = [[place for place, pair in enumerate(own) if pair.text.strip()] for own in given]
+    kept = [[place for place, pair in enumerate(own) if pair.text.strip() and pair.query.text.strip()] for own in given]
     asked = [number for number, own in enumerate(kept) if own]
     orders = dict(zip(asked, teacher.rank([[given[number][place] for place in kept[number]] for number in asked]), strict=True))
     scored: list[RankedList] = []
     usage: dict[str, float] = {"pairs": sum(map(len, kept))}
-    for number, (found, own) in enumerate(zip(lists, kept, strict=True)):
+    for number, (found, pairs, own) in enumerate(zip(lists, given, kept, strict=True)):
         values = np.full(len(found.doc_ids), np.nan, dtype=np.float32)
-        flags: list[str | None] = [EMPTY] * len(found.doc_ids)
+        flags: list[str | None] = [EMPTY_QUERY if pair.text.strip() else EMPTY for pair in pairs]
         if own:
             order = orders[number]
             values[own] = _values(order, found.query_id, len(own))
@@ -243,17 +300,26 @@ def score_pairs(teacher: Teacher | BatchTeacher, pairs: Sequence[Pair], budget: 
     if not pairs:
         return Scores(values), 0
     tokens, lengths = teacher.tokenize(pairs)
+    readable = np.flatnonzero(lengths > 0)
     padded = 0
 
-    def forward(rows: np.ndarray) -> None:
+    def forward(places: np.ndarray) -> None:
         nonlocal padded
+        rows = readable[places]
         values[rows] = teacher.forward(tokens, rows)
         padded += len(rows) * int(lengths[rows].max())
         done(len(rows))
 
-    run_batches(lengths, budget or TokenBudget(teacher.token_budget), forward)
-    total = int(lengths.sum())
-    logger.debug("%d pairs, %d tokens, %.1f%% of what was computed was padding", len(pairs), total, 100 * (1 - total / padded))
+    run_batches(lengths[readable], budget or TokenBudget(teacher.token_budget), forward)
+    total = int(lengths[readable].sum())
+    if len(readable) < len(pairs):
+        flags = [None if length > 0 else NO_TOKENS if length == 0 else TOO_LONG for length in lengths.tolist()]
+        done(len(pairs) - len(readable))
+        logger.warning("%d of %d pairs have no score: %s", len(pairs) - len(readable), len(pairs),
+                       "; ".join(sorted({flag for flag in flags if flag})))
+        return Scores(values, flags), total
+    logger.debug("%d pairs, %d tokens, %.1f%% of what was computed was padding", len(pairs), total,
+                 100 * (1 - total / max(1, padded)))
     return Scores(values), total
 
 

@@ -116,7 +116,7 @@ def estimate(collection: Collection, candidates: Run | str | Path, teacher: AnyT
         units, total = np.array([len(group) for group in groups], np.float64), len(given)
     else:
         units, total = np.array([_rows(group) for group in groups], np.float64), pairs
-    keys = sorted({key for one in took for key in one} - {"pairs"})
+    keys = sorted({key for one in took for key in one if not key.startswith("label_mass")} - {"pairs"})
     figures = {key: scale_up(units, np.array([one.get(key, 0.0) for one in took]), total, count / len(given)) for key in keys}
     if hourly_price is not None:
         figures["machine_cost"] = figures["hours"].times(hourly_price)
@@ -149,8 +149,9 @@ def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: AnyTe
         return 0.0
     began = time.perf_counter()
     row = collection.corpus.row(group[0].doc_ids[0])
-    tokens, _ = teacher.tokenize([Pair(collection.queries[group[0].query_id], row, collection.corpus.text(row))])
-    teacher.forward(tokens, np.zeros(1, np.int64))
+    tokens, lengths = teacher.tokenize([Pair(collection.queries[group[0].query_id], row, collection.corpus.text(row))])
+    if lengths[0] > 0:
+        teacher.forward(tokens, np.zeros(1, np.int64))
     return time.perf_counter() - began
 
 

@@ -18,6 +18,7 @@ from irdistill.search.vectors import Storage
 from irdistill.students.build import STUDENTS
 from irdistill.students.interaction import InteractionStudent
 from irdistill.teachers.part_encoding import Kind, PartTeacher
+from irdistill.truncation import Truncation
 
 #: The states of a corpus are kept, unless said otherwise, where they take at most so many bytes.
 _KEPT = 4 << 30
@@ -47,21 +48,27 @@ class InteractionTeacher(PartTeacher[Tensor]):
         self.store: TokenStates | None = corpus_states(corpus, student, work, precision, storage) if kept else None
 
     @property
+    def truncation(self) -> dict[str, Truncation]:
+        """What the model did not read so far; of stored documents see their store."""
+        return self.student.truncation
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The student's, the precision, and whether states are looked up, which changes the last digits."""
         dtype = str(choose_dtype(self.precision, self.student.device)).removeprefix("torch.")
         states = "live" if self.store is None else f"stored in {self.store.identity['storage']}"
         return self.student.identity() | {"kind": "interaction", "type": self.student.kind, "precision": dtype, "states": states}
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor]:
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
         """States (tokens, D) of texts."""
-        return self.student.encode(texts, kind, self.precision)
+        return [states if len(states) else None for states in self.student.encode(texts, kind, self.precision)]
 
-    def documents(self, texts: Mapping[int, str]) -> list[Tensor]:
+    def documents(self, texts: Mapping[int, str]) -> list[Tensor | None]:
         """The states of documents by their rows, looked up where they are stored."""
         if self.store is None:
             return super().documents(texts)
-        return [self.store.of(row).to(self.student.device) for row in texts]
+        found = [self.store.of(row).to(self.student.device) for row in texts]
+        return [states if len(states) else None for states in found]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """Logits (n,) float32."""

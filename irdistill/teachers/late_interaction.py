@@ -33,6 +33,10 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
         return MultiVectorEncoder
 
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
+        """(tokens, D) float32 of each text; None where no token is scored."""
+        return [found if found is not None and len(found) else None for found in super().encode(texts, kind)]
+
     def forms(self, texts: list[str], kind: Kind) -> list[Tensor]:
         """Encode one batch: (tokens, D) float32 of each text."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
@@ -42,11 +46,15 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
     def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The vectors of each query's tokens, (tokens, D) float32."""
-        return [found.cpu().numpy() for found in self.encode(texts, "query")]
+        return self._vectors(texts, "query")
 
     def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
         """The vectors of each document's tokens, (tokens, D) float32."""
-        return [found.cpu().numpy() for found in self.encode(texts, "document")]
+        return self._vectors(texts, "document")
+
+    def _vectors(self, texts: Sequence[str], kind: Kind) -> list[np.ndarray]:
+        none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)
+        return [none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """MaxSim (n,) float32."""

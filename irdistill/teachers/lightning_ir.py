@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.models import find_model_file, quiet_libraries, read_model_json, resolve_model
+from irdistill.truncation import Truncation
+from irdistill.weights import fill, read_weights
 
 _ARCHITECTURE = re.compile(r"(CrossEncoder|Mono)\w+Model")
 
@@ -52,9 +54,9 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
     """Load a model for which `is_lightning_ir` holds.
 
     Raises:
-        IrdistillError: it pools in another way, its weights are not in one safetensors file, or some are missing.
+        IrdistillError: it pools in another way, its weights are not in one safetensors file, or are not those that the
+            encoder and the layer have.
     """
-    from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config: dict[str, Any] = read_model_json(model, "config.json", revision)
@@ -67,18 +69,18 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
     family = config["backbone_model_type"]
     inner = {key: value for key, value in config.items() if key not in ("model_type", "architectures", "backbone_model_type")}
     network = MonoEncoder(AutoModel.from_config(AutoConfig.for_model(family, **inner)).float(), bool(config.get("linear_bias")))
-    found = {name if name.startswith("linear.") else "backbone." + name.removeprefix(family + "."): value.float()
-             for name, value in load_file(weights).items()}
-    missing = network.load_state_dict(found, strict=False).missing_keys
-    missing = [name for name in missing if not name.startswith("backbone.pooler.")]
-    if missing:
-        raise IrdistillError(f"the weights of {model!r} lack {', '.join(missing[:5])}, so its scores would be random.")
+    stored = {name if name.startswith("linear.") else "backbone." + name.removeprefix(family + "."): value.float()
+              for name, value in read_weights(weights).items()}
+    unused = {name: value for name, value in network.state_dict().items() if name.startswith("backbone.pooler.")}
+    positions = {name for name in stored if name.endswith("position_ids")} - network.state_dict().keys()
+    fill(network, {name: value for name, value in (unused | stored).items() if name not in positions}, weights)
     with quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), revision=revision)
     return LightningIrModel(tokenizer, network.eval(), int(config.get("query_length") or 512), int(config.get("doc_length") or 512))
 
 
-def cut_texts(tokenizer: Any, texts: list[str], length: int) -> list[str]:
-    """The beginning of each text that makes at most so many tokens."""
+def cut_texts(tokenizer: Any, texts: list[str], length: int, truncation: Truncation) -> list[str]:
+    """The beginning of each text that makes at most so many tokens; what is cut off is counted."""
     coded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length, return_offsets_mapping=True)
+    truncation.count(coded, length)
     return [text[: places[-1][1]] if places else text for text, places in zip(texts, coded["offset_mapping"], strict=True)]

@@ -14,9 +14,13 @@ import torch
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.models import model_identity, resolve_model
+from irdistill.progress import progress
+from irdistill.students.detection import architectures, module_types
 from irdistill.students.inputs import prepare_inputs
-from irdistill.teachers.protocol import Pair, Scores
+from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores
+from irdistill.truncation import PLURAL, Truncation
+from irdistill.weights import check_new_modules, complete_weights
 
 Kind = Literal["query", "document"]
 Form = TypeVar("Form")
@@ -34,35 +38,38 @@ class PartTeacher(ABC, Generic[Form]):
     """
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form]:
-        """The forms of texts, in their order."""
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
+        """The forms of texts, in their order; None for a text without tokens."""
 
     @abstractmethod
     def compare(self, query: Form, documents: Sequence[Form]) -> np.ndarray:
         """Scores (n,) float32 of some documents for one query."""
 
-    def documents(self, texts: Mapping[int, str]) -> list[Form]:
+    def documents(self, texts: Mapping[int, str]) -> list[Form | None]:
         """The forms of documents, of which the rows in the corpus and the texts are given."""
         return self.encode(list(texts.values()), "document")
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        """The similarity of each pair."""
+        """The similarity of each pair; none, with a flag, where a text has no tokens."""
         places: dict[str, list[int]] = {}
         for place, pair in enumerate(pairs):
             places.setdefault(pair.query.text, []).append(place)
         lists = [[(place, pairs[place].row) for place in own] for own in places.values()]
         last = {row: number for number, own in enumerate(lists) for _, row in own}
         queries = self.encode(list(places), "query")
-        values = np.empty(len(pairs), dtype=np.float32)
-        held: dict[int, Form] = {}
+        values = np.full(len(pairs), np.nan, dtype=np.float32)
+        held: dict[int, Form | None] = {}
         for number, own in enumerate(lists):
             if any(row not in held for _, row in own):
                 texts = _wanted(pairs, lists[number:], held)
                 held.update(zip(texts, self.documents(texts), strict=True))
-            values[[place for place, _ in own]] = self.compare(queries[number], [held[row] for _, row in own])
+            query, known = queries[number], [(place, form) for place, row in own if (form := held[row]) is not None]
+            if query is not None and known:
+                values[[place for place, _ in known]] = self.compare(query, [form for _, form in known])
             for row in {row for _, row in own if last[row] == number}:
                 del held[row]
-        return Scores(values)
+        empty = np.isnan(values)
+        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()] if empty.any() else None)
 
 
 class PartEncodingTeacher(PartTeacher[Form]):
@@ -85,22 +92,27 @@ class PartEncodingTeacher(PartTeacher[Form]):
         Raises:
             IrdistillError: the model cannot be loaded, or does not know the similarity.
         """
-        resolved = resolve_model(model)
-        self.model_name, self.revision = model, model_revision(model, revision)
+        resolved = resolve_model(model, revision)
+        self.model_name = model
+        self.truncation: dict[str, Truncation] = {}
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
         try:
-            with quiet_libraries():
+            with complete_weights(model):
                 self.model = self.library_class()(
                     resolved, revision=revision, trust_remote_code=trust_remote_code, device=str(self.device),
                     local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"},
                 ).eval()
+            check_new_modules(self.model, module_types(model, revision), architectures(model, revision), model)
             if similarity is not None:
                 self.model.similarity_fn_name = similarity
+        except IrdistillError:
+            raise
         except Exception as error:
             raise IrdistillError(
                 f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
             ) from error
+        self.pinned = model_identity(model, revision)
         prepare_inputs(self.model, model)
         self.budget = TokenBudget(self.tokens_cpu if self.device.type == "cpu" else self.tokens_gpu)
 
@@ -119,29 +131,39 @@ class PartEncodingTeacher(PartTeacher[Form]):
         first = self.model[0]
         lengths = {kind: getattr(first, f"{kind}_length", None) or self.model.max_seq_length for kind in ("query", "document")}
         return {
-            "kind": "retriever", "type": self.type, "model": self.model_name, "revision": self.revision,
+            "kind": "retriever", "type": self.type, **self.pinned,
             "similarity": str(self.model.similarity_fn_name), "max_length": lengths["document"],
             "max_query_length": lengths["query"], "prompts": dict(self.model.prompts),
+            "default_prompt": self.model.default_prompt_name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form]:
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
         """The forms of texts, in their order; batches are cut by length within a token budget, halved when memory runs out."""
         found: list[Any] = [None] * len(texts)
-        coded = self.model.tokenizer(list(texts), truncation=True, max_length=self.model.max_seq_length or 512)["input_ids"]
+        own: Any = getattr(self.model[0], f"{kind}_length", None)
+        limit = int(own or self.model.max_seq_length or 512)
+        tokenized = self.model.tokenizer(list(texts), truncation=True, max_length=limit)
+        self.truncation.setdefault(kind, Truncation()).count(tokenized, limit, self.model.tokenizer.num_special_tokens_to_add())
+        coded = tokenized["input_ids"]
+        lengths = np.array([len(ids) for ids in coded], dtype=np.int64)
+        readable = np.flatnonzero(lengths > 0)
 
-        def forward(rows: np.ndarray) -> None:
+        def forward(places: np.ndarray) -> None:
+            rows = readable[places]
             half = self.dtype != torch.float32
             with torch.autocast(self.device.type, dtype=self.dtype) if half else nullcontext():
                 batch = self.forms([texts[row] for row in rows.tolist()], kind)
             for row, form in zip(rows.tolist(), batch, strict=True):
                 found[row] = form
+            bar.update(len(rows))
 
-        run_batches([len(ids) for ids in coded], self.budget, forward)
+        with progress(len(texts), "texts", f"encode {PLURAL[kind]}") as bar:
+            run_batches(lengths[readable], self.budget, forward)
         return found
 
 
-def _wanted(pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: dict[int, Form]) -> dict[int, str]:
+def _wanted(pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]) -> dict[int, str]:
     """The texts of the first list's documents that are not held, and of the next lists' until there are enough."""
     texts: dict[int, str] = {}
     for own in lists:

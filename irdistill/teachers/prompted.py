@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model
+from irdistill.models import model_identity, resolve_model
 from irdistill.students.inputs import position_limit
+from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.prompts import TRUNCATION, PairTemplate
 from irdistill.teachers.protocol import Pair
+from irdistill.truncation import Truncation
+from irdistill.weights import complete_weights
 
 _TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
 
@@ -60,14 +63,16 @@ class PromptedTeacher(ABC):
     def __init__(self, model: str, revision: str | None, max_length: int | None, precision: Precision,
                  trust_remote_code: bool, device: str | None) -> None:
         resolved = resolve_model(model, revision)
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name = model
         self.device = torch.device(device) if device else best_device()
         self.dtype = choose_dtype(precision, self.device)
         self.tokenizer, self.network = self._load(resolved, revision, trust_remote_code)
+        self.pinned = model_identity(model, revision)
         most = position_limit(self.network) or 1 << 30
         if max_length is not None and not 8 <= max_length <= most:
             raise IrdistillError(f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected.")
         self.max_length = max_length or min(self.usual_length, most)
+        self.truncation = {"pair": Truncation()}
 
     @classmethod
     @abstractmethod
@@ -80,21 +85,16 @@ class PromptedTeacher(ABC):
         given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
                                  "local_files_only": Path(resolved).is_dir()}
         try:
-            with quiet_libraries():
+            with complete_weights(self.model_name):
                 tokenizer = AutoTokenizer.from_pretrained(resolved, **given)
-                network, report = self.auto_class().from_pretrained(resolved, dtype=self.dtype, output_loading_info=True, **given)
+                network = self.auto_class().from_pretrained(resolved, dtype=self.dtype, **given)
+                self._check_architecture(network)
+        except IrdistillError:
+            raise
         except Exception as error:
             raise IrdistillError(
                 f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker: {' '.join(str(error).split())[:400]}"
             ) from error
-        names = network.config.architectures or []
-        missing = sorted(report.get("missing_keys") or [])
-        if missing or not any(name.endswith(self.architectures) for name in names):
-            raise IrdistillError(
-                f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'}) is no {self.kind} reranker: "
-                + (f"it lacks {len(missing)} weights, {missing[0]!r} first, which would be random."
-                   if missing else f"one of {', '.join('…' + name for name in self.architectures)} was expected.")
-            )
         if not tokenizer.is_fast:
             raise IrdistillError(
                 f"the tokenizer of {self.model_name!r} does not say where its tokens lie in a text, so documents cannot be cut "
@@ -102,11 +102,19 @@ class PromptedTeacher(ABC):
             )
         return tokenizer, network.eval()
 
+    def _check_architecture(self, network: Any) -> None:
+        names = network.config.architectures or []
+        if not any(name.endswith(self.architectures) for name in names):
+            raise IrdistillError(
+                f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'}) is no {self.kind} reranker: "
+                f"one of {', '.join('…' + name for name in self.architectures)} was expected."
+            )
+
     def _ask(self, template: PairTemplate, positive: str, negative: str | None) -> None:
         """Fix what is asked, and keep only what is needed of the model's head to answer it."""
         self.template, self.positive, self.negative = template, positive, negative
         tokens = [self._token(name) for name in ([positive] if negative is None else [positive, negative])]
-        template.encode(self.tokenizer, [("", "")], self.max_length, self.special_tokens)  # a template too long fails here
+        template.check(self.tokenizer, self.max_length, self.special_tokens)
         self.network.set_output_embeddings(LabelHead(self.network.get_output_embeddings(), tokens))
         self.network = self.network.to(self.device)
 
@@ -125,9 +133,9 @@ class PromptedTeacher(ABC):
         """What decides the scores: the weights, the prompt word for word, the tokens compared, and the precision."""
         score = f"logit({self.positive})" + (f" - logit({self.negative})" if self.negative is not None else "")
         return {
-            "kind": self.kind, "model": self.model_name, "revision": self.revision, "template": self.template.text,
-            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "activation": "none (raw logits)",
-            "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
+            "kind": self.kind, **self.pinned, "template": self.template.text,
+            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "control_tokens": BROKEN_UP,
+            "activation": "none (raw logits)", "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
         }
 
     @property
@@ -138,7 +146,7 @@ class PromptedTeacher(ABC):
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each prompt, cut and not padded, and their lengths."""
         texts = [(pair.query.text, pair.text) for pair in pairs]
-        return self.template.encode(self.tokenizer, texts, self.max_length, self.special_tokens)
+        return self.template.encode(self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"])
 
     @torch.inference_mode()
     def forward(self, tokens: list[list[int]], rows: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ class Pair(NamedTuple):
     text: str
 
 
+NO_TOKENS, TOO_LONG = "no tokens", "too long"
+"""Flags of pairs that a model cannot read: of no tokens, or with a query that leaves no room for the document."""
+TOO_LONG_LENGTH = -1
+"""What ``BatchTeacher.tokenize`` gives as the length of a pair with too long a query."""
 NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 
@@ -84,7 +88,10 @@ class BatchTeacher(Protocol):
         ...
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
-        """What ``forward`` takes, and the pairs' lengths in tokens, (n,) int64."""
+        """What ``forward`` takes, and the pairs' lengths in tokens, (n,) int64.
+
+        A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not given to ``forward``, and is null with a flag.
+        """
         ...
 
     def forward(self, tokens: Any, rows: np.ndarray) -> np.ndarray:

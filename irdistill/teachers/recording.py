@@ -14,11 +14,12 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive
 from irdistill.progress import progress
-from irdistill.runs import RankedList, Run
+from irdistill.runs import RankedList, Run, check_out
 from irdistill.runs.representations import Item, Plan, RepresentationWriter, Storage
 from irdistill.teachers.engine import Done, ScoredPart, first, open_candidates, score, score_part
 from irdistill.teachers.protocol import BatchTeacher, Pair
 from irdistill.teachers.spec import TeacherSpec
+from irdistill.truncation import Truncation, snapshot
 
 
 @runtime_checkable
@@ -60,6 +61,11 @@ class PairRecorder:
     def token_budget(self) -> int:
         """The teacher's."""
         return self.teacher.token_budget
+
+    @property
+    def truncation(self) -> dict[str, Truncation]:
+        """The teacher's."""
+        return snapshot(self.teacher)
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
         """As the teacher does."""
@@ -156,7 +162,7 @@ class Recording:
             query = self.collection.queries[found.query_id]
             for row in self.collection.corpus.rows(found.doc_ids).tolist():
                 state = known.get((query.text, query.history, row))
-                if state is not None:
+                if state is not None and np.isfinite(state).all():
                     items.append(Item(place, row, state[None]))
         return items
 
@@ -169,8 +175,9 @@ class Recording:
         texts = dict(zip(rows, corpus.texts(np.array(rows, np.int64)), strict=True))
         rows = [row for row in rows if texts[row].strip()]
         documents = self.teacher.document_states(rows, [texts[row] for row in rows]) if rows else []
-        return [Item(place, -1, state) for place, state in enumerate(queries, number * self.part_queries)] + [
+        items = [Item(place, -1, state) for place, state in enumerate(queries, number * self.part_queries)] + [
             Item(-1, row, state) for row, state in zip(rows, documents, strict=True)]
+        return [item for item in items if np.asarray(item.vectors).any()]  # texts without tokens have none
 
     def _earliest(self, row: int) -> int:
         """The first part whose lists hold a document; all lists are read once for it."""
@@ -207,6 +214,7 @@ def score_with_representations(collection: Collection, candidates: Run | str | P
         IrdistillError: as ``score``; or the teacher has none, or they do not fit ``storage``.
     """
     given = open_candidates(collection, candidates, depth)
+    check_out(out, overwrite, [given])
     engine = Recording(Path(out), given, depth, part_queries, storage)
     run = score(collection, given, teacher, out, depth, None, part_queries, overwrite, engine)
     engine.complete()

@@ -14,7 +14,8 @@ from irdistill.hardware import Precision, choose_dtype
 from irdistill.search.vectors import VectorStore, corpus_vectors
 from irdistill.students.dense import DenseStudent
 from irdistill.students.detection import RETRIEVER_TYPES, model_kind
-from irdistill.teachers.protocol import Pair, Scores, Teacher
+from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores, Teacher
+from irdistill.truncation import Truncation
 
 
 def load_retriever(model: str, corpus: Corpus, work: Path | None = None, *, type: str = "auto", revision: str | None = None,
@@ -69,6 +70,11 @@ class RetrieverTeacher:
         self.store: VectorStore = corpus_vectors(corpus, model, work, precision)
 
     @property
+    def truncation(self) -> dict[str, Truncation]:
+        """What the model did not read so far of the queries; of the documents see their store."""
+        return {kind: counts for kind, counts in self.model.truncation.items() if kind == "query"}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Weights, lengths, prompts and precision."""
         dtype = str(choose_dtype(self.precision, self.model.device)).removeprefix("torch.")
@@ -78,7 +84,7 @@ class RetrieverTeacher:
 
     def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The vector of each query, (1, D) float32."""
-        found = self.model.encode(texts, "query", self.precision, show_progress=False,
+        found = self.model.encode(texts, "query", self.precision,
                                   normalize=self.model.similarity == "cosine")
         return list(found[:, None])
 
@@ -89,7 +95,7 @@ class RetrieverTeacher:
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """Cosine or inner product of each pair, as the model states, summed in float32."""
         texts = list(dict.fromkeys(pair.query.text for pair in pairs))
-        vectors = self.model.encode(texts, "query", self.precision, show_progress=False,
+        vectors = self.model.encode(texts, "query", self.precision,
                                     normalize=self.model.similarity == "cosine")
         place = {text: number for number, text in enumerate(texts)}
         asked = np.array([place[pair.query.text] for pair in pairs], dtype=np.int64)
@@ -98,4 +104,8 @@ class RetrieverTeacher:
         for number in range(len(texts)):
             own = np.flatnonzero(asked == number)
             values[own] = np.asarray(self.store.matrix[rows[own]], dtype=np.float32) @ vectors[number]
-        return Scores(values)
+        empty = ~np.asarray(vectors.any(axis=1))[asked] | np.isin(rows, self.store.absent_rows)
+        if not empty.any():
+            return Scores(values)
+        values[empty] = np.nan
+        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
 from irdistill.losses import States
@@ -114,20 +115,49 @@ class TrainBatch:
     states: States | None = None
 
 
+class TextKeys:
+    """A number for the text of each document, the same for documents with the same words; the latest are remembered.
+
+    Args:
+        texts: of documents by their rows.
+        limit: how many numbers are remembered.
+    """
+
+    def __init__(self, texts: Callable[[Sequence[int]], Sequence[str]], limit: int = 1 << 18) -> None:
+        self.texts, self.limit = texts, limit
+        self._known: dict[int, int] = {}
+
+    def __call__(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n,) uint64."""
+        numbers = np.asarray(rows, dtype=np.int64).tolist()
+        missing = [row for row in dict.fromkeys(numbers) if row not in self._known]
+        fresh = {row: xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
+                 for row, text in zip(missing, self.texts(missing), strict=True)} if missing else {}
+        keys = np.array([fresh[row] if row in fresh else self._known[row] for row in numbers], dtype=np.uint64)
+        self._known |= fresh
+        while len(self._known) > self.limit:
+            del self._known[next(iter(self._known))]
+        return keys
+
+
 class Collator:
     """Makes the batch of a step; a pure function of the step.
+
+    Documents with the same text are one: they share a column of the in-batch scores, and a copy of a positive is a positive
+    under whatever id.
 
     Args:
         documents: the tokeniser of documents, or their vectors.
         pairs: of a student that reads pairs the tokeniser, which is given (query number, document row).
         states: looks up the teacher's representations of a batch's lists and of its unique documents.
+        keys: tell which documents have the same text; where None, all differ.
     """
 
     def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | Store | np.ndarray | None,
                  pairs: Tokenizer | None = None,
-                 states: Callable[[ListBatch, np.ndarray], States] | None = None) -> None:
+                 states: Callable[[ListBatch, np.ndarray], States] | None = None, keys: TextKeys | None = None) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
-        self.states = states
+        self.states, self.keys = states, keys
 
     def __call__(self, step: int) -> TrainBatch:
         return self.collate(self.sampler(step))
@@ -135,14 +165,15 @@ class Collator:
     def collate(self, lists: ListBatch) -> TrainBatch:
         """Tokenise or look up what the lists name, each document once."""
         mask = lists.rows >= 0
-        unique, inverse = np.unique(lists.rows[mask], return_inverse=True)
+        unique, inverse, keys = self._unique(lists.rows[mask])
         index = np.zeros(lists.rows.shape, dtype=np.int64)
         index[mask] = inverse
         positives = np.zeros((len(lists.rows), len(unique)), dtype=bool)
         for i, query in enumerate(lists.queries.tolist()):
             judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
             relevant = [row for row, grade in judged.items() if grade > 0]
-            positives[i] = np.isin(unique, relevant) | np.isin(unique, self.sampler.suspected(query))
+            known = np.union1d(np.array(relevant, np.int64), self.sampler.suspected(query))
+            positives[i] = np.isin(keys, known if self.keys is None else self.keys(known))
         documents: Tokens | Taken
         pairs = None
         if self.pairs is not None:
@@ -165,3 +196,13 @@ class Collator:
             teacher_weights=None if weights is None else torch.from_numpy(weights), pairs=pairs,
             states=None if self.states is None else self.states(lists, unique),
         )
+
+    def _unique(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A row (U,) for each different text, ascending; which of them each of the rows is; and their keys."""
+        unique, inverse = np.unique(rows, return_inverse=True)
+        if self.keys is None:
+            return unique, inverse, unique
+        keys = self.keys(unique)
+        _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+        kept = np.sort(first)  # the first row of each text, in the order of rows
+        return unique[kept], np.searchsorted(kept, first[group])[inverse], keys[kept]

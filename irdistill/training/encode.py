@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from irdistill.batching import TokenBudget, token_budget_batches
+from irdistill.students.inputs import TOKENLESS
 from irdistill.training.collate import Kind, Tokens
 from irdistill.training.processes import Processes
+from irdistill.truncation import snapshot
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
@@ -26,6 +28,9 @@ def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool 
         left: pad on the left, as decoders want it.
     """
     rows = [tokens.rows[i] for i in chosen.tolist()]
+    tokenless = torch.tensor([not len(row["input_ids"]) for row in rows])
+    if tokenless.any():  # a token that can be computed with; the result is replaced
+        rows = [{key: np.full(1, fill.get(key, 0), np.int64) for key in row} if not len(row["input_ids"]) else row for row in rows]
     longest = max(len(row["input_ids"]) for row in rows)
     arrays = {key: np.full((len(rows), longest), fill.get(key, 0), dtype=np.int64) for key in rows[0]}
     arrays["attention_mask"] = np.zeros((len(rows), longest), dtype=np.int64)
@@ -35,7 +40,8 @@ def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool 
         arrays["attention_mask"][i, where] = 1
         for key, values in row.items():
             arrays[key][i, where] = values
-    return {key: torch.from_numpy(values) for key, values in arrays.items()}
+    tensors = {key: torch.from_numpy(values) for key, values in arrays.items()}
+    return tensors | {TOKENLESS: tokenless} if tokenless.any() else tensors
 
 
 def default_token_budget(device: torch.device) -> int:
@@ -72,7 +78,9 @@ class Encoder:
             texts: list[Any] = ["a", "a b c d e f"]
             if kind == "pair":
                 texts = [(text, text) for text in texts]
+            counts = snapshot(self.student)
             tokens = self.student.tokenize(texts, kind)
+            self.student.truncation = counts  # these are no texts of the training
             example = self.student.pad(tokens, kind, device=torch.device("cpu"))
             mask = example.pop("attention_mask")[0]
             extra = {key: value for key, value in example.items() if key not in tokens}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from irdistill.losses import ScoreBatch, States
 from irdistill.search.vectors import Taken
-from irdistill.training.collate import TrainBatch
+from irdistill.training.collate import Tokens, TrainBatch
 from irdistill.training.encode import Encoder
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
     every: Tensor | None = None
     states: States | None = None
     queries, documents = encoded or encode_batch(student, encoder, batch)
+    positives = batch.positives.to(device)
+    if documents is not None:
+        asking, there = present(encoder, batch.queries, queries), present(encoder, batch.documents, documents)
+        mask = mask & asking[:, None] & there[index]
+        positives = positives | ~there  # what has no tokens is never a negative
     if documents is None:
         if queries.dim() == 2:
             table = queries.new_zeros(*mask.shape, queries.shape[1] - 1)
@@ -61,6 +67,22 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
     return ScoreBatch(
         student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
         labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
-        positives=batch.positives.to(device), teacher_weights=None if weights is None else weights.to(device),
+        positives=positives, teacher_weights=None if weights is None else weights.to(device),
         student_states=states, teacher_states=None if batch.states is None else batch.states.to(device), learnt=learnt or {},
     )
+
+
+def present(encoder: Encoder, texts: Tokens | Taken, found: Any) -> Tensor:
+    """(n,) bool: which texts of all processes have tokens; the others stand in no loss.
+
+    Args:
+        found: what ``encode_batch`` gave for them.
+    """
+    device = encoder.student.device
+    if not isinstance(found, Tensor):  # a text of which no token is scored counts as one without tokens
+        return torch.tensor([len(vectors) > 0 for vectors in found], device=device)
+    if isinstance(texts, Taken):
+        return found.any(dim=1) if encoder.student.kind == "dense" else torch.ones(len(found), dtype=torch.bool, device=device)
+    own = torch.from_numpy(texts.lengths > 0).to(device)
+    everywhere: Tensor = encoder.processes.gather(own.long(), texts.total)
+    return everywhere.bool()

@@ -50,7 +50,7 @@ def check_vectors(collection: Collection, student: Student, vectors: Vectors) ->
                 f"{student.kind} student over {collection.corpus.fingerprint} were expected."
             )
         own = student.document_identity()
-        different = [key for key, value in own.items() if vectors.identity[key] != value]
+        different = [key for key, value in own.items() if vectors.identity.get(key) != value]
         if different:
             raise IrdistillError(
                 f"{vectors.folder} was made by another document tower than the student's ({', '.join(different)} differ); "

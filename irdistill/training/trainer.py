@@ -17,13 +17,14 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, exclusive, make_folder, read_json_object, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, staging_path, write_json
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
 from irdistill.progress import kept_when_stopped, progress
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.representations import Representations
+from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
     check_dimensions,
@@ -36,7 +37,7 @@ from irdistill.training.checks import (
     check_teacher,
     check_teachers,
 )
-from irdistill.training.collate import Collator, Tokenizer
+from irdistill.training.collate import Collator, TextKeys, Tokenizer
 from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
 from irdistill.training.held_out import HeldOut
 from irdistill.training.journal import cut_log, journal
@@ -46,9 +47,11 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest, vectors_identity
+from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
@@ -135,6 +138,7 @@ def train(
     check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
     check_mining(options, student, len(runs))
+    check_training_folder(Path(out))
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
@@ -209,9 +213,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         begun = (folder / "training.json").exists()
         found = checkpoints.latest_whole(folder / "checkpoints")
         start = checkpoints.step_of(found) if found else 0
-        shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
+        if not start:
+            check_saving(student, folder)
         cut_log(folder / "train_log.jsonl", start)
-        write_json(folder / "training.json", {"identity": identity, "about": about, "finished": False, "lists": counts})
+        record = {"identity": identity, "about": about, "finished": False, "lists": counts}
+        write_json(folder / "training.json", record | recorded_model(folder))
         journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
         if found:
             logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
@@ -220,6 +228,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         return found
 
     found = processes.agree(begin)
+    before = snapshot(student)
     began = time.monotonic()
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
@@ -240,22 +249,26 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
         student.with_states = False
     student.model.eval()
+    read = changes(snapshot(student), before)
+    for kind in student.sides:
+        read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
 
     def finish() -> None:
-        staged = folder / ".model.staging"
+        staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
         _forget_padding(student)
         with quiet_libraries():
             student.save(staged)
-        files = checkpoints.move_into_place(staged, folder / "model")
+        files = place_model(folder, staged, {"identity": identity, "lists": counts})
         own = {"loss": save_learnt(folder, learnt)} if learnt else {}
         write_json(folder / "training.json", {"identity": identity, "about": about, "finished": True, "lists": counts,
                                               "model": files} | own)
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
         journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
+                truncation={kind: asdict(counts) for kind, counts in read.items()},
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_checkpoints(folder)
 
     processes.agree(finish)
 
@@ -272,9 +285,9 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
     if "pair" in student.sides:
         return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
             zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
-        ), processes=processes))
+        ), processes=processes), keys=TextKeys(read))
     documents = vectors if vectors is not None else Tokenizer(student, "document", read, processes=processes)
-    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents)
+    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents, keys=TextKeys(read))
 
 
 def _about(collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors) -> dict[str, Any]:

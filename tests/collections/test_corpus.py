@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import pickle
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irdistill.checksums import DamagedError
 from irdistill.collections import Collection, Corpus, Document, Query, Turn, compile_corpus
 from irdistill.collections import compiling as compiling_module
 from irdistill.collections.compiling import cached, cached_corpus
+from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
@@ -69,6 +73,7 @@ def test_unknown_ids_are_named(tmp_path: Path) -> None:
 def test_colliding_hashes_do_not_mix_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (compiling_module, sys.modules["irdistill.collections.corpus"]):
         monkeypatch.setattr(module, "id_hash", lambda doc_id: len(doc_id))
+    monkeypatch.setattr(Fields, "hashes", lambda self: self.lengths.astype(np.uint64))
     documents = [Document(name, "", f"text {name}") for name in ("aa", "bb", "c", "dd")]
     corpus = compiled(documents, tmp_path / "c")
     assert corpus.rows(["dd", "bb", "aa", "c"]).tolist() == [3, 1, 0, 2]
@@ -115,7 +120,7 @@ def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     }
     assert corpus.fingerprint == Corpus.in_memory(documents[:2]).fingerprint
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
-        "corpus.arrow", "hashes.bin", "manifest.json", "rows.bin", "starts.bin"
+        "corpus.arrow", "hashes.bin", "manifest.json", "offsets.bin", "rows.bin", "starts.bin"
     ]
 
 
@@ -139,7 +144,7 @@ def test_a_damaged_corpus_is_named_and_built_again(
     documents = [Document("a", "", "x")]
     cached_corpus(lambda: documents, folder, "s")
     (folder / "rows.bin").write_bytes(b"short")
-    with pytest.raises(IrdistillError, match=r"rows\.bin should have 8 bytes and does not"):
+    with pytest.raises(IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, and its manifest says 8"):
         Corpus.open(folder)
     assert cached_corpus(lambda: documents, folder, "s").row("a") == 0
     assert "damaged" in caplog.text
@@ -214,3 +219,44 @@ def test_a_collection_in_memory() -> None:
         Collection.from_dicts("mine", docs, {"q": " "}, {})
     with pytest.raises(IrdistillError, match="under the key 'q' has the id 'p'"):
         Collection.from_dicts("mine", docs, {"q": Query("p", "x")}, {})
+
+
+@pytest.mark.parametrize("limit", [0, 64 << 20])
+def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", limit)  # 0: each block at its first use
+    documents = [Document(f"d{number}", "title", f"the text {number}") for number in range(300)]
+
+    def use(folder: Path) -> tuple[list[str], list[int]]:
+        corpus = Corpus.open(folder)
+        return corpus.texts(range(300)), corpus.rows([document.id for document in documents]).tolist()
+
+    right = use(compiled(documents, tmp_path / "c").folder or tmp_path)
+    draw = random.Random(1)
+    for name in ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin"):
+        for _ in range(8):
+            path = shutil.copytree(tmp_path / "c", tmp_path / "damaged") / name
+            data = bytearray(path.read_bytes())
+            data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+            path.write_bytes(data)
+            with pytest.raises(IrdistillError, match="damaged"):
+                use(tmp_path / "damaged")
+            shutil.rmtree(tmp_path / "damaged")
+    assert use(tmp_path / "c") == right
+
+
+def test_a_large_corpus_checks_only_the_blocks_that_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", 0)
+    documents = [Document(f"d{number:05}", "", "word " * 100) for number in range(3000)]
+    folder = compiled(documents, tmp_path / "c").folder
+    assert folder is not None
+    data = bytearray((folder / "corpus.arrow").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "corpus.arrow").write_bytes(data)
+    corpus = Corpus.open(folder)
+    assert corpus.document(0) == documents[0] and corpus.row("d02999") == 2999
+    with pytest.raises(DamagedError, match=r"corpus.arrow is damaged.*rebuilt"):
+        corpus.texts(range(3000))
+    with pytest.raises(DamagedError, match="found damaged"):  # so that the cache is rebuilt at the next use
+        Corpus.open(folder)

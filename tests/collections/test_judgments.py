@@ -38,7 +38,7 @@ def test_both_layouts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "message"), [
     ("q1 0 d1 2\nq1 0 d2\n", "line 2 of .* is not a judgment"),
-    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently, the second time in line 2"),
+    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently: 2 in line 1, 1 in line 2"),
     ("q1 0 d1 2\nq1 0 d2 1.5\n", "line 2 of .*: the grade is '1.5', and a whole number was expected"),
     ("q1 0 d1 1_0\n", "line 1 of .*: the grade is '1_0', and a whole number was expected"),
     ("q1 0 d1 99999999999\n", "line 1 of .*: the grade is 99999999999; grades from"),

@@ -12,6 +12,7 @@ import pytest
 import pytrec_eval
 
 from irdistill import IrdistillError, load_collection
+from irdistill.evaluation import measures as measures_module
 from irdistill.evaluation import parse_measures, per_query
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -141,3 +142,15 @@ def test_the_supplied_trec_deep_learning_run() -> None:
 
     found = evaluate(load_collection(str(folder)), {"bm25": run}, "nDCG@10")
     assert round(found.rows[0].value, 4) == 0.5058
+
+
+def test_libraries_are_handed_some_lists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = np.random.default_rng(0)
+    qrels = {f"q{query}": {f"d{doc}": int(draw.integers(0, 3)) for doc in range(10)} for query in range(30)}
+    run = {f"q{query}": {f"d{doc}": float(draw.normal()) for doc in range(20)} for query in range(28)}
+    together = per_query(qrels, run, "infAP Bpref IPrec@0.1")
+    monkeypatch.setattr(measures_module, "_TOGETHER", 50)
+    apart = per_query(qrels, run, "infAP Bpref IPrec@0.1")
+    for name, values in together.values.items():
+        assert values[:28].any()
+        np.testing.assert_array_equal(values, apart.values[name])

@@ -15,7 +15,7 @@ from irdistill.collections import Collection, Document, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import Generation, generate
 from irdistill.queries.generating import example_pairs, kind_of_query
-from irdistill.queries.kinds import heading, normal, read_written, sentences
+from irdistill.queries.kinds import heading, normal, sentences
 from irdistill.teachers.llm.model import Answer, Request
 
 TEXT = "The first sentence has six words. Too short. A second one, again of eight words here! and this goes on"
@@ -119,7 +119,7 @@ def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_p
     whole = generate(source, tmp_path / "whole", given, Model())
     assert [query.text for query in whole.queries.values()] == [f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)]
     counts = json.loads((tmp_path / "whole" / "derived.json").read_text())["made_by"]["counts"]
-    assert counts == {"questions": 7, "web": 0, "empty": 2, "duplicates": 7}
+    assert counts == {"questions": 7, "web": 0, "refused": 2, "duplicates": 7}
     with pytest.raises(KeyboardInterrupt):
         generate(source, tmp_path / "cut", given, Model(stop_after=11))
     rest = Model()
@@ -127,6 +127,51 @@ def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_p
     assert rest.seen == 6  # sixteen texts, ten of them kept
     for name in ("derived.json", "queries.jsonl", "qrels/train.tsv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+class Says(Model):
+    """Says the same to everything; with more room something else."""
+
+    def __init__(self, said: Answer, more: str = "what is more?") -> None:
+        super().__init__()
+        self.said, self.more = said, more
+
+    def answer(self, requests: Sequence[Request]) -> list[Answer]:
+        self.seen += len(requests)
+        return [Answer(self.more) if request.max_tokens > 50 else self.said for request in requests]
+
+
+UNUSABLE = {
+    "refused": Answer("I'm sorry, but I can't write that."), "cut": Answer("<think>The passage says"),
+    "no answer": Answer("Here is the question:"),
+    "too long": Answer(error="too long"),
+}
+
+
+@pytest.mark.parametrize("flag", UNUSABLE)
+def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, flag: str) -> None:
+    model = Says(UNUSABLE[flag])
+    with pytest.raises(IrdistillError, match=rf"none of the 8 answers .* holds a query \(all {flag}\).*nothing.responses.jsonl"):
+        generate(source, tmp_path / "nothing", Generation(kinds=("web",)), model)
+    assert model.seen == 8 and not (tmp_path / "nothing").exists() and (tmp_path / "nothing.responses.jsonl").exists()
+    for _ in range(2):
+        with pytest.raises(IrdistillError, match="none of the 8 answers"):  # what was taken is kept
+            generate(source, tmp_path / "titles", Generation(kinds=("title", "web")), model)
+    made_by = json.loads((tmp_path / "titles" / "derived.json").read_text())["made_by"]
+    assert made_by["counts"] == {"title": 7, flag: 8, "web": 0} and "retry_tokens" not in made_by
+    assert len(load_collection(f"{tmp_path / 'titles'}#train").queries) == 6
+
+
+def test_what_was_cut_is_asked_once_more(source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = Says(Answer("<think>The passage", cut=True))
+    found = generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), model)
+    assert [query.text for query in found.queries.values()] == ["what is more?"]
+    assert model.seen == 16 and "WARNING:" not in caplog.text
+    rest = Says(Answer("other"))
+    generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), rest)
+    assert rest.seen == 0
+    with pytest.raises(IrdistillError, match="retry_tokens is 50"):
+        Generation(retry_tokens=50)
 
 
 def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None:
@@ -153,16 +198,6 @@ def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> N
         generate(source, tmp_path / "no", Generation(kinds=("questions",)))
     with pytest.raises(IrdistillError, match="0 were given"):
         generate(source, tmp_path / "no", Generation(kinds=("few-shot",)), Model())
-
-
-@pytest.mark.parametrize(("answer", "query"), [
-    ("What is it?", "What is it?"), ("1. Question: What is it?\nmore", "What is it?"), ('"quoted query"', "quoted query"),
-    ("\n\n - keywords: a, b, c", "a, b, c"), ("", ""), ("?", ""), ("**Title:** x y", "Title:** x y"),
-    ("3D printing", "3D printing"),
-    ("2.5 GHz radio", "2.5 GHz radio"),
-])
-def test_reading_what_was_written(answer: str, query: str) -> None:
-    assert read_written(answer) == query
 
 
 @given(st.text())

@@ -12,7 +12,7 @@ import pytest
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import HistoryTemplate, rewrite, rewrite_with
-from irdistill.queries.rewriting import clean, read_prompt, transcript
+from irdistill.queries.rewriting import read_prompt, transcript
 from irdistill.teachers.llm.model import Answer, Request
 
 PROMPT = {"user": "{history}\n--\n{question}"}
@@ -92,6 +92,26 @@ def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_pa
     assert json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]["kept_as_asked"] == 2
 
 
+def test_what_holds_no_question_leaves_it_as_it_was_asked(source: Collection, tmp_path: Path,
+                                                          caplog: pytest.LogCaptureFixture) -> None:
+    answers = {"and 1?": Answer("<think>a</think>\n\nWhat is one?"), "and 2?": Answer("<think>and 9?"),
+               "and 3?": Answer("What is", cut=True),
+               "and 4?": Answer("I'm sorry, but I can't."), "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```")}
+    found = rewrite_with(Model(answers=answers), source, tmp_path / "llm", PROMPT)
+    texts = [query.text for query in found.queries.values()]
+    assert texts == ["who is Ada?", "What is one?", "and 2?", "and 3?", "and 4?", "What is five?", "AND 6?"]
+    made_by = json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]
+    assert made_by["kept_as_asked"] == 3 and made_by["unusable"] == {"cut": 2, "refused": 1}
+    assert "WARNING: 3 of 6 answers hold no question: 2 cut, 1 refused." in caplog.text and "--retry-tokens" in caplog.text
+
+
+def test_a_rewrite_of_nothing_is_an_error_after_saving(source: Collection, tmp_path: Path) -> None:
+    model = Model(answers={f"and {number}?": Answer("<think>", cut=True) for number in range(1, 7)})
+    with pytest.raises(IrdistillError, match=r"none of the 6 answers .* holds a question \(all cut\).*--retry-tokens"):
+        rewrite_with(model, source, tmp_path / "llm", PROMPT)
+    assert load_collection(tmp_path / "llm").queries["q2"].text == "and 2?"
+
+
 def test_stopped_it_goes_on_and_ends_with_the_same_bytes(source: Collection, tmp_path: Path) -> None:
     whole = Model()
     rewrite_with(whole, source, tmp_path / "whole", PROMPT)
@@ -115,15 +135,6 @@ def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=r"lacks \{history\}"):
         rewrite_with(Model(), source, tmp_path / "no", {"user": "{question}"})
     assert not (tmp_path / "no").exists()
-
-
-@pytest.mark.parametrize(("answer", "text"), [
-    ("What did Ada write?", "What did Ada write?"), (' "What did Ada write?"\nBecause …', "What did Ada write?"),
-    ("Rewritten question: What?", "What?"), ("Question:\nWhat?", "What?"), ("", ""), ("\n \n", ""),
-    ("The ratio 3: what is it?", "The ratio 3: what is it?"),
-])
-def test_what_models_put_around_an_answer_goes(answer: str, text: str) -> None:
-    assert clean(answer) == text
 
 
 def test_turns_as_the_model_is_shown_them(source: Collection) -> None:

@@ -1,19 +1,25 @@
-"""TREC files read by columns: the same rows as line by line, whatever their order, ties and white space."""
+"""TREC files read in blocks: the rows that a reader of single lines would give, whatever their order, ties and white space."""
 
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields
+from irdistill.evaluation import evaluate
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run
-from irdistill.runs.trec import _by_columns, _by_lines, read_trec
+from irdistill.runs.line_fields import decimals
+from irdistill.runs.trec import StreamedRun, read_trec
 
 ROWS = st.dictionaries(
     st.tuples(st.sampled_from(["q1", "10", "2", "é"]), st.sampled_from(["a", "b", "ab", "B", "é", "z9", '"q"', "NA", "null"])),
@@ -21,8 +27,9 @@ ROWS = st.dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None)
-@given(rows=ROWS, separator=st.sampled_from([" ", "\t", "  "]), end=st.sampled_from(["\n", "\r\n", "\n\n"]), zipped=st.booleans())
+@settings(max_examples=40, deadline=None)
+@given(rows=ROWS, separator=st.sampled_from([" ", "\t", "  ", " \t", "\x0b"]),
+       end=st.sampled_from(["\n", "\r\n", "\n\n"]), zipped=st.booleans())
 def test_every_layout_gives_the_ranked_lists(rows: dict[tuple[str, str], float], separator: str, end: str, zipped: bool,
                                              tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("run") / ("run.txt.gz" if zipped else "run.txt")
@@ -39,13 +46,14 @@ def test_every_layout_gives_the_ranked_lists(rows: dict[tuple[str, str], float],
         np.testing.assert_array_equal(found[query].scores, expected[query].scores)
         assert found[query].flags is None
     assert [one.doc_ids for one in found] == [one.doc_ids for one in expected]
-    quick = _by_columns(path)
-    assert (quick is None) == (separator == "  ")
     assert found.identity.producer["tag"] == "tag"
-    if quick is not None:
-        slow = _by_lines(path, None)
-        assert quick.queries == slow.queries and quick.documents.equals(slow.documents)
-        np.testing.assert_array_equal(quick.scores.astype(np.float32), slow.scores.astype(np.float32))
+    for memory in (0, 300, 1000):  # of blocks in a file, and of rows that are regrouped one by one
+        again = read_trec(path, memory=memory)
+        assert again.fingerprint == found.fingerprint and again.num_rows == found.num_rows
+        assert pa.concat_tables(again.tables()).equals(pa.concat_tables(found.tables()))
+        assert [(one.query_id, one.doc_ids, one.scores.tolist()) for one in again] == [
+            (one.query_id, one.doc_ids, one.scores.tolist()) for one in found]
+        assert again[queries[-1]].doc_ids == expected[queries[-1]].doc_ids
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -83,3 +91,83 @@ def test_queries_of_another_split_are_left_out(tmp_path: Path, caplog: pytest.Lo
     assert again.fingerprint == found.fingerprint
     (tmp_path / "run.txt").write_text("q Q0 b 1 2 t\n")
     assert open_run(tmp_path / "run.txt", held).fingerprint != found.fingerprint
+
+
+@pytest.mark.parametrize("block", [1, 40, 300])
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_queries_longer_than_a_block_and_lines_in_any_order(block: int, shuffled: bool, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irdistill.runs.formats.source.BLOCK", block)
+    draw = np.random.default_rng(3)
+    sizes = draw.integers(1, 60, 12).tolist()
+    lines = [f"q{query:02} Q0 d{doc} 1 {draw.integers(0, 20) / 4} t\n" for query, size in enumerate(sizes) for doc in range(size)]
+    if shuffled:
+        lines = [lines[place] for place in draw.permutation(len(lines))]
+    (tmp_path / "run.txt").write_text("".join(lines))
+    rows = [line.split() for line in lines]
+    expected = {query: sorted(((float(score), doc) for one, _, doc, _, score, _ in rows if one == query), reverse=True)
+                for query in dict.fromkeys(row[0] for row in rows)}
+    found = read_trec(tmp_path / "run.txt", memory=3000)
+    assert found.query_ids == list(expected)
+    for one in found:
+        assert list(zip(one.scores.tolist(), one.doc_ids, strict=True)) == expected[one.query_id]
+    (tmp_path / "run.txt").write_text("".join([*lines, lines[5]]))
+    named = f"line {len(lines) + 1}: the document '{rows[5][2]}' comes twice for query '{rows[5][0]}'"
+    with pytest.raises(IrdistillError, match=named):
+        read_trec(tmp_path / "run.txt", memory=3000)
+
+
+@given(st.lists(st.one_of(
+    st.floats().map(repr), st.floats(width=32).map(lambda value: str(np.float32(value))), st.decimals(-10, 10, places=6).map(str),
+    st.integers().map(str), st.text("0123456789.-+e_ax", min_size=1, max_size=20)), min_size=1, max_size=20))
+def test_numbers_are_read_as_float_reads_them(texts: list[str]) -> None:
+    values, wrong = decimals(Fields.of(texts))
+    for place, text in enumerate(texts):
+        try:
+            expected = float(text)
+        except ValueError:
+            assert place in wrong
+            continue
+        assert place not in wrong
+        np.testing.assert_equal(values[place], expected)
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """After 150,000 lines (7 MB), 600,000 lines take no more."""
+    lines = [f" Q0 clueweb12-0000tw-{doc:07} {doc} {-doc}.25 t\n" for doc in range(1500)]
+    for queries in (100, 400):
+        with open(tmp_path / f"{queries}.txt", "w") as stream:
+            for query in range(queries):
+                stream.writelines(f"{query}{line}" for line in lines)
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from irdistill.runs.trec import read_trec
+        peaks = []
+        for queries in (100, 100, 400):
+            run = read_trec(Path(sys.argv[1]) / f"{queries}.txt", memory=1 << 20)
+            assert run.num_rows == 1500 * queries == sum(table.num_rows for table in run.tables())
+            peaks += [int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM:")]
+        print(peaks[2] - peaks[1])"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 50
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_file_is_measured_while_it_is_read(shuffled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the figures and the fingerprint of the stored run, also where queries come in pieces."""
+    monkeypatch.setattr("irdistill.runs.formats.source.BLOCK", 200)
+    draw = np.random.default_rng(5)
+    documents = [f"d{doc}" for doc in range(40)]
+    lines = [f"q{query} Q0 {doc} {rank} {draw.integers(0, 9)} t\n" for query in range(9) for rank, doc in enumerate(documents)]
+    if shuffled:
+        lines = [lines[place] for place in draw.permutation(len(lines))]
+    (tmp_path / "run.txt").write_text("".join(lines))
+    qrels = {f"q{query}": {doc: int(draw.integers(0, 3)) for doc in documents[:20]} for query in range(10)}
+    held = Collection.from_dicts("c", dict.fromkeys(documents, "x"), dict.fromkeys(qrels, "y"), qrels)
+    whole = read_trec(tmp_path / "run.txt", held)
+    for judged, run in ((held, whole), (held.qrels, read_trec(tmp_path / "run.txt"))):
+        rows = evaluate(judged, {"a": tmp_path / "run.txt"}, "nDCG@10 AP Bpref").rows
+        assert rows == evaluate(judged, {"a": run}, "nDCG@10 AP Bpref").rows and rows[0].run == run.fingerprint
+    again = StreamedRun(tmp_path / "run.txt", held)
+    assert again.query_ids == whole.query_ids and len(again) == 9 and again["q3"].doc_ids == whole["q3"].doc_ids

@@ -6,14 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bm25s import BM25 as Bm25s
 from hypothesis import given
 from hypothesis import strategies as st
 
+from irdistill import stems as stems_module
 from irdistill.collections import Collection, load_collection
+from irdistill.collections import corpus as corpus_module
 from irdistill.errors import IrdistillError
 from irdistill.search.bm25 import BM25
+from irdistill.search.bm25_build import split_words
 from irdistill.search.ranking import best_rows
-from irdistill.stems import Tokenizer
+from irdistill.stems import StemNumbers, Tokenizer, words_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
@@ -64,18 +68,73 @@ def test_zero_scores_are_left_out_and_ties_go_by_id(small: Collection, tmp_path:
     assert bm25.score("zebra", rows).tolist() == [0.0] * 6
 
 
-def test_index_is_reused_and_damage_is_told(small: Collection, tmp_path: Path,
-                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     first = BM25(small.corpus, cache=tmp_path)
-    monkeypatch.setattr(BM25, "_build", lambda self: pytest.fail("built twice"))
-    again = BM25(small.corpus, cache=tmp_path)
-    np.testing.assert_array_equal(first.all_scores("dogs"), again.all_scores("dogs"))
-    assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
-    (first.folder / "data.npy").write_bytes(b"")
-    with pytest.raises(IrdistillError, match="damaged"):
-        BM25(small.corpus, cache=tmp_path)
+    right, build, builds = first.all_scores("dogs cat"), BM25._build, []
+
+    def counted(self: BM25, folder: Path) -> None:
+        builds.append(1)
+        build(self, folder)
+
+    monkeypatch.setattr(BM25, "_build", counted)
+    np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+    assert not builds and [path.name for path in tmp_path.iterdir() if path.is_dir()] == [first.folder.name]
+    for number, name in enumerate(("data.npy", "indices.npy", "indptr.npy", "vocabulary.json", "manifest.json"), 1):
+        path = first.folder / name
+        data = bytearray(path.read_bytes())
+        data[len(data) - 9] ^= 1
+        path.write_bytes(data)
+        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+        assert len(builds) == number
+    for damage in (lambda: (first.folder / "data.npy").write_bytes(b""), (first.folder / "manifest.json").unlink):
+        damage()
+        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+    assert len(builds) == 7
     with pytest.raises(IrdistillError, match="k1="):
         BM25(small.corpus, k1=-1, cache=tmp_path)
+
+
+@pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
+@pytest.mark.parametrize("memory", [1, 4000, 1 << 30])
+def test_index_is_that_of_bm25s_whatever_the_memory(k1: float, b: float, memory: int, tmp_path: Path,
+                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit; also where a term's postings, or a run's, are more than fit into memory."""
+    monkeypatch.setattr(corpus_module, "BATCH_ROWS", 16)
+    draw = np.random.default_rng(7)
+    texts = [" ".join(f"w{number}" for number in draw.geometric(0.05, draw.integers(0, 60))) for _ in range(150)]
+    corpus = Collection.from_dicts("c", {f"d{place}": text for place, text in enumerate(texts)}, {}, {}).corpus
+    vocabulary: dict[str, int] = {}
+    tokens = [[vocabulary.setdefault(stem, len(vocabulary)) for stem in Tokenizer()(text)] for text in texts]
+    plain = Bm25s(k1=k1, b=b, method="lucene").build_index_from_ids(list(range(len(vocabulary))), tokens, show_progress=False)
+    bm25 = BM25(corpus, k1, b, tmp_path, memory)
+    assert bm25.stems == list(vocabulary)
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(np.load(bm25.folder / f"{name}.npy"), plain[name])
+    assert sorted(path.suffix for path in bm25.folder.iterdir()) == [".json"] * 2 + [".npy"] * 3
+
+
+@given(st.lists(st.text("abcXYZ09_ .,-'\n\t\0éßİıÅ日本ǅ²٣ªºͅ\u0301\u200d\x85\xa0ﬁ\ud800", max_size=30), max_size=5))
+def test_words_by_the_block_are_those_of_the_tokenizer(texts: list[str]) -> None:
+    words, sizes = split_words(texts)
+    expected = [words_of(text) for text in texts]
+    assert sizes.tolist() == list(map(len, expected))
+    split = [words.bytes_at(place).decode("utf-8", "surrogatepass") for place in range(len(words))]
+    assert split == [word for one in expected for word in one]
+
+
+def test_corpora_without_words_have_an_index(tmp_path: Path) -> None:
+    for documents in ({}, {"a": ""}, {"a": "the", "b": "of a"}):
+        bm25 = BM25(Collection.from_dicts("c", documents, {}, {}).corpus, cache=tmp_path)
+        assert bm25.stems == [] and bm25.all_scores("the word").tolist() == [0.0] * len(documents)
+
+
+def test_forgotten_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [f"w{number}" for number in range(20)] * 3 + ["the"]
+    remembered, forgotten = StemNumbers(), StemNumbers()
+    expected = [remembered[word] for word in words]
+    monkeypatch.setattr(stems_module, "REMEMBERED", 40)
+    assert [forgotten[word] for word in words] == expected == [*range(20)] * 3 + [-1]
 
 
 @given(scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30), k=st.integers(1, 12))

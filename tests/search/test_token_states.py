@@ -49,11 +49,11 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
     whole = TokenStates.build(collection.corpus, student, tmp_path / "whole", shard_rows=16)
     encode, calls = SplitCrossEncoderStudent.encode, []
 
-    def killed(self: SplitCrossEncoderStudent, *args: object) -> list[torch.Tensor]:
+    def killed(self: SplitCrossEncoderStudent, *args: object, **settings: object) -> list[torch.Tensor]:
         calls.append(1)
         if len(calls) == killed_at + 1:
             raise KeyboardInterrupt
-        return encode(self, *args)  # type: ignore[arg-type]
+        return encode(self, *args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SplitCrossEncoderStudent, "encode", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -68,7 +68,7 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes()
     assert resumed.fingerprint == whole.fingerprint
     (tmp_path / "cut" / "lengths.bin").unlink()
-    with pytest.raises(IrdistillError, match=r"lengths\.bin should have"):
+    with pytest.raises(IrdistillError, match=r"lengths\.bin is damaged: it is missing"):
         TokenStates(tmp_path / "cut")
 
 
@@ -87,6 +87,6 @@ def test_other_students_and_lengths_have_other_stores(student: SplitCrossEncoder
 def test_what_does_not_fit_the_storage_is_refused(student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path,
                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SplitCrossEncoderStudent, "encode",
-                        lambda self, texts, *rest: [torch.full((1, 32), 1e6) for _ in texts])
+                        lambda self, texts, *rest, **more: [torch.full((1, 32), 1e6) for _ in texts])
     with pytest.raises(IrdistillError, match="not finite in float16"), np.errstate(over="ignore"):
         TokenStates.build(collection.corpus, student, tmp_path, storage="float16")

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from irdistill.students import export as module
 from irdistill.students.base import Student
+from irdistill.students.dense import DenseStudent
 from irdistill.students.export import FORMATS, Agreement, export
+from irdistill.students.term_vectors import TermVectors
+from irdistill.students.towers import copy_tower, two_towers
 from tests.students.tiny import WORDS, tiny_backbone
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs the extra onnx")
@@ -92,6 +96,42 @@ def test_another_network_is_found_out(backbone: str, tmp_path: Path, monkeypatch
         with pytest.raises(IrdistillError, match=message):
             export(student, tmp_path / "out", form, QUERIES, DOCUMENTS)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_term_vectors_and_adapters_are_refused_by_name(backbone: str, tmp_path: Path) -> None:
+    """No network holds them; a folder without them would rank in another way."""
+    base = build_student("dense", backbone, device="cpu")
+    words = TermVectors(base._first("query").tokenizer, ["cat"], torch.ones(1, 32))
+    student = DenseStudent(two_towers(base.model, [*copy_tower(base.model, None), words]))
+    student.save(tmp_path / "terms")
+    for one in (student, DenseStudent.load(str(tmp_path / "terms"), device="cpu")):
+        with pytest.raises(IrdistillError, match="TermVectors, which no exported network can carry"):
+            export(one, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+    pytest.importorskip("peft")
+    adapted = build_student("dense", backbone, lora_rank=2, lora_merge=False, device="cpu")
+    with pytest.raises(IrdistillError, match="holds adapters"):
+        export(adapted, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_scores_are_compared_from_the_written_folder_on(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the folder lost would be missing on both sides, were the student in memory compared with itself; prompts and lengths
+    are part of a whole text."""
+    student = build_student("dense", backbone, query_prompt="what is ", max_length=12, device="cpu")
+    long = [*DOCUMENTS, "heat shock wave in the cell " * 9]
+    found = export(student, tmp_path / "out", "onnx", QUERIES, long)
+    assert found.difference <= 1e-5
+    plain = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    expected = plain.similarity(plain.encode_query(QUERIES), plain.encode_document(long)).numpy()
+    vectors, masks = [], []
+    for kind, texts in (("query", QUERIES), ("document", long)):
+        vectors.append(run(tmp_path / "out" / "onnx" / "model.onnx", student, kind, texts))
+        features = student.pad(student.tokenize(texts, kind), kind)  # type: ignore[arg-type]
+        masks.append(features["attention_mask"].numpy()[:, :, None])
+    means = [(one * mask).sum(axis=1) / mask.sum(axis=1) for one, mask in zip(vectors, masks, strict=True)]
+    units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in means]
+    np.testing.assert_allclose(units[0] @ units[1].T, expected, atol=1e-5)
 
 
 def test_figures_of_agreement() -> None:

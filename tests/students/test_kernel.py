@@ -151,8 +151,9 @@ def test_saved_as_a_small_folder(student: KernelStudent, bert: Path, tmp_path: P
         KernelStudent.load(tmp_path / "model")
 
 
-def test_nonsense_is_refused_and_nothing_is_a_text_too(student: KernelStudent, bert: Path) -> None:
+def test_nonsense_is_refused_and_nothing_has_no_tokens(student: KernelStudent, bert: Path) -> None:
     for name in ("layers", "dimension", "max_length"):
         with pytest.raises(IrdistillError, match=f"{name}=0 was given"):
             KernelStudent.build(str(bert), device="cpu", **{name: 0})
-    assert student.tokenize([""], "query")["input_ids"] == [[student.model[0].tokenizer.unk_token_id]]
+    assert student.tokenize([""], "query")["input_ids"] == [[]]
+    assert [len(states) for states in student.encode(["", "cat dog"], "document")] == [0, 2]

@@ -62,9 +62,9 @@ def test_stored_states_give_the_scores_of_live_ones(kind: str, held: Collection,
     sides: list[str] = []
     encode = InteractionStudent.encode
 
-    def counted(self: InteractionStudent, texts: Any, side: Any, *rest: Any) -> Any:
+    def counted(self: InteractionStudent, texts: Any, side: Any, *rest: Any, **more: Any) -> Any:
         sides.extend([side] * len(texts))
-        return encode(self, texts, side, *rest)
+        return encode(self, texts, side, *rest, **more)
 
     monkeypatch.setattr(InteractionStudent, "encode", counted)
     np.testing.assert_allclose(score_pairs(stored, pairs)[0].values, found.values, atol=1e-5)

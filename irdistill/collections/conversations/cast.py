@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
+from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, objects, one, said
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.lines import numbered_lines
@@ -55,7 +55,7 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     answers = _answers(folder, year, path, report, corpus)
     queries: dict[str, Query] = {}
     for number, topic in enumerate(entries(path), 1):
-        name, turns = field(topic, path, number, "number"), field(topic, path, number, "turn")
+        name, turns = field(topic, path, number, "number"), objects(field(topic, path, number, "turn"), "turn", path, number)
         by_number = {str(field(turn, path, number, "number")): turn for turn in turns}
         for place, turn in enumerate(turns):
             if turn.get("participant", "User") != "User":
@@ -110,7 +110,7 @@ def _answers(folder: Path, year: _Year, topics: Path, report: LoadReport, corpus
     path = one(folder, year.automatic) or topics
     named = {f"{topic['number']}_{turn['number']}": str(
         field(turn, path, number, "automatic_canonical_result_id", "manual_canonical_result_id"))
-        for number, topic in enumerate(entries(path), 1) for turn in topic["turn"]}
+        for number, topic in enumerate(entries(path), 1) for turn in objects(topic.get("turn"), "turn", path, number)}
     opened = corpus()
     answers = {}
     for (turn_id, doc_id), row in zip(named.items(), opened.find(list(named.values())), strict=True):

@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, everywhere, field, one, said
+from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, everywhere, field, objects, one, said
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
+from irdistill.collections.opening import uncompressed_name
 from irdistill.collections.report import LoadReport
 
 _TOPICS = re.compile(r"(20\d\d)_(test|train)_topics\.json")
@@ -17,7 +18,7 @@ _TOPICS = re.compile(r"(20\d\d)_(test|train)_topics\.json")
 
 def _splits(folder: Path) -> list[str]:
     """``2025``, ``2024``, ``2023`` and ``2023-train``, whichever are there, the newest tests first."""
-    names = [_TOPICS.fullmatch(path.name) for path in everywhere(folder, "20??_t*_topics.json")]
+    names = [_TOPICS.fullmatch(uncompressed_name(path)) for path in everywhere(folder, "20??_t*_topics.json")]
     matches = {(name[2] == "train", -int(name[1])) for name in names if name}
     return [f"{-year}-train" if train else str(-year) for train, year in sorted(matches)]
 
@@ -33,7 +34,7 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     queries: dict[str, Query] = {}
     for number, topic in enumerate(entries(path), 1):
         history: list[Turn] = []
-        for turn in field(topic, path, number, "turns", "responses"):
+        for turn in objects(field(topic, path, number, "turns", "responses"), "turns", path, number):
             text = said(field(turn, path, number, "utterance", "user_utterance"))
             query_id = f"{field(topic, path, number, 'number')}_{field(turn, path, number, 'turn_id')}"
             rewrite = said(turn.get("resolved_utterance")) or None

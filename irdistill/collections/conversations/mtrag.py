@@ -6,10 +6,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.beir import read_qrels
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
+from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, objects, one, said
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
+from irdistill.collections.opening import uncompressed_name
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 
@@ -19,7 +20,7 @@ _ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant"}
 
 
 def _splits(folder: Path) -> list[str]:
-    return [path.name.removesuffix("_lastturn.jsonl") for path in found(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")]
+    return [uncompressed_name(path).removesuffix("_lastturn.jsonl") for path in found(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")]
 
 
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
@@ -43,7 +44,7 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
         rewrite = rewrites[query_id][-1].text if query_id in rewrites else None
         add_query(queries, Query(query_id, text, history, rewrite), path)
     qrels = one(folder, f"{split}/qrels/dev.tsv", f"qrels/{split}.tsv")
-    return Asked(queries, read_qrels(qrels, report) if qrels else None, qrels or path)
+    return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
 def _texts(folder: Path, domain: str, kind: str) -> dict[str, tuple[Turn, ...]]:
@@ -71,7 +72,7 @@ def _answered(folder: Path) -> dict[str, tuple[Turn, ...]]:
         return {}
     return {_task(str(field(entry, path, number, "task_id"))): tuple(
         Turn(_ROLES.get(str(turn.get("speaker")), "assistant"), said(turn.get("text")).strip())
-        for turn in field(entry, path, number, "input")) for number, entry in enumerate(entries(path), 1)}
+        for turn in objects(field(entry, path, number, "input"), "input", path, number)) for number, entry in enumerate(entries(path), 1)}
 
 
 def _task(id: str) -> str:

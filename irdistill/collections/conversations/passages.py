@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,13 +14,18 @@ from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.lines import bounded_lines, decoded_lines, id_of, json_objects, storable, text_of
-from irdistill.collections.opening import open_bytes
+from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
 
 _KINDS = (".jsonl", ".json", ".tsv")
-_PACKED = ("", ".gz", ".bz2", ".zip")
+_PACKED = ("", *SUFFIXES, ".zip")
 _WIDEST = 1 << 27
+_LONGEST_CELL = 1000
+"""Lines of the longest cell in quotes."""
+_NAMES = (("id", "pid", "docid", "docno", "passageid", "psgid", "documentid"), ("title",),
+          ("text", "contents", "content", "passage", "body", "segment"))
+"""What a header calls the id, the title and the text."""
 
 
 def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path, open_corpus: Callable[[str], Corpus],
@@ -38,7 +44,7 @@ def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path
     pointers = [folder / f"corpus-{split}.txt", folder / "corpus.txt"]
     pointer = next((path for path in pointers if path.is_file()), None)
     if pointer is not None:
-        named = pointer.read_text(encoding="utf-8").strip()
+        named = read_text(pointer).strip()
         place = folder / Path(named).expanduser()
         if not named:
             raise IrdistillError(f"{pointer} is empty; it should hold the path of passages or the id of a collection.")
@@ -72,7 +78,7 @@ def passage_files(place: Path) -> list[Path]:
     if unread or not files:
         raise IrdistillError(
             f"{unread[0] if unread else place} {'is' if unread else 'holds'} no passages in a format that is read: "
-            f"{', '.join(_KINDS)}, each of them alone or packed as .gz, .bz2 or .zip."
+            f"{', '.join(_KINDS)}, each of them alone or packed as .gz, .zst, .bz2, .xz or .zip."
         )
     return files
 
@@ -81,8 +87,8 @@ def read_passages(files: Sequence[Path]) -> Iterator[Document]:
     """Documents of files in their order; one is in memory at a time.
 
     An object has its id as ``_id`` or ``id``, its text as ``text`` or ``contents``, and perhaps a ``title``. A table with a
-    header is read as one of DPR: quoted, with the columns ``id``, ``text`` and ``title``; one without as MS MARCO's: an id and a
-    text. In titles `` [SEP] ``, which TopiOCQA writes between a page and its section, becomes a space.
+    header is read by the names of its columns (DPR's are ``id``, ``text`` and ``title``), cells perhaps quoted; one without as MS
+    MARCO's: an id and a text. In titles `` [SEP] ``, which TopiOCQA writes between a page and its section, becomes a space.
 
     Raises:
         IrdistillError: a line is broken; the message names file and line.
@@ -127,26 +133,98 @@ def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
 
 def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
     lines = decoded_lines(bounded_lines(stream, name), name, blank=True)
-    first = next(lines, None)
+    first = next((pair for pair in lines if pair[1].strip()), None)
     if first is None:
         return
     header = first[1].rstrip("\r\n").split("\t")
-    if header[0] == "id":
-        csv.field_size_limit(_WIDEST)
-        reader = csv.reader((line for _, line in lines), delimiter="\t")
-        for row in reader:
-            values: dict[str, Any] = dict(zip(header, row, strict=False))
-            number = reader.line_num + 1
-            if "text" not in values:
-                raise IrdistillError(f"line {number} of {name} has {len(row)} columns; expected were {', '.join(header)}.")
-            yield Document(id_of(values, name, number, "id"), _title(text_of(values, "title", name, number)),
-                           text_of(values, "text", name, number))
+    columns = _columns(header)
+    if columns is None:
+        yield from _pairs(first, lines, name)
         return
+    for number, row in _rows(lines, name, header):
+        doc_id, title, text = (row[place] if place is not None else "" for place in columns)
+        values: dict[str, Any] = {"id": doc_id, "title": title, "text": text}
+        yield Document(id_of(values, name, number, "id"), _title(text_of(values, "title", name, number)),
+                       text_of(values, "text", name, number))
+
+
+def _columns(header: list[str]) -> tuple[int, int | None, int] | None:
+    """The places of id, title and text; None where the line does not name an id and a text."""
+    plain = [cell.strip().strip('"').lower().replace("-", "").replace("_", "").lstrip("#") for cell in header]
+    places = [next((plain.index(name) for name in names if name in plain), None) for names in _NAMES]
+    if places[0] is None or places[2] is None:
+        return None
+    return places[0], places[1], places[2]
+
+
+def _pairs(first: tuple[int, str], lines: Iterable[tuple[int, str]], name: str) -> Iterator[Document]:
+    """Documents of a table without a header: an id, a tab and a text in each line."""
     for number, line in (pair for part in ([first], lines) for pair in part):
-        doc_id, tab, text = line.rstrip("\r\n").partition("\t")
-        if not tab or not doc_id:
+        fields = line.rstrip("\r\n").split("\t")
+        if len(fields) > 2:
+            raise IrdistillError(
+                f"line {number} of {name} is broken: it has {len(fields)} columns, and without a header an id and a text were expected. "
+                f"Put a line of column names on top (id, title, text), or remove the tab: {line.strip()[:80]!r}."
+            )
+        if len(fields) < 2 or not fields[0]:
             raise IrdistillError(f"line {number} of {name} is broken: expected an id, a tab and a text, got {line.strip()[:80]!r}.")
-        yield Document(storable(doc_id, "id", name, number), "", text)
+        yield Document(storable(fields[0], "id", name, number), "", fields[1])
+
+
+def _rows(lines: Iterable[tuple[int, str]], name: str, header: list[str]) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a table with a header, each with the number of its first line.
+
+    A cell may stand in quotes, with tabs and line ends in it and quotes doubled. A row with a quote that does not open such a cell
+    is taken as it stands.
+
+    Raises:
+        IrdistillError: a row has another number of cells than the header, or a quote is opened and not closed.
+    """
+    csv.field_size_limit(_WIDEST)
+    opened: list[tuple[int, str]] = []
+    for number, line in lines:
+        if not opened and not line.strip():
+            continue
+        # a line with all of its tabs is a row, and not the rest of a cell that was opened before
+        if opened and line.count("\t") >= len(header) - 1 and _cells(line, len(header)) is not None:
+            raise _unclosed(opened[0], name, header)
+        opened.append((number, line))
+        cells = _cells("".join(part for _, part in opened), len(header))
+        if cells is not None:
+            yield opened[0][0], cells
+            opened = []
+        elif line.count("\t") >= len(header) or not _is_open(opened[0][1]) or len(opened) > _LONGEST_CELL:
+            raise _unclosed(opened[0], name, header)
+    if opened:
+        raise _unclosed(opened[0], name, header)
+
+
+def _cells(text: str, width: int) -> list[str] | None:
+    """The cells of a row: as CSV quotes them, else as they stand; None where that is not the right number."""
+    row = text.rstrip("\r\n")
+    if '"' in row:
+        try:
+            quoted = list(csv.reader(io.StringIO(row, newline=""), delimiter="\t", strict=True))
+        except csv.Error:
+            quoted = []
+        if len(quoted) == 1 and len(quoted[0]) == width:
+            return quoted[0]
+    plain = row.split("\t")
+    return plain if len(plain) == width and "\n" not in row else None
+
+
+def _is_open(line: str) -> bool:
+    """Whether a cell of a line opens a quote."""
+    return line.startswith('"') or '\t"' in line
+
+
+def _unclosed(opened: tuple[int, str], name: str, header: list[str]) -> IrdistillError:
+    number, line = opened
+    count = len(line.rstrip("\r\n").split("\t"))
+    why = "a quote is opened and not closed" if _is_open(line) and count < len(header) else "a tab is missing or too many"
+    return IrdistillError(
+        f"line {number} of {name} has {count} columns; expected were {', '.join(header)}. Perhaps {why}: {line.strip()[:80]!r}."
+    )
 
 
 def _title(title: str) -> str:

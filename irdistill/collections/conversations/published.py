@@ -10,6 +10,7 @@ from irdistill.collections.checking import Numbered
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.lines import json_objects, numbered_lines
 from irdistill.collections.model import Query
+from irdistill.collections.opening import SUFFIXES, read_text, uncompressed_name
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.plain_data import parse_json
@@ -53,18 +54,26 @@ class Layout(NamedTuple):
 
 
 def found(folder: Path, *patterns: str) -> list[Path]:
-    """The paths of the first pattern that has any, in the folder itself or up to four folders down, the nearest level alone."""
+    """The paths of the first pattern that has any, in the folder itself or up to four folders down, the nearest level alone.
+
+    A pattern of a file also stands for the file compressed: ``qrecc_test.json`` for ``qrecc_test.json.gz``.
+    """
     for pattern in patterns:
         for depth in range(_DEPTH + 1):
-            paths = sorted(folder.glob("*/" * depth + pattern))
+            paths = _matches(folder, depth, pattern)
             if paths:
                 return paths
     return []
 
 
 def everywhere(folder: Path, pattern: str) -> list[Path]:
-    """The paths of a pattern on all of these levels."""
-    return [path for depth in range(_DEPTH + 1) for path in sorted(folder.glob("*/" * depth + pattern))]
+    """The paths of a pattern on all of these levels, compressed or not."""
+    return [path for depth in range(_DEPTH + 1) for path in _matches(folder, depth, pattern)]
+
+
+def _matches(folder: Path, depth: int, pattern: str) -> list[Path]:
+    endings = ("", *SUFFIXES) if Path(pattern).suffix and not pattern.endswith("*") else ("",)
+    return sorted({path for ending in endings for path in folder.glob("*/" * depth + pattern + ending)})
 
 
 def one(folder: Path, *patterns: str) -> Path | None:
@@ -88,9 +97,9 @@ def entries(path: Path) -> list[dict[str, Any]]:
     Raises:
         IrdistillError: it holds something else.
     """
-    if path.suffix == ".jsonl":
+    if uncompressed_name(path).endswith(".jsonl"):
         return [entry for _, entry in json_objects(numbered_lines(path), path)]
-    value = parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    value = parse_json(read_text(path), str(path))
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise IrdistillError(f"{path} should hold a list of objects and holds {str(value)[:80]!r}.")
     return value
@@ -109,6 +118,31 @@ def field(entry: dict[str, Any], path: Path, number: int, *names: str) -> Any:
         f"entry {number} of {path} has no {' and no '.join(repr(name) for name in names)}; it has "
         f"{', '.join(map(repr, entry))}. Is it the file that was published under this name?"
     )
+
+
+def listed(value: Any, name: str, path: Path, number: int) -> list[Any]:
+    """A list, empty where there is none (``null``).
+
+    Raises:
+        IrdistillError: it is something else.
+    """
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise IrdistillError(f"entry {number} of {path}: {name!r} should be a list, got {str(value)[:80]!r}.")
+    return value
+
+
+def objects(value: Any, name: str, path: Path, number: int) -> list[dict[str, Any]]:
+    """A list of objects, empty where there is none.
+
+    Raises:
+        IrdistillError: it is something else.
+    """
+    entries_of = listed(value, name, path, number)
+    if not all(isinstance(entry, dict) for entry in entries_of):
+        raise IrdistillError(f"entry {number} of {path}: {name!r} should be a list of objects, got {str(value)[:80]!r}.")
+    return entries_of
 
 
 def add_query(queries: dict[str, Query], query: Query, path: Path) -> None:

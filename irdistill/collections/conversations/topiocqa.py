@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.checking import Numbered
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, one, said
+from irdistill.collections.conversations.published import (
+    Asked,
+    Layout,
+    add_query,
+    entries,
+    field,
+    found,
+    listed,
+    objects,
+    one,
+    said,
+)
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.model import Query, Turn
 from irdistill.collections.report import LoadReport
@@ -36,13 +47,13 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     told = bool(gold)
     for number, entry in enumerate(entries(path), 1):
         query_id = f"{field(entry, path, number, 'Conversation_no')}_{field(entry, path, number, 'Turn_no')}"
-        context = field(entry, path, number, "Context")
-        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context))
+        context = listed(field(entry, path, number, "Context"), "Context", path, number)
+        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context) if said(text))
         rewrite = said(rewrites.get(query_id, {}).get("question")) or None
         add_query(queries, Query(query_id, said(field(entry, path, number, "Question")), history, rewrite), path)
         told |= "Gold_passage" in entry
-        passages = [entry["Gold_passage"]] if entry.get("Gold_passage") else gold.get(query_id, {}).get("positive_ctxs", [])
-        for passage in passages[:1]:
+        passages = [entry["Gold_passage"]] if entry.get("Gold_passage") else gold.get(query_id, {}).get("positive_ctxs")
+        for passage in objects(passages, "Gold_passage", path, number)[:1]:
             judgments.setdefault(query_id, {})[_passage_id(passage, path, number)] = (1, number)
     return Asked(queries, judgments if told else None, path, "entry")
 

@@ -9,9 +9,11 @@ from typing import Any
 
 import ir_measures
 
+from irdistill.collections.slices import cut_split
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row
-from irdistill.files import make_folder, write_json
+from irdistill.files import make_folder
+from irdistill.ownership import write_json_file
 
 MAIN = "nDCG@10"
 _NAMES = {"nDCG": "ndcg", "RR": "mrr", "R": "recall", "P": "precision", "AP": "map", "Success": "hit_rate", "Judged": "judged"}
@@ -36,7 +38,7 @@ def metric_name(measure: str) -> str | None:
 
 def task_of(dataset: str) -> tuple[str, str]:
     """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are SciFact, test."""
-    path, _, split = dataset.partition("#")
+    path, split = cut_split(dataset)
     parts = [part for part in path.split("/") if part]
     if not split and len(parts) > 1 and parts[-1] in _SPLITS:
         split = parts.pop()
@@ -83,7 +85,7 @@ def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Pa
         path = place / f"{content['task_name']}.json"
         if path in written:
             raise IrdistillError(f"two datasets are the task {content['task_name']}; give the figures of one of them.")
-        write_json(path, content)
-        write_json(place / "model_meta.json", {"name": name, "revision": "irdistill"})
+        write_json_file(path, content)
+        write_json_file(place / "model_meta.json", {"name": name, "revision": "irdistill"})
         written.append(path)
     return written

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_layout import READINGS, TREC, TRIPLES, TableLayout, TableSample, decide, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import CHUNK, Rows, parted, relevant, whole_ranks
+from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
+from irdistill.runs.line_fields import Lines, WrongWidth, decimals, lines_of, split_lines
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
 
@@ -21,20 +22,6 @@ TREC_LAYOUT = "query Q0 document rank score tag"
 TABLE = "query document score, query 0 document score, or as a header or --columns names them"
 TRIPLES_LAYOUT = "score of the first document, score of the second, query, first document, second document"
 READINGS_OF_TSV = (READINGS["run"][3][0], READINGS["run"][4][0])
-_SPACE = np.zeros(256, bool)
-_SPACE[list(b" \t\n\r\x0b\x0c")] = True
-
-
-class _Block(NamedTuple):
-    """Lines split into fields: field j of line i is ``fields[i * width + j]``."""
-
-    fields: list[bytes]
-    width: int
-    lines: np.ndarray
-
-    def column(self, place: int) -> list[bytes]:
-        """The fields of a column."""
-        return self.fields[place :: self.width]
 
 
 def sampled(path: Path) -> TableSample:
@@ -50,7 +37,7 @@ def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
     layout = TableLayout(roles, None, header=header is not None)
     for block in _blocks(source, layout, TREC_LAYOUT):
         if "tag" not in source.notes:
-            source.notes["tag"] = _text(source, block.column(5)[:1], block.lines)[0]
+            source.notes["tag"] = block.field(5).text(0)
         yield _rows(source, block, layout)
 
 
@@ -70,14 +57,14 @@ def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
     first = next(iter(sampled(source.path).lines), (1, ""))[1]
     layout = TableLayout(("-", "-", "query", "document", "document"), "\t" if "\t" in first else None)
     for block in _blocks(source, layout, TRIPLES_LAYOUT):
-        pairs = [_scored_rows(source, block, 2, 3, 0), _scored_rows(source, block, 2, 4, 1)]
-        queries = [query for query in pairs[0].queries for _ in pairs]
-        docs = [doc for both in zip(pairs[0].docs, pairs[1].docs, strict=True) for doc in both]
-        scores = np.stack([pair.scores for pair in pairs], 1).ravel()
-        yield Rows(queries, docs, scores, np.repeat(block.lines, 2))
+        twice = np.repeat(np.arange(len(block)), 2)
+        docs = [_ids(source, block, place) for place in (3, 4)]
+        both = Fields(block.data, *(np.stack(values, 1).ravel() for values in zip(*(one[1:] for one in docs), strict=True)))
+        scores = np.stack([_numbers(source, block, place, "score") for place in (0, 1)], 1).ravel()
+        yield Rows(_ids(source, block, 2).take(twice), both, scores, block.numbers[twice])
 
 
-def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[_Block]:
+def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
     """Lines as the layout splits them, the header left out.
 
     Raises:
@@ -86,26 +73,22 @@ def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[_Bl
     if layout.quoted:
         yield from _quoted_blocks(source, layout, described)
         return
-    width, number, header = len(layout.roles), 1, layout.header
+    number, header = 1, layout.header
     separator = layout.separator.encode() if layout.separator else None
     for data in source.blocks():
-        data = data.replace(b"\r\n", b"\n") if b"\r" in data else data
-        count = data.count(b"\n") + (not data.endswith(b"\n"))
-        lines = np.arange(number, number + count)
-        number += count
         if header and (first := next((line for line in data.split(b"\n") if line.strip()), b"")):
             place, header = data.index(first), False
             data = data[:place] + data[place + len(first) :]
-        sizes = _fields_per_line(data, separator)
-        if not (sizes == width).all():
-            data, lines = _without_blank(source, data, lines, width, separator, described)
-            if not len(lines):
-                continue
-        body = data.removesuffix(b"\n")
-        yield _Block(body.replace(b"\n", separator).split(separator) if separator else body.split(), width, lines)
+        try:
+            lines, number = split_lines(data, len(layout.roles), number, separator)
+        except WrongWidth as error:
+            by = "tabs" if separator == b"\t" else "white space"
+            raise _wrong(source, error.number, error.line, error.fields, by, described) from None
+        if len(lines):
+            yield lines
 
 
-def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Iterator[_Block]:
+def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
     """As `_blocks`, for cells that may stand in quotes; a row is one line."""
     width, header = len(layout.roles), layout.header
     fields: list[bytes] = []
@@ -120,34 +103,10 @@ def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Itera
         fields += [cell.encode("utf-8", "surrogateescape") for cell in cells]
         lines.append(number)
         if len(lines) >= CHUNK:
-            yield _Block(fields, width, np.array(lines, np.int64))
+            yield lines_of(fields, width, lines)
             fields, lines = [], []
     if lines:
-        yield _Block(fields, width, np.array(lines, np.int64))
-
-
-def _fields_per_line(data: bytes, separator: bytes | None) -> np.ndarray:
-    codes = np.frombuffer(data if data.endswith(b"\n") else data + b"\n", np.uint8)
-    ends = np.flatnonzero(codes == 10)
-    if separator:
-        places = np.flatnonzero(codes == separator[0])
-        before = np.searchsorted(places, ends)
-        return np.diff(before, prepend=0) + 1
-    space = _SPACE[codes]
-    starts = np.flatnonzero(~space & np.append(True, space[:-1]))
-    return np.diff(np.searchsorted(starts, ends), prepend=0)
-
-
-def _without_blank(source: Source, data: bytes, lines: np.ndarray, width: int, separator: bytes | None,
-                   described: str) -> tuple[bytes, np.ndarray]:
-    kept, numbers = [], []
-    for number, line in zip(lines.tolist(), data.removesuffix(b"\n").split(b"\n"), strict=True):
-        if line.strip():
-            if (count := len(line.split(separator))) != width:
-                raise _wrong(source, number, line, count, "tabs" if separator == b"\t" else "white space", described)
-            kept.append(line)
-            numbers.append(number)
-    return b"\n".join(kept), np.array(numbers, np.int64)
+        yield lines_of(fields, width, lines)
 
 
 def _wrong(source: Source, number: int, line: bytes, count: int, by: str, described: str) -> IrdistillError:
@@ -166,26 +125,23 @@ def is_number(field: bytes) -> bool:
     return True
 
 
-def _text(source: Source, fields: list[bytes], lines: np.ndarray) -> list[str]:
-    try:
-        return b"\n".join(fields).decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        for field, line in zip(fields, lines.tolist(), strict=False):
-            try:
-                field.decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise IrdistillError(f"{source.path}, line {line}: {error}; UTF-8 was expected.") from error
-        raise
+def _ids(source: Source, block: Lines, place: int) -> Fields:
+    """A column of ids, which must be UTF-8."""
+    fields = block.field(place)
+    wrong = fields.not_utf8()
+    if wrong is not None:
+        try:
+            fields.bytes_at(wrong).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise IrdistillError(f"{source.path}, line {block.numbers[wrong]}: {error}; UTF-8 was expected.") from error
+    return fields
 
 
-def _scored_rows(source: Source, block: _Block, query: int, doc: int, score: int) -> Rows:
-    return Rows(
-        _text(source, block.column(query), block.lines), _text(source, block.column(doc), block.lines),
-        _numbers(source, block, score, "score"), block.lines,
-    )
+def _scored_rows(source: Source, block: Lines, query: int, doc: int, score: int) -> Rows:
+    return Rows(_ids(source, block, query), _ids(source, block, doc), _numbers(source, block, score, "score"), block.numbers)
 
 
-def _rows(source: Source, block: _Block, layout: TableLayout) -> Rows:
+def _rows(source: Source, block: Lines, layout: TableLayout) -> Rows:
     """The rows of a block.
 
     Raises:
@@ -197,36 +153,39 @@ def _rows(source: Source, block: _Block, layout: TableLayout) -> Rows:
     for place, role in enumerate(layout.roles):
         if role == "empty" or (role == "iteration" and len(layout.roles) != 6):
             _check_constant(source, block, place, role)
-    ranks = None if rank is None else whole_ranks(source, _numbers(source, block, rank, "rank"), block.lines)
+    ranks = None if rank is None else whole_ranks(source, _numbers(source, block, rank, "rank"), block.numbers)
     if score is None:
-        texts = _text(source, block.column(query), block.lines), _text(source, block.column(doc), block.lines)
-        return Rows(*texts, np.full(len(block.lines), np.nan), block.lines, np.ones(len(block.lines), bool), ranks)
+        ids = _ids(source, block, query), _ids(source, block, doc)
+        return Rows(*ids, np.full(len(block.numbers), np.nan), block.numbers, np.ones(len(block.numbers), bool), ranks)
     return _scored_rows(source, block, query, doc, score)._replace(ranks=ranks)
 
 
-def _check_constant(source: Source, block: _Block, place: int, role: str) -> None:
+def _check_constant(source: Source, block: Lines, place: int, role: str) -> None:
     expected = {b""} if role == "empty" else {b"0", b"Q0", b"q0"}
-    if strange := {field.strip() for field in set(block.column(place))} - expected:
-        line = next(line for field, line in zip(block.column(place), block.lines, strict=True) if field.strip() in strange)
+    fields = block.field(place)
+    other = np.flatnonzero(~fields.equal(Fields.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64))))
+    for at in (0, *other.tolist()):
+        if (value := fields.bytes_at(at).strip()) not in expected:
+            raise IrdistillError(
+                f"{source.path}, line {block.numbers[at]}: column {place + 1} is {value.decode('utf-8', 'replace')!r}, and it "
+                f"was {'empty' if role == 'empty' else '0'} in the lines before. Name the columns with --columns (- is one to "
+                "leave out)."
+            )
+
+
+def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
+    fields = block.field(place)
+    values, wrong = decimals(fields)
+    if len(wrong):
         raise IrdistillError(
-            f"{source.path}, line {line}: column {place + 1} is {min(strange).decode('utf-8', 'replace')!r}, and it was "
-            f"{'empty' if role == 'empty' else '0'} in the lines before. Name the columns with --columns (- is one to leave out)."
+            f"{source.path}, line {block.numbers[wrong[0]]}: the {name} {fields.text(int(wrong[0]))!r} is not a number."
         )
+    return values
 
 
-def _numbers(source: Source, block: _Block, place: int, name: str) -> np.ndarray:
-    texts = block.column(place)
-    try:
-        return np.array(texts).astype(np.float64)
-    except ValueError:
-        wrong = next(i for i, text in enumerate(texts) if not is_number(text))
-        raise IrdistillError(
-            f"{source.path}, line {block.lines[wrong]}: the {name} {texts[wrong].decode('utf-8', 'replace')!r} is not a number."
-        ) from None
-
-
-def write_trec(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_trec(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """One line a scored document."""
+    tag = options.tag
     if len(tag.split()) != 1:
         raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
 
@@ -237,7 +196,7 @@ def write_trec(run: Run, path: Path, collection: Collection | None, tag: str) ->
     return _write(run, path, lines, "TREC run files", lambda name: len(name.split()) == 1)
 
 
-def write_table(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_table(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """``query document score``, tabs between them, under a line of column names as in BEIR's qrels."""
     def lines(found: RankedList) -> tuple[list[str], int]:
         rows = [f"{found.query_id}\t{doc}\t{score}\n" for doc, score in _scored(found)]
@@ -246,10 +205,12 @@ def write_table(run: Run, path: Path, collection: Collection | None, tag: str) -
     return _write(run, path, lines, "tables of text", _fits_tabs, "query-id\tcorpus-id\tscore\n")
 
 
-def write_triples(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_triples(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Each scored document that is judged relevant with each scored one that is not."""
     def lines(found: RankedList) -> tuple[list[str], int]:
         positive, negative = parted(_scored(found), relevant(collection, found.query_id))
+        if not (positive and negative):
+            options.one_sided += bool(positive or negative)
         rows = [f"{high}\t{low}\t{found.query_id}\t{doc}\t{other}\n" for doc, high in positive for other, low in negative]
         return rows, len(positive) + len(negative) if rows else 0
 

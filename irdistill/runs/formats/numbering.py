@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.collections.fields import Fields, changes
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.gather import ROW
 from irdistill.runs.formats.rows import Rows
@@ -57,8 +58,8 @@ class Numbering:
         if wrong.any():
             place = int(np.argmax(wrong))
             raise IrdistillError(
-                f"{source.path}, {source.unit} {rows.lines[place]}: the score of query {rows.queries[place]!r} and document "
-                f"{rows.docs[place]!r} is {rows.scores[place]}, and a finite number that float32 can hold was expected."
+                f"{source.path}, {source.unit} {rows.lines[place]}: the score of query {_name(rows.queries, place)!r} and document "
+                f"{_name(rows.docs, place)!r} is {rows.scores[place]}, and a finite number that float32 can hold was expected."
             )
         known = (queries >= 0) & (docs >= 0)
         if not known.all():
@@ -71,6 +72,12 @@ class Numbering:
         return result
 
     def _numbers(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(rows.queries, Fields) and isinstance(rows.docs, Fields):
+            starts = changes(rows.queries)
+            runs = [self._queries.get(query, -1) for query in rows.queries.take(starts).texts()]
+            numbers = np.repeat(np.array(runs, np.int64), np.diff(starts, append=len(rows.queries)))
+            return numbers, self._collection.corpus.find_fields(rows.docs)
+        assert not isinstance(rows.queries, Fields) and not isinstance(rows.docs, Fields)
         queries: dict[str, int] = self._queries
         lookup: Callable[[Sequence[str]], np.ndarray] = self._collection.corpus.find
         asked: Sequence[str] = rows.queries
@@ -95,10 +102,11 @@ class Numbering:
         ):
             self.left_out[kind] += int(wrong.sum())
             for place in np.flatnonzero(wrong).tolist() if len(self.named) < NAMED else ():
-                if (kind, values[place]) in self._seen:
+                value = _name(values, place)
+                if (kind, value) in self._seen:
                     continue
-                self._seen.add((kind, values[place]))
-                self.named.append(_words(kind, values[place], int(numbers[place]), rows, f"{source.unit} {rows.lines[place]}"))
+                self._seen.add((kind, value))
+                self.named.append(_words(kind, value, int(numbers[place]), rows, f"{source.unit} {rows.lines[place]}"))
                 if len(self.named) == NAMED:
                     break
         if self._unknown == "error":
@@ -114,6 +122,10 @@ class Numbering:
             f"{self.left_out['queries']} have an unknown query and {self.left_out['documents']} an unknown document "
             f"({'; '.join(self.named)})"
         )
+
+
+def _name(values: Sequence[str] | Fields, place: int) -> str:
+    return values.text(place) if isinstance(values, Fields) else values[place]
 
 
 def _words(kind: str, value: Any, number: int, rows: Rows, place: str) -> str:

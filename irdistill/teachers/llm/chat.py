@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
+from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm.model import Message, Request
+from irdistill.teachers.llm.thinking import closing_marker, is_opening, opened_thinking
 
 
 class Prompt(NamedTuple):
@@ -18,10 +20,17 @@ class Prompt(NamedTuple):
     Attributes:
         ids: token ids; where labels are asked for, up to the place where they part.
         labels: the token of each label at that place.
+        opened: the marker of thinking that the prompt ends with, so that the answer begins inside the thinking.
     """
 
     ids: list[int]
     labels: tuple[int, ...] = ()
+    opened: str = ""
+
+
+#: Switches of chat templates that leave the thinking out.
+_SWITCHES = ({"enable_thinking": False}, {"thinking": False})
+_TRIED = ({"role": "user", "content": "Is water wet? Answer yes or no."},)
 
 
 class ChatTokenizer:
@@ -31,8 +40,13 @@ class ChatTokenizer:
     contains of the tokenizer's control tokens (``</s>``, ``<|im_end|>``) is broken up by a space, so that no document can
     end its message and speak as somebody else.
 
+    Labels are read where an answer begins, so a model that thinks first has none there. For requests with labels the template's
+    switch (``enable_thinking``) is turned off where the card does not set it, a block of thinking that the template opens is
+    closed, and ``empty_block`` puts an empty one before the answer.
+
     Attributes:
         digest: fingerprint of the template and its options, for identities.
+        empty_block: what is put before the labels, for a model that was seen to begin with thinking; empty otherwise.
     """
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None) -> None:
@@ -44,9 +58,9 @@ class ChatTokenizer:
         self.tokenizer, self.options = tokenizer, dict(options or {})
         self.template = tokenizer.chat_template
         self.digest = digest([self.template, self.options])
-        added = [str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values() if token.special]
-        control = sorted({*tokenizer.all_special_tokens, *added} - {""}, key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, control)) or r"(?!)")
+        self._control = ControlTokens(tokenizer)
+        self.empty_block = ""
+        self._switch = self._thinking_switch()
         starts = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
         self._start = tokenizer.bos_token if tokenizer.bos_token_id is not None and starts == [tokenizer.bos_token_id] else ""
         self._found: dict[tuple[str, tuple[str, ...]], tuple[list[int], list[int], tuple[int, ...]]] = {}
@@ -59,24 +73,69 @@ class ChatTokenizer:
         """
         if not requests:
             return []
-        texts = [self.render(request.messages) for request in requests]
+        texts = [self.render(request.messages, bool(request.labels)) for request in requests]
         encoded = self._encode(texts)
-        return [self._with_labels(text, ids, request.labels) if request.labels else Prompt(ids)
+        return [self._with_labels(text, ids, request.labels) if request.labels else Prompt(ids, opened=opened_thinking(text))
                 for text, ids, request in zip(texts, encoded, requests, strict=True)]
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The text that the model reads, control tokens and all."""
-        chat = [{"role": role, "content": self._control.sub(lambda match: match[0][0] + " " + match[0][1:], content)}
-                for role, content in messages]
+    @property
+    def thinking(self) -> str | None:
+        """How requests with labels are kept from thinking, where the card itself says nothing of it; None where they are not."""
+        if self._switch:
+            return ", ".join(f"{key}: {str(value).lower()}" for key, value in self._switch.items())
+        return f"empty block {self.empty_block!r}" if self.empty_block else None
+
+    def may_think(self) -> str:
+        """The marker that the model might begin its answers with; empty where there is none, or the template has a switch."""
+        if self._switch or any(key in self.options for switch in _SWITCHES for key in switch):
+            return ""
+        openings = sorted((token for token in self.tokenizer.get_vocab() if is_opening(token)), key=len)
+        return next((token for token in openings if token == "<think>"), openings[0] if openings else "")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of an answer without control tokens; markers of thinking stay, which some models have as control tokens."""
+        control = self._control.ids
+        return str(self.tokenizer.decode([number for number in ids if number not in control], skip_special_tokens=False)).strip()
+
+    def _thinking_switch(self) -> dict[str, Any]:
+        """The option of the template that leaves the thinking out; empty where it has none, or the card sets it."""
+        for switch in _SWITCHES:
+            name = next(iter(switch))
+            if name in self.options:
+                return {}
+            if re.search(rf"\b{name}\b", str(self.template or "")):
+                try:
+                    texts = [self.tokenizer.apply_chat_template(list(_TRIED), tokenize=False, add_generation_prompt=True,
+                                                                **self.options, **more) for more in ({}, switch)]
+                except Exception:  # what is wrong with the template is said when it is used
+                    return {}
+                if texts[0] != texts[1]:
+                    return dict(switch)
+        return {}
+
+    def render(self, messages: Sequence[Message], labels: bool = False) -> str:
+        """The text that the model reads, control tokens and all.
+
+        Args:
+            labels: the answer's first token is to be a label, so that no thinking may come before it.
+        """
+        chat = [{"role": role, "content": self._control.neutralize(content)} for role, content in messages]
+        begun = messages[-1].role == "assistant"
+        text = self._render(chat, begun, self._switch if labels else {})
+        if labels and not begun:
+            opened = opened_thinking(text)
+            text += f"\n\n{closing_marker(opened)}\n\n" if opened else self.empty_block
+        return text
+
+    def _render(self, chat: Sequence[Mapping[str, str]], begun: bool, switch: Mapping[str, Any]) -> str:
         if not self.template:
             return self._start + "\n\n".join(message["content"] for message in chat)
-        begun = messages[-1].role == "assistant"
         try:
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=not begun,
-                                                      continue_final_message=begun, **self.options)
+            return str(self.tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=not begun,
+                                                          continue_final_message=begun, **self.options, **switch))
         except Exception as error:
             raise IrdistillError(
-                f"the model's chat template refuses a prompt of {', '.join(role for role, _ in messages)}: "
+                f"the model's chat template refuses a prompt of {', '.join(message['role'] for message in chat)}: "
                 f"{' '.join(str(error).split())[:300]}. Some models take no system message: put its text into user; some "
                 "rewrite the beginning of an answer: leave assistant out."
             ) from error
@@ -90,7 +149,7 @@ class ChatTokenizer:
         Text and label are tokenized together, since a label's first token depends on what stands before it. What follows
         the last control token does so whatever came before, so for most templates this is done once.
         """
-        tail = text[max((match.start() for match in self._control.finditer(text)), default=0) :]
+        tail = text[max(self._control.starts(text), default=0) :]
         own, shared, tokens = self._label_tokens(tail, labels)
         if ids[len(ids) - len(own) :] != own:
             own, shared, tokens = self._label_tokens(text, labels)

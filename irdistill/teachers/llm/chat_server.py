@@ -12,12 +12,17 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.teachers.llm.chat_answers import REFUSED, TOO_LONG, Completion, read_completion
+from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
+from irdistill.teachers.llm.chat_answers import TOO_LONG, Completion, read_completion
 from irdistill.teachers.llm.model import Request
+from irdistill.teachers.llm.reading import REFUSED
+from irdistill.terminal import printable
 
 #: What the client itself sets in every request.
 _OURS = ("model", "messages", "stream", "n", "logprobs")
 TOP_LOGPROBS = 20
+#: Bytes of a response: a hundred times the longest answer.
+LARGEST = 8 * 2**20
 #: Room for a label that is written out.
 _LABEL_TOKENS = 16
 _TOO_LONG = re.compile(r"context.{0,20}(length|window|size)|maximum.{0,20}(length|context)|too long|too many tokens", re.I)
@@ -33,6 +38,7 @@ class Outcome(NamedTuple):
         billed: whether the server may have counted the request although no answer came.
         reached: False where no connection was made at all.
         busy: the server says that there are too many requests.
+        endless: the response was larger or took longer than allowed; more tries would mostly end alike.
     """
 
     completion: Completion | None = None
@@ -41,6 +47,7 @@ class Outcome(NamedTuple):
     billed: bool = False
     reached: bool = True
     busy: bool = False
+    endless: bool = False
 
 
 class ChatServer:
@@ -54,6 +61,7 @@ class ChatServer:
         parameters: added to the body of every request, in place of ours; None as a value takes one of ours out.
         logprobs: whether labels are asked for by log-probabilities.
         timeout: seconds without a byte after which a request is given up.
+        time_limit: seconds after which it is given up whatever comes.
 
     Raises:
         IrdistillError: the url is none, or holds a user, password or query; the variable is not set; a parameter is one
@@ -62,7 +70,7 @@ class ChatServer:
     """
 
     def __init__(self, model: str, url: str, key: str | None, parameters: Mapping[str, Any], logprobs: bool = True,
-                 timeout: float = 120.0) -> None:
+                 timeout: float = 120.0, time_limit: float = 600.0) -> None:
         check_url(url)
         wrong = sorted(set(parameters) & set(_OURS))
         if wrong:
@@ -77,12 +85,19 @@ class ChatServer:
         except ImportError as error:
             raise MissingExtra("openai", "llm", "a language model behind a server") from error
         self._openai = openai
-        # A proxy cannot reach this machine's own servers.
-        own = {"http_client": openai.DefaultHttpxClient(trust_env=False)} if is_loopback(url) else {}
+        self._limits = ResponseLimits(LARGEST, time_limit)
+        # A proxy cannot reach this machine's own servers. A few compressed bytes may stand for any number, so none are asked for.
+        client = openai.DefaultHttpxClient(trust_env=not is_loopback(url), event_hooks={"response": [self._check_encoding]})
+        self._limits.install(client)
         self._client = openai.OpenAI(
-            api_key=self._secret or "none", base_url=url, max_retries=0,
-            timeout=openai.Timeout(timeout, connect=min(timeout, 20.0)), **own,
+            api_key=self._secret or "none", base_url=url, max_retries=0, default_headers={"Accept-Encoding": "identity"},
+            timeout=openai.Timeout(timeout, connect=min(timeout, 20.0)), http_client=client,
         )
+
+    def _check_encoding(self, response: Any) -> None:
+        encoding = response.headers.get("content-encoding", "identity")
+        if encoding not in ("", "identity"):
+            self._limits.exceed(f"a compressed response ({printable(encoding)[:20]}), which was not asked for and is not read")
 
     def max_tokens(self, request: Request) -> int:
         """Tokens that the answer to a request may take."""
@@ -102,22 +117,29 @@ class ChatServer:
         """
         name = self._limit_name
         try:
-            raw = self._client.chat.completions.with_raw_response.create(
-                model=self.model, messages=[one._asdict() for one in request.messages], extra_body=self._body(request, name))
+            with self._limits.request():
+                raw = self._client.chat.completions.with_raw_response.create(
+                    model=self.model, messages=[one._asdict() for one in request.messages], extra_body=self._body(request, name))
             return self._read(raw.http_response.content, request)
-        except self._openai.APITimeoutError as error:
-            reached = "Connect" not in type(error.__cause__).__name__
-            return Outcome(fault="nothing within the time limit", billed=reached, reached=reached)
-        except self._openai.APIConnectionError as error:
-            cause = type(error.__cause__).__name__
-            reached = "Connect" not in cause
-            return Outcome(fault="a cut connection" if reached else "no connection", billed=reached, reached=reached)
+        except (LimitExceeded, self._openai.APIConnectionError) as error:
+            if self._limits.broken is not None:
+                return Outcome(fault=self._limits.broken, billed=True, endless=True)
+            return self._unreached(error)
         except self._openai.APIStatusError as error:
             refused = error
         return self._refused(refused, request, name)
 
+    def _unreached(self, error: Any) -> Outcome:
+        """No answer came: in time, or at all."""
+        cause = type(error.__cause__).__name__
+        reached = "Connect" not in cause
+        if isinstance(error, self._openai.APITimeoutError):
+            return Outcome(fault="nothing within the time limit", billed=reached, reached=reached)
+        return Outcome(fault="a cut connection" if reached else "no connection", billed=reached, reached=reached)
+
     def _read(self, body: bytes, request: Request) -> Outcome:
-        found = read_completion(self._safe(body.decode("utf-8", "replace")), request.labels, self.logprobs)
+        found = read_completion(self._safe(body.decode("utf-8", "replace")), request.labels, self.logprobs,
+                                self.max_tokens(request))
         return Outcome(found, found.fault, billed=True)
 
     def _body(self, request: Request, limit_name: str) -> dict[str, Any]:
@@ -131,7 +153,7 @@ class ChatServer:
 
     def _refused(self, error: Any, request: Request, limit_name: str) -> Outcome:
         """An answer of another status than 200: worth another try, an answer in itself, or the end."""
-        status, said = error.status_code, " ".join(self._safe(str(error.message)).split())[:300]
+        status, said = error.status_code, printable(" ".join(self._safe(str(error.message)[:10_000]).split()))[:300]
         code = str(getattr(error, "code", None) or "")
         if status in (400, 413, 422):
             if code in ("content_filter", "invalid_prompt"):
@@ -215,7 +237,7 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         except ValueError:
             try:
                 seconds = parsedate_to_datetime(headers[name]).timestamp() - time.time()
-            except ValueError:
+            except (ValueError, TypeError, OverflowError):
                 continue
         if 0 <= seconds < float("inf"):
             return seconds

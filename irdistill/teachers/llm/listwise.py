@@ -6,9 +6,9 @@
 
 What stays null, in both: **the last window that a passage was in decides.** If that answer does not name the passage, names
 it twice, or cannot be read or be had at all, the passage is null and its flag says so (``omitted``, ``repeated``,
-``garbled``, or the model's error). Until then such a passage still moves with the others, so that the sort can go on: an
-omitted one goes behind those that the window ranked, a repeated one stands where it was named first, and a window that
-failed leaves its passages as they were. A later window that ranks it takes the flag away.
+``garbled``, ``cut``, ``refused``, or the model's error). Until then such a passage still moves with the others, so that the
+sort can go on: an omitted one goes behind those that the window ranked, a repeated one stands where it was named first, and
+a window that failed leaves its passages as they were. A later window that ranks it takes the flag away.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Any
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
-from irdistill.teachers.llm.model import Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompts import Template, cut_passage
-from irdistill.teachers.llm.queue import Job, run_jobs
-from irdistill.teachers.llm.reading import IDENTIFIER, RankingReader
+from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request, total_usage
+from irdistill.teachers.llm.prompts import Template, cut_passage, cut_usage
+from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
 from irdistill.teachers.protocol import Pair, PartialOrder
 
 METHODS = ("sliding", "top-down")
@@ -40,7 +40,7 @@ class ListwiseLLMTeacher:
 
     def __init__(self, model: LanguageModel, prompt: Mapping[str, Any], *, method: str = "sliding", window: int = 20,
                  step: int = 10, passes: int = 1, top: int = 10, passage_words: int | None = 300, shuffle: bool = False,
-                 seed: int = 0, answer_tokens: int | None = None) -> None:
+                 seed: int = 0, answer_tokens: int | None = None, retry_tokens: int | None = None) -> None:
         """Make a teacher.
 
         Args:
@@ -53,7 +53,9 @@ class ListwiseLLMTeacher:
             top: how many of the list top-down partitioning sorts; the pivot is the passage at that place.
             passage_words: longer passages are cut.
             shuffle: begin from a random order, which depends on ``seed`` and the query's id, instead of the candidates'.
-            answer_tokens: of an answer; None for what the identifiers of a window take.
+            answer_tokens: of an answer; None for what the identifiers of a window take. A model that thinks needs thousands.
+            retry_tokens: an answer that the limit cut before it ranked the window is asked for once more, with this limit;
+                None for no second try.
 
         Raises:
             IrdistillError: a setting or the prompt cannot be used.
@@ -61,6 +63,7 @@ class ListwiseLLMTeacher:
         _check(method, window, step, passes, top)
         self._model, self._method, self._window, self._step, self._passes, self._top = model, method, window, step, passes, top
         self._words, self._shuffle, self._seed, self._answer_tokens = passage_words, shuffle, seed, answer_tokens
+        self._retry_tokens = check_retry(retry_tokens, answer_tokens)
         own = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
         own |= {key: prompt[key] for key in own if key in prompt}
         self._template = Template({key: value for key, value in prompt.items() if key not in own}, ["query", "passages"],
@@ -75,14 +78,15 @@ class ListwiseLLMTeacher:
         steps = {"step": self._step, "passes": self._passes} if self._method == "sliding" else {"top": self._top}
         return {"kind": "llm-listwise", "method": self._method, "window": self._window, **steps, "prompt": self._digest,
                 "passage_words": self._words, "shuffle": self._seed if self._shuffle else None,
-                "answer_tokens": self._answer_tokens, "model": dict(self._model.identity)}
+                "answer_tokens": self._answer_tokens,
+                **({} if self._retry_tokens is None else {"retry_tokens": self._retry_tokens}), "model": dict(self._model.identity)}
 
     def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
         """Order the documents of each query; see the module for what stays null.
 
         ``usage`` counts, besides the model's: ``windows``; ``windows_ok`` that name each passage once and nothing else;
-        ``windows_failed`` without an answer; how often passages were ``omitted``, ``repeated`` or ``garbled`` in a
-        window; and ``unknown`` identifiers.
+        ``windows_failed`` without an answer, ``windows_cut`` whose answer the limit of tokens cut; how often passages were
+        ``omitted``, ``repeated`` or ``garbled`` in a window; and ``unknown`` identifiers.
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
@@ -97,14 +101,15 @@ class ListwiseLLMTeacher:
             order = yield from self._partition(held, pairs[0].query.text, order)
         ranked = [place for place in order if held.flags[place] is None]
         flags = [flag or ("unsorted" if place in held.unsorted else None) for place, flag in enumerate(held.flags)]
-        return PartialOrder(ranked, flags, usage=total_usage(held.answers) | held.counts)
+        return PartialOrder(ranked, flags, usage=total_usage(held.answers) | held.counts
+                            | cut_usage((pair.text for pair in pairs), self._words))
 
     def _slide(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
         for _ in range(self._passes):
             before = list(order)
             for start in window_starts(len(order), self._window, self._step):
                 shown = order[start:start + self._window]
-                [answer] = yield [self._request(held, query, shown)]
+                [answer] = yield from self._ask(held, query, [shown])
                 ranked, rest = self._read(held, shown, answer)
                 order[start:start + self._window] = ranked + rest
             if order == before:
@@ -116,7 +121,7 @@ class ListwiseLLMTeacher:
         below: list[int] = []
         while True:
             shown, others = order[:self._window], order[self._window:]
-            [answer] = yield [self._request(held, query, shown)]
+            [answer] = yield from self._ask(held, query, [shown])
             ranked, rest = self._read(held, shown, answer)
             placed = [place for place in ranked if held.flags[place] is None]
             if not others:
@@ -129,7 +134,7 @@ class ListwiseLLMTeacher:
             cut = ranked.index(pivot)
             first, beaten = ranked[:cut], ranked[cut + 1:] + rest
             windows = pivot_windows(others, pivot, self._window)
-            answers = yield [self._request(held, query, shown) for shown in windows]
+            answers = yield from self._ask(held, query, windows)
             better = []
             for shown, answer in zip(windows, answers, strict=True):
                 above, under = self._split(held, shown, answer, pivot)
@@ -157,19 +162,14 @@ class ListwiseLLMTeacher:
 
     def _read(self, held: _List, shown: list[int], answer: Answer) -> tuple[list[int], list[int]]:
         """Passages as the answer ranks them, best first, and those it does not name; notes their flags and counts."""
-        held.answers.append(answer)
         held.count("windows", 1)
-        if answer.error is not None:
-            held.count("windows_failed", 1)
-            held.flag(shown, answer.error)
+        flag, found = self._understand(answer, len(shown))
+        if found is None:
+            count, number = {CUT: ("windows_cut", 1), GARBLED: ("garbled", len(shown))}.get(flag or "", ("windows_failed", 1))
+            held.count(count, number)
+            held.flag(shown, flag)
             return [], list(shown)
-        begun = self._template.parts.get("assistant", "")
-        found = self._reader.read(begun + answer.text, len(shown))
         held.count("unknown", found.unknown)
-        if found.garbled:
-            held.count("garbled", len(shown))
-            held.flag(shown, "garbled")
-            return [], list(shown)
         held.count("windows_ok", int(found.complete))
         held.count("omitted", len(found.omitted))
         held.count("repeated", len(found.repeated))
@@ -178,6 +178,26 @@ class ListwiseLLMTeacher:
         held.flag([shown[place] for place in found.repeated], "repeated")
         held.flag(rest, "omitted")
         return ranked, rest
+
+    def _understand(self, answer: Answer, count: int) -> tuple[str | None, Reading | None]:
+        """What an answer says about a window, or why it says nothing. A cut answer counts where the whole ranking came first."""
+        if answer.error is not None:
+            return answer.error, None
+        text = self._template.parts.get("assistant", "") + answer.text
+        reply = read_answer(answer._replace(text=text))
+        if reply.flag not in (None, CUT):
+            return reply.flag, None
+        found = self._reader.read(text, count)
+        if reply.flag == CUT and (found.garbled or not found.certain):
+            return CUT, None
+        return (GARBLED, None) if found.garbled else (None, found)
+
+    def _ask(self, held: _List, query: str, windows: Sequence[Sequence[int]]) -> Job[list[Answer]]:
+        answers = yield from with_retry([self._request(held, query, shown) for shown in windows], self._retry_tokens,
+                                        lambda place, answer: self._understand(answer, len(windows[place]))[0] == CUT)
+        held.answers += answers.all
+        held.count("asked_again", len(answers.all) - len(answers.last))
+        return answers.last
 
     def _request(self, held: _List, query: str, shown: Sequence[int]) -> Request:
         passages = "\n".join(self._passage.messages(number=str(number), text=held.texts[place])[0].content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -19,10 +19,12 @@ from transformers.cache_utils import DynamicCache
 from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_revision, quiet_libraries, resolve_model, split_gguf
+from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
-from irdistill.teachers.llm.model import Answer, Request
+from irdistill.teachers.llm.model import Answer, Message, Request
 from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
+from irdistill.teachers.llm.thinking import begins_thinking, closing_marker
+from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +32,8 @@ TOO_LONG = "too long"
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
 _TEXTS_CPU, _TEXTS_GPU = 8, 64
 #: Tokens that end a turn in the usual chat templates; a file may name only one of several as its end.
-_TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>", "<|endoftext|>", "</s>")
+_TURN_ENDS = ("<|im_end|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>",
+              "<|endoftext|>", "</s>")
 
 
 class TransformersModel:
@@ -39,6 +42,9 @@ class TransformersModel:
     Labels are scored with one pass over each prompt. What the prompts of a group begin with (instructions, query) is
     computed once, and its keys and values are read by all of them; logits are computed for the last position alone, in
     float32 whatever the precision of the rest, since in bfloat16 a logit has 8 bits and many documents would be tied.
+
+    A model whose vocabulary has a marker of thinking, and whose template has no switch for it, is asked one question when it is
+    loaded for labels; if it begins with the marker, an empty block of thinking is put before the labels.
 
     Attributes:
         max_length: tokens of prompt and answer together; a longer request is answered with the error ``too long``.
@@ -68,7 +74,7 @@ class TransformersModel:
         self.dtype = choose_dtype(precision, self.device)
         self.network, tokenizer = _load(model, revision, self.dtype, trust_remote_code)
         self.network.to(self.device).eval()
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(tokenizer, template_options)
         self.max_length = _length(model, max_length, self.network.config)
         on_cpu = self.device.type == "cpu"
@@ -88,12 +94,20 @@ class TransformersModel:
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self._ends or [0])[0]
         # A model's own settings may hold a repetition penalty, which changes what is greedily chosen.
         self.network.generation_config = GenerationConfig(do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad)
+        self.chat.empty_block = empty_block(self.chat, self._first_tokens)
+
+    def _first_tokens(self, request: Request) -> str:
+        with torch.inference_mode():
+            answers = [Answer()]
+            self._write([0], self.chat.prompts([request]), request.max_tokens, answers)
+        return answers[0].text
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the answers; the library's version is here since kernels and GGUF reading change with it."""
-        return {
-            "model": self.model_name, "revision": self.revision, "backend": f"transformers {transformers.__version__}",
+        thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
+        return thinking | {
+            **self.pinned, "backend": f"transformers {transformers.__version__}",
             "precision": str(self.dtype).removeprefix("torch."), "chat_template": self.chat.digest,
             "max_length": self.max_length,
         }
@@ -170,9 +184,9 @@ class TransformersModel:
                 mask[row, longest - len(ids) :] = 1
             found = self.network.generate(input_ids=given.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most)
             for place, line in zip(own, found[:, longest:].tolist(), strict=True):
-                count = next((number for number, token in enumerate(line, 1) if token in self._ends), len(line))
-                text = self.chat.tokenizer.decode(line[:count], skip_special_tokens=True)
-                answers[place] = Answer(text.strip(), input_tokens=len(prompts[place].ids), output_tokens=count)
+                count = next((number for number, token in enumerate(line, 1) if token in self._ends), 0)
+                text = prompts[place].opened + self.chat.decode(line[:count or None])
+                answers[place] = Answer(text, input_tokens=len(prompts[place].ids), output_tokens=count or len(line), cut=not count)
 
         run_batches(lengths, TokenBudget(self._budget.tokens, self.parallel), forward)
 
@@ -207,6 +221,24 @@ class _LastLogits(nn.Module):
         return nn.functional.linear(picked.float(), self.layer.weight.float(), bias)
 
 
+def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> str:
+    """An empty block of thinking for a model that begins an answer with its marker; nothing for others.
+
+    Args:
+        first_tokens: gives the beginning of the answer to a request.
+    """
+    opening = chat.may_think()
+    if not opening or not chat.template:
+        return ""
+    first = first_tokens(Request((Message("user", "Is water wet? Answer yes or no."),), max_tokens=4))
+    if not begins_thinking(first):
+        return ""
+    logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the "
+                   "model's "
+                   "template has a switch for thinking, set it in the card (template_options)", first[:40])
+    return f"{opening}\n\n{closing_marker(opening)}\n\n"
+
+
 def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
     place, file = split_gguf(resolve_model(model, revision))
     if file and find_spec("gguf") is None:
@@ -216,18 +248,24 @@ def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_cod
     if file:
         options["gguf_file"] = file
     try:
-        with quiet_libraries():
+        with complete_weights(model):
             tokenizer = AutoTokenizer.from_pretrained(place, **options)
             network = AutoModelForCausalLM.from_pretrained(place, dtype=dtype, **options)
+            _check_architecture(model, network)
+    except IrdistillError:
+        raise
     except Exception as error:
         raise IrdistillError(f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+    return network, tokenizer
+
+
+def _check_architecture(model: str, network: Any) -> None:
     names = network.config.architectures or []
     if names and not any(part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")):
         raise IrdistillError(
             f"the model {model!r} was saved as {', '.join(names)}, which is no causal language model; its output layer would be "
             "random. Give one that writes text, or use this one as a retriever."
         )
-    return network, tokenizer
 
 
 def _length(model: str, asked: int | None, config: Any) -> int:

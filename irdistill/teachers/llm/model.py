@@ -7,6 +7,9 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+#: The flag of what a limit of tokens ended before it was whole.
+CUT = "cut"
+
 
 class Message(NamedTuple):
     """One message of a chat."""
@@ -41,6 +44,7 @@ class Answer(NamedTuple):
         error: why there is no answer (``refused``, ``too long``, ``no answer`` …), a flag for the run; None where there is.
         input_tokens, output_tokens: read and written; ``cached_tokens`` of those read came out of a cache.
         cost: money, in the currency of the card's prices; 0 where it has none.
+        cut: whether the text ends at the limit of tokens, and not where the model would have ended it.
     """
 
     text: str = ""
@@ -50,6 +54,7 @@ class Answer(NamedTuple):
     output_tokens: int = 0
     cached_tokens: int = 0
     cost: float = 0.0
+    cut: bool = False
 
     @property
     def usage(self) -> dict[str, float]:

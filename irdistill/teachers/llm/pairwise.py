@@ -21,10 +21,11 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
-from irdistill.teachers.llm.model import Answer, LanguageModel, Request, total_usage
-from irdistill.teachers.llm.prompts import Template, cut_passage
-from irdistill.teachers.llm.queue import Job, run_jobs
-from irdistill.teachers.llm.reading import ChoiceReader
+from irdistill.teachers.llm.label_mass import MassWarning, label_mass
+from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request, total_usage
+from irdistill.teachers.llm.prompts import Template, cut_passage, cut_usage
+from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.reading import GARBLED, ChoiceReader, read_answer
 from irdistill.teachers.llm.sorting import heap_top, slide_up
 from irdistill.teachers.protocol import Pair, PartialOrder
 
@@ -39,7 +40,7 @@ class PairwiseTeacher:
     """A language model that compares two passages at a time."""
 
     def __init__(self, model: LanguageModel, prompt: Mapping[str, Any], *, method: str = "all", by: str = "labels", top: int = 10,
-                 passage_words: int | None = 300, answer_tokens: int = 16) -> None:
+                 passage_words: int | None = 300, answer_tokens: int = 16, retry_tokens: int | None = None) -> None:
         """Make a teacher.
 
         Args:
@@ -49,7 +50,8 @@ class PairwiseTeacher:
             by: ``labels`` compares the labels' log-probabilities; ``text`` reads what the model writes.
             top: how many ``heapsort`` and ``sliding`` bring to the top, sorted.
             passage_words: longer passages are cut.
-            answer_tokens: of a written answer.
+            answer_tokens: of a written answer. A model that thinks needs thousands.
+            retry_tokens: a written answer that the limit cut is asked for once more, with this limit; None for no second try.
 
         Raises:
             IrdistillError: a setting or the prompt cannot be used.
@@ -65,6 +67,8 @@ class PairwiseTeacher:
         self._labels = (str(labels[0]), str(labels[1]))
         self._model, self._method, self._by, self._top = model, method, by, top
         self._words, self._answer_tokens = passage_words, answer_tokens
+        self.retry_tokens = check_retry(retry_tokens, answer_tokens) if by == "text" else None
+        self._warning = MassWarning()
         self._template = Template({key: value for key, value in prompt.items() if key not in ("labels", "choice")},
                                   ["query", "first", "second"], "the prompt of the pairwise teacher")
         self._reader = ChoiceReader([label.strip() for label in self._labels], prompt.get("choice"))
@@ -75,22 +79,23 @@ class PairwiseTeacher:
         """The model, the method with its settings, and the prompt's fingerprint."""
         top = {} if self._method == "all" else {"top": self._top}
         tokens = {} if self._by == "labels" else {"answer_tokens": self._answer_tokens}
+        tokens |= {} if self.retry_tokens is None else {"retry_tokens": self.retry_tokens}
         return {"kind": "llm-pairwise", "method": self._method, **top, "by": self._by, **tokens, "prompt": self._digest,
                 "passage_words": self._words, "model": dict(self._model.identity)}
 
     def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
         """Order the documents of each query.
 
-        A passage all of whose comparisons failed is null; its flag is the model's error, or ``garbled`` for an answer that
-        names none of the labels, or both. Failures with such a passage count for nobody else. Where another comparison of
-        a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that it won of those
-        that did not fail, of as many as it should have had; by the others a failed comparison is a tie, which leaves the
-        candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and once more with
-        one that did not, and sort again, so that it does not stand in the way of those below it. Below the top that they
-        sort, the flag is ``unsorted``.
+        A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or ``refused``, or ``garbled``
+        for an answer that names none of the labels, or both. Failures with such a passage count for nobody else. Where
+        another comparison of a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that
+        it won of those that did not fail, of as many as it should have had; by the others a failed comparison is a tie,
+        which leaves the candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and
+        once more with one that did not, and sort again, so that it does not stand in the way of those below it. Below the
+        top that they sort, the flag is ``unsorted``.
 
         ``usage`` counts, besides the model's: ``comparisons``, how many of them were ``ties``, and how many failed
-        (``failed_comparisons``).
+        (``failed_comparisons``); answers ``asked_again``; by labels, the label mass, as of the pointwise teacher.
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
@@ -109,7 +114,11 @@ class PairwiseTeacher:
             for place in unsorted:
                 flags[place] = flags[place] or "unsorted"
         ranked = [place for place in order if place not in held.never]
-        return PartialOrder(ranked, flags, values, total_usage(held.answers) | held.counts())
+        usage = total_usage(held.answers) | held.counts() | cut_usage((pair.text for pair in pairs), self._words)
+        if self._by == "labels" and not getattr(self._model, "relative_labels", False):
+            usage |= label_mass(held.answers)
+            self._warning.look(usage, self._labels)
+        return PartialOrder(ranked, flags, values, usage)
 
     def _sort(self, held: _Comparisons, places: Sequence[int]) -> Job[list[int]]:
         """Sort, without those at fault: who only ever failed is tried once more, with one who did not."""
@@ -132,19 +141,26 @@ class PairwiseTeacher:
                 for one, other in ((first, second), (second, first))]
 
     def choice(self, answer: Answer) -> float | None:
-        """1 for the passage shown first, 0 for the second, 0.5 where both are as likely, None where it cannot be told.
+        """1 for the passage shown first, 0 for the second, 0.5 where both are as likely, None where it cannot be told."""
+        return self.judge(answer)[0]
+
+    def judge(self, answer: Answer) -> tuple[float | None, str | None]:
+        """The choice of an answer; where there is none, the flag that says why.
 
         A label that the model's interface did not report is less likely than one that it did.
         """
         if answer.error is not None:
-            return None
+            return None, answer.error
         if self._by == "text":
-            chosen = self._reader.read(answer.text)
-            return None if chosen is None else 1.0 - chosen
+            reply = read_answer(answer)
+            if reply.flag not in (None, CUT):
+                return None, reply.flag
+            chosen = self._reader.read(reply.text, reply.flag == CUT)
+            return (None, reply.flag or GARBLED) if chosen is None else (1.0 - chosen, None)
         if answer.labels is None or np.isnan(answer.labels).all():
-            return None
+            return None, GARBLED
         first, second = np.where(np.isnan(answer.labels), -np.inf, answer.labels).tolist()
-        return 0.5 if first == second else float(first > second)
+        return (0.5 if first == second else float(first > second)), None
 
     def shown(self, text: str) -> str:
         """On one line, cut."""
@@ -163,6 +179,7 @@ class _Comparisons:
         self._failed: list[list[int]] = [[] for _ in pairs]
         self._reasons = [""] * len(pairs)
         self.answers: list[Answer] = []
+        self._again = 0
 
     @property
     def never(self) -> set[int]:
@@ -175,17 +192,21 @@ class _Comparisons:
     def held(self, place: int) -> int:
         return self._held[place]
 
-    def compare(self, pairs: Sequence[tuple[int, int]]) -> Generator[list[Request], list[Answer], None]:
+    def compare(self, pairs: Sequence[tuple[int, int]]) -> Generator[Sequence[Request], list[Answer], None]:
         """Ask about pairs that were not asked about yet, the lower place first in each."""
         pairs = [pair for pair in pairs if pair not in self._outcomes]
         for start in range(0, len(pairs), _SHARE):
             share = pairs[start:start + _SHARE]
-            answers = yield [request for one, other in share
-                             for request in self._teacher.requests(self._query, self._texts[one], self._texts[other])]
+            answers = yield from with_retry(
+                [request for one, other in share for request in self._teacher.requests(self._query, self._texts[one],
+                                                                                       self._texts[other])],
+                self._teacher.retry_tokens, lambda _, answer: self._teacher.judge(answer)[1] == CUT)
+            self.answers += answers.all
+            self._again += len(answers.all) - len(answers.last)
             for number, (one, other) in enumerate(share):
-                self._note(one, other, *answers[2 * number:2 * number + 2])
+                self._note(one, other, *answers.last[2 * number:2 * number + 2])
 
-    def before(self, one: int, other: int) -> Generator[list[Request], list[Answer], bool]:
+    def before(self, one: int, other: int) -> Generator[Sequence[Request], list[Answer], bool]:
         """Whether a passage belongs before another; ties and failed comparisons leave the candidates' order."""
         pair = (min(one, other), max(one, other))
         yield from self.compare([pair])
@@ -194,11 +215,10 @@ class _Comparisons:
         return lower_first == (one < other)
 
     def _note(self, one: int, other: int, forward: Answer, backward: Answer) -> None:
-        self.answers += [forward, backward]
-        first, second = self._teacher.choice(forward), self._teacher.choice(backward)
+        (first, why_first), (second, why_second) = self._teacher.judge(forward), self._teacher.judge(backward)
         if first is None or second is None:
             self._outcomes[one, other] = None
-            reason = (forward if first is None else backward).error or "garbled"
+            reason = (why_first if first is None else why_second) or GARBLED
             for place, opponent in ((one, other), (other, one)):
                 self._failed[place].append(opponent)
                 self._reasons[place] = self._reasons[place] or reason
@@ -230,5 +250,6 @@ class _Comparisons:
 
     def counts(self) -> dict[str, float]:
         outcomes = list(self._outcomes.values())
-        found = {"comparisons": len(outcomes), "ties": outcomes.count(0.5), "failed_comparisons": outcomes.count(None)}
+        found = {"comparisons": len(outcomes), "ties": outcomes.count(0.5), "failed_comparisons": outcomes.count(None),
+                 "asked_again": self._again}
         return {name: number for name, number in found.items() if number}

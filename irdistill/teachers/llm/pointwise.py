@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.errors import IrdistillError
+from irdistill.teachers.llm.label_mass import MassWarning, label_mass
 from irdistill.teachers.llm.model import Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompts import Template, cut_passage
 from irdistill.teachers.protocol import Pair, Scores
@@ -60,6 +61,7 @@ class PointwiseTeacher:
         self.labels, self.gains = _labels(labels, gains)
         if not prompt and self.labels != ("yes", "no"):
             raise IrdistillError(f"the labels {', '.join(self.labels)} need a prompt that asks for them; none was given.")
+        self._warning = MassWarning()
         self.template = Template(prompt or PROMPT, ("query", "passage"), "the prompt of a pointwise language model")
         self.passage_words, self.passage_characters = passage_words, passage_characters
         for name, most in (("passage_words", passage_words), ("passage_characters", passage_characters)):
@@ -96,6 +98,9 @@ class PointwiseTeacher:
         for place, answer in zip(order, answers, strict=True):
             values[place], flags[place] = self._value(answer)
         usage = total_usage(answers)
+        if not getattr(self.model, "relative_labels", False):
+            usage |= label_mass(answers)
+            self._warning.look(usage, self.labels)
         cut = sum(was_cut for _, was_cut in texts)
         return Scores(values, flags if any(flags) else None, usage | ({"passages_cut": cut} if cut else {}))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
@@ -94,3 +94,9 @@ def cut_passage(text: str, words: int | None = None, characters: int | None = No
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join("{" + name + "}" for name in names) or "none"
+
+
+def cut_usage(texts: Iterable[str], words: int | None) -> dict[str, float]:
+    """How many passages `cut_passage` shortens, as ``passages_cut`` of a run's usage; empty where none."""
+    cut = sum(cut_passage(text, words)[1] for text in texts)
+    return {"passages_cut": float(cut)} if cut else {}

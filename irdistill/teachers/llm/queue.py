@@ -8,17 +8,64 @@ answer a job waits for is there, its next requests are ready and go to the model
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, NamedTuple, TypeVar
 
 from irdistill.errors import IrdistillError
-from irdistill.teachers.llm.model import Answer, LanguageModel, Request
+from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
 
 T = TypeVar("T")
 
 #: Yields requests that may all be answered at the same time, is sent their answers in the same order, returns its result.
 Job = Generator[Sequence[Request], list[Answer], T]
+
+
+class Answers(NamedTuple):
+    """Answers to some requests.
+
+    Attributes:
+        last: one for each request, in their order: what to read.
+        all: those that were cut and asked for again as well: what was used up.
+    """
+
+    last: list[Answer]
+    all: list[Answer]
+
+
+def with_retry(requests: Sequence[Request], retry_tokens: int | None,
+               is_cut: Callable[[int, Answer], bool]) -> Job[Answers]:
+    """Ask, and ask once more, with room for ``retry_tokens``, what the limit of tokens cut.
+
+    Args:
+        is_cut: whether the answer at a place cannot be used because it was cut.
+    """
+    first = yield requests
+    places = [place for place, answer in enumerate(first)
+              if retry_tokens is not None and requests[place].max_tokens < retry_tokens and is_cut(place, answer)]
+    if not places or retry_tokens is None:
+        return Answers(first, first)
+    second = yield [requests[place]._replace(max_tokens=retry_tokens) for place in places]
+    last = list(first)
+    for place, answer in zip(places, second, strict=True):
+        if answer.error in (None, CUT):  # where there is no room for a longer one, what was cut stays so
+            last[place] = answer
+    return Answers(last, [*first, *second])
+
+
+def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> int | None:
+    """The setting ``retry_tokens`` of a card.
+
+    Raises:
+        IrdistillError: it is no more than an answer may take at first.
+    """
+    if retry_tokens is not None and (isinstance(retry_tokens, bool) or not isinstance(retry_tokens, int)
+                                     or retry_tokens <= (answer_tokens or 0)):
+        raise IrdistillError(
+            f"retry_tokens is {retry_tokens}; a number of tokens above the {answer_tokens or 0} of a first answer was expected, or "
+            "leave it out: then no answer is asked for twice."
+        )
+    return retry_tokens
 
 
 def run_jobs(model: LanguageModel, jobs: Iterable[Job[T]]) -> list[T]:

@@ -1,17 +1,90 @@
-"""Reading answers: which passages an answer ranks, which it leaves out, names twice or cannot be understood about."""
+"""Reading answers, for all uses: what is thinking, a refusal or cut, which passages an answer ranks, which label it chooses."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from irdistill.errors import IrdistillError
+from irdistill.teachers.llm.model import CUT, Answer
+from irdistill.teachers.llm.thinking import split_thinking
 
 IDENTIFIER = r"\[(\d+)\]"
+REFUSED, NO_ANSWER, GARBLED = "refused", "no answer", "garbled"
 
 #: Longer numbers are no passage's.
 _DIGITS = 6
+
+_ABLE = (r"(?:assist|help (?:you|with)|provide|answer|generate|create|write|fulfil|comply|rewrite|reformulate|formulate|produce"
+         r"|rank|"
+         r"determine|complete (?:this|the|your)|engage|discuss|offer|do (?:that|this|so)|judge|order|compare|continue"
+         r"|see (?:any|the|a))")
+_REFUSAL = re.compile(
+    r"(?:(?:i['’]?m |i am )?(?:very |so |truly |really )?(?:sorry|afraid)\b[,.:;!]?\s+(?:but|i|we|that|this|the|there|as)\b"
+    r"|(?:i['’]?m |i am )?(?:very |so )?sorry[.!]?\s*$|my apologies\b|i apologi[sz]e\b|apologies[,.!]"
+    rf"|(?:unfortunately,? )?(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]t|could not|won['’]?t|will not|do(?:n['’]?t| not) feel "
+    rf"comfortable|am (?:unable|not able) to|['’]?m (?:unable|not able) to|must decline)(?: to)?\s*(?:{_ABLE}\b|$|[.!])"
+    rf"|i['’]m (?:unable|not able) to\b|as an? (?:ai|artificial intelligence|language model|large language model)(?: language)?"
+    r"(?: model| assistant)?,|as an? ai (?:language )?(?:model|assistant)\b"
+    r"|(?:the|this) (?:passage|text|document) (?:does not|doesn['’]t) (?:contain|provide|include|have|support|give)\b"
+    r"|(?:there is|there['’]s) (?:no|not enough) (?:passage|information|context|text)\b"
+    r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are) (?:provided|given|available|found|possible)\b"
+    r"|no passage provided\b"
+    r"|no (?:suitable |relevant |valid )?(?:query|question|claim|title|answer|keyword)s? (?:can|could) be \w+"
+    r"|(?:please |could you (?:please )?)provide (?:me with )?(?:the|a|more|your) (?:passage|text|conversation|context|question"
+    r"|document)"
+    r"|抱歉|对不起|很抱歉|我无法|我不能|申し訳|すみません|es tut mir leid|leider kann ich|je suis désolée?|désolée?,|lo siento|"
+    r"mi dispiace|desculpe|извините|к сожалению)", re.IGNORECASE)
+_NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
+
+
+class Reply(NamedTuple):
+    """An answer as it may be used.
+
+    Attributes:
+        text: without thinking; code fences taken off. Empty where there is a flag other than `CUT`.
+        flag: why the answer must not be used as it is: the model's error, ``refused``, ``no answer``; or ``cut``, where the limit
+            of tokens ended it, so that only what is certainly whole in ``text`` may be used. None for a whole answer.
+    """
+
+    text: str
+    flag: str | None = None
+
+
+def read_answer(answer: Answer) -> Reply:
+    """The one way in which answers are read, whatever is then looked for in them."""
+    if answer.error is not None:
+        return Reply("", answer.error)
+    said = split_thinking(answer.text)
+    if not said.whole:
+        return Reply("", CUT)
+    if is_refusal(said.text):
+        return Reply("", REFUSED)
+    text = without_fences(said.text)
+    if not text:
+        return Reply("", CUT if answer.cut else NO_ANSWER)
+    return Reply(text, CUT if answer.cut else None)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as refusals do: *I'm sorry, but …*, *I cannot assist …*, *As an AI language model …*."""
+    return bool(_REFUSAL.match(_NOT_BEFORE.sub("", re.sub(r"[*_]", "", text[:400]))))
+
+
+def without_fences(text: str) -> str:
+    """A text without the fences of its blocks of code; what is in the blocks stays."""
+    lines = []
+    for line in text.strip().splitlines():
+        bare = line.strip()
+        if not bare.startswith(("```", "~~~")):
+            lines.append(line)
+        elif len(bare) > 6 and bare.endswith(bare[:3]):  # ```all on one line```
+            lines.append(bare.strip(bare[0]))
+        else:
+            lines.append("")
+    return "\n".join(lines).strip() or text.strip("`~ \t\r\n")
 
 
 class Reading(NamedTuple):
@@ -22,16 +95,19 @@ class Reading(NamedTuple):
         repeated: those of ``order`` that it names more than once.
         omitted: those it does not name, in their old order.
         unknown: how many of its identifiers are no passage's.
+        certain: whether the ranking is one even if the answer was cut: nothing but a label stands before it, no words after it on
+            its line, its identifiers are set apart by ``>`` or lines, and it names every passage or other lines follow.
     """
 
     order: list[int]
     repeated: list[int]
     omitted: list[int]
     unknown: int
+    certain: bool = True
 
     @property
     def garbled(self) -> bool:
-        """Nothing in the answer is an identifier of a passage."""
+        """The answer holds no ranking of passages."""
         return not self.order
 
     @property
@@ -40,16 +116,30 @@ class Reading(NamedTuple):
         return not (self.repeated or self.omitted or self.unknown)
 
 
+#: What may stand between two identifiers of one ranking.
+_BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc"
+                      r"|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
+                      re.IGNORECASE)
+_PARAGRAPH = re.compile(r"\n\s*\n\W*[a-z]", re.IGNORECASE)
+_ITEM = re.compile(r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*", re.IGNORECASE)
+_BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
+
+
 class RankingReader:
-    """Finds passages' identifiers in an answer such as ``[2] > [3] > [1]``."""
+    """Finds passages' identifiers in an answer such as ``[2] > [3] > [1]``.
+
+    Identifiers count where they follow one another as a ranking, or each begins a line of a list. Where several such chains
+    are in an answer, the one with ``>``, else the longest, else the last is read. Identifiers strewn in sentences are no
+    ranking: in which order a model *mentions* passages says nothing.
+    """
 
     def __init__(self, identifier: str = IDENTIFIER, ranking: str | None = None) -> None:
         """Compile the patterns of a card.
 
         Args:
             identifier: a regular expression for one identifier; its group, or the whole, is the passage's number from 1.
-            ranking: where given, the last match of it in the answer (its group, or the whole) is what is read, so that
-                what a model says before its ranking is not taken for one.
+            ranking: where given, the last match of it in the answer (its group, or the whole) is what is read, every
+                identifier in it, in its order. It may name the marker that ends the thinking.
 
         Raises:
             IrdistillError: one is no regular expression, or has more than one group.
@@ -58,20 +148,82 @@ class RankingReader:
         self._ranking = None if ranking is None else compile_pattern(ranking, "ranking")
 
     def read(self, text: str, count: int) -> Reading:
-        """Read an answer about passages 1 to ``count``."""
+        """Read an answer about passages 1 to ``count``; what it thinks is not read."""
+        said = split_thinking(text)
+        certain = True
         if self._ranking is not None:
-            text = next(reversed(found(self._ranking, text)), "")
+            matches = found(self._ranking, said.text) or found(self._ranking, said.raw)
+            numbers = [self._number(match, count) for match in self._identifier.finditer(next(reversed(matches), ""))]
+        else:
+            numbers, certain = self._chain(without_fences(said.text), count)
         order: dict[int, int] = {}
-        unknown = 0
-        for name in found(self._identifier, text):
-            name = name.strip()
-            number = int(name) if name.isdecimal() and len(name) <= _DIGITS else 0
-            if 1 <= number <= count:
+        for number in numbers:
+            if number:
                 order[number - 1] = order.get(number - 1, 0) + 1
-            else:
-                unknown += 1
         repeated = [place for place, times in order.items() if times > 1]
-        return Reading(list(order), repeated, [place for place in range(count) if place not in order], unknown)
+        omitted = [place for place in range(count) if place not in order]
+        return Reading(list(order), repeated, omitted, numbers.count(0), certain)
+
+    def _number(self, match: re.Match[str], count: int) -> int:
+        """The passage that an identifier names, from 1; 0 for none."""
+        name = (match[self._identifier.groups] or "").strip()
+        number = int(name) if name.isdecimal() and len(name) <= _DIGITS else 0
+        return number if 1 <= number <= count else 0
+
+    def _chain(self, text: str, count: int) -> tuple[list[int], bool]:
+        """The numbers of the ranking in a text, and whether it is certain."""
+        matches = [match for match in self._identifier.finditer(text) if match.end() > match.start()]
+        chains: list[list[re.Match[str]]] = []
+        for match in matches:
+            between = (chains[-1][-1].end(), match.start()) if chains else (0, 0)
+            if chains and _BETWEEN.fullmatch(text, *between) and not _PARAGRAPH.search(text, *between):
+                chains[-1].append(match)
+            else:
+                chains.append([match])
+        if len(chains) > 1 and all(len(chain) == 1 for chain in chains):
+            return self._list(text, matches, count)
+        if not chains:
+            return [], True
+        best = max(enumerate(chains), key=lambda item: self._weight(text, item[0], item[1], count))
+        chain = best[1]
+        if len(chain) == 1 and count > 1 and not (_BEFORE.match(text[:chain[0].start()]) and _ends(text, chain[0])):
+            return [], True
+        closed = _ends(text, chain[-1]) or not re.search(r"\w", re.split(r"[\n.;!?]", text[chain[-1].end():], maxsplit=1)[0])
+        if not closed and not self._weight(text, best[0], chain, count)[0]:  # "[1], [2] and [3] are about …"
+            return [], True
+        numbers, after = [self._number(match, count) for match in chain], text[chain[-1].end():]
+        apart = all(re.search(r"[>≻\n]", text[one.end():other.start()]) for one, other in pairwise(chain))
+        ended = bool(re.match(r"[^\w\n]*\n\s*\S", after)) or {*range(1, count + 1)} <= {*numbers}
+        return numbers, closed and apart and ended and bool(_BEFORE.match(text[:chain[0].start()]))
+
+    def _weight(self, text: str, place: int, chain: list[re.Match[str]], count: int) -> tuple[bool, int, int]:
+        """Which of several chains is the ranking: the one with signs of order in it, the longest, the last."""
+        inside = text[chain[0].end():chain[-1].start()]
+        return ">" in inside or "≻" in inside, len({self._number(match, count) for match in chain} - {0}), place
+
+    def _list(self, text: str, matches: list[re.Match[str]], count: int) -> tuple[list[int], bool]:
+        """The numbers of a list with an identifier at the beginning of each item and words after it.
+
+        A list in the order in which the passages were shown may as well go through them one by one, and is no ranking.
+        """
+        numbers: list[int] = []
+        markers: list[int] = []
+        for match in matches:
+            start = text.rfind("\n", 0, match.start()) + 1
+            item = _ITEM.fullmatch(text, start, match.start())
+            if item is None:
+                continue
+            numbers.append(self._number(match, count))
+            markers.append(int(item["number"] or 0))
+        ranks = markers == list(range(1, len(markers) + 1))
+        if len(numbers) < 2 or numbers == sorted(numbers) or not (ranks or set(numbers) == set(range(1, count + 1))):
+            return [], True
+        return numbers, False
+
+
+def _ends(text: str, match: re.Match[str]) -> bool:
+    """Whether nothing follows an identifier but, perhaps, the beginning of another."""
+    return bool(re.fullmatch(r"[\W_]*(?:\d{1,6})?[\W_]*", text[match.end():]))
 
 
 class ChoiceReader:
@@ -87,11 +239,20 @@ class ChoiceReader:
             IrdistillError: it is no regular expression, or has more than one group.
         """
         words = "|".join(re.escape(label) for label in labels)
-        self._labels = list(labels)
+        self._labels, self._free = list(labels), choice is None
         self._pattern = compile_pattern(choice if choice is not None else rf"(?<!\w)(?:{words})(?!\w)", "choice")
 
-    def read(self, text: str) -> int | None:
-        """The place of the label; None where the answer names none, or both."""
+    def read(self, text: str, cut: bool = False) -> int | None:
+        """The place of the label; None where the answer names none, or both.
+
+        Args:
+            cut: the answer was cut, so that the other label may have followed: only a first line that says nothing but
+                the label is a choice, or what the card's own pattern finds.
+        """
+        text = split_thinking(text).text
+        if cut and self._free:
+            line, newline, _ = text.strip().partition("\n")
+            text = line if newline and len(re.findall(r"\w+", line)) <= 4 else ""
         chosen = {name.strip() for name in found(self._pattern, text)} & set(self._labels)
         return self._labels.index(chosen.pop()) if len(chosen) == 1 else None
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from math import ceil
+from math import ceil, inf
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,15 +23,20 @@ import numpy as np
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
 from irdistill.teachers.llm.budget import Budget, Prices, Spent
-from irdistill.teachers.llm.chat_answers import NO_ANSWER, NO_LOGPROBS, Completion
+from irdistill.teachers.llm.chat_answers import NO_LOGPROBS, Completion
 from irdistill.teachers.llm.chat_server import TOP_LOGPROBS, ChatServer, Outcome, check_url
 from irdistill.teachers.llm.model import Answer, Message, Request
+from irdistill.teachers.llm.reading import NO_ANSWER
 from irdistill.teachers.llm.response_log import ResponseLog, open_log
 
 logger = logging.getLogger(__name__)
 
 _KNOWN = ("url", "name", "key", "prices", "parameters", "labels")
-_LONGEST_BACKOFF, _LONGEST_WAIT = 60.0, 600.0
+_LONGEST_BACKOFF, _LONGEST_WAIT, _TIME_LIMIT = 60.0, 600.0, 600.0
+#: Tries of a request whose response does not end; each may take the whole time limit.
+_ENDLESS_TRIES = 2
+#: A server that counts more tokens than so many times our own (high) estimate is not believed, nor is the estimate raised above it.
+_IMPLAUSIBLE = 100
 _PROBE = Request((Message("user", "Answer with the word yes."),), max_tokens=16)
 
 
@@ -56,6 +61,7 @@ class ServerModel:
         url, key: in place of the card's. At another host or scheme than the card's, its key and prices are not used.
         parallel: requests in flight at most.
         timeout: seconds without a byte before a request is tried again.
+        time_limit: seconds of one try in all, however steadily bytes come; ten minutes, or twice ``timeout``, where None.
         max_retries: tries after the first.
         backoff: seconds before the first retry.
         max_cost, max_requests, max_tokens_total: the budget, over all that the log holds.
@@ -68,7 +74,8 @@ class ServerModel:
     """
 
     def __init__(self, model: str, server: Mapping[str, Any], *, url: str | None = None, key: str | None = None,
-                 parallel: int = 8, timeout: float = 120.0, max_retries: int = 6, backoff: float = 1.0,
+                 parallel: int = 8, timeout: float = 120.0, time_limit: float | None = None, max_retries: int = 6,
+                 backoff: float = 1.0,
                  max_cost: float | None = None, max_requests: int | None = None, max_tokens_total: int | None = None,
                  log: str | Path | None = None, replay: bool = False) -> None:
         unknown = sorted(set(server) - set(_KNOWN))
@@ -79,10 +86,12 @@ class ServerModel:
                 f"the card's server has {', '.join(unknown) or f'labels {labels!r} and parameters {parameters!r}'}; it takes "
                 f"{', '.join(_KNOWN)}, labels being logprobs or text, and parameters a mapping."
             )
-        if parallel < 1 or timeout <= 0 or max_retries < 0 or backoff < 0:
+        time_limit = max(_TIME_LIMIT, 2 * timeout) if time_limit is None else time_limit
+        if not (parallel >= 1 and 0 < timeout < inf and 0 < time_limit < inf and max_retries >= 0 and 0 <= backoff < inf):
             raise IrdistillError(
-                f"parallel={parallel}, timeout={timeout}, max_retries={max_retries}, backoff={backoff} were given; at least 1, "
-                "above 0, at least 0 and at least 0 were expected."
+                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, backoff={backoff} "
+                f"were "
+                "given; at least 1, above 0, above 0, at least 0 and at least 0 were expected."
             )
         self.model, self.url = model, url or server.get("url")
         check_url(self.url)
@@ -97,7 +106,8 @@ class ServerModel:
         self._place = Path(log) if log is not None else _usual_log(self._identity)
         self._log: ResponseLog | None = None
         self._server = None if replay else ChatServer(
-            model, str(self.url), key or (None if moved else server.get("key")), parameters, labels == "logprobs", timeout)
+            model, str(self.url), key or (None if moved else server.get("key")), parameters, labels == "logprobs", timeout,
+            time_limit)
         self._prices = prices
         self._budget = Budget(lambda: self.log.spent, prices, max_cost, max_requests, max_tokens_total, str(self._place))
         self._slots, self._lock = threading.BoundedSemaphore(parallel), threading.RLock()
@@ -166,9 +176,11 @@ class ServerModel:
                 if logged is not None:
                     return logged
                 if self._replay:
+                    damaged = f" ({self.log.damaged} of its lines are damaged and left out)" if self.log.damaged else ""
                     raise IrdistillError(
-                        f"the response log {self._place} has no answer to the request {key} among its {len(self.log)}, and replay "
-                        "asks no server; take replay out, or give the log of the job that is to be replayed."
+                        f"the response log {self._place} has no answer to the request {key} among its {len(self.log)}{damaged}, "
+                        f"and "
+                        "replay asks no server; take replay out, or give the log of the job that is to be replayed."
                     )
                 asked = self._flying.get(key)
                 own = asked is None
@@ -190,12 +202,15 @@ class ServerModel:
             return future.result()
 
     def _fetch(self, request: Request, key: str, stop: threading.Event) -> Answer:
-        fault = Outcome()
+        fault, endless = Outcome(), 0
         for attempt in range(self._max_retries + 1):
             found = self._try(request, key, stop)
             if isinstance(found, Answer):
                 return found
             fault = found
+            endless += fault.endless
+            if endless >= _ENDLESS_TRIES:
+                break
             logger.debug("%s: %s at try %d", self.url, fault.fault, attempt + 1)
             if fault.retry_after is not None and fault.retry_after > _LONGEST_WAIT:
                 break
@@ -213,15 +228,19 @@ class ServerModel:
     def _give_up(self, request: Request, key: str, fault: Outcome, stop: threading.Event) -> Answer:
         """Is it the request, or the server?"""
         busy = fault.busy or (fault.retry_after or 0) > _LONGEST_WAIT
-        if fault.reached and not busy and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(3)):
+        tries = 1 if fault.endless else 3
+        if fault.reached and not busy and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(tries)):
             logger.warning("%s answers, but not the request %s (%s), which is flagged %r", self.url, key, fault.fault, NO_ANSWER)
             answer = _answer(request, Completion(error=NO_ANSWER))
             self.log.add(key, answer, Spent(), {"why": fault.fault})
             return answer
-        advice = "lower --parallel, or wait" if busy else "check that it runs, and the url, which mostly ends in /v1"
+        advice = ("lower --parallel, or wait" if busy else
+                  "check what answers there, or raise time_limit in the card's settings if it is only slow" if fault.endless else
+                  "check that it runs, and the url, which mostly ends in /v1")
+        count = _ENDLESS_TRIES if fault.endless else self._max_retries + 1
         asks = f", and asks to wait {fault.retry_after:.0f} seconds" if fault.retry_after else ""
         raise IrdistillError(
-            f"the server {self.url} gave {fault.fault}{asks}, and a request is tried {self._max_retries + 1} times; {advice}. "
+            f"the server {self.url} gave {fault.fault}{asks}, and a request is tried {count} times; {advice}. "
             f"All answers so far are kept in {self._place}, and the same command goes on from there."
         )
 
@@ -240,6 +259,8 @@ class ServerModel:
             found = self._server.send(request)
             completion = found.completion or Completion()
             usage = completion.usage
+            if usage is not None and usage.input_tokens > _IMPLAUSIBLE * guess:
+                completion, usage = completion._replace(usage=None), None
             if usage is not None:
                 self._tokens_per_guess = max(self._tokens_per_guess, usage.input_tokens / guess)
             cost = self._prices.cost(*usage) if usage and self._prices else 0.0
@@ -253,7 +274,9 @@ class ServerModel:
     def _keep(self, key: str | None, answer: Answer, spent: Spent, completion: Completion) -> Answer:
         if spent.requests and completion.usage is None and not self._unsaid:
             self._unsaid = True
-            logger.warning("the server %s does not say how many tokens it read; the budget counts the most it can be", self.url)
+            logger.warning("the server %s does not say how many tokens it read, or numbers that cannot be; the budget counts "
+                           "the most "
+                           "it can be", self.url)
         if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
             self.log.add_spent(spent, NO_LOGPROBS)
             raise IrdistillError(
@@ -273,7 +296,7 @@ def _answer(request: Request, found: Completion, cost: float = 0.0) -> Answer:
     if labels is None and request.labels:
         labels = np.full(len(request.labels), np.nan, dtype=np.float32)
     usage = found.usage or (0, 0, 0)
-    return Answer(found.text, labels, found.error, *usage, cost)
+    return Answer(found.text, labels, found.error, *usage, cost, found.cut)
 
 
 def _guess_tokens(request: Request) -> int:

@@ -10,8 +10,9 @@ import numpy as np
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.hardware import Precision
-from irdistill.models import model_revision, resolve_model, split_gguf
+from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
+from irdistill.teachers.llm.local import empty_block
 from irdistill.teachers.llm.model import Answer, Request
 
 TOO_LONG = "too long"
@@ -23,7 +24,12 @@ class VllmModel:
     Sampling is restricted to the labels' tokens and their processed log-probabilities are asked for, so that every label
     is reported; they are relative to the labels alone, which changes neither log-odds nor expected gains. vLLM computes
     logits in the model's precision: in bfloat16 they have 8 bits, and documents may be tied.
+
+    Attributes:
+        relative_labels: their probabilities sum to 1 whatever the model would rather say, so there is no label mass to measure.
     """
+
+    relative_labels = True
 
     def __init__(self, model: str, *, revision: str | None = None, precision: Precision = "auto", max_length: int | None = None,
                  memory: float = 0.9, gpus: int = 1, parallel: int = 1024, trust_remote_code: bool = False,
@@ -57,16 +63,18 @@ class VllmModel:
         except Exception as error:
             raise IrdistillError(f"vLLM cannot load the model {model!r}: {' '.join(str(error).split())[:400]}") from error
         self._vllm, self.parallel = vllm, parallel
-        self.model_name, self.revision = model, model_revision(model, revision)
+        self.model_name, self.pinned = model, model_identity(model, revision)
         self.chat = ChatTokenizer(self._engine.get_tokenizer(), template_options)
         config = self._engine.llm_engine.model_config
         self.max_length, self.precision = int(config.max_model_len), str(config.dtype).removeprefix("torch.")
+        self.chat.empty_block = empty_block(self.chat, lambda request: self.answer([request])[0].text)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the answers; figures of one model differ between versions of vLLM."""
-        return {
-            "model": self.model_name, "revision": self.revision, "backend": f"vllm {self._vllm.__version__}",
+        thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
+        return thinking | {
+            **self.pinned, "backend": f"vllm {self._vllm.__version__}",
             "precision": self.precision, "chat_template": self.chat.digest, "max_length": self.max_length,
         }
 
@@ -94,5 +102,6 @@ class VllmModel:
                 logs = [seen[token].logprob if token in seen else np.nan for token in prompt.labels]
                 answers[place] = answer._replace(labels=np.array(logs, dtype=np.float32))
             else:
-                answers[place] = answer._replace(text=found.text.strip())
+                cut = getattr(found, "finish_reason", None) == "length"
+                answers[place] = answer._replace(text=prompt.opened + self.chat.decode(found.token_ids), cut=cut)
         return answers

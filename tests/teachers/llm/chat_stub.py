@@ -19,6 +19,7 @@ class Reply(NamedTuple):
         body: JSON or raw bytes; the usual completion where None.
         delay: seconds before anything is sent.
         cut: send only so many bytes of the body and close.
+        stream: in place of all that, raw bytes of the whole response, as long as there are any and somebody listens.
     """
 
     status: int = 200
@@ -26,6 +27,7 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     delay: float = 0.0
     cut: int | None = None
+    stream: Callable[[], Iterator[bytes]] | None = None
 
 
 Plan = Callable[[str, int], Reply]
@@ -66,7 +68,7 @@ class ChatStub:
         self.keys: list[str | None] = []
         self.seen: Counter[str] = Counter()
         self.served: Counter[str] = Counter()
-        self.flying = self.most = 0
+        self.flying = self.most = self.sent = 0
         self.lock = threading.Lock()
         stub = self
 
@@ -115,6 +117,12 @@ class ChatStub:
             with self.lock:
                 self.served[prompt] += 1
         try:
+            if reply.stream is not None:
+                handler.close_connection = True
+                for piece in reply.stream():
+                    self.sent += len(piece)
+                    handler.wfile.write(piece)
+                return
             handler.send_response(reply.status)
             handler.send_header("Content-Type", "application/json")
             handler.send_header("Content-Length", str(len(data)))
@@ -147,6 +155,20 @@ def usual(body: dict[str, Any]) -> dict[str, Any]:
         share = (sum(prompt.encode()) % 97 + 1) / 100
         return completion("", top={"yes": -share, "no": -2 * share}, usage=(len(prompt), 1))
     return completion(f"echo {prompt}", usage=(len(prompt), 2))
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n"
+
+
+def endless(*start: bytes, piece: bytes = b"x" * 65_536, pause: float = 0.0) -> Reply:
+    """A response that begins like this and goes on for ever."""
+    def stream() -> Iterator[bytes]:
+        yield from start
+        while True:
+            yield piece
+            time.sleep(pause)
+
+    return Reply(stream=stream)
 
 
 def always(reply: Reply) -> Plan:

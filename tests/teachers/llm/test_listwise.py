@@ -246,6 +246,7 @@ def test_identity_tells_what_decides_the_order() -> None:
 @pytest.mark.parametrize(("settings", "words"), [
     ({"method": "bubble"}, "bubble"), ({"window": 1}, "window"), ({"step": 20}, "step"), ({"step": 0}, "step"),
     ({"passes": 0}, "pass"), ({"method": "top-down", "top": 20}, "top=20"),
+    ({"retry_tokens": 0}, "retry_tokens is 0"), ({"answer_tokens": 50, "retry_tokens": 50}, "above the 50"),
 ])
 def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError, match=words):
@@ -256,3 +257,72 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> N
 def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
     with pytest.raises(IrdistillError):
         ListwiseLLMTeacher(FakeModel(), prompt)
+
+
+THOUGHT = "<think>The first is [1], then [2] and [3]. So [1] > [2] > [3]"
+CUT_ANSWERS = {
+    "unclosed thinking": Answer(THOUGHT), "thinking cut": Answer(THOUGHT, cut=True),
+    "thinking of a server": Answer("", error="cut", cut=True),
+    "a ranking cut": Answer("[2] > [3", cut=True), "a sentence cut": Answer("The passages [1], [2] and [3] are about", cut=True),
+    "a list that begins": Answer("[1], [2], [3] are the passages. I look", cut=True),
+    "mentioned and cut": Answer("I compare them: [1] > [2] > [3] would be", cut=True),
+    "a list and a sentence": Answer("[1], [2], [3]\nThese are the passages. The", cut=True),
+    "in channels": Answer("<|channel|>analysis<|message|>[1] > [2] > [3]"),
+}
+
+
+@pytest.mark.parametrize("name", CUT_ANSWERS)
+def test_the_thinking_of_a_cut_answer_is_no_ranking(name: str) -> None:
+    [found] = teacher(FakeModel(lambda worths: CUT_ANSWERS[name])).rank([query_pairs([1, 3, 2])])
+    assert (found.order, found.flags, found.usage["windows_cut"]) == ([], ["cut"] * 3, 1)
+
+
+@pytest.mark.parametrize("answer", [
+    Answer("[2] > [3] > [1]\n\nPassage [2] says", cut=True), Answer("<think>[1] > [2]</think>\nRanking:\n[2] > [3] > [1]"),
+    Answer("[1] is off topic </think> [2] > [3] > [1]"), Answer("```\n[2] > [3] > [1]\n```"),
+])
+def test_a_whole_ranking_counts(answer: Answer) -> None:
+    [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
+    assert (found.order, found.flags) == ([1, 2, 0], [None] * 3) and found.usage["windows_ok"] == 1
+
+
+@pytest.mark.parametrize("method", ["sliding", "top-down"])
+def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> None:
+    class Thinking(FakeModel):
+        def answer(self, requests: Any) -> list[Answer]:
+            return [answer if request.max_tokens == 900 else Answer(THOUGHT, cut=True)
+                    for request, answer in zip(requests, super().answer(requests), strict=True)]
+
+    worths = mixed(9)
+    model = Thinking()
+    [found] = teacher(model, method=method, window=4, step=2, top=2, passes=3, retry_tokens=900).rank([query_pairs(worths)])
+    assert found.order[:2] == best_first(worths)[:2] and found.usage["windows"] * 2 == len(model.requests)
+    assert found.usage["asked_again"] == found.usage["windows"] and "windows_cut" not in found.usage
+    [found] = teacher(Thinking(), window=4, step=2, retry_tokens=800).rank([query_pairs(worths)])
+    assert found.order == [] and found.usage["asked_again"] == found.usage["windows_cut"] == found.usage["windows"]
+    assert teacher(model, retry_tokens=9).identity["retry_tokens"] == 9 and "retry_tokens" not in teacher(model).identity
+
+
+def test_no_room_for_a_second_try_leaves_the_first() -> None:
+    answers = iter([Answer("[2] > [3", cut=True), Answer(error="too long")])
+    [found] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank([query_pairs([1, 3, 2])])
+    assert found.flags == ["cut"] * 3
+
+
+def test_a_refusal_is_called_one() -> None:
+    [found] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank([query_pairs([1, 2])])
+    assert (found.flags, found.usage["windows_failed"]) == (["refused"] * 2, 1)
+
+
+def test_a_pattern_may_name_the_end_of_the_thinking() -> None:
+    prompt = LISTWISE | {"ranking": r"(?s)</think>(.*)"}
+    model = FakeModel(lambda worths: "<think>[1] > [2]</think>[2] > [1]")
+    assert ListwiseLLMTeacher(model, prompt).rank([query_pairs([1, 2])])[0].order == [1, 0]
+
+
+def test_a_ranking_that_ended_before_the_limit_counts_with_what_it_omits() -> None:
+    answer = Answer("[3] > [1]\n\nPassage [3] is the best as", cut=True)
+    [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
+    assert (found.order, found.flags) == ([2, 0], [None, "omitted", None])
+    [found] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank([query_pairs([1, 3, 2])])
+    assert found.order == [2, 0, 1]

@@ -131,6 +131,38 @@ def test_what_a_text_says(text: str, choice: float | None) -> None:
     assert teacher(FakeModel(), by="text").choice(Answer(text)) == choice
 
 
+@pytest.mark.parametrize(("answer", "judged"), [
+    (Answer("Passage A discusses the topic of", cut=True), (None, "cut")), (Answer("<think>A or B? A"), (None, "cut")),
+    (Answer("B\n\nPassage B is better", cut=True), (0.0, None)), (Answer("<think>A</think> B"), (0.0, None)),
+    (Answer("I'm sorry, but neither A nor B"), (None, "refused")), (Answer("A or B"), (None, "garbled")),
+    (Answer(error="cut"), (None, "cut")),
+])
+def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str | None]) -> None:
+    assert teacher(FakeModel(), by="text").judge(answer) == judged
+
+
+def test_what_was_cut_is_asked_once_more_where_the_card_allows() -> None:
+    class Thinking(FakeModel):
+        def answer(self, requests: Any) -> list[Answer]:
+            return [answer if request.max_tokens == 900 else Answer("<think>A is", cut=True)
+                    for request, answer in zip(requests, super().answer(requests), strict=True)]
+
+    def reply(worths: list[int]) -> str:
+        return "<think>A? B?</think>" + ("A" if worths[0] > worths[1] else "B")
+
+    [found] = teacher(Thinking(reply), by="text", retry_tokens=900).rank([query_pairs([1, 3, 2])])
+    assert found.order == [1, 2, 0] and (found.usage["asked_again"], found.usage["requests"]) == (6, 12)
+    [found] = teacher(Thinking(reply), by="text").rank([query_pairs([1, 3, 2])])
+    assert found.flags == ["cut"] * 3 and found.usage["failed_comparisons"] == 3
+
+
+def test_the_label_mass_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
+    [found] = teacher(FakeModel(lambda worths: labels(-9.0 - worths[0], -9.0 - worths[1]))).rank([query_pairs([1, 2])])
+    assert found.usage["label_mass_count"] == found.usage["label_mass_low_count"] == 2
+    assert found.usage["label_mass_sum"] == pytest.approx(2 * (math.exp(-10) + math.exp(-11)))
+    assert "something else than the labels 'A', 'B'" in caplog.text
+
+
 def test_one_failed_order_fails_the_comparison() -> None:
     """10 shown before 20 cannot be read: two of the three comparisons of each are held, and both are won."""
     def reply(worths: list[int]) -> str:

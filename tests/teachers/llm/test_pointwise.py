@@ -14,12 +14,13 @@ import pytest
 from irdistill.cards import card_folder
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.runs import MemoryRun, RankedList, RunIdentity
+from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify
 from irdistill.teachers import Pair, TeacherCard, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
 from irdistill.teachers.llm.pointwise import NOT_REPORTED, PointwiseTeacher
 from irdistill.teachers.llm.pointwise import PROMPT as PLAIN_PROMPT
 from irdistill.teachers.protocol import Teacher
+from irdistill.teachers.unscored import NothingScoredError, unscored_flags
 from tests.teachers.llm.tiny import tiny_lm
 
 PROMPT = {"system": "Judge.", "user": "Query: {query}\nPassage: {passage}"}
@@ -44,13 +45,17 @@ def logs(*probabilities: float) -> np.ndarray:
     return np.log(np.array(probabilities, np.float32))
 
 
+def mass(total: float, count: int, low: int = 0) -> dict[str, Any]:
+    return {"label_mass_sum": pytest.approx(total), "label_mass_count": count, "label_mass_low_count": low}
+
+
 def test_two_labels_give_log_odds() -> None:
     model = Scripted(good=Answer(labels=logs(0.6, 0.1), input_tokens=9, cached_tokens=5), bad=Answer(labels=logs(0.1, 0.3)))
     teacher = PointwiseTeacher(model, PROMPT)
     found = teacher.score([Pair(CAT, 0, "good"), Pair(DOG, 1, "bad"), Pair(CAT, 1, "bad")])
     assert found.values.dtype == np.float32
     assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
-    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5}
+    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5, **mass(1.5, 3)}
     assert isinstance(teacher, Teacher)
     assert [request.messages[-1].content for request in model.asked] == [
         "Query: dog\nPassage: bad", "Query: cat\nPassage: good", "Query: cat\nPassage: bad"]  # query by query
@@ -76,7 +81,7 @@ def test_long_passages_are_cut_and_counted() -> None:
     model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
     found = PointwiseTeacher(model, PROMPT, passage_words=3).score([Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")])
     assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
-    assert found.usage == {"requests": 2, "passages_cut": 1}
+    assert found.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
 
 
 @pytest.mark.parametrize(("settings", "said"), [
@@ -142,3 +147,44 @@ prompt:
     assert run.manifest.usage["passages_cut"] == 2 and run.manifest.usage["requests"] == 4
     assert run.manifest.identity.producer["labels"] == ["yes", "no"]
     assert TeacherCard("x", "llm-pointwise", "m", backend="transformers").prompt == {}
+
+
+def candidates_of(held: Collection) -> MemoryRun:
+    lists = [RankedList(query, ["a", "b"], np.array([2, 1], np.float32))
+             for query in held.queries]
+    return MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
+
+
+def test_label_mass_is_measured_warned_of_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a model that begins to think, the labels' odds are noise, however large they are."""
+    held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
+    thinking = Scripted(good=Answer(labels=logs(8e-6, 2e-6)), bad=Answer(labels=logs(2e-6, 8e-6)))
+    run = score(held, candidates_of(held), PointwiseTeacher(thinking, PROMPT), tmp_path / "thinking", part_queries=1)
+    usage = run.manifest.usage
+    assert usage["label_mass_mean"] == pytest.approx(1e-5) and usage["label_mass_low_share"] == 1 and usage["label_mass_count"] == 4
+    assert caplog.text.count("something else than the labels 'yes', 'no'") == 1 and "enable_thinking: false" in caplog.text
+    caplog.clear()
+    sure = Scripted(good=Answer(labels=logs(0.8, 0.1)), bad=Answer(labels=logs(0.02, 0.04)))
+    usage = score(held, candidates_of(held), PointwiseTeacher(sure, PROMPT), tmp_path / "sure", part_queries=1).manifest.usage
+    assert usage["label_mass_mean"] == pytest.approx((0.9 + 0.06) / 2) and usage["label_mass_low_share"] == 0.5
+    assert "something else" not in caplog.text
+    relative = Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(labels=logs(0.5, 0.5)))
+    relative.relative_labels = True  # type: ignore[attr-defined]
+    assert not [key for key in PointwiseTeacher(relative, PROMPT).score([Pair(CAT, 0, "good")]).usage if "mass" in key]
+
+
+def test_a_run_without_a_score_is_an_error_and_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
+    failing = PointwiseTeacher(Scripted(good=Answer(error="thinks first"), bad=Answer(error="too long")), PROMPT)
+    for _ in range(2):  # a finished run says so again
+        with pytest.raises(NothingScoredError, match=r"none of 4 documents \(2 thinks first, 2 too long\).*saved in .*--overwrite"):
+            score(held, candidates_of(held), failing, tmp_path / "none", part_queries=1)
+    assert caplog.text.count("scored none of the 2 documents of part 0") == 1
+    run = open_run(tmp_path / "none")
+    assert run.manifest.complete and run.manifest.nulls == 4 and verify(tmp_path / "none") == []
+    assert unscored_flags(run) == {"thinks first": 2, "too long": 2}
+    caplog.clear()
+    half = PointwiseTeacher(Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(error="cut")), PROMPT)
+    run = score(held, candidates_of(held), half, tmp_path / "half")
+    assert "WARNING: 2 of 4 scores (50%) are null: all cut; the limit of tokens ended the answers" in caplog.text
+    assert unscored_flags(run) == {"cut": 2}

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill import IrdistillError
-from irdistill.teachers.llm.reading import ChoiceReader, RankingReader, Reading
+from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.llm.reading import ChoiceReader, RankingReader, Reading, is_refusal, read_answer, without_fences
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -24,7 +25,7 @@ from irdistill.teachers.llm.reading import ChoiceReader, RankingReader, Reading
 ])
 def test_what_an_answer_says_about_three_passages(text: str, expected: Reading) -> None:
     found = RankingReader().read(text, 3)
-    assert found == expected
+    assert found[:4] == expected[:4]
     assert found.garbled == (expected.order == [])
     assert found.complete == (len(expected.order) == 3 and not expected.repeated and not expected.unknown)
 
@@ -41,7 +42,7 @@ def test_patterns_are_data() -> None:
 @given(st.permutations(range(1, 31)), st.sampled_from([" > ", ">", ", ", "\n"]))
 def test_a_well_formed_answer_is_read_as_it_is(order: list[int], between: str) -> None:
     found = RankingReader().read(between.join(f"[{number}]" for number in order), 30)
-    assert found == Reading([number - 1 for number in order], [], [], 0)
+    assert found[:4] == Reading([number - 1 for number in order], [], [], 0)[:4]
 
 
 @given(st.text(alphabet="[]0123456789> a", max_size=60) | st.text(max_size=30), st.integers(1, 12))
@@ -71,3 +72,53 @@ def test_a_pattern_that_is_none(pattern: str) -> None:
         RankingReader(pattern)
     with pytest.raises(IrdistillError, match="choice"):
         ChoiceReader(["A", "B"], pattern)
+
+
+@pytest.mark.parametrize(("text", "order"), [
+    ("[2] > [3] > [1]\n\nExplanation: [2] says a, [1] says b", [2, 3, 1]),
+    ("Passage [3] is off topic. [1] > [2] > [3]", [1, 2, 3]),
+    ("Initially [1], [2], [3]. Then [2] > [3] > [1].", [2, 3, 1]),
+    ("Passage [2] > Passage [3] > Passage [1]", [2, 3, 1]),
+    ("1. [2]\n2. [3]\n3. [1]", [2, 3, 1]),
+    ("1. [2] - explains it\n2. [3] - less\n3. [1] - not", [2, 3, 1]),
+    ("- [2]: a\n- [1]: b\n- [3]: c", [2, 1, 3]),
+    ("Rank 1: [2]\nRank 2: [1]\nRank 3: [3]", [2, 1, 3]),
+    ('["[2]", "[1]", "[3]"]', [2, 1, 3]),
+    ("**[2]** > **[1]** > **[3]**", [2, 1, 3]),
+    ("Here:\n```\n[2] > [1] > [3]\n```\nbecause [3]", [2, 1, 3]),
+    ("<think>[1] is good. [3] is better. [1] > [3]</think> [2] > [1] > [3]", [2, 1, 3]),
+    ("<reason>[1] > [3]</reason><answer>[2] > [1] > [3]</answer>", [2, 1, 3]),
+    # mentioned, not ranked
+    ("[3] is about x. [1] is about y. [2] too", []),
+    ("[1], [2] and [3] all discuss cats. [2] is best", []),
+    ("1. [1] - explains it\n2. [2] - less\n3. [3] - not", []),
+    ("[2] is best", []), ("[2] is better than [1]", []),
+    ("<think>[2] > [3] > [1]", []), ("<think>[2] > [3] > [1]</think>", []), ("analysis[2] > [3] > [1]", []),
+])
+def test_the_order_of_mention_is_no_ranking(text: str, order: list[int]) -> None:
+    assert [place + 1 for place in RankingReader().read(text, 3).order] == order
+
+
+@pytest.mark.parametrize(("text", "cut", "chosen"), [
+    ("Passage A discusses the topic of", True, None), ("A\n\nPassage A is better because", True, 0),
+    ("Passage B\nbecause", True, 1),
+    ("A", True, None), ("<think>A</think>B", False, 1), ("<think>A", False, None), ("Passage A discusses", False, 0),
+])
+def test_a_choice_of_a_cut_answer_must_be_a_line(text: str, cut: bool, chosen: int | None) -> None:
+    assert ChoiceReader(["A", "B"]).read(text, cut) == chosen
+    assert ChoiceReader(["A", "B"], r"answer: (\w)").read("answer: B and so", True) == 1
+
+
+@pytest.mark.parametrize(("answer", "reply"), [
+    (Answer("<think>a</think> b"), ("b", None)), (Answer("<think>a"), ("", "cut")), (Answer("b", cut=True), ("b", "cut")),
+    (Answer("", cut=True), ("", "cut")), (Answer(""), ("", "no answer")), (Answer("x", error="too long"), ("", "too long")),
+    (Answer("I'm sorry, but I cannot rank [1] and [2]"), ("", "refused")), (Answer("```\nb\n```"), ("b", None)),
+])
+def test_all_answers_are_read_in_one_way(answer: Answer, reply: tuple[str, str | None]) -> None:
+    assert read_answer(answer) == reply
+
+
+def test_fences_and_refusals() -> None:
+    fenced = ("```sql\na\n```\nb", "```a", "a\n```", "no", "~~~\na\n~~~")
+    assert [without_fences(text) for text in fenced] == ["a\n\nb", "a", "a", "no", "a"]
+    assert not is_refusal("sorry not sorry") and not is_refusal("i'm afraid of flying tips") and is_refusal("Je suis désolé")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +21,7 @@ from irdistill import IrdistillError
 from irdistill.teachers.llm import Answer, LanguageModel, Message, Request
 from irdistill.teachers.llm import remote as remote_module
 from irdistill.teachers.llm.remote import ServerModel
-from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, first, poison
+from tests.teachers.llm.chat_stub import OK, ChatStub, Reply, always, completion, endless, error, first, poison
 
 pytest.importorskip("openai")
 
@@ -229,7 +231,8 @@ def test_what_every_request_would_meet_raises_at_once(stub: Any, tmp_path: Path,
     (Reply(400, error("filtered", "content_filter")), "refused"),
     (Reply(body=completion("", refusal="I cannot")), "refused"),
     (Reply(body=completion("half an ans", finish="content_filter")), "refused"),
-    (Reply(body=completion("", finish="length")), "no answer"),
+    (Reply(body=completion("", finish="length")), "cut"),
+    (Reply(body=completion("", finish="stop")), "no answer"),
 ])
 def test_what_only_one_request_meets_is_a_flag(stub: Any, tmp_path: Path, reply: Reply, flag: str) -> None:
     server = stub(poison(reply))
@@ -313,6 +316,8 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
     ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
     ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
     ({"url": "http://127.0.0.1/v1"}, {"parallel": 0}, "parallel=0"),
+    ({"url": "http://127.0.0.1/v1"}, {"time_limit": 0}, "time_limit=0"),
+    ({"url": "http://127.0.0.1/v1"}, {"timeout": float("nan")}, "timeout=nan"),
 ])
 def test_faulty_declarations_stop(server: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match=message) as stop:
@@ -367,3 +372,127 @@ def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Pa
     assert first_model.answer([ask("p")]) == second.answer([ask("p")])
     assert one.seen["p"] == 1 and not other.seen
     assert model(one, tmp_path).identity["server"] == one.url
+
+
+ENDLESS = {
+    "a body without end": endless(OK, b'{"a": "'),
+    "an error without end": endless(OK.replace(b"200 OK", b"500 X"), b'{"a": "'),
+    "a refusal without end": endless(OK.replace(b"200 OK", b"400 X"), b"x"),
+    "a byte now and then": endless(OK, piece=b" ", pause=0.02),
+    "headers now and then": endless(b"HTTP/1.1 200 OK\r\nX: ", piece=b"x", pause=0.02),
+    "continue for ever": endless(piece=b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.02),
+    "what was compressed": Reply(body=gzip.compress(b" " * 50_000_000), headers=(("Content-Encoding", "gzip"),)),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str) -> None:
+    server = stub(poison(ENDLESS[name]))
+    began = time.monotonic()
+    found = model(server, tmp_path, time_limit=0.3, timeout=5, max_retries=5, parallel=1)
+    good, bad, another = found.answer([ask("good"), ask("bad"), ask("good again")])
+    assert (good.error, bad.error, another.text) == (None, "no answer", "echo good again")
+    assert server.seen["bad"] == 2 and server.sent < 100 * 2**20 and time.monotonic() - began < 10
+    why = lines(tmp_path)[-2]["why"]
+    assert any(word in why for word in ("more than 8 MiB", "had not ended after 0.3 seconds", "compressed response"))
+    server.plan = always(ENDLESS[name])
+    with pytest.raises(IrdistillError, match=r"the server .* gave a .*response .*tried 2 times; check what answers there"):
+        found.answer([ask("bad once more")])
+    assert server.seen["bad once more"] == 2
+
+
+@pytest.mark.parametrize("body", [
+    b"[" * 1_000_000, b'{"choices": ' * 5_000, b'{"usage": ' + b"[" * 100 + b"]" * 100 + b"}", b'"' * 1_000_000,
+])
+def test_deep_nesting_is_a_fault_like_others(stub: Any, tmp_path: Path, body: bytes) -> None:
+    found = model(stub(poison(Reply(body=body))), tmp_path, max_retries=1).answer([ask("good"), ask("bad")])
+    assert [answer.error for answer in found] == [None, "no answer"]
+    assert "which is nested more than 64 levels deep" in lines(tmp_path)[-1]["why"] or body[:1] == b'"'
+
+
+def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None:
+    text = '[[["' * 500 + "\\"
+    assert model(stub(always(Reply(body=completion(text)))), tmp_path).answer([ask("p")])[0].text == text
+
+
+@pytest.mark.parametrize("usage", [
+    (10**400, 1), (1, 10**400), (-1, 2), ("12", 3), (float("nan"), 1), (1e999, 1), (None, 1), (1.5, 2), (True, 1), ([1], 1),
+    ({}, 1),
+    (10, 2, 99), (9_999_999, 2), (10_000_001, 1),
+], ids=str)
+def test_counts_of_tokens_that_cannot_be_are_not_believed(stub: Any, tmp_path: Path, usage: tuple[Any, ...]) -> None:
+    body = completion("fine", usage=None) | {"usage": dict(zip(("prompt_tokens", "completion_tokens"), usage[:2], strict=True))}
+    if len(usage) > 2:
+        body["usage"]["prompt_cache_hit_tokens"] = usage[2]
+    found = model(stub(always(Reply(body=json.dumps(body).encode()))), tmp_path, {"prices": PRICES}, max_tokens_total=100_000)
+    answers = found.answer([ask(f"p{number}" * 100) for number in range(3)])
+    assert {(answer.text, answer.input_tokens, answer.cost) for answer in answers} == {("fine", 0, 0.0)}
+    assert 3 * 50 < found.log.spent.tokens < 3 * 200 and 0 < found.log.spent.cost < 5
+    json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1], parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path) -> None:
+    body = completion("yes", top={"yes": -1.0, "no": -2.0})
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append({"token": "maybe", "logprob": 10**400})
+    with pytest.raises(IrdistillError, match="reports no log-probabilities"):
+        model(stub(always(Reply(body=json.dumps(body).encode()))), tmp_path).answer([ask("q", ("yes", "no"))])
+
+
+@pytest.mark.parametrize("reply", [
+    Reply(404, error("no \x1b[2J\x1b]0;title\x07 such\u202e model")), Reply(401, b"\x1b[31mred"), Reply(body=b"\x1b[2J no JSON"),
+    Reply(500, b"\x9b2J busy"),
+])
+def test_what_a_terminal_would_obey_is_written_out(stub: Any, tmp_path: Path, reply: Reply,
+                                                   caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(IrdistillError) as stop:
+        model(stub(always(reply)), tmp_path, max_retries=0).answer([ask("p")])
+    shown = str(stop.value) + "".join(record.getMessage() for record in caplog.records if record.name.startswith("irdistill"))
+    assert shown and not [letter for letter in shown if not letter.isprintable()]
+
+
+@pytest.mark.parametrize(("message", "answer"), [
+    ({"content": "[2] > [1]", "reasoning_content": "[1] > [2]"}, ("[2] > [1]", None)),
+    ({"content": None, "reasoning_content": "[1] > [2]"}, ("", "no answer")),
+    ({"content": "", "reasoning": "[1]"}, ("", "no answer")),
+    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]}, {"type": "text", "text": "[2]"}]},
+     ("[2]", None)),
+    ({"content": [{"type": "reasoning", "text": "[1]"}, {"type": "text", "text": "[2]"}]}, ("[2]", None)),
+])
+def test_what_a_server_gives_as_thinking_is_no_answer(stub: Any, tmp_path: Path, message: dict[str, Any],
+                                                      answer: tuple[Any, Any]) -> None:
+    body = completion("")
+    body["choices"][0]["message"] = {"role": "assistant"} | message
+    found = model(stub(always(Reply(body=body))), tmp_path).answer([ask("p")])[0]
+    assert (found.text, found.error) == answer
+
+
+@pytest.mark.parametrize(("finish", "written", "cut"), [
+    ("length", 20, True), ("max_tokens", 5, True), ("MAX_TOKENS", 5, True), ("stop", 20, False), (None, 20, True),
+    (None, 19, False),
+])
+def test_a_cut_answer_says_so_and_the_log_keeps_it(stub: Any, tmp_path: Path, finish: Any, written: int, cut: bool) -> None:
+    server = stub(always(Reply(body=completion("[2] > [1", usage=(10, written), finish=finish))))
+    assert model(server, tmp_path).answer([ask("p")])[0].cut is cut
+    assert model(server, tmp_path, replay=True).answer([ask("p")])[0].cut is cut and sum(server.seen.values()) == 1
+
+
+def test_a_model_that_thinks_first_has_no_label(stub: Any, tmp_path: Path) -> None:
+    top = {"<think>": -1e-5, "yes": -11.0, "no": -12.0}
+    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer([ask("q", ("yes", "no"))])[0]
+    assert answer.error == "thinks first" and answer.labels is not None and np.isnan(answer.labels).all()
+
+
+@pytest.mark.parametrize("replay", [False, True])
+def test_a_damaged_answer_is_asked_again_or_refused(stub: Any, tmp_path: Path, replay: bool) -> None:
+    server = stub()
+    assert model(server, tmp_path).answer([ask("p"), ask("q")])[0].text == "echo p"
+    log = tmp_path / "log.jsonl"
+    log.write_bytes(log.read_bytes().replace(b"echo p", b"echo P"))
+    if replay:
+        with pytest.raises(IrdistillError, match=r"no answer to the request .* \(1 of its lines are damaged and left out\)"):
+            model(server, tmp_path, replay=True).answer([ask("p")])
+        return
+    found = model(server, tmp_path)
+    assert [answer.text for answer in found.answer([ask("p"), ask("q")])] == ["echo p", "echo q"]
+    assert server.seen == {"p": 2, "q": 1} and found.log.damaged == 1

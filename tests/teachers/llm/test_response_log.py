@@ -49,7 +49,7 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
     check(again)
     assert again.spent == log.spent and len(again) == 3 and again.get("d" * 32) is None
     header = (tmp_path / "deep" / "log.jsonl").read_text().splitlines()[0]
-    assert json.loads(header) == {"format": "irdistill-responses", "version": 1}
+    assert json.loads(header).items() >= {"format": "irdistill-responses", "version": 1, "checksums": "xxh3-64"}.items()
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 100])
@@ -166,3 +166,58 @@ def test_replay_reads_and_mends_nothing(tmp_path: Path, caplog: pytest.LogCaptur
     assert path.read_bytes() == before and len(writing) == 0
     with pytest.raises(IrdistillError, match="there is no response log"):
         ResponseLog(tmp_path / "absent.jsonl", replay=True)
+
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    filled(path).close()
+    whole = path.read_bytes()
+    lost = 0
+    for number in range(300):
+        place, bit = divmod(number * 7919 % (8 * len(whole)), 8)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1:])
+        log = ResponseLog(path, replay=number % 2 == 0)
+        answers = {key: log.get(key) for key in ANSWERS}
+        lost += sum(answer is None for answer in answers.values())
+        check(log, "".join(key[0] for key, answer in answers.items() if answer is not None))
+        assert len(log) + 1 >= len(ANSWERS) - 1 and log.spent.requests <= len(ANSWERS)
+        log.close()
+    assert lost > 200
+
+
+def test_a_line_that_is_damaged_after_opening_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log.jsonl"
+    filled(path).close()
+    log = ResponseLog(path, replay=True)
+    path.write_bytes(path.read_bytes().replace(b"-0.1", b"-0.3"))
+    check(log, "ac")
+    assert log.get("b" * 32) is None and log.damaged == 1 and "damaged since the log was opened" in caplog.text
+
+
+def test_logs_without_checksums_still_open_and_go_on_with_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "log.jsonl"
+    filled(path).close()
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [json.dumps({key: value for key, value in row.items() if key not in ("check", "checksums")}) for row in rows]
+    path.write_text("\n".join(old) + "\n")
+    log = ResponseLog(path)
+    check(log)
+    log.add("d" * 32, Answer("new", cut=True), Spent(1))
+    log.close()
+    path.write_bytes(path.read_bytes().replace(b'"new"', b'"now"'))
+    again = ResponseLog(path)
+    check(again)
+    assert again.get("d" * 32) is None and again.damaged == 1 and "line 6" in caplog.text
+
+
+@pytest.mark.parametrize("line", [
+    '{"key": "k", "text": 1, "error": null, "input_tokens": 1, "output_tokens": 1, "cached_tokens": 0, "cost": 0, "spent": {}}',
+    '{"key": "k", "text": "", "error": null, "input_tokens": 1e999, "output_tokens": 1, "cached_tokens": 0, "cost": 0}',
+    '{"spent": {"requests": "1"}}', '{"spent": {"cost": NaN}}', '{"spent": [1]}', '{"spent": {"tokens": 1' + "0" * 400 + "}}",
+    "[" * 100_000, "[1]", "null",
+])
+def test_lines_of_another_kind_are_damaged(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"format": "irdistill-responses", "version": 1}\n' + line + "\n")
+    log = ResponseLog(path)
+    assert log.damaged == 1 and log.get("k") is None and log.spent == Spent()

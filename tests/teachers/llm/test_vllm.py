@@ -24,7 +24,7 @@ class SamplingParams:
 
 
 class LLM:
-    """vllm.LLM as far as it is used: token -> log-probability - token / 100, text ``" said "``."""
+    """vllm.LLM as far as it is used: token -> log-probability - token / 100, tokens of ``" said "`` up to the limit."""
 
     def __init__(self, model: str, **options: Any) -> None:
         self.options = options
@@ -40,7 +40,8 @@ class LLM:
             assert len(prompt["prompt_token_ids"]) + params.max_tokens <= 64 and params.temperature == 0 and not use_tqdm
             allowed = params.allowed_token_ids or []
             logprobs = [{token: SimpleNamespace(logprob=-token / 100) for token in allowed}] if params.logprobs else None
-            own = SimpleNamespace(text=" said ", token_ids=[9] if allowed else [9, 9], logprobs=logprobs)
+            written = tiny_tokenizer()(" said ")["input_ids"]
+            own = SimpleNamespace(text="", token_ids=[9] if allowed else written, logprobs=logprobs, finish_reason="length")
             found.append(SimpleNamespace(outputs=[own], num_cached_tokens=3 if allowed else None))
         return found
 
@@ -62,7 +63,8 @@ def test_labels_and_texts_come_back_in_order(vllm: None, tmp_path: Path) -> None
     assert labels.labels == pytest.approx(-np.array(tokens) / 100)
     assert labels.usage == {"requests": 1, "tokens": labels.input_tokens, "output_tokens": 1, "cached_tokens": 3}
     assert long.error == no_room.error == "too long"
-    assert (text.text, text.output_tokens) == ("said", 2)
+    assert (text.text, text.output_tokens, text.cut, labels.cut) == ("said", 6, True, False)
+    assert model.relative_labels
 
 
 def test_the_engine_keeps_prefixes_and_reports_every_label(vllm: None, tmp_path: Path) -> None:

@@ -1,0 +1,218 @@
+"""Lines of text split into fields, and fields read as numbers, a block of some thousand lines at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from irdistill.collections.fields import Fields, padded
+from irdistill.errors import IrdistillError
+
+_NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.")
+_WHITE = np.zeros(256, bool)
+_WHITE[list(b" \t\n\r\x0b\x0c")] = True
+_DIGITS = 15
+"""Digits of a number below 2**53: with a power of ten below 10**23 their quotient is rounded once, as by ``float``."""
+_ZEROS, _ABOVE_NINE, _TOPS = (np.uint64(int(byte * 8, 16)) for byte in ("30", "76", "80"))
+_PAIRS, _LOW, _HIGH = np.uint64(0x000000FF000000FF), np.uint64(0x000F424000000064), np.uint64(0x0000271000000001)
+
+
+class Lines(NamedTuple):
+    """n lines of w fields, those without anything in them left out.
+
+    Attributes:
+        data: the bytes of the lines, as ``Fields`` has them.
+        ends: (n * width,) int64 where fields end.
+        starts: (n * width,) int64 where they begin; None where each begins one byte after the end of the one before it.
+        numbers: (n,) int64 of each line in the file.
+    """
+
+    data: np.ndarray
+    ends: np.ndarray
+    starts: np.ndarray | None
+    width: int
+    numbers: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def field(self, column: int) -> Fields:
+        """One field of each line."""
+        ends = self.ends[column :: self.width]
+        if self.starts is not None:
+            starts = self.starts[column :: self.width].copy()
+        elif column:
+            starts = self.ends[column - 1 :: self.width] + 1
+        else:
+            starts = np.zeros(len(ends), np.int64)
+            starts[1:] = self.ends[self.width - 1 : -1 : self.width] + 1
+        return Fields(self.data, starts, ends - starts)
+
+
+class WrongWidth(ValueError):
+    """A line has another number of fields.
+
+    Attributes:
+        number: of the line. fields: how many it has. line: the line itself.
+    """
+
+    def __init__(self, number: int, fields: int, line: bytes) -> None:
+        super().__init__(f"line {number} has {fields} fields")
+        self.number, self.fields, self.line = number, fields, line
+
+
+def split_lines(data: bytes, width: int, first: int = 1, separator: bytes | None = None) -> tuple[Lines, int]:
+    """Split whole lines at white space (of ASCII, as trec_eval does) or at a separator.
+
+    Args:
+        first: the number of the first line.
+        separator: one byte; fields between two of them may be empty or have white space in them.
+
+    Returns:
+        The lines, and the number of the line after them.
+
+    Raises:
+        WrongWidth: a line has neither ``width`` fields nor none.
+    """
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    if not data.endswith(b"\n"):
+        data += b"\n"
+    codes = padded(data)
+    text = codes[: len(data)]
+    breaks = np.flatnonzero(text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE))
+    # a field between two breaks is empty where white space separates: then there is more of it than one between two fields
+    if len(breaks) % width == 0 and (separator or (breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1)):
+        kinds = text[breaks]
+        new = kinds == _NEWLINE
+        count = len(breaks) // width
+        known = new | (kinds == (separator[0] if separator else _SPACE)) | (kinds == (separator[0] if separator else _TAB))
+        if new[width - 1 :: width].all() and known.all() and np.count_nonzero(new) == count:
+            return Lines(codes, breaks, None, width, np.arange(first, first + count)), first + count
+    if separator:
+        return _split_one_by_one(data, width, first, separator)
+    white = _WHITE[text]
+    edges = np.flatnonzero(np.append(~white[0], white[1:] != white[:-1]))
+    field_starts, field_ends = edges[::2], edges[1::2]
+    lines = np.flatnonzero(text == _NEWLINE)
+    sizes = np.diff(np.searchsorted(field_starts, lines), prepend=0)
+    wrong = np.flatnonzero((sizes != width) & (sizes != 0))
+    if len(wrong):
+        place = int(wrong[0])
+        start = int(lines[place - 1]) + 1 if place else 0
+        raise WrongWidth(first + place, int(sizes[place]), data[start : int(lines[place])])
+    return Lines(codes, field_ends, field_starts, width, first + np.flatnonzero(sizes)), first + len(lines)
+
+
+def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> tuple[Lines, int]:
+    """Lines of which some are blank."""
+    lines = data.removesuffix(b"\n").split(b"\n")
+    kept = []
+    for number, line in enumerate(lines, first):
+        if line.strip():
+            if line.count(separator) + 1 != width:
+                raise WrongWidth(number, line.count(separator) + 1, line)
+            kept.append(number)
+    if not kept:
+        empty = np.empty(0, np.int64)
+        return Lines(padded(b""), empty, None, width, empty), first + len(lines)
+    whole, _ = split_lines(b"\n".join([lines[number - first] for number in kept]), width, 1, separator)
+    return Lines(whole.data, whole.ends, None, width, np.array(kept, np.int64)), first + len(lines)
+
+
+def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lines:
+    """Lines whose fields are split already."""
+    one = Fields.of_bytes(fields)
+    return Lines(one.data, one.starts + one.lengths, one.starts, width, np.array(numbers, np.int64))
+
+
+def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """What ``float`` gives of each field: (n,) float64, and the places, ascending, of those that are no numbers (NaN)."""
+    values = np.full(len(fields), np.nan)
+    negative = fields.data[fields.starts] == _MINUS
+    body = Fields(fields.data, fields.starts + negative, fields.lengths - negative)
+    left = np.arange(len(fields))
+    first = fields.bytes_at(0) if len(fields) else b""
+    usual = len(first.partition(b".")[2])
+    if b"." not in first:
+        whole = np.flatnonzero((body.lengths > 0) & (body.lengths <= 8))
+        number, good = _digits(body.take(whole) if len(whole) < len(left) else body)
+        values[whole[good]] = number[good].astype(np.float64)
+        left = np.flatnonzero(np.isnan(values))
+    for fraction in sorted(range(_DIGITS), key=lambda count: count != usual):
+        if not len(left):
+            break
+        at = body.starts[left] + body.lengths[left] - 1 - fraction
+        whole = body.lengths[left] - 1 - fraction
+        with_dot = (fields.data[np.maximum(at, 0)] == _DOT) & (whole >= 0) & (whole <= min(8, _DIGITS - fraction))
+        places = left[with_dot]
+        if not len(places):
+            continue
+        number, good = _plain(body, places, whole[with_dot], fraction)
+        values[places[good]] = number[good]
+        left = left[~with_dot]
+    rest = np.flatnonzero(np.isnan(values))
+    values[negative] = -values[negative]
+    if not len(rest):
+        return values, rest
+    one = fields.take(rest)
+    try:
+        values[rest] = pc.cast(one.to_arrow(), pa.float64()).to_numpy()
+        return values, np.empty(0, np.int64)
+    except pa.ArrowInvalid:
+        pass
+    bad = []
+    for place in rest.tolist():
+        try:
+            values[place] = float(fields.bytes_at(place))
+        except ValueError:
+            bad.append(place)
+    return values, np.array(bad, np.int64)
+
+
+def _plain(body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int) -> tuple[np.ndarray, np.ndarray]:
+    """``whole`` digits, a dot, ``fraction`` digits: the values, and which of them are so."""
+    starts = body.starts[places]
+    value, good = _digits(Fields(body.data, starts, whole))
+    good &= (whole > 0) | (fraction > 0)
+    for first in range(0, fraction, 8):
+        size = min(8, fraction - first)
+        part, right = _digits(Fields(body.data, starts + whole + 1 + first, np.full(len(places), size)))
+        value = value * np.uint64(10**size) + part
+        good &= right
+    return value.astype(np.float64) / 10.0**fraction, good
+
+
+def _digits(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+    """Up to eight digits each as uint64, and which fields are nothing else."""
+    # Digits become bytes 0 to 9 at the upper end of a word, where their pairs, then fours, then eights are added up.
+    shifts = (np.uint64(8) - fields.lengths.astype(np.uint64)) << np.uint64(3)
+    empty = fields.lengths == 0
+    shifts[empty] = 0
+    word = (fields.word(0) << shifts) ^ (_ZEROS << shifts)
+    word[empty] = 0
+    good = ((word + _ABOVE_NINE) | word) & _TOPS == 0
+    word = word * np.uint64(10) + (word >> np.uint64(8))
+    return ((word & _PAIRS) * _LOW + ((word >> np.uint64(16)) & _PAIRS) * _HIGH) >> np.uint64(32), good
+
+
+def check_utf8(data: bytes, first: int, path: object) -> None:
+    """Refuse lines that are not UTF-8.
+
+    Raises:
+        IrdistillError: one is not; it is named.
+    """
+    if data.isascii():
+        return
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        number = first + data.count(b"\n", 0, error.start)
+        raise IrdistillError(
+            f"{path}, line {number}: the bytes {data[error.start : error.start + 4]!r} are no UTF-8; the file is truncated or "
+            "damaged or in another encoding."
+        ) from error

@@ -1,0 +1,125 @@
+"""Rows in any order, brought together by query: partitioned in a temporary file, then sorted a partition at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from irdistill.collections.fields import PADDING, Fields, changes
+from irdistill.files import explain_os_errors
+
+_COST = 200
+"""Bytes of memory that a row takes while it is sorted."""
+_NUMBERS = np.dtype([("query", "<i4"), ("length", "<i4"), ("rank", "<f4"), ("score", "<f4"), ("line", "<i8")])
+
+
+class Rows(NamedTuple):
+    """n rows of Q whole queries, each query's together and in the order of the file.
+
+    Attributes:
+        query_ids: Q of them. edges: (Q + 1,) int64 where their rows begin.
+        docs: (n,) ids. ranks, scores: (n,) float32. lines: (n,) int64 numbers in the file.
+    """
+
+    query_ids: list[str]
+    edges: np.ndarray
+    docs: Fields
+    ranks: np.ndarray
+    scores: np.ndarray
+    lines: np.ndarray
+
+
+class Piece(NamedTuple):
+    """n rows as they stand in the file: queries, documents, ranks, scores and line numbers, (n,) each."""
+
+    queries: Fields
+    docs: Fields
+    ranks: np.ndarray
+    scores: np.ndarray
+    lines: np.ndarray
+
+
+def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Rows]:
+    """Rows by query; queries come in the order of their first rows.
+
+    In memory are about 100 bytes for each query, and rows of ``memory`` bytes; one query's rows must fit. The temporary file
+    takes 24 bytes and the id of its document for each row, and goes with the process.
+
+    Args:
+        pieces: reads the file from its beginning, some thousand rows at a time; called twice.
+    """
+    places: dict[str, int] = {}
+    counts = np.zeros(0, np.int64)
+    for piece in pieces():
+        rows = _places(piece.queries, places)
+        counts = np.concatenate([counts, np.zeros(len(places) - len(counts), np.int64)])
+        counts += np.bincount(rows, minlength=len(counts))
+    names, limit = list(places), max(1, memory // _COST)
+    _, parts = np.unique((np.cumsum(counts) - 1) // limit, return_inverse=True)
+    edges = np.searchsorted(parts, np.arange(int(parts.max(initial=-1)) + 2))
+    with explain_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as stream:
+        partitions: list[list[tuple[int, int, int]]] = [[] for _ in edges[1:]]
+        batch: list[tuple[np.ndarray, Fields]] = []
+        size = 0
+        for piece in pieces():
+            numbers = np.empty(len(piece.lines), _NUMBERS)
+            numbers["query"], numbers["length"] = _places(piece.queries, places), piece.docs.lengths
+            numbers["rank"], numbers["score"], numbers["line"] = piece.ranks, piece.scores, piece.lines
+            batch.append((numbers, piece.docs.packed()))
+            size += len(numbers)
+            if size >= limit:
+                _write(stream, batch, parts, partitions)
+                batch, size = [], 0
+        _write(stream, batch, parts, partitions)
+        for number, partition in enumerate(partitions):
+            first, last = edges[number : number + 2].tolist()
+            yield _sorted(_read(stream, partition), names[first:last], first)
+
+
+def _places(queries: Fields, places: dict[str, int]) -> np.ndarray:
+    """(n,) the number of each row's query, by first occurrence."""
+    starts = changes(queries)
+    numbers = [places.setdefault(name, len(places)) for name in queries.take(starts).texts()]
+    return np.repeat(np.array(numbers, np.int64), np.diff(starts, append=len(queries)))
+
+
+def _write(stream: IO[bytes], batch: Sequence[tuple[np.ndarray, Fields]], parts: np.ndarray,
+           partitions: list[list[tuple[int, int, int]]]) -> None:
+    """Append the rows of each partition, and note their place, count and bytes of ids."""
+    if not batch:
+        return
+    numbers, docs = np.concatenate([rows for rows, _ in batch]), Fields.joined([one for _, one in batch])
+    part = parts[numbers["query"]]
+    order = np.argsort(part, kind="stable")
+    edges = np.searchsorted(part[order], np.arange(len(partitions) + 1)).tolist()
+    numbers, docs = numbers[order], docs.take(order).packed()
+    ends = np.append(docs.starts, docs.starts[-1] + docs.lengths[-1])
+    for partition, first, last in zip(partitions, edges[:-1], edges[1:], strict=True):
+        if first < last:
+            start, end = ends[[first, last]].tolist()
+            partition.append((stream.tell(), last - first, end - start))
+            stream.write(numbers[first:last].tobytes())
+            stream.write(docs.data[start:end].tobytes())
+
+
+def _read(stream: IO[bytes], partition: list[tuple[int, int, int]]) -> tuple[np.ndarray, Fields]:
+    numbers, texts = [], []
+    for start, rows, size in partition:
+        stream.seek(start)
+        numbers.append(np.frombuffer(stream.read(rows * _NUMBERS.itemsize), _NUMBERS))
+        texts.append(stream.read(size))
+    every = np.concatenate(numbers)
+    lengths = every["length"].astype(np.int64)
+    return every, Fields(np.frombuffer(b"".join(texts) + PADDING, np.uint8), np.cumsum(lengths) - lengths, lengths)
+
+
+def _sorted(rows: tuple[np.ndarray, Fields], names: list[str], first: int) -> Rows:
+    numbers, docs = rows
+    order = np.argsort(numbers["query"], kind="stable")
+    numbers = numbers[order]
+    edges = np.searchsorted(numbers["query"], np.arange(first, first + len(names) + 1))
+    return Rows(names, edges, docs.take(order), *(numbers[name].copy() for name in ("rank", "score", "line")))

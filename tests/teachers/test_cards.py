@@ -1,0 +1,64 @@
+"""Every card in ``teachers/``: what can be checked of it without its model."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from irdistill.cards import card_folder
+from irdistill.teachers import read_card
+from irdistill.teachers.llm import loading
+from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.loading import LLM_KINDS, known_settings
+from irdistill.teachers.prompts import PairTemplate
+from irdistill.teachers.protocol import Pair
+from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answer, query_pairs
+
+CARDS = sorted(card_folder("teachers").glob("*.yaml"))
+REPLIES: dict[str, Any] = {
+    "llm-listwise": list_answer, "llm-pairwise": choose_better,
+    "llm-pointwise": lambda worths: Answer(labels=choose_better([*worths, 0]).labels),
+}
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
+def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = read_card(str(path))
+    assert card.name == path.stem and card.licence and card.source and (card.description or card.kind == "bm25")
+    if card.kind not in LLM_KINDS:
+        settings = card.settings
+        assert set(settings) <= known_settings(card.kind)
+        if "template" in settings:
+            text, _, _ = PairTemplate(settings["template"], settings.get("instruction", "")).fill("a query", "a document")
+            assert "a query" in text and "a document" in text and "{" not in text
+        return
+    # Settings must be known to the kind or to the back end, whose class is not called.
+    backend = loading._find(loading._MODELS[card.backend])
+    asked: dict[str, Any] = {}
+    labels = card.settings.get("labels", ["yes", "no"])
+    reply = REPLIES[card.kind]
+    if card.kind == "llm-pointwise":
+        def reply(worths: list[int]) -> Answer:
+            return Answer(labels=choose_better([1, 2]).labels.repeat(len(labels))[: len(labels)] - 99)  # type: ignore[union-attr]
+    model = FakeModel(reply)
+    monkeypatch.setattr(loading, "load_language_model", lambda card, settings: asked.update(settings) or model)
+    teacher = loading.load_llm_teacher(card, card.settings)
+    assert set(asked) <= set(inspect.signature(backend).parameters)
+    pairs: list[Pair] = query_pairs([11, 13, 12])
+    if card.kind == "llm-pointwise":
+        assert len(teacher.score(pairs).values) == 3  # type: ignore[union-attr]
+    else:
+        assert teacher.rank([pairs])[0].order[0] == 1  # type: ignore[union-attr]
+    for request in model.requests:
+        text = "\n".join(message.content for message in request.messages)
+        assert "about q" in text and "points" in text and "{" not in text and len(text) > 60
+    if "server" in path.stem or card.backend == "openai":
+        assert card.server["url"].endswith("/v1")
+
+
+def test_all_cards_are_looked_at() -> None:
+    assert {"server-listwise", "gpt-4o-mini-pointwise", "rankzephyr", "qwen3-reranker-0.6b",
+            "monot5-base"} <= {one.stem for one in CARDS}
