@@ -17,7 +17,7 @@ from typing import IO
 from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
 from irdistill.errors import IrdistillError
 
-SAMPLE = 1 << 20
+SAMPLE = 1 << 18
 """Bytes at the start of a file that decide."""
 
 READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
@@ -91,7 +91,7 @@ class TableSample:
 
 
 def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
-    """The start of a stream, as `decide` takes it; the stream is read up to 1 MiB."""
+    """The start of a stream, as `decide` takes it; the stream is read up to 256 KiB."""
     data = b""
     while len(data) < SAMPLE and (piece := stream.read(SAMPLE - len(data))):
         data += piece
