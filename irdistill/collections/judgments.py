@@ -152,6 +152,7 @@ def judgment_files(folder: Path) -> dict[str, Path]:
 def other_judgments(folder: Path) -> list[str]:
     """Files in a collection's folder that look like judgments and are not read, by their names."""
     inside = [path for path in folder.glob("*") if "qrel" in path.name.lower() and path.is_file()]
-    unread = [path for path in (folder / "qrels").glob("*") if path.is_file() and not path.name.startswith(".")]
+    unread = [path for path in (folder / "qrels").glob("*")
+              if path.is_file() and not path.name.startswith(".") and path.suffix != ".md" and "readme" not in path.name.lower()]
     known = set(judgment_files(folder / "qrels").values())
     return [str(path.relative_to(folder)) for path in sorted([*inside, *(path for path in unread if path not in known)])]

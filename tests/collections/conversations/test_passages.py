@@ -117,7 +117,8 @@ def test_a_quote_swallows_no_row(tmp_path: Path, rows: str, expected: list[tuple
 
 @pytest.mark.parametrize(("text", "words"), [
     ("id\ttext\ttitle\n1\ta\tb\tT\n", "line 2 .*has 4 columns; expected were id, text, title"),
-    ("id\ttext\ttitle\n1\ta\n2\tb\tT\n", "line 2 .*has 2 columns"), ('id\ttext\ttitle\n1\t"a\n2\tb\tT\n', "line 2 .*a quote is opened"),
+    ("id\ttext\ttitle\n1\ta\n2\tb\tT\n", "line 2 .*has 2 columns"),
+    ('id\ttext\ttitle\n1\t"a\n2\tb\tT\n', "line 2 .*a quote is opened"),
     ('id\ttext\ttitle\n1\t"a\nb\n', "line 2 .*a quote is opened"), ("1\ta\tb\n", "line 1 .*has 3 columns, and without a header"),
 ])
 def test_rows_of_another_width(tmp_path: Path, text: str, words: str) -> None:
