@@ -3,8 +3,9 @@
 Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
 against sentence-transformers (and PyLate's scoring function, where it is installed); PLAID against exact MaxSim and FAISS's
 inverted lists over tokens, and sparse search against a Lucene impact index and, where it is installed, Seismic, each
-with the share of the true best that it finds, on made-up vectors and (part ``splade``) on those of a real model. Ours read memory-mapped files. Sides take turns,
-and medians are compared. At last a process of its own searches many dense vectors and states its peak memory. Run with
+with the share of the true best that it finds, on made-up vectors and (part ``splade``) on those of a trained model. Ours read
+memory-mapped files. Sides take turns, and medians are compared. At last a process of its own searches many dense vectors and
+states its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
 """
@@ -164,7 +165,8 @@ def peak_mib() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"dense": dense, "sparse": sparse, "engines": engines, "splade": splade, "maxsim": maxsim, "plaid": plaid, "memory": memory}
+    parts = {"dense": dense, "sparse": sparse, "engines": engines, "splade": splade, "maxsim": maxsim,
+             "plaid": plaid, "memory": memory}
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)

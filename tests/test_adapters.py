@@ -183,7 +183,7 @@ def test_names_of_backbones_and_what_is_refused(tmp_path: Path, monkeypatch: pyt
     assert resolve_model(str(tmp_path / "adapter")) == resolve_model(named("package:package/model"))
     with pytest.raises(IrdistillError, match="is an adapter, and its backbone cannot be found: there is no model folder"):
         resolve_model(named("/nowhere/at/all"))
-    with pytest.raises(IrdistillError, match="neither a folder here nor a hub id"):
+    with pytest.raises(IrdistillError, match="nobody/nothing-of-the-sort'"):
         resolve_model(named("nobody/nothing-of-the-sort"))
     with pytest.raises(IrdistillError, match="names no backbone"):
         resolve_model(named(None))

@@ -90,7 +90,8 @@ class DenseEngine(Engine):
                 for vectors, found in zip(groups, self.index.search_groups(groups, k + spare), strict=True))
 
     def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
-        matrix, given = self.index.store.matrix, {"device": self.student.device, "skip": self._absent}
+        matrix = self.index.store.matrix
+        given: dict[str, Any] = {"device": self.student.device, "skip": self._absent}
         found = exact_search(matrix, groups, k + _SPARE, **given)
         for vectors, (scores, rows) in zip(groups, found, strict=True):
             spare, written = _SPARE, vectors.any(axis=1)

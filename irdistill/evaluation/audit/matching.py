@@ -122,7 +122,8 @@ def _student_values(collection: Collection, drawn: Mapping[str, Sequence[str]],
             query: (np.stack([vectors[doc] for doc in docs]) @ vector).astype(np.float64)
             for (query, docs), vector in zip(drawn.items(), asked, strict=True)}
     # any other scores pairs as a teacher of its kind does, which encodes no more than their texts
-    teacher: Any = load_teacher(model, collection.corpus, kind=kind, **({"trust_remote_code": True} if trust_remote_code else {}))
+    trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
+    teacher: Any = load_teacher(model, collection.corpus, kind=kind, **trusted)
     numbers = dict(zip(wanted, rows.tolist(), strict=True))
     pairs = [Pair(collection.queries[query], numbers[doc], texts[doc]) for query, docs in drawn.items() for doc in docs]
     found = score_pairs(teacher, pairs)[0].values.astype(np.float64)

@@ -21,7 +21,7 @@ from irdistill.collections.column_names import IGNORED, roles_of_header
 from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
 from irdistill.collections.table_layout import header_layout
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 from irdistill.runs.formats.columns import read_trec, write_trec
 from irdistill.runs.formats.jsonl import records, write_lines
 from irdistill.runs.formats.rows import CHUNK, LAST_RANK, Record, Rows, WriteOptions, gathered, name_of, scored, whole_ranks
@@ -142,7 +142,7 @@ def write_ranked(run: Run, path: Path, collection: Collection | None, options: W
 def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A Parquet file that takes its place when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replaceable(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         yield writer
 
 

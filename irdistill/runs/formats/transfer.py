@@ -20,6 +20,7 @@ from irdistill.runs.formats.rows import WriteOptions
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.owned import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -68,6 +69,7 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
     form = format_of(format, path, reading=True, columns=columns)
     if ranks and not form.ranked:
         raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+    check_out(folder, overwrite)
     if columns is not None and not form.table:
         raise IrdistillError(
             f"--columns names the columns of a table, and files of the format {form.name} have fixed ones; leave it out."
