@@ -197,7 +197,7 @@ def read_json(path: str | Path) -> Any:
         size = path.stat().st_size
         if size > LARGEST_JSON:
             raise IrdistillError(f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of settings.")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise IrdistillError(f"{path} does not exist.") from error
     except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits

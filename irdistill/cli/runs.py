@@ -83,15 +83,15 @@ def runs() -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--collection", required=True, help="The collection the file belongs to.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; detected where the content allows only one.")
-@click.option("--columns", help="What the columns of a table are: roles in their order, as query,document,-,score (- is left out), or "
-                                "names in its header, as query=id,score=bm25. Roles: query, document, rank, score.")
+@click.option("--columns", help="Columns of a table: roles in their order, as query,document,-,score (- is left out), or names "
+                                "in its header, as query=id,score=bm25. Roles: query, document, rank, score.")
 @click.option("--scores", type=click.Path(path_type=Path), help="The pickled scores of st-jsonl; those beside the file by default.")
 @click.option("--unknown", type=click.Choice(["error", "skip"]), default="error", show_default=True,
               help="What rows with unknown ids are: an error, or left out and counted.")
 @click.option("--duplicates", type=click.Choice(["error", "first", "mean"]), default="error", show_default=True,
               help="What a pair gets that has several different scores.")
-@click.option("--ranks", is_flag=True, help="The ranks of the file decide: scores n, n - 1, … 1 by rank, whatever scores it has (trec, "
-                                               "tsv, rank-distillm).")
+@click.option("--ranks", is_flag=True, help="The ranks of the file decide: scores n, n - 1, … 1 by rank, whatever scores it "
+                                               "has (trec, tsv, rank-distillm).")
 @click.option("--memory", default=512, show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
 @out_option("The new run's folder.")
 @overwrite_option()
@@ -122,8 +122,8 @@ def import_run(file: Path, collection: str, form: str | None, columns: str | Non
 @click.option("--collection", help="For formats with judgments or texts in them.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Where the scores of st-jsonl go; beside the file by default.")
 @click.option("--tag", default="irdistill", show_default=True, help="The last column of a TREC run.")
-@click.option("--keep-empty", is_flag=True, help="st-jsonl, flagembedding, tevatron: also write queries without a positive or without "
-                                                  "negatives, with an empty list.")
+@click.option("--keep-empty", is_flag=True, help="st-jsonl, flagembedding, tevatron: also write queries without a positive or "
+                                                  "without negatives, with an empty list.")
 @out_option("The file; compressed where its name ends in .gz, .zst, .bz2 or .xz.")
 @json_option()
 def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, keep_empty: bool, out: Path,

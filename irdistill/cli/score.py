@@ -139,8 +139,8 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
-@click.option("--qrels-columns", help="What the columns of a file of judgments are: roles in their order, as query,-,document,grade (- is "
-                                       "left out), or names in its header, as grade=label.")
+@click.option("--qrels-columns", help="Columns of a file of judgments: roles in their order, as query,-,document,grade (- "
+                                       "is left out), or names in its header, as grade=label.")
 @self_match_option()
 @seed_option()
 @json_option()

@@ -122,7 +122,8 @@ def _qrels_file(folder: Path, split: str | None) -> Path | None:
         ".jsonl, each may end in .gz." if unread else ""
     choose = f" Choose one as {folder}#{min(splits)}." if splits else ""
     raise IrdistillError(
-        f"there is no {folder / 'qrels' / (split or 'test')}.tsv. Splits in that folder: {', '.join(sorted(splits)) or 'none'}.{choose}{hint}"
+        f"there is no {folder / 'qrels' / (split or 'test')}.tsv. Splits in that folder: "
+        f"{', '.join(sorted(splits)) or 'none'}.{choose}{hint}"
     )
 
 

@@ -12,13 +12,21 @@ NEEDED = {"run": (("query",), ("document",), ("score", "rank")), "judgments": ((
 """What a table must have, by its kind: one column of each group."""
 
 _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "query": (("qid", "queryid", "topicid", "queryno", "topicno", "topicnumber", "questionid", "turnid", "idquery"),
-              ("query", "topic", "question"), ("q",)),
-    "document": (("pid", "docid", "docno", "documentid", "corpusid", "passageid", "psgid", "itemid", "iddoc", "did", "documentno"),
-                 ("document", "doc", "passage", "corpus", "item"), ("d",)),
+    "query": (
+        ("qid", "queryid", "topicid", "queryno", "topicno", "topicnumber", "questionid", "turnid", "idquery"),
+        ("query", "topic", "question"),
+        ("q",),
+    ),
+    "document": (
+        ("pid", "docid", "docno", "documentid", "corpusid", "passageid", "psgid", "itemid", "iddoc", "did", "documentno"),
+        ("document", "doc", "passage", "corpus", "item"),
+        ("d",),
+    ),
     "rank": (("rank", "ranking", "position"),),
     "score": (("score", "scores", "similarity", "sim", "logit", "relevancescore", "relscore"),),
-    "grade": (("grade", "relevance", "rel", "label", "rating", "judgment", "judgement", "relevancelabel", "qrel", "relevancegrade"),),
+    "grade": (
+        ("grade", "relevance", "rel", "label", "rating", "judgment", "judgement", "relevancelabel", "qrel", "relevancegrade"),
+    ),
     "iteration": (("q0", "iter", "iteration", "zero", "unused"),),
     "tag": (("tag", "runid", "run", "runname", "runtag", "system", "systemid", "name"),),
     "index": (("", "unnamed0", "index", "level0", "rownames"),),
@@ -65,7 +73,8 @@ def roles_of_header(names: Sequence[str], kind: str, place: str, chosen: Mapping
         places = [] if role in roles else [number for number in _best_places(names, role) if number not in by_user]
         if len(places) > 1:
             raise IrdistillError(
-                f"{place} has several columns that could be the {role}: {', '.join(names[i].strip() for i in places)}. Name the one "
+                f"{place} has several columns that could be the {role}: {', '.join(names[i].strip() for i in places)}. Name "
+                "the one "
                 f"that is meant: {option(kind)} {role}={names[places[0]].strip()}."
             )
         if places:
@@ -128,7 +137,8 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     named = [part for part in parts if "=" in part]
     if named and len(named) != len(parts):
         raise IrdistillError(
-            f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the columns, as query,document,-,score, or "
+            f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the columns, as "
+            "query,document,-,score, or "
             "role=NAME for each, as query=id,score=bm25."
         )
     roles = [_given_role(part.partition("=")[0], kind) for part in parts]

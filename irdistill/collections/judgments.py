@@ -23,15 +23,18 @@ ENDINGS = (".tsv", ".jsonl", ".txt", ".csv", ".json", ".qrels", ".qrel", ".trec"
 
 
 def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None) -> Qrels:
-    """Read a file of judgments, compressed or not: TREC qrels (``query 0 document grade``), a table of queries, documents and grades,
-    JSON lines, or one JSON object query -> document -> grade.
+    """Read a file of judgments, compressed or not.
+
+    It holds TREC qrels (``query 0 document grade``), a table of queries, documents and grades, JSON lines, or one JSON object
+    query -> document -> grade.
 
     Args:
         columns: what the columns of a table are: roles in their order (``query,-,document,grade``) or names in its header by role
             (``grade=label``); None where a header says so, or the content allows one reading only.
 
     Raises:
-        IrdistillError: a line is no judgment, the columns can be read in several ways, or a document is judged twice and differently.
+        IrdistillError: a line is no judgment, the columns can be read in several ways, or a document is judged twice and
+            differently.
     """
     return Qrels(without_lines(numbered_judgments(Path(path), LoadReport(), columns)))
 
@@ -149,6 +152,7 @@ def judgment_files(folder: Path) -> dict[str, Path]:
 def other_judgments(folder: Path) -> list[str]:
     """Files in a collection's folder that look like judgments and are not read, by their names."""
     inside = [path for path in folder.glob("*") if "qrel" in path.name.lower() and path.is_file()]
-    unread = [path for path in (folder / "qrels").glob("*") if path.is_file() and not path.name.startswith(".")]
+    unread = [path for path in (folder / "qrels").glob("*")
+              if path.is_file() and not path.name.startswith(".") and path.suffix != ".md" and "readme" not in path.name.lower()]
     known = set(judgment_files(folder / "qrels").values())
     return [str(path.relative_to(folder)) for path in sorted([*inside, *(path for path in unread if path not in known)])]

@@ -36,16 +36,17 @@ def compression_of(path: Path) -> str | None:
     return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
 
 
-def decompressed(stream: IO[bytes], name: str | Path) -> io.BufferedReader:
+def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
     """The content of a stream, decompressed where its first bytes say so, behind a byte order mark of UTF-8.
 
     Args:
+        stream: bytes, as ``open(path, "rb")`` gives them.
         name: what error messages call the file.
 
     Raises:
         IrdistillError: the content is a ZIP archive, or is text in UTF-16 or UTF-32.
     """
-    reader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)  # type: ignore[type-var]
+    reader: io.BufferedReader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)
     start = reader.peek(8)[:8]
     if start.startswith(b"PK\x03\x04"):
         raise IrdistillError(f"{name} is a ZIP archive; unpack it first.")
@@ -76,8 +77,8 @@ def _decompressor(kind: str, reader: io.BufferedReader) -> Any:
 class _Owning(io.BufferedReader):
     """A reader of decompressed bytes that closes the file beneath it."""
 
-    def __init__(self, reader: io.BufferedReader, file: IO[bytes]) -> None:
-        super().__init__(reader, _BUFFER)  # type: ignore[arg-type]
+    def __init__(self, reader: Any, file: IO[bytes]) -> None:
+        super().__init__(reader, _BUFFER)
         self._file = file
 
     def close(self) -> None:
@@ -91,7 +92,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
     Raises:
         IrdistillError: as `decompressed`, or the archive is damaged at its start.
     """
-    file = open(path, "rb")
+    file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     try:
         with damage_explained(path, " after line 0"):
             reader = decompressed(file, path)

@@ -33,7 +33,8 @@ def split_folder(name: str) -> tuple[str, str]:
         return folder, split
     if Path(folder).expanduser().is_dir():
         raise IrdistillError(
-            f"{name!r} is a folder and could be the split {split!r} of the folder {folder!r}; write {name}/ for the former, or rename it."
+            f"{name!r} is a folder and could be the split {split!r} of the folder {folder!r}; write {name}/ for the former, or "
+            "rename it."
         )
     return name, ""
 

@@ -8,41 +8,17 @@ layout without a header.
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
 from irdistill.errors import IrdistillError
 
-SAMPLE = 1 << 20
+SAMPLE = 1 << 18
 """Bytes at the start of a file that decide."""
-
-READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
-    "run": {
-        3: (("query", "document", "score"), ("query", "document", "rank"), ("query", "positive", "negative")),
-        4: (("query", "iteration", "document", "score"), ("query", "document", "rank", "score"), ("query", "document", "score", "rank"),
-            ("query", "iteration", "document", "rank"), ("index", "query", "document", "score"), ("index", "query", "document", "rank"),
-            ("query", "document", "score", "tag"), ("query", "document", "rank", "tag")),
-        5: (("first score", "second score", "query", "document", "document"), ("index", "query", "document", "rank", "score"),
-            ("query", "iteration", "document", "rank", "score"), ("query", "document", "rank", "score", "tag"),
-            ("index", "query", "iteration", "document", "score"), ("index", "query", "document", "score", "tag")),
-        6: (("query", "iteration", "document", "rank", "score", "tag"), ("index", "query", "document", "rank", "score", "tag")),
-    },
-    "judgments": {
-        3: (("query", "document", "grade"), ("query", "iteration", "document"), ("query", "positive", "negative"),
-            ("query", "document", "rank")),
-        4: (("query", "iteration", "document", "grade"), ("index", "query", "document", "grade"), ("query", "document", "rank", "grade")),
-    },
-}
-LARGEST_GRADE = 10
-"""Above it a number could be an id, in judgments that have no header."""
-TREC, TRIPLES = READINGS["run"][6][0], READINGS["run"][5][0]
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_WHOLE = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
-_ZERO = {"0", "q0"}
 
 
 class UnknownLayoutError(IrdistillError):
@@ -91,7 +67,7 @@ class TableSample:
 
 
 def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
-    """The start of a stream, as `decide` takes it; the stream is read up to 1 MiB."""
+    """The start of a stream, as `decide` takes it; the stream is read up to 256 KiB."""
     data = b""
     while len(data) < SAMPLE and (piece := stream.read(SAMPLE - len(data))):
         data += piece
@@ -101,7 +77,9 @@ def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
     return TableSample(str(name), [(number, line.rstrip("\r")) for number, line in numbered if line.strip()])
 
 
-def decide(sample: TableSample, kind: str, columns: str | Sequence[str] | None = None, prefer: Sequence[tuple[str, ...]] = ()) -> TableLayout:
+def decide(
+    sample: TableSample, kind: str, columns: str | Sequence[str] | None = None, prefer: Sequence[tuple[str, ...]] = ()
+) -> TableLayout:
     """The layout of a table.
 
     Args:
@@ -118,9 +96,14 @@ def decide(sample: TableSample, kind: str, columns: str | Sequence[str] | None =
     layouts = _separated(sample)
     _refuse_comment(sample, layouts[0], kind)
     first = layouts[0].split(sample.lines[0][1])
-    if columns is None and not layouts[0].header and not any(
+    if (
+        columns is None
+        and not layouts[0].header
+        and not any(
             sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells])) in READINGS[kind]
-            for cells in (layout.split(sample.lines[0][1]) for layout in layouts)):
+            for cells in (layout.split(sample.lines[0][1]) for layout in layouts)
+        )
+    ):
         raise _unknown(sample, kind, len(first))
     rows = _rows(sample, layouts[0], kind)
     place = f"{sample.name}, line {sample.lines[0][0]}"
@@ -160,13 +143,14 @@ def check_trec(sample: TableSample) -> None:
     """
     rows = [line.split() for _, line in sample.lines]
     if all(len(row) == len(TREC) for row in rows) and rows:
-        table = _Table(rows)
+        table = TableContent(rows)
         possible = [roles for roles in READINGS["run"][6] if table.allows(roles, "run")]
         if len(possible) > 1 and not table.only_zero(1):
             number, line = sample.lines[0]
             raise IrdistillError(
                 f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in {len(possible)} ways: "
-                f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names them and "
+                f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names "
+                "them and "
                 "--format trec chooses the first, and give the run."
             )
 
@@ -209,11 +193,14 @@ def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None
     if lines[0].lstrip().startswith("#") and not layout.header and len({len(layout.split(line)) for line in lines}) > 1:
         what = "row of scores" if kind == "run" else "judgment"
         raise IrdistillError(
-            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r} looks like a comment; remove the line."
+            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r} looks like a comment; "
+            "remove the line."
         )
 
 
-def wrong_width(name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str) -> IrdistillError:
+def wrong_width(
+    name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str
+) -> IrdistillError:
     """The error for a row with another number of cells than the first line."""
     by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
     comment = " Lines of comment, with # at the start, are no rows." if line.lstrip().startswith("#") else ""
@@ -255,8 +242,12 @@ def header_layout(first: Sequence[str], columns: str | Sequence[str], kind: str,
     _check_count(roles, first, kind, place)
     for cell, role in zip(first, roles, strict=True):
         known = role_of(cell)
-        if known in ("query", "document", "rank", "score", "grade") and role != IGNORED and known != role \
-                and {known, role} != {"score", "grade"}:
+        if (
+            known in ("query", "document", "rank", "score", "grade")
+            and role != IGNORED
+            and known != role
+            and {known, role} != {"score", "grade"}
+        ):
             raise IrdistillError(
                 f"{place}: the header calls a column {cell.strip()!r}, and {option(kind)} says that it is the {role}. Write "
                 f"{option(kind)} {role}=NAME to choose columns by their names."
@@ -285,8 +276,9 @@ def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str
     return roles_of_header(first, kind, place, chosen)
 
 
-def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str,
-                prefer: Sequence[tuple[str, ...]]) -> TableLayout:
+def _by_content(
+    sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str, prefer: Sequence[tuple[str, ...]]
+) -> TableLayout:
     """The one reading that the content allows.
 
     Raises:
@@ -295,7 +287,7 @@ def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list
     layout, width = layouts[0], len(rows[0])
     count = sum(role != "empty" for role in _empty_ends(("",) * width, rows))
     tail = ("empty",) * (width - count)
-    table = _Table([row[:count] for row in rows])
+    table = TableContent([row[:count] for row in rows])
     for roles in prefer:
         if len(roles) == count and table.allows(roles, kind, chosen=True):
             return TableLayout(roles + tail, layout.separator, layout.quoted)
@@ -306,8 +298,8 @@ def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list
         possible = [published]
     if len(possible) == 1 and _is_usable(possible[0], kind):
         return TableLayout(possible[0] + tail, layout.separator, layout.quoted)
-    if not any(_is_usable(roles, kind) for roles in possible) and len(layouts) > 1 and (roles := _mixed(sample, kind)):
-        return TableLayout(roles, None)
+    if not any(_is_usable(roles, kind) for roles in possible) and len(layouts) > 1 and (mixed := _mixed(sample, kind)):
+        return TableLayout(mixed, None)
     raise _undecided(sample, table, possible, kind, count, bool(prefer))
 
 
@@ -317,7 +309,7 @@ def _mixed(sample: TableSample, kind: str) -> tuple[str, ...] | None:
     roles = TREC if kind == "run" else READINGS["judgments"][4][0]
     if any(len(row) != len(roles) for row in rows):
         return None
-    table = _Table(rows)
+    table = TableContent(rows)
     return roles if table.only_zero(1) and table.allows(roles, kind) else None
 
 
@@ -326,17 +318,23 @@ def _is_usable(roles: tuple[str, ...], kind: str) -> bool:
     return needed and ("grade" in roles if kind == "judgments" else bool({"score", "rank", "first score"} & set(roles)))
 
 
-def _undecided(sample: TableSample, table: _Table, possible: list[tuple[str, ...]], kind: str, count: int, named: bool) -> IrdistillError:
+def _undecided(
+    sample: TableSample, table: TableContent, possible: list[tuple[str, ...]], kind: str, count: int, named: bool
+) -> IrdistillError:
     """The error for a table with several readings, or none; ``named`` if the user named the format."""
     usable = [roles for roles in possible if _is_usable(roles, kind)]
     last = "score" if kind == "run" else "grade"
     expected = named or (kind == "judgments" and count == 4 and table.only_zero(1))
     if (wrong := table.odd_number(count - 1, expected)) is not None and not usable:
         number, cell = sample.lines[wrong][0], table.cell(wrong, count - 1)
-        what = f"{sample.name}, line {number}: the score {cell!r} is not a number" if kind == "run" else \
-            f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
+        what = (
+            f"{sample.name}, line {number}: the score {cell!r} is not a number"
+            if kind == "run"
+            else f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
+        )
         return IrdistillError(
-            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else fix or "
+            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else "
+            "fix or "
             "remove it."
         )
     if not possible:
@@ -353,7 +351,8 @@ def _undecided(sample: TableSample, table: _Table, possible: list[tuple[str, ...
     if kind == "run" and count == 3 and table.allows(("query", "document", "score"), kind, True):
         chosen.append("--format tsv takes the last one for the score")
     return IrdistillError(
-        f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: {readings}. "
+        f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: "
+        f"{readings}. "
         f"{'; '.join([how, *chosen])}."
     )
 
@@ -362,8 +361,11 @@ def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
     """The error for a table that has none of the known layouts."""
     number, line = sample.lines[0]
     what = "judgment" if kind == "judgments" else "row of scores"
-    expected = "query 0 document grade, or query document grade (a whole number), separated by tabs or white space" \
-        if kind == "judgments" else "query document score, query 0 document score or query Q0 document rank score tag"
+    expected = (
+        "query 0 document grade, or query document grade (a whole number), separated by tabs or white space"
+        if kind == "judgments"
+        else "query document score, query 0 document score or query Q0 document rank score tag"
+    )
     how = f" {_how(kind, count, [])}." if count >= 3 else ""
     return UnknownLayoutError(
         f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}.{how}"
@@ -374,8 +376,11 @@ def _how(kind: str, count: int, columns: list[str]) -> str:
     """What the user can do; ``columns`` are the readings that are possible, as the option takes them."""
     names = ["query", "document", "score" if kind == "run" else "grade"]
     shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
-    return f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a line of " \
+    return (
+        f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a "
+        "line of "
         "column names on top"
+    )
 
 
 def _as_columns(roles: tuple[str, ...]) -> str:
@@ -386,88 +391,3 @@ def _as_columns(roles: tuple[str, ...]) -> str:
 def _words(roles: tuple[str, ...]) -> str:
     shown = {"negative": "negative document", "positive": "positive document", "index": "row number", "iteration": "0"}
     return ", ".join(shown.get(role, role) for role in roles)
-
-
-class _Table:
-    """Rows of one width, and what their columns could be."""
-
-    def __init__(self, rows: list[list[str]]) -> None:
-        self._columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
-
-    def allows(self, roles: tuple[str, ...], kind: str, chosen: bool = False) -> bool:
-        """Whether the content fits a reading.
-
-        Args:
-            chosen: the user named it, so that only a contradiction counts against it.
-        """
-        query = roles.index("query")
-        trec = len(roles) == 6
-        numbers = {place: self._all(_NUMBER, place) for place in range(len(roles))}
-        checks: dict[str, Callable[[int], bool]] = {
-            "query": self._filled, "document": self._filled, "positive": self._filled,
-            "score": lambda place: numbers[place] and not (chosen and self._counts_up(place, query)),
-            "rank": lambda place: self._all(_WHOLE, place) and (trec or self._differs(place, query)) and (
-                kind == "run" or len(roles) != 3 or self._counts_up(place, query, 4)),
-            "grade": numbers.__getitem__, "index": self._is_index, "tag": lambda place: trec or not numbers[place],
-            "iteration": lambda place: trec or self.only_zero(place) or (kind == "judgments" and numbers[place] and len(roles) == 4),
-            "negative": lambda place: self._is_id(place, place - 1, kind),
-            "first score": lambda place: numbers[place] and (chosen or not self._whole(place)),
-            "second score": lambda place: numbers[place] and (chosen or not self._whole(place)),
-        }
-        if not all(checks[role](place) for place, role in enumerate(roles)):
-            return False
-        return "rank" not in roles or trec or self._differs(roles.index("document"), query)
-
-    def cell(self, row: int, place: int) -> str:
-        """One cell."""
-        return self._columns[place][row]
-
-    def odd_number(self, place: int, expected: bool) -> int | None:
-        """The first row whose cell is no number in a column of numbers; None where there is none.
-
-        Args:
-            expected: the column should have numbers; else it counts as one of numbers if most of its cells are.
-        """
-        wrong = [row for row, cell in enumerate(self._columns[place]) if not _NUMBER.fullmatch(cell)]
-        return wrong[0] if wrong and (expected or 2 * len(wrong) <= len(self._columns[place])) else None
-
-    def _all(self, pattern: re.Pattern[str], place: int) -> bool:
-        return all(map(pattern.fullmatch, self._columns[place]))
-
-    def _filled(self, place: int) -> bool:
-        return all(self._columns[place])
-
-    def _whole(self, place: int) -> bool:
-        """Whether a column has whole numbers alone, below zero too."""
-        return all(_WHOLE.fullmatch(cell.removeprefix("-")) for cell in self._columns[place])
-
-    def only_zero(self, place: int) -> bool:
-        """Whether a column has nothing but ``0`` or ``Q0``, as the second one of TREC's files."""
-        return all(cell.lower() in _ZERO for cell in self._columns[place])
-
-    def _is_index(self, place: int) -> bool:
-        """Whether a column counts the rows, from 0 as pandas does."""
-        return all(cell == str(number) for number, cell in enumerate(self._columns[place]))
-
-    def _is_id(self, place: int, other: int, kind: str) -> bool:
-        """Whether a column could be ids, as the column beside it is: no fractions, unless the other has them too."""
-        if not self._filled(place):
-            return False
-        if kind == "judgments":
-            return self._all(_WHOLE, place) and any(float(cell) > LARGEST_GRADE for cell in self._columns[place])
-        return self._all(_WHOLE, place) or not self._all(_NUMBER, place) or (self._all(_NUMBER, other) and not self._whole(other))
-
-    def _differs(self, place: int, query: int) -> bool:
-        """Whether no value of a column comes twice for a query."""
-        pairs = list(zip(self._columns[query], self._columns[place], strict=True))
-        return len(set(pairs)) == len(pairs)
-
-    def _counts_up(self, place: int, query: int, rows: int = 2) -> bool:
-        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at least has so many rows."""
-        if not self._whole(place):
-            return False
-        values: dict[str, list[float]] = {}
-        for name, cell in zip(self._columns[query], self._columns[place], strict=True):
-            values.setdefault(name, []).append(float(cell))
-        return any(len(own) >= rows for own in values.values()) and all(
-            own == [own[0] + step for step in range(len(own))] and own[0] in (0, 1) for own in values.values())

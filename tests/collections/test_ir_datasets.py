@@ -211,3 +211,21 @@ def test_faults_of_a_data_set(register: Any, tmp_path: Path) -> None:
     register("irdistill-test/twice", Dataset(twice, Queries([GenericQuery("q1", "what?")])))
     with pytest.raises(IrdistillError, match="document id 'd1' twice with different texts, in lines 1 and 2"):
         load_collection("irdistill-test/twice", cache=tmp_path)
+
+
+@pytest.mark.parametrize(("doc", "query", "words"), [
+    (b"1", "7", "doc_id b'1', which is bytes"), (None, "7", "doc_id None"), (1.0, "7", "doc_id 1.0, which is float"),
+    ("1", 7.0, "query_id 7.0"),
+    ("\ud800", "7", "half a character"), ("", "7", "doc_id ''"),
+])
+def test_ids_are_text_or_whole_numbers(register: Any, tmp_path: Path, doc: Any, query: Any, words: str) -> None:
+    qrels = Qrels([TrecQrel(query, doc, 1, "0")])
+    register("irdistill-test/ids", Dataset(Docs([GenericDoc(doc, "a")]), Queries([GenericQuery(query, "x")]), qrels))
+    with pytest.raises(IrdistillError, match=words):
+        load_collection("irdistill-test/ids", cache=tmp_path)
+
+
+def test_ids_that_are_numbers(register: Any, tmp_path: Path) -> None:
+    qrels = Qrels([TrecQrel(7, 1, 1, "0")])
+    register("irdistill-test/numbers", Dataset(Docs([GenericDoc(1, "a")]), Queries([GenericQuery(7, "x")]), qrels))
+    assert load_collection("irdistill-test/numbers", cache=tmp_path).qrels.to_dict() == {"7": {"1": 1}}

@@ -20,7 +20,8 @@ _ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant"}
 
 
 def _splits(folder: Path) -> list[str]:
-    return [uncompressed_name(path).removesuffix("_lastturn.jsonl") for path in found(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")]
+    paths = found(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")
+    return [uncompressed_name(path).removesuffix("_lastturn.jsonl") for path in paths]
 
 
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
@@ -72,7 +73,8 @@ def _answered(folder: Path) -> dict[str, tuple[Turn, ...]]:
         return {}
     return {_task(str(field(entry, path, number, "task_id"))): tuple(
         Turn(_ROLES.get(str(turn.get("speaker")), "assistant"), said(turn.get("text")).strip())
-        for turn in objects(field(entry, path, number, "input"), "input", path, number)) for number, entry in enumerate(entries(path), 1)}
+        for turn in objects(field(entry, path, number, "input"), "input", path, number))
+        for number, entry in enumerate(entries(path), 1)}
 
 
 def _task(id: str) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from irdistill.collections import Collection
 from irdistill.collections.fields import Fields
 from irdistill.collections.opening import damage_explained, decompressed
-from irdistill.collections.table_layout import READINGS, TREC, TRIPLES, TableLayout, TableSample, decide, read_sample, trec_header
+from irdistill.collections.table_content import READINGS, TREC, TRIPLES
+from irdistill.collections.table_layout import TableLayout, TableSample, decide, read_sample, trec_header
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing

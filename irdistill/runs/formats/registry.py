@@ -10,7 +10,8 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
-from irdistill.collections.table_layout import TREC, TRIPLES, UnknownLayoutError, decide
+from irdistill.collections.table_content import TREC, TRIPLES
+from irdistill.collections.table_layout import UnknownLayoutError, decide
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, tables, texts
 from irdistill.runs.formats.columns import sampled
@@ -56,7 +57,8 @@ FORMATS = {
         Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, needs_collection=True, beside=True, two_sided=True),
         Format("st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores),
         Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
-        Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True, table=True),
+        Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True,
+               table=True),
         Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, needs_collection=True, two_sided=True),
         Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, needs_collection=True,
                two_sided=True),
@@ -112,7 +114,9 @@ def _named_alike(form: Format, path: Path) -> Format:
     endings = [ending for ending, names in SUFFIXES.items() if form.name in names]
     if form.name not in SUFFIXES.get(suffix, (form.name,)) or (form.name == "pylate" and suffix not in SUFFIXES):
         expected = f"a name that ends in {' or '.join(endings)}" if endings else "another ending, such as .tsv or .txt"
-        raise IrdistillError(f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have; give --out {expected}.")
+        raise IrdistillError(
+            f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have; give --out {expected}."
+        )
     if suffix == ".parquet" and name != path.name:
         raise IrdistillError(f"{path}: Parquet files are compressed inside; give --out a name that ends in .parquet.")
     if path.suffix in (".zip", ".lz4", ".7z", ".Z"):

@@ -157,5 +157,5 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
         elif path.suffix == ".zst":
             stream = stack.enter_context(pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), "zstd"))
         elif path.suffix in (".bz2", ".xz"):
-            stream = stack.enter_context(bz2.BZ2File(raw, "wb") if path.suffix == ".bz2" else lzma.LZMAFile(raw, "wb"))
+            stream = stack.enter_context((bz2.BZ2File if path.suffix == ".bz2" else lzma.LZMAFile)(raw, "wb"))
         yield stream

@@ -195,7 +195,9 @@ def _csv_records(source: Source) -> Iterator[Record]:
             entry = dict(zip(names, row, strict=True))
             yield _record(number, *(entry[name] for name in LISTS.names))
     except (csv.Error, TypeError, ValueError) as error:
-        raise IrdistillError(f"{source.path}, line {number}: {error}. This was expected: CSV of {', '.join(LISTS.names)}.") from error
+        raise IrdistillError(
+            f"{source.path}, line {number}: {error}. This was expected: CSV of {', '.join(LISTS.names)}."
+        ) from error
 
 
 def _record(number: int, query: Any, docs: Any, scores: Any) -> Record:

@@ -71,7 +71,9 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
         raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
     check_out(folder, overwrite)
     if columns is not None and not form.table:
-        raise IrdistillError(f"--columns names the columns of a table, and files of the format {form.name} have fixed ones; leave it out.")
+        raise IrdistillError(
+            f"--columns names the columns of a table, and files of the format {form.name} have fixed ones; leave it out."
+        )
     make_folder(folder.parent)
     numbering = Numbering(collection, unknown)
     query_ids, corpus = list(collection.queries), collection.corpus
@@ -124,7 +126,8 @@ def _check_ranks(path: Path, form: Format, ranked: bool, gather: Gather, query_i
     if gather.rank_faults.repeated is not None:
         query, rank = gather.rank_faults.repeated
         raise IrdistillError(
-            f"{path}: ranks were asked for, and two documents of query {query_ids[query]!r} have the rank {rank}; ranks must differ "
+            f"{path}: ranks were asked for, and two documents of query {query_ids[query]!r} have the rank {rank}; ranks must "
+            "differ "
             "within a query. Without --ranks the scores decide."
         )
 
@@ -209,8 +212,10 @@ def export_run(run: str | Path | Run, file: str | Path, format: str | None = Non
     if form.needs_collection and collection is None:
         raise IrdistillError(f"the format {form.name} takes judgments or texts from the collection; give --collection.")
     if keep_empty and not form.two_sided:
-        raise IrdistillError(f"queries with an empty list were asked for, and the format {form.name} has no lists of positives; leave "
-                             "--keep-empty out.")
+        raise IrdistillError(
+            f"queries with an empty list were asked for, and the format {form.name} has no lists of positives; leave "
+            "--keep-empty out."
+        )
     opened, options = open_run(run, collection), WriteOptions(tag, keep_empty)
     if form.beside:
         write_scores(opened, Path(scores) if scores is not None else beside(path), collection, options)

@@ -101,3 +101,32 @@ def test_changed_passages_are_compiled_anew(tmp_path: Path) -> None:
     with open(tmp_path / "cast" / "passages.jsonl", "a") as stream:
         stream.write(json.dumps({"id": "p4", "contents": "one more"}) + "\n")
     assert len(load_collection(tmp_path / "cast", cache=tmp_path / "c").corpus) == 4
+
+
+@pytest.mark.parametrize(("rows", "expected"), [
+    ('1\t"hello\tT1\n2\tworld\tT2\n', [("1", "T1", '"hello'), ("2", "T2", "world")]),
+    ('1\t"Hello" he said\tT\n', [("1", "T", '"Hello" he said')]),
+    ('1\t"a\tb ""c"""\tT\n', [("1", "T", 'a\tb "c"')]),
+    ('1\tsaid "x\tT"1\n2\ty\t\n', [("1", 'T"1', 'said "x'), ("2", "", "y")]),
+])
+def test_a_quote_swallows_no_row(tmp_path: Path, rows: str, expected: list[tuple[str, str, str]]) -> None:
+    for mark in ("", "\ufeff"):
+        (tmp_path / "p.tsv").write_text(mark + "id\ttext\ttitle\n" + rows, encoding="utf-8")
+        assert [document[:3] for document in read_passages(passage_files(tmp_path / "p.tsv"))] == expected
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("id\ttext\ttitle\n1\ta\tb\tT\n", "line 2 .*has 4 columns; expected were id, text, title"),
+    ("id\ttext\ttitle\n1\ta\n2\tb\tT\n", "line 2 .*has 2 columns"),
+    ('id\ttext\ttitle\n1\t"a\n2\tb\tT\n', "line 2 .*a quote is opened"),
+    ('id\ttext\ttitle\n1\t"a\nb\n', "line 2 .*a quote is opened"), ("1\ta\tb\n", "line 1 .*has 3 columns, and without a header"),
+])
+def test_rows_of_another_width(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "p.tsv").write_text(text)
+    with pytest.raises(IrdistillError, match=words):
+        list(read_passages(passage_files(tmp_path / "p.tsv")))
+
+
+def test_columns_of_passages_are_found_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "p.tsv").write_text("Title\tpassage_id\tcontents\nT\t7\tx\n")
+    assert [document[:3] for document in read_passages(passage_files(tmp_path / "p.tsv"))] == [("7", "T", "x")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -213,3 +214,32 @@ def test_questions_made_out_of_them_find_the_passages_from_anywhere(tmp_path: Pa
     monkeypatch.chdir("/")
     made = load_collection(tmp_path / "made", cache=tmp_path / "c")
     assert made.corpus.fingerprint == source.corpus.fingerprint and made.qrels.to_dict() == {"31_1": {"p1": 4}}
+
+
+@pytest.mark.parametrize("layout", [
+    published.qrecc, published.topiocqa, published.mtrag, published.ikat, lambda path: published.cast(path, 2019)])
+def test_every_published_file_may_be_compressed(tmp_path: Path, layout: Callable[[Path], None]) -> None:
+    layout(tmp_path / "plain")
+    layout(tmp_path / "packed")
+    for path in [*(tmp_path / "packed").rglob("*.json"), *(tmp_path / "packed").rglob("*.jsonl")]:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + path.read_bytes()))
+        path.unlink()
+    plain, packed = (load_collection(tmp_path / name, cache=tmp_path / "c") for name in ("plain", "packed"))
+    assert packed.queries == plain.queries and packed.qrels.to_dict() == plain.qrels.to_dict()
+
+
+def test_contexts_that_are_null_are_empty(tmp_path: Path) -> None:
+    published.qrecc(tmp_path / "q")
+    published.topiocqa(tmp_path / "t")
+    for path in (tmp_path / "q/scai-qrecc21-test-turns.json", tmp_path / "t/data/topiocqa_valid.jsonl"):
+        text = path.read_text()
+        turns = json.loads(text) if path.suffix == ".json" else [json.loads(line) for line in text.splitlines()]
+        turns[0]["Context"], turns[1]["Context"] = None, [None, "an answer"]
+        published.dump(path, turns) if path.suffix == ".json" else published.lines(path, turns)
+        folder = path.parent if path.suffix == ".json" else path.parent.parent
+        first, second, *_ = load_collection(folder, cache=tmp_path / "c").queries.values()
+        assert first.history == () and second.history == (Turn("assistant", "an answer"),)
+        turns[0]["Context"] = "what?"
+        published.dump(path, turns) if path.suffix == ".json" else published.lines(path, turns)
+        with pytest.raises(IrdistillError, match=r"entry 1 of .*'Context' should be a list, got 'what\?'"):
+            load_collection(folder, cache=tmp_path / "c")
