@@ -152,12 +152,12 @@ def stage_evaluate(folder: Path) -> dict[str, Any]:
 
 def stage_judged(folder: Path) -> dict[str, Any]:
     """Figures with judgments alone."""
-    return _figures(_collection(folder).qrels, folder / "run.trec")
+    return _figures(_judgments(folder), folder / "run.trec")
 
 
 def stage_ungrouped(folder: Path) -> dict[str, Any]:
     """Figures of lines whose order is not that of the queries."""
-    return _figures(_collection(folder).qrels, folder / "ungrouped.trec")
+    return _figures(_judgments(folder), folder / "ungrouped.trec")
 
 
 def stage_import(folder: Path) -> dict[str, float]:
@@ -179,6 +179,12 @@ def _collection(folder: Path) -> Any:
     from irdistill.collections import load_collection
 
     return load_collection(str(folder), cache=folder / "cache")
+
+
+def _judgments(folder: Path) -> Any:
+    from irdistill.collections import read_judgments
+
+    return read_judgments(folder / "qrels" / "test.tsv")
 
 
 def _figures(judged: Any, run: Path) -> dict[str, Any]:

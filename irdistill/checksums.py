@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
@@ -26,6 +26,7 @@ UNCHECKED_BYTES = 16 << 30
 """Files that another library maps into memory are checked when they are opened, up to this size (some seconds)."""
 CHECKSUM, FILES = "checksum", "files"
 _MARK = ".damaged"
+_MANIFESTS = {"manifest.json", "index.json", "shards.json"}
 
 
 class DamagedError(IrdistillError):
@@ -278,3 +279,52 @@ def mark_damaged(folder: Path) -> None:
 def clear_mark(folder: Path) -> None:
     """Forget that a folder was damaged, after it was rebuilt."""
     (folder / _MARK).unlink(missing_ok=True)
+
+
+class Checked(NamedTuple):
+    """What reading sealed folders found.
+
+    Attributes:
+        folders: how many were read completely.
+        bytes: of their files.
+        earlier: folders that an earlier version wrote, without checksums.
+        damaged: a line for each damaged folder.
+    """
+
+    folders: int
+    bytes: int
+    earlier: int
+    damaged: list[str]
+
+
+def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: None) -> Checked:
+    """Read every byte of all sealed folders under a folder; damaged ones are marked, so that their next use rebuilds them.
+
+    Args:
+        report: called with each folder before it is read.
+    """
+    folders = total = earlier = 0
+    damaged: list[str] = []
+    for place, _, names in os.walk(root):
+        folder = Path(place)
+        for name in sorted(_MANIFESTS & set(names)):
+            try:
+                manifest = read_json(folder / name)
+            except IrdistillError as error:
+                mark_damaged(folder)
+                damaged.append(str(error))
+                continue
+            if not isinstance(manifest, dict) or CHECKSUM not in manifest:
+                earlier += 1
+                continue
+            report(folder)
+            folders += 1
+            try:
+                files = open_files(folder, read_sealed(folder / name).get(FILES, {}))
+                for file in files.values():
+                    file.check_all()
+                    total += file.bytes
+            except IrdistillError as error:
+                mark_damaged(folder)
+                damaged.append(str(error).removesuffix(REBUILT).rstrip())
+    return Checked(folders, total, earlier, damaged)

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _REASONS = {
     errno.EACCES: "there is no permission to write there; choose another --out or change the permissions",
     errno.EPERM: "there is no permission to write there; choose another --out or change the permissions",
     errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
 
@@ -102,15 +103,26 @@ def fsync_tree(folder: Path) -> dict[str, str]:
     return digests
 
 
-def move_into_place(staged: Path, final: Path) -> dict[str, str]:
-    """Give a fully written folder its name in one step; what stood there is removed first."""
+def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
+    """Give a fully written folder its name in one step.
+
+    Args:
+        ours: whether a file at ``final`` may be deleted for it, by its path there; none where None.
+
+    Raises:
+        IrdistillError: there are other files at ``final``, or the disk is full.
+    """
+    from irdistill.ownership import nothing, refuse_foreign, remove_ours
+
     with explain_os_errors(final):
-        digests = fsync_tree(staged)
-        if final.exists():
-            shutil.rmtree(final)
+        fsync_tree(staged)
+        refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
+        if final.is_dir():
+            remove_ours(final, ours or nothing)
+            for place, _, _ in os.walk(final, topdown=False):
+                os.rmdir(place)
         os.replace(staged, final)
         fsync_folder(final.parent)
-    return digests
 
 
 @contextmanager
@@ -146,6 +158,11 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
 def temporary_path(path: Path) -> Path:
     """A name beside ``path`` for what is being written by this process; no other file has such a name."""
     return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def staging_path(path: Path) -> Path:
+    """A name beside ``path`` for a folder that is being written, the same in each process; no other folder has such a name."""
+    return path.with_name(f".{path.name}-irdistill-tmp-0")
 
 
 def is_temporary(name: str) -> bool:
@@ -269,7 +286,9 @@ def exclusive(folder: str | Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
     for path in folder.glob(".*-irdistill-tmp-*"):
-        if is_temporary(path.name) and (path.is_file() or path.is_symlink()):
+        if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_temporary(path.name):
             path.unlink(missing_ok=True)
 
 

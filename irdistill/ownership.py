@@ -8,10 +8,13 @@ the cache folder keeps a checksum of each.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,10 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, digest, is_temporary, read_json, write_json
+from irdistill.files import atomic_path, cache_folder, digest, is_temporary, make_folder, read_json, write_json
 
-LOCK, MARK = ".lock", ".damaged"
+LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
+_FORMAT = "irdistill-folder"
 Ours = Callable[[str], bool]
 """Whether a file, by its path relative to a folder, is named by the folder's manifest."""
 
@@ -68,13 +72,15 @@ def nothing(name: str) -> bool:
 
 def remove_ours(folder: Path, ours: Ours) -> None:
     """Delete the files that are ours, and the subfolders that are empty then; links are deleted, not what they point to."""
-    emptied: set[Path] = set()
-    for name in list(contents(folder)):
-        if ours(name):
-            (folder / name).unlink(missing_ok=True)
-            emptied |= {folder / parent for parent in Path(name).parents if parent.parts}
+    names = [name for name in contents(folder) if ours(name)]  # before any manifest is gone
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    emptied = {folder / parent for name in names for parent in Path(name).parents if parent.parts}
     for place in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
-        if not any(place.iterdir()):
+        left = list(place.iterdir())
+        if all(path.name == LOCK or is_temporary(path.name) for path in left) and not any(path.is_dir() for path in left):
+            for path in left:
+                path.unlink()
             place.rmdir()
 
 
@@ -93,6 +99,34 @@ def in_cache(folder: Path) -> bool:
     return any(_CACHE_NAME.fullmatch(place.name) for place in (folder, folder.parent, folder.parent.parent))
 
 
+def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | None = None) -> None:
+    """Record in a folder which files irdistill writes there, before they are written.
+
+    Args:
+        names: relative paths; those recorded earlier stay.
+        before: the files of a folder that an earlier version wrote, which has no such record.
+
+    Raises:
+        IrdistillError: the folder is not new or empty, and has no such record; or a file is there that is not recorded.
+    """
+    wanted, known = set(names), owned_names(folder)
+    if known is None:
+        refuse_foreign(folder, before or nothing, what)
+        known = {name for name in wanted if before is not None and before(name)}
+    others = wanted - known
+    refuse_foreign(folder, lambda name: name not in others, what)
+    if others or not (folder / OWNER).is_file():
+        make_folder(folder)
+        write_json(folder / OWNER, {"format": _FORMAT, "files": sorted(known | wanted)})
+
+
+def owned_names(folder: Path) -> set[str] | None:
+    """The files that `own_folder` recorded, and the record itself; None where there is no record."""
+    if not is_manifest(folder / OWNER, ("files",), format=_FORMAT):
+        return None
+    return {OWNER, *map(str, read_json(folder / OWNER)["files"])}
+
+
 # -- single files that the user names ------------------------------------------------------------------------
 
 
@@ -107,8 +141,8 @@ def check_replaceable(path: str | Path) -> None:
         return
     if not target.is_symlink() and target.is_file() and (not target.stat().st_size or _state(target) in _recorded(target)):
         return
-    if not target.is_symlink() and not target.is_file() and not target.is_dir():
-        return  # a device or pipe, as /dev/stdout, is written to and not replaced
+    if _is_stream(target):
+        return
     state = ("is a folder" if target.is_dir() else "is a link" if target.is_symlink() else
              "holds something that irdistill did not write, or that was changed since")
     raise IrdistillError(f"{target} {state}, and is not replaced. Choose another name, or move it away.")
@@ -122,10 +156,31 @@ def replaceable(path: str | Path) -> Iterator[Path]:
         IrdistillError: as `check_replaceable` and ``atomic_path``.
     """
     target = Path(path)
+    if _is_stream(target):
+        with tempfile.TemporaryDirectory() as scratch:
+            yield Path(scratch) / target.name
+            with open(Path(scratch) / target.name, "rb") as source, open(target, "wb") as stream:
+                shutil.copyfileobj(source, stream)
+        return
     check_replaceable(target)
+    _sweep(target)
     with atomic_path(target) as temporary:
         yield temporary
         record(target, temporary)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path is a device or a pipe, as /dev/stdout: what is written there goes through, and nothing is replaced."""
+    return Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _sweep(target: Path) -> None:
+    """Remove what killed processes left of writing a file."""
+    import psutil
+
+    for path in target.parent.glob(f".{glob.escape(target.name)}-irdistill-tmp-*"):
+        if is_temporary(path.name) and path.is_file() and not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+            path.unlink(missing_ok=True)
 
 
 def write_file(path: str | Path, text: str) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from tqdm import tqdm
@@ -15,7 +16,9 @@ from irdistill.terminal import printable
 Item = TypeVar("Item")
 Done = Callable[[int], object]
 """Is told how many more units are finished."""
-_SIZE = {"ncols": 80, "nrows": 24}
+_DELAY = 2
+_REFRESH = 1.0
+"""Seconds."""
 
 
 class Relay:
@@ -43,13 +46,24 @@ def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm
 
     Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
     """
-    hidden = _quiet or not sys.stderr.isatty()
-    # some terminals say that they have 0 columns, and tqdm would draw nothing
-    wide = hidden or os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    hidden = _hidden()
     return tqdm(
-        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=2, mininterval=0.5, leave=False,
-        disable=hidden, unit_scale=bool(total and total >= 100_000), dynamic_ncols=wide, **({} if wide else _SIZE),
+        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=_DELAY, mininterval=0.5, leave=False,
+        disable=hidden, unit_scale=bool(total and total >= 100_000), **({} if hidden else _size()),
     )
+
+
+def _hidden() -> bool:
+    return _quiet or not sys.stderr.isatty()
+
+
+def _size() -> dict[str, Any]:
+    """That of the terminal. Some say that they have 0 columns, and tqdm would draw nothing there."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        known = True
+    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
 def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
@@ -58,6 +72,30 @@ def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
         for item in items:
             yield item
             bar.update(1)
+
+
+@contextmanager
+def working(label: str) -> Iterator[None]:
+    """Show that a step which cannot be counted is going on: a line with the time that has passed, after two seconds."""
+    if _hidden():
+        yield
+        return
+    with tqdm(desc=printable(label), delay=_DELAY, leave=False, bar_format="{desc}: {elapsed}", **_size()) as bar:
+        ended = Event()
+
+        def refresh() -> None:
+            if ended.wait(_DELAY):
+                return
+            while not ended.wait(_REFRESH):
+                bar.refresh()
+
+        thread = Thread(target=refresh, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 @contextmanager

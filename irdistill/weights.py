@@ -171,9 +171,14 @@ def _relatives(network: Any) -> list[Any]:
 
 
 def _keys_of(kind: Any, config: Any, prefix: str) -> set[str]:
+    """The keys of a class of networks, in memory and as they are saved, without the prefix of the backbone."""
+    from transformers.core_model_loading import revert_weight_conversion
+
     try:
         with torch.device("meta"), quiet_libraries():
-            return {_without(key, prefix) for key in kind(config).state_dict()}
+            network = kind(config)
+            state = network.state_dict()
+            return {_without(key, prefix) for key in (*state, *revert_weight_conversion(network, dict(state)))}
     except (ValueError, TypeError, AttributeError, NotImplementedError):  # this class does not take such a config
         return set()
 

@@ -13,7 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from torch import Tensor
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
 
 from irdistill import IrdistillError
 from irdistill.students import build_student
@@ -25,6 +33,7 @@ from irdistill.students.sparse import SparseStudent
 from irdistill.teachers.cross_encoder import CrossEncoderTeacher
 from irdistill.teachers.late_interaction import LateInteractionTeacher
 from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
+from irdistill.weights import complete_weights
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
@@ -237,3 +246,30 @@ def test_the_saved_kinds_load_again(backbone: Path, masked: Path, tmp_path: Path
     AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "pairs")
     CrossEncoderTeacher(str(tmp_path / "pairs"), device="cpu")
     load_transformer(str(tmp_path / "pairs"))
+
+
+_SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
+          "max_position_embeddings": 40, "pad_token_id": 0}
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "bert": {}, "roberta": {}, "electra": {"embedding_size": 8}, "albert": {"embedding_size": 8}, "mpnet": {}, "gpt_neox": {},
+    "modernbert": {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}, "qwen2": {"num_key_value_heads": 1},
+    "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32},
+    "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
+}
+
+
+@pytest.mark.parametrize("family", [name if name in ("roberta", "gpt_neox", "t5") else pytest.param(name, marks=pytest.mark.slow)
+                                    for name in _FAMILIES])
+def test_every_head_of_a_family_may_be_dropped_or_be_new(family: str, tmp_path: Path) -> None:
+    """What each class of transformers saves loads as each other one on the way to a student, and as itself without exception."""
+    config = AutoConfig.for_model(family, **_SIZES | _FAMILIES[family])
+    classes = [AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForCausalLM, AutoModelForPreTraining]
+    fitting = [auto for auto in classes if type(config) in auto._model_mapping]
+    assert len(fitting) >= 2
+    for auto in fitting:
+        auto.from_config(config).save_pretrained(tmp_path / auto.__name__)
+        with complete_weights(auto.__name__):
+            auto.from_pretrained(tmp_path / auto.__name__)
+        for other in fitting:
+            with complete_weights(other.__name__, new_head=True):
+                other.from_pretrained(tmp_path / auto.__name__)

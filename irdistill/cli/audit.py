@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
+from irdistill.cli.options import (
+    examples,
+    free_file,
+    json_option,
+    model_options,
+    named,
+    seed_option,
+    self_match_option,
+    write_result,
+)
 
 if TYPE_CHECKING:
     from irdistill.evaluation.policies import SelfMatch
@@ -22,7 +31,8 @@ if TYPE_CHECKING:
 @click.option("--first-stage", help="The run that the teachers are to be better than.")
 @click.option("--student", help="A model of any kind: fit temperature and scale to its scores before training.")
 @model_options()
-@click.option("--html", "html_file", type=click.Path(path_type=Path), help="Write the page with plots, in one file.")
+@click.option("--html", "html_file", type=click.Path(path_type=Path), callback=free_file,
+              help="Write the page with plots, in one file.")
 @click.option("--examples", default=5, show_default=True, help="Of each contradiction with the judgments, how many to show.")
 @click.option("--sample", default=2000, show_default=True, help="Look at so many queries at most, drawn at random.")
 @click.option("--list-size", default=8, show_default=True, help="Documents of a training list, for the temperatures.")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irdistill.cli.options import examples, json_option, self_match_option, write_result
+from irdistill.cli.options import examples, free_file, json_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
-from irdistill.files import write_text
+from irdistill.ownership import write_file
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
@@ -26,8 +26,9 @@ FIELDS = ("loss", "student", "seed")
 @click.argument("pattern", nargs=-1, required=True)
 @click.option("--measure", default="nDCG@10", show_default=True, help="As ir-measures writes it.")
 @click.option("--level", default=0.05, show_default=True, help="Of all tests.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
-@click.option("--markdown", type=click.Path(path_type=Path), help="Write the tables that are printed.")
+@click.option("--plot", type=click.Path(path_type=Path), callback=free_file,
+              help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
+@click.option("--markdown", type=click.Path(path_type=Path), callback=free_file, help="Write the tables that are printed.")
 @self_match_option()
 @json_option()
 def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | None, markdown: Path | None, self_match: SelfMatch,
@@ -47,7 +48,7 @@ def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | N
     text = comparison_markdown(found)
     write_result(json_file, found.to_json())
     if markdown is not None:
-        write_text(markdown, text)
+        write_file(markdown, text)
     if plot is not None:
         write_diagram(found, plot)
     click.echo(text)

@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from irdistill.errors import IrdistillError
-from irdistill.files import json_text, make_folder, write_json
+from irdistill.files import json_text, make_folder
+from irdistill.ownership import check_replaceable, write_json_file
 from irdistill.plain_data import parse_yaml
 from irdistill.students.detection import MODEL_KINDS
 
@@ -25,6 +26,13 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 def out_option(help: str) -> Decorator:
     """``--out``."""
     return click.option("--out", required=True, type=click.Path(path_type=Path), help=help)
+
+
+def free_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse, before any work, a file that irdistill did not write and that would be replaced."""
+    if path is not None:
+        check_replaceable(path)
+    return path
 
 
 def overwrite_option() -> Decorator:
@@ -44,7 +52,8 @@ def _keep_output_clean(context: click.Context, option: click.Parameter, value: P
     if str(value) == "-":
         context.meta[_OUTPUT] = sys.stdout
         context.with_resource(redirect_stdout(sys.stderr))
-    return value
+        return value
+    return free_file(context, option, value)
 
 
 def examples(*lines: str) -> str:
@@ -63,7 +72,7 @@ def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
         click.echo(json_text(dict(result)), file=click.get_current_context().meta[_OUTPUT], nl=False)
     else:
         make_folder(json_file.parent)
-        write_json(json_file, dict(result))
+        write_json_file(json_file, dict(result))
 
 
 def seed_option() -> Decorator:

@@ -82,27 +82,30 @@ def runs() -> None:
 ))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--collection", required=True, help="The collection the file belongs to.")
-@click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; told from the file where that is plain.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="Its layout; detected where the content allows only one.")
+@click.option("--columns", help="What the columns of a table are: roles in their order, as query,document,-,score (- is left out), or "
+                                "names in its header, as query=id,score=bm25. Roles: query, document, rank, score.")
 @click.option("--scores", type=click.Path(path_type=Path), help="The pickled scores of st-jsonl; those beside the file by default.")
 @click.option("--unknown", type=click.Choice(["error", "skip"]), default="error", show_default=True,
               help="What rows with unknown ids are: an error, or left out and counted.")
 @click.option("--duplicates", type=click.Choice(["error", "first", "mean"]), default="error", show_default=True,
               help="What a pair gets that has several different scores.")
-@click.option("--ranks", is_flag=True, help="rank-distillm: give lists without scores n, n - 1, … 1 by their ranks.")
+@click.option("--ranks", is_flag=True, help="The ranks of the file decide: scores n, n - 1, … 1 by rank, whatever scores it has (trec, "
+                                               "tsv, rank-distillm).")
 @click.option("--memory", default=512, show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
 @out_option("The new run's folder.")
 @overwrite_option()
 @json_option()
-def import_run(file: Path, collection: str, form: str | None, scores: Path | None, unknown: str, duplicates: str, ranks: bool,
-               memory: int, out: Path, overwrite: bool, json_file: Path | None) -> None:
+def import_run(file: Path, collection: str, form: str | None, columns: str | None, scores: Path | None, unknown: str,
+               duplicates: str, ranks: bool, memory: int, out: Path, overwrite: bool, json_file: Path | None) -> None:
     """Bring a published run or score file into the store."""
     from irdistill.collections import load_collection
     from irdistill.runs import import_run as import_file
 
     if not file.is_file():
         raise IrdistillError(f"there is no file {file}.")
-    found = import_file(file, load_collection(collection), out, form, scores=scores, unknown=unknown, duplicates=duplicates,
-                        ranks=ranks, memory=memory << 20, overwrite=overwrite)
+    found = import_file(file, load_collection(collection), out, form, columns=columns, scores=scores, unknown=unknown,
+                        duplicates=duplicates, ranks=ranks, memory=memory << 20, overwrite=overwrite)
     producer = found.identity.producer
     show({
         "run": str(out), "format": producer["format"], "queries": len(found), "rows": found.num_rows,
@@ -119,17 +122,19 @@ def import_run(file: Path, collection: str, form: str | None, scores: Path | Non
 @click.option("--collection", help="For formats with judgments or texts in them.")
 @click.option("--scores", type=click.Path(path_type=Path), help="Where the scores of st-jsonl go; beside the file by default.")
 @click.option("--tag", default="irdistill", show_default=True, help="The last column of a TREC run.")
-@out_option("The file; compressed where its name ends in .gz or .zst.")
+@click.option("--keep-empty", is_flag=True, help="st-jsonl, flagembedding, tevatron: also write queries without a positive or without "
+                                                  "negatives, with an empty list.")
+@out_option("The file; compressed where its name ends in .gz, .zst, .bz2 or .xz.")
 @json_option()
-def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, out: Path,
+def export_run(run: str, form: str | None, collection: str | None, scores: Path | None, tag: str, keep_empty: bool, out: Path,
                json_file: Path | None) -> None:
     """Write a run as a score file of another project."""
     from irdistill.collections import load_collection
     from irdistill.runs import export_run as export_file
 
     loaded = load_collection(collection) if collection else None
-    done = export_file(run, out, form, loaded, scores=scores, tag=tag)
-    write_result(json_file, {"file": str(out), "rows": done.rows, "left_out": done.left_out})
+    done = export_file(run, out, form, loaded, scores=scores, tag=tag, keep_empty=keep_empty)
+    write_result(json_file, {"file": str(out), "rows": done.rows, "left_out": done.left_out, "one_sided": done.one_sided})
     left = f"; {done.left_out} rows left out" if done.left_out else ""
     click.echo(f"{done.rows} rows in {out}{left}")
 

@@ -139,15 +139,17 @@ def _shard(text: str | None) -> tuple[int, int] | None:
 @click.argument("run", nargs=-1, required=True)
 @click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
 @click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
+@click.option("--qrels-columns", help="What the columns of a file of judgments are: roles in their order, as query,-,document,grade (- is "
+                                       "left out), or names in its header, as grade=label.")
 @self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, self_match: SelfMatch, seed: int,
-             json_file: Path | None) -> None:
+def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, qrels_columns: str | None,
+             self_match: SelfMatch, seed: int, json_file: Path | None) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
-    In place of COLLECTION a file of judgments will do (TREC qrels or BEIR's .tsv, .gz too); then nothing is known of its
-    corpus, and it is not checked that the runs belong to it.
+    In place of COLLECTION a file of judgments will do (TREC qrels, a table with column names, JSON lines; compressed or not); then
+    nothing is known of its corpus, and it is not checked that the runs belong to it.
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
@@ -155,7 +157,9 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
-    judged = read_judgments(collection) if Path(collection).is_file() else load_collection(collection)
+    if qrels_columns and not Path(collection).is_file():
+        raise IrdistillError(f"--qrels-columns names the columns of a file of judgments, and {collection} is none; leave it out.")
+    judged = read_judgments(collection, qrels_columns) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
     click.echo(evaluation_markdown(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from irdistill.errors import IrdistillError
 
@@ -48,19 +48,21 @@ def is_header(cells: Sequence[str]) -> bool:
     return len(sure) >= 2 or (bool(sure & {"rank", "score", "grade"}) and len(roles) >= 3)
 
 
-def roles_of_header(names: Sequence[str], kind: str, place: str) -> tuple[str, ...]:
+def roles_of_header(names: Sequence[str], kind: str, place: str, chosen: Mapping[int, str] | None = None) -> tuple[str, ...]:
     """The role of each column by its name; ``-`` for those that are not used.
 
     Args:
         kind: ``run`` or ``judgments``.
         place: what has these columns, for messages.
+        chosen: the roles of some columns, by their numbers, as the user says.
 
     Raises:
         IrdistillError: a column that is needed is missing, or there are several that could be it.
     """
-    roles = [IGNORED] * len(names)
+    by_user = dict(chosen or {})
+    roles = [by_user.get(number, IGNORED) for number in range(len(names))]
     for role in ("query", "document", "rank", "score", "grade"):
-        places = _best_places(names, role, kind)
+        places = [] if role in roles else [number for number in _best_places(names, role) if number not in by_user]
         if len(places) > 1:
             raise IrdistillError(
                 f"{place} has several columns that could be the {role}: {', '.join(names[i].strip() for i in places)}. Name the one "
@@ -71,7 +73,7 @@ def roles_of_header(names: Sequence[str], kind: str, place: str) -> tuple[str, .
     return complete(_scored(roles, kind), names, kind, place)
 
 
-def _best_places(names: Sequence[str], role: str, kind: str) -> list[int]:
+def _best_places(names: Sequence[str], role: str) -> list[int]:
     by_group: dict[int, list[int]] = {}
     for number, name in enumerate(names):
         known, group = _ROLES.get(_plain(name), (None, 0))

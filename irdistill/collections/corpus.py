@@ -62,8 +62,8 @@ class Corpus:
         manifest = read_sealed(folder / "manifest.json")
         files = open_files(folder, manifest["files"])
         documents = int(manifest["documents"])
-        hashes, rows = (CheckedArray(files[name], kind, (documents,))
-                        for name, kind in (("hashes.bin", "<u8"), ("rows.bin", "<i8")))
+        hashes = CheckedArray(files["hashes.bin"], "<u8", (documents,))
+        rows = CheckedArray(files["rows.bin"], "<i8", (documents,))
         for name in ("starts.bin", "offsets.bin"):
             files[name].check_all()
         text = _bytes_of(folder / "corpus.arrow")

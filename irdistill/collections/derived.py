@@ -7,7 +7,7 @@ the last two in BEIR layout. The corpus stays where it is: a rewrite of 200 ques
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.report import LoadReport
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, differences, exclusive, make_folder, read_json_object, write_json, write_text
+from irdistill.files import atomic_path, differences, exclusive, make_folder, read_json, read_json_object, write_json, write_text
+from irdistill.ownership import Ours, is_manifest, nothing, refuse_foreign
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
@@ -63,24 +64,58 @@ def write_derived(folder: str | Path, source: Collection, queries: Iterable[Quer
         "source": {"id": source.id, "queries": described["queries"]}, "origin": origin, "made_by": dict(made_by),
     }
     identity = json.loads(json.dumps(identity))
-    out = make_folder(folder)
+    splits = {split: judged for split, judged in judgments.items() if any(judged.get(query.id) for query in asked)}
+    names = [QUERIES, *(f"qrels/{split}.tsv" for split in splits)]
+    out = Path(folder)
+    check_derived_folder(out, names)
+    make_folder(out)
     with exclusive(out):
-        changes = differences(read_json_object(out / DERIVED), identity) if is_derived(out) else []
+        changes = differences(_identity(read_json_object(out / DERIVED)), identity) if is_derived(out) else []
         if changes:
             raise IrdistillError(
                 f"{out} holds a collection that was made in another way ({'; '.join(changes[:4])}); choose another folder or "
                 "delete it."
             )
+        check_derived_folder(out, names)
+        write_json(out / DERIVED, identity | {"complete": False, "files": names})
         make_folder(out / "qrels")
         with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
             for query in asked:
                 stream.write(json.dumps(_entry(query), ensure_ascii=False) + "\n")
-        for split, judged in judgments.items():
+        for split, judged in splits.items():
             lines = [f"{query.id}\t{doc_id}\t{grade}\n" for query in asked for doc_id, grade in judged.get(query.id, {}).items()]
-            if lines:
-                write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
-        write_json(out / DERIVED, identity)
+            write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
+        write_json(out / DERIVED, identity | {"complete": True, "files": names})
     return out
+
+
+def _identity(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the collection, of what ``derived.json`` holds."""
+    return {key: value for key, value in stored.items() if key not in ("complete", "files")}
+
+
+def derived_files(folder: Path) -> Ours:
+    """Whether a file of a folder is part of the derived collection in it."""
+    if not is_manifest(folder / DERIVED, ("corpus", "made_by")):
+        return nothing
+    names = read_json(folder / DERIVED).get("files")
+    if names is None:  # written by an earlier version
+        return lambda name: name in (DERIVED, QUERIES) or (name.startswith("qrels/") and name.endswith(".tsv"))
+    return lambda name: name == DERIVED or name in names
+
+
+def check_derived_folder(folder: str | Path, names: Sequence[str] = ()) -> None:
+    """Refuse, before any work, a folder that no collection can be written to.
+
+    Args:
+        names: the files that are to be written, as far as they are known.
+
+    Raises:
+        IrdistillError: it holds files of others.
+    """
+    out = Path(folder)
+    ours = derived_files(out)
+    refuse_foreign(out, ours if ours is nothing else lambda name: ours(name) or name not in names, "a collection")
 
 
 def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str], Collection]) -> Collection:

@@ -107,9 +107,12 @@ class Fields(NamedTuple):
     def word(self, number: int, places: Any = slice(None)) -> np.ndarray:
         """(n,) uint64: the eight bytes from ``8 * number`` on, little-endian; zeros after a string's end."""
         view = np.ndarray((len(self.data) - _WORD + 1,), "<u8", buffer=self.data.data, strides=(1,))
-        left = np.clip(self.lengths[places] - number * _WORD, 0, _WORD)
-        starts = self.starts[places] + number * _WORD
-        return view[starts if number == 0 else np.minimum(starts, len(view) - 1)] & _MASKS[left]
+        starts, left = self.starts[places], self.lengths[places]
+        if number:
+            starts, left = np.minimum(starts + number * _WORD, len(view) - 1), left - number * _WORD
+        if number or left.max(initial=0) > _WORD:
+            left = np.clip(left, 0, _WORD)
+        return view[starts] & _MASKS[left]
 
     def equal(self, other: Fields) -> np.ndarray:
         """(n,) whether each string is the other's."""
@@ -160,8 +163,11 @@ class Fields(NamedTuple):
 
 def changes(fields: Fields) -> np.ndarray:
     """Where another string begins than the one before; 0 is the first such place."""
-    same = fields.take(slice(1, None)).equal(fields.take(slice(None, -1)))
-    return np.append(0, np.flatnonzero(~same) + 1)
+    other = fields.lengths[1:] != fields.lengths[:-1]
+    for number in range(-(-int(fields.lengths.max(initial=0)) // _WORD)):
+        word = fields.word(number)
+        other |= word[1:] != word[:-1]
+    return np.append(0, np.flatnonzero(other) + 1)
 
 
 def padded(data: bytes) -> np.ndarray:

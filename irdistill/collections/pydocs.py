@@ -13,6 +13,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +29,12 @@ from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached, compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.model import Collection, Qrels, Query
-from irdistill.collections.pydocs_build import DISTRIBUTIONS, text_key
+from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key
 from irdistill.collections.pydocs_text import normalised, shorten, split_docstring
 from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, fsync_folder, read_json, write_json
+from irdistill.progress import bar_over, progress
 
 BUILDER_VERSION = 4
 """Raised whenever another collection comes out of the same packages."""
@@ -44,6 +46,7 @@ PACKAGE_DOCUMENTS = 600
 MAX_RELEVANT = 8
 """A summary shared by more documents than this is generic and asks nothing."""
 
+_POLL_SECONDS = 0.5
 MAX_SECONDS = 600
 HOWTO_FILE = "pydocs-howto.jsonl"
 
@@ -190,7 +193,7 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
     documents: list[Document] = []
     asked: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
-    for name, (_, docstring) in names.items():
+    for name, (_, docstring) in bar_over(list(names.items()), "documents", "split documentation"):
         parts = split_docstring(docstring, name)
         documents.append(Document(name, name, parts.text))
         if parts.summary is not None:
@@ -229,22 +232,40 @@ def _gather(folder: Path) -> None:
         "PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "irdistill.collections.pydocs_build", str(folder.resolve())]
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as elsewhere, subprocess.Popen(
+        command, env=environment, cwd=elsewhere, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    ) as process:
         try:
-            done = subprocess.run(command, env=environment, cwd=elsewhere, stdin=subprocess.DEVNULL,
-                                  capture_output=True, timeout=MAX_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise IrdistillError(
-                f"reading the documentation of the installed packages took more than {MAX_SECONDS} s; one of "
-                "them may "
-                "hang on import. Try `python -X importtime -c 'import numpy, pandas, torch, sklearn, scipy'`."
-            ) from error
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace").strip().split("\n")[-1]
+            errors = _watched(process, folder / "steps")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        said = errors.decode("utf-8", "replace").strip().split("\n")[-1]
         raise IrdistillError(
-            f"reading the documentation of the installed packages failed (exit {done.returncode}: {said}). "
+            f"reading the documentation of the installed packages failed (exit {process.returncode}: {said}). "
             f"Run it by hand to see more: {sys.executable} -m irdistill.collections.pydocs_build FOLDER"
         )
+
+
+def _watched(process: subprocess.Popen[bytes], steps: Path) -> bytes:
+    """Wait for the process with a progress bar; gives what it wrote to standard error.
+
+    Raises:
+        IrdistillError: it takes more than MAX_SECONDS.
+    """
+    began = time.monotonic()
+    with progress(number_of_steps(), "modules", "read documentation") as bar:
+        while True:
+            try:
+                return process.communicate(timeout=_POLL_SECONDS)[1]
+            except subprocess.TimeoutExpired as error:
+                if time.monotonic() - began > MAX_SECONDS:
+                    raise IrdistillError(
+                        f"reading the documentation of the installed packages took more than {MAX_SECONDS} s; one of them may hang "
+                        "on import. Try `python -X importtime -c 'import numpy, pandas, torch, sklearn, scipy'`."
+                    ) from error
+            bar.update((steps.stat().st_size if steps.is_file() else 0) - bar.n)
 
 
 def _sampled(lines: Iterator[Any]) -> dict[str, tuple[str, str]]:

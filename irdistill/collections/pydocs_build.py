@@ -3,7 +3,8 @@
 ``python -m irdistill.collections.pydocs_build FOLDER`` writes, all in sorted order:
 ``entries.jsonl``: name, package and docstring of each documented object;
 ``inherited.jsonl``: further names of methods, with the ``text_key`` of their docstrings;
-``skipped.json``: the modules that cannot be imported, and why.
+``skipped.json``: the modules that cannot be imported, and why;
+``steps``: a byte for each step that is finished, of `number_of_steps`, for a progress bar.
 """
 
 from __future__ import annotations
@@ -65,19 +66,21 @@ def gather(folder: Path) -> None:
     skipped: dict[str, str] = {}
     entries: dict[str, tuple[str, str]] = {}
     inherited: dict[str, str] = {}
-    for module_name in _standard_modules(skipped):
-        module = _import(module_name, skipped)
-        if module is not None:
-            _members(module, module_name, "python", entries, inherited)
+    for name in _standard_names():
+        for module_name in _with_submodules(name, skipped):
+            module = _import(module_name, skipped)
+            if module is not None:
+                _members(module, module_name, "python", entries, inherited)
+        _step(folder)
+    _members(importlib.import_module("os.path"), "os.path", "python", entries, inherited)
     _members(importlib.import_module("builtins"), "", "python", entries, inherited)
     for package, namespaces in NAMESPACES.items():
-        if _import(package, skipped) is None:
-            continue
-        for namespace in namespaces:
+        for namespace in namespaces if _import(package, skipped) is not None else ():
             module_name = package if namespace == "." else f"{package}.{namespace}"
             module = _import(module_name, skipped)
             if module is not None:
                 _members(module, module_name, package, entries, None)
+            _step(folder)
     with open(folder / "entries.jsonl", "w", encoding="utf-8", errors="replace") as stream:
         for name, (package, docstring) in sorted(entries.items()):
             stream.write(json.dumps({"name": name, "package": package, "doc": docstring}) + "\n")
@@ -87,11 +90,19 @@ def gather(folder: Path) -> None:
     (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True), encoding="utf-8")
 
 
-def _standard_modules(skipped: dict[str, str]) -> Iterator[str]:
-    for name in sorted(sys.stdlib_module_names):
-        if not name.startswith("_") and name not in SKIPPED_MODULES and name != "builtins":
-            yield from _with_submodules(name, skipped)
-    yield "os.path"
+def number_of_steps() -> int:
+    """Modules of the standard library, without those within others, and namespaces of packages."""
+    return len(_standard_names()) + sum(map(len, NAMESPACES.values()))
+
+
+def _step(folder: Path) -> None:
+    with open(folder / "steps", "ab") as stream:
+        stream.write(b".")
+
+
+def _standard_names() -> list[str]:
+    return [name for name in sorted(sys.stdlib_module_names)
+            if not name.startswith("_") and name not in SKIPPED_MODULES and name != "builtins"]
 
 
 def _with_submodules(name: str, skipped: dict[str, str]) -> Iterator[str]:

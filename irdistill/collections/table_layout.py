@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from irdistill.collections.column_names import IGNORED, complete, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
 from irdistill.errors import IrdistillError
 
 SAMPLE = 1 << 20
@@ -116,6 +116,7 @@ def decide(sample: TableSample, kind: str, columns: str | Sequence[str] | None =
     if not sample.lines:
         raise IrdistillError(f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was expected.")
     layouts = _separated(sample)
+    _refuse_comment(sample, layouts[0], kind)
     first = layouts[0].split(sample.lines[0][1])
     if columns is None and not layouts[0].header and not any(
             sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells])) in READINGS[kind]
@@ -202,6 +203,16 @@ def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]
     return rows
 
 
+def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None:
+    """Refuse a first line of comment, which would decide how many columns there are."""
+    lines = [line for _, line in sample.lines[:2]]
+    if lines[0].lstrip().startswith("#") and not layout.header and len({len(layout.split(line)) for line in lines}) > 1:
+        what = "row of scores" if kind == "run" else "judgment"
+        raise IrdistillError(
+            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r} looks like a comment; remove the line."
+        )
+
+
 def wrong_width(name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str) -> IrdistillError:
     """The error for a row with another number of cells than the first line."""
     by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
@@ -262,7 +273,7 @@ def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: s
 
 def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str) -> tuple[str, ...]:
     plain = [cell.strip().strip('"').lower() for cell in first]
-    roles = [IGNORED] * len(first)
+    chosen: dict[int, str] = {}
     for role, name in names.items():
         places = [number for number, cell in enumerate(plain) if cell == name.lower()]
         if len(places) != 1:
@@ -270,13 +281,8 @@ def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str
                 f"{place}: {option(kind)} names the column {name!r}, and the header has {'several' if places else 'none'} of that "
                 f"name: {', '.join(repr(cell) for cell in first)}."
             )
-        roles[places[0]] = role
-    others = [cell if role == IGNORED else IGNORED for cell, role in zip(first, roles, strict=True)]
-    for number, cell in enumerate(others):
-        role = role_of(cell) if cell != IGNORED else None
-        if role in ("query", "document") and role not in names and role not in roles:
-            roles[number] = role
-    return complete(roles, first, kind, place)
+        chosen[places[0]] = role
+    return roles_of_header(first, kind, place, chosen)
 
 
 def _by_content(sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str,

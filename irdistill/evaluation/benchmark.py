@@ -17,12 +17,14 @@ from irdistill.evaluation.evaluate import Evaluation, combine, evaluate
 from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
-from irdistill.files import make_folder, write_json
+from irdistill.files import write_json
+from irdistill.ownership import is_manifest, own_folder
 from irdistill.progress import kept_when_stopped
 from irdistill.runs import Run, open_run
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
 
+RESULTS = "results.json"
 logger = logging.getLogger(__name__)
 
 
@@ -111,7 +113,10 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
     places = {name: _place(suite, suite.datasets[name], given, data) for name, given in chosen.items()}
     if len(chosen) > 1:
         _check_runs(suite, system, list(chosen))
-    folder = make_folder(out)
+    folder = Path(out)
+    if any(".." in Path(name).parts or Path(name).is_absolute() for name in places):
+        raise IrdistillError(f"a dataset of {suite.name} has a name that is not a folder's: {', '.join(places)}.")
+    own_folder(folder, [RESULTS], "a benchmark", lambda name: is_manifest(folder / RESULTS, ("suite", "system")))
     found: list[Evaluation] = []
     left_out: dict[str, dict[str, int]] = {}
     for number, (name, place) in enumerate(places.items(), 1):
@@ -131,7 +136,7 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
     figures = combine(*found)
     averages, refused = average(suite, figures)
     result = Benchmark(suite, system, figures, averages, refused, left_out)
-    write_json(folder / "results.json", result.to_json())
+    write_json(folder / RESULTS, result.to_json())
     return result
 
 

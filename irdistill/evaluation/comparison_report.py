@@ -10,7 +10,7 @@ from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.evaluation.comparison import Comparison
 from irdistill.evaluation.friedman import Friedman
 from irdistill.evaluation.report import markdown_table, probability
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 
 _WIDTH = 7.0
 _LINE = 0.24
@@ -97,7 +97,7 @@ def write_diagram(found: Comparison, path: Path) -> None:
         figure = Figure(figsize=(_WIDTH, _LINE * (rows + len(ranks.groups) + 6)), facecolor="white")
         _draw(figure.add_axes((0, 0, 1, 1)), ranks, f"mean rank by {found.measure} over {ranks.blocks} cells (1 is best)")
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
-        with atomic_path(path) as temporary:
+        with replaceable(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata, dpi=150)
 
 

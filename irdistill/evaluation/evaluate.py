@@ -161,7 +161,7 @@ def evaluate(
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}
     for system, source in runs.items():
-        run = measured_run(source, whole, self_match)
+        run = measured_run(source, whole, self_match, once=True)
         values[system], fingerprints[system] = per_query(qrels, run, names), run.fingerprint
         if isinstance(run, PolicyRun) and run.self_matches:
             logger.info("%s: %d documents with the query's own id were left out", system, run.self_matches)

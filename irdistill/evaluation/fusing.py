@@ -9,7 +9,7 @@ from typing import Any
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.weighting import agreement_weights, fit_gate, labelled_weights
-from irdistill.runs import Gate, Run, fuse, open_run
+from irdistill.runs import Gate, Run, check_out, fuse, open_run
 from irdistill.runs.mixing import Missing
 from irdistill.runs.shares import common_queries
 
@@ -35,6 +35,7 @@ def fuse_teachers(
             and not given, or given and not used.
     """
     opened = common_queries([open_run(run) for run in runs])
+    check_out(out, overwrite, [*runs, *opened])
     fitted = weights == "similarity" or gate == "fit"
     if fitted and (dev is None or not dev_runs):
         raise IrdistillError(

@@ -15,6 +15,7 @@ from irdistill.collections.fields import Fields, HashIndex
 from irdistill.runs import Run
 from irdistill.runs.blocks import BlockRun
 from irdistill.runs.lists import boundaries, column_scores
+from irdistill.runs.trec import NotGroupedError, StreamedRun
 
 
 class Judgments:
@@ -51,6 +52,12 @@ class Judgments:
 
     def find(self, run: Run) -> Hits:
         """The judged documents in a run's lists; a document without a score is in no list."""
+        try:
+            return self._find(run)
+        except NotGroupedError:  # of a file that is measured while it is read: it was sorted now
+            return self._find(run)
+
+    def _find(self, run: Run) -> Hits:
         retrieved = np.zeros(len(self), np.int64)
         found = [np.empty((5, 0), np.int64)]
         self_matches: dict[str, int] = {}
@@ -79,7 +86,7 @@ class Judgments:
 
     def _parts(self, run: Run) -> Iterator[tuple[list[str], _Part]]:
         """Each part's queries, and the lists of those that have any."""
-        if isinstance(run, BlockRun):
+        if isinstance(run, BlockRun | StreamedRun):
             for block in run.blocks():
                 numbers = self._numbers(block.docs, block.hashes)
                 yield block.query_ids, _Part(block.query_ids, block.edges, numbers, block.scores, block.named_as_query())

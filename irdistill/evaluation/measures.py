@@ -158,7 +158,8 @@ def _by_program(measure: Any, qrels: Mapping[str, Mapping[str, int]], run: Run, 
 
 def _some_lists(run: Run, qrels: Scores) -> Iterator[tuple[Scores, Scores]]:
     """Judgments and lists of some queries at a time; the last ones come with the judgments of queries that have no list."""
-    left, order, documents = dict(qrels), {}, 0
+    left, order = dict(qrels), dict[str, dict[str, float]]()
+    documents = 0
     for ranked in run:
         if ranked.query_id in qrels and (scores := strict_order(ranked)):
             if documents >= _TOGETHER:

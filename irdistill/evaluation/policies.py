@@ -16,6 +16,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import RankedList, Run, open_run
 from irdistill.runs.lists import from_table, to_table
+from irdistill.runs.trec import StreamedRun
 
 logger = logging.getLogger(__name__)
 
@@ -103,17 +104,21 @@ class PolicyRun(Run):
         return np.array(first, dtype=bool)
 
 
-def measured_run(source: Run | str | Path, collection: Collection | None, self_match: SelfMatch = "keep") -> Run:
+def measured_run(source: Run | str | Path, collection: Collection | None, self_match: SelfMatch = "keep",
+                 once: bool = False) -> Run:
     """Open a run as it is measured everywhere: without the documents that its queries exclude.
 
     Args:
         collection: None where judgments alone are at hand.
         self_match: ``drop`` leaves out a document that has the query's own id as well.
+        once: the lists are needed once, so a TREC file may be measured while it is read.
 
     Raises:
         IrdistillError: the policy is unknown, or as `irdistill.runs.open_run`.
     """
     check_self_match(self_match)
+    if once and self_match == "keep" and not isinstance(source, Run) and Path(source).is_file() and not _excluded(collection):
+        return StreamedRun(Path(source), collection)
     run = open_run(source) if collection is None else open_run(source, collection)
     if self_match == "keep" and (isinstance(run, PolicyRun) or not _excluded(collection)):
         return run

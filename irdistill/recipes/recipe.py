@@ -16,6 +16,8 @@ from irdistill.plain_data import parse_yaml, read_yaml
 
 REFERENCE = re.compile(r"\$\{([^${}]+)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+RESERVED = ("stages", "journal.jsonl", "report.md", "results.json", "plan.json", "recipe.yaml")
+"""What a recipe's folder holds beside its stages."""
 _KEYS = ("name", "description", "settings", "stages")
 
 MOST_STAGES = 2_000
@@ -100,7 +102,10 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
             stages[stage.name] = stage
             if len(stages) > MOST_STAGES:
                 raise IrdistillError(f"the recipe {path} has more than {MOST_STAGES} stages; split it into several recipes.")
-    return Recipe(data.get("name", path.stem), data.get("description", "").strip(), settings, tuple(stages.values()))
+    name = data.get("name", path.stem)
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+        raise IrdistillError(f"the name {name!r} of the recipe {path} cannot be a folder's; give one word, such as {path.stem!r}.")
+    return Recipe(name, data.get("description", "").strip(), settings, tuple(stages.values()))
 
 
 def _expand(path: Path, entry: Any, settings: Mapping[str, Any]) -> Iterator[Stage]:
@@ -116,7 +121,7 @@ def _expand(path: Path, entry: Any, settings: Mapping[str, Any]) -> Iterator[Sta
         raise IrdistillError(f"in the stage {str(entry['name'])[:80]!r} of {path.name}, {error}") from error
     for filled in expanded:
         name, verb = filled.pop("name"), filled.pop("verb")
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
             raise IrdistillError(f"the stage name {name!r} of {path.name} cannot be a folder's; use a-z, 0-9, dots and dashes.")
         if not isinstance(verb, str):
             raise IrdistillError(f"the verb of the stage {name!r} of {path.name} is {verb!r}; the name of a verb was expected.")

@@ -6,7 +6,6 @@ import inspect
 import json
 import logging
 import resource
-import shutil
 import sys
 import time
 from datetime import UTC, datetime
@@ -15,15 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from irdistill import __version__
+from irdistill.collections.derived import derived_files
 from irdistill.errors import IrdistillError
 from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
+from irdistill.ownership import Ours, is_manifest, nothing, own_folder, owned_names, refuse_foreign, remove_ours
 from irdistill.plain_data import check_values
 from irdistill.progress import kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
+from irdistill.recipes.verbs import COMPARISON, RESULT, VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
+from irdistill.runs.owned import run_files
+from irdistill.training.owned import training_files
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +50,9 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
     Raises:
         IrdistillError: a stage is faulty (found before any runs), or was made with other settings.
     """
-    folder = make_folder(out)
+    folder = Path(out)
+    own_folder(folder, recipe_files(recipe), "the results of a recipe", lambda name: _recorded_before(folder, name))
+    make_folder(folder)
     kitchen = Kitchen(seed, work)
     for stage in recipe.stages:
         _check(stage)
@@ -123,9 +128,37 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
             f"the stage {stage.name!r} in {folder} was made with other settings: {_changes(there['inputs'], inputs)}. "
             "Choose another --out, or give --overwrite to make it and what depends on it anew."
         )
+    made = folder / stage.name
+    ours = stage_files(folder, stage.name)
+    refuse_foreign(made, ours, f"the stage {stage.name!r}")
     record.unlink()
-    shutil.rmtree(folder / stage.name, ignore_errors=True)
+    if made.is_dir():
+        remove_ours(made, ours)
     return None
+
+
+def recipe_files(recipe: Recipe) -> list[str]:
+    """The files that a recipe writes beside what its stages make in ways that know their own files."""
+    names = [f"stages/{stage.name}.json" for stage in recipe.stages]
+    return [*names, "journal.jsonl", "report.md", "results.json",
+            *(f"{stage.name}/{name}" for stage in recipe.stages for name in (RESULT, COMPARISON))]
+
+
+def stage_files(folder: Path, name: str) -> Ours:
+    """Whether a file in the folder of a stage is part of what the stage made."""
+    made = folder / name
+    results = {key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")}
+    try:
+        run = run_files(made)
+    except IrdistillError:
+        run = nothing
+    training, derived = training_files(made), derived_files(made)
+    return lambda file: file in results or run(file) or training(file) or derived(file)
+
+
+def _recorded_before(folder: Path, name: str) -> bool:
+    """Whether a file is part of the results of a recipe that an earlier version ran: there are records of its stages."""
+    return any(is_manifest(path, ("inputs", "fingerprint")) for path in (folder / "stages").glob("*.json"))
 
 
 def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:

@@ -23,7 +23,8 @@ import yaml
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.report.datasets import short_names
-from irdistill.files import differences, make_folder, read_json, write_json, write_text
+from irdistill.files import differences, read_json, write_json, write_text
+from irdistill.ownership import is_manifest, own_folder
 from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
@@ -176,7 +177,8 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
         IrdistillError: as `plan`, or as any stage of the recipe.
     """
     held = load_collection(collection, queries=False)
-    folder = make_folder(out)
+    folder = Path(out)
+    own_folder(folder, [PLAN, RECIPE], "a specialised model", lambda name: is_manifest(folder / PLAN, ("asked", "plan")))
     asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)
     for key in ("kind", "trust_remote_code"):

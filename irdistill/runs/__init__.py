@@ -12,6 +12,7 @@ from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import KINDS, Manifest, PartEntry, RunIdentity
 from irdistill.runs.masking import mask
 from irdistill.runs.mixing import METHODS, Mixing
+from irdistill.runs.owned import check_out
 from irdistill.runs.shards import merge
 from irdistill.runs.store import MemoryRun, Run, open_run
 from irdistill.runs.trec import export_trec, import_trec
@@ -19,6 +20,6 @@ from irdistill.runs.writer import RunWriter, write_run
 
 __all__ = [
     "FORMATS", "KINDS", "METHODS", "CompiledRun", "Gate", "Manifest", "MemoryRun", "Mixing", "PartEntry", "RankedList", "Run",
-    "RunIdentity", "RunWriter", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run", "import_trec", "mask",
-    "merge", "open_run", "stats", "verify", "write_run",
+    "RunIdentity", "RunWriter", "check_out", "compile_run", "diff", "export_run", "export_trec", "fuse", "import_run",
+    "import_trec", "mask", "merge", "open_run", "stats", "verify", "write_run",
 ]

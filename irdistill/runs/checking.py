@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from irdistill.checksums import check_folders
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, file_sha256
 from irdistill.progress import progress
 from irdistill.runs import parquet
+from irdistill.runs.compiled import COMPILED
 from irdistill.runs.lists import boundaries, column_scores, from_table, rank_order
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
 from irdistill.runs.representations import verify_representations
@@ -38,7 +40,7 @@ def verify(path: str | Path) -> list[str]:
         for entry in manifest.parts:
             problems += [f"{folder / entry.name}: {line}" for line in _part(folder, entry, query_ids)]
             bar.update()
-    return problems + verify_representations(folder)
+    return problems + verify_representations(folder) + check_folders(folder / COMPILED).damaged
 
 
 def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:

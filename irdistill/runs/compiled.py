@@ -24,7 +24,7 @@ from irdistill.runs.store import Run
 LAYOUT = 3
 """Raised when the arrays change; those of an earlier layout are not read, and made anew beside them."""
 COMPILED = "compiled"
-_ARRAYS = ("offsets", "rows", "scores", "codes")
+ARRAYS = ("offsets", "rows", "scores", "codes")
 
 
 class CompiledRun:
@@ -74,17 +74,17 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     if run.path is None:
         with tempfile.TemporaryDirectory() as scratch:
             _write(run, corpus, Path(scratch))
-            return CompiledRun(run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in _ARRAYS))
+            return CompiledRun(run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in ARRAYS))
     base = run.path / COMPILED if os.access(run.path, os.W_OK) else cache_folder() / COMPILED
     identity = {"run": run.fingerprint, "corpus": corpus.fingerprint, "layout": LAYOUT}
 
     def build(folder: Path) -> None:
         _write(run, corpus, folder)
-        write_sealed(folder / MANIFEST, identity, [f"{name}.npy" for name in _ARRAYS])
+        write_sealed(folder / MANIFEST, identity, [f"{name}.npy" for name in ARRAYS])
 
     def opens(folder: Path) -> CompiledRun:
         files = open_files(folder, read_sealed(folder / MANIFEST)["files"])
-        offsets, *others = (files[f"{name}.npy"] for name in _ARRAYS)
+        offsets, *others = (files[f"{name}.npy"] for name in ARRAYS)
         return CompiledRun(run.query_ids, np.asarray(npy_array(offsets)), *(OnDisk(file.path, file) for file in others))
 
     compiled: CompiledRun = cached(base / f"{run.fingerprint}-{corpus.fingerprint}-{LAYOUT}", build, opens)

@@ -16,6 +16,7 @@ from irdistill.runs.gate import Gate, Part
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
+from irdistill.runs.owned import check_out
 from irdistill.runs.shares import common_queries
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
@@ -40,6 +41,7 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
             collections.
     """
     opened = common_queries([open_run(run) for run in runs])
+    check_out(out, overwrite, [*runs, *opened])
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
     rule = Mixing(method, tuple(weights) if weights is not None else None, missing, temperature, abstain, gate)
     rule = _check(opened, rule)

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Self
 
+from irdistill.checksums import CHECKSUM, check_own_checksum
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, explain_os_errors, read_json, write_json, write_text
 
@@ -139,6 +140,11 @@ class Manifest:
         """How many parts the whole run has, over all shards."""
         return -(-self.queries // self.part_queries)
 
+    def __contains__(self, number: int) -> bool:
+        """Whether this folder is to hold the part of a number."""
+        step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
+        return 0 <= number < self.number_of_parts() and number % step == first
+
     def own_parts(self) -> list[int]:
         """The numbers of the parts that this folder is to hold."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
@@ -153,11 +159,12 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
-        return {
+        content = {
             "format": FORMAT, "version": VERSION, "complete": self.complete, **self.plan(),
             "rows": self.rows, "nulls": self.nulls, "usage": dict(self.usage), "software": dict(self.software),
             "parts": [asdict(part) for part in self.parts],
         }
+        return content | {CHECKSUM: digest(content)}
 
     def write(self, folder: Path) -> None:
         """Write it, atomically."""
@@ -190,10 +197,11 @@ class Manifest:
                 tuple(PartEntry.read(part) for part in data["parts"]), data["usage"], data["software"],
             )
             manifest._check()
-            return manifest
         except (KeyError, TypeError, ValueError, IrdistillError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise IrdistillError(f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again.") from error
+        check_own_checksum(path, data, "Restore it, or write the run again in another folder.")
+        return manifest
 
     def _check(self) -> None:
         """Refuse counts and parts that cannot belong together.
@@ -222,6 +230,7 @@ class Manifest:
                 raise ValueError(f"part {part.number} is {part.name!r} with {part.queries} queries from {part.first}; "
                                  f"{expected[0]} with {expected[2]} from {expected[1]} was expected")
 
+
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order.
 
@@ -239,6 +248,16 @@ class Manifest:
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
 
 
+def check_part(entry: PartEntry, ending: str = ".parquet") -> None:
+    """Refuse an entry that names another file than its part's.
+
+    Raises:
+        IrdistillError: so it is.
+    """
+    if type(entry.number) is not int or entry.name != f"part-{entry.number:05d}{ending}":
+        raise IrdistillError(f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a part's name.")
+
+
 def part_name(number: int) -> str:
     """``part-00000.parquet``."""
     return f"part-{number:05d}.parquet"
@@ -252,12 +271,16 @@ class Journal:
     job (seconds, host) and so has no place in the manifest.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / JOURNAL
+    def __init__(self, folder: Path, ending: str = ".parquet") -> None:
+        self.path, self._ending = folder / JOURNAL, ending
         self._synced = -math.inf
 
-    def read(self) -> dict[int, tuple[PartEntry, dict[str, float]]]:
-        """Entries by part number; a line that a kill cut short is dropped."""
+    def read(self, repair: bool = True) -> dict[int, tuple[PartEntry, dict[str, float]]]:
+        """Entries by part number; a line that a kill cut short is dropped.
+
+        Args:
+            repair: also remove such a line from the file; only for the process that writes the run.
+        """
         entries: dict[int, tuple[PartEntry, dict[str, float]]] = {}
         if not self.path.is_file():
             return entries
@@ -268,11 +291,12 @@ class Journal:
                 data = json.loads(line)
                 entry = PartEntry.read(data["part"])
                 usage = {str(key): value for key, value in data["usage"].items() if isinstance(value, int | float)}
-            except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+                check_part(entry, self._ending)
+            except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IrdistillError):
                 continue
             entries[entry.number] = (entry, usage)
             good.append(line)
-        if lines[-1]:
+        if lines[-1] and repair:
             write_text(self.path, "".join(f"{line}\n" for line in good))
         return entries
 

@@ -18,6 +18,7 @@ from irdistill.errors import IrdistillError
 from irdistill.progress import progress
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
 from irdistill.runs.lists import RankedList
+from irdistill.runs.owned import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -119,6 +120,7 @@ def mask(run: str | Path | Run, collection: Collection, out: str | Path, rules: 
             "give a split that has qrels."
         )
     opened = open_run(run, collection)
+    check_out(out, overwrite, [opened])
     settings: dict[str, Any] = {"rules": [str(rule) for rule in parsed], "positive": positive,
                                 "run": opened.fingerprint, "qrels": collection.qrels.fingerprint}
     identity = replace(opened.identity, settings={**opened.identity.settings, "mask": settings})

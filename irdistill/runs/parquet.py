@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.files import atomic_path, file_sha256
 from irdistill.runs.lists import SCHEMA
 
 
@@ -38,20 +38,25 @@ def write(path: Path, data: pa.Buffer, sync_folder: bool = True) -> str:
     return hashlib.sha256(memoryview(data)).hexdigest()
 
 
-def read(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read(path: Path, columns: list[str] | None = None, sha256: str | None = None) -> pa.Table:
     """Read a part.
+
+    Args:
+        sha256: what the manifest says; None where the file was compared with it before.
 
     Raises:
         IrdistillError: it is absent, truncated, damaged or has other columns.
     """
     try:
+        if sha256 is not None and file_sha256(path) != sha256:
+            raise OSError("its SHA-256 is not the one in the manifest")
         table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
     except FileNotFoundError as error:
         raise IrdistillError(f"{path} is missing; start the command that wrote this run again.") from error
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise IrdistillError(
-            f"{path} is truncated or damaged ({str(error).splitlines()[0]}); delete this file and start the command "
-            "that wrote the run again: it writes this part alone."
+            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Run the command that wrote the run again: "
+            "it writes this part alone."
         ) from error
     wanted = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
     if table.column_names != wanted:
@@ -91,5 +96,5 @@ def read_ids(path: Path) -> list[str]:
     """
     try:
         return pq.read_table(path, page_checksum_verification=True, partitioning=None).column("query_id").to_pylist()
-    except (pa.ArrowInvalid, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error

@@ -19,15 +19,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from irdistill.checksums import FILES, CheckedFile, check_own_checksum, write_sealed
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, differences, digest, file_sha256, make_folder, read_json_object, sweep, write_json
+from irdistill.files import atomic_path, differences, digest, file_sha256, make_folder, read_json_object, sweep
+from irdistill.ownership import is_manifest, nothing, refuse_foreign
 from irdistill.runs import parquet
-from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry
+from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry, check_part
 
 FOLDER = "representations"
 FORMAT, VERSION = "irdistill-representations", 1
@@ -35,6 +37,8 @@ CLASSIFIER = "classifier.npy"
 #: ``pairs``: a vector for each pair; ``vectors``: one for each query and document; ``tokens``: one for each of their tokens.
 KINDS = ("pairs", "vectors", "tokens")
 Storage = Literal["float16", "float32"]
+_HEADER_BYTES = 4096
+_ADVICE = "Run the command that wrote it again: it writes what is damaged again."
 
 
 class Item(NamedTuple):
@@ -98,9 +102,12 @@ class RepresentationWriter:
     """
 
     def __init__(self, run: Path, plan: Plan, classifier: np.ndarray | None = None) -> None:
-        self.folder = make_folder(run / FOLDER)
+        self.folder = run / FOLDER
+        if not is_manifest(self.folder / MANIFEST, ("plan", "parts"), format=FORMAT):
+            refuse_foreign(self.folder, nothing, "representations")
+        make_folder(self.folder)
         self.plan, self.classifier = plan, classifier
-        self._journal = Journal(self.folder)
+        self._journal = Journal(self.folder, ".bin")
         sweep(self.folder)
         done: list[PartEntry] = []
         if (self.folder / MANIFEST).exists():
@@ -118,7 +125,7 @@ class RepresentationWriter:
 
     def _whole(self, entry: PartEntry) -> bool:
         path = self.folder / entry.name
-        return path.is_file() and path.stat().st_size == entry.bytes
+        return path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
 
     def __contains__(self, number: int) -> bool:
         return number in self._done
@@ -163,10 +170,10 @@ class RepresentationWriter:
             with atomic_path(self.folder / CLASSIFIER) as temporary, open(temporary, "wb") as out:
                 np.save(out, self.classifier.astype(np.float32))
         own = file_sha256(self.folder / CLASSIFIER) if self.classifier is not None else None
-        write_json(self.folder / MANIFEST, {
+        write_sealed(self.folder / MANIFEST, {
             "format": FORMAT, "version": VERSION, "complete": complete, "plan": asdict(self.plan), "classifier": own,
             "parts": [asdict(part) for part in parts],
-        })
+        }, [part.name for part in parts])
 
 
 class Representations:
@@ -191,12 +198,15 @@ class Representations:
         if not data["complete"]:
             raise IrdistillError(f"the representations in {self.folder} are not finished; start the command again, it continues.")
         for part in self.parts:
+            check_part(part, ".bin")
             path = self.folder / part.name
             if not path.is_file() or path.stat().st_size != part.bytes:
-                raise IrdistillError(
-                    f"{path} is missing or damaged; the manifest says {part.bytes} bytes. Delete {self.folder} and start the "
-                    "command that wrote it again."
-                )
+                raise IrdistillError(f"{path} is missing or damaged; the manifest says {part.bytes} bytes. {_ADVICE}")
+        check_own_checksum(self.folder / MANIFEST, data, _ADVICE)
+        entries = data.get(FILES, {})
+        self._checks = {name: CheckedFile(self.folder / name, entry, _ADVICE, cache=False) for name, entry in entries.items()}
+        if data.get("classifier") and file_sha256(self.folder / CLASSIFIER) != data["classifier"]:
+            raise IrdistillError(f"{self.folder / CLASSIFIER} is damaged. {_ADVICE}")
         self.classifier = np.load(self.folder / CLASSIFIER) if data.get("classifier") else None
         ids = parquet.read_ids(self.run / QUERIES)
         if digest(ids) != self.plan.queries_digest:
@@ -266,7 +276,8 @@ class Representations:
                 for at, row in zip(found.tolist(), rows.tolist(), strict=True)]
 
     def _read(self, number: int) -> _Part:
-        return _Part(self.folder / self.parts[number].name)
+        name = self.parts[number].name
+        return _Part(self.folder / name, self._checks.get(name))
 
     def _find_documents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of all documents, ascending, the part of each and its place there."""
@@ -282,18 +293,34 @@ class Representations:
 class _Part:
     """One file: its index in memory, its vectors read by item."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, checks: CheckedFile | None) -> None:
+        self.path, self._checks = path, checks
         with open(path, "rb") as stream:
-            self.owners, self.rows, self.ends = (np.lib.format.read_array(stream) for _ in range(3))
-            np.lib.format.read_magic(stream)
-            self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(stream)
+            self.owners, self.rows, self.ends = (self._array(stream) for _ in range(3))
+            self.shape, self.dtype = self._header(stream)
             self._start = stream.tell()
+
+    def _header(self, stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        if self._checks is not None:
+            self._checks.check(stream.tell(), min(self._checks.bytes, stream.tell() + _HEADER_BYTES))
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        return shape, dtype
+
+    def _array(self, stream: BinaryIO) -> np.ndarray:
+        shape, dtype = self._header(stream)
+        begin, size = stream.tell(), int(np.prod(shape)) * dtype.itemsize
+        if self._checks is not None:
+            self._checks.check(begin, begin + size)
+        return np.frombuffer(stream.read(size), dtype)
 
     def vectors(self, place: int) -> np.ndarray:
         """(v, D) of the item at this place, read only."""
         begin, end = int(self.ends[place - 1]) if place else 0, int(self.ends[place])
         width = self.shape[1]
+        if self._checks is not None:
+            first = self._start + begin * width * self.dtype.itemsize
+            self._checks.check(first, first + (end - begin) * width * self.dtype.itemsize)
         found = np.fromfile(self.path, self.dtype, (end - begin) * width, offset=self._start + begin * width * self.dtype.itemsize)
         return found.reshape(end - begin, width)
 

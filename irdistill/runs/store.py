@@ -12,10 +12,10 @@ import pyarrow as pa
 from irdistill.collections import Collection
 from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
+from irdistill.files import digest, file_sha256
 from irdistill.runs import parquet
 from irdistill.runs.lists import RankedList, from_table, ranked, to_table
-from irdistill.runs.manifest import QUERIES, Manifest, RunIdentity
+from irdistill.runs.manifest import QUERIES, Manifest, PartEntry, RunIdentity
 
 
 class Run:
@@ -28,6 +28,7 @@ class Run:
         self.path: Path | None = path
         self.manifest = manifest
         self._held: tuple[int, dict[str, RankedList]] | None = None
+        self._checked: set[int] = set()
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -89,7 +90,15 @@ class Run:
         assert self.path is not None
         for entry in self.manifest.parts:
             ids = self.query_ids[entry.first : entry.first + entry.queries]
-            yield ids, parquet.read(self.path / entry.name)
+            yield ids, self._table(entry)
+
+    def _table(self, entry: PartEntry) -> pa.Table:
+        """The rows of a part, whose bytes are compared with their checksum the first time."""
+        assert self.path is not None
+        sha256 = None if entry.number in self._checked else entry.sha256
+        table = parquet.read(self.path / entry.name, sha256=sha256)
+        self._checked.add(entry.number)
+        return table
 
     def tables(self) -> Iterator[pa.Table]:
         """Each part's rows: ``query_id, doc_id, rank, score, flag``."""
@@ -113,7 +122,7 @@ class Run:
         if self._held is None or self._held[0] != number:
             entry = self.manifest.parts[number]
             ids = self.query_ids[entry.first : entry.first + entry.queries]
-            table = parquet.read(self.path / entry.name)
+            table = self._table(entry)
             self._held = number, {found.query_id: found for found in from_table(table, ids)}
         return self._held[1][query_id]
 
@@ -181,9 +190,14 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         if size != entry.bytes:
             found = "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
             raise IrdistillError(
-                f"{path} {found}, and the manifest says {entry.bytes}. Delete {folder / 'manifest.json'} and this file "
-                "and start the command that wrote the run again: it writes this part alone."
+                f"{path} {found}, and the manifest says {entry.bytes}. Run the command that wrote the run again: it "
+                "writes this part alone."
             )
+
+
+def is_whole(path: Path, entry: PartEntry) -> bool:
+    """Whether a part's file has the size and the checksum that were recorded."""
+    return path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
 
 
 def open_run(path: str | Path | Run, collection: Collection | None = None) -> Run:

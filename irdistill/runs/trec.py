@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from irdistill.collections import Collection
 from irdistill.collections.fields import changes
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
+from irdistill.files import digest
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
-from irdistill.runs.lists import order_ties
-from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.lists import RankedList, order_ties
+from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranks import RankFaults
 from irdistill.runs.regrouping import Piece, Rows, regrouped
 from irdistill.runs.store import Run
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MEMORY = 1 << 28
+MEMORY = 1 << 27
 """Bytes that the lists of a file, or its rows where they are not grouped by query, may take in memory."""
 _QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
 _ODD = np.uint64(0x9E3779B97F4A7C15)
@@ -44,7 +47,7 @@ def _header_line(path: Path) -> int:
     return 0
 
 
-class _NotGrouped(Exception):
+class NotGroupedError(Exception):
     """A query comes again after another one."""
 
 
@@ -65,35 +68,92 @@ def read_trec(path: Path, collection: Collection | None = None, memory: int = ME
     """
     from irdistill.runs.formats.source import Source
 
+    run = BlockRun(memory)
     skip = _header_line(path)
-    reader = _Reader(path, collection, memory, skip)
+    reader = _Reader(path, collection, skip)
     with Source(path) as source:
         try:
-            reader.take(_ahead(_grouped(source, reader)))
-        except _NotGrouped:
+            for block in reader.lists(_ahead(_grouped(source, reader))):
+                run.add(block)
+        except NotGroupedError:
             logger.info("%s: the lines of a query are not together; they are sorted first", path)
-            reader = _Reader(path, collection, memory, skip)
-            again = reader
-            reader.take(regrouped(lambda: _pieces(path, again), memory))
+            run, reader = BlockRun(memory), _Reader(path, collection, skip)
+            pieces = partial(_pieces, path, reader)
+            for block in reader.lists(regrouped(pieces, memory)):
+                run.add(block)
         checksum = source.sha256()
-    run = reader.run
-    if not run.num_rows:
-        reason = "it holds no line"
-        if reader.queries and collection is not None:
-            reason = f"none of its {reader.queries} queries is in {collection.id!r}"
-        raise IrdistillError(f"{path} gives no run: {reason}.")
-    if reader.unknown and collection is not None:
-        logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, reader.unknown, collection.id,
-                       reader.first)
-    for line in reader.faults.warnings(reader.queries, reader.example):
-        logger.warning("%s: %s", path, line)
-    run.close(RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": reader.tag},
-                          collection.describe() if collection is not None else {}))
+    run.close(reader.identity(checksum))
     return run
 
 
+class StreamedRun(Run):
+    """A TREC run file whose lists are given out once while it is read, and not kept; for measuring it alone.
+
+    Any other use reads the file into a `BlockRun` first. What is wrong with the file is noticed when it is read.
+    """
+
+    def __init__(self, path: Path, collection: Collection | None = None) -> None:
+        self.path = None
+        self._file, self._collection = path, collection
+        self._stored: BlockRun | None = None
+        self._manifest: Manifest | None = None
+
+    def blocks(self) -> Iterator[ListBlock]:
+        """The lists as arrays, a block in memory at a time.
+
+        Raises:
+            NotGroupedError: a query comes again after another one; what was given out is wrong, and is right at the next call.
+            IrdistillError: as `read_trec`.
+        """
+        return self._read() if self._stored is None and self._manifest is None else self.stored().blocks()
+
+    def _read(self) -> Iterator[ListBlock]:
+        from irdistill.runs.formats.source import Source
+
+        reader = _Reader(self._file, self._collection, _header_line(self._file))
+        query_ids: list[str] = []
+        with Source(self._file) as source:
+            try:
+                for block in reader.lists(_ahead(_grouped(source, reader))):
+                    query_ids += block.query_ids
+                    yield block
+            except NotGroupedError:
+                self.stored()
+                raise
+            count = len(query_ids)
+            self._manifest = Manifest(reader.identity(source.sha256()), count, digest(query_ids), max(1, count), complete=True)
+
+    def stored(self) -> BlockRun:
+        """The same run with its lists."""
+        if self._stored is None:
+            self._stored = read_trec(self._file, self._collection)
+        return self._stored
+
+    @property
+    def manifest(self) -> Manifest:  # type: ignore[override]
+        """What the run is."""
+        return self._manifest or self.stored().manifest
+
+    @property
+    def query_ids(self) -> list[str]:
+        """All queries in order."""
+        return self.stored().query_ids
+
+    @property
+    def num_rows(self) -> int:
+        """How many (query, document) rows."""
+        return self.stored().num_rows
+
+    def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
+        """The lists of each block."""
+        return self.stored().parts()
+
+    def __getitem__(self, query_id: str) -> RankedList:
+        return self.stored()[query_id]
+
+
 class _Reader:
-    """Checks rows, puts them in rank order, and collects them in a run.
+    """Checks rows and puts them in rank order.
 
     Attributes:
         queries: how many there were. unknown: how many of them the collection lacks. first: the first of these.
@@ -101,15 +161,15 @@ class _Reader:
         faults: how ranks and scores fit together. example: the first query where they do not.
     """
 
-    def __init__(self, path: Path, collection: Collection | None, memory: int, skip: int) -> None:
+    def __init__(self, path: Path, collection: Collection | None, skip: int) -> None:
         self.path, self.collection, self._skip = path, collection, skip
+        self.rows = 0
         self.faults, self.example = RankFaults(), ""
-        self.run = BlockRun(memory)
         self.queries = self.unknown = 0
         self.first = self.tag = ""
 
-    def take(self, blocks: Iterator[Rows]) -> None:
-        """Read all blocks."""
+    def lists(self, blocks: Iterator[Rows]) -> Iterator[ListBlock]:
+        """The lists of all blocks."""
         for rows in blocks:
             self._compare_ranks(rows)
             self.queries += len(rows.query_ids)
@@ -117,7 +177,28 @@ class _Reader:
             if len(rows.query_ids):
                 hashes = rows.docs.hashes()
                 self._refuse_unknown(rows, hashes)
-                self.run.add(self._ranked(rows, hashes))
+                self.rows += len(hashes)
+                yield self._ranked(rows, hashes)
+
+    def identity(self, checksum: str) -> RunIdentity:
+        """What the run is, after its last block; warns of what was left out and of ranks that contradict the scores.
+
+        Raises:
+            IrdistillError: there was no row.
+        """
+        path, collection = self.path, self.collection
+        if not self.rows:
+            reason = "it holds no line"
+            if self.queries and collection is not None:
+                reason = f"none of its {self.queries} queries is in {collection.id!r}"
+            raise IrdistillError(f"{path} gives no run: {reason}.")
+        if self.unknown and collection is not None:
+            logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, self.unknown, collection.id,
+                           self.first)
+        for line in self.faults.warnings(self.queries, self.example):
+            logger.warning("%s: %s", path, line)
+        return RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": self.tag},
+                           collection.describe() if collection is not None else {})
 
     def _compare_ranks(self, rows: Rows) -> None:
         """Note queries whose ranks and scores do not fit together."""
@@ -200,9 +281,8 @@ class _Reader:
             IrdistillError: a line has another number of fields, or is not UTF-8.
         """
         if first <= self._skip:
-            lines = data.split(b"\n")
-            lines[: self._skip] = [b""] * min(self._skip, len(lines))
-            data = b"\n".join(lines)
+            count = min(self._skip + 1 - first, data.count(b"\n") + (not data.endswith(b"\n")))
+            data = b"\n" * count + b"".join(data.split(b"\n", count)[count:])
         check_utf8(data, first, self.path)
         try:
             lines, number = split_lines(data, _WIDTH, first)
@@ -242,7 +322,7 @@ def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
     """Blocks of a file whose lines are grouped by query; the last query of a block waits for its other lines.
 
     Raises:
-        _NotGrouped: they are not.
+        NotGroupedError: they are not.
     """
     seen: set[str] = set()
     number, waiting, least = 1, b"", 0
@@ -284,7 +364,7 @@ def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set
     before = len(seen)
     seen.update(names)
     if len(seen) != before + len(names):
-        raise _NotGrouped
+        raise NotGroupedError
     cut = slice(None, end)
     ranks, scores = reader.numbers(lines)
     return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), ranks[cut], scores[cut], lines.numbers[cut])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import socket
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,6 @@ from irdistill.files import differences, digest, exclusive, fsync_folder, make_f
 from irdistill.runs import parquet
 from irdistill.runs.lists import RankedList, to_table
 from irdistill.runs.manifest import (
-    JOURNAL,
     MANIFEST,
     QUERIES,
     Journal,
@@ -27,8 +26,8 @@ from irdistill.runs.manifest import (
     RunIdentity,
     part_name,
 )
-from irdistill.runs.representations import FOLDER as REPRESENTATIONS
-from irdistill.runs.store import Run
+from irdistill.runs.owned import check_out, clear
+from irdistill.runs.store import Run, is_whole
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +76,7 @@ class RunWriter:
         self._begun = time.monotonic()
 
     def __enter__(self) -> Self:
+        check_out(self.path, self.overwrite)
         make_folder(self.path)
         self._stack.enter_context(exclusive(self.path))
         try:
@@ -94,45 +94,45 @@ class RunWriter:
         self._stack.close()
 
     def _prepare(self) -> None:
+        check_out(self.path, self.overwrite)
         if self.overwrite:
             clear(self.path)
-        if not (self.path / MANIFEST).exists():
-            strangers = [p.name for p in self.path.iterdir() if not _own(p.name)]
-            if strangers:
-                raise IrdistillError(
-                    f"{self.path} is not empty and not a run (it holds {', '.join(sorted(strangers)[:3])}); give an "
-                    "empty or a new folder."
-                )
         if (self.path / MANIFEST).exists():
-            there = Manifest.read(self.path)
-            lines = differences(there.plan(), self.manifest.plan())
+            stored = Manifest.read(self.path)
+            lines = differences(stored.plan(), self.manifest.plan())
             if lines:
                 raise IrdistillError(
                     f"{self.path} holds another run. What differs: " + "; ".join(lines)
                     + ". Choose another --out, or give --overwrite to replace it."
                 )
-            self._finished = there.complete
-            if there.complete:
-                self.manifest = there
+            self._finished = stored.complete
+            if stored.complete:
+                self.manifest = stored
         else:
-            parquet.write(self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints))
             self.manifest.write(self.path)
-        if self._finished:
-            self._done = {part.number: (part, {}) for part in self.manifest.parts}
-        else:
-            self._done = self._journal.read()
-        own = set(self.manifest.own_parts())
+        self._write_queries()
+        recorded = self._journal.read()
+        self._done = {part.number: (part, {}) for part in self.manifest.parts} if self._finished else recorded
         resumed = not self._finished and bool(self._done)
-        for number, (entry, _) in list(self._done.items()):
-            path = self.path / entry.name
-            if number not in own or not path.is_file() or path.stat().st_size != entry.bytes:
-                logger.warning("%s is missing or damaged and is written again", path)
-                del self._done[number]
-                if self._finished:
-                    self._done = {number: found for number, found in self._journal.read().items() if number in self._done}
-                    self._finished = False
+        damaged = [number for number, (entry, _) in self._done.items()
+                   if number not in self.manifest or not is_whole(self.path / entry.name, entry)]
+        if damaged and self._finished:  # what the parts took is in the journal alone
+            self._done = {number: recorded.get(number, entry) for number, entry in self._done.items()}
+            self._finished = False
+            self.manifest = replace(self.manifest, complete=False, parts=(), usage={})
+        for number in damaged:
+            logger.warning("%s is missing or damaged and is written again", self.path / self._done.pop(number)[0].name)
         if resumed:
-            logger.info("%s: resumed after %d of %d parts", self.path, len(self._done), len(own))
+            logger.info("%s: resumed after %d of %d parts", self.path, len(self._done), len(self.manifest.own_parts()))
+
+    def _write_queries(self) -> None:
+        """Write the query ids where they are not there, whole."""
+        try:
+            if parquet.read_ids(self.path / QUERIES) == self.query_ids:
+                return
+        except IrdistillError:
+            pass
+        parquet.write(self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints))
 
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: their numbers and query ids."""
@@ -193,36 +193,6 @@ class RunWriter:
             self.manifest.write(self.path)
             self._finished = True
         return Run(self.path, self.manifest)
-
-
-def _own(name: str) -> bool:
-    """Whether a file in a run's folder is ours."""
-    return (
-        name in (MANIFEST, JOURNAL, QUERIES, ".lock", "compiled", REPRESENTATIONS)
-        or (name.startswith("part-") and name.endswith(".parquet"))
-        or ".tmp-" in name
-    )
-
-
-def clear(folder: Path) -> None:
-    """Delete a run, and nothing else: the manifest first, so that a kill leaves nothing that looks whole.
-
-    Raises:
-        IrdistillError: the folder holds anything that is not part of a run.
-    """
-    strangers = sorted(path.name for path in folder.iterdir() if not _own(path.name))
-    if strangers:
-        raise IrdistillError(
-            f"{folder} holds files that are no part of a run ({', '.join(strangers[:3])}); --overwrite deletes runs "
-            "only. Choose another --out."
-        )
-    (folder / MANIFEST).unlink(missing_ok=True)
-    fsync_folder(folder)
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != ".lock":
-            path.unlink()
 
 
 def write_run(path: str | Path, identity: RunIdentity, lists: Iterable[RankedList], overwrite: bool = False,

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from irdistill.collections import Corpus
+from irdistill.collections.fields import Fields, HashIndex, padded
 from irdistill.progress import progress
 from irdistill.runs.ondisk import array_stream
 from irdistill.stems import StemNumbers, words_of
@@ -24,6 +25,23 @@ MEMORY = 1 << 30
 _TOKEN_COST, _POSTING_COST = 40, 72
 """Bytes of memory that a token takes while it is counted, and a posting while runs are merged."""
 _KIND = np.dtype("<i4")
+_WORD_BYTES = np.zeros(256, bool)
+_WORD_BYTES[[*b"abcdefghijklmnopqrstuvwxyz0123456789_", *range(128, 256)]] = True
+
+
+def split_words(texts: Sequence[str]) -> tuple[Fields, np.ndarray]:
+    """All words of some texts as ``words_of`` gives them, and how many each text has, (n,) int64."""
+    # In a text of ASCII, words are the runs of two and more letters, digits and underscores. Of another text the words that a
+    # regular expression finds are put in its place: all bytes above ASCII are parts of words then.
+    parts = [text.encode() if text.isascii() else " ".join(words_of(text)).encode("utf-8", "surrogatepass") for text in texts]
+    data = padded(b"\n".join(parts).lower() + b"\n")
+    inside = _WORD_BYTES[data]
+    edges = np.flatnonzero(np.append(inside[0], inside[1:] != inside[:-1]))
+    starts, ends = edges[::2], edges[1::2]
+    long = ends - starts > 1
+    starts, ends = starts[long], ends[long]
+    lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
+    return Fields(data, starts, ends - starts), np.diff(np.searchsorted(starts, np.cumsum(lengths)), prepend=0)
 
 
 class _Run(NamedTuple):
@@ -107,14 +125,28 @@ class _Counting:
 
     def _keys(self, texts: list[str], first: int) -> np.ndarray:
         """(tokens,) int64: the number of a token's stem, and its document in the lower half."""
-        words = [words_of(text) for text in texts]
-        sizes = np.fromiter(map(len, words), np.int64, len(words))
-        terms = np.fromiter(map(self._numbers.__getitem__, chain.from_iterable(words)), np.int64, int(sizes.sum()))
+        words, sizes = split_words(texts)
         docs = np.repeat(np.arange(first, first + len(texts)), sizes)
+        terms = self._terms(words)
         kept = terms >= 0
         docs = docs[kept]
         self.lengths[first : first + len(texts)] = np.bincount(docs - first, minlength=len(texts))
         return terms[kept] << 32 | docs
+
+    def _terms(self, words: Fields) -> np.ndarray:
+        """(n,) int64: the numbers of the words' stems; each different word is looked up once, in order of occurrence."""
+        hashes = words.hashes()
+        different = np.sort(hashes)
+        different = different[np.append(True, different[1:] != different[:-1])[: len(different)]]
+        places = HashIndex(different).places(hashes)
+        occurrence = np.empty(len(different), np.int64)
+        occurrence[places[::-1]] = np.arange(len(words))[::-1]
+        if not words.equal(words.take(occurrence[places])).all():  # two words of one hash
+            return np.fromiter(map(self._numbers.__getitem__, words.texts()), np.int64, len(words))
+        order = np.argsort(occurrence)
+        numbers = np.empty(len(different), np.int64)
+        numbers[order] = [self._numbers[word] for word in words.take(occurrence[order]).texts()]
+        return numbers[places]
 
     def _write_run(self, keys: list[np.ndarray]) -> None:
         """Write the postings of the keys, and forget these."""

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.progress import progress, working
 from irdistill.search.exact import exact_search, sort_by_score_and_row
 from irdistill.search.faiss_gpu import MOST_NEIGHBOURS, gpu_copy
 from irdistill.search.index_file import make_once, open_made
@@ -180,9 +181,14 @@ def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any])
     if "train_rows" in settings:
         rng = np.random.default_rng(settings["seed"])
         chosen = np.sort(rng.choice(len(matrix), settings["train_rows"], replace=False))
-        index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
-    for start in range(0, len(matrix), _ADD_ROWS):
-        index.add(np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32))
+        with working(f"train the index {kind}"):
+            index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
+    with progress(len(matrix), "vectors", f"index {kind}") as bar:
+        for start in range(0, len(matrix), _ADD_ROWS):
+            part = np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32)
+            with working(f"index {kind}: add {len(part)} vectors"):
+                index.add(part)
+            bar.update(len(part))
     return index
 
 

@@ -63,6 +63,9 @@ def retrieve(collection: Collection, model: str | Path | Student, out: str | Pat
     """
     if k < 1:
         raise IrdistillError(f"k={k} was asked for; give the number of documents a query, at least 1.")
+    from irdistill.runs import check_out
+
+    check_out(out, overwrite)
     if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
         raise IrdistillError(f"dimension={dimension} was given, and {model!r} is no name of a dense model.")
     if cluster is not None and (is_lexical(model) or not isinstance(model, str | Path)):

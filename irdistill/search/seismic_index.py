@@ -18,6 +18,7 @@ from scipy.sparse import csr_matrix
 
 from irdistill.collections import Corpus
 from irdistill.errors import MissingExtra
+from irdistill.progress import working
 from irdistill.search.index_file import make_once
 from irdistill.search.ranking import Hits, best_rows
 from irdistill.search.vectors import SparseStore
@@ -77,7 +78,7 @@ def _write(seismic: Any, store: SparseStore, path: Path) -> None:
         part = store.part(start, min(start + _ADD_ROWS, len(store)))
         names = [str(row) for row in range(start, start + part.shape[0])]
         dataset.add_documents_by_id(names, part.indices.astype(np.int64), part.data, part.indptr.astype(np.int64))
-    with _silent():
+    with working("index seismic"), _silent():
         index = seismic.SeismicIndex.build_from_dataset(
             dataset, n_postings=SETTINGS["postings"], centroid_fraction=SETTINGS["centroids"],
             summary_energy=SETTINGS["summary_energy"], num_threads=1)

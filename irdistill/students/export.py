@@ -17,7 +17,7 @@ from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import make_folder, move_into_place, write_json
+from irdistill.files import make_folder, move_into_place, staging_path, write_json
 from irdistill.models import quiet_libraries
 from irdistill.students.base import Kind, Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
@@ -70,10 +70,10 @@ def export(student: Student, out: str | Path, form: str, queries: Sequence[str],
         raise IrdistillError("no texts to compare scores on; give a collection with queries and at least two documents.")
     _check_carried(student)
     out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise IrdistillError(f"{out} is there already; choose another --out, or remove it.")
     make_folder(out.parent)
-    staged = out.parent / f".{out.name}.staging"
+    staged = staging_path(out)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with quiet_libraries():

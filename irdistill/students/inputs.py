@@ -13,6 +13,9 @@ from irdistill.errors import IrdistillError
 
 #: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token of padding.
 TOKENLESS = "tokenless"
+#: Settings of a tokenizer that change no token of a text.
+_WITHOUT_EFFECT = {"padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask"}
+
 #: Names of tables of absolute positions, as the ends of their modules' names.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
 
@@ -64,6 +67,27 @@ def prepare_inputs(model: Any, name: str) -> None:
             length = getattr(module, side, None)
             if length is not None and length > limit:
                 setattr(module, side, limit)
+
+
+def check_processing(model: Any, name: str) -> None:
+    """Refuse a model whose saved settings (``processing_kwargs`` of sentence-transformers) make other tokens than are made here.
+
+    Args:
+        model: a model of sentence-transformers, or one of its Transformer modules.
+        name: of the model, for the error.
+
+    Raises:
+        IrdistillError: it has such settings; they are named.
+    """
+    for module in model.modules():
+        settings = getattr(module, "processing_kwargs", None) if isinstance(module, Transformer) else None
+        changes = [f"{part}.{key}={value!r}" for part in ("common", "text", "chat_template")
+                   for key, value in ((settings or {}).get(part) or {}).items() if key not in _WITHOUT_EFFECT]
+        if changes:
+            raise IrdistillError(
+                f"the model {name!r} was saved with processing_kwargs that change its tokens ({', '.join(changes)}), which are not "
+                "applied here. Take them out of its sentence_bert_config.json; a length belongs into max_seq_length."
+            )
 
 
 def ensure_padding_token(tokenizer: Any, name: str) -> None:

@@ -19,7 +19,7 @@ from irdistill.hardware import best_device
 from irdistill.hub import hub_is_off
 from irdistill.models import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.students.detection import architectures, module_types
-from irdistill.students.inputs import prepare_inputs
+from irdistill.students.inputs import check_processing, prepare_inputs
 from irdistill.students.term_vectors import REFERENCE, TermVectors
 from irdistill.weights import check_new_modules, complete_weights
 
@@ -70,6 +70,7 @@ def load_encoder(model: str, *, revision: str | None = None, trust_remote_code: 
         raise
     except Exception as error:
         raise IrdistillError(_explain(model, resolved, error)) from error
+    check_processing(encoder, model)
     prepare_inputs(encoder, model)
     return encoder.float().eval()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors, make_folder, read_json, write_json
+from irdistill.files import explain_os_errors, make_folder, read_json, staging_path, temporary_path, write_json
 from irdistill.students.fingerprints import backend_digest
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
     """
     folder = Path(path)
     make_folder(folder.parent)
-    staged = folder.parent / f".{folder.name}.saving-{os.getpid()}"
+    staged = temporary_path(folder)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with explain_os_errors(folder):
@@ -82,9 +81,14 @@ def check_saving(student: Student, beside: Path) -> None:
     Raises:
         IrdistillError: it would load as another model.
     """
-    with tempfile.TemporaryDirectory(dir=beside, prefix=".checking-") as folder:
-        student._write(Path(folder))
-        check_saved(student, Path(folder))
+    folder = staging_path(beside / "checking")
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir()
+        student._write(folder)
+        check_saved(student, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_saved(student: Student, folder: Path) -> None:
@@ -132,19 +136,20 @@ def _differences(student: Student, saved: Student) -> Iterator[str]:
 
 @torch.no_grad()
 def _outputs(student: Student) -> list[Tensor]:
-    """What a student makes of the probes on each side, and its scores of them."""
+    """What a student makes of the short probes on each side, and its scores of them."""
+    probes = PROBES[:-1]  # the long one is for the tokens alone, as it takes far longer than the others together
     with_states, training = student.with_states, student.model.training
     student.with_states = False
     student.model.eval()
     try:
         sides: dict[Kind, Any] = {}
         for kind in student.sides:
-            texts: Any = list(PROBES) if kind != "pair" else [(PROBES[0], text) for text in PROBES]
+            texts: Any = list(probes) if kind != "pair" else [(probes[0], text) for text in probes]
             sides[kind] = student.join([student.embed(student.pad(student.tokenize(texts, kind), kind), kind)],
                                        torch.arange(len(texts), device=student.device))
         found = [value for side in sides.values() for value in (side if isinstance(side, list) else [side])]
         if "pair" not in sides:
-            index = torch.arange(len(PROBES), device=student.device).expand(len(PROBES), -1)
+            index = torch.arange(len(probes), device=student.device).expand(len(probes), -1)
             found.append(student.scores(sides["query"], sides["document"], index, every=False)[0])
         return [value.float().cpu() for value in found]
     finally:

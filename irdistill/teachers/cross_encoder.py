@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_identity, resolve_model
-from irdistill.students.inputs import pad_right, position_limit, unused_token
+from irdistill.students.inputs import check_processing, pad_right, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
@@ -189,6 +189,7 @@ def _load(model: str, revision: str | None, trust_remote_code: bool, device: str
             encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
                                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
             network = _classifier(model, encoder)
+            check_processing(encoder, model)
     except IrdistillError:
         raise
     except Exception as error:

@@ -15,7 +15,7 @@ from irdistill.batching import TokenBudget, run_batches
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.progress import progress
-from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
+from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, check_out, open_run
 from irdistill.runs.shares import share_of_run
 from irdistill.teachers.protocol import NO_TOKENS, TOO_LONG, BatchTeacher, ListwiseTeacher, Pair, PartialOrder, Scores, Teacher
 from irdistill.teachers.spec import TeacherSpec
@@ -99,6 +99,7 @@ def score(collection: Collection, candidates: Run | str | Path, teacher: AnyTeac
             infinite, or the disk is full. What was written stays.
     """
     given = open_candidates(collection, candidates, depth)
+    check_out(out, overwrite, [given])
     with _start(collection, teacher, engine) as scorer:
         identity = RunIdentity("teacher", dict(scorer.identity), collection.describe(), given.fingerprint, {"depth": depth})
         with RunWriter(out, identity, given.query_ids, part_queries, shard, overwrite,

@@ -92,7 +92,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         Raises:
             IrdistillError: the model cannot be loaded, or does not know the similarity.
         """
-        resolved = resolve_model(model)
+        resolved = resolve_model(model, revision)
         self.model_name = model
         self.truncation: dict[str, Truncation] = {}
         self.device = torch.device(device) if device else best_device()

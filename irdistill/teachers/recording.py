@@ -14,7 +14,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.files import digest, exclusive
 from irdistill.progress import progress
-from irdistill.runs import RankedList, Run
+from irdistill.runs import RankedList, Run, check_out
 from irdistill.runs.representations import Item, Plan, RepresentationWriter, Storage
 from irdistill.teachers.engine import Done, ScoredPart, first, open_candidates, score, score_part
 from irdistill.teachers.protocol import BatchTeacher, Pair
@@ -214,6 +214,7 @@ def score_with_representations(collection: Collection, candidates: Run | str | P
         IrdistillError: as ``score``; or the teacher has none, or they do not fit ``storage``.
     """
     given = open_candidates(collection, candidates, depth)
+    check_out(out, overwrite, [given])
     engine = Recording(Path(out), given, depth, part_queries, storage)
     run = score(collection, given, teacher, out, depth, None, part_queries, overwrite, engine)
     engine.complete()

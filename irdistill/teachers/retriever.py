@@ -84,7 +84,7 @@ class RetrieverTeacher:
 
     def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The vector of each query, (1, D) float32."""
-        found = self.model.encode(texts, "query", self.precision, show_progress=False,
+        found = self.model.encode(texts, "query", self.precision,
                                   normalize=self.model.similarity == "cosine")
         return list(found[:, None])
 
@@ -95,7 +95,7 @@ class RetrieverTeacher:
     def score(self, pairs: Sequence[Pair]) -> Scores:
         """Cosine or inner product of each pair, as the model states, summed in float32."""
         texts = list(dict.fromkeys(pair.query.text for pair in pairs))
-        vectors = self.model.encode(texts, "query", self.precision, show_progress=False,
+        vectors = self.model.encode(texts, "query", self.precision,
                                     normalize=self.model.similarity == "cosine")
         place = {text: number for number, text in enumerate(texts)}
         asked = np.array([place[pair.query.text] for pair in pairs], dtype=np.int64)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.files import file_sha256, fsync_tree, move_into_place, read_json, write_json
+from irdistill.files import file_sha256, fsync_tree, read_json, write_json
+from irdistill.ownership import Ours, is_manifest, nothing, remove_ours
 
-__all__ = ["MARKER", "Timer", "complete", "describe_newest", "find", "fsync_tree", "is_whole", "keep_newest", "latest_whole",
-           "move_into_place", "step_of"]
+__all__ = ["MARKER", "Timer", "checkpoint_files", "complete", "describe_newest", "find", "is_whole", "keep_newest", "latest_whole",
+           "remove", "step_of"]
 
 logger = logging.getLogger(__name__)
 MARKER = "complete.json"
@@ -40,9 +40,9 @@ class Timer:
         self._last, self._cost = time.monotonic(), seconds
 
 
-def complete(checkpoint: Path, digests: dict[str, str]) -> None:
-    """Declare a checkpoint whole: the marker is written last and names every file's digest."""
-    write_json(checkpoint / MARKER, {"files": digests})
+def complete(checkpoint: Path) -> None:
+    """Declare a checkpoint whole, before it gets its name: the marker names every file's digest."""
+    write_json(checkpoint / MARKER, {"files": fsync_tree(checkpoint)})
 
 
 def is_whole(folder: Path, files: dict[str, str]) -> bool:
@@ -65,26 +65,42 @@ def find(folder: Path) -> list[Path]:
 
 
 def latest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that can be trusted; half-written and damaged ones are removed."""
+    """The newest checkpoint that can be trusted; damaged ones are removed."""
     for checkpoint in reversed(find(folder)):
         try:
             if is_whole(checkpoint, read_json(checkpoint / MARKER)["files"]):
                 return checkpoint
         except (IrdistillError, KeyError, AttributeError, TypeError):
             pass
-        logger.warning("the checkpoint %s is not whole and is removed", checkpoint)
-        shutil.rmtree(checkpoint)
+        logger.warning("the checkpoint %s is damaged and is removed", checkpoint)
+        remove(checkpoint)
     return None
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Remove all but the newest checkpoints; the marker goes first, so none is ever half trusted."""
+    """Remove all but the newest checkpoints."""
     for checkpoint in find(folder)[:-count]:
-        (checkpoint / MARKER).unlink(missing_ok=True)
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        remove(checkpoint)
 
 
 def describe_newest(folder: Path, steps: int) -> str:
     """The step of the newest whole checkpoint in words, for a message; empty where there is none."""
     whole = [checkpoint for checkpoint in find(folder) if (checkpoint / MARKER).is_file()]
     return f"the checkpoint of step {step_of(whole[-1])} of {steps} in {folder}" if whole else ""
+
+
+def checkpoint_files(checkpoint: Path) -> Ours:
+    """Whether a file of a checkpoint is named by its marker; none is where there is no marker."""
+    if not is_manifest(checkpoint / MARKER, ("files",)):
+        return nothing
+    files = read_json(checkpoint / MARKER)["files"]
+    return lambda name: name == MARKER or name in files
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete the files of a checkpoint that its marker names, the marker last."""
+    ours = checkpoint_files(checkpoint)
+    remove_ours(checkpoint, lambda name: name != MARKER and ours(name))
+    remove_ours(checkpoint, lambda name: name == MARKER and ours(name))
+    if checkpoint.is_dir() and not any(checkpoint.iterdir()):
+        checkpoint.rmdir()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irdistill.students.dense import DenseStudent
 
 _ROUNDS = 20
-_FILE = "clusters.json"
+FILE = "clusters.json"
 
 
 def query_clusters(folder: Path, encoder: DenseStudent, query_ids: Sequence[str], texts: Sequence[str], count: int,
@@ -31,7 +31,7 @@ def query_clusters(folder: Path, encoder: DenseStudent, query_ids: Sequence[str]
     if len(texts) < count:
         raise IrdistillError(f"clusters={count} was asked for, and there are {len(texts)} queries; ask for fewer.")
     identity = {"encoder": encoder.identity(), "queries": digest(list(query_ids)), "clusters": count, "seed": seed}
-    path = folder / _FILE
+    path = folder / FILE
     if path.exists():
         there = read_json_object(path)
         if there.get("identity") != identity:

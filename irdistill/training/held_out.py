@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.files import atomic_path, read_json, write_json
+from irdistill.ownership import is_manifest
 from irdistill.training.collate import Collator, TrainBatch
 from irdistill.training.options import TrainOptions
 from irdistill.training.order import InOrder
 
-_PREFIX = "best-"
+_PREFIX, _FILES = "best-", "best.json"
 
 
 def split_queries(query_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
@@ -78,6 +80,7 @@ class HeldOut(TrainerCallback):
         if value < self.best:
             self.best, self.best_step, self.since = value, step, 0
             if state.is_world_process_zero:
+                write_json(self.folder / _FILES, {"files": sorted({*weight_files(self.folder), self._path(step).name} - {_FILES})})
                 with atomic_path(self._path(step)) as temporary:
                     torch.save({name: tensor.clone() for name, tensor in self.weights().items()}, temporary)
         self.log({"step": step, "held_out": value, "best_step": self.best_step})
@@ -96,9 +99,8 @@ class HeldOut(TrainerCallback):
 
     def forget_others(self) -> None:
         """Remove the weights of all steps but the best; only after a checkpoint knows which that is."""
-        for path in self.folder.glob(f"{_PREFIX}*.pt"):
-            if path != self._path(self.best_step):
-                path.unlink()
+        for name in weight_files(self.folder) - {_FILES, self._path(self.best_step).name}:
+            (self.folder / name).unlink(missing_ok=True)
 
     def best_weights(self) -> Mapping[str, Tensor]:
         """Those of the best step.
@@ -110,3 +112,11 @@ class HeldOut(TrainerCallback):
             raise IrdistillError("the held-out loss was never a number, so no step is the best.")
         found: Mapping[str, Tensor] = torch.load(self._path(self.best_step), map_location="cpu", weights_only=True)
         return found
+
+
+def weight_files(folder: Path) -> set[str]:
+    """The files with the best weights that a folder of checkpoints says it has, and the list of them."""
+    if not is_manifest(folder / _FILES, ("files",)):
+        return set()
+    names = {str(name) for name in read_json(folder / _FILES)["files"]}
+    return {_FILES, *(name for name in names if re.fullmatch(rf"{_PREFIX}\d+\.pt", name))}

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
+from irdistill.files import move_into_place, read_json, staging_path, write_json
 from irdistill.losses import Loss
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
@@ -39,7 +39,6 @@ from irdistill.training.sparsity import Sparsity
 logger = logging.getLogger(__name__)
 _WEIGHTS = "weights.pt"
 _STATE = "state.json"
-_STAGING = ".staging"
 
 
 class Steps(IterableDataset):
@@ -222,20 +221,21 @@ class DistillTrainer(Trainer):
     # -- checkpoints ----------------------------------------------------------------------------------------
 
     def _get_output_dir(self, trial: Any = None) -> str:
-        return str(self.folder / _STAGING)
+        return str(staging_path(self.folder / "checkpoint"))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         began = time.monotonic()
         self.write_log()
         if self.processes.first:
-            shutil.rmtree(self.folder / _STAGING, ignore_errors=True)
+            shutil.rmtree(self._get_output_dir(), ignore_errors=True)
         super()._save_checkpoint(model, trial)
         if not self.processes.first:
             return
         name = f"checkpoint-{self.state.global_step}"
         final = self.folder / name
-        digests = checkpoints.move_into_place(self.folder / _STAGING / name, final)
-        checkpoints.complete(final, digests)
+        written = Path(self._get_output_dir()) / name
+        checkpoints.complete(written)
+        move_into_place(written, final, checkpoints.checkpoint_files(final))
         checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
         if self.held_out is not None:
             self.held_out.forget_others()

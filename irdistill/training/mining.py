@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irdistill.errors import IrdistillError
+from irdistill.files import staging_path
 from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
 from irdistill.runs.manifest import MANIFEST
+from irdistill.runs.owned import clear
 from irdistill.search import retrieve
 from irdistill.training.lists import ListSampler
 from irdistill.training.options import TrainOptions
@@ -80,11 +82,12 @@ class Miner:
         if _of_others(place, self.student.weights_digest()):
             there = None
             for stale in (place, *place.parent.glob(f"{place.name}-*")):
-                shutil.rmtree(stale)
+                if stale.is_dir():
+                    clear(stale)
         if there is not None:
             return there
         # vectors of a frozen tower are kept, and used by all searches
-        scratch = self.folder / "vectors" if self.student.learns("document") else None
+        scratch = staging_path(self.folder / "vectors") if self.student.learns("document") else None
         logger.info("searching with the student for %s", place)
         found = retrieve(self.collection, self.student, place, self.options.mine_depth, work=scratch or self.work,
                          precision=self.options.precision)

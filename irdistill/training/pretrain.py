@@ -18,7 +18,7 @@ from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallba
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder, write_json, write_text
+from irdistill.files import exclusive, make_folder, move_into_place, staging_path, write_json, write_text
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries
 from irdistill.progress import kept_when_stopped, progress
@@ -28,6 +28,7 @@ from irdistill.students.saving import save_tokenizer
 from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.loop import Steps, step_seed
+from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import continues
 from irdistill.truncation import Truncation
@@ -155,12 +156,18 @@ class _MaskedTrainer(Trainer):
     def _save_rng_state(self, output_dir: str) -> None:
         """Nothing: as above."""
 
+    def _get_output_dir(self, trial: Any = None) -> str:
+        return str(staging_path(Path(self.args.output_dir) / "checkpoint"))
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        shutil.rmtree(self._get_output_dir(), ignore_errors=True)
         began = time.monotonic()
         super()._save_checkpoint(model, trial)
         folder = Path(self.args.output_dir)
-        written = folder / f"checkpoint-{self.state.global_step}"
-        checkpoints.complete(written, checkpoints.fsync_tree(written))
+        name = f"checkpoint-{self.state.global_step}"
+        written = Path(self._get_output_dir()) / name
+        checkpoints.complete(written)
+        move_into_place(written, folder / name, checkpoints.checkpoint_files(folder / name))
         checkpoints.keep_newest(folder, 2)
         self.timer.wrote(time.monotonic() - began)
 
@@ -199,6 +206,7 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
     if random_init or config:
         random_weights(first, config or {}, options.seed)
     set_lengths((), (first,), options.max_length, None)
+    check_training_folder(Path(out))
     folder = make_folder(out)
     identity = json.loads(json.dumps({
         "collection": collection.describe(), "backbone": backbone, "revision": model_revision(backbone), "layers": layers,
@@ -208,19 +216,20 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
         if continues(folder, identity):
             logger.info("%s is finished already", folder / "model")
             return folder / "model"
-        write_json(folder / "training.json", {"identity": identity, "finished": False})
+        write_json(folder / "training.json", {"identity": identity, "finished": False} | recorded_model(folder))
+        shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
         log = _train(folder / "checkpoints", collection.corpus, first, options) if options.steps else []
         write_text(folder / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
-        staged = folder / ".model.staging"
+        staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
         first.tokenizer.backend_tokenizer.no_padding()
         first.tokenizer.backend_tokenizer.no_truncation()
         with quiet_libraries():
             first.model.save_pretrained(staged)
             save_tokenizer(first.tokenizer, staged)
-        files = checkpoints.move_into_place(staged, folder / "model")
+        files = place_model(folder, staged, {"identity": identity})
         write_json(folder / "training.json", {"identity": identity, "finished": True, "model": files})
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_checkpoints(folder)
     return folder / "model"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive, make_folder, read_json_object, write_json
-from irdistill.progress import bar_over, progress
+from irdistill.files import exclusive, make_folder, read_json_object, staging_path, write_json
+from irdistill.progress import bar_over, progress, working
 from irdistill.search.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors import corpus_vectors
@@ -23,6 +24,8 @@ from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, one_tower, two_towers
+from irdistill.training.checkpoints import is_whole
+from irdistill.training.owned import check_training_folder, place_model
 
 logger = logging.getLogger(__name__)
 
@@ -66,16 +69,19 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
     one_tower(student.model, f"the model {student.source!r}")
     identity = {"verb": "terms", "model": student.identity(), "collection": collection.describe(),
                 "settings": {"ridge": _RIDGE, "share": _SHARE, "most_words": _MOST_WORDS, "queries": _QUERIES, "depth": _DEPTH}}
-    folder = make_folder(out)
+    folder = Path(out)
+    check_training_folder(folder)
+    make_folder(folder)
     done = folder / TRAINING
     if done.is_file() and not overwrite:
-        if read_json_object(done).get("identity") != identity:
+        stored = read_json_object(done)
+        if stored.get("identity") != identity:
             raise IrdistillError(
                 f"{folder} holds term vectors of another model or collection; choose another folder, or overwrite."
             )
-        return DenseStudent.load(folder / "model")
+        if stored.get("finished", True) and is_whole(folder / "model", stored.get("model") or {}):
+            return DenseStudent.load(folder / "model")
     with exclusive(folder):
-        done.unlink(missing_ok=True)
         bm25 = BM25(collection.corpus)
         vectors = corpus_vectors(collection.corpus, student, work).matrix
         places, weight = term_vectors(bm25.matrix, vectors)
@@ -87,8 +93,12 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
             tower.append(Normalize())
         fitted = DenseStudent(two_towers(student.model, tower), student.source, student.revision)
         fitted._freeze("document")
-        fitted.save(folder / "model")
-        write_json(done, {"identity": identity, "words": len(places), "model": fitted.identity() | {"model": digest(identity)}})
+        staged = staging_path(folder / "model")
+        shutil.rmtree(staged, ignore_errors=True)
+        fitted.save(staged)
+        record = {"identity": identity, "words": len(places)}
+        files = place_model(folder, staged, record)
+        write_json(done, record | {"finished": True, "model": files})
     logger.info("%d words, each with a vector of %d numbers", len(places), weight.shape[1])
     return DenseStudent.load(folder / "model")
 
@@ -128,7 +138,8 @@ def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORD
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
-    found = cho_solve(cho_factor(spread), products.T).T
+    with working("solve for term vectors"):
+        found = cho_solve(cho_factor(spread), products.T).T
     true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
     reached = (products * found).sum(axis=1)
     shrunk = np.divide(true, reached, out=np.ones_like(true), where=reached > 0)
@@ -139,7 +150,7 @@ def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: n
            weight: np.ndarray) -> float:
     """The factor by which the spread of the words' part over the candidates is the wanted share of the model's own, in the mean."""
     queries = list(collection.queries.values())[:_QUERIES]
-    own = student.search_vectors([query.text for query in queries], "query")
+    own = student.encode([query.text for query in queries], "query", normalize=student.similarity == "cosine")
     corpus, known = collection.corpus, {bm25.stems[place]: number for number, place in enumerate(places.tolist())}
     spreads = []
     for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):

@@ -17,7 +17,7 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, exclusive, make_folder, read_json_object, write_json
+from irdistill.files import differences, exclusive, make_folder, read_json_object, staging_path, write_json
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
@@ -47,6 +47,7 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
+from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
 from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest, vectors_identity
@@ -137,6 +138,7 @@ def train(
     check_teachers(len(runs), options)
     check_vectors(collection, student, document_vectors)
     check_mining(options, student, len(runs))
+    check_training_folder(Path(out))
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
@@ -211,13 +213,13 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         begun = (folder / "training.json").exists()
         found = checkpoints.latest_whole(folder / "checkpoints")
         start = checkpoints.step_of(found) if found else 0
-        shutil.rmtree(folder / "checkpoints" / ".staging", ignore_errors=True)
-        for left in folder.glob(".checking-*"):
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
+        shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
         if not start:
             check_saving(student, folder)
         cut_log(folder / "train_log.jsonl", start)
-        write_json(folder / "training.json", {"identity": identity, "about": about, "finished": False, "lists": counts})
+        record = {"identity": identity, "about": about, "finished": False, "lists": counts}
+        write_json(folder / "training.json", record | recorded_model(folder))
         journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
         if found:
             logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
@@ -252,12 +254,12 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
 
     def finish() -> None:
-        staged = folder / ".model.staging"
+        staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
         _forget_padding(student)
         with quiet_libraries():
             student.save(staged)
-        files = checkpoints.move_into_place(staged, folder / "model")
+        files = place_model(folder, staged, {"identity": identity, "lists": counts})
         own = {"loss": save_learnt(folder, learnt)} if learnt else {}
         write_json(folder / "training.json", {"identity": identity, "about": about, "finished": True, "lists": counts,
                                               "model": files} | own)
@@ -266,7 +268,7 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
                 truncation={kind: asdict(counts) for kind, counts in read.items()},
                  lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_checkpoints(folder)
 
     processes.agree(finish)
 

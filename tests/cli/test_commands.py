@@ -84,7 +84,7 @@ def test_one_query_prints_hits_with_their_text(folder: Path, capsys: pytest.Capt
     (["fuse", "set/a", "set/b", "--out", "x"], "there is no run 'set/a'"),
     (["runs", "stats", "set"], "is not a run"),
     (["train", "set", "--scores", "x", "--backbone", "y", "--loss", "Nonsense", "--out", "z"], "Nonsense"),
-    (["candidates", "set", "--out", "set"], "is not empty and not a run"),
+    (["candidates", "set", "--out", "set"], "which irdistill did not write there"),
     (["score", "set", "--candidates", "x", "--teacher", "bm25"], "--out is missing"),
     (["score", "set", "--candidates", "x", "--teacher", "bm25", "--out", "y", "--workers", "2"], "--engine ray"),
 ])

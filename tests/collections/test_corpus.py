@@ -222,7 +222,9 @@ def test_a_collection_in_memory() -> None:
 
 
 @pytest.mark.parametrize("limit", [0, 64 << 20])
-def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
     monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", limit)  # 0: each block at its first use
     documents = [Document(f"d{number}", "title", f"the text {number}") for number in range(300)]
 
@@ -254,7 +256,7 @@ def test_a_large_corpus_checks_only_the_blocks_that_are_used(tmp_path: Path, mon
     (folder / "corpus.arrow").write_bytes(data)
     corpus = Corpus.open(folder)
     assert corpus.document(0) == documents[0] and corpus.row("d02999") == 2999
-    with pytest.raises(DamagedError, match="corpus.arrow is damaged.*rebuilt"):
+    with pytest.raises(DamagedError, match=r"corpus.arrow is damaged.*rebuilt"):
         corpus.texts(range(3000))
     with pytest.raises(DamagedError, match="found damaged"):  # so that the cache is rebuilt at the next use
         Corpus.open(folder)

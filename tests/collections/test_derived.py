@@ -133,3 +133,31 @@ def test_a_split_that_is_not_there_is_named(source: Collection, tmp_path: Path) 
     assert len(load_collection(tmp_path / "made", cache=tmp_path / "cache").qrels) == 2
     with pytest.raises(IrdistillError, match=r"names no split of .* it has train"):
         load_collection(f"{tmp_path / 'made'}#dev", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", ["queries.jsonl", "qrels/test.tsv", "corpus.jsonl", "thesis.txt", "derived.json"])
+def test_a_folder_with_files_of_others_is_refused(name: str, source: Collection, tmp_path: Path) -> None:
+    path = tmp_path / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+        derive(tmp_path / "mine", source, REWRITES)
+    assert [file.read_text() for file in (tmp_path / "mine").rglob("*") if file.is_file()] == ["mine"]
+
+
+def test_files_that_the_record_does_not_name_are_kept(source: Collection, tmp_path: Path) -> None:
+    derive(tmp_path / "made", source, REWRITES)
+    (tmp_path / "made" / "qrels" / "dev.tsv").write_text("mine")
+    derive(tmp_path / "made", source, REWRITES)
+    with pytest.raises(IrdistillError, match=r"holds qrels/dev.tsv, which"):
+        write_derived(tmp_path / "made", source, REWRITES, {"dev": source.qrels}, MADE_BY, same_questions=True)
+    assert (tmp_path / "made" / "qrels" / "dev.tsv").read_text() == "mine"
+
+
+def test_a_collection_that_is_half_written_is_not_read(source: Collection, tmp_path: Path) -> None:
+    derive(tmp_path / "made", source, REWRITES)
+    record = json.loads((tmp_path / "made" / "derived.json").read_text())
+    (tmp_path / "made" / "derived.json").write_text(json.dumps(record | {"complete": False}))
+    with pytest.raises(IrdistillError, match="is not finished; run the command that writes it again"):
+        load_collection(tmp_path / "made", cache=tmp_path / "cache")
+    derive(tmp_path / "made", source, REWRITES)

@@ -114,7 +114,7 @@ def test_building_again_gives_the_same(cache: Path, tmp_path: Path) -> None:
     assert "antigravity" not in sys.modules and "this" not in sys.modules
     [folder] = (tmp_path / "pydocs").glob("[!.]*")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "aliases.json", "corpus", "notes.json", "queries.json"
+        "aliases.json", "corpus", "manifest.json", "notes.json", "queries.json"
     ]
 
 

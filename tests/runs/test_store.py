@@ -83,7 +83,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(tmp_path_factory: pytest.T
             writer.write_part(number, [rows[q] for q in ids], {"pairs": 3})
     with (tmp_path / "cut" / "journal.jsonl").open("a") as stream:
         stream.write('{"part": {"number": 0, "na')  # a kill in the middle of a line
-    (tmp_path / "cut" / ".manifest.json.tmp-1").write_text("{")  # and between writing a file and renaming it
+    (tmp_path / "cut" / ".manifest.json-irdistill-tmp-1").write_text("{")  # and between writing a file and renaming it
     if stop < len(writer.manifest.own_parts()):
         with pytest.raises(IrdistillError, match="not finished"):
             open_run(tmp_path / "cut")
@@ -94,7 +94,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(tmp_path_factory: pytest.T
         run = writer.finish()
     assert run.manifest.usage == {"pairs": 3 * -(-10 // size)}
     assert run.fingerprint == whole.fingerprint and verify(tmp_path / "cut") == []
-    assert not list((tmp_path / "cut").glob(".*.tmp-*"))
+    assert not list((tmp_path / "cut").glob(".*-irdistill-tmp-*"))
     cut, plain = files(tmp_path / "cut"), files(tmp_path / "whole")
     assert {k: v for k, v in cut.items() if k != "manifest.json"} == {k: v for k, v in plain.items() if k != "manifest.json"}
 

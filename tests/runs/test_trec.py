@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.collections.fields import Fields
+from irdistill.evaluation import evaluate
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run
 from irdistill.runs.line_fields import decimals
-from irdistill.runs.trec import read_trec
+from irdistill.runs.trec import StreamedRun, read_trec
 
 ROWS = st.dictionaries(
     st.tuples(st.sampled_from(["q1", "10", "2", "é"]), st.sampled_from(["a", "b", "ab", "B", "é", "z9", '"q"', "NA", "null"])),
@@ -150,3 +151,23 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         print(peaks[2] - peaks[1])"""
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 50
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_file_is_measured_while_it_is_read(shuffled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the figures and the fingerprint of the stored run, also where queries come in pieces."""
+    monkeypatch.setattr("irdistill.runs.formats.source.BLOCK", 200)
+    draw = np.random.default_rng(5)
+    documents = [f"d{doc}" for doc in range(40)]
+    lines = [f"q{query} Q0 {doc} {rank} {draw.integers(0, 9)} t\n" for query in range(9) for rank, doc in enumerate(documents)]
+    if shuffled:
+        lines = [lines[place] for place in draw.permutation(len(lines))]
+    (tmp_path / "run.txt").write_text("".join(lines))
+    qrels = {f"q{query}": {doc: int(draw.integers(0, 3)) for doc in documents[:20]} for query in range(10)}
+    held = Collection.from_dicts("c", dict.fromkeys(documents, "x"), dict.fromkeys(qrels, "y"), qrels)
+    whole = read_trec(tmp_path / "run.txt", held)
+    for judged, run in ((held, whole), (held.qrels, read_trec(tmp_path / "run.txt"))):
+        rows = evaluate(judged, {"a": tmp_path / "run.txt"}, "nDCG@10 AP Bpref").rows
+        assert rows == evaluate(judged, {"a": run}, "nDCG@10 AP Bpref").rows and rows[0].run == run.fingerprint
+    again = StreamedRun(tmp_path / "run.txt", held)
+    assert again.query_ids == whole.query_ids and len(again) == 9 and again["q3"].doc_ids == whole["q3"].doc_ids

@@ -15,8 +15,9 @@ from irdistill.collections import Collection, load_collection
 from irdistill.collections import corpus as corpus_module
 from irdistill.errors import IrdistillError
 from irdistill.search.bm25 import BM25
+from irdistill.search.bm25_build import split_words
 from irdistill.search.ranking import best_rows
-from irdistill.stems import StemNumbers, Tokenizer
+from irdistill.stems import StemNumbers, Tokenizer, words_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
@@ -111,6 +112,15 @@ def test_index_is_that_of_bm25s_whatever_the_memory(k1: float, b: float, memory:
     for name in ("data", "indices", "indptr"):
         np.testing.assert_array_equal(np.load(bm25.folder / f"{name}.npy"), plain[name])
     assert sorted(path.suffix for path in bm25.folder.iterdir()) == [".json"] * 2 + [".npy"] * 3
+
+
+@given(st.lists(st.text("abcXYZ09_ .,-'\n\t\0éßİıÅ日本ǅ²٣ªºͅ\u0301\u200d\x85\xa0ﬁ\ud800", max_size=30), max_size=5))
+def test_words_by_the_block_are_those_of_the_tokenizer(texts: list[str]) -> None:
+    words, sizes = split_words(texts)
+    expected = [words_of(text) for text in texts]
+    assert sizes.tolist() == list(map(len, expected))
+    split = [words.bytes_at(place).decode("utf-8", "surrogatepass") for place in range(len(words))]
+    assert split == [word for one in expected for word in one]
 
 
 def test_corpora_without_words_have_an_index(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SparseEncoder
 from transformers import AutoTokenizer
 
+from irdistill import IrdistillError
 from irdistill.collections import Query
 from irdistill.students import build_student
 from irdistill.teachers import CrossEncoderTeacher, Pair, score_pairs
@@ -90,3 +92,19 @@ def test_retrievers(tmp_path: Path, kind: str, library: Any, teacher_class: Any,
     np.testing.assert_allclose(teacher.score(PAIRS).values, [float(one.to_dense() if one.is_sparse else one) for one in expected],
                                atol=1e-3, rtol=1e-4)
     assert teacher.identity["prompts"].items() >= prompts.items() and teacher.identity["default_prompt"] == name
+
+
+@pytest.mark.parametrize(("settings", "refused"), [({"text": {"max_length": 8}}, "text.max_length=8"),
+                                                   ({"text": {"padding": True}}, ""),
+                                                   ({"common": {"add_special_tokens": False}}, "common.add_special_tokens=False")])
+def test_saved_processing_that_makes_other_tokens_is_refused(tmp_path: Path, settings: dict[str, Any], refused: str) -> None:
+    CrossEncoder(str(tiny_cross_encoder(tmp_path / "plain")), device="cpu").save(str(tmp_path / "m"))
+    file = tmp_path / "m" / "sentence_bert_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"processing_kwargs": settings}))
+    for load in (lambda: CrossEncoderTeacher(str(tmp_path / "m"), precision="float32", backend="torch", device="cpu"),
+                 lambda: build_student("cross-encoder", str(tmp_path / "m"), device="cpu")):
+        if refused:
+            with pytest.raises(IrdistillError, match=refused.replace(".", r"\.")):
+                load()
+        else:
+            load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,14 +132,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(place: Path, reference
     """While a checkpoint is staged, before its marker, between checkpoints, and while the model is saved."""
     out = place / "killed"
     checkpoints = out / "checkpoints"
-    third = checkpoints / "checkpoint-3"
     moments: list[tuple[Callable[[], bool], float]] = [
-        (lambda: (checkpoints / ".staging").exists(), 0.0),
-        (lambda: third.exists() and not (third / "complete.json").exists(), 2.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0").exists(), 0.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0" / "checkpoint-3").exists(), 2.0),
         (lambda: (checkpoints / "checkpoint-6" / "complete.json").exists(), 0.0),
-        (lambda: (out / ".model.staging").exists(), 0.0),
+        (lambda: (out / ".model-irdistill-tmp-0").exists(), 0.0),
     ]
     for when, pause in moments:
+        shutil.rmtree(checkpoints / ".checkpoint-irdistill-tmp-0", ignore_errors=True)  # what the kill before left
         assert run_and_kill(place, out, when, pause) == -signal.SIGKILL
         assert not (out / "model").exists() or not json.loads((out / "training.json").read_text())["finished"]
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
@@ -224,6 +225,47 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt",
+                                  "checkpoints/best-4.pt", "model/README.md", "train_log.jsonl", "training.json"])
+def test_a_folder_with_files_of_others_is_refused(name: str, place: Path, tmp_path: Path) -> None:
+    path = tmp_path / "d" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "d", OPTIONS)
+    assert digests(tmp_path / "d").keys() == {name} and path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/thesis.txt", "checkpoints/checkpoint-3/thesis.txt", "checkpoints/checkpoint-99/x",
+                                  "checkpoints/best-7.pt", "model/thesis.txt"])
+def test_going_on_touches_no_files_of_others(name: str, place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    out = tmp_path / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    for marker in ("checkpoint-3/x", "checkpoint-3/complete.json"):
+        (out / "checkpoints" / marker).write_text('{"files": {"x": ""}}')
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False}))
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).write_text("mine")
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(IrdistillError, match=f"holds {name}, which"):
+        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    (out / name).rename(tmp_path / "moved")
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (out / "notes.txt").read_text() == (tmp_path / "moved").read_text() == "mine"
+    assert digests(out / "model") == digests(place / "reference" / "model")
+
+
+def test_names_in_a_tampered_record_are_never_followed(place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+    (tmp_path / "victim").write_text("mine")
+    out = tmp_path / "a" / "d"
+    (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    names = {"../../victim": "", "../../../../victim": "", str(tmp_path / "victim"): ""}
+    (out / "checkpoints" / "checkpoint-3" / "complete.json").write_text(json.dumps({"files": names}))
+    identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
+    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False, "model": names}))
+    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+    assert (tmp_path / "victim").read_text() == "mine"
 def test_a_training_of_other_scores_or_vectors_names_the_setting(place: Path, tmp_path: Path) -> None:
     collection, options = make_collection(), replace(OPTIONS, steps=2)
     train(collection, place / "scores", make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",

@@ -13,8 +13,9 @@ from irdistill.evaluation.evaluate import Evaluation
 from irdistill.evaluation.report.datasets import is_synthetic, short_names
 from irdistill.evaluation.report.mteb import metric_name
 from irdistill.evaluation.report.tables import evaluation_markdown
-from irdistill.files import read_json, write_text
+from irdistill.files import read_json
 from irdistill.models import STUDENT_FILE, check_model_folder
+from irdistill.ownership import write_file
 
 NAME = "README.md"
 MARK = "<!-- written by irdistill report -->"
@@ -133,7 +134,7 @@ def write_card(found: Evaluation, system: str, folder: str | Path, beside: Path 
     path = folder / NAME
     if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
         raise IrdistillError(f"{path} was not written by irdistill and is left as it is; move it away to have a card with figures.")
-    write_text(path, card(found, system, folder, beside))
+    write_file(path, card(found, system, folder, beside))
     return path
 
 

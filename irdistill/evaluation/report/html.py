@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from irdistill.files import write_text
+from irdistill.ownership import write_file
 
 _HERE = "irdistill.evaluation.report"
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -33,4 +33,4 @@ def write_page(path: str | Path, page: str) -> None:
     """Write a page, atomically."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_text(target, page)
+    write_file(target, page)

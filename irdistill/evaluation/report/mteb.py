@@ -12,7 +12,8 @@ import ir_measures
 from irdistill.collections.slices import cut_split
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row
-from irdistill.files import make_folder, write_json
+from irdistill.files import make_folder
+from irdistill.ownership import write_json_file
 
 MAIN = "nDCG@10"
 _NAMES = {"nDCG": "ndcg", "RR": "mrr", "R": "recall", "P": "precision", "AP": "map", "Success": "hit_rate", "Judged": "judged"}
@@ -84,7 +85,7 @@ def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Pa
         path = place / f"{content['task_name']}.json"
         if path in written:
             raise IrdistillError(f"two datasets are the task {content['task_name']}; give the figures of one of them.")
-        write_json(path, content)
-        write_json(place / "model_meta.json", {"name": name, "revision": "irdistill"})
+        write_json_file(path, content)
+        write_json_file(place / "model_meta.json", {"name": name, "revision": "irdistill"})
         written.append(path)
     return written

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.evaluation.evaluate import Evaluation
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 
 if TYPE_CHECKING:
     from irdistill.evaluation.efficiency import Efficiency
@@ -70,5 +70,5 @@ def draw(given: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axes.set_ylabel(str(given[0]["measure"]))
         axes.spines[["top", "right"]].set_visible(False)
         form = Path(path).suffix[1:]
-        with atomic_path(path) as temporary:
+        with replaceable(path) as temporary:
             figure.savefig(temporary, format=form, metadata={"Date": None} if form == "svg" else None, dpi=150)

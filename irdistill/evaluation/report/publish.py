@@ -12,7 +12,8 @@ from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, Row, evaluate
 from irdistill.evaluation.policies import SelfMatch, measured_run
 from irdistill.evaluation.report.tables import costs_table, evaluation_latex, evaluation_markdown
-from irdistill.files import read_json, write_text
+from irdistill.files import read_json
+from irdistill.ownership import check_replaceable, write_file
 from irdistill.runs import Run, open_run
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
         raise IrdistillError(f"--out is missing: where the {form} goes.")
     if system is not None and system not in given.found.systems:
         raise IrdistillError(f"there is no system {system!r}; there are {', '.join(given.found.systems)}.")
+    if out is not None and form not in ("mteb", "card"):
+        check_replaceable(out)
     chosen = system or given.found.systems[0]
     if form in ("mteb", "card"):
         assert out is not None
@@ -119,7 +122,7 @@ def publish(given: Results, form: str | None = None, out: Path | None = None, do
     if out is None:
         return text
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, text)
+    write_file(out, text)
     return None
 
 

@@ -12,7 +12,7 @@ from irdistill.collections.fields import Fields
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_layout import READINGS, TREC, TRIPLES, TableLayout, TableSample, decide, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import CHUNK, Rows, parted, relevant, whole_ranks
+from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.line_fields import Lines, WrongWidth, decimals, lines_of, split_lines
 from irdistill.runs.lists import RankedList
@@ -183,8 +183,9 @@ def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
     return values
 
 
-def write_trec(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_trec(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """One line a scored document."""
+    tag = options.tag
     if len(tag.split()) != 1:
         raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
 
@@ -195,7 +196,7 @@ def write_trec(run: Run, path: Path, collection: Collection | None, tag: str) ->
     return _write(run, path, lines, "TREC run files", lambda name: len(name.split()) == 1)
 
 
-def write_table(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_table(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """``query document score``, tabs between them, under a line of column names as in BEIR's qrels."""
     def lines(found: RankedList) -> tuple[list[str], int]:
         rows = [f"{found.query_id}\t{doc}\t{score}\n" for doc, score in _scored(found)]
@@ -204,10 +205,12 @@ def write_table(run: Run, path: Path, collection: Collection | None, tag: str) -
     return _write(run, path, lines, "tables of text", _fits_tabs, "query-id\tcorpus-id\tscore\n")
 
 
-def write_triples(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_triples(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Each scored document that is judged relevant with each scored one that is not."""
     def lines(found: RankedList) -> tuple[list[str], int]:
         positive, negative = parted(_scored(found), relevant(collection, found.query_id))
+        if not (positive and negative):
+            options.one_sided += bool(positive or negative)
         rows = [f"{high}\t{low}\t{found.query_id}\t{doc}\t{other}\n" for doc, high in positive for other, low in negative]
         return rows, len(positive) + len(negative) if rows else 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.pickles import memory_for, read_items
-from irdistill.runs.formats.rows import Record, Rows, gathered, name_of, number_or_name
+from irdistill.runs.formats.rows import Record, Rows, WriteOptions, gathered, name_of, number_or_name
 from irdistill.runs.formats.scalars import Refused
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.store import Run
@@ -42,7 +42,7 @@ def read_scores(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(_records(source), source)
 
 
-def write_scores(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_scores(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """The same dictionary, one query after the other, so that it need not fit into memory; ids as numbers where they are."""
     count = 0
     with writing(path) as stream:

@@ -9,7 +9,18 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import Record, Rows, gathered, name_of, number_or_name, parted, relevant, scored
+from irdistill.runs.formats.rows import (
+    Record,
+    Rows,
+    WriteOptions,
+    entries_of,
+    gathered,
+    name_of,
+    number_or_name,
+    parted,
+    relevant,
+    scored,
+)
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
@@ -49,7 +60,7 @@ def read_nway(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, NWAY, read), source)
 
 
-def write_nway(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_nway(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """One line a query, best first; a ColBERT trainer takes the first ``nway`` documents of each."""
     def line(found: RankedList) -> tuple[Any, int]:
         pairs = [[number_or_name(doc), score] for doc, score in scored(found)]
@@ -64,7 +75,8 @@ def read_hard(source: Source, collection: Collection) -> Iterator[Rows]:
     The scores lie in a pickle beside it; older files carry them as ``{"pid": document, "ce-score": score}``.
     """
     def read(number: int, value: Any) -> Record:
-        entries = [*value["pos"], *(entry for found in value["neg"].values() for entry in found)]
+        negatives = value["neg"].values() if isinstance(value["neg"], dict) else [value["neg"]]
+        entries = [*entries_of(value["pos"], ids=True), *(entry for system in negatives for entry in entries_of(system, ids=True))]
         docs = [name_of(entry["pid"] if isinstance(entry, dict) else entry) for entry in entries]
         scores = [entry.get("ce-score") if isinstance(entry, dict) else None for entry in entries]
         return Record(number, name_of(value["qid"]), docs, scores)
@@ -72,11 +84,13 @@ def read_hard(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, HARD, read), source)
 
 
-def write_hard(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_hard(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Documents that are judged relevant as ``pos``, all others as negatives of one system, ``run``."""
     def line(found: RankedList) -> tuple[Any, int]:
         names = [(doc, number_or_name(doc)) for doc in found.doc_ids]
         positive, negative = parted(names, relevant(collection, found.query_id))
+        if not options.takes(positive, negative):
+            return None, 0
         value = {
             "qid": number_or_name(found.query_id), "pos": [name for _, name in positive],
             "neg": {"run": [name for _, name in negative]},

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import Record, Rows, gathered, scored
+from irdistill.runs.formats.rows import Record, Rows, WriteOptions, gathered, scored
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.store import Run
 
@@ -112,7 +112,7 @@ def read_object(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(_records(source), source)
 
 
-def write_object(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_object(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """A query a line, in one object."""
     count = 0
     with writing(path) as stream:

@@ -14,7 +14,7 @@ from irdistill.collections.table_layout import TREC, TRIPLES, UnknownLayoutError
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, tables, texts
 from irdistill.runs.formats.columns import sampled
-from irdistill.runs.formats.rows import Rows
+from irdistill.runs.formats.rows import Rows, WriteOptions
 from irdistill.runs.formats.source import Source
 from irdistill.runs.store import Run
 
@@ -28,21 +28,23 @@ class Format:
     Attributes:
         layout: what it looks like.
         read: gives the rows of a file, some thousands at a time.
-        write: writes a run, given a collection and a tag; gives how many rows the file expresses.
+        write: writes a run, given a collection and options; gives how many rows the file expresses.
         needs_collection: writing takes judgments or texts from the collection.
         ranked: rows may have ranks, which stand for the order where there is no score, or where the user says so.
         table: the columns can be named by the user.
         beside: the scores lie in a second file.
+        two_sided: a query has positives and negatives, and trainers expect both.
     """
 
     name: str
     layout: str
     read: Callable[[Source, Collection], Iterator[Rows]]
-    write: Callable[[Run, Path, Collection | None, str], int]
+    write: Callable[[Run, Path, Collection | None, WriteOptions], int]
     needs_collection: bool = False
     ranked: bool = False
     table: bool = False
     beside: bool = False
+    two_sided: bool = False
 
 
 FORMATS = {
@@ -51,12 +53,13 @@ FORMATS = {
         Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
         Format("tsv", columns.TABLE, columns.read_table, columns.write_table, ranked=True, table=True),
         Format("triples", columns.TRIPLES_LAYOUT, columns.read_triples, columns.write_triples, needs_collection=True),
-        Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, needs_collection=True, beside=True),
+        Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, needs_collection=True, beside=True, two_sided=True),
         Format("st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores),
         Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
         Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True, table=True),
-        Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, needs_collection=True),
-        Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, needs_collection=True),
+        Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, needs_collection=True, two_sided=True),
+        Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, needs_collection=True,
+               two_sided=True),
         Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
         Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
     )
@@ -157,6 +160,6 @@ def _by_json(line: bytes) -> str | None:
         return next((name for hint, name in hints.items() if hint in keys), "disco")
     for key, name in (("qid", "st-jsonl"), ("positive_passages", "tevatron"), ("positive_document_ids", "tevatron"),
                       ("document_ids", "pylate"), ("pos", "flagembedding")):
-        if key in value and not (isinstance(value[key], dict)):
+        if key in value and (not isinstance(value[key], dict) or "docid" in value[key]):
             return name
     return "disco" if all(isinstance(found, dict) for found in value.values()) else None

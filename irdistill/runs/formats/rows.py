@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 
 Value = TypeVar("Value")
+LARGEST = 10**300
 _NUMBERS = {int, float, type(None)}
 LAST_RANK = 2**31 - 1
 """The rank of a row that has a score and no rank."""
@@ -83,7 +85,14 @@ def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
         if type(value) not in _NUMBERS:
             raise IrdistillError(f"{source.path}, {source.unit} {lines[place]}: the score {value!r} is not a number.")
     unscored = np.array([value is None for value in values], bool)
-    scores = np.array([np.nan if value is None else value for value in values], np.float64)
+    try:
+        scores = np.array([np.nan if value is None else value for value in values], np.float64)
+    except OverflowError:
+        place = next(place for place, value in enumerate(values) if isinstance(value, int) and abs(value) > LARGEST)
+        raise IrdistillError(
+            f"{source.path}, {source.unit} {lines[place]}: the score {str(values[place])[:20]}… is too large; a finite number that "
+            "float32 can hold was expected."
+        ) from None
     return Rows(
         [record.query for record, size in zip(records, sizes, strict=True) for _ in range(size)],
         [doc for record in records for doc in record.docs], scores, lines, unscored if unscored.any() else None,
@@ -140,6 +149,47 @@ def relevant(collection: Collection | None, query_id: str) -> set[str]:
     """The documents that are judged relevant to a query."""
     judged = collection.qrels.get(query_id, {}) if collection is not None else {}
     return {doc for doc, grade in judged.items() if grade > 0}
+
+
+@dataclass
+class WriteOptions:
+    """How a run is written.
+
+    Attributes:
+        tag: the last column of a TREC run.
+        keep_empty: in formats with positives and negatives, write queries that have none of the one or of the other, with an empty
+            list. The trainers that read these formats stop at them.
+        one_sided: queries that were left out for it; counted while writing.
+    """
+
+    tag: str = "irdistill"
+    keep_empty: bool = False
+    one_sided: int = 0
+
+    def takes(self, positive: Sequence[Any], negative: Sequence[Any]) -> bool:
+        """Whether a query with these sides is written; counts those that are not."""
+        if self.keep_empty or (positive and negative):
+            return True
+        self.one_sided += bool(positive or negative)
+        return False
+
+
+def entries_of(value: Any, ids: bool = False) -> list[Any]:
+    """The entries of a list; one that stands by itself is a list of one, and null is none.
+
+    Args:
+        ids: a number is an id.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if value is None:
+        return []
+    if isinstance(value, list):
+        return value
+    if isinstance(value, str | dict) or (ids and isinstance(value, int) and not isinstance(value, bool)):
+        return [value]
+    raise TypeError(f"{type(value).__name__!r} object is not iterable; a list was expected")
 
 
 def parted(rows: Sequence[tuple[str, Value]], wanted: set[str]) -> tuple[list[tuple[str, Value]], list[tuple[str, Value]]]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.opening import decompressed, is_damage
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 from irdistill.progress import progress
 
 BLOCK = 1 << 22
@@ -149,7 +149,7 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        raw = stack.enter_context(open(stack.enter_context(atomic_path(path)), "wb"))
+        raw = stack.enter_context(open(stack.enter_context(replaceable(path)), "wb"))
         stream: Any = raw
         if path.suffix == ".gz":
             # mtime 0: the same run gives the same bytes

@@ -21,10 +21,10 @@ from irdistill.collections.column_names import IGNORED, roles_of_header
 from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
 from irdistill.collections.table_layout import header_layout
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path
+from irdistill.ownership import replaceable
 from irdistill.runs.formats.columns import read_trec, write_trec
 from irdistill.runs.formats.jsonl import records, write_lines
-from irdistill.runs.formats.rows import CHUNK, LAST_RANK, Record, Rows, gathered, name_of, scored, whole_ranks
+from irdistill.runs.formats.rows import CHUNK, LAST_RANK, Record, Rows, WriteOptions, gathered, name_of, scored, whole_ranks
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.lists import RankedList, from_table
 from irdistill.runs.store import Run
@@ -125,10 +125,10 @@ def _ranks(source: Source, ranks: np.ndarray, unscored: np.ndarray, lines: np.nd
     return whole_ranks(source, np.where(needless, LAST_RANK, ranks), lines)
 
 
-def write_ranked(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_ranked(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Every row, those without a score too; a TREC run where the name does not end in .parquet."""
     if path.suffix != ".parquet":
-        return write_trec(run, path, collection, tag)
+        return write_trec(run, path, collection, options)
     count = 0
     with _parquet(path, RANKED) as writer:
         for table in run.tables():
@@ -142,7 +142,7 @@ def write_ranked(run: Run, path: Path, collection: Collection | None, tag: str) 
 def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A Parquet file that takes its place when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with replaceable(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         yield writer
 
 
@@ -180,7 +180,8 @@ def _csv_records(source: Source) -> Iterator[Record]:
 
     def lines() -> Iterator[str]:
         nonlocal number
-        for number, line in source.lines():
+        for place, line in source.lines():
+            number = place
             yield line.decode("utf-8") + "\n"
 
     rows = csv.reader(lines(), strict=True)
@@ -233,7 +234,7 @@ def _item(text: str) -> Any:
     return int(text) if _INTEGER.fullmatch(text) else float(text)
 
 
-def write_lists(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_lists(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """One row a query, best first: Parquet, CSV or JSON lines, by the ending of the name."""
     suffix = Path(uncompressed_name(path)).suffix
     if suffix == ".jsonl":
@@ -262,15 +263,14 @@ def write_lists(run: Run, path: Path, collection: Collection | None, tag: str) -
 def _write_csv(run: Run, path: Path) -> int:
     """The lists as JSON in the cells, which PyLate reads as it reads lists of Python."""
     count = 0
-    with writing(path) as stream, io.TextIOWrapper(stream, "utf-8", newline="", write_through=True) as text:
-        rows_of = csv.writer(text, lineterminator="\n")
-        rows_of.writerow(LISTS.names)
+    with writing(path) as stream:
+        stream.write((",".join(LISTS.names) + "\n").encode())
         for ranked in run:
             rows = scored(ranked)
             if rows:
+                line = io.StringIO()
                 docs = json.dumps([doc for doc, _ in rows], ensure_ascii=False)
-                rows_of.writerow([ranked.query_id, docs, json.dumps([score for _, score in rows])])
+                csv.writer(line, lineterminator="\n").writerow([ranked.query_id, docs, json.dumps([score for _, score in rows])])
+                stream.write(line.getvalue().encode())
                 count += len(rows)
-        text.flush()
-        text.detach()
     return count

@@ -12,7 +12,7 @@ import xxhash
 
 from irdistill.collections import Collection
 from irdistill.runs.formats.jsonl import records, write_lines
-from irdistill.runs.formats.rows import Record, Rows, gathered, name_of, parted, relevant, scored
+from irdistill.runs.formats.rows import Record, Rows, WriteOptions, entries_of, gathered, name_of, parted, relevant, scored
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
@@ -77,12 +77,13 @@ def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
         texts: list[str] = []
         scores: list[float | None] = []
         for side in ("pos", "neg"):
-            found = value[side]
-            given = value.get(f"{side}_scores")
-            if given is not None and len(given) != len(found):
-                raise ValueError(f"{len(found)} texts in {side} and {len(given)} scores in {side}_scores")
-            texts += found
-            scores += [None] * len(found) if given is None else given
+            side_texts, side_scores = entries_of(value[side]), value.get(f"{side}_scores")
+            if isinstance(side_scores, int | float):
+                side_scores = [side_scores]
+            if side_scores is not None and len(side_scores) != len(side_texts):
+                raise ValueError(f"{len(side_texts)} texts in {side} and {len(side_scores)} scores in {side}_scores")
+            texts += side_texts
+            scores += [None] * len(side_texts) if side_scores is None else side_scores
         if not all(isinstance(text, str) for text in (value["query"], *texts)):
             raise ValueError("a text is not text")
         return Record(number, value["query"], texts, scores)
@@ -90,13 +91,15 @@ def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, FLAG, read), source, by_text=True)
 
 
-def write_flag(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_flag(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Documents that are judged relevant as ``pos``; texts as the collection has them, title and text joined."""
     assert collection is not None
 
     def line(found: RankedList) -> tuple[Any, int]:
         rows = scored(found)
         positive, negative = parted(rows, relevant(collection, found.query_id))
+        if not options.takes(positive, negative):
+            return None, 0
         value: dict[str, Any] = {"query": collection.queries[found.query_id].text}
         for side, own in (("pos", positive), ("neg", negative)):
             value[side] = collection.corpus.texts(collection.corpus.rows([doc for doc, _ in own]))
@@ -111,7 +114,8 @@ def read_tevatron(source: Source, collection: Collection) -> Iterator[Rows]:
     """Tevatron's training data, with or without ``score`` in the passages; newer files hold ids of documents alone."""
     def read(number: int, value: Any) -> Record:
         sides = [("positive_passages", "positive_document_ids"), ("negative_passages", "negative_document_ids")]
-        entries = [entry for old, new in sides for entry in (value[old] if old in value or new not in value else value[new])]
+        entries = [entry for old, new in sides
+                   for entry in (entries_of(value[old]) if old in value or new not in value else entries_of(value[new], ids=True))]
         docs = [name_of(entry["docid"] if isinstance(entry, dict) else entry) for entry in entries]
         scores = [entry.get("score") if isinstance(entry, dict) else None for entry in entries]
         return Record(number, name_of(value["query_id"]), docs, scores)
@@ -119,13 +123,15 @@ def read_tevatron(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, TEVATRON, read), source)
 
 
-def write_tevatron(run: Run, path: Path, collection: Collection | None, tag: str) -> int:
+def write_tevatron(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """Every document with its text; ``score`` where it has one."""
     assert collection is not None
 
     def line(found: RankedList) -> tuple[Any, int]:
         values = dict(scored(found))
         positive, negative = parted([(doc, values.get(doc)) for doc in found.doc_ids], relevant(collection, found.query_id))
+        if not options.takes(positive, negative):
+            return None, 0
         value: dict[str, Any] = {"query_id": found.query_id, "query": collection.queries[found.query_id].text}
         for side, own in (("positive_passages", positive), ("negative_passages", negative)):
             value[side] = [

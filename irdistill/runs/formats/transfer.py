@@ -16,9 +16,11 @@ from irdistill.runs.formats.dicts import write_scores
 from irdistill.runs.formats.gather import Gather, Gathered
 from irdistill.runs.formats.numbering import Numbering
 from irdistill.runs.formats.registry import FORMATS, Format, format_of
+from irdistill.runs.formats.rows import WriteOptions
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.owned import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
@@ -28,10 +30,16 @@ PART_ROWS = 1 << 17
 
 
 class Exported(NamedTuple):
-    """How many rows an export expresses, and how many the format cannot."""
+    """What an export wrote.
+
+    Attributes:
+        rows: how many rows it expresses. left_out: how many it does not.
+        one_sided: queries that were left out whole, since they have no document that is judged relevant, or no other one.
+    """
 
     rows: int
     left_out: int
+    one_sided: int = 0
 
 
 def import_run(file: str | Path, collection: Collection, out: str | Path, format: str | None = None, *,
@@ -61,6 +69,7 @@ def import_run(file: str | Path, collection: Collection, out: str | Path, format
     form = format_of(format, path, reading=True, columns=columns)
     if ranks and not form.ranked:
         raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+    check_out(folder, overwrite)
     if columns is not None and not form.table:
         raise IrdistillError(f"--columns names the columns of a table, and files of the format {form.name} have fixed ones; leave it out.")
     make_folder(folder.parent)
@@ -180,14 +189,16 @@ def _tell(path: Path, run: Run, numbering: Numbering, gather: Gather) -> None:
 
 
 def export_run(run: str | Path | Run, file: str | Path, format: str | None = None, collection: Collection | None = None, *,
-               scores: str | Path | None = None, tag: str = "irdistill") -> Exported:
-    """Write a run as a score file, whole or not at all; packed where the name ends in .gz or .zst.
+               scores: str | Path | None = None, tag: str = "irdistill", keep_empty: bool = False) -> Exported:
+    """Write a run as a score file, whole or not at all; compressed where the name ends in .gz, .zst, .bz2 or .xz.
 
     Args:
         format: a name of ``FORMATS``; None where the file's name says it (else ``trec``).
         collection: for formats that take judgments or texts from it.
         scores: where the scores of ``st-jsonl`` go; beside the file unless said.
         tag: the last column of a TREC run.
+        keep_empty: in formats with positives and negatives, also write queries that have only one of the two, with an empty list;
+            the trainers that read these formats stop at them, so they are left out and counted otherwise.
 
     Raises:
         IrdistillError: the format needs a collection, cannot express an id, or cannot be told from the name; or the run is
@@ -197,13 +208,22 @@ def export_run(run: str | Path | Run, file: str | Path, format: str | None = Non
     form = format_of(format, path, reading=False)
     if form.needs_collection and collection is None:
         raise IrdistillError(f"the format {form.name} takes judgments or texts from the collection; give --collection.")
-    opened = open_run(run, collection)
+    if keep_empty and not form.two_sided:
+        raise IrdistillError(f"queries with an empty list were asked for, and the format {form.name} has no lists of positives; leave "
+                             "--keep-empty out.")
+    opened, options = open_run(run, collection), WriteOptions(tag, keep_empty)
     if form.beside:
-        write_scores(opened, Path(scores) if scores is not None else beside(path), collection, tag)
+        write_scores(opened, Path(scores) if scores is not None else beside(path), collection, options)
     elif scores is not None:
         raise IrdistillError(f"a second file for scores was given, and files of the format {form.name} hold their own.")
-    rows = form.write(opened, path, collection, tag)
+    rows = form.write(opened, path, collection, options)
     left_out = opened.num_rows - rows
     if left_out:
         logger.warning("%s: %d of %d rows are left out, which %s cannot express", path, left_out, opened.num_rows, form.name)
-    return Exported(rows, left_out)
+    if options.one_sided:
+        hint = "; --keep-empty writes them, with an empty list" if form.two_sided else ""
+        logger.warning(
+            "%s: %d of %d queries are left out, which have no document that is judged relevant, or no other one%s", path,
+            options.one_sided, len(opened), hint,
+        )
+    return Exported(rows, left_out, options.one_sided)

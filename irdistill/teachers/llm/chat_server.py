@@ -16,6 +16,7 @@ from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
 from irdistill.teachers.llm.chat_answers import TOO_LONG, Completion, read_completion
 from irdistill.teachers.llm.model import Request
 from irdistill.teachers.llm.reading import REFUSED
+from irdistill.terminal import printable
 
 #: What the client itself sets in every request.
 _OURS = ("model", "messages", "stream", "n", "logprobs")
@@ -178,11 +179,6 @@ class ChatServer:
     def _safe(self, text: str) -> str:
         """Without the key, which servers quote in their errors."""
         return text.replace(self._secret, "***") if self._secret else text
-
-
-def printable(text: str) -> str:
-    """A server's words as they may be shown: control characters, which a terminal would obey, are written out (``\\x1b``)."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text)
 
 
 def check_url(url: Any) -> None:

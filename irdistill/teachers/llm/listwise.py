@@ -188,7 +188,7 @@ class ListwiseLLMTeacher:
         if reply.flag not in (None, CUT):
             return reply.flag, None
         found = self._reader.read(text, count)
-        if reply.flag == CUT and not (found.complete and found.bare):
+        if reply.flag == CUT and (found.garbled or not found.certain):
             return CUT, None
         return (GARBLED, None) if found.garbled else (None, found)
 

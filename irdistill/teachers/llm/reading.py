@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from irdistill.errors import IrdistillError
@@ -73,17 +74,17 @@ def is_refusal(text: str) -> bool:
 
 
 def without_fences(text: str) -> str:
-    """What a fenced block of code holds, where a text has one; fences without an end are taken off."""
-    lines = text.strip().splitlines()
-    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith(("```", "~~~"))]
-    if not fences:
-        return text.strip()
-    first = lines[fences[0]].strip()
-    if len(first) > 6 and first.endswith(first[:3]):  # ```all on one line```
-        return first[3:-3].strip()
-    end = fences[1] if len(fences) > 1 else len(lines)
-    inside = "\n".join(lines[fences[0] + 1:end]).strip()
-    return inside or "\n".join(line for number, line in enumerate(lines) if number not in fences).strip() or text.strip("`~ \t\r\n")
+    """A text without the fences of its blocks of code; what is in the blocks stays."""
+    lines = []
+    for line in text.strip().splitlines():
+        bare = line.strip()
+        if not bare.startswith(("```", "~~~")):
+            lines.append(line)
+        elif len(bare) > 6 and bare.endswith(bare[:3]):  # ```all on one line```
+            lines.append(bare.strip(bare[0]))
+        else:
+            lines.append("")
+    return "\n".join(lines).strip() or text.strip("`~ \t\r\n")
 
 
 class Reading(NamedTuple):
@@ -94,14 +95,15 @@ class Reading(NamedTuple):
         repeated: those of ``order`` that it names more than once.
         omitted: those it does not name, in their old order.
         unknown: how many of its identifiers are no passage's.
-        bare: whether nothing but a label stands before the ranking, and no words after it on its line.
+        certain: whether the ranking is one even if the answer was cut: nothing but a label stands before it, no words after it on
+            its line, its identifiers are set apart by ``>`` or lines, and it names every passage or other lines follow.
     """
 
     order: list[int]
     repeated: list[int]
     omitted: list[int]
     unknown: int
-    bare: bool = True
+    certain: bool = True
 
     @property
     def garbled(self) -> bool:
@@ -148,19 +150,19 @@ class RankingReader:
     def read(self, text: str, count: int) -> Reading:
         """Read an answer about passages 1 to ``count``; what it thinks is not read."""
         said = split_thinking(text)
-        bare = True
+        certain = True
         if self._ranking is not None:
             matches = found(self._ranking, said.text) or found(self._ranking, said.raw)
             numbers = [self._number(match, count) for match in self._identifier.finditer(next(reversed(matches), ""))]
         else:
-            numbers, bare = self._chain(without_fences(said.text), count)
+            numbers, certain = self._chain(without_fences(said.text), count)
         order: dict[int, int] = {}
         for number in numbers:
             if number:
                 order[number - 1] = order.get(number - 1, 0) + 1
         repeated = [place for place, times in order.items() if times > 1]
         omitted = [place for place in range(count) if place not in order]
-        return Reading(list(order), repeated, omitted, numbers.count(0), bare)
+        return Reading(list(order), repeated, omitted, numbers.count(0), certain)
 
     def _number(self, match: re.Match[str], count: int) -> int:
         """The passage that an identifier names, from 1; 0 for none."""
@@ -169,7 +171,7 @@ class RankingReader:
         return number if 1 <= number <= count else 0
 
     def _chain(self, text: str, count: int) -> tuple[list[int], bool]:
-        """The numbers of the ranking in a text, and whether it is bare."""
+        """The numbers of the ranking in a text, and whether it is certain."""
         matches = [match for match in self._identifier.finditer(text) if match.end() > match.start()]
         chains: list[list[re.Match[str]]] = []
         for match in matches:
@@ -189,7 +191,10 @@ class RankingReader:
         closed = _ends(text, chain[-1]) or not re.search(r"\w", re.split(r"[\n.;!?]", text[chain[-1].end():], maxsplit=1)[0])
         if not closed and not self._weight(text, best[0], chain, count)[0]:  # "[1], [2] and [3] are about …"
             return [], True
-        return [self._number(match, count) for match in chain], closed and bool(_BEFORE.match(text[:chain[0].start()]))
+        numbers, after = [self._number(match, count) for match in chain], text[chain[-1].end():]
+        apart = all(re.search(r"[>≻\n]", text[one.end():other.start()]) for one, other in pairwise(chain))
+        ended = bool(re.match(r"[^\w\n]*\n\s*\S", after)) or {*range(1, count + 1)} <= {*numbers}
+        return numbers, closed and apart and ended and bool(_BEFORE.match(text[:chain[0].start()]))
 
     def _weight(self, text: str, place: int, chain: list[re.Match[str]], count: int) -> tuple[bool, int, int]:
         """Which of several chains is the ranking: the one with signs of order in it, the longest, the last."""

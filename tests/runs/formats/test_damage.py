@@ -296,7 +296,6 @@ def test_the_identity_says_where_a_run_is_from_and_an_import_is_continued(tmp_pa
     }
     assert run.identity.kind == "imported" and run.identity.settings == {"unknown": "error", "duplicates": "error", "ranks": False}
     (tmp_path / "run" / "part-00000.parquet").unlink()
-    (tmp_path / "run" / "manifest.json").unlink()
     assert write(tmp_path, "7 Q0 10 1 9 mytag\n").fingerprint == run.fingerprint
     with pytest.raises(IrdistillError, match="holds another run"):
         write(tmp_path, "7 Q0 10 1 8 mytag\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs import FORMATS, MemoryRun, RankedList, RunIdentity, export_run, import_run
+from irdistill.runs import FORMATS, MemoryRun, RankedList, RunIdentity, export_run, import_run, open_run
 from tests.runs.formats.small import plain, small
 
 NAMES = {
@@ -47,9 +48,12 @@ def cases(draw: st.DrawFn, form: str) -> tuple[Collection, MemoryRun]:
     return collection, MemoryRun(RunIdentity("teacher", {}, collection.describe()), lists)
 
 
-def expected(form: str, collection: Collection, run: MemoryRun) -> dict[str, dict[str, float | None]]:
+TWO_SIDED = {"st-jsonl", "flagembedding", "tevatron"}
+
+
+def expected(form: str, collection: Collection, run: MemoryRun, keep_empty: bool = False) -> dict[str, dict[str, float | None]]:
     rows = {query: {doc: s for doc, s in own.items() if s is not None or form in KEEPS_NULL} for query, own in plain(run).items()}
-    if form == "triples":
+    if form == "triples" or (form in TWO_SIDED and not keep_empty):
         good = {query: {doc for doc, grade in found.items() if grade > 0} for query, found in collection.qrels.items()}
         rows = {query: own for query, own in rows.items() if 0 < len(own.keys() & good[query]) < len(own)}
     return {query: own for query, own in rows.items() if own}
@@ -57,13 +61,13 @@ def expected(form: str, collection: Collection, run: MemoryRun) -> dict[str, dic
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_there_and_back(tmp_path_factory: pytest.TempPathFactory, form: str) -> None:
-    @given(cases(form), st.sampled_from([1 << 29, 1]))
+    @given(cases(form), st.sampled_from([1 << 29, 1]), st.booleans() if form in TWO_SIDED else st.just(False))
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-    def check(case: tuple[Collection, MemoryRun], memory: int) -> None:
+    def check(case: tuple[Collection, MemoryRun], memory: int, keep_empty: bool) -> None:
         collection, run = case
         folder = tmp_path_factory.mktemp("trip")
-        wanted = expected(form, collection, run)
-        done = export_run(run, folder / NAMES[form], form, collection)
+        wanted = expected(form, collection, run, keep_empty)
+        done = export_run(run, folder / NAMES[form], form, collection, keep_empty=keep_empty)
         assert done.rows == sum(map(len, wanted.values())) and done.left_out == run.num_rows - done.rows
         if wanted:
             back = import_run(folder / NAMES[form], collection, folder / "back", form, memory=memory)
@@ -89,11 +93,65 @@ WRITTEN = {
     "triples": "9.5\t0.1\t7\t10\t20\n9.5\t-2.0\t7\t10\t40\n",
     "colbert": '[7, [10, 9.5], [20, 0.1], [40, -2.0]]\n[8, ["d/ü", 3.0]]\n',
     "disco": '{\n"7": {"10": 9.5, "20": 0.1, "40": -2.0},\n"8": {"d/ü": 3.0}\n}\n',
-    "st-jsonl": '{"qid": 7, "pos": [10], "neg": {"run": [20, 40, 30]}}\n{"qid": 8, "pos": [], "neg": {"run": ["d/ü"]}}\n',
+    "st-jsonl": '{"qid": 7, "pos": [10], "neg": {"run": [20, 40, 30]}}\n',
     "flagembedding": '{"query": "what purrs", "pos": ["cats purr"], "neg": ["Dogs dogs bark", "birds sing"], "pos_scores": [9.5], '
-                     '"neg_scores": [0.1, -2.0]}\n{"query": "what barks", "pos": [], "neg": ["Füchse bellen"], "pos_scores": [], '
-                     '"neg_scores": [3.0]}\n',
+                     '"neg_scores": [0.1, -2.0]}\n',
 }
+
+
+KEPT_EMPTY = {
+    "st-jsonl": '{"qid": 8, "pos": [], "neg": {"run": ["d/ü"]}}\n',
+    "flagembedding": '{"query": "what barks", "pos": [], "neg": ["Füchse bellen"], "pos_scores": [], "neg_scores": [3.0]}\n',
+    "tevatron": '{"query_id": "8", "query": "what barks", "positive_passages": [], "negative_passages": [{"docid": "d/ü", "title": "", '
+                '"text": "Füchse bellen", "score": 3.0}]}\n',
+}
+
+
+@pytest.mark.parametrize("form", KEPT_EMPTY)
+def test_queries_with_an_empty_list_are_left_out_and_counted_or_kept(tmp_path: Path, form: str,
+                                                                      caplog: pytest.LogCaptureFixture) -> None:
+    done = export_run(run_of(small()), tmp_path / "a.x", form, small())
+    assert done.one_sided == 1 and len((tmp_path / "a.x").read_text(encoding="utf-8").splitlines()) == 1
+    assert "1 of 2 queries are left out, which have no document that is judged relevant, or no other one; --keep-empty" in caplog.text
+    kept = export_run(run_of(small()), tmp_path / "b.x", form, small(), keep_empty=True)
+    assert kept.one_sided == 0 and kept.rows == done.rows + 1
+    text = (tmp_path / "b.x").read_text(encoding="utf-8")
+    assert text == (tmp_path / "a.x").read_text(encoding="utf-8") + KEPT_EMPTY[form]
+    with pytest.raises(IrdistillError, match="the format trec has no lists of positives"):
+        export_run(run_of(small()), tmp_path / "c.x", "trec", keep_empty=True)
+
+
+def test_triples_count_the_queries_without_a_pair(tmp_path: Path) -> None:
+    assert export_run(run_of(small()), tmp_path / "t.tsv", "triples", small()).one_sided == 1
+
+
+def test_csv_of_lists_is_csv_and_is_read_back(tmp_path: Path) -> None:
+    export_run(run_of(small()), tmp_path / "x.csv", "pylate")
+    assert (tmp_path / "x.csv").read_text(encoding="utf-8").splitlines() == [
+        "query_id,document_ids,scores", '7,"[""10"", ""20"", ""40""]","[9.5, 0.1, -2.0]"', '8,"[""d/ü""]",[3.0]']
+    assert plain(import_run(tmp_path / "x.csv", small(), tmp_path / "run")) == plain(run_of(small())) | {
+        "7": {"10": 9.5, "20": float(np.float32(0.1)), "40": -2.0}}
+
+
+@pytest.mark.parametrize(("form", "name", "words"), [
+    ("pylate", "x.tsv", "'.tsv', which files of the format pylate do not have; give --out a name that ends in .parquet or .csv or .jsonl"),
+    ("trec", "x.parquet", "'.parquet', which files of the format trec do not have"), ("disco", "x.pkl", "'.pkl', which files of"),
+    ("rank-distillm", "x.csv", "a name that ends in .parquet"), ("pylate", "x.parquet.gz", "Parquet files are compressed inside"),
+    ("trec", "x.run.zip", "compressed as .gz, .zst, .bz2 or .xz"), (None, "x.csv", "give --format"),
+])
+def test_a_name_that_says_something_else_is_refused(tmp_path: Path, form: str | None, name: str, words: str) -> None:
+    with pytest.raises(IrdistillError, match=re.escape(words)):
+        export_run(run_of(small()), tmp_path / name, form)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2", ".xz"])
+def test_every_compression_is_written_and_read(tmp_path: Path, ending: str) -> None:
+    export_run(run_of(small()), tmp_path / f"x.run{ending}", "trec")
+    assert (tmp_path / f"x.run{ending}").read_bytes()[:3] != b"7 Q"
+    rows = {"7": {"10": 9.5, "20": float(np.float32(0.1)), "40": -2.0}, "8": {"d/ü": 3.0}}
+    assert plain(import_run(tmp_path / f"x.run{ending}", small(), tmp_path / "run")) == rows
+    assert open_run(tmp_path / f"x.run{ending}", small()).to_dict() == rows
 
 
 @pytest.mark.parametrize("form", WRITTEN)

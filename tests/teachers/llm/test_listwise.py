@@ -266,6 +266,7 @@ CUT_ANSWERS = {
     "a ranking cut": Answer("[2] > [3", cut=True), "a sentence cut": Answer("The passages [1], [2] and [3] are about", cut=True),
     "a list that begins": Answer("[1], [2], [3] are the passages. I look", cut=True),
     "mentioned and cut": Answer("I compare them: [1] > [2] > [3] would be", cut=True),
+    "a list and a sentence": Answer("[1], [2], [3]\nThese are the passages. The", cut=True),
     "in channels": Answer("<|channel|>analysis<|message|>[1] > [2] > [3]"),
 }
 
@@ -317,3 +318,11 @@ def test_a_pattern_may_name_the_end_of_the_thinking() -> None:
     prompt = LISTWISE | {"ranking": r"(?s)</think>(.*)"}
     model = FakeModel(lambda worths: "<think>[1] > [2]</think>[2] > [1]")
     assert ListwiseLLMTeacher(model, prompt).rank([query_pairs([1, 2])])[0].order == [1, 0]
+
+
+def test_a_ranking_that_ended_before_the_limit_counts_with_what_it_omits() -> None:
+    answer = Answer("[3] > [1]\n\nPassage [3] is the best as", cut=True)
+    [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
+    assert (found.order, found.flags) == ([2, 0], [None, "omitted", None])
+    [found] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank([query_pairs([1, 3, 2])])
+    assert found.order == [2, 0, 1]

@@ -19,7 +19,7 @@ from irdistill.cli.main import main
 from irdistill.runs import open_run
 from irdistill.teachers.llm import loading
 from tests.teachers.llm.asking import stand_in
-from tests.teachers.llm.chat_stub import ChatStub, Reply, always, error, poison
+from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, poison
 
 pytest.importorskip("openai")
 
@@ -199,3 +199,18 @@ def test_a_run_without_a_score_ends_with_an_exit_code(stub: Any, folder: Path, c
         message = capsys.readouterr().err
         assert f"scored none of {PAIRS} documents (all too long). The run is saved in run" in message and "Traceback" not in message
     assert open_run(folder / "run").manifest.complete and logged(folder / "run.responses.jsonl") == PAIRS
+
+
+@pytest.mark.parametrize(("before", "flag"), [
+    ("", None), ("<think>[1] is good</think>", None), ("<think>", "cut"), ("I'm sorry, but ", "refused"),
+])
+def test_the_shipped_listwise_card_ranks_what_a_server_answers(
+    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str], before: str, flag: str | None
+) -> None:
+    server = stub(always(Reply(body=completion(f"{before}[2] > [1] > [4] > [3] > [6] > [5]"))))
+    assert score("run", "--url", server.url, teacher="server-listwise") == (0 if flag is None else 1)
+    run = open_run(folder / "run")
+    assert f"all {flag}" in capsys.readouterr().err if flag else run["q0"].doc_ids == ["d1", "d0", "d3", "d2", "d5", "d4"]
+    assert set(run["q0"].flags or [None]) == {flag}
+    prompts = [message["content"] for body in server.bodies for message in body["messages"] if message["role"] == "user"]
+    assert any("[6] text number 5" in prompt and "Search query: question 0" in prompt for prompt in prompts)

@@ -30,6 +30,7 @@ LINES = {
     "- What is x?\n- What is y?": "What is x?", "“What is x?”": "What is x?", "'What's new?'": "What's new?",
     "`grep -r`": "grep -r",
     "Okay, the user wants a question.\n\nFinal question: What is x?": "What is x?", "Reasoning: a\nQuery: x y": "x y",
+    "What is x?\n\nThe answer is:\n\n```\n# Python 3\n```": "What is x?", "```\nWhat is x?": "What is x?",
     # what only looks like it
     "The ratio 3: what is it?": "The ratio 3: what is it?", "3D printing": "3D printing", "2.5 GHz radio": "2.5 GHz radio",
     'who wrote "Dune"': 'who wrote "Dune"', '"Dune" and "Foundation"': '"Dune" and "Foundation"', "ok google": "ok google",
@@ -71,7 +72,8 @@ def test_what_is_no_answer_is_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(("text", "reply"), [
-    ("What is x?\nBecause it", Reply("What is x?")), ("What is", Reply("", "cut")),
+    ("What is x?\nBecause it", Reply("What is x?")), ("How to x?\n\nAnswer:\n\n```python\ndef a", Reply("How to x?")),
+    ("What is", Reply("", "cut")),
     ("Here is the question:\nWhat is", Reply("", "cut")),
     ("Here is the question:", Reply("", "cut")), ("Okay, the user wants", Reply("", "cut")),
     ("<think>a</think>What is", Reply("", "cut")),

@@ -1,0 +1,376 @@
+"""Damage every kind of artifact at random, use it, and tell what came of it.
+
+    python -m tests.campaigns.flips --trials 500                 (all kinds, some minutes)
+    python -m tests.campaigns.flips --trials 20 --kinds bm25 hnsw
+
+A trial damages one file of an artifact: it flips a bit (two of three trials), truncates, empties or removes the file, appends
+to it, or swaps it with another file of the artifact. Then the artifact is used as a command would use it. What came of it is
+
+    rebuilt      the right result, and the file was written again, or removed
+    refused      one sentence, of the package's own errors
+    harmless     the right result although the file was left as it is: the damage is in what decides nothing
+    silent       a wrong result
+    traceback    any other error
+    crash        the process ended
+
+Each kind runs in a process of its own. Half of the trials check each block on its first use, as is done for large artifacts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OUTCOMES = ("rebuilt", "refused", "harmless", "silent", "traceback", "crash")
+Use = Callable[[Path], Any]
+
+
+def damage(folder: Path, draw: random.Random, only: Callable[[Path], bool]) -> tuple[Path, str]:
+    """Damage one file of an artifact; gives it and how."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size and only(path)]
+    path = draw.choice(files)
+    how = draw.choice(["flip"] * 10 + ["truncate", "empty", "remove", "append", "swap"])
+    data = bytearray(path.read_bytes())
+    if how == "flip":
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    elif how == "truncate":
+        data = data[: draw.randrange(len(data))]
+    elif how == "empty":
+        data = bytearray()
+    elif how == "append":
+        data += draw.randbytes(draw.randint(1, 64))
+    elif how == "swap":
+        data = bytearray(draw.choice(files).read_bytes())
+    if how == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    return path, how
+
+
+def is_data(path: Path) -> bool:
+    """Whether an artifact is made of a file: not locks, logs, or what is being written."""
+    return not path.name.startswith(".") and path.name != "journal.jsonl"
+
+
+def trial(artifact: Path, use: Use, right: Any, draw: random.Random, scratch: Path,
+          only: Callable[[Path], bool] = is_data) -> tuple[str, str]:
+    """Damage a copy, use it; gives the outcome and what was done."""
+    from irdistill.errors import IrdistillError
+
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(artifact, scratch)
+    path, how = damage(scratch, draw, only)
+    name = path.relative_to(scratch)
+    about = f"{how} {name}"
+    damaged = path.read_bytes() if path.is_file() else None
+    if damaged == (artifact / name).read_bytes():
+        return "harmless", about
+    try:
+        result = use(scratch)
+    except IrdistillError as error:
+        return ("refused" if len(str(error)) < 1000 and "\n\n" not in str(error) else "traceback"), f"{about}: {error}"
+    except BaseException as error:
+        return "traceback", f"{about}: {error!r}"
+    if not np.array_equal(json.dumps(result), json.dumps(right)):
+        return "silent", about
+    return ("harmless" if (path.read_bytes() if path.is_file() else None) == damaged else "rebuilt"), about
+
+
+# -- the kinds: each makes an artifact in a folder, and gives how it is used ---------------------------------
+
+
+def _collection() -> Any:
+    from tests.search.test_engines import make_collection
+
+    return make_collection(300)
+
+
+def _hits(engine: Any, collection: Any) -> Any:
+    texts = [query.text for query in collection.queries.values()]
+    groups = next(iter(engine.search([engine.encode(texts)], 20)))
+    return [[hit.rows.tolist(), hit.scores.tolist()] for hit in groups]
+
+
+def corpus(folder: Path) -> Use:
+    from irdistill.collections import Document
+    from irdistill.collections.compiling import cached_corpus
+
+    documents = [Document(f"d{number}", f"title {number}", f"text {number} " * 30) for number in range(2000)]
+
+    def use(place: Path) -> Any:
+        found = cached_corpus(lambda: documents, place / "key", "made up")
+        ids = [document.id for document in documents]
+        return [found.texts(range(len(found))), found.rows(ids).tolist(), [found.row(doc_id) for doc_id in ids[:50]]]
+
+    use(folder)
+    return use
+
+
+def bm25(folder: Path) -> Use:
+    from irdistill.search.bm25 import BM25
+
+    collection = _collection()
+
+    def use(place: Path) -> Any:
+        index = BM25(collection.corpus, cache=place)
+        return [[found.doc_ids, found.scores.tolist()] for found in index.search(list(collection.queries.values()), 50)]
+
+    use(folder)
+    return use
+
+
+def engine(model: str, index: str) -> Callable[[Path], Use]:
+    def make(folder: Path) -> Use:
+        from irdistill.search import open_engine
+        from irdistill.students import load_student
+        from tests.students.tiny import tiny_backbone
+        from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+
+        makers: dict[str, Callable[[Path], Path]] = {
+            "dense": lambda place: tiny_backbone(place, layers=2), "sparse": tiny_splade, "late": tiny_colbert}
+        student = load_student(str(makers[model](folder.with_name(f"{folder.name}-model"))))
+        collection = _collection()
+
+        def use(place: Path) -> Any:
+            return _hits(open_engine(collection.corpus, student, index, place, "float32"), collection)  # type: ignore[arg-type]
+
+        use(folder)
+        return use
+
+    return make
+
+
+def lucene(folder: Path) -> Use:
+    from irdistill.search.lucene import LuceneBM25
+
+    collection = _collection()
+
+    def use(place: Path) -> Any:
+        found = LuceneBM25(collection.corpus, cache=place)
+        return [[hits.doc_ids, hits.scores.tolist()] for hits in found.search(list(collection.queries.values()), 50)]
+
+    use(folder)
+    return use
+
+
+def token_states(folder: Path) -> Use:
+    from irdistill.search.token_states import corpus_states
+    from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
+    from tests.students.tiny import tiny_backbone
+
+    backbone = tiny_backbone(folder.with_name(f"{folder.name}-model"), layers=2)
+    student = SplitCrossEncoderStudent.build(str(backbone), max_length=9, device="cpu")
+    collection = _collection()
+
+    def use(place: Path) -> Any:
+        states = corpus_states(collection.corpus, student, place, "float32")
+        return [states.of(row).tolist() for row in range(len(states))]
+
+    use(folder)
+    return use
+
+
+def _run(folder: Path) -> tuple[Any, Any]:
+    from irdistill.runs import RankedList, RunIdentity, write_run
+
+    collection = _collection()
+    draw = np.random.default_rng(1)
+    lists = [RankedList(query, [f"d{row}" for row in draw.permutation(300)[:100]], draw.normal(size=100).astype(np.float32),
+                        [None, "doubtful"] * 50) for query in collection.queries]
+    identity = RunIdentity("teacher", {"model": "made up"}, collection.describe())
+    return collection, lambda place: write_run(place, identity, lists, part_queries=2)
+
+
+def run(folder: Path) -> Use:
+    from irdistill.runs import open_run
+
+    _, write = _run(folder)
+    write(folder)
+    return lambda place: [[one.doc_ids, one.scores.tolist(), one.flags] for one in open_run(place)]
+
+
+def resumed_run(folder: Path) -> Use:
+    _, write = _run(folder)
+    write(folder)
+    return lambda place: [[one.doc_ids, one.scores.tolist(), one.flags] for one in write(place)]
+
+
+def merged_run(folder: Path) -> Use:
+    from irdistill.runs import merge, open_run
+    from tests.runs.test_ownership import write_shard
+
+    shards = [write_shard(folder.with_name(f"{folder.name}-{number}"), number) for number in (1, 2)]
+    merge(shards, folder)
+
+    def use(place: Path) -> Any:
+        merge(shards, place)
+        return [[one.doc_ids, one.scores.tolist()] for one in open_run(place)]
+
+    return use
+
+
+def compiled(folder: Path) -> Use:
+    from irdistill.runs import compile_run, open_run
+
+    collection, write = _run(folder)
+    source = folder.with_name(f"{folder.name}-run")
+    write(source)
+    compile_run(open_run(source), collection.corpus)
+    shutil.copytree(source / "compiled", folder, dirs_exist_ok=True)
+
+    def use(place: Path) -> Any:
+        shutil.rmtree(source / "compiled", ignore_errors=True)
+        shutil.copytree(place, source / "compiled")
+        try:
+            found = compile_run(open_run(source), collection.corpus)
+            return [[rows.tolist(), scores.tolist(), found.flags(number).tolist()]
+                    for number, (rows, scores) in enumerate(map(found.list, range(len(found))))]
+        finally:
+            shutil.rmtree(place)
+            shutil.copytree(source / "compiled", place)
+
+    return use
+
+
+def representations(folder: Path) -> Use:
+    from irdistill.runs.representations import Item, Plan, Representations, RepresentationWriter
+
+    collection, write = _run(folder)
+    source = write(folder)
+    identity, queries = source.identity, source.manifest.queries_digest
+    plan = Plan("pairs", "float32", identity.producer, identity.collection, None, {}, queries, 2)
+    draw = np.random.default_rng(2)
+    writer = RepresentationWriter(folder, plan, np.ones((1, 16), np.float32))
+    for number in range(3):
+        owners = range(2 * number, min(2 * number + 2, len(collection.queries)))
+        writer.write(number, len(owners), [Item(owner, row, draw.normal(size=(1, 16)).astype(np.float32))
+                                           for owner in owners for row in range(40)])
+    writer.finish()
+
+    def use(place: Path) -> Any:
+        held = Representations(place)
+        assert held.classifier is not None
+        return [[vector.tolist() for query in collection.queries for vector in held.pairs(query, np.arange(40))],
+                held.classifier.tolist()]
+
+    return use
+
+
+def checkpoint(folder: Path) -> Use:
+    from irdistill.training import checkpoints
+
+    draw = random.Random(3)
+    for step in (3, 6):
+        place = folder / f"checkpoint-{step}"
+        place.mkdir(parents=True)
+        for name in ("weights.pt", "optimizer.pt", "trainer_state.json"):
+            (place / name).write_bytes(draw.randbytes(5000))
+        checkpoints.complete(place)
+
+    def use(place: Path) -> Any:
+        found = checkpoints.latest_whole(place)
+        contents = {} if found is None else {path.name: path.read_bytes().hex() for path in sorted(found.iterdir())}
+        right = None if found is None else {path.name: path.read_bytes().hex() for path in sorted((folder / found.name).iterdir())}
+        return contents == (right or {})  # an older whole one, or none, is a right answer
+
+    return use
+
+
+def model(folder: Path) -> Use:
+    """The model of a training that is called again: whole, or trained again."""
+    from irdistill.training import TrainOptions, train
+    from tests.training.tiny import make_backbone, make_collection, make_run, make_student
+
+    place = folder.with_name(f"{folder.name}-inputs")
+    scores, backbone = make_run(place / "scores", make_collection()).path, make_backbone(place / "backbone")
+    options = TrainOptions(steps=3, batch_size=4, list_size=5, precision="float32", seed=7)
+
+    def use(out: Path) -> Any:
+        train(make_collection(), str(scores), make_student(backbone), "KL()", out, options)
+        return {path.name: path.read_bytes().hex() for path in sorted((out / "model").rglob("*")) if path.is_file()}
+
+    use(folder)
+    return use
+
+
+KINDS: dict[str, Callable[[Path], Use]] = {
+    "corpus": corpus, "compiled": compiled, "run": run, "resumed-run": resumed_run, "merged-run": merged_run,
+    "representations": representations, "bm25": bm25, "dense": engine("dense", "flat"), "hnsw": engine("dense", "hnsw"),
+    "ivfpq": engine("dense", "ivfpq"), "sq8": engine("dense", "sq8"), "sparse": engine("sparse", "flat"),
+    "late": engine("late", "flat"), "plaid": engine("late", "plaid"), "token-states": token_states, "checkpoint": checkpoint,
+    "model": model, "lucene": lucene, "lucene-hnsw": engine("dense", "lucene"), "lucene-impact": engine("sparse", "lucene"),
+}
+SLOW = ("model", "lucene", "lucene-hnsw", "lucene-impact")
+
+
+def run_kind(kind: str, trials: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Make the artifact of a kind, damage it again and again; gives counts and what went wrong."""
+    from irdistill import checksums
+
+    (folder / "right").mkdir(parents=True)
+    use = KINDS[kind](folder / "right")
+    shutil.copytree(folder / "right", folder / "first")
+    right = use(folder / "first")
+    draw, counts, notes = random.Random(f"{seed} {kind}"), Counter[str](), []
+    for number in range(trials):
+        checksums.WHOLE_BYTES = (64 << 20) if number % 2 else 0
+        outcome, about = trial(folder / "right", use, right, draw, folder / "scratch")
+        print(json.dumps([outcome, about]), flush=True)
+        counts[outcome] += 1
+        if outcome in ("silent", "traceback"):
+            notes.append(f"{outcome}: {about}")
+    return {"counts": dict(counts), "notes": notes}
+
+
+def campaign(kinds: Iterable[str], trials: int, seed: int) -> dict[str, Counter[str]]:
+    """Run the kinds in processes of their own; prints a line for each, and each fault."""
+    table: dict[str, Counter[str]] = {}
+    for kind in kinds:
+        with tempfile.TemporaryDirectory() as place:
+            command = [sys.executable, "-m", "tests.campaigns.flips", "--kind", kind, "--trials", str(trials), "--seed", str(seed),
+                       "--folder", place]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+        table[kind] = Counter(outcome for outcome, _ in lines)
+        if done.returncode or len(lines) < trials:
+            table[kind]["crash"] += trials - len(lines)
+            print(f"{kind}: the process ended with {done.returncode}: {done.stderr[-2000:]}", file=sys.stderr)
+        for outcome, about in lines:
+            if outcome in ("silent", "traceback"):
+                print(f"{kind}: {outcome}: {about}", file=sys.stderr)
+        print(f"{kind:<16}" + "".join(f"{outcome} {table[kind][outcome]:<5}" for outcome in OUTCOMES), flush=True)
+    return table
+
+
+def main() -> None:
+    """Print how many trials of each kind ended how; exits with 1 where any was silent, a traceback or a crash."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=500, help="of all kinds together")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kind", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.kind:
+        run_kind(options.kind, options.trials, options.seed, options.folder)
+        return
+    table = campaign(options.kinds, -(-options.trials // len(options.kinds)), options.seed)
+    total = sum(table.values(), Counter[str]())
+    print(f"{'all':<16}" + "".join(f"{outcome} {total[outcome]:<5}" for outcome in OUTCOMES))
+    sys.exit(1 if any(total[outcome] for outcome in ("silent", "traceback", "crash")) else 0)
+
+
+if __name__ == "__main__":
+    main()

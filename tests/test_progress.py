@@ -1,0 +1,68 @@
+"""Bars are drawn on every terminal, batch by batch, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irdistill import progress as module
+from irdistill.progress import Relay, bar_over, progress, working
+from irdistill.search.shards import write_arrays
+from irdistill.students import DenseStudent
+from tests.students.tiny import tiny_backbone
+
+
+def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make standard error a terminal without a size, on which bars appear at once; gives what reads it."""
+    reader, writer = os.openpty()
+    monkeypatch.setattr(sys, "stderr", os.fdopen(writer, "w"))
+    monkeypatch.setattr(module, "_DELAY", 0)
+    return reader
+
+
+def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = terminal(monkeypatch)
+    with progress(4, "texts", "encode") as bar:
+        bar.update(3)
+        bar.refresh()
+    shown = os.read(reader, 10_000).decode()
+    assert "encode:" in shown and "3/4" in shown
+
+
+def test_a_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = terminal(monkeypatch)
+    monkeypatch.setattr(module, "_REFRESH", 0.01)
+    with working("solve"):
+        time.sleep(0.1)
+    assert "solve: 00:00" in os.read(reader, 10_000).decode()
+
+
+def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with working("solve"):
+        assert list(bar_over([1, 2], "texts", "encode")) == [1, 2]
+    assert capsys.readouterr().err == ""
+
+
+def test_encoding_counts_every_batch(tmp_path: Path) -> None:
+    student = DenseStudent.build(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
+    counts: list[int] = []
+    student.search_vectors(["cat", "dog and bird", "fish"] * 10, "document", "float32", 20, done=counts.append)
+    assert sum(counts) == 30 and len(counts) > 5
+
+
+def test_a_shard_shows_its_progress_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = terminal(monkeypatch)
+    relay = Relay()
+
+    def make(start: int, end: int) -> dict[str, np.ndarray]:
+        relay(3)
+        return {"a": np.zeros(end - start)}
+
+    write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, relay=relay)
+    shown = os.read(reader, 10_000).decode()
+    assert "0/10" in shown or "3/10" in shown
