@@ -121,6 +121,8 @@ def test_positions_behind_the_padding_token_are_not_exceeded(kind: str, tmp_path
         assert len(tokens["input_ids"][0]) <= 200 if kind == "kernel" else len(tokens["input_ids"][0]) <= 64
         student.embed(tokens, side)
     student.save(tmp_path / "saved")
+    if kind == "dense":  # what an export writes beside its network
+        assert SentenceTransformer(str(tmp_path / "saved"), device="cpu").encode([LONG]).shape == (1, 32)
     if kind in ("dense", "sparse", "late-interaction"):
         assert load_student(tmp_path / "saved", device="cpu").max_length("document") == 64
         with pytest.raises(IrdistillError, match="max_length=65 was given; this backbone takes 3 to 64 tokens"):
