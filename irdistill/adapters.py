@@ -70,7 +70,7 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
     base = base if isinstance(base, Path) else _snapshot(folder, base)
     files = [path for place in (folder, base) for path in sorted(place.rglob("*"))
              if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")]
-    key = _key(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+    key = _key(tuple((path, _state(path)) for path in files))
     out = cache_folder() / "merged" / key
     if out.is_dir():
         return out
@@ -85,9 +85,15 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _key(files: tuple[tuple[Path, int, int], ...]) -> str:
-    """A digest of files' contents, made once while their sizes and times stay as they are."""
-    return digest([_FORMAT, [(path.name, file_sha256(path)) for path, _, _ in files]])
+def _key(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> str:
+    """A digest of files' contents, made once while their sizes, times and places on disk stay as they are."""
+    return digest([_FORMAT, [(path.name, file_sha256(path)) for path, _ in files]])
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes with a file's contents; the time of change cannot be set back, as that of modification can."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 @contextmanager
@@ -209,7 +215,9 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
     heads = [shape[0] for name, shape in shapes.items() if _CLASSIFIER.search(name)]
     if auto.endswith("ForSequenceClassification") and heads:
         settings |= {"num_labels": heads[-1], "ignore_mismatched_sizes": True}
-    network, report = getattr(transformers, auto).from_pretrained(base, output_loading_info=True, **settings)
+    with torch.random.fork_rng(devices=[]):  # an unused pooler that is missing must not differ from one cache to another
+        torch.manual_seed(0)
+        network, report = getattr(transformers, auto).from_pretrained(base, output_loading_info=True, **settings)
     brought = {name.replace(".modules_to_save", "") for name in shapes}
     absent = {*(report.get("missing_keys") or ()), *(entry[0] for entry in report.get("mismatched_keys") or ())}
     random = sorted(name for name in absent - brought if not name.startswith("pooler.") and ".pooler." not in name)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 
@@ -157,16 +158,24 @@ def test_code_of_its_own_and_whatever_it_may_read(model: Path, tmp_path: Path) -
     assert model_files(str(tmp_path / "m")) == known
 
 
-def test_adapters_belong_to_their_base(tmp_path: Path) -> None:
+def test_adapters_belong_to_their_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     base = tiny_backbone(tmp_path / "base", layers=2)
     build_student("dense", str(base), lora_rank=2, lora_merge=False, device="cpu").save(tmp_path / "adapters")
-    files = model_files(str(tmp_path / "adapters"))
-    assert {"adapter_model.safetensors", "adapter_config.json", f"base {base}"} <= set(files)
-    lower_case(False)(base)
-    assert model_files(str(tmp_path / "adapters"))[f"base {base}"] != files[f"base {base}"]
+    before = model_files(str(tmp_path / "adapters"))
+    assert {"model.safetensors", "tokenizer.json"} <= set(before)
+    lower_case(False)(base)  # the adapters were saved with a tokenizer, which is the one that is read
+    assert model_files(str(tmp_path / "adapters")) == before
+    weights = load_file(base / "model.safetensors")
+    save_file(weights | {"embeddings.LayerNorm.weight": weights["embeddings.LayerNorm.weight"] * 2}, base / "model.safetensors",
+              metadata={"format": "pt"})
+    changed = model_files(str(tmp_path / "adapters"))
+    assert {name for name in before if changed[name] != before[name]} == {"model.safetensors"}
+    shutil.copytree(tmp_path / "adapters", tmp_path / "copy")
+    assert model_files(str(tmp_path / "copy")) == changed
     shutil.rmtree(base)
-    with pytest.raises(IrdistillError, match=r"holds adapters for .*base.*no model folder"):
+    with pytest.raises(IrdistillError, match=r"is an adapter, and its backbone cannot be found"):
         model_revision(str(tmp_path / "adapters"))
 
 
