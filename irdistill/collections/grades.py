@@ -30,7 +30,7 @@ def whole_grade(value: Any, place: str) -> int:
     elif isinstance(value, str) and _WHOLE.fullmatch(value.strip()) and len(value) <= 40:
         grade = int(value.strip().partition(".")[0])
     elif isinstance(value, Real) and math.isfinite(value) and float(value).is_integer():
-        grade = int(value)
+        grade = int(float(value))
     else:
         raise IrdistillError(
             f"{place}: the grade is {value!r:.60}, and a whole number was expected, as trec_eval and ir-measures take it. Scale or "

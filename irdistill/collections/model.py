@@ -51,8 +51,10 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     """
 
     def __init__(self, judgments: Mapping[str, Mapping[str, int]]) -> None:
-        plain = judgments._judgments if isinstance(judgments, Qrels) else None
-        self._judgments = whole_grades(judgments) if plain is None else {query: dict(grades) for query, grades in plain.items()}
+        checked = isinstance(judgments, Qrels)
+        self._judgments: dict[str, dict[str, int]] = (
+            {query: dict(grades) for query, grades in judgments.items()} if checked else whole_grades(judgments)
+        )
 
     def __getitem__(self, query_id: str) -> Mapping[str, int]:
         return self._judgments[query_id]

@@ -180,6 +180,7 @@ def compare(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int =
     mean = float(difference[0]) if np.ptp(difference) == 0 else float(difference.mean())
     low, high = interval(difference, seed, rounds)
     p_random = randomisation(values, other, seed, rounds)
+    effect: float | None
     if np.ptp(difference) > 0:
         p, effect = paired_t(values, other), mean / float(difference.std(ddof=1))
     else:
