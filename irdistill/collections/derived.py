@@ -129,6 +129,8 @@ def load_derived(id: str, folder: Path, split: str | None, load: Callable[[str],
         IrdistillError: that corpus is not there or has changed, or as for folders in BEIR layout.
     """
     told = _read_identity(folder)
+    if told.get("complete") is False:
+        raise IrdistillError(f"the collection in {folder} is not finished; run the command that writes it again.")
     corpus = load(told["corpus"]).corpus
     if corpus.fingerprint != told["corpus_fingerprint"]:
         raise IrdistillError(

@@ -57,6 +57,7 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
             f"{len(gaps)} of {manifests[0].number_of_parts()} parts are missing, the first is part {gaps[0]}; the shards "
             f"given are {', '.join(f'{i}/{n}' for i, n in shards)}. Give all shards."
         )
+    Run(folders[0], manifests[0]).query_ids  # noqa: B018 - refuses a damaged list of queries
     usages = {number: usage for folder in folders for number, (_, usage) in Journal(folder).read(repair=False).items()}
     whole = replace(manifests[0], shard=None, complete=False, parts=(), usage={})
     finished = whole.completed({number: (part, usages.get(number, {})) for number, (_, part) in sources.items()})

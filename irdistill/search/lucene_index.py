@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from irdistill.checksums import check_whole, open_files, read_sealed, write_sealed
+from irdistill.checksums import UNCHECKED_BYTES, check_whole, open_files, read_sealed, write_sealed
 from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
@@ -51,6 +51,9 @@ class LuceneIndex:
         with java_errors(f"opening {self.folder}"):
             directory = java_class("org.apache.lucene.store.FSDirectory").open(_path(files))
             self._reader = java_class("org.apache.lucene.index.DirectoryReader").open(directory)
+            if files is self.folder and sum(path.stat().st_size for path in files.iterdir()) <= UNCHECKED_BYTES:
+                for leaf in self._reader.leaves():  # of an index without our checksums: Lucene compares its own
+                    as_class("org.apache.lucene.index.LeafReader", leaf.reader()).checkIntegrity()
             reader = as_class("org.apache.lucene.index.IndexReader", self._reader)
             searchers = java_class("org.apache.lucene.search.IndexSearcher")
             searchers.setMaxClauseCount(_CLAUSES)

@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 
+from irdistill import checksums
+
 OUTCOMES = ("rebuilt", "refused", "harmless", "silent", "traceback", "crash")
 Use = Callable[[Path], Any]
 
@@ -317,8 +319,6 @@ SLOW = ("model", "lucene", "lucene-hnsw", "lucene-impact")
 
 def run_kind(kind: str, trials: int, seed: int, folder: Path) -> dict[str, Any]:
     """Make the artifact of a kind, damage it again and again; gives counts and what went wrong."""
-    from irdistill import checksums
-
     (folder / "right").mkdir(parents=True)
     use = KINDS[kind](folder / "right")
     shutil.copytree(folder / "right", folder / "first")

@@ -38,7 +38,7 @@ VERBS: Mapping[str, str] = {
     "export": "runs export IN/bm25 --format trec --out OUT/run.trec",
     "train": "train IN/data#train --scores IN/scores --loss KL() --backbone IN/model --steps 8 --batch-size 4 --list-size 4 "
              "--out OUT",
-    "pretrain": "pretrain IN/data#train --backbone IN/model --steps 6 --batch-size 4 --out OUT",
+    "pretrain": "pretrain IN/data#train --backbone IN/model --steps 6 --batch-size 4 --max-length 32 --out OUT",
     "generate": "generate IN/data#train --kinds sentence --out OUT",
     "split": "split IN/data#train --folds 2 --out OUT",
     "recipe": "run IN/small.yaml --out OUT",

@@ -258,3 +258,46 @@ def test_a_recipe_without_end_or_with_wrong_types_stops(tmp_path: Path, text: st
     assert fault in str(raised.value)
     assert time.monotonic() - begun < 20
     assert not list((tmp_path / "out").glob("s*")) if (tmp_path / "out").exists() else True
+
+
+@pytest.mark.parametrize("name", ["../../../x", "/x", "..", ".", "a/b", "", "a\nb", "stages/../x"])
+def test_a_recipe_name_is_one_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps({"name": name, "stages": []}))
+    with pytest.raises(IrdistillError):
+        read_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize("name", ["report.md", "results.json", "stages", "journal.jsonl"])
+def test_a_stage_is_not_named_as_a_file_of_the_recipe(name: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(json.dumps({"name": "r", "stages": [{"name": name, "verb": "audit"}]}))
+    with pytest.raises(IrdistillError, match="cannot be a folder's"):
+        read_recipe(tmp_path / "r.yaml")
+
+
+SPLITS = """
+name: two
+settings: {count: 2}
+stages:
+  - {name: folds, verb: split, collection: DATA, folds: "${count}"}
+"""
+
+
+def test_a_recipe_touches_no_files_of_others(tmp_path: Path) -> None:
+    from tests.recipes.tiny import beir_folder
+
+    (tmp_path / "two.yaml").write_text(SPLITS.replace("DATA", str(beir_folder(tmp_path / "data"))))
+    for number, name in enumerate(("report.md", "results.json", "folds/thesis.txt", "thesis.txt", "stages/folds.json")):
+        path = tmp_path / f"out{number}" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+            run_recipe(read_recipe(tmp_path / "two.yaml"), tmp_path / f"out{number}", overwrite=True)
+        assert [file.read_text() for file in (tmp_path / f"out{number}").rglob("*") if file.is_file()] == ["mine"]
+    out = run_recipe(read_recipe(tmp_path / "two.yaml"), tmp_path / "out")
+    (out / "notes.txt").write_text("mine")
+    (out / "folds" / "thesis.txt").write_text("mine")
+    with pytest.raises(IrdistillError, match=r"holds thesis.txt, which"):
+        run_recipe(read_recipe(tmp_path / "two.yaml", ["count=3"]), out, overwrite=True)
+    (out / "folds" / "thesis.txt").unlink()
+    run_recipe(read_recipe(tmp_path / "two.yaml", ["count=3"]), out, overwrite=True)
+    assert (out / "notes.txt").read_text() == "mine" and (out / "folds" / "qrels" / "2-test.tsv").exists()
