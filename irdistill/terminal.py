@@ -23,6 +23,15 @@ def printable(text: str) -> str:
     return _CONTROL.sub(_written_out, text.replace("\r\n", "\n"))
 
 
+def printable_json(text: str) -> str:
+    r"""JSON text with control characters as JSON escapes, which a reader of the JSON gets back as they were.
+
+    >>> print(printable_json('"red: \x9b31m"'))
+    "red: \u009b31m"
+    """
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
 def _written_out(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +15,8 @@ import pytest
 
 from irdistill.cli import main
 from irdistill.errors import IrdistillError
-from irdistill.files import describe_os_error
-from irdistill.terminal import PrintableFormatter, echo, printable
+from irdistill.files import describe_os_error, json_text
+from irdistill.terminal import PrintableFormatter, echo, printable, printable_json
 
 
 @pytest.mark.parametrize(
@@ -75,3 +78,16 @@ def test_every_error_is_one_paragraph(
 def test_errors_of_the_operating_system_are_sentences(code: int) -> None:
     text = describe_os_error(OSError(code, "What the system says", "a/b"))
     assert text.startswith("a/b: What the system says") and text.endswith(".") and "Errno" not in text
+
+
+def test_json_keeps_its_values() -> None:
+    value = {"id": "\x1b[31m\x7f\x9b\u202e\u2028 é"}
+    text = printable_json(json_text(value))
+    assert json.loads(text) == value
+    assert not any(character in text for character in "\x1b\x7f\x9b\u202e\u2028")
+
+
+def test_the_command_line_prints_through_echo_alone() -> None:
+    folder = Path(sys.modules[main.__module__].__file__ or "").parent
+    direct = [path.name for path in folder.glob("*.py") if re.search(r"click\.echo\(|click\.secho\(|\bprint\(", path.read_text())]
+    assert [name for name in direct if name != "doctor.py"] == []  # doctor prints a table of its own words with rich

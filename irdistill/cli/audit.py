@@ -17,6 +17,7 @@ from irdistill.cli.options import (
     self_match_option,
     write_result,
 )
+from irdistill.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.evaluation.policies import SelfMatch
@@ -61,4 +62,4 @@ def audit(collection: str, run: tuple[str, ...], first_stage: str | None, studen
         from irdistill.evaluation.audit.html import write_html
 
         write_html(found, html_file)
-    click.echo(text_page(found))
+    echo(text_page(found))

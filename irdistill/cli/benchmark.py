@@ -19,6 +19,7 @@ from irdistill.cli.options import (
 )
 from irdistill.cli.search import INDEXES
 from irdistill.errors import IrdistillError
+from irdistill.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.evaluation.benchmark import Benchmark
@@ -60,15 +61,15 @@ def benchmark(context: click.Context, suite: str, model: str, datasets: tuple[st
         checks = reproduce(card, out, datasets, data, overwrite=overwrite, seed=seed, system=system)
         if not checks:
             raise IrdistillError(f"the suite {card.name!r} has no published figure of what was asked for.")
-        click.echo(checks_table(checks))
+        echo(checks_table(checks))
         _write(json_file, None, checks)
         context.exit(0 if all(found.ok for found in checks) else 1)
     assert system is not None
     result = run_suite(card, system, out, datasets, data, overwrite=overwrite, seed=seed)
     checks = compare_published(result)
-    click.echo(_tables(result))
+    echo(_tables(result))
     if checks:
-        click.echo("\nPublished figures of the same system:\n\n" + checks_table(checks))
+        echo("\nPublished figures of the same system:\n\n" + checks_table(checks))
     _write(json_file, result, checks)
 
 

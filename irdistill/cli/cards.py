@@ -11,6 +11,7 @@ from irdistill.cards import KINDS, Card, choose_card, list_cards
 from irdistill.cli.options import examples, json_option, write_result
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, make_folder
+from irdistill.terminal import echo
 
 _KIND = click.Choice(tuple(KINDS))
 
@@ -33,7 +34,7 @@ def list_(kind: str | None, json_file: Path | None) -> None:
     for name in dict.fromkeys(card.kind for card in listed):
         lines += [f"{name}:", *(f"  {card.name:<{width}}  {_short(_description(card), 105 - width)}".rstrip()
                                 for card in listed if card.kind == name), ""]
-    click.echo("\n".join(lines).rstrip())
+    echo("\n".join(lines).rstrip())
 
 
 @cards.command(epilog=examples("irdistill cards show minilm", "irdistill cards show recipes/quickstart"))
@@ -44,7 +45,7 @@ def show(name: str, kind: str | None) -> None:
 
     NAME is a card's name, or KIND/NAME.
     """
-    click.echo(choose_card(name, kind).path.read_text(encoding="utf-8").rstrip("\n"))
+    echo(choose_card(name, kind).path.read_text(encoding="utf-8").rstrip("\n"))
 
 
 @cards.command(epilog=examples("irdistill cards copy quickstart mine.yaml", "irdistill cards copy teachers/minilm out"))
@@ -67,7 +68,7 @@ def copy(name: str, destination: Path, kind: str | None, overwrite: bool) -> Non
         shutil.copyfile(card.path, temporary)
     uses = {"teachers": "irdistill score … --teacher {}", "eval": "irdistill benchmark {} …", "recipes": "irdistill run {}",
             "data": "--prompt {} of rewrite" if card.name.startswith("prompts/") else "read by pydocs/howto"}
-    click.echo(f"{target}: {card.kind}/{card.name}, to be edited. Used as: {uses[card.kind].format(target)}")
+    echo(f"{target}: {card.kind}/{card.name}, to be edited. Used as: {uses[card.kind].format(target)}")
 
 
 def _description(card: Card) -> str:

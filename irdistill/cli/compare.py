@@ -12,6 +12,7 @@ import click
 from irdistill.cli.options import examples, free_file, json_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
 from irdistill.ownership import write_file
+from irdistill.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
@@ -51,7 +52,7 @@ def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | N
         write_file(markdown, text)
     if plot is not None:
         write_diagram(found, plot)
-    click.echo(text)
+    echo(text)
 
 
 def find_runs(patterns: tuple[str, ...]) -> list[Entry]:

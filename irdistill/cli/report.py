@@ -9,6 +9,7 @@ import click
 
 from irdistill.cli.options import examples, json_option, model_options, named, seed_option, self_match_option, write_result
 from irdistill.errors import IrdistillError
+from irdistill.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.evaluation.policies import SelfMatch
@@ -52,7 +53,7 @@ def report(source: tuple[str, ...], collection: str | None, measures: str, basel
     given = from_json(source[0]) if results else evaluated(named(source), collection, measures, baseline, seed, self_match)
     text = publish(given, form, out, documents, queries, model)
     if text is not None:
-        click.echo(text)
+        echo(text)
 
 
 @click.command(epilog=examples("irdistill measure pydocs/test bm25 out/student/model --json costs.json"))
@@ -81,7 +82,7 @@ def measure(collection: str, model: tuple[str, ...], k: int, index: str, kind: s
                                 trust_remote_code=trust_remote_code)
              for name, path in named(model).items()]
     write_result(json_file, {"efficiency": [cost.to_json() for cost in found]})
-    click.echo(costs_table(found, {}).markdown())
+    echo(costs_table(found, {}).markdown())
     for cost in found:
         if cost.reranks:
-            click.echo(f"{cost.system} puts {cost.reranks} documents in order for each query; finding them is not counted.")
+            echo(f"{cost.system} puts {cost.reranks} documents in order for each query; finding them is not counted.")

@@ -8,6 +8,7 @@ import click
 
 from irdistill.cli.options import examples, json_option, seed_option, write_result
 from irdistill.files import read_json
+from irdistill.terminal import echo
 
 
 @click.command(epilog=examples(
@@ -26,6 +27,6 @@ def run(recipe: str, out: Path | None, changes: tuple[str, ...], overwrite: bool
 
     loaded = read_recipe(recipe, changes)
     folder = run_recipe(loaded, out or Path("out") / loaded.name, seed, overwrite)
-    click.echo((folder / "report.md").read_text(encoding="utf-8"))
-    click.echo(f"Report: {folder / 'report.md'}; figures at full precision: {folder / 'results.json'}")
+    echo((folder / "report.md").read_text(encoding="utf-8"))
+    echo(f"Report: {folder / 'report.md'}; figures at full precision: {folder / 'results.json'}")
     write_result(json_file, read_json(folder / "results.json"))

@@ -9,6 +9,7 @@ import click
 
 from irdistill.cli.options import Several, examples, json_option, out_option, overwrite_option, show, write_result
 from irdistill.errors import IrdistillError
+from irdistill.terminal import echo
 
 FORMATS = ("trec", "tsv", "triples", "st-jsonl", "st-pickle", "colbert", "rank-distillm", "flagembedding", "tevatron", "disco",
            "pylate")
@@ -136,7 +137,7 @@ def export_run(run: str, form: str | None, collection: str | None, scores: Path 
     done = export_file(run, out, form, loaded, scores=scores, tag=tag, keep_empty=keep_empty)
     write_result(json_file, {"file": str(out), "rows": done.rows, "left_out": done.left_out, "one_sided": done.one_sided})
     left = f"; {done.left_out} rows left out" if done.left_out else ""
-    click.echo(f"{done.rows} rows in {out}{left}")
+    echo(f"{done.rows} rows in {out}{left}")
 
 
 @runs.command(epilog=examples("irdistill runs verify out/fused out/bm25"))
@@ -150,7 +151,7 @@ def verify(context: click.Context, run: tuple[str, ...], json_file: Path | None)
     problems = {path: verify_run(path) for path in run}
     for path, lines in problems.items():
         for line in lines or [f"{path}: well"]:
-            click.echo(line)
+            echo(line)
     write_result(json_file, {"problems": problems})
     context.exit(1 if any(problems.values()) else 0)
 

@@ -22,6 +22,7 @@ from irdistill.cli.options import (
 )
 from irdistill.errors import IrdistillError
 from irdistill.students.detection import RETRIEVER_TYPES
+from irdistill.terminal import echo
 
 KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
@@ -162,4 +163,4 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     judged = read_judgments(collection, qrels_columns) if Path(collection).is_file() else load_collection(collection)
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
-    click.echo(evaluation_markdown(found))
+    echo(evaluation_markdown(found))

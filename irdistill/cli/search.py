@@ -22,6 +22,7 @@ from irdistill.cli.options import (
     write_result,
 )
 from irdistill.errors import IrdistillError
+from irdistill.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.ray_cluster import RayCluster
@@ -125,6 +126,6 @@ def search(collection: str, model: str, out: Path | None, text: str | None, inde
     write_result(json_file, {"query": text, "hits": rows})
     for rank, (doc_id, score) in enumerate(zip(hits.doc_ids, hits.scores.tolist(), strict=True), 1):
         words = " ".join(loaded.corpus.text(loaded.corpus.row(doc_id)).split())
-        click.echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")
+        echo(f"{rank:>3}. {doc_id}  ({score:.4f})\n     {words[:200]}{'…' if len(words) > 200 else ''}")
     if not hits.doc_ids:
-        click.echo("nothing found: no document shares a word with the query.")
+        echo("nothing found: no document shares a word with the query.")

@@ -20,6 +20,7 @@ from irdistill.cli.options import (
 )
 from irdistill.errors import IrdistillError
 from irdistill.files import read_json
+from irdistill.terminal import echo
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 EXAMPLES = examples(
@@ -55,9 +56,9 @@ def specialise(collection: str, duration: str, kinds: str, rules: tuple[str, ...
     chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
     asked = Specialisation(kinds=chosen, rules=rules, minutes=minutes(duration), **given)
     folder = run(collection, asked, out, overwrite)
-    click.echo((folder / "report.md").read_text(encoding="utf-8"))
+    echo((folder / "report.md").read_text(encoding="utf-8"))
     model = folder / ("specialised" if asked.refined else "terms") / "model"
-    click.echo(f"the model is in {model}; what was run is {folder / 'recipe.yaml'}")
+    echo(f"the model is in {model}; what was run is {folder / 'recipe.yaml'}")
     write_result(json_file, read_json(folder / "results.json"))
 
 

@@ -12,6 +12,7 @@ from irdistill.cli.policies import policy_options
 from irdistill.cli.runs import METHODS, numbers
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
+from irdistill.terminal import echo
 
 _ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
 EXAMPLES = examples(
@@ -104,4 +105,4 @@ def train(collection: str, scores: tuple[str, ...], student: str, backbone: str,
                           **own, **more)
     model = train_student(loaded, runs, built, loss, out, options, "stored", representations=representations)
     if processes.first:
-        click.echo(f"the model is in {model}")
+        echo(f"the model is in {model}")

@@ -93,16 +93,16 @@ def audit(collection: Collection, teachers: Mapping[str, Run | str | Path], firs
     found = []
     with progress(len(runs), "teachers", "audit") as bar:
         for name, run in runs.items():
-            own = lists[name]
+            rows = lists[name]
             spread = describe(drawn.lists[name].values())
-            scale = recognise(list(own.values()), run.identity.producer)
-            gaps = margins(list(own.values()), collection.qrels, options.seed, options.relevant_from)
-            matched = match(own, student, collection.qrels, options.list_size, options.seed, options.relevant_from)
+            scale = recognise(list(rows.values()), run.identity.producer)
+            gaps = margins(list(rows.values()), collection.qrels, options.seed, options.relevant_from)
+            matched = match(rows, student, collection.qrels, options.list_size, options.seed, options.relevant_from)
             advice = advise(scale, matched, gaps, gaps.labelled is not None)
-            leaning = bias(collection.corpus, own, first, collection.qrels, options.seed)
+            leaning = bias(collection.corpus, rows, first, collection.qrels, options.seed)
             found.append(TeacherAudit(
                 name, run.fingerprint, spread, scale, gaps, matched, advice, qualities[name], adjusted.get(name),
-                suspects(collection, own, options.examples, options.relevant_from), leaning,
+                suspects(collection, rows, options.examples, options.relevant_from), leaning,
                 judge(spread, scale, qualities[name], adjusted.get(name), advice, leaning, alike.get(name)),
             ))
             bar.update(1)
