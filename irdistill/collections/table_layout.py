@@ -324,9 +324,11 @@ def _undecided(
     """The error for a table with several readings, or none; ``named`` if the user named the format."""
     usable = [roles for roles in possible if _is_usable(roles, kind)]
     last = "score" if kind == "run" else "grade"
-    expected = named or (kind == "judgments" and count == 4 and table.only_zero(1))
-    if (wrong := table.odd_number(count - 1, expected)) is not None and not usable:
-        number, cell = sample.lines[wrong][0], table.cell(wrong, count - 1)
+    trec = kind == "run" and count == len(TREC)
+    place = TREC.index("score") if trec else count - 1
+    expected = named or ((trec or (kind == "judgments" and count == 4)) and table.only_zero(1))
+    if (wrong := table.odd_number(place, expected)) is not None and not usable:
+        number, cell = sample.lines[wrong][0], table.cell(wrong, place)
         what = (
             f"{sample.name}, line {number}: the score {cell!r} is not a number"
             if kind == "run"

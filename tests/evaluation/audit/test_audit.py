@@ -137,7 +137,7 @@ def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> 
     from irdistill.evaluation.audit.matching import StudentScores
 
     held = made_collection(queries=30)
-    monkeypatch.setattr(verb, "student_scores", lambda collection, lists, model, seed: StudentScores(model, "cosine", {
+    monkeypatch.setattr(verb, "student_scores", lambda collection, lists, model, seed, **_: StudentScores(model, "cosine", {
         query: found._replace(scores=found.scores * 0.02) for query, found in lists["good"].items()}))
     found = audit(held, {"good": made_run(held, noisy(held, 8, 1))}, made_run(held, noisy(held, 0, 2)),
                   options=AuditOptions(student="mini"))
