@@ -187,7 +187,9 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
 
 def _hint(value: Any) -> str:
     """YAML 1.1 reads a number as text where its exponent has no decimal point before it."""
-    return f" (YAML reads {value} as text: write {float(value):.1e})" if isinstance(value, str) and _EXPONENT.fullmatch(value) else ""
+    if not isinstance(value, str) or not _EXPONENT.fullmatch(value):
+        return ""
+    return f" (YAML reads {value} as text: write {float(value):.1e})"
 
 
 def _keys(value: Any) -> set[Any]:
