@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import math
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,10 @@ from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.ray_pool import Job, Pool
 
 logger = logging.getLogger(__name__)
+
+_FAULTS = [getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)]
+_SIGACTION = 256
+"""Bytes that hold a ``struct sigaction`` on every system (152 with glibc); it begins with the handler's address."""
 
 STORE_BYTES = 256 * 2**20
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -79,12 +85,38 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     if address == "local":
         own = {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False, "object_store_memory": STORE_BYTES}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with fault_handlers_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:
         raise IrdistillError(
             f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:300]}). Start one with: ray start --head, "
             "or leave --ray-address out to use this machine alone."
         ) from error
+
+
+@contextmanager
+def fault_handlers_kept() -> Iterator[None]:
+    """Put back the handlers of faults that this process had before.
+
+    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process. A Java machine that runs in it
+    needs its own: it finds null pointers by them, and Lucene would crash some time later.
+    """
+    handlers = {number: handler for number in _FAULTS if (handler := _fault_handler(number)) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            ctypes.CDLL(None).sigaction(number, handler, None)
+
+
+def _fault_handler(number: int) -> Any:
+    """The C library's record of a signal's handler; None where there is none, or no such library."""
+    try:
+        record = ctypes.create_string_buffer(_SIGACTION)
+        done = ctypes.CDLL(None).sigaction(number, None, record) == 0
+    except (AttributeError, OSError, TypeError):
+        return None
+    return record if done and any(record.raw[: ctypes.sizeof(ctypes.c_void_p)]) else None
 
 
 def share(nodes: Sequence[Mapping[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:

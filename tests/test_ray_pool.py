@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -116,3 +118,21 @@ def test_workers_must_have_the_identity_that_is_expected() -> None:
     with pytest.raises(IrdistillError, match=r'the job differs between workers.*weights: "a" there, "b" here'):
         pool(Squares({}, {"weights": "b"}), identity={"weights": "a"})
     assert pool(Squares({}, {"weights": "b"}))[0].identity == {"weights": "b"}
+
+
+HANDLERS = """
+import faulthandler, signal
+from irdistill.ray_cluster import _fault_handler, fault_handlers_kept
+faulthandler.enable()
+before = _fault_handler(signal.SIGSEGV).raw
+with fault_handlers_kept():
+    faulthandler.disable()
+    assert _fault_handler(signal.SIGSEGV) is None
+assert _fault_handler(signal.SIGSEGV).raw == before
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the C library of Linux")
+def test_handlers_of_faults_are_put_back() -> None:
+    done = subprocess.run([sys.executable, "-c", HANDLERS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
