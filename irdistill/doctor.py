@@ -52,8 +52,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
     "dev": (
-        ("pytest", "pytest-xdist", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML", "types-tqdm",
-         "types-psutil"),
+        ("pytest", "pytest-xdist", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML",
+         "types-tqdm", "types-psutil"),
         "working on irdistill itself",
     ),
 }
