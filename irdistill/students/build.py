@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
-from irdistill.models import read_model_json
+from irdistill.models import STUDENT_FILE, read_model_json
 from irdistill.students.base import Student
 from irdistill.students.cross_encoder import CrossEncoderStudent
 from irdistill.students.dense import DenseStudent
@@ -26,6 +26,8 @@ STUDENTS: dict[str, Any] = {
 
 #: Kinds whose `build` makes a head anew, and what sentence-transformers writes into a model of that kind which has one.
 _SAVED_AS = {"sparse": "SparseEncoder", "late-interaction": "MultiVectorEncoder"}
+#: Kinds of this package alone, which go on as they were saved: stored states are for one architecture and its lengths.
+_OWN = (SplitCrossEncoderStudent.kind, KernelStudent.kind)
 _LENGTHS = ("max_length", "max_query_length")
 _LOADING = ("device", "trust_remote_code")
 
@@ -39,7 +41,8 @@ def build_student(kind: str, backbone: str, **settings: Any) -> Student:
     """``build`` of the student of this kind, with adapters where asked for; settings that are None are left out.
 
     A backbone that is a student of this kind already, as an earlier stage of a recipe leaves it, keeps its towers, those of them
-    that are frozen, and its head, unless a setting other than the lengths asks for another architecture.
+    that are frozen, and its head, unless a setting other than the lengths asks for another architecture. A split-cross-encoder or
+    kernel student goes on as it was saved, and other settings are refused.
 
     Raises:
         IrdistillError: the kind is unknown, has no such setting, or cannot be built so.
@@ -48,7 +51,10 @@ def build_student(kind: str, backbone: str, **settings: Any) -> Student:
     lora = {name.removeprefix("lora_"): settings.pop(name) for name in LORA_SETTINGS if name in settings}
     given = {key: value for key, value in settings.items() if _given(value)}
     built: Student
-    if _is_student(kind, backbone) and given.keys() <= {*_LENGTHS, *_LOADING}:
+    if kind in _OWN and _is_student(kind, backbone):
+        built = STUDENTS[kind].load(backbone, **{key: value for key, value in given.items() if key in (*_LOADING, "revision")})
+        _check_settings_stay(built, given)
+    elif _is_student(kind, backbone) and given.keys() <= {*_LENGTHS, *_LOADING}:
         built = STUDENTS[kind].load(backbone, **{key: value for key, value in given.items() if key in _LOADING})
         queries = built._transformers("query")
         if "max_query_length" in given and not queries:
@@ -65,8 +71,25 @@ def build_student(kind: str, backbone: str, **settings: Any) -> Student:
 
 def _is_student(kind: str, backbone: str) -> bool:
     """Whether a backbone has a head of this kind, which ``build`` would make anew."""
+    if kind in _OWN:
+        own: dict[str, Any] = read_model_json(backbone, STUDENT_FILE) or {}
+        return own.get("kind") == kind
     saved = read_model_json(backbone, "config_sentence_transformers.json") if kind in _SAVED_AS else None
     return saved is not None and saved.get("model_type") == _SAVED_AS[kind]
+
+
+def _check_settings_stay(student: Any, given: dict[str, Any]) -> None:
+    """Refuse settings that are not those with which a student of this package's own kinds was saved."""
+    saved = student.settings()
+    saved["max_length"] = saved["max_document_length"]
+    if isinstance(student, SplitCrossEncoderStudent):
+        saved["layers"] = int(student.backbone.config.num_hidden_layers)
+    for name, value in given.items():
+        if name in saved and value != saved[name]:
+            raise IrdistillError(
+                f"{name}={value!r} was given, and the backbone {student.source!r} is a saved {student.kind} student with "
+                f"{name}={saved[name]!r}, which goes on as it is; leave {name} out, or start from an encoder."
+            )
 
 
 def load_student(model: str | Path, *, kind: str | None = None, revision: str | None = None, trust_remote_code: bool = False,

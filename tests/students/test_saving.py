@@ -200,3 +200,20 @@ def test_prompts_of_encoders_are_those_of_sentence_transformers(tmp_path: Path, 
                 here, there = here.toarray(), there.to_dense().numpy()
             for one, two in zip(here, there, strict=True):
                 np.testing.assert_allclose(one, np.asarray(two), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["split-cross-encoder", "kernel"])
+def test_a_saved_reranker_of_our_own_goes_on_with_its_head(tmp_path: Path, kind: str) -> None:
+    """A second training begins where the first one ended, not with a head of random weights."""
+    first = build_student(kind, str(tiny_backbone(tmp_path / "backbone", layers=3)), dimension=8, max_query_length=9, device="cpu")
+    with torch.no_grad():
+        for parameter in first.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    first.save(tmp_path / "saved")
+    settings: dict[str, Any] = {"dimension": 8, "max_query_length": 9, "layers": 3 if kind.startswith("split") else 2}
+    for given in ({}, settings):
+        again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **given)
+        assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in first.model.state_dict().items())
+    for name, value in (("dimension", 16), ("max_query_length", 12), ("layers", 1), ("max_length", 20)):
+        with pytest.raises(IrdistillError, match=f"{name}={value} was given, and the backbone .* is a saved {kind} student"):
+            build_student(kind, str(tmp_path / "saved"), device="cpu", **{name: value})

@@ -14,6 +14,8 @@ from irdistill.teachers.llm.thinking import split_thinking
 IDENTIFIER = r"\[(\d+)\]"
 REFUSED, NO_ANSWER, GARBLED = "refused", "no answer", "garbled"
 
+#: So many characters before a ranking are looked at.
+_LINE = 300
 #: Longer numbers are no passage's.
 _DIGITS = 6
 
@@ -33,10 +35,22 @@ _REFUSAL = re.compile(
     r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are) (?:provided|given|available|found|possible)\b"
     r"|no passage provided\b"
     r"|no (?:suitable |relevant |valid )?(?:query|question|claim|title|answer|keyword)s? (?:can|could) be \w+"
-    r"|(?:please |could you (?:please )?)provide (?:me with )?(?:the|a|more|your) (?:passage|text|conversation|context|question"
-    r"|document)"
+    r"|(?:please |could you (?:please )?|can you (?:please )?)(?:provide|share|paste|send) (?:me with |me )?(?:the|a|more|your) "
+    r"(?:passage|text|conversation|context|question|document)"
+    r"|(?:i|we) (?:do not|don['’]t) (?:have|see) (?:enough |sufficient |any |a |the |access )(?:\w+ )?(?:information|context"
+    r"|passage|text|document|question|to\b)|i need (?:more|additional|further) (?:context|information|details)\b(?:[.!]?\s*$| to\b)"
+    r"|(?:it (?:seems|looks like|appears)(?: that| like)?|looks like) (?:the (?:passage|text|document|question|conversation)"
+    r"(?: you)?\b.{0,60}\b(?:missing|empty|provided?|included?|incomplete)|you (?:did not|didn['’]t|have not|haven['’]t|forgot)\b)"
+    r"|the (?:passage|text|document) (?:is|seems|appears)(?: to be)? (?:empty|missing|incomplete)\b|i am an? ai\b|i['’]m an? ai\b"
+    r"|(?:hello[!,.]? |hi[!,.]? )?how (?:can|may) i (?:help|assist) you(?: today| with)?\b"
+    r"|there (?:are|is) no (?:questions?|quer(?:y|ies)|claims?|titles?)[.!]?\s*$"
+    r"|(?:i am |i['’]m )?unable to (?:generate|provide|produce|create|formulate|write) (?:a|an|the|any|this|that)\b"
+    r"|unable to (?:generate|comply|answer|rank)[.!]?\s*$"
     r"|抱歉|对不起|很抱歉|我无法|我不能|申し訳|すみません|es tut mir leid|leider kann ich|je suis désolée?|désolée?,|lo siento|"
     r"mi dispiace|desculpe|извините|к сожалению)", re.IGNORECASE)
+#: What ends a turn, where a server leaves it in the text; what follows is made up by the model.
+_TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end_of_turn|end|user|assistant)\|>"
+                       r"|<(?:end|start)_of_turn>|</s>\s*\Z|<[|｜]end[▁_]of[▁_]sentence[|｜]>")
 _NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
 
 
@@ -60,9 +74,10 @@ def read_answer(answer: Answer) -> Reply:
     said = split_thinking(answer.text)
     if not said.whole:
         return Reply("", CUT)
-    if is_refusal(said.text):
+    first_turn = _TURN_END.split(said.text, maxsplit=1)[0]
+    if is_refusal(first_turn):
         return Reply("", REFUSED)
-    text = without_fences(said.text)
+    text = without_fences(first_turn)
     if not text:
         return Reply("", CUT if answer.cut else NO_ANSWER)
     return Reply(text, CUT if answer.cut else None)
@@ -122,6 +137,11 @@ _BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\
                       re.IGNORECASE)
 _PARAGRAPH = re.compile(r"\n\s*\n\W*[a-z]", re.IGNORECASE)
 _ITEM = re.compile(r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*", re.IGNORECASE)
+#: Before identifiers that are no ranking, best first: *the order is not*, *none of … are relevant:*, *from least to most:*.
+_DENIED = re.compile(r"(?:\b(?:not|isn['’]t|aren['’]t|never)\s+(?:the case that\s+|that\s+|simply\s+|be\s+|as follows\W*)?"
+                     r"|\bnone of\b[^.,;!?\n]*|\bleast (?:\w+ )?(?:to|first)\b[^.;!?\n]*"
+                     r"|\b(?:can ?not|can['’]t|could not|unable to)\b[^.,;:!?\n]*)[^\w.;!?\n]*\Z", re.IGNORECASE)
+_ANNOUNCES = re.compile(r"rank|order|answer|result|best|relevan|sort|list", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
 
 
@@ -189,12 +209,25 @@ class RankingReader:
         if len(chain) == 1 and count > 1 and not (_BEFORE.match(text[:chain[0].start()]) and _ends(text, chain[0])):
             return [], True
         closed = _ends(text, chain[-1]) or not re.search(r"\w", re.split(r"[\n.;!?]", text[chain[-1].end():], maxsplit=1)[0])
-        if not closed and not self._weight(text, best[0], chain, count)[0]:  # "[1], [2] and [3] are about …"
+        signed = self._weight(text, best[0], chain, count)[0]
+        if not closed and not signed:  # "[1], [2] and [3] are about …"
             return [], True
         numbers, after = [self._number(match, count) for match in chain], text[chain[-1].end():]
+        before = text[max(0, chain[0].start() - _LINE):chain[0].start()]
+        inside = text[chain[0].end():chain[-1].start()]
+        if _DENIED.search(before) or re.match(r"[\s\"'`*_)\]]*\?", after) or ("<" in inside and ">" not in inside):
+            return [], True
+        if not signed and self._is_mention(before, inside, numbers):
+            return [], True
         apart = all(re.search(r"[>≻\n]", text[one.end():other.start()]) for one, other in pairwise(chain))
         ended = bool(re.match(r"[^\w\n]*\n\s*\S", after)) or {*range(1, count + 1)} <= {*numbers}
         return numbers, closed and apart and ended and bool(_BEFORE.match(text[:chain[0].start()]))
+
+    def _is_mention(self, before: str, inside: str, numbers: list[int]) -> bool:
+        """Whether passages are named in the order in which they were shown, after words that announce no ranking."""
+        line = before.rpartition("\n")[2]
+        return (len(numbers) > 1 and "\n" not in inside and numbers == sorted(numbers) and bool(re.search(r"[^\W\d_]{3}", line))
+                and not _ANNOUNCES.search(line))
 
     def _weight(self, text: str, place: int, chain: list[re.Match[str]], count: int) -> tuple[bool, int, int]:
         """Which of several chains is the ranking: the one with signs of order in it, the longest, the last."""
@@ -226,6 +259,19 @@ def _ends(text: str, match: re.Match[str]) -> bool:
     return bool(re.fullmatch(r"[\W_]*(?:\d{1,6})?[\W_]*", text[match.end():]))
 
 
+#: Around a label that is named for what it is not: *not A*, *better than A*, *A is not relevant*, *A does not answer*.
+_NOT_CHOSEN_BEFORE = re.compile(r"\b(?:not|nor|neither|than|unlike|instead of|rather than)\s+(?:the\s+)?(?:passage|document|text"
+                                r"|answer|option)?[\s\"'`*_(\[]*\Z", re.IGNORECASE)
+_NOT_CHOSEN_AFTER = re.compile(r"[\s\"'`*_)\]]*(?:(?:is|was|does|do|did|has|would|can|could|should|seems|appears)(?:\s+(?:not|less"
+                               r"|no|irrelevant|worse|to be (?:less|irrelevant))\b|n['’]t\b)"
+                               r"|cannot\b|lacks\b|fails\b)", re.IGNORECASE)
+#: *A* before a word that it may be the article of: *A cat …*, and not *A is …*, *A answers …*, *A because …*.
+_ARTICLE_AFTER = re.compile(r"\s+(?!because\b|since\b|and\b|or\b|but\b|would\b|over\b|than\b|for\b|with\b|contain|directly\b)"
+                            r"[a-z][\w-]*(?<!s)\b")
+_ARTICLE_BEFORE = re.compile(r"(?:\b(?:passage|document|text|answer|option|choice|doc|label|is|choose|select|prefer|pick)"
+                             r"|[:：(\[\"'`*])[\s\"'`*_(\[]*\Z", re.IGNORECASE)
+
+
 class ChoiceReader:
     """Finds which of two labels an answer chooses."""
 
@@ -243,7 +289,7 @@ class ChoiceReader:
         self._pattern = compile_pattern(choice if choice is not None else rf"(?<!\w)(?:{words})(?!\w)", "choice")
 
     def read(self, text: str, cut: bool = False) -> int | None:
-        """The place of the label; None where the answer names none, or both.
+        """The place of the label; None where the answer names none, or both, or says that it is not the one.
 
         Args:
             cut: the answer was cut, so that the other label may have followed: only a first line that says nothing but
@@ -253,8 +299,25 @@ class ChoiceReader:
         if cut and self._free:
             line, newline, _ = text.strip().partition("\n")
             text = line if newline and len(re.findall(r"\w+", line)) <= 4 else ""
-        chosen = {name.strip() for name in found(self._pattern, text)} & set(self._labels)
+        if self._free:
+            matches = [match for match in self._pattern.finditer(text) if not _is_article(text, match)]
+            if any(_is_denied(text, match) for match in matches):
+                return None
+            chosen = {match[0] for match in matches}
+        else:
+            chosen = {name.strip() for name in found(self._pattern, text)} & set(self._labels)
         return self._labels.index(chosen.pop()) if len(chosen) == 1 else None
+
+
+def _is_denied(text: str, match: re.Match[str]) -> bool:
+    before = text[max(0, match.start() - _LINE):match.start()]
+    return bool(_NOT_CHOSEN_BEFORE.search(before) or _NOT_CHOSEN_AFTER.match(text, match.end()))
+
+
+def _is_article(text: str, match: re.Match[str]) -> bool:
+    """Whether a label *A* may be the article of the word after it."""
+    return (match[0] == "A" and bool(_ARTICLE_AFTER.match(text, match.end()))
+            and not _ARTICLE_BEFORE.search(text[max(0, match.start() - _LINE):match.start()]))
 
 
 def compile_pattern(pattern: str, name: str) -> re.Pattern[str]:

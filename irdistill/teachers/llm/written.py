@@ -32,6 +32,11 @@ _PRESENTS = re.compile(
     rf"|from) (?:this|the))\b"
     r"[^:：\n]{0,100})?)[:：]\s*", re.IGNORECASE)
 _BARE_PRESENTS = re.compile(rf"\s*here(?:['’]s| is| are)\b[^?\n]{{0,80}}\b{_KINDS_LONG}\b[^?\n]{{0,60}}[.!]?\s*$", re.IGNORECASE)
+#: *I can help with that.*, *I'll do that.*; and the names of a role or a language that a template left in a line of its own.
+_WILLING = re.compile(r"\s*i(?: can| will| would|['’]ll|['’]d)\b[^?\n]{0,40}\b(?:help|assist|do (?:that|this|it)|happy|glad)\b"
+                      r"[^?\n]{0,40}[.!:]\s*", re.IGNORECASE)
+_ROLE = re.compile(r"\s*(?:(?:assistant|json|text|markdown|plaintext)\s*[:：]?)\s*", re.IGNORECASE)
+_ROLE_LABEL = re.compile(r"\s*assistant\s*[:：]\s*(?=\S)", re.IGNORECASE)
 #: How thinking begins that no marker announces.
 _THINKS = re.compile(
     r"\s*(?:[*_#]*(?:thinking(?: process)?|thoughts?|reasoning|analysis|explanation|rationale|scratchpad|step \d+)[*_]*\s*[:：]|"
@@ -94,7 +99,7 @@ def read_line(text: str) -> tuple[str, bool]:
 def _bare(line: str, last: bool) -> str:
     """A line without label, marker and quotation marks; empty where it only announces what the next one says."""
     before = None
-    line = line.strip()
+    line = _ROLE_LABEL.sub("", line.strip(), count=1)
     while line != before:
         before = line
         line = _unquoted(_MARK.sub("", line, count=1) if _MARK.match(line) else line)
@@ -108,7 +113,7 @@ def _bare(line: str, last: bool) -> str:
     if not last and (line.endswith((":", "：")) or _BARE_PRESENTS.fullmatch(line)
                      or re.fullmatch(rf"{_WHICH}{_KINDS_LONG}", line, re.IGNORECASE)):
         return ""
-    if _BARE_PRESENTS.fullmatch(line):
+    if _BARE_PRESENTS.fullmatch(line) or _WILLING.fullmatch(line) or line == "assistant" or (not last and _ROLE.fullmatch(line)):
         return ""
     return " ".join(line.split())
 
@@ -132,7 +137,7 @@ def _unquoted(line: str) -> str:
 
 def _of_json(text: str) -> str:
     """The first text in an answer that is JSON; other answers stay as they are."""
-    stripped = text.strip()
+    stripped = re.sub(r"\Ajson\s*(?=[{\[])", "", text.strip(), flags=re.IGNORECASE)
     if not re.match(r"[{\[]\s*[\"'{}\[]", stripped) and not (stripped.startswith("{") and stripped.endswith("}")):
         return text
     try:

@@ -61,6 +61,17 @@ def test_a_choice_between_labels(text: str, expected: int | None) -> None:
     assert ChoiceReader(["A", "B"]).read(text) == expected
 
 
+@pytest.mark.parametrize(("text", "chosen"), [
+    ("Not A", None), ("Passage A is not relevant to the query.", None), ("B isn't relevant", None), ("A cat is the topic", None),
+    ("It is more relevant than A", None), ("Passage B is less relevant", None), ("A passage about cats", None),
+    ("A more relevant passage is B", 1),
+    ("A is more relevant", 0), ("A provides more", 0), ("A because it fits", 0), ("The answer is A because", 0), ("I choose A", 0),
+    ("Passage A: about a cat", 0), ("Passage A directly answers", 0), ("Answer: B", 1), ("**A** is better", 0), ("(A) it fits", 0),
+])
+def test_a_label_that_is_denied_or_is_an_article_is_not_chosen(text: str, chosen: int | None) -> None:
+    assert ChoiceReader(["A", "B"]).read(text) == chosen
+
+
 def test_a_choice_by_a_pattern() -> None:
     reader = ChoiceReader(["1", "2"], r"answer: (\S+)")
     assert [reader.read(text) for text in ("1 or 2? answer: 2", "answer: 1", "1", "answer: 3")] == [1, 0, None, None]
@@ -93,6 +104,13 @@ def test_a_pattern_that_is_none(pattern: str) -> None:
     ("[1], [2] and [3] all discuss cats. [2] is best", []),
     ("1. [1] - explains it\n2. [2] - less\n3. [3] - not", []),
     ("[2] is best", []), ("[2] is better than [1]", []),
+    ("None of the passages are relevant: [1], [2], [3]", []), ("Passages: [1] [2] [3]", []), ("I cannot rank [2], [1], [3]", []),
+    ("The order is not [1] > [2] > [3]", []), ("It is not the case that [2] > [1] > [3].", []), ("[1] < [2] < [3]", []),
+    ("Least to most relevant: [1], [3], [2]", []), ("We rank. [1] > [2] > [3]? Let me check [2] again", []),
+    # with words around it, and a ranking
+    ("The passages do not answer it fully, but the ranking is: [2] > [3] > [1]", [2, 3, 1]), ("Ranking: [1], [2], [3]", [1, 2, 3]),
+    ("None of them answers it. [2] > [1] > [3]", [2, 1, 3]), ("<li>[2]</li>\n<li>[1]</li>\n<li>[3]</li>", []),
+    ("The order: [1] > [2] > [3]", [1, 2, 3]), ("I'd sort them so: [3], [1], [2]", [3, 1, 2]),
     ("<think>[2] > [3] > [1]", []), ("<think>[2] > [3] > [1]</think>", []), ("analysis[2] > [3] > [1]", []),
 ])
 def test_the_order_of_mention_is_no_ranking(text: str, order: list[int]) -> None:
@@ -112,6 +130,8 @@ def test_a_choice_of_a_cut_answer_must_be_a_line(text: str, cut: bool, chosen: i
 @pytest.mark.parametrize(("answer", "reply"), [
     (Answer("<think>a</think> b"), ("b", None)), (Answer("<think>a"), ("", "cut")), (Answer("b", cut=True), ("b", "cut")),
     (Answer("", cut=True), ("", "cut")), (Answer(""), ("", "no answer")), (Answer("x", error="too long"), ("", "too long")),
+    (Answer("[2] > [1]<|im_end|>\n<|im_start|>user\n[1] > [2]"), ("[2] > [1]", None)), (Answer("b</s>"), ("b", None)),
+    (Answer("<s>struck</s> out"), ("<s>struck</s> out", None)), (Answer("<|im_end|>"), ("", "no answer")),
     (Answer("I'm sorry, but I cannot rank [1] and [2]"), ("", "refused")), (Answer("```\nb\n```"), ("b", None)),
 ])
 def test_all_answers_are_read_in_one_way(answer: Answer, reply: tuple[str, str | None]) -> None:

@@ -31,7 +31,15 @@ LINES = {
     "`grep -r`": "grep -r",
     "Okay, the user wants a question.\n\nFinal question: What is x?": "What is x?", "Reasoning: a\nQuery: x y": "x y",
     "What is x?\n\nThe answer is:\n\n```\n# Python 3\n```": "What is x?", "```\nWhat is x?": "What is x?",
+    "What is x?<|im_end|>": "What is x?", "What is x?<|eot_id|><|start_header_id|>user": "What is x?",
+    "assistant\n\nWhat is x?": "What is x?", "Assistant: What is x?": "What is x?", 'json\n{"query": "what is x"}': "what is x",
+    "Sure, I can help with that.\nWhat is x?": "What is x?", "Of course! I'll do that.\n\nWhat is x?": "What is x?",
     # what only looks like it
+    "unable to generate ssh key": "unable to generate ssh key", "how can i help my dog": "how can i help my dog",
+    "it seems windows update fails": "it seems windows update fails", "text editors": "text editors",
+    "i need more ram for chrome": "i need more ram for chrome", "assistant manager salary": "assistant manager salary",
+    "the passage is closed in winter": "the passage is closed in winter", "i don't have a receipt": "i don't have a receipt",
+    "there are no questions left in trivia": "there are no questions left in trivia",
     "The ratio 3: what is it?": "The ratio 3: what is it?", "3D printing": "3D printing", "2.5 GHz radio": "2.5 GHz radio",
     'who wrote "Dune"': 'who wrote "Dune"', '"Dune" and "Foundation"': '"Dune" and "Foundation"', "ok google": "ok google",
     "sure jell pectin recipe": "sure jell pectin recipe", "here comes the sun lyrics": "here comes the sun lyrics",
@@ -56,7 +64,11 @@ NONE = {
     "The passage does not contain a claim.": "refused", "No question can be formed from this.": "refused",
     "抱歉，我无法": "refused",
     "Unfortunately, I cannot answer this.": "refused", "Please provide the passage.": "refused",
-    "<think>a</think>I'm sorry, but no": "refused",
+    "<think>a</think>I'm sorry, but no": "refused", "I don't have enough information to write a question.": "refused",
+    "I don't see a passage": "refused", "I need more context.": "refused", "I'm an AI and have no opinion": "refused",
+    "It seems that the passage is missing. Please provide it": "refused", "The passage is empty.": "refused",
+    "It looks like you didn't provide a passage": "refused", "Unable to generate a question": "refused",
+    "Hello! How can I assist you today?": "refused", "There are no questions.": "refused", "assistant": "no answer",
 }
 
 
