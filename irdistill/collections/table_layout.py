@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
 from irdistill.errors import IrdistillError
 
@@ -48,9 +49,20 @@ class TableLayout:
         return self.roles.index(role) if role in self.roles else None
 
     def split(self, line: str) -> list[str]:
-        """The cells of a line."""
+        """The cells of a line.
+
+        Raises:
+            IrdistillError: the line is no row of a table with quotes, as one with a carriage return within.
+        """
         if self.quoted:
-            return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
+            if len(line) > csv.field_size_limit():
+                csv.field_size_limit(LONGEST_LINE)
+            try:
+                return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
+            except csv.Error as error:
+                raise IrdistillError(
+                    f"the line that begins {line.strip()[:80]!r} cannot be read as a table with quotes ({error}); fix or remove it."
+                ) from error
         return line.rstrip("\r\n").split(self.separator) if self.separator else line.split()
 
     def describe(self) -> str:

@@ -79,6 +79,7 @@ def test_ids_with_spaces_are_not_split(tmp_path: Path) -> None:
         ('{"query-id": "q1", "corpus-id": "d1", "score": null}\n', "the grade is None"),
         (b"\xff\xfeq\x001\x00", "UTF-16"),
         ("q1 0 d1 " + "9" * 30 + "\n", "grades from"),
+        ("qid,docid,rel\n1,2\r1,1\n", r"begins '1,2\\r1,1' cannot be read as a table with quotes"),
     ],
 )
 def test_judgments_of_no_or_several_readings(tmp_path: Path, text: str | bytes, words: str) -> None:

@@ -298,6 +298,7 @@ def test_numbers_of_many_digits(tmp_path: Path) -> None:
     [
         ("1 Q0 21 32.5 1 t\n1 Q0 11 30.5 2 t\n", "line 1: the rank is '32.5', and a whole number"),
         ("1 Q0 21 -1 1 t\n", "the rank is '-1'"),
+        ("1 Q0 21 1 1_0 t\n", "the score '1_0' is not a finite number"),
         ("0 1 21 1 32.5 t\n1 1 11 2 31.5 t\n", "can be read in 2 ways"),
         ("1\t21\t0.5\n", "3 columns, and six were expected.*runs import"),
     ],
