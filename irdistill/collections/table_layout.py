@@ -141,8 +141,8 @@ def trec_header(sample: TableSample) -> TableLayout | None:
     expected = tuple(role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC)
     if roles != expected:
         raise IrdistillError(
-            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); give "
-            "--format tsv to read the columns by their names."
+            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); import "
+            "the file with irdistill runs import --format tsv, which reads the columns by their names."
         )
     return TableLayout(roles, None, header=True, chosen=True)
 

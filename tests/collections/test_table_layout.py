@@ -88,6 +88,12 @@ def test_judgments_of_no_or_several_readings(tmp_path: Path, text: str | bytes, 
         read_judgments(tmp_path / "a.tsv")
 
 
+def test_judgments_before_blank_lines_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"q1 0 d1 1\n" + b"\n" * ((1 << 20) + 1), 1))
+    with pytest.raises(IrdistillError, match="1048576 blank lines before line 1048578"):
+        read_judgments(tmp_path / "a.tsv.gz")
+
+
 def test_the_user_names_the_columns_of_judgments(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("1\t21\t11\n")
     assert read_judgments(tmp_path / "a.tsv", "query,document,grade").to_dict() == {"1": {"21": 11}}

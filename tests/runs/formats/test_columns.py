@@ -309,6 +309,12 @@ def test_runs_that_are_evaluated_are_read_by_the_same_rules(tmp_path: Path, text
         open_run(tmp_path / "run.txt")
 
 
+def test_blank_lines_without_end(tmp_path: Path) -> None:
+    (tmp_path / "run.txt.gz").write_bytes(gzip.compress(b"1 Q0 21 1 0.5 t\n" + b"\n" * (9 << 20), 1))
+    with pytest.raises(IrdistillError, match="1048576 blank lines in a row"):
+        open_run(tmp_path / "run.txt.gz")
+
+
 @pytest.mark.parametrize("separator", [" ", "  "])
 def test_evaluated_runs_in_any_compression_with_a_header_and_a_mark(
     tmp_path: Path, separator: str, caplog: pytest.LogCaptureFixture
