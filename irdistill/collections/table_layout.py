@@ -170,7 +170,8 @@ def check_trec(sample: TableSample) -> None:
 def _separated(sample: TableSample) -> list[TableLayout]:
     """The ways in which the lines can be split, the likeliest first; without roles.
 
-    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas.
+    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas; so are
+    those of a TREC run with tabs and spaces mixed.
     """
     first = sample.lines[0][1]
     for separator in ("\t", ",", None):
@@ -180,7 +181,9 @@ def _separated(sample: TableSample) -> list[TableLayout]:
             return [TableLayout((), separator, quoted, True)]
     tabs, spaces, commas = (TableLayout((), separator, separator == ",") for separator in ("\t", None, ","))
     if all("\t" in line for _, line in sample.lines):
-        return [tabs, spaces]
+        by_tabs, by_spaces = ({len(layout.split(line)) for _, line in sample.lines} for layout in (tabs, spaces))
+        # tabs here and spaces there: the six columns of TREC runs, which other programs split at white space too
+        return [spaces] if len(by_tabs) > 1 and by_spaces == {len(TREC)} else [tabs, spaces]
     return [commas] if "," in first and len(first.split()) == 1 else [spaces]
 
 

@@ -309,6 +309,10 @@ def test_runs_that_are_evaluated_are_read_by_the_same_rules(tmp_path: Path, text
         open_run(tmp_path / "run.txt")
 
 
+def test_tabs_and_spaces_in_a_trec_run(tmp_path: Path) -> None:
+    assert plain(bring(tmp_path, "1\tQ0 21\t1  3.0 t\n1 Q0\t11 2\t2.0\tt\n")) == {"1": {"21": 3.0, "11": 2.0}}
+
+
 def test_blank_lines_without_end(tmp_path: Path) -> None:
     (tmp_path / "run.txt.gz").write_bytes(gzip.compress(b"1 Q0 21 1 0.5 t\n" + b"\n" * (9 << 20), 1))
     with pytest.raises(IrdistillError, match="1048576 blank lines in a row"):
