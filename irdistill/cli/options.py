@@ -78,7 +78,8 @@ def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
 
 def seed_option() -> Decorator:
     """``--seed``."""
-    return click.option("--seed", default=42, show_default=True, help="Of everything drawn at random.")
+    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="INTEGER", default=42, show_default=True,
+                        help="Of everything drawn at random.")
 
 
 def self_match_option() -> Decorator:

@@ -29,8 +29,10 @@ FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 @click.option("--baseline", help="The run, one of those given, that all others are compared with.")
 @click.option("--format", "form", type=click.Choice(FORMS),
               help="Told from the file's name by default: .html, .md, .tex, .svg, .pdf, .png.")
-@click.option("--documents", default=10, show_default=True, help="Of each list, on the page.")
-@click.option("--queries", default=300, show_default=True, help="With their lists on the page: those that differ most.")
+@click.option("--documents", type=click.IntRange(1), metavar="INTEGER", default=10,
+              show_default=True, help="Of each list, on the page.")
+@click.option("--queries", type=click.IntRange(0), metavar="INTEGER", default=300,
+              show_default=True, help="With their lists on the page: those that differ most.")
 @click.option("--model", help="For mteb and card: the system whose figures are written; the first by default.")
 @click.option("--out", type=click.Path(path_type=Path),
               help="The file; for mteb and card a folder. Markdown and LaTeX are printed where none is given.")

@@ -93,7 +93,8 @@ def runs() -> None:
               help="What a pair gets that has several different scores.")
 @click.option("--ranks", is_flag=True, help="The ranks of the file decide: scores n, n - 1, … 1 by rank, whatever scores it "
                                                "has (trec, tsv, rank-distillm).")
-@click.option("--memory", default=512, show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
+@click.option("--memory", type=click.IntRange(1), metavar="INTEGER", default=512,
+              show_default=True, help="MiB that rows may take at a time; the rest waits on disk.")
 @out_option("The new run's folder.")
 @overwrite_option()
 @json_option()

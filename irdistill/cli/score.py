@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 @engine_options("Where parts are scored.")
 @click.option("--estimate", "sampling", is_flag=True, help="Say what the whole job would take, told from a sample, and stop.")
 @click.option("--sample", default=0.01, show_default=True, help="The share of the queries that --estimate scores.")
-@click.option("--hourly-price", type=float, help="Of the machine, for --estimate.")
+@click.option("--hourly-price", type=click.FloatRange(0), metavar="FLOAT", help="Of the machine, for --estimate.")
 @seed_option()
 @overwrite_option()
 @json_option()
@@ -127,7 +127,7 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, slash, second = text.partition("/")
-    if not slash or not first.isdigit() or not second.isdigit() or not 1 <= int(first) <= int(second):
+    if not slash or not first.isdecimal() or not second.isdecimal() or not 1 <= int(first) <= int(second):
         raise IrdistillError(f"--shard {text!r} cannot be read; write i/n, as 1/4 for the first of four.")
     return int(first), int(second)
 

@@ -35,6 +35,8 @@ def load_beir(id: str, folder: Path, split: str | None, cache: Path, need: bool 
     corpus = cached_corpus(
         lambda: read_documents(corpus_file), cache / "corpora" / _key(corpus_file), corpus_file.name
     )
+    if not len(corpus):
+        raise IrdistillError(f"{corpus_file} holds no document; was it cut off while it was fetched?")
     report = LoadReport(documents=len(corpus))
     report.take(corpus.findings)
     if queries_file is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -81,10 +80,7 @@ def _of_table(path: Path, layout: TableLayout) -> Iterator[tuple[int, str, str, 
         if header:
             header = False
             continue
-        try:
-            cells = [cell.strip() for cell in layout.split(line)]
-        except csv.Error as error:
-            raise IrdistillError(f"line {number} of {path} is not a judgment: {line.strip()[:80]!r} ({error}).") from error
+        cells = [cell.strip() for cell in layout.split(line)]
         if len(cells) != len(layout.roles):
             raise wrong_width(path, number, line, layout, len(cells), len(layout.roles), "judgments")
         query_id, doc_id, value = (cells[place] for place in places if place is not None)

@@ -16,6 +16,10 @@ LONGEST_LINE = 1 << 26
 """Bytes of the longest line of a text file; the longest documents of published collections have about 20 MiB."""
 
 
+MOST_BLANK = 1 << 20
+"""Blank lines in a row: 400 KB of gzip can hold 400 million of them."""
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Numbered lines of a file with something in them; as `decoded_lines`."""
     with open_bytes(path) as stream:
@@ -26,11 +30,15 @@ def bounded_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
     """The lines of a stream, with their ends.
 
     Raises:
-        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2 GB.
+        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2 GB; or more than
+            ``MOST_BLANK`` lines in a row are blank.
     """
-    number = 0
+    number = blank = 0
     while line := stream.readline(LONGEST_LINE + 1):
         number += 1
+        blank = 0 if line.strip() else blank + 1
+        if blank > MOST_BLANK:
+            raise IrdistillError(f"{name} has {MOST_BLANK} blank lines before line {number}; one entry per line was expected.")
         if len(line) > LONGEST_LINE:
             raise IrdistillError(
                 f"line {number} of {name} has more than {LONGEST_LINE >> 20} MiB; a text file with one entry per line was expected."

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
 from irdistill.errors import IrdistillError
 
@@ -48,9 +49,20 @@ class TableLayout:
         return self.roles.index(role) if role in self.roles else None
 
     def split(self, line: str) -> list[str]:
-        """The cells of a line."""
+        """The cells of a line.
+
+        Raises:
+            IrdistillError: the line is no row of a table with quotes, as one with a carriage return within.
+        """
         if self.quoted:
-            return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
+            if len(line) > csv.field_size_limit():
+                csv.field_size_limit(LONGEST_LINE)
+            try:
+                return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
+            except csv.Error as error:
+                raise IrdistillError(
+                    f"the line that begins {line.strip()[:80]!r} cannot be read as a table with quotes ({error}); fix or remove it."
+                ) from error
         return line.rstrip("\r\n").split(self.separator) if self.separator else line.split()
 
     def describe(self) -> str:
@@ -129,8 +141,8 @@ def trec_header(sample: TableSample) -> TableLayout | None:
     expected = tuple(role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC)
     if roles != expected:
         raise IrdistillError(
-            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); give "
-            "--format tsv to read the columns by their names."
+            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); import "
+            "the file with irdistill runs import --format tsv, which reads the columns by their names."
         )
     return TableLayout(roles, None, header=True, chosen=True)
 
@@ -158,7 +170,8 @@ def check_trec(sample: TableSample) -> None:
 def _separated(sample: TableSample) -> list[TableLayout]:
     """The ways in which the lines can be split, the likeliest first; without roles.
 
-    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas.
+    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas; so are
+    those of a TREC run with tabs and spaces mixed.
     """
     first = sample.lines[0][1]
     for separator in ("\t", ",", None):
@@ -168,7 +181,9 @@ def _separated(sample: TableSample) -> list[TableLayout]:
             return [TableLayout((), separator, quoted, True)]
     tabs, spaces, commas = (TableLayout((), separator, separator == ",") for separator in ("\t", None, ","))
     if all("\t" in line for _, line in sample.lines):
-        return [tabs, spaces]
+        by_tabs, by_spaces = ({len(layout.split(line)) for _, line in sample.lines} for layout in (tabs, spaces))
+        # tabs here and spaces there: the six columns of TREC runs, which other programs split at white space too
+        return [spaces] if len(by_tabs) > 1 and by_spaces == {len(TREC)} else [tabs, spaces]
     return [commas] if "," in first and len(first.split()) == 1 else [spaces]
 
 

@@ -118,6 +118,16 @@ class Comparison:
         return asdict(self) | {"over_blocks": ranks(self.over_blocks), "over_settings": ranks(self.over_settings)}
 
 
+def check_level(level: float) -> None:
+    """Refuse a level of tests that is none.
+
+    Raises:
+        IrdistillError: it is not between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise IrdistillError(f"the level of the tests is {level:g}; a number between 0 and 1 was expected, as 0.05.")
+
+
 def compare_losses(entries: Sequence[Entry], collections: Mapping[str, Collection], measure: str = "nDCG@10",
                    level: float = 0.05, self_match: SelfMatch = "keep") -> Comparison:
     """Compare losses over students, collections and seeds.
@@ -129,8 +139,9 @@ def compare_losses(entries: Sequence[Entry], collections: Mapping[str, Collectio
 
     Raises:
         IrdistillError: a run is missing or comes twice, fewer than two losses, more than one measure or one that counts
-            documents, or a run belongs to another collection.
+            documents, a run belongs to another collection, or the level is not between 0 and 1.
     """
+    check_level(level)
     name = str(_single(measure))
     losses = _complete(entries)
     values: dict[tuple[str, str], dict[str, dict[str, np.ndarray]]] = {}

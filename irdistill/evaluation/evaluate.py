@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,24 @@ class Evaluation:
         return [asdict(row) for row in self.rows]
 
 
+def check_compared(systems: Iterable[str], baseline: str | Mapping[str, str] | None) -> dict[str, str]:
+    """For each system that is compared the one it is compared with; arguments as of `evaluate`.
+
+    Raises:
+        IrdistillError: one of the two is not among the systems, or they are the same.
+    """
+    names = list(systems)
+    against = dict(baseline) if isinstance(baseline, Mapping) else {
+        system: baseline for system in names if baseline is not None and system != baseline
+    }
+    for system, other in against.items():
+        if system not in names or other not in names or system == other:
+            raise IrdistillError(
+                f"{system!r} cannot be compared with {other!r}: two different systems of {', '.join(names)} were expected."
+            )
+    return against
+
+
 def evaluate(
     collection: Collection | Qrels, runs: Mapping[str, Run | str | Path], measures: str | Sequence[str] = DEFAULT_MEASURES,
     baseline: str | Mapping[str, str] | None = None, seed: int = 42, name: str | None = None, self_match: SelfMatch = "keep",
@@ -149,14 +167,7 @@ def evaluate(
             runs, or a measure is unknown or cannot be computed.
     """
     names = [str(measure) for measure in parse_measures(measures)]
-    against = dict(baseline) if isinstance(baseline, Mapping) else {
-        system: baseline for system in runs if baseline is not None and system != baseline
-    }
-    for system, other in against.items():
-        if system not in runs or other not in runs or system == other:
-            raise IrdistillError(
-                f"{system!r} cannot be compared with {other!r}: two different systems of {', '.join(runs)} were expected."
-            )
+    against = check_compared(runs, baseline)
     whole, qrels = (None, collection) if isinstance(collection, Qrels) else (collection, collection.qrels)
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}

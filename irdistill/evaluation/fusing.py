@@ -34,6 +34,8 @@ def fuse_teachers(
         IrdistillError: as `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`; labelled queries are needed
             and not given, or given and not used.
     """
+    if top is not None and gate is None:
+        raise IrdistillError(f"top is {top} and there is no gate that it could be of; ask for a gate, or leave it out.")
     opened = common_queries([open_run(run) for run in runs])
     check_out(out, overwrite, [*runs, *opened])
     fitted = weights == "similarity" or gate == "fit"

@@ -100,7 +100,7 @@ class HistoryTemplate:
             name, _, value = word.partition("=")
             if name == "separator":
                 given[name] = value.replace("_", " ")
-            elif name in ("tokens", "turns") and value.isdigit():
+            elif name in ("tokens", "turns") and value.isdecimal():
                 given[name] = int(value)
             else:
                 raise IrdistillError(f"{word!r} in the history {text!r} cannot be read; give tokens=N, turns=N or separator=TEXT.")

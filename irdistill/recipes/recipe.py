@@ -169,7 +169,11 @@ class _Filling:
         for _ in range(MOST_STEPS):
             whole = REFERENCE.fullmatch(text)
             if whole and whole[1] in known:
-                return known[whole[1]]
+                value = known[whole[1]]
+                if not (isinstance(value, str) and REFERENCE.search(value)):
+                    return value
+                text = value
+                continue
             replaced = REFERENCE.sub(lambda match: str(known[match[1]]) if match[1] in known else match[0], text)
             if replaced == text:
                 return text

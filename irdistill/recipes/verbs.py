@@ -14,8 +14,10 @@ from irdistill.collections import Collection, load_collection
 from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import DEFAULT_MEASURES, AuditOptions, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation.comparison import check_level
 from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.evaluate import check_compared
 from irdistill.evaluation.policies import check_self_match
 from irdistill.evaluation.significance import without_noise
 from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
@@ -26,7 +28,8 @@ from irdistill.queries import Generation, HistoryTemplate, filter_queries, gener
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
-from irdistill.runs import mask
+from irdistill.runs import Mixing, mask
+from irdistill.runs.fusion import check_count
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
@@ -237,6 +240,21 @@ def _check_options(given: Mapping[str, Any]) -> None:
         raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
 
 
+def _check_datasets(datasets: Mapping[str, Mapping[str, str]], compare: Mapping[str, str] | str | None) -> None:
+    if not datasets or not all(datasets.values()):
+        raise IrdistillError("datasets names no run to measure; a mapping of collections to runs by their names was expected.")
+    for runs in datasets.values():
+        check_compared(runs, compare)
+
+
+def _check_fusion(arguments: Mapping[str, Any]) -> None:
+    count, weights = len(arguments["runs"]), arguments.get("weights")
+    check_count(count)
+    rule = Mixing(arguments.get("method", "zscore"), None if isinstance(weights, str) else weights,
+                  arguments.get("missing", "null"), arguments.get("tau", 1.0), arguments.get("abstain", ""))
+    rule.for_teachers(count)
+
+
 @cache
 def _checked_model(name: str) -> None:
     resolve_model(name)
@@ -274,7 +292,12 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
         from irdistill.evaluation import parse_measures
 
         parse_measures(arguments.get("measures" if verb == "evaluate" else "measure", DEFAULT_MEASURES))
+    if verb == "evaluate":
+        _check_datasets(arguments["datasets"], arguments.get("compare"))
+    if verb == "fuse":
+        _check_fusion(arguments)
     if verb == "compare":
+        check_level(arguments.get("level", 0.05))
         _check_keys(arguments["runs"], "loss", "student", "collection", "seed", "run")
     if verb == "choose":
         _check_keys(arguments["candidates"], "settings", "run")

@@ -69,9 +69,18 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
         return writer.finish()
 
 
+def check_count(count: int) -> None:
+    """Refuse a number of runs that cannot be fused.
+
+    Raises:
+        IrdistillError: there are fewer than two.
+    """
+    if count < 2:
+        raise IrdistillError(f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected.")
+
+
 def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
-    if len(runs) < 2:
-        raise IrdistillError(f"{len(runs)} run was given to fuse; at least two were expected.")
+    check_count(len(runs))
     complete = rule.for_teachers(len(runs))
     for run in runs[1:]:
         ours, theirs = runs[0].identity.collection, run.identity.collection

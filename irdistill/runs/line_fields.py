@@ -131,7 +131,7 @@ def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lin
 
 
 def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
-    """What ``float`` gives of each field: (n,) float64, and the places, ascending, of those that are no numbers (NaN)."""
+    """What ``decimal`` gives of each field: (n,) float64, and the places, ascending, of those that are no numbers (NaN)."""
     values = np.full(len(fields), np.nan)
     negative = fields.data[fields.starts] == _MINUS
     body = Fields(fields.data, fields.starts + negative, fields.lengths - negative)
@@ -168,10 +168,21 @@ def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
     bad = []
     for place in rest.tolist():
         try:
-            values[place] = float(fields.bytes_at(place))
+            values[place] = decimal(fields.bytes_at(place))
         except ValueError:
             bad.append(place)
     return values, np.array(bad, np.int64)
+
+
+def decimal(field: bytes) -> float:
+    """A number as ``float`` reads it, without the underscores that Python allows: trec_eval reads ``1_000`` as 1.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if b"_" in field:
+        raise ValueError(f"{field!r} is no number")
+    return float(field)
 
 
 def _plain(body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int) -> tuple[np.ndarray, np.ndarray]:

@@ -51,6 +51,20 @@ def test_an_unknown_collection(made: Path, capsys: pytest.CaptureFixture[str]) -
     assert "nowhere" in refused(made, capsys, "candidates", "nowhere", "--out", "other")
 
 
+@pytest.mark.parametrize("arguments", [
+    ("evaluate", "set", "bm25", "--seed", "-1"), ("evaluate", "set", "bm25", "--seed", str(2**32)),
+    ("report", "bm25", "--out", "a.html", "--documents", "-1"), ("report", "bm25", "--out", "a.html", "--queries", "-1"),
+    ("score", "set", "--candidates", "bm25", "--teacher", "bm25", "--estimate", "--hourly-price", "-1"),
+    ("score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "other", "--shard", "²/3"),
+    ("runs", "import", "a.trec", "--collection", "set", "--out", "other", "--memory", "0"),
+])
+def test_numbers_out_of_range(made: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]) -> None:
+    before = snapshot(made)
+    assert run(*arguments) == 1 and snapshot(made) == before
+    message = capsys.readouterr().err
+    assert arguments[-2] in message and arguments[-1] in message
+
+
 @pytest.mark.parametrize("model", ["./nowhere", "package:no_such_package/model"])
 def test_an_unknown_model(made: Path, capsys: pytest.CaptureFixture[str], model: str) -> None:
     message = refused(made, capsys, "score", "set", "--candidates", "bm25", "--teacher", model, "--out", "other")

@@ -133,6 +133,11 @@ def test_faults_that_would_corrupt_a_result(tmp_path: Path, parts: dict[str, Any
     assert len(said.split("\n")) == 1
 
 
+@pytest.mark.parametrize("text", ["", "\n\n"])
+def test_a_corpus_without_documents_is_refused(tmp_path: Path, text: str) -> None:
+    assert "holds no document" in fault(write(tmp_path / "set", text, qrels=None))
+
+
 def test_broken_encodings_and_archives(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
     (folder / "corpus.jsonl").write_bytes(b'{"_id": "1", "text": "x"}\n{"_id": "2", "text": "\xff"}\n')

@@ -79,12 +79,19 @@ def test_ids_with_spaces_are_not_split(tmp_path: Path) -> None:
         ('{"query-id": "q1", "corpus-id": "d1", "score": null}\n', "the grade is None"),
         (b"\xff\xfeq\x001\x00", "UTF-16"),
         ("q1 0 d1 " + "9" * 30 + "\n", "grades from"),
+        ("qid,docid,rel\n1,2\r1,1\n", r"begins '1,2\\r1,1' cannot be read as a table with quotes"),
     ],
 )
 def test_judgments_of_no_or_several_readings(tmp_path: Path, text: str | bytes, words: str) -> None:
     (tmp_path / "a.tsv").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(IrdistillError, match=words):
         read_judgments(tmp_path / "a.tsv")
+
+
+def test_judgments_before_blank_lines_without_end(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(b"q1 0 d1 1\n" + b"\n" * ((1 << 20) + 1), 1))
+    with pytest.raises(IrdistillError, match="1048576 blank lines before line 1048578"):
+        read_judgments(tmp_path / "a.tsv.gz")
 
 
 def test_the_user_names_the_columns_of_judgments(tmp_path: Path) -> None:

@@ -177,6 +177,12 @@ def test_the_command(folder: Path) -> None:
     assert one.exit_code == 0 and "| list.mle " in one.output
 
 
+@pytest.mark.parametrize("level", ["2", "1", "0", "-0.1", "nan"])
+def test_a_level_that_is_none(folder: Path, level: str) -> None:
+    with pytest.raises(IrdistillError, match="a number between 0 and 1 was expected"):
+        CliRunner().invoke(cli, ["compare", "out/{loss}+*+s1", "--level", level], catch_exceptions=False)
+
+
 @pytest.mark.parametrize(("pattern", "fault"), [
     ("out/{student}+*", r"{loss} was expected once"), ("out/{loss}+{loss}", "was expected once"), ("out/{loss}+{dose}", "dose"),
     ("nowhere/{loss}", "no run folder matches"), ("out/{loss}+dense+s{seed}x", "no run folder matches"),

@@ -156,6 +156,11 @@ def test_labels_of_test_are_refused(name: str) -> None:
             fit([], dev, own)  # type: ignore[operator]
 
 
+def test_top_is_of_a_gate(tmp_path: Path) -> None:
+    with pytest.raises(IrdistillError, match="there is no gate that it could be of"):
+        fuse_teachers(["a", "b"], tmp_path / "out", top=1)
+
+
 def test_split_names() -> None:
     assert split_names("pydocs/dev") == ["dev"] and split_names("/home/test/set#dev") == ["dev"]
     assert split_names("msmarco-passage/train/judged") == ["train", "judged"] and split_names("tiny") == []

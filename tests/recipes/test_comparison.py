@@ -112,6 +112,7 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(made: tuple[Path, Path], t
     ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {learning_rate: 1e-4}}]}", "1.0e-04"),
     ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {loss: LK}}]}", "LK"),
     ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
+    ("{name: a, verb: compare, level: 2, runs: []}", "the level of the tests is 2"),
 ])
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:
     path = tmp_path / "r.yaml"

@@ -179,6 +179,13 @@ def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
     ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: KL, step: 3}", "step"),
     ("{name: a, verb: evaluate, datasets: {}, measures: nDGC}", "nDGC"),
     ("{name: a, verb: candidates, collection: ./absent}", "absent"),
+    ("{name: a, verb: fuse, runs: [x]}", "1 run to fuse; at least two"),
+    ("{name: a, verb: fuse, runs: [x, y], method: average}", "method 'average'"),
+    ("{name: a, verb: fuse, runs: [x, y], missing: zero}", "missing 'zero'"),
+    ("{name: a, verb: fuse, runs: [x, y], weights: [1]}", "weights"),
+    ("{name: a, verb: fuse, runs: [x, y], tau: 0}", "the temperature 0"),
+    ("{name: a, verb: evaluate, datasets: {}}", "names no run to measure"),
+    ("{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, compare: {a: c}}", "'a' cannot be compared with 'c'"),
 ])
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:
     recipe = read_recipe(write(tmp_path / "r.yaml", f"stages: [{stage}]"))
@@ -200,6 +207,12 @@ def test_settings_are_changed_by_name_only(tmp_path: Path) -> None:
         read_recipe("absent")
 
 
+def test_a_setting_may_refer_to_another(tmp_path: Path) -> None:
+    recipe = read_recipe(write(tmp_path / "r.yaml", "settings: {depth: 3, half: '${depth}'}\n"
+                               "stages: [{name: s, verb: candidates, collection: c, depth: '${half}'}]"))
+    assert recipe.stages[0].arguments["depth"] == 3
+
+
 def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
     for path in card_folder("recipes").glob("*.yaml"):
         recipe = read_recipe(path)
@@ -210,6 +223,8 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
     ("text", "fault"),
     [
         ('settings: {a: "x${a}"}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
+        ('settings: {a: "${a}"}\nstages: [{name: s, verb: fuse, runs: ["${a}"]}]', "have no end"),
+        ('settings: {a: "${b}", b: "${a}"}\nstages: [{name: s, verb: fuse, runs: ["${a}"]}]', "have no end"),
         ('settings: {a: "${b} ", b: "${a} "}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
         (
             "settings: {" + ", ".join(f'a{i}: "${{a{i + 1}}}${{a{i + 1}}}"' for i in range(40)) + ", a40: xx}\n"

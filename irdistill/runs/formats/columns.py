@@ -15,7 +15,7 @@ from irdistill.collections.table_layout import TableLayout, TableSample, decide,
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
-from irdistill.runs.line_fields import Lines, WrongWidth, decimals, lines_of, split_lines
+from irdistill.runs.line_fields import Lines, WrongWidth, decimal, decimals, lines_of, split_lines
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
 
@@ -120,7 +120,7 @@ def _wrong(source: Source, number: int, line: bytes, count: int, by: str, descri
 def is_number(field: bytes) -> bool:
     """Whether a field reads as a number."""
     try:
-        float(field)
+        decimal(field)
     except ValueError:
         return False
     return True

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
-from irdistill.collections.lines import LONGEST_LINE
+from irdistill.collections.lines import LONGEST_LINE, MOST_BLANK
 from irdistill.collections.opening import decompressed, is_damage
 from irdistill.errors import IrdistillError
 from irdistill.ownership import replaceable
@@ -83,7 +83,11 @@ class Source:
         """The file in pieces of whole lines, about 4 MiB each; the last may lack its line's end."""
         with self.binary() as stream:
             rest = b""
+            blank = 0
             while piece := stream.read(BLOCK):
+                blank = 0 if piece.strip() else blank + piece.count(b"\n")
+                if blank > MOST_BLANK:
+                    raise IrdistillError(f"{self.path} has {MOST_BLANK} blank lines in a row, and a row a line was expected.")
                 end = piece.rfind(b"\n") + 1
                 if not end:
                     rest += piece

@@ -298,6 +298,7 @@ def test_numbers_of_many_digits(tmp_path: Path) -> None:
     [
         ("1 Q0 21 32.5 1 t\n1 Q0 11 30.5 2 t\n", "line 1: the rank is '32.5', and a whole number"),
         ("1 Q0 21 -1 1 t\n", "the rank is '-1'"),
+        ("1 Q0 21 1 1_0 t\n", "the score '1_0' is not a finite number"),
         ("0 1 21 1 32.5 t\n1 1 11 2 31.5 t\n", "can be read in 2 ways"),
         ("1\t21\t0.5\n", "3 columns, and six were expected.*runs import"),
     ],
@@ -306,6 +307,16 @@ def test_runs_that_are_evaluated_are_read_by_the_same_rules(tmp_path: Path, text
     (tmp_path / "run.txt").write_text(text)
     with pytest.raises(IrdistillError, match=words):
         open_run(tmp_path / "run.txt")
+
+
+def test_tabs_and_spaces_in_a_trec_run(tmp_path: Path) -> None:
+    assert plain(bring(tmp_path, "1\tQ0 21\t1  3.0 t\n1 Q0\t11 2\t2.0\tt\n")) == {"1": {"21": 3.0, "11": 2.0}}
+
+
+def test_blank_lines_without_end(tmp_path: Path) -> None:
+    (tmp_path / "run.txt.gz").write_bytes(gzip.compress(b"1 Q0 21 1 0.5 t\n" + b"\n" * (9 << 20), 1))
+    with pytest.raises(IrdistillError, match="1048576 blank lines in a row"):
+        open_run(tmp_path / "run.txt.gz")
 
 
 @pytest.mark.parametrize("separator", [" ", "  "])
