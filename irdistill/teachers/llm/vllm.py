@@ -52,7 +52,7 @@ class VllmModel:
             import vllm
         except ImportError as error:
             raise MissingExtra("vllm", "vllm", f"the back end vllm of the model {model!r}") from error
-        place, file = split_gguf(resolve_model(model))
+        place, file = split_gguf(resolve_model(model, revision))
         try:
             self._engine = vllm.LLM(
                 model=str(Path(place) / file) if file and Path(place).is_dir() else place if not file else f"{place}/{file}",
