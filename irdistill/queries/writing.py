@@ -83,9 +83,8 @@ def nothing_usable(lines: Sequence[Reply], what: str, log: str | Path) -> Irdist
         return None
     counts = Counter(line.flag or "" for line in lines)
     return IrdistillError(
-        f"none of the {len(lines)} answers of the language model holds a {what} ({shares(counts, len(lines))}); look at some in "
-        f"the "
-        f"response log ({log}), and change model or prompt{cut_advice(counts)}"
+        f"none of the {len(lines)} answers of the language model holds a {what} ({shares(counts, len(lines))}); look at some "
+        f"in the response log ({log}), and change model or prompt{cut_advice(counts)}"
     )
 
 

@@ -53,8 +53,7 @@ def report_unscored(run: Run) -> None:
     if nulls == rows:
         raise NothingScoredError(
             f"the teacher scored none of {rows:,} documents ({told}). The run is saved in {run.path}, and there is nothing in "
-            f"it to learn "
-            f"from{f'; {advice}' if advice else ''}. Give --overwrite to score it again."
+            f"it to learn from{f'; {advice}' if advice else ''}. Give --overwrite to score it again."
         )
     if nulls >= SHARE * rows:
         logger.warning("WARNING: %s of %s scores (%.0f%%) are null: %s%s.", f"{nulls:,}", f"{rows:,}", 100 * nulls / rows, told,

@@ -234,8 +234,7 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
     if not begins_thinking(first):
         return ""
     logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the "
-                   "model's "
-                   "template has a switch for thinking, set it in the card (template_options)", first[:40])
+                   "model's template has a switch for thinking, set it in the card (template_options)", first[:40])
     return f"{opening}\n\n{closing_marker(opening)}\n\n"
 
 
