@@ -22,7 +22,7 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, digest, is_temporary, make_folder, read_json, write_json
+from irdistill.files import atomic_path, cache_folder, digest, is_temporary, json_text, make_folder, read_json, write_json
 
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
@@ -144,7 +144,7 @@ def check_replaceable(path: str | Path) -> None:
     if _is_stream(target):
         return
     state = ("is a folder" if target.is_dir() else "is a link" if target.is_symlink() else
-             "holds something that irdistill did not write, or that was changed since")
+             "holds something that irdistill did not write under this name, or that was changed since")
     raise IrdistillError(f"{target} {state}, and is not replaced. Choose another name, or move it away.")
 
 
@@ -199,7 +199,7 @@ def write_json_file(path: str | Path, value: Any) -> None:
     Raises:
         IrdistillError: as `check_replaceable` and ``atomic_path``.
     """
-    write_file(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_file(path, json_text(value))
 
 
 def record(path: Path, written: Path) -> None:
