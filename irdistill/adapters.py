@@ -181,16 +181,16 @@ def _auto_class(folder: Path, base: Path, shapes: dict[str, list[int]]) -> str:
     inner = _json(folder / "sentence_bert_config.json").get("transformer_task")
     saved = _json(folder / "config_sentence_transformers.json").get("model_type")
     names = [*(base_config.get("architectures") or []), str((config.get("auto_mapping") or {}).get("base_model_class", ""))]
-    wanted = ["AutoModelForSequenceClassification"] if saved == "CrossEncoder" else []
-    wanted += [_TASKS[key] for key in (inner, config.get("task_type")) if key in _TASKS]
-    wanted += [auto for ending, auto in _HEADS.items() if any(name.endswith(ending) for name in names)]
+    candidates = ["AutoModelForSequenceClassification"] if saved == "CrossEncoder" else []
+    candidates += [_TASKS[key] for key in (inner, config.get("task_type")) if key in _TASKS]
+    candidates += [auto for ending, auto in _HEADS.items() if any(name.endswith(ending) for name in names)]
     layers = {re.sub(r"\.(?:lora_|ia3_|hada_|lokr_|oft_|vera_)\w*.*$", "", name) for name in shapes
               if re.search(r"\.(?:lora_|ia3_|hada_|lokr_|oft_|vera_)", name)}
-    own = transformers.AutoConfig.from_pretrained(base)
-    for auto in dict.fromkeys([*wanted, "AutoModel"]):
+    settings = transformers.AutoConfig.from_pretrained(base)
+    for auto in dict.fromkeys([*candidates, "AutoModel"]):
         try:
             with torch.device("meta"):
-                network = getattr(transformers, auto).from_config(own)
+                network = getattr(transformers, auto).from_config(settings)
         except ValueError:  # there is no such class for this family
             continue
         if layers <= {name for name, _ in network.named_modules()}:
@@ -247,5 +247,5 @@ def _copy_files(folder: Path, base: Path, out: Path, auto: str) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    value = read_json(path) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}

@@ -14,8 +14,7 @@ from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
 from irdistill.teachers.llm.local import empty_block
 from irdistill.teachers.llm.model import Answer, Request
-
-TOO_LONG = "too long"
+from irdistill.teachers.protocol import TOO_LONG
 
 
 class VllmModel:
