@@ -231,3 +231,15 @@ def test_a_revision_of_an_adapter_on_the_hub(tmp_path: Path, monkeypatch: pytest
         assert resolve_model("owner/adapter", branch) == whole
         assert model_revision("owner/adapter", branch) == model_revision(whole)
     assert resolve_model("owner/adapter") == resolve_model("owner/adapter", "main") != resolve_model("owner/adapter", "v2")
+
+
+def test_a_damaged_merged_model_is_made_again(tmp_path: Path) -> None:
+    base = tiny_backbone(tmp_path / "base", layers=2)
+    adapter(AutoModel.from_pretrained(base), tmp_path / "adapter")
+    whole = Path(resolve_model(str(tmp_path / "adapter")))
+    revision, weights = model_revision(str(tmp_path / "adapter")), (whole / "model.safetensors").read_bytes()
+    for change in (lambda path: path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1])), Path.unlink):
+        change(whole / "model.safetensors")
+        assert Path(resolve_model(str(tmp_path / "adapter"))) == whole
+        assert (whole / "model.safetensors").read_bytes() == weights
+        assert model_revision(str(tmp_path / "adapter")) == revision
