@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from irdistill.caching import cached
 from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.files import cache_folder, digest, file_sha256, read_json
@@ -67,8 +68,6 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
         MissingExtra: peft is not installed.
         IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was trained on.
     """
-    from irdistill.collections.compiling import cached
-
     backbone = base if isinstance(base, Path) else _snapshot(folder, base)
     files = [path for place in (folder, backbone) for path in sorted(place.rglob("*"))
              if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")]
