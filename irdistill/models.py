@@ -319,8 +319,8 @@ def find_model_file(model: str, name: str, revision: str | None = None) -> Path 
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file
 
-    def cached(wanted: str) -> str | None:
-        found: str | None = cached_file(model, wanted, revision=revision, _raise_exceptions_for_missing_entries=False,
+    def cached(file: str) -> str | None:
+        found: str | None = cached_file(model, file, revision=revision, _raise_exceptions_for_missing_entries=False,
                                         _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
         return found
 

@@ -146,13 +146,13 @@ def recipe_files(recipe: Recipe) -> list[str]:
 
 def stage_files(folder: Path, name: str) -> Ours:
     """Whether a file in the folder of a stage is part of what the stage made."""
-    made = folder / name
+    place = folder / name
     results = {key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")}
     try:
-        run = run_files(made)
+        run = run_files(place)
     except IrdistillError:
         run = nothing
-    training, derived = training_files(made), derived_files(made)
+    training, derived = training_files(place), derived_files(place)
     return lambda file: file in results or run(file) or training(file) or derived(file)
 
 

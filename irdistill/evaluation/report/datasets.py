@@ -34,13 +34,13 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def readable(found: Evaluation) -> Evaluation:
+def readable(evaluation: Evaluation) -> Evaluation:
     """The same figures under short names of the datasets."""
-    names = short_names(found.datasets)
+    names = short_names(evaluation.datasets)
     if all(name == dataset for dataset, name in names.items()):
-        return found
-    return Evaluation(tuple(replace(row, dataset=names[row.dataset]) for row in found.rows),
-                      {names.get(dataset, dataset): systems for dataset, systems in found.per_query.items()})
+        return evaluation
+    return Evaluation(tuple(replace(row, dataset=names[row.dataset]) for row in evaluation.rows),
+                      {names.get(dataset, dataset): systems for dataset, systems in evaluation.per_query.items()})
 
 
 def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
@@ -54,9 +54,9 @@ def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
     for place in (folder, *([beside / folder.name] if beside is not None and folder.name else [])):
         if place.is_dir() and is_derived(place):
             try:
-                told = read_json(place / DERIVED)
-                source = str(told["source"]["id"])
-                return told["made_by"].get("verb") == _SYNTHETIC or (source != dataset and is_synthetic(source, beside))
+                identity = read_json(place / DERIVED)
+                source = str(identity["source"]["id"])
+                return identity["made_by"].get("verb") == _SYNTHETIC or (source != dataset and is_synthetic(source, beside))
             except (IrdistillError, KeyError, TypeError, AttributeError):
                 return False
     return False
