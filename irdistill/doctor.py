@@ -28,7 +28,7 @@ REQUIRED = {
     "torch": "2.6", "transformers": "5.0", "sentence-transformers": "6.0", "faiss-cpu": "1.9", "bm25s": "0.2.10",
     "PyStemmer": "2.2", "ir_datasets": "0.5.9", "ir-measures": "0.3.7", "pyarrow": "17", "accelerate": "1.1",
     "safetensors": "0.5", "numpy": "1.26", "scipy": "1.12", "xxhash": "3.4", "PyYAML": "6.0", "click": "8.1",
-    "tqdm": "4.66", "rich": "13.7", "psutil": "5.9", "Jinja2": "3.1",
+    "tqdm": "4.66", "rich": "13.7", "psutil": "5.9", "Jinja2": "3.1", "pydantic": "2.7",
 }
 
 #: Those with a line of their own; the others share one.
@@ -52,8 +52,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
     "dev": (
-        ("pytest", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML", "types-tqdm",
-         "types-psutil"),
+        ("pytest", "pytest-xdist", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML",
+         "types-tqdm", "types-psutil"),
         "working on irdistill itself",
     ),
 }

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, digest, is_temporary, json_text, make_folder, read_json, write_json
+from irdistill.files import atomic_path, cache_folder, is_temporary, json_text, make_folder, read_json, write_json
 
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
@@ -139,12 +139,12 @@ def check_replaceable(path: str | Path) -> None:
     target = Path(path)
     if not os.path.lexists(target):
         return
-    if not target.is_symlink() and target.is_file() and (not target.stat().st_size or _state(target) in _recorded(target)):
+    if not target.is_symlink() and target.is_file() and (not target.stat().st_size or _record(_state(target)).is_file()):
         return
     if _is_stream(target):
         return
     state = ("is a folder" if target.is_dir() else "is a link" if target.is_symlink() else
-             "holds something that irdistill did not write under this name, or that was changed since")
+             "holds something that irdistill did not write, or that was changed since")
     raise IrdistillError(f"{target} {state}, and is not replaced. Choose another name, or move it away.")
 
 
@@ -203,22 +203,17 @@ def write_json_file(path: str | Path, value: Any) -> None:
 
 
 def record(path: Path, written: Path) -> None:
-    """Remember what is about to lie at ``path``: the bytes of the file ``written``; what lies there until then stays known."""
-    before = [_state(path)] if path.is_file() else []
-    write_json(_record(path), {"path": str(path.absolute()), "states": [_state(written), *before]})
+    """Remember the bytes of the file ``written``, which is about to lie at ``path``.
+
+    They are remembered by their contents, so that a file is still ours after its folder was moved or copied.
+    """
+    write_json(_record(_state(written)), {"path": str(path.absolute())})
 
 
-def _record(path: Path) -> Path:
+def _record(state: Mapping[str, Any]) -> Path:
     folder = cache_folder() / "written"
     folder.mkdir(exist_ok=True)
-    return folder / f"{digest(str(path.parent.resolve() / path.name))}.json"
-
-
-def _recorded(path: Path) -> list[Any]:
-    try:
-        return list(read_json(_record(path))["states"])
-    except (IrdistillError, KeyError, TypeError):
-        return []
+    return folder / f"{state['xxh3']}-{state['bytes']}.json"
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from functools import cache
@@ -27,6 +28,7 @@ MOST_VALUES = 100_000
 DEEPEST = 64
 """Levels of nesting in a YAML file."""
 
+_EXPONENT = re.compile(r"[+-]?\d+[eE][+-]?\d{1,2}")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -180,7 +182,16 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             inside = "".join(f"[{step!r}]" for step in first["loc"] if isinstance(step, int) or step in _keys(value))
-            raise IrdistillError(f"{place}: {name}{inside} is {_shown(first['input'])}; {_expected(first['msg'])}.") from error
+            raise IrdistillError(
+                f"{place}: {name}{inside} is {_shown(first['input'])}; {_expected(first['msg'])}{_hint(first['input'])}."
+            ) from error
+
+
+def _hint(value: Any) -> str:
+    """YAML 1.1 reads a number as text where its exponent has no decimal point before it."""
+    if not isinstance(value, str) or not _EXPONENT.fullmatch(value):
+        return ""
+    return f" (YAML reads {value} as text: write {float(value):.1e})"
 
 
 def _keys(value: Any) -> set[Any]:

@@ -38,7 +38,7 @@ def test_a_file_is_replaced_only_while_it_holds_what_was_written(tmp_path: Path)
     write_file(target, "two")
     assert target.read_text() == "two"
     target.write_text("changed by a user")
-    with pytest.raises(IrdistillError, match=r"x.txt holds something that irdistill did not write under this name"):
+    with pytest.raises(IrdistillError, match=r"x.txt holds something that irdistill did not write"):
         write_file(target, "three")
     assert target.read_text() == "changed by a user"
     target.unlink()

@@ -49,7 +49,7 @@ def lists(ties: bool, grades: bool = False) -> tuple[ScoreBatch, list[Any], list
     (RankNet(), lambda model: peers.RankNetLoss(model, reduction_log="natural"), True),
     (RankNet(tau=0.5), lambda model: peers.RankNetLoss(model, sigma=2.0, reduction_log="natural"), False),
     (ListNet(), peers.ListNetLoss, True),
-], ids=str)
+], ids=["ADRMSE", "ADRMSE with ties", "RankNet with ties", "RankNet(tau=0.5)", "ListNet with ties"])
 def test_a_teachers_order(ours: Loss, theirs: Any, ties: bool) -> None:
     batch, inputs, labels = lists(ties)
     whole = theirs(Given())(inputs, labels).item()

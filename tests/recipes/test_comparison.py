@@ -107,9 +107,9 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(made: tuple[Path, Path], t
 
 @pytest.mark.parametrize(("stage", "fault"), [
     ("{name: a, verb: compare, runs: [{loss: kl}]}", "loss, student, collection, seed, run"),
-    ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", "3 was given"),
+    ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
     ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "settings, run"),
-    ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {learning_rate: 1e-4}}]}", "1.0e-4"),
+    ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {learning_rate: 1e-4}}]}", "1.0e-04"),
     ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {loss: LK}}]}", "LK"),
     ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
 ])

@@ -83,7 +83,7 @@ def test_a_second_run_does_nothing_again(made: tuple[Path, Path]) -> None:
 def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Path]) -> None:
     path, out = made
     before = artifacts(out)
-    with pytest.raises(IrdistillError, match=r"'labels'.*steps was 24, is 7"):
+    with pytest.raises(IrdistillError, match=r"'labels'.*steps: 24 there, 7 here"):
         run_recipe(read_recipe(path, ["steps=7"]), out, work=out.parent / "work")
     assert artifacts(out) == before
 
@@ -107,7 +107,7 @@ def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(made: tuple[Pa
     record = out / "stages" / "labels.json"
     begun = json.loads(record.read_text()) | {"fingerprint": None}
     record.write_text(json.dumps(begun))
-    with pytest.raises(IrdistillError, match=r"'labels'.*made with other settings: steps was 24, is 12"):
+    with pytest.raises(IrdistillError, match=r"'labels'.*made with other settings: steps: 24 there, 12 here"):
         run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
     run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
     assert json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"] == 12
@@ -196,7 +196,7 @@ def test_settings_are_changed_by_name_only(tmp_path: Path) -> None:
     for change in ("step=5", "steps"):
         with pytest.raises(IrdistillError, match="changes no setting"):
             read_recipe(path, [change])
-    with pytest.raises(IrdistillError, match="no card 'absent'"):
+    with pytest.raises(IrdistillError, match="no recipe 'absent'"):
         read_recipe("absent")
 
 

@@ -56,7 +56,7 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
     monkeypatch.setattr(module, "plan", lambda *_: pytest.fail("the plan is there already"))
     specialise(str(collection), asked, tmp_path / "out", work=tmp_path / "work")
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(IrdistillError, match=r"begun with other settings \(minutes\)"):
+    with pytest.raises(IrdistillError, match=r"begun with other settings \(minutes: 1.0 there, 2.0 here"):
         specialise(str(collection), replace(asked, minutes=2.0), tmp_path / "out")
 
 
