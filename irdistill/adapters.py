@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from irdistill.caching import cached
+from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.files import cache_folder, digest, exclusive, file_sha256, make_folder, move_into_place, read_json
+from irdistill.files import cache_folder, digest, file_sha256, read_json
 
 logger = logging.getLogger(__name__)
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_MANIFEST = "manifest.json"
 _FORMAT = 1
 _TASKS = {"SEQ_CLS": "AutoModelForSequenceClassification", "CAUSAL_LM": "AutoModelForCausalLM",
           "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM", "FEATURE_EXTRACTION": "AutoModel",
@@ -33,7 +33,6 @@ _EMBEDDINGS = re.compile(r"(?:embed_tokens|word_embeddings|wte|shared)(?:\.modul
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 _FILES = (*_SMALL, "*.safetensors")
 _LARGE = 4 << 30
-_PATIENCE = 1800  # seconds that another process may take to merge the same model
 
 
 def is_adapter(folder: Path) -> bool:
@@ -60,6 +59,8 @@ def base_of(folder: Path) -> str:
 def merged_folder(folder: Path, base: Path | str) -> Path:
     """The folder of the whole model, made on first use in the cache, under the digest of adapter and backbone.
 
+    Its files are compared with their checksums; a damaged one is made again.
+
     Args:
         base: the backbone's folder, or its hub id.
 
@@ -67,21 +68,22 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
         MissingExtra: peft is not installed.
         IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was trained on.
     """
-    base = base if isinstance(base, Path) else _snapshot(folder, base)
-    files = [path for place in (folder, base) for path in sorted(place.rglob("*"))
+    backbone = base if isinstance(base, Path) else _snapshot(folder, base)
+    files = [path for place in (folder, backbone) for path in sorted(place.rglob("*"))
              if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")]
     key = _key(tuple((path, _state(path)) for path in files))
-    out = cache_folder() / "merged" / key
-    if out.is_dir():
-        return out
-    with _in_turn(make_folder(out.with_name(f".{key}"))):
-        if not out.is_dir():
-            logger.info("merging the adapter %s into its backbone %s", folder, base)
-            staged = out.with_name(f".{key}") / "staged"
-            shutil.rmtree(staged, ignore_errors=True)
-            _write(folder, base, staged)
-            move_into_place(staged, out)
-    return out
+
+    def build(out: Path) -> None:
+        logger.info("merging the adapter %s into its backbone %s", folder, backbone)
+        _write(folder, backbone, out)
+        names = [path.relative_to(out).as_posix() for path in sorted(out.rglob("*")) if path.is_file()]
+        write_sealed(out / _MANIFEST, {"format": _FORMAT}, names)
+
+    def opens(out: Path) -> Path:
+        return _checked(out, tuple((path, _state(path)) for path in sorted(out.rglob("*")) if path.is_file()))
+
+    whole: Path = cached(cache_folder() / "merged" / key, build, opens)
+    return whole
 
 
 @lru_cache(maxsize=64)
@@ -90,25 +92,22 @@ def _key(files: tuple[tuple[Path, tuple[int, ...]], ...]) -> str:
     return digest([_FORMAT, [(path.name, file_sha256(path)) for path, _ in files]])
 
 
+@lru_cache(maxsize=64)
+def _checked(folder: Path, files: tuple[tuple[Path, tuple[int, ...]], ...]) -> Path:
+    """The folder of a whole model, checked once while its files stay as they are.
+
+    Raises:
+        DamagedError: a file is not what was written.
+    """
+    for file in open_files(folder, read_sealed(folder / _MANIFEST)["files"]).values():
+        file.check_all()
+    return folder
+
+
 def _state(path: Path) -> tuple[int, ...]:
     """What changes with a file's contents; the time of change cannot be set back, as that of modification can."""
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
-
-
-@contextmanager
-def _in_turn(folder: Path) -> Iterator[None]:
-    """Hold a folder, after any other process that holds it."""
-    with ExitStack() as stack:
-        for left in range(_PATIENCE, -1, -1):
-            try:
-                stack.enter_context(exclusive(folder))
-                break
-            except IrdistillError:
-                if not left:
-                    raise
-                time.sleep(1)
-        yield
 
 
 def _snapshot(folder: Path, base: str) -> Path:
@@ -181,16 +180,16 @@ def _auto_class(folder: Path, base: Path, shapes: dict[str, list[int]]) -> str:
     inner = _json(folder / "sentence_bert_config.json").get("transformer_task")
     saved = _json(folder / "config_sentence_transformers.json").get("model_type")
     names = [*(base_config.get("architectures") or []), str((config.get("auto_mapping") or {}).get("base_model_class", ""))]
-    wanted = ["AutoModelForSequenceClassification"] if saved == "CrossEncoder" else []
-    wanted += [_TASKS[key] for key in (inner, config.get("task_type")) if key in _TASKS]
-    wanted += [auto for ending, auto in _HEADS.items() if any(name.endswith(ending) for name in names)]
+    candidates = ["AutoModelForSequenceClassification"] if saved == "CrossEncoder" else []
+    candidates += [_TASKS[key] for key in (inner, config.get("task_type")) if key in _TASKS]
+    candidates += [auto for ending, auto in _HEADS.items() if any(name.endswith(ending) for name in names)]
     layers = {re.sub(r"\.(?:lora_|ia3_|hada_|lokr_|oft_|vera_)\w*.*$", "", name) for name in shapes
               if re.search(r"\.(?:lora_|ia3_|hada_|lokr_|oft_|vera_)", name)}
-    own = transformers.AutoConfig.from_pretrained(base)
-    for auto in dict.fromkeys([*wanted, "AutoModel"]):
+    settings = transformers.AutoConfig.from_pretrained(base)
+    for auto in dict.fromkeys([*candidates, "AutoModel"]):
         try:
             with torch.device("meta"):
-                network = getattr(transformers, auto).from_config(own)
+                network = getattr(transformers, auto).from_config(settings)
         except ValueError:  # there is no such class for this family
             continue
         if layers <= {name for name, _ in network.named_modules()}:
@@ -247,5 +246,5 @@ def _copy_files(folder: Path, base: Path, out: Path, auto: str) -> None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    found = read_json(path) if path.is_file() else {}
-    return found if isinstance(found, dict) else {}
+    value = read_json(path) if path.is_file() else {}
+    return value if isinstance(value, dict) else {}

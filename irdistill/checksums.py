@@ -180,9 +180,9 @@ class CheckedArray:
         count = int(np.prod(shape))
         self._width = self.dtype.itemsize * int(np.prod(shape[1:]))
         self.nbytes = self.dtype.itemsize * count
-        self.map: np.ndarray = (np.memmap(file.path, self.dtype, "r", offset, shape) if count else np.empty(shape, self.dtype))
-        if offset + self.nbytes > file.bytes:
+        if offset + self.nbytes > file.bytes:  # before it is mapped, which raises something else
             raise DamagedError(file.path, f"is too short for {shape} numbers", file.advice)
+        self.map: np.ndarray = (np.memmap(file.path, self.dtype, "r", offset, shape) if count else np.empty(shape, self.dtype))
 
     @property
     def checked(self) -> bool:

@@ -272,7 +272,7 @@ def exclusive(folder: str | Path) -> Iterator[None]:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # and never cut short what lies there
+    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # "w" would empty a file of that name
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

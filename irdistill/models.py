@@ -59,7 +59,7 @@ def resolve_model(model: str, revision: str | None = None) -> str:
         IrdistillError: the package is absent, there is no such GGUF file, a folder has no config or no tokenizer, or a hub model
             does not exist or cannot be had (see `irdistill.hub.check_hub_model`).
     """
-    place = _local_place(model)
+    place = _local_place(model, revision)
     if place is None:
         from irdistill.hub import check_hub_model
 
@@ -68,7 +68,7 @@ def resolve_model(model: str, revision: str | None = None) -> str:
     return place
 
 
-def _local_place(model: str) -> str | None:
+def _local_place(model: str, revision: str | None = None) -> str | None:
     """The path of a model on this machine; None for a hub id, of which nothing is asked."""
     if model.startswith("package:"):
         name, _, inner = model.removeprefix("package:").partition("/")
@@ -84,7 +84,7 @@ def _local_place(model: str) -> str | None:
         if not os.path.exists(path):  # False for a name too long for a file, where Path.exists raises
             if model.startswith(("/", ".", "~")) or model.count("/") > 1:
                 raise IrdistillError(f"there is no model folder or file {model!r}; give an existing one or a hub id.")
-            cached = _cached_adapter(model)
+            cached = _cached_adapter(model, revision)
             if cached is None:
                 return None
             path = cached
@@ -113,16 +113,16 @@ def _merged(adapter: Path, model: str, depth: int = 0) -> Path:
     return merged_folder(adapter, Path(resolved) if Path(resolved).is_dir() else resolved)
 
 
-def _cached_adapter(model: str) -> Path | None:
-    """The folder of a hub model that is an adapter, where the hub's cache has it."""
+def _cached_adapter(model: str, revision: str | None) -> Path | None:
+    """The folder of a hub model that is an adapter, where the hub's cache has that revision of it."""
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = [try_to_load_from_cache(model, name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS)]
+        config, weights = (try_to_load_from_cache(model, name, revision=revision) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
     except ValueError:  # no name of a repository
         return None
-    folder = Path(found[0]).parent if isinstance(found[0], str) else None
-    return folder if folder is not None and isinstance(found[1], str) and is_adapter(folder) else None
+    folder = Path(config).parent if isinstance(config, str) else None
+    return folder if folder is not None and isinstance(weights, str) and is_adapter(folder) else None
 
 
 def split_gguf(resolved: str) -> tuple[str, str | None]:
@@ -180,7 +180,7 @@ def model_files(model: str, revision: str | None = None) -> dict[str, str]:
     Raises:
         IrdistillError: there is no such model, or what it needs elsewhere is not there.
     """
-    place, gguf = split_gguf(_local_place(model) or model)
+    place, gguf = split_gguf(_local_place(model, revision) or model)
     folder = Path(place)
     if not folder.is_dir():
         return {}
@@ -258,7 +258,7 @@ def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
     places = {}
     adapters = _loaded_json(model, "adapter_config.json", revision)
     base = adapters.get("base_model_name_or_path")
-    if base and Path(_local_place(model) or model).resolve() != Path(base).expanduser().resolve():
+    if base and Path(_local_place(model, revision) or model).resolve() != Path(base).expanduser().resolve():
         try:
             places[f"base {base}"] = model_revision(str(base))
         except IrdistillError as error:
@@ -275,7 +275,7 @@ def _elsewhere(model: str, revision: str | None) -> dict[str, str]:
 
 def _loaded_json(model: str, name: str, revision: str | None) -> dict[str, Any]:
     """One of the JSON files of a model that was loaded, so that of a hub id it is in the cache; empty where it has no such file."""
-    place = _local_place(model)
+    place = _local_place(model, revision)
     path = Path(place) / name if place else _cached_file(model, name, revision)
     value = read_json(path) if path is not None and path.is_file() else {}
     return value if isinstance(value, dict) else {}
@@ -319,14 +319,14 @@ def find_model_file(model: str, name: str, revision: str | None = None) -> Path 
         return resolved / name if (resolved / name).is_file() else None
     from transformers.utils import cached_file
 
-    def cached(wanted: str) -> str | None:
-        found: str | None = cached_file(model, wanted, revision=revision, _raise_exceptions_for_missing_entries=False,
+    def cached(file: str) -> str | None:
+        found: str | None = cached_file(model, file, revision=revision, _raise_exceptions_for_missing_entries=False,
                                         _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False)
         return found
 
     found = cached(name)
     if found is None and name == "config.json" and cached(ADAPTER_CONFIG) and cached(ADAPTER_WEIGHTS):
-        return Path(resolve_model(model)) / name  # of the whole model
+        return Path(resolve_model(model, revision)) / name  # of the whole model
     return Path(found) if found else None
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, is_temporary, make_folder, read_json, write_json
+from irdistill.files import atomic_path, cache_folder, is_temporary, json_text, make_folder, read_json, write_json
 
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
@@ -109,15 +109,15 @@ def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | Non
     Raises:
         IrdistillError: the folder is not new or empty, and has no such record; or a file is there that is not recorded.
     """
-    wanted, known = set(names), owned_names(folder)
+    planned, known = set(names), owned_names(folder)
     if known is None:
         refuse_foreign(folder, before or nothing, what)
-        known = {name for name in wanted if before is not None and before(name)}
-    others = wanted - known
+        known = {name for name in planned if before is not None and before(name)}
+    others = planned - known
     refuse_foreign(folder, lambda name: name not in others, what)
     if others or not (folder / OWNER).is_file():
         make_folder(folder)
-        write_json(folder / OWNER, {"format": _FORMAT, "files": sorted(known | wanted)})
+        write_json(folder / OWNER, {"format": _FORMAT, "files": sorted(known | planned)})
 
 
 def owned_names(folder: Path) -> set[str] | None:
@@ -199,7 +199,7 @@ def write_json_file(path: str | Path, value: Any) -> None:
     Raises:
         IrdistillError: as `check_replaceable` and ``atomic_path``.
     """
-    write_file(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write_file(path, json_text(value))
 
 
 def record(path: Path, written: Path) -> None:

@@ -7,10 +7,12 @@ and numbers of a million digits.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -160,7 +162,7 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
     """Compare the values of a mapping with the types that a function or a dataclass declares.
 
     Args:
-        declared: a function or a class whose annotations name the types.
+        declared: a function, a dataclass, or another class, whose ``__init__`` names the types.
         place: what is checked, for the message.
         free: pass over names that ``declared`` does not annotate, instead of refusing them.
 
@@ -206,7 +208,8 @@ def _expected(message: str) -> str:
 
 @cache
 def _hints(declared: Any) -> dict[str, Any]:
-    return {name: hint for name, hint in get_type_hints(declared).items() if name != "return"}
+    source = declared.__init__ if inspect.isclass(declared) and not is_dataclass(declared) else declared
+    return {name: hint for name, hint in get_type_hints(source).items() if name != "return"}
 
 
 @cache

@@ -98,6 +98,11 @@ def working(label: str) -> Iterator[None]:
             thread.join()
 
 
+def kept_of(done: float, total: int, what: str) -> str:
+    """``3 of 12 parts of out/scores``, for `kept_when_stopped`; empty where nothing is done."""
+    return f"{int(done)} of {total} {what}" if done else ""
+
+
 @contextmanager
 def kept_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
     """Let Ctrl-C say what is kept of the work in this block.

@@ -111,7 +111,7 @@ def changes(now: Mapping[str, Truncation], before: Mapping[str, Truncation]) -> 
 def snapshot(source: object) -> dict[str, Truncation]:
     """The counts of a student or teacher by kind of text; none of one that does not count."""
     counts: Mapping[str, Truncation] = getattr(source, "truncation", {})
-    return {kind: found.copy() for kind, found in counts.items()}
+    return {kind: count.copy() for kind, count in counts.items()}
 
 
 def _left_out(encoding: Any) -> int:

@@ -213,3 +213,33 @@ def test_a_head_that_neither_brings_is_refused_and_a_changed_adapter_is_another_
     weights = tmp_path / "two" / "adapter_model.safetensors"
     save_file({name: value * 2 for name, value in load_file(weights).items()}, weights)
     assert model_revision(str(tmp_path / "two")) != first == model_revision(str(tmp_path / "one"))
+
+
+def test_a_revision_of_an_adapter_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The revision that is asked for is merged, and not the one of the main branch."""
+    base = tiny_backbone(tmp_path / "base", layers=2)
+    place = tmp_path / "hub" / "models--owner--adapter"
+    (place / "refs").mkdir(parents=True)
+    for branch, targets in (("main", ["query"]), ("v2", ["value"])):
+        commit = branch[0] * 40
+        adapter(AutoModel.from_pretrained(base), place / "snapshots" / commit, target_modules=targets)
+        (place / "refs" / branch).write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path / "hub"), raising=False)
+    for branch in ("main", "v2"):
+        whole = resolve_model(str(place / "snapshots" / (branch[0] * 40)))
+        assert resolve_model("owner/adapter", branch) == whole
+        assert model_revision("owner/adapter", branch) == model_revision(whole)
+    assert resolve_model("owner/adapter") == resolve_model("owner/adapter", "main") != resolve_model("owner/adapter", "v2")
+
+
+def test_a_damaged_merged_model_is_made_again(tmp_path: Path) -> None:
+    base = tiny_backbone(tmp_path / "base", layers=2)
+    adapter(AutoModel.from_pretrained(base), tmp_path / "adapter")
+    whole = Path(resolve_model(str(tmp_path / "adapter")))
+    revision, weights = model_revision(str(tmp_path / "adapter")), (whole / "model.safetensors").read_bytes()
+    for change in (lambda path: path.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1])), Path.unlink):
+        change(whole / "model.safetensors")
+        assert Path(resolve_model(str(tmp_path / "adapter"))) == whole
+        assert (whole / "model.safetensors").read_bytes() == weights
+        assert model_revision(str(tmp_path / "adapter")) == revision

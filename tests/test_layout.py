@@ -31,8 +31,8 @@ FLOORS = (
 FLOOR = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Modules that every room may import; they import no room.
-BASE = {"adapters", "errors", "files", "checksums", "ownership", "plain_data", "terminal", "progress", "cards", "hardware",
-        "batching", "models", "weights", "java", "stems", "hub", "ray_cluster", "ray_pool", "truncation"}
+BASE = {"adapters", "caching", "errors", "files", "checksums", "ownership", "plain_data", "terminal", "progress", "cards",
+        "hardware", "batching", "models", "weights", "java", "stems", "hub", "ray_cluster", "ray_pool", "truncation"}
 
 #: Modules for the command line alone; they import no room either.
 DESK = {"doctor"}

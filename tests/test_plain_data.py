@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,21 @@ def test_values_of_another_type_are_named(values: dict[str, Any], words: str) ->
 def test_values_of_the_declared_types_pass() -> None:
     check_values({"k": 3, "rate": 1, "names": None, "free": object()}, Settings, "x")
     check_values({"k": 3, "other": 1}, Settings, "x", free=True)
+
+
+class Model:
+    """A class that is no dataclass, as teachers are."""
+
+    def __init__(self, name: str, *, window: int = 20, labels: Sequence[str] = ()) -> None: ...
+
+
+def test_the_arguments_of_a_class_are_checked() -> None:
+    check_values({"window": 3, "labels": ["yes", "no"]}, Model, "x", free=True)
+    check_values({"labels": ("yes", "no")}, Model, "x")
+    with pytest.raises(IrdistillError, match="x: window is 'twenty'; expected an integer"):
+        check_values({"window": "twenty"}, Model, "x", free=True)
+    with pytest.raises(IrdistillError, match="labels is 'yes'"):
+        check_values({"labels": "yes"}, Model, "x")
 
 
 #: What stands in a mutated file in place of a value.

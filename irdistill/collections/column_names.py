@@ -74,8 +74,7 @@ def roles_of_header(names: Sequence[str], kind: str, place: str, chosen: Mapping
         if len(places) > 1:
             raise IrdistillError(
                 f"{place} has several columns that could be the {role}: {', '.join(names[i].strip() for i in places)}. Name "
-                "the one "
-                f"that is meant: {option(kind)} {role}={names[places[0]].strip()}."
+                f"the one that is meant: {option(kind)} {role}={names[places[0]].strip()}."
             )
         if places:
             roles[places[0]] = role
@@ -138,8 +137,7 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     if named and len(named) != len(parts):
         raise IrdistillError(
             f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the columns, as "
-            "query,document,-,score, or "
-            "role=NAME for each, as query=id,score=bm25."
+            "query,document,-,score, or role=NAME for each, as query=id,score=bm25."
         )
     roles = [_given_role(part.partition("=")[0], kind) for part in parts]
     used = [role for role in roles if role != IGNORED]

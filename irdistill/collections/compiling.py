@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from irdistill.checksums import REBUILT, DamagedError, write_sealed
+from irdistill.caching import cached
+from irdistill.checksums import write_sealed
 from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.corpus import FILES, FORMAT, Corpus, Fingerprint, first_hashes, id_hash, mapped
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors, fsync_folder, make_folder
+from irdistill.files import explain_os_errors
 from irdistill.progress import progress
-
-_log = logging.getLogger(__name__)
 
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
@@ -64,43 +60,6 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
             "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
         }, FILES)
     return Corpus.open(folder)
-
-
-def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
-    """Open what was built earlier, or build it: in a folder aside that is renamed when it is whole.
-
-    A second process that wants the same waits for the first. What a killed build left is removed by the next.
-
-    Args:
-        folder: where it belongs. build: fills the empty folder it is given. opens: opens such a folder, and
-            raises IrdistillError where it is damaged (it is then built anew).
-    """
-    if folder.is_dir():
-        try:
-            return opens(folder)
-        except IrdistillError as error:
-            if isinstance(error, DamagedError):
-                _log.warning("%s The cache is rebuilt.", str(error).removesuffix(REBUILT).rstrip())
-            else:
-                _log.info("building %s again: %s", folder, error)
-    make_folder(folder.parent)
-    with _waiting_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
-        try:
-            return opens(folder)
-        except (IrdistillError, OSError):
-            pass
-        aside = folder.parent / f".{folder.name}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
-        try:
-            build(aside)
-            fsync_folder(aside)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(aside, folder)
-            fsync_folder(folder.parent)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return opens(folder)
 
 
 def cached_corpus(documents: Callable[[], Iterable[Document]], folder: Path, source: str) -> Corpus:
@@ -228,11 +187,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _waiting_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for another holder; the lock goes with the process."""
-    with explain_os_errors(path), open(path, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

@@ -140,8 +140,7 @@ def _checked_ids(id: str, entries: Iterable[Any], *names: str) -> Iterator[Any]:
             if isinstance(value, bool) or not isinstance(value, str | Integral) or value == "":
                 raise IrdistillError(
                     f"entry {number} of {id} has the {name} {value!r:.60}, which is {type(value).__name__}; text or a whole "
-                    "number was "
-                    "expected. Register the dataset with ids that are text."
+                    "number was expected. Register the dataset with ids that are text."
                 )
             storable(str(value), name, id, number)
         yield entry

@@ -29,13 +29,6 @@ def uncompressed_name(path: str | Path) -> str:
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
-def compression_of(path: Path) -> str | None:
-    """``gzip``, ``zstd``, ``bz2`` or ``xz``, by the first bytes of a file; None where it is not compressed."""
-    with open(path, "rb") as stream:
-        start = stream.read(8)
-    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
-
-
 def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
     """The content of a stream, decompressed where its first bytes say so, behind a byte order mark of UTF-8.
 

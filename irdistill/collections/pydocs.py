@@ -23,10 +23,11 @@ from typing import Any
 
 import xxhash
 
+from irdistill.caching import cached
 from irdistill.cards import card_folder
 from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.collections.batches import Document
-from irdistill.collections.compiling import cached, compile_corpus
+from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.model import Collection, Qrels, Query
 from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key

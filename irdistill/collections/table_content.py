@@ -142,6 +142,6 @@ class TableContent:
         values: dict[str, list[float]] = {}
         for name, cell in zip(self._columns[query], self._columns[place], strict=True):
             values.setdefault(name, []).append(float(cell))
-        return any(len(own) >= rows for own in values.values()) and all(
-            own == [own[0] + step for step in range(len(own))] and own[0] in (0, 1) for own in values.values()
+        return any(len(ranks) >= rows for ranks in values.values()) and all(
+            ranks == [ranks[0] + step for step in range(len(ranks))] and ranks[0] in (0, 1) for ranks in values.values()
         )

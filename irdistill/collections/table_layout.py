@@ -162,8 +162,7 @@ def check_trec(sample: TableSample) -> None:
             raise IrdistillError(
                 f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in {len(possible)} ways: "
                 f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names "
-                "them and "
-                "--format trec chooses the first, and give the run."
+                "them and --format trec chooses the first, and give the run."
             )
 
 
@@ -351,8 +350,7 @@ def _undecided(
         )
         return IrdistillError(
             f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else "
-            "fix or "
-            "remove it."
+            "fix or remove it."
         )
     if not possible:
         return _unknown(sample, kind, count)
@@ -369,8 +367,7 @@ def _undecided(
         chosen.append("--format tsv takes the last one for the score")
     return IrdistillError(
         f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: "
-        f"{readings}. "
-        f"{'; '.join([how, *chosen])}."
+        f"{readings}. {'; '.join([how, *chosen])}."
     )
 
 
@@ -395,8 +392,7 @@ def _how(kind: str, count: int, columns: list[str]) -> str:
     shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
     return (
         f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a "
-        "line of "
-        "column names on top"
+        "line of column names on top"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection, load_collection
+from irdistill.collections.slices import cut_split
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation, combine, evaluate
 from irdistill.evaluation.measure_names import is_count, parse_measures
@@ -19,7 +20,7 @@ from irdistill.evaluation.policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.files import write_json
 from irdistill.ownership import is_manifest, own_folder
-from irdistill.progress import kept_when_stopped
+from irdistill.progress import kept_of, kept_when_stopped
 from irdistill.runs import Run, open_run
 from irdistill.search import retrieve
 from irdistill.search.lexical import is_lexical
@@ -125,7 +126,7 @@ def run_suite(suite: Suite, system: System, out: str | Path, datasets: Sequence[
         collection = opens(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
-        with kept_when_stopped(partial("{} of {} datasets in {}".format, number - 1, len(places), folder)):
+        with kept_when_stopped(partial(kept_of, number - 1, len(places), f"datasets in {folder}")):
             run = _run_of(suite, system, collection, dataset, folder / name, work, overwrite, seed, len(places) > 1)
         depth = system.depth or (suite.rerank_depth if system.rerank else suite.depth)
         counted = PolicyRun(run, collection, dataset.self_match == "drop", dataset.duplicates == "drop", depth)
@@ -185,7 +186,7 @@ def _place(suite: Suite, dataset: Dataset, given: str, data: str | Path | None) 
     """What to open for a dataset."""
     if given or dataset.id:
         return given or dataset.id
-    folder = Path(data or ".") / dataset.folder.partition("#")[0]
+    folder = Path(data or ".") / cut_split(dataset.folder)[0]
     if not folder.is_dir():
         raise IrdistillError(
             f"the dataset {dataset.name!r} of the suite {suite.name!r} is not one of ir_datasets, and there is no folder {folder}. "

@@ -192,9 +192,9 @@ def evaluate(
     return Evaluation(_corrected(rows), {dataset: values})
 
 
-def _compared(row: Row, found: PerQuery, other: PerQuery, against: str, seed: int) -> Row:
+def _compared(row: Row, result: PerQuery, other: PerQuery, against: str, seed: int) -> Row:
     """The row with its difference from another system."""
-    gap = compare(found.values[row.measure], other.values[row.measure], seed)
+    gap = compare(result.values[row.measure], other.values[row.measure], seed)
     return replace(row, p=gap.p, p_random=gap.p_random, against=against, difference=gap.mean, difference_low=gap.low,
                    difference_high=gap.high, effect=gap.effect, wins=gap.wins, detectable=gap.detectable, ties=gap.ties,
                    losses=gap.losses)

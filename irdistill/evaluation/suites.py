@@ -160,10 +160,10 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
-def _measures(given: Any, place: str) -> tuple[str, ...]:
-    if not isinstance(given, str) and not _is_texts(given):
-        raise IrdistillError(f"{place} has measures: {given!r}; a text such as nDCG@10 RR@10, or a list of texts, was expected.")
-    return tuple(str(measure) for measure in parse_measures(given))
+def _measures(value: Any, place: str) -> tuple[str, ...]:
+    if not isinstance(value, str) and not _is_texts(value):
+        raise IrdistillError(f"{place} has measures: {value!r}; a text such as nDCG@10 RR@10, or a list of texts, was expected.")
+    return tuple(str(measure) for measure in parse_measures(value))
 
 
 def _dataset(name: str, given: Any, policies: Mapping[str, str], place: str) -> Dataset:

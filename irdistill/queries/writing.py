@@ -10,7 +10,7 @@ from typing import Any
 
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
-from irdistill.progress import kept_when_stopped, progress
+from irdistill.progress import kept_of, kept_when_stopped, progress
 from irdistill.teachers.llm.budget import Spent
 from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
 from irdistill.teachers.llm.queue import run_jobs
@@ -83,9 +83,8 @@ def nothing_usable(lines: Sequence[Reply], what: str, log: str | Path) -> Irdist
         return None
     counts = Counter(line.flag or "" for line in lines)
     return IrdistillError(
-        f"none of the {len(lines)} answers of the language model holds a {what} ({shares(counts, len(lines))}); look at some in "
-        f"the "
-        f"response log ({log}), and change model or prompt{cut_advice(counts)}"
+        f"none of the {len(lines)} answers of the language model holds a {what} ({shares(counts, len(lines))}); look at some "
+        f"in the response log ({log}), and change model or prompt{cut_advice(counts)}"
     )
 
 
@@ -107,7 +106,8 @@ def write_texts(model: LanguageModel, requests: Sequence[Request], log: str | Pa
     remote = hasattr(model, "request_digest")
     asked: LanguageModel = model if remote else _Logged(model, Path(log))
     size = 1 if remote else max(1, model.parallel)
-    with progress(len(requests), "texts", label) as bar, kept_when_stopped(lambda: f"{bar.n} of {len(requests)} texts in {log}"):
+    with (progress(len(requests), "texts", label) as bar,
+          kept_when_stopped(lambda: kept_of(bar.n, len(requests), f"texts in {log}"))):
 
         def job(group: Sequence[Request]) -> Generator[Sequence[Request], list[Answer], list[Answer]]:
             answers = yield group

@@ -19,7 +19,7 @@ from irdistill.errors import IrdistillError
 from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
 from irdistill.ownership import Ours, is_manifest, nothing, own_folder, owned_names, refuse_foreign, remove_ours
 from irdistill.plain_data import check_values
-from irdistill.progress import kept_when_stopped
+from irdistill.progress import kept_of, kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
 from irdistill.recipes.verbs import COMPARISON, RESULT, VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
@@ -70,7 +70,7 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
                 logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
                 record = folder / "stages" / f"{stage.name}.json"
                 write_json(record, {"inputs": inputs, "fingerprint": None})  # begun: what it leaves behind is of these inputs
-                with kept_when_stopped(partial("{} of {} stages of {}".format, place - 1, len(recipe.stages), folder)):
+                with kept_when_stopped(partial(kept_of, place - 1, len(recipe.stages), f"stages of {folder}")):
                     found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
                 write_json(record, {"inputs": inputs, "fingerprint": found})
             else:
@@ -146,13 +146,13 @@ def recipe_files(recipe: Recipe) -> list[str]:
 
 def stage_files(folder: Path, name: str) -> Ours:
     """Whether a file in the folder of a stage is part of what the stage made."""
-    made = folder / name
+    place = folder / name
     results = {key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")}
     try:
-        run = run_files(made)
+        run = run_files(place)
     except IrdistillError:
         run = nothing
-    training, derived = training_files(made), derived_files(made)
+    training, derived = training_files(place), derived_files(place)
     return lambda file: file in results or run(file) or training(file) or derived(file)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from irdistill.caching import cached
 from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus
-from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder
 from irdistill.progress import progress

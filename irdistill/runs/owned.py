@@ -44,10 +44,10 @@ def run_files(folder: Path) -> Ours:
 
 
 def _is_part(name: str, ending: str, manifest: Manifest) -> bool:
-    found = _PART.fullmatch(name)
-    if found is None or found[2] != ending or name != f"part-{int(found[1]):05d}.{ending}":
+    match = _PART.fullmatch(name)
+    if match is None or match[2] != ending or name != f"part-{int(match[1]):05d}.{ending}":
         return False
-    return int(found[1]) in manifest
+    return int(match[1]) in manifest
 
 
 def _is_compiled(folder: Path, name: str, manifest: Manifest, known: Callable[..., bool]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,13 +79,8 @@ def read_query_fingerprints(path: Path) -> dict[str, str]:
     Raises:
         IrdistillError: the file is absent or damaged.
     """
-    try:
-        table = pq.read_table(path, page_checksum_verification=True, partitioning=None)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error
-    if "fingerprint" not in table.column_names:
-        return {}
-    pairs = zip(table.column("query_id").to_pylist(), table.column("fingerprint").to_pylist(), strict=True)
+    columns = _query_columns(path)
+    pairs = zip(columns["query_id"], columns.get("fingerprint") or (), strict=False)
     return {query_id: value for query_id, value in pairs if value is not None}
 
 
@@ -94,7 +90,12 @@ def read_ids(path: Path) -> list[str]:
     Raises:
         IrdistillError: it is absent or damaged.
     """
+    return _query_columns(path, ["query_id"])["query_id"]
+
+
+def _query_columns(path: Path, columns: list[str] | None = None) -> dict[str, list[Any]]:
     try:
-        return pq.read_table(path, page_checksum_verification=True, partitioning=None).column("query_id").to_pylist()
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        return {name: table.column(name).to_pylist() for name in {"query_id", *table.column_names}}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error

@@ -8,8 +8,7 @@ import numpy as np
 
 EQUAL_SCORES = (
     "all scores of every query are equal, so the document ids decide the order, as in trec_eval. If the ranks are the order, "
-    "import the "
-    "file with irdistill runs import --ranks."
+    "import the file with irdistill runs import --ranks."
 )
 
 
@@ -64,10 +63,8 @@ class RankFaults(NamedTuple):
         if self.against_scores:
             lines.append(
                 f"the ranks of {self.against_scores} of {queries} queries contradict the scores (first: query {example!r}). "
-                "The scores "
-                "decide the order, as in trec_eval. If the ranks are the order, import the file with irdistill runs import "
-                "--ranks; if "
-                "a lower score is better, negate the scores."
+                "The scores decide the order, as in trec_eval. If the ranks are the order, import the file with irdistill "
+                "runs import --ranks; if a lower score is better, negate the scores."
             )
         if self.lists and self.equal == self.lists:
             lines.append(EQUAL_SCORES)

@@ -84,10 +84,12 @@ def _read_manifest(folder: Path) -> tuple[dict[str, Any], Plan, list[PartEntry]]
         if plan.kind not in KINDS or type(plan.part_queries) is not int or plan.part_queries < 1:
             raise ValueError(f"its plan has kind {plan.kind!r} and part_queries {plan.part_queries!r}")
         parts = [PartEntry.read(part) for part in data["parts"]]
-        if any(part.name != f"part-{part.number:05d}.bin" for part in parts) or type(data["complete"]) is not bool:
-            raise ValueError("its parts have other names than their numbers say")
+        for part in parts:
+            check_part(part, ".bin")
+        if type(data["complete"]) is not bool:
+            raise ValueError(f"complete is {data['complete']!r}")
         return data, plan, parts
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, IrdistillError) as error:
         raise IrdistillError(f"{path} is damaged ({error!r}); delete {folder} and run the command that wrote it again.") from error
 
 
@@ -198,7 +200,6 @@ class Representations:
         if not data["complete"]:
             raise IrdistillError(f"the representations in {self.folder} are not finished; start the command again, it continues.")
         for part in self.parts:
-            check_part(part, ".bin")
             path = self.folder / part.name
             if not path.is_file() or path.stat().st_size != part.bytes:
                 raise IrdistillError(f"{path} is missing or damaged; the manifest says {part.bytes} bytes. {_ADVICE}")

@@ -265,14 +265,14 @@ class _Reader:
         ordered = np.sort(keys)
         if not (ordered[1:] == ordered[:-1]).any():
             return
-        seen: set[tuple[int, str]] = set()
+        known: set[tuple[int, str]] = set()
         names = rows.docs.texts()
         for place in np.argsort(rows.lines, kind="stable").tolist():
             key = (int(groups[place]), names[place])
-            if key in seen:
+            if key in known:
                 raise IrdistillError(f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes twice for query "
                                      f"{rows.query_ids[key[0]]!r}.")
-            seen.add(key)
+            known.add(key)
 
     def checked(self, data: bytes, first: int) -> tuple[Lines, int]:
         """Lines of six fields, and the number of the line after them.

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.sparse import csc_matrix
 
+from irdistill.caching import cached
 from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus, Query
-from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
 from irdistill.files import MappedPages, cache_folder, digest, read_json, write_text
 from irdistill.search.bm25_build import MEMORY, build_index

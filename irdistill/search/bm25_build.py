@@ -190,9 +190,9 @@ def _merge(runs: list[_Run], frequencies: np.ndarray, norms: np.ndarray, folder:
                 for run in runs:
                     start, end = run.bounds(first, last)
                     if start < end:
-                        terms, own, counts = run.read(start, end)
+                        terms, run_docs, counts = run.read(start, end)
                         places = _places(terms - first, heads)
-                        docs[places], scores[places] = own, _scores(terms, own, counts, weights, norms)
+                        docs[places], scores[places] = run_docs, _scores(terms, run_docs, counts, weights, norms)
                 scores.tofile(data)
                 docs.tofile(indices)
             bar.update(size)

@@ -102,11 +102,11 @@ class DenseEngine(Engine):
 
     def _hits(self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int) -> list[Hits]:
         """The best of each line; without documents that have no vector, and nothing for a query that has none."""
-        found = []
+        best = []
         for vector, line, places in zip(vectors, scores, rows, strict=True):
             kept = (places >= 0) & (line > -np.inf) & ~np.isin(places, self._absent)
-            found.append(best_rows(self.corpus, line[kept], k if vector.any() else 0, places[kept]))
-        return found
+            best.append(best_rows(self.corpus, line[kept], k if vector.any() else 0, places[kept]))
+        return best
 
 
 class SparseEngine(Engine):

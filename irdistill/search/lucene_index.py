@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from irdistill.caching import cached
 from irdistill.checksums import UNCHECKED_BYTES, check_whole, open_files, read_sealed, write_sealed
-from irdistill.collections.compiling import cached
 from irdistill.errors import IrdistillError
 from irdistill.files import cache_folder, digest
 from irdistill.progress import progress

@@ -18,7 +18,7 @@ from irdistill.checksums import CheckedArray, clear_mark, open_files, read_seale
 from irdistill.errors import IrdistillError
 from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
-from irdistill.progress import Relay, kept_when_stopped, progress
+from irdistill.progress import Relay, kept_of, kept_when_stopped, progress
 from irdistill.truncation import Truncation
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
         kept = _whole(folder, layout, done)
         with (explain_os_errors(folder), progress(rows, "documents", what) as bar,
-              kept_when_stopped(lambda: f"{len(kept)} of {len(ranges)} shards of {folder}" if kept else "")):
+              kept_when_stopped(lambda: kept_of(len(kept), len(ranges), f"shards of {folder}"))):
 
             def reached(end: int) -> None:
                 bar.update(max(0, end - bar.n))

@@ -147,11 +147,11 @@ def _outputs(student: Student) -> list[Tensor]:
             texts: Any = list(probes) if kind != "pair" else [(probes[0], text) for text in probes]
             sides[kind] = student.join([student.embed(student.pad(student.tokenize(texts, kind), kind), kind)],
                                        torch.arange(len(texts), device=student.device))
-        found = [value for side in sides.values() for value in (side if isinstance(side, list) else [side])]
+        outputs = [value for side in sides.values() for value in (side if isinstance(side, list) else [side])]
         if "pair" not in sides:
             index = torch.arange(len(probes), device=student.device).expand(len(probes), -1)
-            found.append(student.scores(sides["query"], sides["document"], index, every=False)[0])
-        return [value.float().cpu() for value in found]
+            outputs.append(student.scores(sides["query"], sides["document"], index, every=False)[0])
+        return [value.float().cpu() for value in outputs]
     finally:
         student.with_states = with_states
         student.model.train(training)

@@ -216,11 +216,11 @@ def _truncation_usage(counts: Mapping[str, Truncation]) -> dict[str, float]:
     """The usage that says what a teacher did not read of a part's texts. Queries are named where one was cut; documents always, and
     pairs by what was cut of them, as their number and tokens are named anyway."""
     usage: dict[str, float] = {}
-    for kind, found in counts.items():
-        if kind == "document" and found.read:
-            usage |= found.usage(kind)
-        elif found.cut:
-            usage |= {key: value for key, value in found.usage(kind).items() if key.endswith("_cut")}
+    for kind, one in counts.items():
+        if kind == "document" and one.read:
+            usage |= one.usage(kind)
+        elif one.cut:
+            usage |= {key: value for key, value in one.usage(kind).items() if key.endswith("_cut")}
     return usage
 
 

@@ -75,7 +75,7 @@ def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrMod
     positions = {name for name in stored if name.endswith("position_ids")} - network.state_dict().keys()
     fill(network, {name: value for name, value in (unused | stored).items() if name not in positions}, weights)
     with quiet_libraries():
-        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model), revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(resolve_model(model, revision), revision=revision)
     return LightningIrModel(tokenizer, network.eval(), int(config.get("query_length") or 512), int(config.get("doc_length") or 512))
 
 

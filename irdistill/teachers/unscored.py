@@ -48,19 +48,18 @@ def report_unscored(run: Run) -> None:
     if not nulls:
         return
     flags = unscored_flags(run)
-    told = shares(flags, nulls)
+    reasons = shares(flags, nulls)
     advice = _ADVICE.get(flags.most_common(1)[0][0])
     if nulls == rows:
         raise NothingScoredError(
-            f"the teacher scored none of {rows:,} documents ({told}). The run is saved in {run.path}, and there is nothing in "
-            f"it to learn "
-            f"from{f'; {advice}' if advice else ''}. Give --overwrite to score it again."
+            f"the teacher scored none of {rows:,} documents ({reasons}). The run is saved in {run.path}, and there is nothing in "
+            f"it to learn from{f'; {advice}' if advice else ''}. Give --overwrite to score it again."
         )
     if nulls >= SHARE * rows:
-        logger.warning("WARNING: %s of %s scores (%.0f%%) are null: %s%s.", f"{nulls:,}", f"{rows:,}", 100 * nulls / rows, told,
+        logger.warning("WARNING: %s of %s scores (%.0f%%) are null: %s%s.", f"{nulls:,}", f"{rows:,}", 100 * nulls / rows, reasons,
                        f"; {advice}" if advice else "")
     else:
-        logger.info("%s of %s scores are null: %s", f"{nulls:,}", f"{rows:,}", told)
+        logger.info("%s of %s scores are null: %s", f"{nulls:,}", f"{rows:,}", reasons)
 
 
 def unscored_flags(run: Run) -> Counter[str]:

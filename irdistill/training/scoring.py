@@ -72,17 +72,17 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
     )
 
 
-def present(encoder: Encoder, texts: Tokens | Taken, found: Any) -> Tensor:
+def present(encoder: Encoder, texts: Tokens | Taken, encoded: Any) -> Tensor:
     """(n,) bool: which texts of all processes have tokens; the others stand in no loss.
 
     Args:
-        found: what ``encode_batch`` gave for them.
+        encoded: what ``encode_batch`` gave for them.
     """
     device = encoder.student.device
-    if not isinstance(found, Tensor):  # a text of which no token is scored counts as one without tokens
-        return torch.tensor([len(vectors) > 0 for vectors in found], device=device)
+    if not isinstance(encoded, Tensor):  # a text of which no token is scored counts as one without tokens
+        return torch.tensor([len(vectors) > 0 for vectors in encoded], device=device)
     if isinstance(texts, Taken):
-        return found.any(dim=1) if encoder.student.kind == "dense" else torch.ones(len(found), dtype=torch.bool, device=device)
-    own = torch.from_numpy(texts.lengths > 0).to(device)
-    everywhere: Tensor = encoder.processes.gather(own.long(), texts.total)
+        return encoded.any(dim=1) if encoder.student.kind == "dense" else torch.ones(len(encoded), dtype=torch.bool, device=device)
+    readable = torch.from_numpy(texts.lengths > 0).to(device)
+    everywhere: Tensor = encoder.processes.gather(readable.long(), texts.total)
     return everywhere.bool()

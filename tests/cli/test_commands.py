@@ -254,6 +254,9 @@ def test_an_interrupted_recipe_names_its_finished_stages(
     assert run("run", "two.yaml", "--out", "two") == 130
     assert capsys.readouterr().err.splitlines()[-1] == (
         "irdistill: interrupted. Kept: 1 of 2 stages of two. Run the same command again to resume.")
+    monkeypatch.setitem(VERBS, "candidates", lambda kitchen, out, collection: stop())  # type: ignore[index]
+    assert run("run", "two.yaml", "--out", "none") == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("irdistill: interrupted before anything new was finished")
 
 
 def test_documents_alone_are_enough_where_no_query_is_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

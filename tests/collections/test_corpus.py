@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from irdistill.caching import cached
 from irdistill.checksums import DamagedError
 from irdistill.collections import Collection, Corpus, Document, Query, Turn, compile_corpus
 from irdistill.collections import compiling as compiling_module
-from irdistill.collections.compiling import cached, cached_corpus
+from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 

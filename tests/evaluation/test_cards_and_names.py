@@ -101,9 +101,10 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(tmp_path: Path, mo
     assert "#### queries#dev (3 synthetic queries)" in card and "are no benchmark" in card
     assert str(tmp_path) not in card.split("## Use")[0]
     (tmp_path / "out").rename(tmp_path / "moved")  # the figures still say so
-    publish(from_json(tmp_path / "moved" / "results.json"), "card", tmp_path / "moved" / "terms" / "model")
-    assert "#### queries#dev (3 synthetic" in (tmp_path / "moved" / "terms" / "model" / "README.md").read_text()
-    alone = write_card(figures(f"{tmp_path}/moved/queries#dev"), "student", tmp_path / "moved" / "terms" / "model").read_text()
+    moved = tmp_path / "moved" / "terms" / "model"
+    publish(from_json(tmp_path / "moved" / "results.json"), "card", moved)
+    assert "#### queries#dev (3 synthetic" in (moved / "README.md").read_text()
+    alone = write_card(figures(f"{tmp_path}/moved/queries#dev"), "student", moved).read_text()
     assert "model-index" not in alone and "## Figures\n" not in alone
 
 
@@ -115,6 +116,7 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                                                  "pydocs/test[:80%]", "set"]
     assert list(short_names(["/a/x/set", "/a/y/set", "/b/set#test"]).values()) == ["x/set", "y/set", "set#test"]
     assert list(short_names(["/a/set", "set"]).values()) == ["a/set", "set"]
+    assert list(short_names(["/a#1/x/set#test[:10]", "/a#1/c"]).values()) == ["set#test[:10]", "c"]
     found = figures("/a/x/set", "/a/y/set")
     assert "### x/set (3 queries)" in evaluation_markdown(found) and "/a/x" not in evaluation_markdown(found)
     assert "/a/x" not in evaluation_latex(found) and found.datasets == ["/a/x/set", "/a/y/set"]

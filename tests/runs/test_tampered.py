@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs import RunWriter, merge, open_run, write_run
+from irdistill.runs import RunWriter, merge, open_run, parquet, write_run
 from irdistill.runs.manifest import Journal
 from tests.runs.test_store import QUERIES, files, identity, lists
 
@@ -138,3 +139,11 @@ def test_a_damaged_line_of_the_journal_is_a_part_that_is_made_again(tmp_path: Pa
     again = write_run(tmp_path / "run", identity(collection), rows.values(), part_queries=4)
     assert again.fingerprint == whole.fingerprint
     assert files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("columns", [{"fingerprint": ["a"]}, {"id": ["q0"]}])
+def test_a_list_of_queries_without_its_column_is_refused(tmp_path: Path, columns: dict[str, list[str]]) -> None:
+    parquet.write(tmp_path / "queries.parquet", parquet.encode(pa.table(columns)))
+    for read in (parquet.read_ids, parquet.read_query_fingerprints):
+        with pytest.raises(IrdistillError, match=r"queries\.parquet is missing or damaged"):
+            read(tmp_path / "queries.parquet")

@@ -173,7 +173,7 @@ def test_teachers_are_told_apart(held: Collection, model: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize(("text", "fault"), [
     ("kind: oracle\nmodel: x", "oracle"), ("kind: retriever", "names no model"), ("kind: bm25\nmodle: x", "modle"),
-    ("- a list", "no mapping"), ("kind: [", "YAML"), ("model: x", "lacks kind"),
+    ("- a list", "a mapping of names"), ("kind: [", "YAML"), ("model: x", "lacks kind"),
 ])
 def test_a_faulty_card_stops(tmp_path: Path, text: str, fault: str) -> None:
     card = tmp_path / "card.yaml"

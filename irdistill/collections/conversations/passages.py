@@ -164,8 +164,7 @@ def _pairs(first: tuple[int, str], lines: Iterable[tuple[int, str]], name: str) 
         if len(fields) > 2:
             raise IrdistillError(
                 f"line {number} of {name} is broken: it has {len(fields)} columns, and without a header an id and a text were "
-                "expected. "
-                f"Put a line of column names on top (id, title, text), or remove the tab: {line.strip()[:80]!r}."
+                f"expected. Put a line of column names on top (id, title, text), or remove the tab: {line.strip()[:80]!r}."
             )
         if len(fields) < 2 or not fields[0]:
             raise IrdistillError(f"line {number} of {name} is broken: expected an id, a tab and a text, got {line.strip()[:80]!r}.")

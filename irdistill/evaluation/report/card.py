@@ -70,14 +70,14 @@ def _kind_of(folder: Path) -> _Kind:
         IrdistillError: the folder says that it is of a kind that is not known here.
     """
     place = _shown_path(folder)
-    own = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
-    if "kind" in own:
-        if own["kind"] not in _OWN:
-            raise IrdistillError(f"{folder / STUDENT_FILE} says that the model is a {own['kind']}; one of {', '.join(_OWN)} was "
-                                 "expected.")
-        name = _OWN[own["kind"]]
+    student = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
+    if "kind" in student:
+        if student["kind"] not in _OWN:
+            raise IrdistillError(f"{folder / STUDENT_FILE} says that the model is a {student['kind']}; one of {', '.join(_OWN)} "
+                                 "was expected.")
+        name = _OWN[student["kind"]]
         code = f'from irdistill.students import {name}\n\nmodel = {name}.load("{place}")\n{_COMPARE}'
-        return _Kind("irdistill", "text-ranking", own["kind"], code,
+        return _Kind("irdistill", "text-ranking", student["kind"], code,
                      ("The model reranks and is loaded by irdistill, in which it was trained.",))
     settings = folder / "config_sentence_transformers.json"
     if not settings.is_file() and not (folder / "modules.json").is_file():

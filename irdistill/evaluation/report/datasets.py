@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irdistill.collections.derived import DERIVED, is_derived
-from irdistill.collections.slices import split_slice
+from irdistill.collections.slices import cut_split, split_slice
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluate import Evaluation
 from irdistill.files import read_json
@@ -20,30 +20,27 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
 
     Ids that are no paths stay as they are. Where two names would be the same, as many folders are kept as it takes.
     """
-    parts = {dataset: Path(split_slice(dataset)[0].partition("#")[0]).expanduser().parts if _is_path(dataset) else ()
-             for dataset in datasets}
+    parts = {dataset: Path(_cut(dataset)[0]).expanduser().parts if _is_path(dataset) else () for dataset in datasets}
     names: dict[str, str] = {}
     for dataset in datasets:
         if not parts[dataset]:
             names[dataset] = dataset
             continue
-        place, end = split_slice(dataset)
-        split = "#" + place.partition("#")[2] if "#" in place else ""
         for depth in range(1, len(parts[dataset]) + 1):
-            names[dataset] = "/".join(parts[dataset][-depth:]).removeprefix("//") + split + end
+            names[dataset] = _ending(dataset, parts[dataset], depth)
             others = {other for other in datasets if other != dataset and _ending(other, parts[other], depth) == names[dataset]}
             if not others:
                 break
     return names
 
 
-def readable(found: Evaluation) -> Evaluation:
+def readable(evaluation: Evaluation) -> Evaluation:
     """The same figures under short names of the datasets."""
-    names = short_names(found.datasets)
+    names = short_names(evaluation.datasets)
     if all(name == dataset for dataset, name in names.items()):
-        return found
-    return Evaluation(tuple(replace(row, dataset=names[row.dataset]) for row in found.rows),
-                      {names.get(dataset, dataset): systems for dataset, systems in found.per_query.items()})
+        return evaluation
+    return Evaluation(tuple(replace(row, dataset=names[row.dataset]) for row in evaluation.rows),
+                      {names.get(dataset, dataset): systems for dataset, systems in evaluation.per_query.items()})
 
 
 def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
@@ -52,25 +49,32 @@ def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
     Args:
         beside: a folder in which the dataset may lie if its path is no longer right.
     """
-    folder = Path(split_slice(dataset)[0].partition("#")[0]).expanduser()
+    whole = Path(split_slice(dataset)[0]).expanduser()
+    folder = whole if whole.is_dir() else Path(_cut(dataset)[0]).expanduser()
     for place in (folder, *([beside / folder.name] if beside is not None and folder.name else [])):
         if place.is_dir() and is_derived(place):
             try:
-                told = read_json(place / DERIVED)
-                source = str(told["source"]["id"])
-                return told["made_by"].get("verb") == _SYNTHETIC or (source != dataset and is_synthetic(source, beside))
+                identity = read_json(place / DERIVED)
+                source = str(identity["source"]["id"])
+                return identity["made_by"].get("verb") == _SYNTHETIC or (source != dataset and is_synthetic(source, beside))
             except (IrdistillError, KeyError, TypeError, AttributeError):
                 return False
     return False
 
 
 def _is_path(dataset: str) -> bool:
-    path = split_slice(dataset)[0].partition("#")[0]
+    path, _ = _cut(dataset)
     return path.startswith(("/", ".", "~")) or ("/" in path and Path(path).is_dir())
 
 
 def _ending(dataset: str, parts: Sequence[str], depth: int) -> str:
     if not parts:
         return dataset
-    place, end = split_slice(dataset)
-    return "/".join(parts[-depth:]).removeprefix("//") + ("#" + place.partition("#")[2] if "#" in place else "") + end
+    return "/".join(parts[-depth:]).removeprefix("//") + _cut(dataset)[1]
+
+
+def _cut(dataset: str) -> tuple[str, str]:
+    """The folder of an id, and what stands behind it: ``sets/scifact#test[:300]`` is ``sets/scifact``, ``#test[:300]``."""
+    place, part = split_slice(dataset)
+    folder, split = cut_split(place)
+    return folder, (f"#{split}" if split else "") + part

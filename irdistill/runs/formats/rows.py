@@ -115,8 +115,7 @@ def whole_ranks(source: Source, ranks: np.ndarray, lines: np.ndarray) -> np.ndar
         value = "missing" if np.isnan(ranks[place]) else f"{ranks[place]:.10g}"
         raise IrdistillError(
             f"{source.path}, {source.unit} {lines[place]}: the rank is {value}, and a whole number from 0 or 1 was expected. "
-            "Are the "
-            "columns in another order?"
+            "Are the columns in another order?"
         )
     return ranks.astype(np.int64)
 

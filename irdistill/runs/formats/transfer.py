@@ -127,8 +127,7 @@ def _check_ranks(path: Path, form: Format, ranked: bool, gather: Gather, query_i
         query, rank = gather.rank_faults.repeated
         raise IrdistillError(
             f"{path}: ranks were asked for, and two documents of query {query_ids[query]!r} have the rank {rank}; ranks must "
-            "differ "
-            "within a query. Without --ranks the scores decide."
+            "differ within a query. Without --ranks the scores decide."
         )
 
 

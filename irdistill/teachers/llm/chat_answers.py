@@ -13,7 +13,6 @@ from irdistill.teachers.llm.model import CUT
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED
 from irdistill.teachers.llm.thinking import begins_thinking
 
-TOO_LONG = "too long"
 NO_LOGPROBS, NOT_REPORTED, THINKS_FIRST = "no log-probabilities", "labels not reported", "thinks first"
 
 #: What servers say where the limit of tokens ended an answer.

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
-from irdistill.teachers.llm.chat_answers import TOO_LONG, Completion, read_completion
+from irdistill.teachers.llm.chat_answers import Completion, read_completion
 from irdistill.teachers.llm.model import Request
 from irdistill.teachers.llm.reading import REFUSED
+from irdistill.teachers.protocol import TOO_LONG
 from irdistill.terminal import printable
 
 #: What the client itself sets in every request.

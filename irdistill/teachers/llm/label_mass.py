@@ -44,10 +44,9 @@ class MassWarning:
             return
         self._warned = True
         logger.warning(
-            "the model would mostly begin its answer with something else than the labels %s: their probabilities sum to %.2g on "
-            "average, and to less than %g for %d of %d answers, so the scores are little more than noise. A model that thinks "
-            "first needs "
-            "its thinking switched off (template_options or the server's parameters: enable_thinking: false); otherwise change "
-            "the labels "
-            "(upper and lower case count), or lead the answer there (assistant, in the card's prompt).",
+            "the model would mostly begin its answer with something else than the labels %s: their probabilities sum to %.2g "
+            "on average, and to less than %g for %d of %d answers, so the scores are little more than noise. A model that "
+            "thinks first needs its thinking switched off (template_options or the server's parameters: enable_thinking: "
+            "false); otherwise change the labels (upper and lower case count), or lead the answer there (assistant, in the "
+            "card's prompt).",
             ", ".join(map(repr, labels)), usage[SUM] / count, LOW, usage[LOW_COUNT], count)

@@ -187,10 +187,10 @@ class ListwiseLLMTeacher:
         reply = read_answer(answer._replace(text=text))
         if reply.flag not in (None, CUT):
             return reply.flag, None
-        found = self._reader.read(text, count)
-        if reply.flag == CUT and (found.garbled or not found.certain):
+        reading = self._reader.read(text, count)
+        if reply.flag == CUT and (reading.garbled or not reading.certain):
             return CUT, None
-        return (GARBLED, None) if found.garbled else (None, found)
+        return (GARBLED, None) if reading.garbled else (None, reading)
 
     def _ask(self, held: _List, query: str, windows: Sequence[Sequence[int]]) -> Job[list[Answer]]:
         answers = yield from with_retry([self._request(held, query, shown) for shown in windows], self._retry_tokens,

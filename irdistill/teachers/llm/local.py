@@ -24,11 +24,11 @@ from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
 from irdistill.teachers.llm.model import Answer, Message, Request
 from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
 from irdistill.teachers.llm.thinking import begins_thinking, closing_marker
+from irdistill.teachers.protocol import TOO_LONG
 from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 
-TOO_LONG = "too long"
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
 _TEXTS_CPU, _TEXTS_GPU = 8, 64
 #: Tokens that end a turn in the usual chat templates; a file may name only one of several as its end.
@@ -44,7 +44,7 @@ class TransformersModel:
     float32 whatever the precision of the rest, since in bfloat16 a logit has 8 bits and many documents would be tied.
 
     A model whose vocabulary has a marker of thinking, and whose template has no switch for it, is asked one question when it is
-    loaded for labels; if it begins with the marker, an empty block of thinking is put before the labels.
+    loaded; if it begins with the marker, an empty block of thinking is put before the labels.
 
     Attributes:
         max_length: tokens of prompt and answer together; a longer request is answered with the error ``too long``.
@@ -234,8 +234,7 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
     if not begins_thinking(first):
         return ""
     logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the "
-                   "model's "
-                   "template has a switch for thinking, set it in the card (template_options)", first[:40])
+                   "model's template has a switch for thinking, set it in the card (template_options)", first[:40])
     return f"{opening}\n\n{closing_marker(opening)}\n\n"
 
 

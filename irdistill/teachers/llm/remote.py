@@ -89,9 +89,8 @@ class ServerModel:
         time_limit = max(_TIME_LIMIT, 2 * timeout) if time_limit is None else time_limit
         if not (parallel >= 1 and 0 < timeout < inf and 0 < time_limit < inf and max_retries >= 0 and 0 <= backoff < inf):
             raise IrdistillError(
-                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, backoff={backoff} "
-                f"were "
-                "given; at least 1, above 0, above 0, at least 0 and at least 0 were expected."
+                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, "
+                f"backoff={backoff} were given; at least 1, above 0, above 0, at least 0 and at least 0 were expected."
             )
         self.model, self.url = model, url or server.get("url")
         check_url(self.url)
@@ -178,9 +177,9 @@ class ServerModel:
                 if self._replay:
                     damaged = f" ({self.log.damaged} of its lines are damaged and left out)" if self.log.damaged else ""
                     raise IrdistillError(
-                        f"the response log {self._place} has no answer to the request {key} among its {len(self.log)}{damaged}, "
-                        f"and "
-                        "replay asks no server; take replay out, or give the log of the job that is to be replayed."
+                        f"the response log {self._place} has no answer to the request {key} among its "
+                        f"{len(self.log)}{damaged}, and replay asks no server; take replay out, or give the log of the job "
+                        "that is to be replayed."
                     )
                 asked = self._flying.get(key)
                 own = asked is None
@@ -275,8 +274,7 @@ class ServerModel:
         if spent.requests and completion.usage is None and not self._unsaid:
             self._unsaid = True
             logger.warning("the server %s does not say how many tokens it read, or numbers that cannot be; the budget counts "
-                           "the most "
-                           "it can be", self.url)
+                           "the most it can be", self.url)
         if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
             self.log.add_spent(spent, NO_LOGPROBS)
             raise IrdistillError(

@@ -330,14 +330,14 @@ def _answer(line: Mapping[str, Any]) -> Answer:
         raise _Damaged from error
 
 
-def _spent(given: Any) -> Spent:
+def _spent(value: Any) -> Spent:
     """What a line says was spent.
 
     Raises:
         _Damaged: these are no such numbers.
     """
     try:
-        spent = Spent(**given)
+        spent = Spent(**value)
         if not all(isinstance(one, int | float) and 0 <= one < 2**53 for one in spent):
             raise _Damaged
     except TypeError as error:

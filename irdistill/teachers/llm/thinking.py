@@ -69,8 +69,8 @@ def split_thinking(text: str) -> Said:
         final = next((said for name, said in reversed(channels) if name.lower() == "final"), None)
         return Said("", False, "") if final is None else _unwrapped(final, final)
     if _BARE_CHANNEL.match(text.lstrip()):
-        found = list(_BARE_FINAL.finditer(text))
-        return _unwrapped(text[found[-1].end():], text[found[-1].end():]) if found else Said("", False, "")
+        finals = list(_BARE_FINAL.finditer(text))
+        return _unwrapped(text[finals[-1].end():], text[finals[-1].end():]) if finals else Said("", False, "")
     said: list[str] = []
     start = raw = 0
     thinking = False

@@ -14,8 +14,7 @@ from irdistill.models import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
 from irdistill.teachers.llm.local import empty_block
 from irdistill.teachers.llm.model import Answer, Request
-
-TOO_LONG = "too long"
+from irdistill.teachers.protocol import TOO_LONG
 
 
 class VllmModel:
@@ -52,7 +51,7 @@ class VllmModel:
             import vllm
         except ImportError as error:
             raise MissingExtra("vllm", "vllm", f"the back end vllm of the model {model!r}") from error
-        place, file = split_gguf(resolve_model(model))
+        place, file = split_gguf(resolve_model(model, revision))
         try:
             self._engine = vllm.LLM(
                 model=str(Path(place) / file) if file and Path(place).is_dir() else place if not file else f"{place}/{file}",
