@@ -10,8 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irdistill.caching import cached
-from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.files import cache_folder, digest, file_sha256, read_json
 
@@ -68,6 +66,9 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
         MissingExtra: peft is not installed.
         IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was trained on.
     """
+    from irdistill.caching import cached  # which imports numpy, and the help of the command line needs none
+    from irdistill.checksums import write_sealed
+
     backbone = base if isinstance(base, Path) else _snapshot(folder, base)
     files = [path for place in (folder, backbone) for path in sorted(place.rglob("*"))
              if path.is_file() and path.suffix in (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin")]
@@ -99,6 +100,8 @@ def _checked(folder: Path, files: tuple[tuple[Path, tuple[int, ...]], ...]) -> P
     Raises:
         DamagedError: a file is not what was written.
     """
+    from irdistill.checksums import open_files, read_sealed
+
     for file in open_files(folder, read_sealed(folder / _MANIFEST)["files"]).values():
         file.check_all()
     return folder
