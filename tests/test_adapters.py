@@ -219,8 +219,9 @@ def test_a_head_that_neither_brings_is_refused_and_a_changed_adapter_is_another_
 def test_weights_without_a_place_are_refused_in_adapter_and_backbone(tmp_path: Path) -> None:
     """peft and transformers leave them out; then something else than what was trained would be loaded."""
     backbone = tiny_backbone(tmp_path / "backbone", layers=1)
-    for name, settings in {"plain": {}, "dora": {"use_dora": True}, "words": {"target_modules": ["word_embeddings"]},
-                           "kept": {"modules_to_save": ["word_embeddings"]}}.items():
+    sorts: dict[str, dict[str, Any]] = {"plain": {}, "dora": {"use_dora": True}, "words": {"target_modules": ["word_embeddings"]},
+                                        "kept": {"modules_to_save": ["word_embeddings"]}}
+    for name, settings in sorts.items():
         adapter(AutoModel.from_pretrained(backbone), tmp_path / name, **settings)
         load_student(str(tmp_path / name), device="cpu")
     resized = AutoModel.from_pretrained(backbone)
