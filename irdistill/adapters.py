@@ -27,6 +27,9 @@ _HEADS = {"ForSequenceClassification": "AutoModelForSequenceClassification", "Fo
           "ForMaskedLM": "AutoModelForMaskedLM"}
 _CLASSIFIER = re.compile(r"(?:^|\.)(?:score|classifier|classifier\.out_proj|out_proj)(?:\.modules_to_save)?\.weight$")
 _EMBEDDINGS = re.compile(r"(?:embed_tokens|word_embeddings|wte|shared)(?:\.modules_to_save)?\.weight$")
+#: Weights that peft saves with an adapter where tokens were added.
+_TOKENS = re.compile(r"(?:^|\.)(?:embed_tokens|word_embeddings|wte|shared|embed_in|lm_head|embed_out|predictions\.decoder)"
+                     r"(?:\.modules_to_save|\.base_layer|\.original_module)?\.(?:weight|bias)$")
 #: Files of a backbone that are not its weights.
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja")
 _FILES = (*_SMALL, "*.safetensors")
@@ -145,6 +148,7 @@ def _write(folder: Path, base: Path, out: Path) -> None:
             missing = [str(note.message) for note in notes if "missing adapter keys" in str(note.message)]
             if missing:
                 raise IrdistillError(f"the adapter {folder} lacks weights: {missing[0][:300]}.")
+            _check_places(folder, adapted)
             whole = adapted.merge_and_unload()
             if hasattr(whole, "peft_config"):
                 del whole.peft_config
@@ -157,6 +161,19 @@ def _write(folder: Path, base: Path, out: Path) -> None:
             f"the adapter {folder} cannot be merged into its backbone {base}: {' '.join(str(error).split())[:300]}"
         ) from error
     _copy_files(folder, base, out, auto)
+
+
+def _check_places(folder: Path, adapted: Any) -> None:
+    """Refuse an adapter some of whose weights have no place in the network; peft would leave them out without a word."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / WEIGHTS, "numpy") as weights:
+        unknown = {key for key in weights.keys() if not _TOKENS.search(key)}  # noqa: SIM118
+    unknown -= set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if unknown:
+        raise IrdistillError(f"the adapter {folder} holds weights that its backbone has no place for: "
+                             f"{', '.join(sorted(unknown)[:3])}. Was it trained on another one, or by another version of peft?")
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:
@@ -227,6 +244,12 @@ def _backbone(folder: Path, base: Path, auto: str, shapes: dict[str, list[int]])
         raise IrdistillError(
             f"neither the adapter {folder} nor its backbone {base} has the weights {', '.join(random[:3])}, which would be random."
         )
+    from irdistill.weights import unknown_keys
+
+    extra = unknown_keys(network, report.get("unexpected_keys") or ())
+    if extra:
+        raise IrdistillError(f"the backbone {base} of the adapter {folder} holds weights that {type(network).__name__} has no "
+                             f"place for: {', '.join(sorted(extra)[:3])}. Save its weights and its config.json together again.")
     tokens = [shape[0] for name, shape in shapes.items() if _EMBEDDINGS.search(name)]
     if tokens and tokens[0] != network.get_input_embeddings().num_embeddings:
         network.resize_token_embeddings(tokens[0])

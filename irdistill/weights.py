@@ -98,7 +98,7 @@ def _check_network(network: Any, info: Any, place: str, adapter: bool, model: st
             f"{what} lack{'' if adapter else 's'} weights that {name} needs, which would be random: {_some(missing)}. "
             + _others(info.unexpected_keys) + "Save the model completely again, or give another one."
         )
-    unexpected = info.unexpected_keys if adapter else _unknown_keys(network, info.unexpected_keys)
+    unexpected = info.unexpected_keys if adapter else unknown_keys(network, info.unexpected_keys)
     if unexpected:
         raise IrdistillError(
             f"{what} hold{'' if adapter else 's'} weights that {name} has no place for: {_some(unexpected)}. Its config.json "
@@ -132,7 +132,7 @@ def _may_be_new(network: Any, key: str, new_head: bool) -> bool:
     return new_head and lacks_head and (pooler or key.partition(".")[0] != prefix)
 
 
-def _unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
+def unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
     """The keys that belong to no head which the network's family has for another task.
 
     Of an architecture that transformers does not know, any head is accepted, and only keys within the backbone are unknown.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -243,3 +244,26 @@ def test_a_damaged_merged_model_is_made_again(tmp_path: Path) -> None:
         assert Path(resolve_model(str(tmp_path / "adapter"))) == whole
         assert (whole / "model.safetensors").read_bytes() == weights
         assert model_revision(str(tmp_path / "adapter")) == revision
+
+
+def test_weights_without_a_place_are_refused_in_adapter_and_backbone(tmp_path: Path) -> None:
+    """peft and transformers leave them out; then something else than what was trained would be loaded."""
+    backbone = tiny_backbone(tmp_path / "backbone", layers=1)
+    sorts: dict[str, dict[str, Any]] = {"plain": {}, "dora": {"use_dora": True}, "words": {"target_modules": ["word_embeddings"]},
+                                        "kept": {"modules_to_save": ["word_embeddings"]}}
+    for name, settings in sorts.items():
+        adapter(AutoModel.from_pretrained(backbone), tmp_path / name, **settings)
+        load_student(str(tmp_path / name), device="cpu")
+    resized = AutoModel.from_pretrained(backbone)
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    tokenizer.add_tokens(["newword"])
+    resized.resize_token_embeddings(len(tokenizer))
+    adapter(resized, tmp_path / "resized", tokenizer, modules_to_save=["word_embeddings"])
+    load_student(str(tmp_path / "resized"), device="cpu")
+    file, base = tmp_path / "plain" / "adapter_model.safetensors", backbone / "model.safetensors"
+    for path, what in ((file, "the adapter .* no place for: extra.weight"), (base, "the backbone .* no place for: extra.weight")):
+        weights = load_file(path)
+        save_file({**weights, "extra.weight": torch.ones(3)}, path, metadata={"format": "pt"})
+        with pytest.raises(IrdistillError, match=what):
+            load_student(str(tmp_path / "plain"), device="cpu")
+        save_file(weights, path, metadata={"format": "pt"})
