@@ -121,9 +121,9 @@ TSV, LINES = (
     ("name", "content"),
     [
         ("test.tsv", TSV),
-        ("test.tsv.gz", gzip.compress(TSV)),
+        ("test.tsv.gz", gzip.compress(TSV, mtime=0)),
         ("test.jsonl", LINES),
-        ("test.jsonl.gz", gzip.compress(LINES)),
+        ("test.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("test.txt", b"q1 0 d1 2\nq1 0 d2 0\n"),
         ("test.tsv.zst", pa.compress(TSV, "zstd", asbytes=True)),
     ],
@@ -140,7 +140,7 @@ def test_judgments_of_a_folder(tmp_path: Path, name: str, content: bytes) -> Non
         ({"qrels/test.tsv": TSV, "qrels/test.jsonl": LINES}, "has test.jsonl and test.tsv, and either could be meant"),
         ({"qrels/test.parquet": b"PAR1"}, "qrels/test.parquet is not read"),
         ({"qrels.tsv": TSV}, "qrels.tsv is not read; judgments are expected as qrels/SPLIT.tsv"),
-        ({"qrels/dev.tsv.gz": gzip.compress(TSV)}, "Splits in that folder: dev. Choose one as .*#dev"),
+        ({"qrels/dev.tsv.gz": gzip.compress(TSV, mtime=0)}, "Splits in that folder: dev. Choose one as .*#dev"),
     ],
 )
 def test_judgments_of_a_folder_are_never_ignored(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
