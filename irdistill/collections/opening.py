@@ -119,14 +119,23 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, EOFError | zlib.error | lzma.LZMAError)
 
 
+LARGEST_TEXT = 1 << 28
+"""Bytes of the largest text that is read as a whole: the JSON files of published conversations have up to 90 MB."""
+
+
 def read_text(path: Path) -> str:
     """The whole text of a small file.
 
     Raises:
-        IrdistillError: it is not UTF-8, or as `open_bytes`.
+        IrdistillError: it is not UTF-8, too large, or as `open_bytes`.
     """
     with open_bytes(path) as stream, damage_explained(path):
-        data = stream.read()
+        data = stream.read(LARGEST_TEXT + 1)
+    if len(data) > LARGEST_TEXT:
+        raise IrdistillError(
+            f"{path} has more than {LARGEST_TEXT >> 20} MiB of text, and is read as a whole; split it, or give it as lines "
+            "(JSONL, TSV)."
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -16,7 +16,8 @@ from irdistill.runs.store import Run
 
 LAYOUT = '{"query": {"document": score, …}, …}'
 PIECE = 1 << 18
-LARGEST = 1 << 30
+LARGEST = 1 << 26
+"""Characters of the largest value, the scores of one query: a million documents have 30 MB."""
 _SPACE = " \t\r\n"
 
 
@@ -62,7 +63,9 @@ class _Stream:
                 return value
             except json.JSONDecodeError as error:
                 # the value is wrong, or it is not all here yet; twice as much each time, so that the work stays linear
-                if len(self._text) - self._at > LARGEST or not self._more(size):
+                if len(self._text) - self._at > LARGEST:
+                    raise ValueError(f"a value has more than {LARGEST >> 20} million characters") from error
+                if not self._more(size):
                     raise ValueError(f"{error.msg} in the value that begins {self._text[self._at : self._at + 40]!r}") from error
                 size *= 2
 

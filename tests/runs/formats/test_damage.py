@@ -309,3 +309,11 @@ def test_formats_of_the_command_line_are_those_of_the_package() -> None:
     from irdistill.cli.runs import FORMATS as CHOICES
 
     assert tuple(FORMATS) == CHOICES
+
+
+@pytest.mark.parametrize("body", [b'{"' + b"x" * (1 << 20), b'{"1": {"' + b"x" * (1 << 20), b'{"1": {' + b" " * (1 << 20)])
+def test_one_value_without_end_in_a_json_object_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    monkeypatch.setattr("irdistill.runs.formats.objects.LARGEST", 1 << 19)
+    (tmp_path / "bad.json.gz").write_bytes(gzip.compress(body))
+    with pytest.raises(IrdistillError, match=r"bad.json.gz, query 1: a value has more than"):
+        import_run(tmp_path / "bad.json.gz", small(), tmp_path / "run", "disco")
