@@ -100,9 +100,13 @@ def _has(folder: Path, name: str) -> bool:
 
 
 def _jsonl(folder: Path, name: str) -> Path:
-    for suffix in ("", *SUFFIXES):
-        if (path := folder / f"{name}.jsonl{suffix}").is_file():
-            return path
+    paths = [path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}.jsonl{suffix}").is_file()]
+    if len(paths) > 1:
+        raise IrdistillError(
+            f"{folder} has {' and '.join(path.name for path in paths)}, and either could be meant. Keep one of them there."
+        )
+    if paths:
+        return paths[0]
     if name == "queries":
         raise IrdistillError(f"{folder} has no queries.jsonl and no queries.jsonl.gz. {queries_needed(str(folder))}")
     raise IrdistillError(

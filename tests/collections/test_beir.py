@@ -266,3 +266,12 @@ def test_queries_of_other_splits_are_no_fault(tmp_path: Path, caplog: pytest.Log
         assert "1 empty documents" in caplog.text and "unjudged" not in caplog.text
         retrieve(collection, "bm25", tmp_path / "run", 3, work=tmp_path / "cache")
     assert f"searching for the 2 queries that {folder} judges; 1 others of its file are left out" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["corpus", "queries"])
+def test_a_file_that_is_there_in_two_forms_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "a"}\n')
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "a"}\n')
+    (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "x", "text": "another"}\n'))
+    with pytest.raises(IrdistillError, match=rf"has {name}\.jsonl and {name}\.jsonl\.gz, and either could be meant"):
+        load_collection(tmp_path, cache=tmp_path / "cache")
