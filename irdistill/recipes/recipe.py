@@ -91,6 +91,7 @@ def read_recipe(name: str | Path, changes: Sequence[str] = ()) -> Recipe:
                 f"--set {change!r} changes no setting of {path.name}; write key=value with one of {', '.join(settings)}."
             )
         settings[key] = parse_yaml(value, f"the value in --set {change!r}")
+    settings = {name: _resolved(path, name, value, settings) for name, value in settings.items()}
     stages: dict[str, Stage] = {}
     for entry in data["stages"]:
         for stage in _expand(path, entry, settings):
@@ -139,6 +140,23 @@ def fill(value: Any, known: Mapping[str, Any]) -> Any:
     return _Filling().fill(value, known)
 
 
+def _resolved(path: Path, name: str, value: Any, settings: Mapping[str, Any]) -> Any:
+    """A setting whose text may refer to other settings; what a loop or a stage will be stays as it is.
+
+    Loops are not known here: a loop's ``teacher`` must not be taken for the stage ``teacher`` that a setting names.
+    """
+    for _ in range(MOST_STEPS):
+        if not isinstance(value, str):
+            return value
+        if not any(reference in settings for reference in REFERENCE.findall(value)):
+            return value
+        value = fill(value, settings)
+    raise IrdistillError(
+        f"the references of the setting {name!r} of {path.name} have no end: it refers to itself, or to others that do. "
+        "Give one of them a value."
+    )
+
+
 class _Filling:
     """The replacement of references in one stage; it counts the values that it makes, since loops in loops multiply."""
 
@@ -169,11 +187,7 @@ class _Filling:
         for _ in range(MOST_STEPS):
             whole = REFERENCE.fullmatch(text)
             if whole and whole[1] in known:
-                value = known[whole[1]]
-                if not (isinstance(value, str) and REFERENCE.search(value)):
-                    return value
-                text = value
-                continue
+                return known[whole[1]]
             replaced = REFERENCE.sub(lambda match: str(known[match[1]]) if match[1] in known else match[0], text)
             if replaced == text:
                 return text
