@@ -66,7 +66,8 @@ class RayCluster:
                 pool.end()
         finally:
             if not connected:
-                ray.shutdown()
+                with fault_handlers_kept():
+                    ray.shutdown()
 
 
 def _import_ray() -> Any:
@@ -98,8 +99,9 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
 def fault_handlers_kept() -> Iterator[None]:
     """Put back the handlers of faults that this process had before.
 
-    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process. A Java machine that runs in it
-    needs its own: it finds null pointers by them, and Lucene would crash some time later.
+    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process, and takes the one of SIGSEGV away
+    when it is shut down. A Java machine that runs in the process needs its own: it finds null pointers by them, and Lucene would
+    crash some time later.
     """
     handlers = {number: handler for number in _FAULTS if (handler := _fault_handler(number)) is not None}
     try:

@@ -15,4 +15,5 @@ def cluster() -> Iterator[None]:
     with fault_handlers_kept():
         ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
     yield
-    ray.shutdown()
+    with fault_handlers_kept():
+        ray.shutdown()
