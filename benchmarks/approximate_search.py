@@ -1,4 +1,6 @@
-"""Parts of ``search.py``: approximate indexes, each with the share of the true best that it finds."""
+"""Parts of ``search.py``: approximate indexes, each with the share of the true best that it
+finds.
+"""
 
 from __future__ import annotations
 
@@ -25,35 +27,56 @@ from search_sides import (
 
 
 def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Exact sparse search against a Lucene impact index (its search alone, without true scores) and Seismic, and their recall.
+    """Exact sparse search against a Lucene impact index (its search alone, without true scores) and
+    Seismic, and their recall.
 
-    On fewer documents: an impact index is fed each word as often as its level says, thousands of words a document.
+    On fewer documents: an impact index is fed each word as often as its level says, thousands of
+        words a document.
     """
     documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
     queries = sparse_rows(settings.queries, settings.words, 25, 1)
-    store, corpus = sparse_store(folder / "fewer", documents), in_memory_corpus(settings.engine_documents)
+    store, corpus = (
+        sparse_store(folder / "fewer", documents),
+        in_memory_corpus(settings.engine_documents),
+    )
     return _sparse_engines("engines", settings, folder / "made-up", store, queries, corpus)
 
 
 def splade(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The same, and a product of scipy's matrices, over the vectors of a real SPLADE model on a real collection."""
+    """The same, and a product of scipy's matrices, over the vectors of a real SPLADE model on a
+    real collection.
+    """
     if not settings.splade_model:
         return {}
-    store, queries, corpus = splade_vectors(settings.splade_model, settings.splade_collection, settings.splade_work)
+    store, queries, corpus = splade_vectors(
+        settings.splade_model, settings.splade_collection, settings.splade_work
+    )
     columns = store.part(0, len(store)).T.tocsr()
 
     def scipy_search() -> list[np.ndarray]:
         scores = (queries @ columns).toarray()
         return list(np.argsort(-scores, axis=1, kind="stable")[:, : settings.k])
 
-    figures = {"splade_documents": float(len(store)), "splade_queries": float(queries.shape[0]),
-               "splade_terms_a_document": len(store.array("words")) / len(store),
-               "splade_terms_a_query": queries.nnz / queries.shape[0]}
-    return figures | _sparse_engines("splade", settings, folder / "splade", store, queries, corpus, {"scipy": scipy_search})
+    figures = {
+        "splade_documents": float(len(store)),
+        "splade_queries": float(queries.shape[0]),
+        "splade_terms_a_document": len(store.array("words")) / len(store),
+        "splade_terms_a_query": queries.nnz / queries.shape[0],
+    }
+    return figures | _sparse_engines(
+        "splade", settings, folder / "splade", store, queries, corpus, {"scipy": scipy_search}
+    )
 
 
-def _sparse_engines(what: str, settings: argparse.Namespace, folder: Path, store: Any, queries: Any, corpus: Any,
-                    others: dict[str, Callable[[], list[np.ndarray]]] | None = None) -> dict[str, Any]:
+def _sparse_engines(
+    what: str,
+    settings: argparse.Namespace,
+    folder: Path,
+    store: Any,
+    queries: Any,
+    corpus: Any,
+    others: dict[str, Callable[[], list[np.ndarray]]] | None = None,
+) -> dict[str, Any]:
     from irdistill.search.lucene_vectors import LuceneImpact
     from irdistill.search.seismic_index import SeismicIndex
     from irdistill.search.sparse_index import SparseIndex
@@ -64,20 +87,32 @@ def _sparse_engines(what: str, settings: argparse.Namespace, folder: Path, store
     lucene = LuceneImpact(store, folder / "impact")
     sides: dict[str, Callable[[], list[np.ndarray]]] = {
         "irdistill": lambda: [hits.rows for hits in exact.search(queries, corpus, settings.k)],
-        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked], **(others or {}),
+        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked],
+        **(others or {}),
     }
-    figures = {f"{what}_irdistill_mib": exact.nbytes / 2**20, f"{what}_lucene_mib": lucene.nbytes / 2**20}
+    figures = {
+        f"{what}_irdistill_mib": exact.nbytes / 2**20,
+        f"{what}_lucene_mib": lucene.nbytes / 2**20,
+    }
     if find_spec("seismic") is not None:
         seismic = SeismicIndex(store, folder / "seismic")
-        sides["seismic"] = lambda: [hits.rows for hits in seismic.search(queries, corpus, settings.k)]
+        sides["seismic"] = lambda: [
+            hits.rows for hits in seismic.search(queries, corpus, settings.k)
+        ]
         figures[f"{what}_seismic_mib"] = seismic.nbytes / 2**20
     seconds, found = take_turns(sides, settings.runs)
     true = found.pop("irdistill")
-    return figures | report(what, seconds, count) | {f"{what}_{name}_recall": recall(rows, true) for name, rows in found.items()}
+    return (
+        figures
+        | report(what, seconds, count)
+        | {f"{what}_{name}_recall": recall(rows, true) for name, rows in found.items()}
+    )
 
 
 def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Candidates by PLAID and by inverted lists over tokens, both scored exactly, against MaxSim with all passages."""
+    """Candidates by PLAID and by inverted lists over tokens, both scored exactly, against MaxSim
+    with all passages.
+    """
     import torch
 
     from irdistill.search.engines import MultiVectorEngine
@@ -99,9 +134,13 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
         engine = MultiVectorEngine(corpus, student, "float32", store, build())
         sides[name] = lambda engine=engine: next(iter(engine.search([queries], settings.k)))
         if name != "exact":
-            figures |= {f"plaid_{name}_build_seconds": time.perf_counter() - began,
-                        f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix)}
+            figures |= {
+                f"plaid_{name}_build_seconds": time.perf_counter() - began,
+                f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix),
+            }
     seconds, found = take_turns(sides, settings.runs)
     rows = {name: [hits.rows for hits in lists] for name, lists in found.items()}
-    figures |= {f"plaid_{name}_recall": recall(rows[name], rows["exact"]) for name in ("ivfflat", "plaid")}
+    figures |= {
+        f"plaid_{name}_recall": recall(rows[name], rows["exact"]) for name in ("ivfflat", "plaid")
+    }
     return figures | report("plaid", seconds, settings.token_queries, ours="plaid")

@@ -1,9 +1,12 @@
-"""Pointwise scoring by a language model: shared prefixes against one prompt at a time and against batches of whole prompts.
+"""Pointwise scoring by a language model: shared prefixes against one prompt at a time and against
+batches of whole prompts.
 
-The packaged model with its card's prompt, real candidates of about 60 words. ``one`` is transformers alone, a forward pass
-for each prompt, and also what the other sides' scores are compared with; ``batched`` is this package without sharing: sorted
-by length, the last position's logits alone; ``shared`` computes what a query's prompts begin with once. All are of one
-process and take turns. CPU seconds are given beside wall seconds, since other work on the machine disturbs them less.
+The packaged model with its card's prompt, real candidates of about 60 words. ``one`` is
+transformers alone, a forward pass for each prompt, and also what the other sides' scores are
+compared with; ``batched`` is this package without sharing: sorted by length, the last position's
+logits alone; ``shared`` computes what a query's prompts begin with once. All are of one process and
+take turns. CPU seconds are given beside wall seconds, since other work on the machine disturbs them
+less.
 
     python benchmarks/llm_scoring.py --data ../shared/data/trec-dl19-top100 --json llm_scoring.json
 """
@@ -44,7 +47,9 @@ def pairs_of(data: Path, queries: int, candidates: int) -> list[Pair]:
     return pairs
 
 
-def one_by_one(model: TransformersModel, teacher: PointwiseTeacher, pairs: list[Pair]) -> Callable[[], np.ndarray]:
+def one_by_one(
+    model: TransformersModel, teacher: PointwiseTeacher, pairs: list[Pair]
+) -> Callable[[], np.ndarray]:
     """Log-odds by the plainest use of transformers, with a network of its own."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -53,15 +58,26 @@ def one_by_one(model: TransformersModel, teacher: PointwiseTeacher, pairs: list[
     from irdistill.teachers.llm import Request
 
     place, file = split_gguf(resolve_model(model.model_name))
-    network = AutoModelForCausalLM.from_pretrained(place, gguf_file=file, dtype=model.dtype).to(model.device).eval()
+    network = (
+        AutoModelForCausalLM.from_pretrained(place, gguf_file=file, dtype=model.dtype)
+        .to(model.device)
+        .eval()
+    )
 
     def run() -> np.ndarray:
-        asked = [Request(teacher.template.messages(query=pair.query.text, passage=pair.text), teacher.labels) for pair in pairs]
+        asked = [
+            Request(
+                teacher.template.messages(query=pair.query.text, passage=pair.text), teacher.labels
+            )
+            for pair in pairs
+        ]
         found = []
         with torch.inference_mode():
             for prompt in model.chat.prompts(asked):
                 ids = torch.tensor([prompt.ids], device=model.device)
-                logits = network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+                logits = (
+                    network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+                )
                 found.append(float(logits[prompt.labels[0]] - logits[prompt.labels[1]]))
         return np.array(found, np.float32)
 
@@ -70,8 +86,15 @@ def one_by_one(model: TransformersModel, teacher: PointwiseTeacher, pairs: list[
 
 def main() -> None:
     """Run the sides in turn and print medians and ratios as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/trec-dl19-top100"), help="a folder in BEIR's layout")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("../shared/data/trec-dl19-top100"),
+        help="a folder in BEIR's layout",
+    )
     parser.add_argument("--card", default="smollm2-pointwise", help="of a local language model")
     parser.add_argument("--queries", type=int, default=5)
     parser.add_argument("--candidates", type=int, default=50)
@@ -85,8 +108,12 @@ def main() -> None:
     from irdistill.teachers import load_teacher
 
     pairs = pairs_of(arguments.data, arguments.queries, arguments.candidates)
-    settings = {"precision": arguments.precision, "device": arguments.device, "batch_tokens": arguments.batch_tokens,
-                "passage_words": 1000}
+    settings = {
+        "precision": arguments.precision,
+        "device": arguments.device,
+        "batch_tokens": arguments.batch_tokens,
+        "passage_words": 1000,
+    }
     teacher: Any = load_teacher(arguments.card, None, **settings)  # type: ignore[arg-type]  # it keeps no index of a corpus
     model = teacher.model
     usage: dict[str, dict[str, float]] = {}
@@ -98,7 +125,9 @@ def main() -> None:
         return found.values
 
     sides: dict[str, Callable[[], np.ndarray]] = {
-        "shared": lambda: scored("shared"), "batched": lambda: scored("batched"), "one": one_by_one(model, teacher, pairs),
+        "shared": lambda: scored("shared"),
+        "batched": lambda: scored("batched"),
+        "one": one_by_one(model, teacher, pairs),
     }
     teacher.score(pairs[:2])
     values: dict[str, np.ndarray] = {}
@@ -110,19 +139,32 @@ def main() -> None:
             values[side] = run()
             wall[side].append(time.perf_counter() - began)
             cpu[side].append(time.process_time() - began_cpu)
-            print(f"round {number + 1} {side}: {wall[side][-1]:.1f} s, of CPU {cpu[side][-1]:.1f} s", file=sys.stderr)
+            print(
+                f"round {number + 1} {side}: {wall[side][-1]:.1f} s, of CPU {cpu[side][-1]:.1f} s",
+                file=sys.stderr,
+            )
     result: dict[str, Any] = {
-        "pairs": len(pairs), "words_per_passage": statistics.mean(len(pair.text.split()) for pair in pairs),
+        "pairs": len(pairs),
+        "words_per_passage": statistics.mean(len(pair.text.split()) for pair in pairs),
         "tokens_per_prompt": usage["shared"]["tokens"] / len(pairs),
-        "cached_share": usage["shared"]["cached_tokens"] / usage["shared"]["tokens"], "identity": dict(teacher.identity),
+        "cached_share": usage["shared"]["cached_tokens"] / usage["shared"]["tokens"],
+        "identity": dict(teacher.identity),
     }
     for side in sides:
         seconds = statistics.median(wall[side])
-        result[side] = {"seconds": wall[side], "cpu_seconds": cpu[side], "pairs_per_second": len(pairs) / seconds,
-                        "largest_difference": float(np.abs(values[side] - values["one"]).max())}
+        result[side] = {
+            "seconds": wall[side],
+            "cpu_seconds": cpu[side],
+            "pairs_per_second": len(pairs) / seconds,
+            "largest_difference": float(np.abs(values[side] - values["one"]).max()),
+        }
     for other in ("one", "batched"):
-        result[f"shared_over_{other}_ratio"] = statistics.median(wall[other]) / statistics.median(wall["shared"])
-        result[f"shared_over_{other}_cpu_ratio"] = statistics.median(cpu[other]) / statistics.median(cpu["shared"])
+        result[f"shared_over_{other}_ratio"] = statistics.median(wall[other]) / statistics.median(
+            wall["shared"]
+        )
+        result[f"shared_over_{other}_cpu_ratio"] = statistics.median(
+            cpu[other]
+        ) / statistics.median(cpu["shared"])
     print(json.dumps(result, indent=1))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")

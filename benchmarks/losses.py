@@ -1,9 +1,11 @@
-"""What each loss costs: forward, and forward with backward, for lists of growing length, on one core.
+"""What each loss costs: forward, and forward with backward, for lists of growing length, on one
+core.
 
-The cost grows with a power of the list's length; the power found between the two longest is printed beside the one that
-the loss states. A loss of one list at a time is to take less than 5 ms for 64 lists of 200. The process keeps the memory that
-it frees: glibc hands tensors above 32 MiB back at once, and new pages then cost more than the arithmetic (RankNet at 400
-documents 257 ms for 103). Run with
+The cost grows with a power of the list's length; the power found between the two longest is printed
+beside the one that the loss states. A loss of one list at a time is to take less than 5 ms for 64
+lists of 200. The process keeps the memory that it frees: glibc hands tensors above 32 MiB back at
+once, and new pages then cost more than the arithmetic (RankNet at 400 documents 257 ms for 103).
+Run with
 
     python benchmarks/losses.py --json out/losses.json
 """
@@ -24,14 +26,24 @@ from typing import Any
 LISTS = 64
 SIZES = (50, 100, 200, 400)
 #: Variants that do other work than the loss as it stands.
-VARIANTS = ("MarginMSE(pairs=\"all\")", "BCE(by=\"teacher\")", "Hinge(by=\"teacher\")", "InfoNCE(negatives=\"list\")",
-            "CPRD(negatives=\"list\")", "CPRD(valid=\"top<=20\")", "KL(top=20)", "RankNet(by=\"label\")")
+VARIANTS = (
+    'MarginMSE(pairs="all")',
+    'BCE(by="teacher")',
+    'Hinge(by="teacher")',
+    'InfoNCE(negatives="list")',
+    'CPRD(negatives="list")',
+    'CPRD(valid="top<=20")',
+    "KL(top=20)",
+    'RankNet(by="label")',
+)
 LIMIT_MS = 5.0
 KEPT_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 32), "MALLOC_TRIM_THRESHOLD_": str(1 << 33)}
 
 
 def make_batch(lists: int, size: int, dtype: Any) -> Any:
-    """Cosines, and lists with one relevant document each; the documents of the batch are all different."""
+    """Cosines, and lists with one relevant document each; the documents of the batch are all
+    different.
+    """
     import torch
 
     from irdistill.losses import ScoreBatch
@@ -44,20 +56,36 @@ def make_batch(lists: int, size: int, dtype: Any) -> Any:
     documents = lists * size
     positives = torch.zeros(lists, documents, dtype=torch.bool)
     columns = torch.arange(documents).reshape(lists, size)
-    in_batch = (2 * torch.rand(lists, documents, generator=generator, dtype=dtype) - 1).scatter(1, columns, student)
-    return ScoreBatch(student=student, teacher=teacher, labels=labels, in_batch=in_batch, columns=columns, positives=positives)
+    in_batch = (2 * torch.rand(lists, documents, generator=generator, dtype=dtype) - 1).scatter(
+        1, columns, student
+    )
+    return ScoreBatch(
+        student=student,
+        teacher=teacher,
+        labels=labels,
+        in_batch=in_batch,
+        columns=columns,
+        positives=positives,
+    )
 
 
 def measure(loss: Any, batch: Any, seconds: float) -> dict[str, float]:
-    """CPU time of the quickest of as many calls as fit into some seconds: what disturbs a machine only ever adds."""
-    student, in_batch = (value.detach().requires_grad_() for value in (batch.student, batch.in_batch))
+    """CPU time of the quickest of as many calls as fit into some seconds: what disturbs a machine
+    only ever adds.
+    """
+    student, in_batch = (
+        value.detach().requires_grad_() for value in (batch.student, batch.in_batch)
+    )
     given = replace(batch, student=student, in_batch=in_batch if loss.uses_in_batch else None)
 
     def both() -> None:
         student.grad = in_batch.grad = None
         loss(given).backward()
 
-    return {"forward_ms": _quickest(lambda: loss(given), seconds), "both_ms": _quickest(both, seconds)}
+    return {
+        "forward_ms": _quickest(lambda: loss(given), seconds),
+        "both_ms": _quickest(both, seconds),
+    }
 
 
 def _quickest(call: Callable[[], Any], seconds: float) -> float:
@@ -80,11 +108,17 @@ def stated(loss: Any) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", nargs="*", help="as in --loss; all that are known where left out")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--losses", nargs="*", help="as in --loss; all that are known where left out"
+    )
     parser.add_argument("--lists", type=int, default=LISTS)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
-    parser.add_argument("--seconds", type=float, default=0.5, help="for each loss, size and direction")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="for each loss, size and direction"
+    )
     parser.add_argument("--json", type=Path)
     settings = parser.parse_args()
     if any(os.environ.get(key) != value for key, value in KEPT_MEMORY.items()):
@@ -104,20 +138,51 @@ def main() -> None:
         found = {}
         for size in settings.sizes:
             batch = make_batch(settings.lists, size, torch.float32)
-            found[size] = measure(loss, replace(batch, learnt=learnt_modules(loss, batch)), settings.seconds)
+            found[size] = measure(
+                loss, replace(batch, learnt=learnt_modules(loss, batch)), settings.seconds
+            )
         last = settings.sizes[-2:]
-        power = math.log(found[last[-1]]["both_ms"] / found[last[0]]["both_ms"], last[-1] / last[0]) if len(last) == 2 else math.nan
+        power = (
+            math.log(found[last[-1]]["both_ms"] / found[last[0]]["both_ms"], last[-1] / last[0])
+            if len(last) == 2
+            else math.nan
+        )
         cost = stated(loss)
-        rows.append({"loss": str(loss), "stated": cost, "power": power,
-                     "sizes": {str(size): timing for size, timing in found.items()}})
-        print(f"{loss!s:32} {cost:10} {power:6.2f} " + " ".join(
-            f"{timing['forward_ms']:6.2f} / {timing['both_ms']:6.2f}" for timing in found.values()), flush=True)
-    slow = [row["loss"] for row in rows if row["stated"] != "O(N^2)" and "200" in row["sizes"]
-            and row["sizes"]["200"]["both_ms"] > LIMIT_MS]
-    print(f"above {LIMIT_MS:g} ms with 200 documents a list, among those not O(N^2): {', '.join(slow) or 'none'}")
+        rows.append(
+            {
+                "loss": str(loss),
+                "stated": cost,
+                "power": power,
+                "sizes": {str(size): timing for size, timing in found.items()},
+            }
+        )
+        print(
+            f"{loss!s:32} {cost:10} {power:6.2f} "
+            + " ".join(
+                f"{timing['forward_ms']:6.2f} / {timing['both_ms']:6.2f}"
+                for timing in found.values()
+            ),
+            flush=True,
+        )
+    slow = [
+        row["loss"]
+        for row in rows
+        if row["stated"] != "O(N^2)"
+        and "200" in row["sizes"]
+        and row["sizes"]["200"]["both_ms"] > LIMIT_MS
+    ]
+    print(
+        f"above {LIMIT_MS:g} ms with 200 documents a list, among those not O(N^2):"
+        f" {', '.join(slow) or 'none'}"
+    )
     if settings.json:
         settings.json.parent.mkdir(parents=True, exist_ok=True)
-        settings.json.write_text(json.dumps({"lists": settings.lists, "threads": 1, "losses": rows, "slow": slow}, indent=1) + "\n")
+        settings.json.write_text(
+            json.dumps(
+                {"lists": settings.lists, "threads": 1, "losses": rows, "slow": slow}, indent=1
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,26 @@
-"""Collections and score files of MS MARCO's size: seconds, rows a second and peak memory of what reads all of them.
+"""Collections and score files of MS MARCO's size: seconds, rows a second and peak memory of what
+reads all of them.
 
-A made-up collection (8.8 million passages of about 56 words of 3 million, drawn as words are in text) and a TREC run (20,000
-queries of 1,000 documents) are written to a folder. Then each stage runs in a process of its own, which reports its seconds and
-its peak of resident memory, pages of mapped files among it:
+A made-up collection (8.8 million passages of about 56 words of 3 million, drawn as words are in
+text) and a TREC run (20,000 queries of 1,000 documents) are written to a folder. Then each stage
+runs in a process of its own, which reports its seconds and its peak of resident memory, pages of
+mapped files among it:
 
-- ``compile`` loads the collection, which compiles it; ``index`` builds the BM25 index; ``candidates`` searches 200 queries for
-  1,000 documents each;
-- ``read`` is the yardstick, a pass over the run's lines in Python: as text, as bytes, by blocks, and with ``line.split()``;
-- ``evaluate`` measures the run by nDCG@10, RR@10 and R@1000, every document looked up in the corpus; ``judged`` does the same
-  with judgments alone, where there is no corpus; ``ungrouped`` with the same lines in another order;
+- ``compile`` loads the collection, which compiles it; ``index`` builds the BM25 index;
+  ``candidates`` searches 200 queries for 1,000 documents each;
+- ``read`` is the yardstick, a pass over the run's lines in Python: as text, as bytes, by blocks,
+  and with ``line.split()``;
+- ``evaluate`` measures the run by nDCG@10, RR@10 and R@1000, every document looked up in the
+  corpus; ``judged`` does the same with judgments alone, where there is no corpus; ``ungrouped``
+  with the same lines in another order;
 - ``import`` brings the run into the store; ``export`` writes it as a TREC file again.
 
-Seconds are told by the wall clock and by processor time, the steadier clock where a machine is shared.
+Seconds are told by the wall clock and by processor time, the steadier clock where a machine is
+shared.
 
     python benchmarks/scale.py --documents 100000 --lines 1000000              (a minute)
-    python benchmarks/scale.py --folder DISK --json scale.json                 (an hour; 20 GB of disk)
+    python benchmarks/scale.py --folder DISK --json scale.json                 (an hour; 20 GB of
+    disk)
 """
 
 from __future__ import annotations
@@ -64,26 +70,41 @@ def make(options: argparse.Namespace, folder: Path) -> None:
             sizes = draw.poisson(WORDS, min(10_000, options.documents - first)).tolist()
             drawn = text(sum(sizes)).split(" ")
             ends = np.cumsum(sizes).tolist()
-            stream.writelines(f'{{"_id": "{number}", "title": "", "text": "{" ".join(drawn[end - size : end])}"}}\n'
-                              for number, (size, end) in enumerate(zip(sizes, ends, strict=True), first))
+            stream.writelines(
+                f'{{"_id": "{number}", "title": "", "text":'
+                f' "{" ".join(drawn[end - size : end])}"}}\n'
+                for number, (size, end) in enumerate(zip(sizes, ends, strict=True), first)
+            )
     queries = options.lines // DEPTH
     with open(folder / "queries.jsonl", "w") as stream:
-        stream.writelines(f'{{"_id": "{1_000_000 + number}", "text": "{text(6)}"}}\n' for number in range(queries))
+        stream.writelines(
+            f'{{"_id": "{1_000_000 + number}", "text": "{text(6)}"}}\n' for number in range(queries)
+        )
     (folder / "qrels").mkdir()
     with open(folder / "run.trec", "w") as run, open(folder / "qrels" / "test.tsv", "w") as qrels:
         qrels.write("query-id\tcorpus-id\tscore\n")
         for number in range(1_000_000, 1_000_000 + queries):
             docs = draw.choice(options.documents, DEPTH, replace=False, shuffle=False)
             scores = -np.sort(-draw.normal(15, 4, DEPTH))
-            run.write("".join([f"{number} Q0 {doc} {rank} {score:.6f} made-up\n"
-                               for rank, (doc, score) in enumerate(zip(docs.tolist(), scores.tolist(), strict=True), 1)]))
+            run.write(
+                "".join(
+                    [
+                        f"{number} Q0 {doc} {rank} {score:.6f} made-up\n"
+                        for rank, (doc, score) in enumerate(
+                            zip(docs.tolist(), scores.tolist(), strict=True), 1
+                        )
+                    ]
+                )
+            )
             place = min(int(draw.exponential(40)), DEPTH - 1)
             relevant = docs[place] if draw.random() < 2 / 3 else draw.integers(options.documents)
             qrels.write(f"{number}\t{relevant}\t1\n")
 
 
 def shuffle(folder: Path) -> None:
-    """The same lines in an order that is not that of the queries: the first of each hundred lines, the second, and so on."""
+    """The same lines in an order that is not that of the queries: the first of each hundred lines,
+    the second, and so on.
+    """
     with open(folder / "run.trec", "rb") as run, open(folder / "ungrouped.trec", "wb") as stream:
         while lines := run.readlines(1 << 27):
             for first in range(100):
@@ -100,7 +121,11 @@ def stage_index(folder: Path) -> dict[str, float]:
     from irdistill.search.bm25 import BM25
 
     index = BM25(_collection(folder).corpus)
-    return {"stems": len(index.stems), "postings": int(index._indptr[-1]), "index_bytes": index.bytes}
+    return {
+        "stems": len(index.stems),
+        "postings": int(index._indptr[-1]),
+        "index_bytes": index.bytes,
+    }
 
 
 def stage_candidates(folder: Path) -> dict[str, float]:
@@ -114,12 +139,17 @@ def stage_candidates(folder: Path) -> dict[str, float]:
     began = time.perf_counter(), time.process_time()
     run = retrieve(some, "bm25", folder / "candidates", k=DEPTH)
     wall, processor = time.perf_counter() - began[0], time.process_time() - began[1]
-    return {"queries": len(run), "candidate_rows": run.num_rows, "ms_per_query": 1000 * wall / len(run),
-            "processor_ms_per_query": 1000 * processor / len(run)}
+    return {
+        "queries": len(run),
+        "candidate_rows": run.num_rows,
+        "ms_per_query": 1000 * wall / len(run),
+        "processor_ms_per_query": 1000 * processor / len(run),
+    }
 
 
 def stage_read(folder: Path) -> dict[str, float]:
     """Passes over the lines that do nothing else."""
+
     def text() -> int:
         with open(folder / "run.trec", encoding="utf-8") as stream:
             return sum(1 for _ in stream)
@@ -141,7 +171,10 @@ def stage_read(folder: Path) -> dict[str, float]:
         clock = Clock()
         with clock:
             result["lines"] = read()
-        result |= {f"{read.__name__}_wall": clock.wall, f"{read.__name__}_processor": clock.processor}
+        result |= {
+            f"{read.__name__}_wall": clock.wall,
+            f"{read.__name__}_processor": clock.processor,
+        }
     return result
 
 
@@ -164,8 +197,13 @@ def stage_import(folder: Path) -> dict[str, float]:
     """The run into the store."""
     from irdistill.runs.formats import import_run
 
-    run = import_run(folder / "run.trec", _collection(folder), folder / "imported", "trec", overwrite=True)
-    return {"rows": run.num_rows, "bytes_per_row": sum(part.bytes for part in run.manifest.parts) / run.num_rows}
+    run = import_run(
+        folder / "run.trec", _collection(folder), folder / "imported", "trec", overwrite=True
+    )
+    return {
+        "rows": run.num_rows,
+        "bytes_per_row": sum(part.bytes for part in run.manifest.parts) / run.num_rows,
+    }
 
 
 def stage_export(folder: Path) -> dict[str, float]:
@@ -194,7 +232,9 @@ def _figures(judged: Any, run: Path) -> dict[str, Any]:
 
 
 STAGES: dict[str, Callable[[Path], dict[str, Any]]] = {
-    name.removeprefix("stage_"): value for name, value in list(globals().items()) if name.startswith("stage_")
+    name.removeprefix("stage_"): value
+    for name, value in list(globals().items())
+    if name.startswith("stage_")
 }
 
 
@@ -202,8 +242,12 @@ def alone(stage: str, folder: Path) -> dict[str, Any]:
     """Run a stage in a new process; seconds include its start."""
     began = time.perf_counter()
     environment = {**os.environ, "IRDISTILL_CACHE": str(folder / "cache")}
-    done = subprocess.run([sys.executable, __file__, "--stage", stage, "--folder", str(folder)], stdout=subprocess.PIPE, text=True,
-                          env=environment)
+    done = subprocess.run(
+        [sys.executable, __file__, "--stage", stage, "--folder", str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
     if done.returncode:
         raise SystemExit(done.returncode)
     return {"wall_seconds": time.perf_counter() - began, **json.loads(done.stdout.splitlines()[-1])}
@@ -211,7 +255,9 @@ def alone(stage: str, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Make what is missing, run the stages in turn and print their figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=8_841_823)
     parser.add_argument("--lines", type=int, default=20_000_000)
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
@@ -222,7 +268,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.stage:
         values = STAGES[options.stage](options.folder)
-        print(json.dumps({**values, "processor_seconds": time.process_time(), "peak_bytes": memory("VmHWM")}))
+        print(
+            json.dumps(
+                {**values, "processor_seconds": time.process_time(), "peak_bytes": memory("VmHWM")}
+            )
+        )
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)

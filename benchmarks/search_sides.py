@@ -18,26 +18,40 @@ def dense_rows(rows: int, dimension: int, start: int) -> np.ndarray:
 
 
 def sparse_rows(rows: int, words: int, each: int, seed: int) -> Any:
-    """Rows like SPLADE's: ``each`` words on average, drawn as words are in text, with weights up to about 3."""
+    """Rows like SPLADE's: ``each`` words on average, drawn as words are in text, with weights up to
+    about 3.
+    """
     from scipy.sparse import csr_matrix
 
     rng = np.random.default_rng(seed)
     share = 1 / (np.arange(words) + 30.0)
     owners = np.repeat(np.arange(rows), each)
     drawn = rng.choice(words, size=len(owners), p=share / share.sum())
-    found = csr_matrix((rng.gamma(2.0, 0.4, size=len(owners)).astype(np.float32), (owners, drawn)), shape=(rows, words))
+    found = csr_matrix(
+        (rng.gamma(2.0, 0.4, size=len(owners)).astype(np.float32), (owners, drawn)),
+        shape=(rows, words),
+    )
     found.sum_duplicates()
     return found
 
 
-def token_lists(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
+def token_lists(
+    count: int, shortest: int, longest: int, dimension: int, seed: int
+) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
     lengths = rng.integers(shortest, longest + 1, count).tolist()
-    return [dense_rows(length, dimension, seed * 1_000_003 + place) for place, length in enumerate(lengths)]
+    return [
+        dense_rows(length, dimension, seed * 1_000_003 + place)
+        for place, length in enumerate(lengths)
+    ]
 
 
-def topical_tokens(count: int, shortest: int, longest: int, dimension: int, seed: int) -> list[np.ndarray]:
-    """Token vectors of passages on topics: each a word's vector, drawn towards the topic's, and noise; words as in text."""
+def topical_tokens(
+    count: int, shortest: int, longest: int, dimension: int, seed: int
+) -> list[np.ndarray]:
+    """Token vectors of passages on topics: each a word's vector, drawn towards the topic's, and
+    noise; words as in text.
+    """
     words, topics = dense_rows(16_384, dimension, 2), dense_rows(100, dimension, 3)
     rng = np.random.default_rng(seed)
     share = 1 / (np.arange(len(words)) + 30.0)
@@ -57,11 +71,17 @@ def topical_tokens(count: int, shortest: int, longest: int, dimension: int, seed
 def in_memory_corpus(documents: int) -> Any:
     from irdistill.collections import Collection
 
-    return Collection.from_dicts("made up", {f"d{row}": "x" for row in range(documents)}, {}, {}).corpus
+    return Collection.from_dicts(
+        "made up", {f"d{row}": "x" for row in range(documents)}, {}, {}
+    ).corpus
 
 
-def take_turns(sides: Mapping[str, Callable[[], Any]], runs: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of each side, run by run, after one run that does not count; and what each gave at last."""
+def take_turns(
+    sides: Mapping[str, Callable[[], Any]], runs: int
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of each side, run by run, after one run that does not count; and what each gave at
+    last.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     results: dict[str, Any] = {}
     for number in range(runs + 1):
@@ -73,11 +93,17 @@ def take_turns(sides: Mapping[str, Callable[[], Any]], runs: int) -> tuple[dict[
     return seconds, results
 
 
-def report(what: str, seconds: Mapping[str, list[float]], queries: int, ours: str = "irdistill") -> dict[str, Any]:
+def report(
+    what: str, seconds: Mapping[str, list[float]], queries: int, ours: str = "irdistill"
+) -> dict[str, Any]:
     """Queries a second of each side, and by how much ours is quicker."""
     speed = {name: queries / statistics.median(values) for name, values in seconds.items()}
-    found: dict[str, Any] = {f"{what}_{name}_queries_per_second": value for name, value in speed.items()}
-    found |= {f"{what}_{name}_ratio": speed[ours] / value for name, value in speed.items() if name != ours}
+    found: dict[str, Any] = {
+        f"{what}_{name}_queries_per_second": value for name, value in speed.items()
+    }
+    found |= {
+        f"{what}_{name}_ratio": speed[ours] / value for name, value in speed.items() if name != ours
+    }
     return found
 
 
@@ -87,8 +113,15 @@ def sparse_store(folder: Path, rows: Any) -> Any:
     from irdistill.search.vectors import SparseStore
 
     count, words = rows.shape
-    write_arrays(folder, {"kind": "sparse", "dimension": words}, SparseStore.layout(words, "float32"), count, 8192,
-                 lambda start, end: SparseStore.arrays(rows[start:end]), what="write")
+    write_arrays(
+        folder,
+        {"kind": "sparse", "dimension": words},
+        SparseStore.layout(words, "float32"),
+        count,
+        8192,
+        lambda start, end: SparseStore.arrays(rows[start:end]),
+        what="write",
+    )
     return SparseStore(folder)
 
 
@@ -98,18 +131,34 @@ def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
     from irdistill.search.vectors import TokenStore
 
     dimension = texts[0].shape[1]
-    write_arrays(folder, {"kind": "late-interaction", "dimension": dimension}, TokenStore.layout(dimension, "float32"), len(texts),
-                 8192, lambda start, end: TokenStore.arrays(texts[start:end]), what="write")
+    write_arrays(
+        folder,
+        {"kind": "late-interaction", "dimension": dimension},
+        TokenStore.layout(dimension, "float32"),
+        len(texts),
+        8192,
+        lambda start, end: TokenStore.arrays(texts[start:end]),
+        what="write",
+    )
     return TokenStore(folder)
 
 
 def recall(found: list[np.ndarray], true: list[np.ndarray]) -> float:
     """The mean share of the true rows that were found."""
-    return float(np.mean([len(np.intersect1d(one, other)) / max(1, len(other)) for one, other in zip(found, true, strict=True)]))
+    return float(
+        np.mean(
+            [
+                len(np.intersect1d(one, other)) / max(1, len(other))
+                for one, other in zip(found, true, strict=True)
+            ]
+        )
+    )
 
 
 def splade_vectors(model: str, collection: str, work: Path | None) -> tuple[Any, Any, Any]:
-    """What a SPLADE model makes of a collection: the store of its documents, the rows of its queries, and its corpus."""
+    """What a SPLADE model makes of a collection: the store of its documents, the rows of its
+    queries, and its corpus.
+    """
     from irdistill.collections import load_collection
     from irdistill.search.vectors import corpus_vectors
     from irdistill.students import load_student

@@ -1,8 +1,10 @@
-"""The run store on 100 million made-up scores: rows written a second, bytes a row, time to open, lists fetched at random.
+"""The run store on 100 million made-up scores: rows written a second, bytes a row, time to open,
+lists fetched at random.
 
-Each stage runs in a process of its own, which reports its peak of resident memory. Beside it, in the writing process, the
-same rows are written as others keep them: a TREC run, and JSON lines of a query each. Rates are told by the wall clock and
-by processor time, the steadier clock where a machine is shared; ratios are of processor time.
+Each stage runs in a process of its own, which reports its peak of resident memory. Beside it, in
+the writing process, the same rows are written as others keep them: a TREC run, and JSON lines of a
+query each. Rates are told by the wall clock and by processor time, the steadier clock where a
+machine is shared; ratios are of processor time.
 
     python benchmarks/store.py --json store.json
     python benchmarks/store.py --rows 2000000            (a minute; needs little disk)
@@ -51,7 +53,9 @@ class Clock:
 
 
 def memory(key: str) -> int:
-    """Bytes of this process, from /proc: ``VmHWM`` is the peak of resident memory, ``RssAnon`` what is its own of it now."""
+    """Bytes of this process, from /proc: ``VmHWM`` is the peak of resident memory, ``RssAnon`` what
+    is its own of it now.
+    """
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key + ":"))
 
@@ -61,10 +65,15 @@ def ids(options: argparse.Namespace) -> list[str]:
     return [f"q{number:07}" for number in range(options.rows // DEPTH)]
 
 
-def lists(query_ids: list[str], names: list[str], draw: np.random.Generator) -> Iterator[RankedList]:
+def lists(
+    query_ids: list[str], names: list[str], draw: np.random.Generator
+) -> Iterator[RankedList]:
     """Made-up lists; documents of one query are spread over the corpus."""
     for query_id in query_ids:
-        start, step = int(draw.integers(len(names))), int(draw.integers(1, min(1999, len(names) // DEPTH + 1)))
+        start, step = (
+            int(draw.integers(len(names))),
+            int(draw.integers(1, min(1999, len(names) // DEPTH + 1))),
+        )
         docs = [names[(start + place * step) % len(names)] for place in range(DEPTH)]
         yield RankedList(query_id, docs, draw.normal(size=DEPTH).astype(np.float32))
 
@@ -75,8 +84,10 @@ def write_trec(rows: list[RankedList], path: Path) -> None:
         for row in rows:
             order = np.argsort(-row.scores, kind="stable").tolist()
             scores = row.scores.tolist()
-            stream.writelines(f"{row.query_id} Q0 {row.doc_ids[place]} {rank} {scores[place]:.9g} made-up\n"
-                              for rank, place in enumerate(order, 1))
+            stream.writelines(
+                f"{row.query_id} Q0 {row.doc_ids[place]} {rank} {scores[place]:.9g} made-up\n"
+                for rank, place in enumerate(order, 1)
+            )
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -87,8 +98,16 @@ def write_jsonl(rows: list[RankedList], path: Path) -> None:
         for row in rows:
             order = np.argsort(-row.scores, kind="stable").tolist()
             scores = row.scores.tolist()
-            stream.write(json.dumps({"query_id": row.query_id, "doc_ids": [row.doc_ids[place] for place in order],
-                                     "scores": [float(f"{scores[place]:.9g}") for place in order]}) + "\n")
+            stream.write(
+                json.dumps(
+                    {
+                        "query_id": row.query_id,
+                        "doc_ids": [row.doc_ids[place] for place in order],
+                        "scores": [float(f"{scores[place]:.9g}") for place in order],
+                    }
+                )
+                + "\n"
+            )
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -99,7 +118,9 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
     names = [f"d{number:07}" for number in range(options.documents)]
     queries = ids(options)
     # Of a real job the collection's fingerprints come here; made-up ones will do.
-    identity = RunIdentity("teacher", {"model": "made up"}, {"id": "made up", "corpus": "0", "queries": "0"})
+    identity = RunIdentity(
+        "teacher", {"model": "made up"}, {"id": "made up", "corpus": "0", "queries": "0"}
+    )
     making, writing, starting, finishing, again = (Clock() for _ in range(5))
     kept: list[RankedList] = []
     peak = 0
@@ -122,22 +143,34 @@ def write(options: argparse.Namespace) -> dict[str, Any]:
     files = [path for path in (options.folder / "run").iterdir() if path.is_file()]
     a_row = sum(path.stat().st_size for path in files) / run.num_rows
     found = {
-        "rows": run.num_rows, "parts": parts, "rows_written_per_second": run.num_rows / writing.wall,
-        "rows_written_per_processor_second": run.num_rows / writing.processor, "bytes_per_row": a_row,
-        "writer_start_seconds": starting.wall, "finish_seconds": finishing.wall, "journal_read_seconds": again.wall,
+        "rows": run.num_rows,
+        "parts": parts,
+        "rows_written_per_second": run.num_rows / writing.wall,
+        "rows_written_per_processor_second": run.num_rows / writing.processor,
+        "bytes_per_row": a_row,
+        "writer_start_seconds": starting.wall,
+        "finish_seconds": finishing.wall,
+        "journal_read_seconds": again.wall,
         "manifest_bytes": (options.folder / "run" / MANIFEST).stat().st_size,
         "journal_bytes": (options.folder / "run" / JOURNAL).stat().st_size,
-        "write_peak_bytes": peak, "seconds_spent_making_rows": making.wall,
+        "write_peak_bytes": peak,
+        "seconds_spent_making_rows": making.wall,
     }
-    peers: dict[str, Callable[[list[RankedList], Path], None]] = {"trec": write_trec, "jsonl": write_jsonl}
+    peers: dict[str, Callable[[list[RankedList], Path], None]] = {
+        "trec": write_trec,
+        "jsonl": write_jsonl,
+    }
     for name, peer in peers.items():
         path, clock = options.folder / f"peer.{name}", Clock()
         with clock:
             peer(kept, path)
         size, count = path.stat().st_size / (len(kept) * DEPTH), len(kept) * DEPTH
-        found |= {f"{name}_rows_per_processor_second": count / clock.processor, f"{name}_bytes_per_row": size,
-                  f"{name}_write_ratio": (run.num_rows / writing.processor) / (count / clock.processor),
-                  f"{name}_bytes_ratio": size / a_row}
+        found |= {
+            f"{name}_rows_per_processor_second": count / clock.processor,
+            f"{name}_bytes_per_row": size,
+            f"{name}_write_ratio": (run.num_rows / writing.processor) / (count / clock.processor),
+            f"{name}_bytes_ratio": size / a_row,
+        }
         path.unlink()
     return found
 
@@ -149,8 +182,12 @@ def opening(options: argparse.Namespace) -> dict[str, Any]:
     opened = time.perf_counter()
     own = memory("VmRSS")
     assert len(run[f"q{0:07}"].doc_ids) == DEPTH
-    return {"open_seconds": opened - began, "open_resident_bytes": own, "first_list_seconds": time.perf_counter() - opened,
-            "first_list_resident_bytes": memory("VmRSS")}
+    return {
+        "open_seconds": opened - began,
+        "open_resident_bytes": own,
+        "first_list_seconds": time.perf_counter() - opened,
+        "first_list_resident_bytes": memory("VmRSS"),
+    }
 
 
 def compiling(options: argparse.Namespace) -> dict[str, Any]:
@@ -158,8 +195,11 @@ def compiling(options: argparse.Namespace) -> dict[str, Any]:
     run, corpus = open_run(options.folder / "run"), Corpus.open(options.folder / "corpus")
     with Clock() as clock:
         compile_run(run, corpus)
-    return {"compile_rows_per_second": run.num_rows / clock.wall,
-            "compile_rows_per_processor_second": run.num_rows / clock.processor, "compile_peak_bytes": memory("VmHWM")}
+    return {
+        "compile_rows_per_second": run.num_rows / clock.wall,
+        "compile_rows_per_processor_second": run.num_rows / clock.processor,
+        "compile_peak_bytes": memory("VmHWM"),
+    }
 
 
 def fetching(options: argparse.Namespace) -> dict[str, Any]:
@@ -177,30 +217,47 @@ def fetching(options: argparse.Namespace) -> dict[str, Any]:
             rows, scores = compiled.list(index[query_id])
             checksum += int(np.array(rows[:LIST])[-1]) + int(np.array(scores[:LIST])[-1] > 0)
         rates.append(FETCHED / (time.perf_counter() - began))
-    return {"fetch_ready_seconds": ready, "lists_fetched_per_second": statistics.median(rates), "fetch_peak_bytes": memory("VmHWM"),
-            "fetch_own_bytes": memory("RssAnon"), "fetch_mapped_bytes": memory("RssFile")}
+    return {
+        "fetch_ready_seconds": ready,
+        "lists_fetched_per_second": statistics.median(rates),
+        "fetch_peak_bytes": memory("VmHWM"),
+        "fetch_own_bytes": memory("RssAnon"),
+        "fetch_mapped_bytes": memory("RssFile"),
+    }
 
 
 def verifying(options: argparse.Namespace) -> dict[str, Any]:
     """Read and check every byte."""
     with Clock() as clock:
         problems = verify(options.folder / "run")
-    return {"verify_seconds": clock.wall, "problems": problems, "verify_peak_bytes": memory("VmHWM")}
+    return {
+        "verify_seconds": clock.wall,
+        "problems": problems,
+        "verify_peak_bytes": memory("VmHWM"),
+    }
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
-    "write": write, "open": opening, "compile": compiling, "fetch": fetching, "verify": verifying,
+    "write": write,
+    "open": opening,
+    "compile": compiling,
+    "fetch": fetching,
+    "verify": verifying,
 }
 REPEATED = ("open", "fetch")
 
 
 def main() -> None:
     """Run the stages one after another and print their figures as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--part-queries", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5, help="of opening and fetching; medians are given")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of opening and fetching; medians are given"
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -212,12 +269,19 @@ def main() -> None:
     result: dict[str, Any] = {"part_queries": options.part_queries, "documents": options.documents}
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "corpus").mkdir()
-        texts = (Document(f"d{number:07}", "", f"text {number}") for number in range(options.documents))
+        texts = (
+            Document(f"d{number:07}", "", f"text {number}") for number in range(options.documents)
+        )
         compile_corpus(texts, Path(place) / "corpus", "made up")
         for stage in STAGES:
-            found = [_run(stage, place, options) for _ in range(options.rounds if stage in REPEATED else 1)]
-            result |= {key: statistics.median(one[key] for one in found) if len(found) > 1 else value
-                       for key, value in found[0].items()}
+            found = [
+                _run(stage, place, options)
+                for _ in range(options.rounds if stage in REPEATED else 1)
+            ]
+            result |= {
+                key: statistics.median(one[key] for one in found) if len(found) > 1 else value
+                for key, value in found[0].items()
+            }
             print(f"{stage}: done", file=sys.stderr)
     print(json.dumps(result, indent=1))
     if options.json:
@@ -226,7 +290,11 @@ def main() -> None:
 
 def _run(stage: str, place: str, options: argparse.Namespace) -> dict[str, Any]:
     names = ("rows", "documents", "part_queries", "rounds", "seed")
-    passed = [f"--stage={stage}", f"--folder={place}", *(f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names)]
+    passed = [
+        f"--stage={stage}",
+        f"--folder={place}",
+        *(f"--{name.replace('_', '-')}={getattr(options, name)}" for name in names),
+    ]
     done = subprocess.run([sys.executable, __file__, *passed], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)

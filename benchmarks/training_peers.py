@@ -1,16 +1,30 @@
-"""The same training by sentence-transformers: the trainer of each kind of student, with the loss nearest to KL that it has."""
+"""The same training by sentence-transformers: the trainer of each kind of student, with the loss
+nearest to KL that it has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Weights of FLOPS in training a sparse student, on either side: sentence-transformers has no sparse loss without.
+#: Weights of FLOPS in training a sparse student, on either side: sentence-transformers has no
+#: sparse loss without.
 QUERY_FLOPS, DOCUMENT_FLOPS = 5e-5, 3e-5
 
 
-def train_by_peer(kind: str, model: Any, sampler: Any, asked: list[str], texts: Callable[[Any], list[str]], callback: Any,
-                  folder: str, *, steps: int, batch: int, precision: str) -> None:
+def train_by_peer(
+    kind: str,
+    model: Any,
+    sampler: Any,
+    asked: list[str],
+    texts: Callable[[Any], list[str]],
+    callback: Any,
+    folder: str,
+    *,
+    steps: int,
+    batch: int,
+    precision: str,
+) -> None:
     """Train on the lists of the steps; every list has the same number of documents."""
     import torch
     from datasets import Dataset, disable_progress_bars
@@ -22,16 +36,30 @@ def train_by_peer(kind: str, model: Any, sampler: Any, asked: list[str], texts: 
             lists = sampler(step)
             for i, query in enumerate(lists.queries.tolist()):
                 found = texts(lists.rows[i])
-                documents = {"documents": found} if kind == "cross-encoder" else {
-                    f"document{j}": text for j, text in enumerate(found)}
+                documents = (
+                    {"documents": found}
+                    if kind == "cross-encoder"
+                    else {f"document{j}": text for j, text in enumerate(found)}
+                )
                 yield {"query": asked[query]} | documents | {"label": lists.teacher[0, i].tolist()}
 
     trainer, arguments, loss = _parts(kind, model)
     trainer(
-        model=model, loss=loss, train_dataset=Dataset.from_list(list(rows())), callbacks=[callback],
+        model=model,
+        loss=loss,
+        train_dataset=Dataset.from_list(list(rows())),
+        callbacks=[callback],
         args=arguments(
-            output_dir=folder, max_steps=steps, per_device_train_batch_size=batch, learning_rate=2e-5, report_to="none",
-            save_strategy="no", logging_strategy="no", disable_tqdm=True, bf16=precision == "bfloat16", log_level="error",
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=2e-5,
+            report_to="none",
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            bf16=precision == "bfloat16",
+            log_level="error",
             use_cpu=not torch.cuda.is_available(),
         ),
     ).train()
@@ -45,21 +73,37 @@ def _parts(kind: str, model: Any) -> tuple[Any, Any, Any]:
         from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss
         from sentence_transformers.util import pairwise_cos_sim
 
-        loss = DistillKLDivLoss(model, similarity_fct=pairwise_cos_sim, student_temperature=0.05, teacher_temperature=2.0)
+        loss = DistillKLDivLoss(
+            model,
+            similarity_fct=pairwise_cos_sim,
+            student_temperature=0.05,
+            teacher_temperature=2.0,
+        )
         return st.SentenceTransformerTrainer, st.SentenceTransformerTrainingArguments, loss
     if kind == "sparse":
         from sentence_transformers.sparse_encoder.losses import SparseDistillKLDivLoss, SpladeLoss
 
         inner = SparseDistillKLDivLoss(model, student_temperature=1.0, teacher_temperature=2.0)
-        loss = SpladeLoss(model, inner, document_regularizer_weight=DOCUMENT_FLOPS, query_regularizer_weight=QUERY_FLOPS)
+        loss = SpladeLoss(
+            model,
+            inner,
+            document_regularizer_weight=DOCUMENT_FLOPS,
+            query_regularizer_weight=QUERY_FLOPS,
+        )
         return st.SparseEncoderTrainer, st.SparseEncoderTrainingArguments, loss
     if kind == "late-interaction":
-        from sentence_transformers.multi_vector_encoder import MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments
+        from sentence_transformers.multi_vector_encoder import (
+            MultiVectorEncoderTrainer,
+            MultiVectorEncoderTrainingArguments,
+        )
         from sentence_transformers.multi_vector_encoder.losses import MultiVectorDistillKLDivLoss
 
         loss = MultiVectorDistillKLDivLoss(model, student_temperature=1.0, teacher_temperature=2.0)
         return MultiVectorEncoderTrainer, MultiVectorEncoderTrainingArguments, loss
-    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from sentence_transformers.cross_encoder import (
+        CrossEncoderTrainer,
+        CrossEncoderTrainingArguments,
+    )
     from sentence_transformers.cross_encoder.losses import ListNetLoss
 
     return CrossEncoderTrainer, CrossEncoderTrainingArguments, ListNetLoss(model)

@@ -13,7 +13,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class TokenBudget:
-    """How many padded tokens one forward pass may hold. ``halve`` is called when memory runs out."""
+    """How many padded tokens one forward pass may hold. ``halve`` is called when memory runs
+    out.
+    """
 
     tokens: int
     max_items: int = 1024
@@ -24,11 +26,13 @@ class TokenBudget:
         self.max_items = max(1, self.max_items // 2)
 
 
-def token_budget_batches(lengths: Sequence[int] | np.ndarray, budget: TokenBudget) -> Iterator[np.ndarray]:
+def token_budget_batches(
+    lengths: Sequence[int] | np.ndarray, budget: TokenBudget
+) -> Iterator[np.ndarray]:
     """Yield index arrays, longest items first, each with at most ``budget.tokens`` padded tokens.
 
-    Longest first shows at once whether memory suffices, and items of one length pad nothing. The order is
-    deterministic (ties by index); an item longer than the budget goes alone.
+    Longest first shows at once whether memory suffices, and items of one length pad nothing. The
+    order is deterministic (ties by index); an item longer than the budget goes alone.
     """
     values = np.asarray(lengths, dtype=np.int64)
     order = np.argsort(-values, kind="stable")
@@ -51,9 +55,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def run_batches(lengths: Sequence[int] | np.ndarray, budget: TokenBudget,
-                forward: Callable[[np.ndarray], None]) -> None:
-    """Call ``forward(indices)`` on every batch; on out-of-memory halve the budget and cut the batch up again.
+def run_batches(
+    lengths: Sequence[int] | np.ndarray, budget: TokenBudget, forward: Callable[[np.ndarray], None]
+) -> None:
+    """Call ``forward(indices)`` on every batch; on out-of-memory halve the budget and cut the batch
+    up again.
 
     Raises:
         The original error when even a single item does not fit.
@@ -68,7 +74,9 @@ def run_batches(lengths: Sequence[int] | np.ndarray, budget: TokenBudget,
             if not is_out_of_memory(error) or len(indices) == 1:
                 raise
         budget.halve()
-        logger.warning("out of memory with %d items: token budget halved to %d", len(indices), budget.tokens)
+        logger.warning(
+            "out of memory with %d items: token budget halved to %d", len(indices), budget.tokens
+        )
         for inner in token_budget_batches(values[indices], budget):
             run(indices[inner])
 

@@ -1,4 +1,6 @@
-"""What is built once and opened many times: in a folder aside that gets its name when it is whole."""
+"""What is built once and opened many times: in a folder aside that gets its name when it is
+whole.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,12 @@ _log = logging.getLogger(__name__)
 def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
     """Open what was built earlier, or build it: in a folder aside that is renamed when it is whole.
 
-    A second process that wants the same waits for the first. What a killed build left is removed by the next.
+    A second process that wants the same waits for the first. What a killed build left is removed by
+    the next.
 
     Args:
-        folder: where it belongs. build: fills the empty folder it is given. opens: opens such a folder, and
-            raises IrdistillError where it is damaged (it is then built again).
+        folder: where it belongs. build: fills the empty folder it is given. opens: opens such a
+            folder, and raises IrdistillError where it is damaged (it is then built again).
     """
     if folder.is_dir():
         try:

@@ -43,17 +43,22 @@ def list_cards(kind: str | None = None) -> list[Card]:
         IrdistillError: there is no such kind.
     """
     if kind is not None and kind not in KINDS:
-        raise IrdistillError(f"there are no cards of the kind {kind!r}; the kinds are {', '.join(KINDS)}.")
+        raise IrdistillError(
+            f"there are no cards of the kind {kind!r}; the kinds are {', '.join(KINDS)}."
+        )
     cards = []
     for one in [kind] if kind else KINDS:
         folder = card_folder(one)
         paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".jsonl"))
-        cards += [Card(one, path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths]
+        cards += [
+            Card(one, path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths
+        ]
     return cards
 
 
 def find_card(kind: str, name: str) -> Path:
-    """A card by name (``minilm``), by file name (``minilm.yaml``, ``teachers/minilm.yaml``) or by path.
+    """A card by name (``minilm``), by file name (``minilm.yaml``, ``teachers/minilm.yaml``) or by
+    path.
 
     A file at that path comes first, then the card that is carried with irdistill.
 
@@ -62,10 +67,20 @@ def find_card(kind: str, name: str) -> Path:
     """
     carried = card_folder(kind)
     inner = name.removeprefix("./").removeprefix(f"{kind}/")
-    for path in (Path(name).expanduser(), carried / inner, carried / f"{inner}.yaml", carried / f"{inner}.jsonl"):
-        if inner and os.path.isfile(path):  # False for a name too long for a file, where Path.is_file raises
+    for path in (
+        Path(name).expanduser(),
+        carried / inner,
+        carried / f"{inner}.yaml",
+        carried / f"{inner}.jsonl",
+    ):
+        if inner and os.path.isfile(
+            path
+        ):  # False for a name too long for a file, where Path.is_file raises
             return path
-    raise IrdistillError(f"there is no {KINDS[kind]} {name!r}. {known_names(kind, name)} A path to a YAML file works too.")
+    raise IrdistillError(
+        f"there is no {KINDS[kind]} {name!r}. {known_names(kind, name)} A path to a YAML file works"
+        " too."
+    )
 
 
 def known_names(kind: str, name: str) -> str:
@@ -79,7 +94,8 @@ def known_names(kind: str, name: str) -> str:
 
 
 def choose_card(name: str, kind: str | None = None) -> Card:
-    """The card that a name stands for, whatever its kind; ``KIND/NAME`` where several kinds have the name.
+    """The card that a name stands for, whatever its kind; ``KIND/NAME`` where several kinds have
+    the name.
 
     Raises:
         IrdistillError: no card or several cards have the name.
@@ -97,5 +113,7 @@ def choose_card(name: str, kind: str | None = None) -> Card:
         close = difflib.get_close_matches(name, [card.name for card in cards], n=5, cutoff=0.5)
         close += [card.name for card in cards if stem in card.name and card.name not in close][:5]
         nearest = f" Close names: {', '.join(close)}." if close else ""
-        raise IrdistillError(f"there is no card {name!r}.{nearest} All names: irdistill cards list.")
+        raise IrdistillError(
+            f"there is no card {name!r}.{nearest} All names: irdistill cards list."
+        )
     return matches[0]

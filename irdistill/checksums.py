@@ -1,8 +1,11 @@
-"""A checksum for every block of a file, so that damage is noticed on the first use of a block, not by its effects.
+"""A checksum for every block of a file, so that damage is noticed on the first use of a block, not
+by its effects.
 
-A folder that irdistill writes is sealed by its manifest: the manifest holds the size of each file, a 64-bit xxHash of each of its
-blocks of 256 KiB, and a checksum of the manifest itself. Folders up to `WHOLE_BYTES` are checked completely when they are opened.
-Of larger ones each block is checked when it is first read, so opening them reads nothing but the manifest.
+A folder that irdistill writes is sealed by its manifest: the manifest holds the size of each file,
+    a 64-bit xxHash of each of its
+blocks of 256 KiB, and a checksum of the manifest itself. Folders up to `WHOLE_BYTES` are checked
+completely when they are opened. Of larger ones each block is checked when it is first read, so
+opening them reads nothing but the manifest.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 64 << 20
 """Folders up to this size are checked completely when they are opened."""
 UNCHECKED_BYTES = 16 << 30
-"""Files that another library maps into memory are checked when they are opened, up to this size (some seconds)."""
+"""Files that another library maps into memory are checked when they are opened, up to this size
+(some seconds).
+"""
 CHECKSUM, FILES = "checksum", "files"
 _MARK = ".damaged"
 _MANIFESTS = {"manifest.json", "index.json", "shards.json"}
@@ -101,7 +106,9 @@ class CheckedFile:
         cache: whether the folder is rebuilt at its next use once damage was noticed in it.
     """
 
-    def __init__(self, path: Path, entry: Mapping[str, Any], advice: str = REBUILT, cache: bool = True) -> None:
+    def __init__(
+        self, path: Path, entry: Mapping[str, Any], advice: str = REBUILT, cache: bool = True
+    ) -> None:
         self.path, self.advice, self._entry, self._cache = path, advice, entry, cache
         self.bytes, self._size = int(entry["bytes"]), int(entry["block_bytes"])
         self._sums = np.frombuffer(bytes.fromhex(entry["blocks"]), dtype="<u8")
@@ -112,7 +119,9 @@ class CheckedFile:
         size = path.stat().st_size if path.is_file() else None
         if size != self.bytes:
             state = "is missing" if size is None else f"has {size} bytes"
-            raise DamagedError(path, f"is damaged: it {state}, and its manifest says {self.bytes}", advice)
+            raise DamagedError(
+                path, f"is damaged: it {state}, and its manifest says {self.bytes}", advice
+            )
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self._file)
 
@@ -142,7 +151,14 @@ class CheckedFile:
         first, last = starts[filled] // self._size, (stops[filled] - 1) // self._size
         blocks = np.unique(np.concatenate([first, last]))
         if (last - first > 1).any():
-            blocks = np.unique(np.concatenate([np.arange(a, b + 1) for a, b in zip(first.tolist(), last.tolist(), strict=True)]))
+            blocks = np.unique(
+                np.concatenate(
+                    [
+                        np.arange(a, b + 1)
+                        for a, b in zip(first.tolist(), last.tolist(), strict=True)
+                    ]
+                )
+            )
         blocks = blocks[~self._checked[blocks]]
         if len(blocks):
             self._compare(blocks)
@@ -158,12 +174,18 @@ class CheckedFile:
     def _compare(self, blocks: np.ndarray) -> None:
         for block in blocks.tolist():
             data = os.pread(self._file, self._size, block * self._size)
-            if len(data) != min(self._size, self.bytes - block * self._size) or xxhash.xxh3_64_intdigest(data) != self._sums[block]:
+            if (
+                len(data) != min(self._size, self.bytes - block * self._size)
+                or xxhash.xxh3_64_intdigest(data) != self._sums[block]
+            ):
                 if self._cache:
                     mark_damaged(self.path.parent)
                 raise DamagedError(
-                    self.path, f"is damaged: the {len(data)} bytes from {block * self._size} on are not those that were written",
-                    self.advice)
+                    self.path,
+                    f"is damaged: the {len(data)} bytes from {block * self._size} on are not those"
+                    " that were written",
+                    self.advice,
+                )
             self._checked[block] = True
         self.whole = bool(self._checked.all())
 
@@ -171,10 +193,13 @@ class CheckedFile:
 class CheckedArray:
     """A read-only memory map whose blocks are checked when they are first read.
 
-    Not a numpy array itself, so that nothing reads it unchecked: indexing gives arrays, ``np.asarray`` checks all of it.
+    Not a numpy array itself, so that nothing reads it unchecked: indexing gives arrays,
+        ``np.asarray`` checks all of it.
     """
 
-    def __init__(self, file: CheckedFile, dtype: np.dtype[Any] | str, shape: tuple[int, ...], offset: int = 0) -> None:
+    def __init__(
+        self, file: CheckedFile, dtype: np.dtype[Any] | str, shape: tuple[int, ...], offset: int = 0
+    ) -> None:
         self._file, self._offset = file, offset
         self.shape, self.dtype = shape, np.dtype(dtype)
         count = int(np.prod(shape))
@@ -182,7 +207,11 @@ class CheckedArray:
         self.nbytes = self.dtype.itemsize * count
         if offset + self.nbytes > file.bytes:  # before it is mapped, which raises something else
             raise DamagedError(file.path, f"is too short for {shape} numbers", file.advice)
-        self.map: np.ndarray = (np.memmap(file.path, self.dtype, "r", offset, shape) if count else np.empty(shape, self.dtype))
+        self.map: np.ndarray = (
+            np.memmap(file.path, self.dtype, "r", offset, shape)
+            if count
+            else np.empty(shape, self.dtype)
+        )
 
     @property
     def checked(self) -> bool:
@@ -204,11 +233,18 @@ class CheckedArray:
 
     def _check(self, rows: Any) -> None:
         if isinstance(rows, int | np.integer):
-            rows = slice(int(rows), int(rows) + 1) if rows >= 0 else slice(int(rows) + len(self), int(rows) + len(self) + 1)
+            rows = (
+                slice(int(rows), int(rows) + 1)
+                if rows >= 0
+                else slice(int(rows) + len(self), int(rows) + len(self) + 1)
+            )
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step > 0:
-                self._file.check(self._offset + start * self._width, self._offset + max(start, stop) * self._width)
+                self._file.check(
+                    self._offset + start * self._width,
+                    self._offset + max(start, stop) * self._width,
+                )
                 return
         places = np.asarray(rows) if isinstance(rows, np.ndarray | list) else None
         if places is None or places.dtype.kind not in "iu":
@@ -217,7 +253,9 @@ class CheckedArray:
         flat = places.ravel().astype(np.int64)
         flat = np.where(flat < 0, flat + len(self), flat)
         inside = flat[(flat >= 0) & (flat < len(self))]
-        self._file.check_ranges(self._offset + inside * self._width, self._offset + (inside + 1) * self._width)
+        self._file.check_ranges(
+            self._offset + inside * self._width, self._offset + (inside + 1) * self._width
+        )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         self._file.check_all()
@@ -240,18 +278,23 @@ def npy_array(file: CheckedFile) -> CheckedArray:
         return CheckedArray(file, dtype, shape, stream.tell())
 
 
-def open_files(folder: Path, entries: Mapping[str, Any], advice: str = REBUILT) -> dict[str, CheckedFile]:
+def open_files(
+    folder: Path, entries: Mapping[str, Any], advice: str = REBUILT
+) -> dict[str, CheckedFile]:
     """The files of a sealed folder, by name; all are checked where they are small together.
 
     Raises:
-        DamagedError: a file is missing, has another size, was found damaged before, or is small and damaged.
+        DamagedError: a file is missing, has another size, was found damaged before, or is small and
+            damaged.
     """
     if (folder / _MARK).exists():
         raise DamagedError(folder, "was found damaged", advice)
     try:
         files = {name: CheckedFile(folder / name, entry, advice) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise DamagedError(folder, f"has a manifest that cannot be read ({error})", advice) from error
+        raise DamagedError(
+            folder, f"has a manifest that cannot be read ({error})", advice
+        ) from error
     if sum(file.bytes for file in files.values()) <= WHOLE_BYTES:
         for file in files.values():
             file.check_all()
@@ -259,7 +302,8 @@ def open_files(folder: Path, entries: Mapping[str, Any], advice: str = REBUILT) 
 
 
 def check_whole(file: CheckedFile) -> None:
-    """Check a file that another library reads, up to `UNCHECKED_BYTES`; of a larger one only its size is known to be right.
+    """Check a file that another library reads, up to `UNCHECKED_BYTES`; of a larger one only its
+    size is known to be right.
 
     Raises:
         DamagedError: a block is not what was written.
@@ -269,7 +313,9 @@ def check_whole(file: CheckedFile) -> None:
 
 
 def mark_damaged(folder: Path) -> None:
-    """Note that a folder holds damage, so that the next use rebuilds it; where it cannot be written, nothing happens."""
+    """Note that a folder holds damage, so that the next use rebuilds it; where it cannot be
+    written, nothing happens.
+    """
     try:
         (folder / _MARK).touch()
     except OSError:
@@ -298,7 +344,8 @@ class Checked(NamedTuple):
 
 
 def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: None) -> Checked:
-    """Read every byte of all sealed folders under a folder; damaged ones are marked, so that their next use rebuilds them.
+    """Read every byte of all sealed folders under a folder; damaged ones are marked, so that their
+    next use rebuilds them.
 
     Args:
         report: called with each folder before it is read.

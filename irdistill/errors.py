@@ -1,10 +1,14 @@
-"""The errors a user meets: one paragraph each, saying what was got, what was expected and how to mend it."""
+"""The errors a user meets: one paragraph each, saying what was got, what was expected and how to
+mend it.
+"""
 
 from __future__ import annotations
 
 
 class IrdistillError(Exception):
-    """A fault in what the user gave or has installed. The command line prints it alone and exits with 1."""
+    """A fault in what the user gave or has installed. The command line prints it alone and exits
+    with 1.
+    """
 
 
 class MissingExtra(IrdistillError):

@@ -19,13 +19,23 @@ from typing import Any
 from irdistill.errors import IrdistillError
 
 LARGEST_JSON = 1 << 30
-"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600 MB)."""
+"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600
+MB).
+"""
 
 _REASONS = {
-    errno.ENOSPC: "the disk is full; free some space and start the same command again, it continues",
-    errno.EDQUOT: "the disk quota is used up; free some space and start the same command again, it continues",
-    errno.EACCES: "there is no permission to write there; choose another --out or change the permissions",
-    errno.EPERM: "there is no permission to write there; choose another --out or change the permissions",
+    errno.ENOSPC: (
+        "the disk is full; free some space and start the same command again, it continues"
+    ),
+    errno.EDQUOT: (
+        "the disk quota is used up; free some space and start the same command again, it continues"
+    ),
+    errno.EACCES: (
+        "there is no permission to write there; choose another --out or change the permissions"
+    ),
+    errno.EPERM: (
+        "there is no permission to write there; choose another --out or change the permissions"
+    ),
     errno.EROFS: "the file system is read-only; choose another --out",
     errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
@@ -39,7 +49,9 @@ _READING = {
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     errno.EMFILE: "too many files are open; raise the limit with ulimit -n 4096",
     errno.EIO: "the disk or network reports a fault; check it, and run the same command again",
-    errno.ESTALE: "the network file system has lost this file; mount it again, and run the same command again",
+    errno.ESTALE: (
+        "the network file system has lost this file; mount it again, and run the same command again"
+    ),
     errno.ELOOP: "symbolic links refer to each other; remove one of them",
     errno.ETXTBSY: "the file is in use by another process",
 }
@@ -48,10 +60,18 @@ _READING = {
 def describe_os_error(error: OSError) -> str:
     """One sentence for an operating system's error, without ``[Errno N]``."""
     what = (error.strerror or str(error)).rstrip(".") or type(error).__name__
-    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    files = " and ".join(
+        str(name) for name in (error.filename, error.filename2) if name is not None
+    )
     text = f"{files}: {what}" if files else what
     reason = _READING.get(error.errno or 0) or _REASONS.get(error.errno or 0)
-    return f"{text}; {reason}." if reason else f"{text}. Check that path, and run the same command again." if files else f"{text}."
+    return (
+        f"{text}; {reason}."
+        if reason
+        else f"{text}. Check that path, and run the same command again."
+        if files
+        else f"{text}."
+    )
 
 
 @contextmanager
@@ -63,7 +83,9 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         reason = _REASONS.get(error.errno or 0)
         if reason is None:
             raise
-        raise IrdistillError(f"cannot write {path}: {reason}. Nothing that was there is damaged.") from error
+        raise IrdistillError(
+            f"cannot write {path}: {reason}. Nothing that was there is damaged."
+        ) from error
 
 
 def make_folder(path: str | Path) -> Path:
@@ -71,7 +93,10 @@ def make_folder(path: str | Path) -> Path:
     folder = Path(path)
     with explain_os_errors(folder):
         if folder.exists() and not folder.is_dir():
-            raise IrdistillError(f"cannot write {folder}: it is a file and a folder was expected; choose another name.")
+            raise IrdistillError(
+                f"cannot write {folder}: it is a file and a folder was expected; choose another"
+                " name."
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -127,13 +152,14 @@ def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | Non
 
 @contextmanager
 def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is fsynced and takes the place of ``path``.
+    """Give a temporary path beside ``path``; on success it is fsynced and takes the place of
+    ``path``.
 
     On any failure the temporary file is removed and what stood at ``path`` is untouched.
 
     Args:
-        sync_folder: also make the new name survive a power cut; without, a cut in the next seconds may bring back what
-            stood there before, whole.
+        sync_folder: also make the new name survive a power cut; without, a cut in the next seconds
+            may bring back what stood there before, whole.
 
     Raises:
         IrdistillError: the disk is full or there is no permission to write.
@@ -156,12 +182,16 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside ``path`` for what is being written by this process; no other file has such a name."""
+    """A name beside ``path`` for what is being written by this process; no other file has such a
+    name.
+    """
     return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
 
 
 def staging_path(path: Path) -> Path:
-    """A name beside ``path`` for a folder that is being written, the same in each process; no other folder has such a name."""
+    """A name beside ``path`` for a folder that is being written, the same in each process; no other
+    folder has such a name.
+    """
     return path.with_name(f".{path.name}-irdistill-tmp-0")
 
 
@@ -196,12 +226,20 @@ def read_json(path: str | Path) -> Any:
     try:
         size = path.stat().st_size
         if size > LARGEST_JSON:
-            raise IrdistillError(f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of settings.")
+            raise IrdistillError(
+                f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of"
+                " settings."
+            )
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise IrdistillError(f"{path} does not exist.") from error
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
-        raise IrdistillError(f"{path} is not readable as JSON ({error}); it is damaged or not ours.") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
+        raise IrdistillError(
+            f"{path} is not readable as JSON ({error}); it is damaged or not ours."
+        ) from error
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -229,15 +267,23 @@ def digest(value: Any) -> str:
 
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
-_CONTENTS = {"corpus": "other documents", "queries": "other queries", "qrels": "other judgments", "candidates": "other candidates",
-             "queries_digest": "other query ids", "weights": "other weights", "revision": "another revision of the model"}
+_CONTENTS = {
+    "corpus": "other documents",
+    "queries": "other queries",
+    "qrels": "other judgments",
+    "candidates": "other candidates",
+    "queries_digest": "other query ids",
+    "weights": "other weights",
+    "revision": "another revision of the model",
+}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it and both values; those that are fingerprints come last.
+    """One line for each value that differs, with the path to it and both values; those that are
+    fingerprints come last.
 
     Example:
-        >>> differences({"options": {"seed": 1}, "loss": "KL"}, {"options": {"seed": 2}, "loss": "KL"})
+        >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
         ['options.seed: 1 there, 2 here']
     """
     return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
@@ -247,7 +293,11 @@ def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
     """Whether a difference is one of fingerprints, and its line."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}, key=str):
-            yield from _differences(old.get(key), new.get(key), f"{path}{'.' if path and not path.endswith('.') else ''}{key}")
+            yield from _differences(
+                old.get(key),
+                new.get(key),
+                f"{path}{'.' if path and not path.endswith('.') else ''}{key}",
+            )
     elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
         for place, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _differences(before, after, f"{path}[{place}]" if len(old) > 1 else path)
@@ -265,26 +315,32 @@ def _shown(value: Any) -> str:
 
 @contextmanager
 def exclusive(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for one writing process; the lock goes with the process, also when it is killed. What a killed one
-    left half written is removed.
+    """Hold a folder for one writing process; the lock goes with the process, also when it is
+    killed. What a killed one left half written is removed.
 
     Raises:
         IrdistillError: another process holds it.
     """
     folder = Path(folder)
-    with explain_os_errors(folder), open(folder / ".lock", "a") as stream:  # "w" would empty a file of that name
+    with (
+        explain_os_errors(folder),
+        open(folder / ".lock", "a") as stream,
+    ):  # "w" would empty a file of that name
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise IrdistillError(
-                f"{folder} is being written by another process; wait for it to end or choose another --out."
+                f"{folder} is being written by another process; wait for it to end or choose"
+                " another --out."
             ) from error
         sweep(folder)
         yield
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; the caller must hold the lock."""
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the
+    lock.
+    """
     for path in folder.glob(".*-irdistill-tmp-*"):
         if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -293,9 +349,11 @@ def sweep(folder: Path) -> None:
 
 
 class MappedPages:
-    """Gives the pages of memory maps back to the system, before what was read of them counts as much memory.
+    """Gives the pages of memory maps back to the system, before what was read of them counts as
+    much memory.
 
-    Pages that are read again come from the system's cache of files. Where the system cannot take pages back, nothing is done.
+    Pages that are read again come from the system's cache of files. Where the system cannot take
+    pages back, nothing is done.
 
     Args:
         maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
@@ -303,12 +361,16 @@ class MappedPages:
     """
 
     def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
-        self._maps: list[mmap.mmap] = [one._mmap for one in maps if getattr(one, "_mmap", None) is not None]
+        self._maps: list[mmap.mmap] = [
+            one._mmap for one in maps if getattr(one, "_mmap", None) is not None
+        ]
         self._limit = limit
         self._read = 0
 
     def read(self, size: int) -> None:
-        """Count bytes that were read from the maps, in whole pages where they were read here and there."""
+        """Count bytes that were read from the maps, in whole pages where they were read here and
+        there.
+        """
         self._read += size
         if self._read >= self._limit:
             self._read = 0
@@ -319,5 +381,9 @@ class MappedPages:
 def cache_folder() -> Path:
     """Where compiled corpora live: $IRDISTILL_CACHE, else irdistill/ in the user's cache folder."""
     given = os.environ.get("IRDISTILL_CACHE")
-    base = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "irdistill"
+    base = (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "irdistill"
+    )
     return make_folder(base.expanduser())

@@ -11,7 +11,9 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def best_device() -> torch.device:
-    """CUDA, then Apple's MPS, then the CPU; of several processes that ``torchrun`` started each has its own GPU."""
+    """CUDA, then Apple's MPS, then the CPU; of several processes that ``torchrun`` started each has
+    its own GPU.
+    """
     if torch.cuda.is_available():
         local = os.environ.get("LOCAL_RANK")
         return torch.device("cuda", int(local)) if local else torch.device("cuda")
@@ -35,7 +37,11 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The dtype a precision setting means on a device; ``auto`` is bfloat16 where it is fast, else float32."""
+    """The dtype a precision setting means on a device; ``auto`` is bfloat16 where it is fast, else
+    float32.
+    """
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[
+        precision
+    ]

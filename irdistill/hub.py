@@ -1,6 +1,8 @@
-"""One quick look at the Hugging Face hub before a model is loaded from it, so that a missing model or network fails at once.
+"""One quick look at the Hugging Face hub before a model is loaded from it, so that a missing model
+or network fails at once.
 
-Without it each of a loader's dozen files is asked for five times, with waits between: minutes and a hundred lines until it fails.
+Without it each of a loader's dozen files is asked for five times, with waits between: minutes and a
+hundred lines until it fails.
 """
 
 from __future__ import annotations
@@ -20,16 +22,21 @@ _TRIES = 2
 _SLOW = {"ReadTimeout", "WriteTimeout", "PoolTimeout"}
 _NO_NETWORK = {"TransportError", "ConnectionError", "ConnectTimeout", "OfflineModeIsEnabled"}
 _BUSY = range(500, 600)
-_UNKNOWN = "the hub has no model of this name, or it is private (log in with: hf auth login). Check the spelling."
+_UNKNOWN = (
+    "the hub has no model of this name, or it is private (log in with: hf auth login). Check the"
+    " spelling."
+)
 _checked: set[tuple[str, str | None]] = set()
 _offline_by_us = False
 
 
 def check_hub_model(model: str, revision: str | None = None) -> None:
-    """Refuse a hub id that cannot be loaded: no such model, or it is not in the hub cache and the hub cannot be reached.
+    """Refuse a hub id that cannot be loaded: no such model, or it is not in the hub cache and the
+    hub cannot be reached.
 
-    Where the hub cannot be reached and the model is in the hub cache, this process takes it from there without asking the hub.
-    The result is remembered, so that a model is looked up once a process.
+    Where the hub cannot be reached and the model is in the hub cache, this process takes it from
+    there without asking the hub. The result is remembered, so that a model is looked up once a
+    process.
 
     Args:
         model: a hub id; of a GGUF file on the hub, the id before ``::``.
@@ -46,12 +53,15 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
     try:
         validate_repo_id(model)
     except HFValidationError as error:
-        raise IrdistillError(f"there is no model {model!r}: it is no folder, and no id that the hub could have.") from error
+        raise IrdistillError(
+            f"there is no model {model!r}: it is no folder, and no id that the hub could have."
+        ) from error
     if constants.HF_HUB_OFFLINE and not _offline_by_us:
         if not in_hub_cache(model):
             raise IrdistillError(
-                f"there is no model {model!r}: it is no folder and not in the hub cache, and HF_HUB_OFFLINE is set, so that the "
-                "hub is not asked. Check the name, unset HF_HUB_OFFLINE, or give a folder that holds the model."
+                f"there is no model {model!r}: it is no folder and not in the hub cache, and"
+                " HF_HUB_OFFLINE is set, so that the hub is not asked. Check the name, unset"
+                " HF_HUB_OFFLINE, or give a folder that holds the model."
             )
         return
     _set_offline(False)
@@ -65,7 +75,9 @@ def check_hub_model(model: str, revision: str | None = None) -> None:
 
 
 def hub_is_off() -> bool:
-    """Whether models are taken from the hub cache alone, by the user's wish or since the hub cannot be reached."""
+    """Whether models are taken from the hub cache alone, by the user's wish or since the hub cannot
+    be reached.
+    """
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
@@ -80,9 +92,16 @@ def in_hub_cache(model: str) -> bool:
 
 
 def _ask(model: str, revision: str | None) -> str:
-    """What keeps a model from being loaded from the hub, as the end of a sentence; empty where nothing does."""
+    """What keeps a model from being loaded from the hub, as the end of a sentence; empty where
+    nothing does.
+    """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     for attempt in range(_TRIES):
         try:
@@ -100,13 +119,18 @@ def _ask(model: str, revision: str | None) -> str:
                 return _UNKNOWN
             if status not in _BUSY:
                 return ""
-            fault = f"the hub at {constants.ENDPOINT} answers with the error {status}. Try again later, or give a model folder."
-        except Exception as error:  # of the HTTP library, which has changed from one version of the hub's client to another
+            fault = (
+                f"the hub at {constants.ENDPOINT} answers with the error {status}. Try again later,"
+                " or give a model folder."
+            )
+        except Exception as error:  # the HTTP library differs between versions of the hub client
             names = {kind.__name__ for kind in type(error).__mro__}
             if names & _SLOW or not names & _NO_NETWORK:
                 return ""
-            fault = (f"the hub at {constants.ENDPOINT} cannot be reached ({_reason(error)}). Check the network, or give a folder "
-                     "that holds the model.")
+            fault = (
+                f"the hub at {constants.ENDPOINT} cannot be reached ({_reason(error)}). Check the"
+                " network, or give a folder that holds the model."
+            )
         if attempt + 1 < _TRIES:
             time.sleep(0.5)
     return fault

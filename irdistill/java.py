@@ -52,7 +52,9 @@ class JavaHome:
 
 
 def find_java(environment: Mapping[str, str] | None = None) -> JavaHome | None:
-    """The first Java of version 21 or later: JAVA_HOME, known folders, then PATH; None without one."""
+    """The first Java of version 21 or later: JAVA_HOME, known folders, then PATH; None without
+    one.
+    """
     seen = all_javas(environment)
     for place, java in enumerate(seen):
         if java.version is not None and java.version >= MINIMUM_VERSION:
@@ -61,7 +63,9 @@ def find_java(environment: Mapping[str, str] | None = None) -> JavaHome | None:
 
 
 def all_javas(environment: Mapping[str, str] | None = None) -> list[JavaHome]:
-    """Every Java there is, each once, in the order of preference; those that do not run have no version."""
+    """Every Java there is, each once, in the order of preference; those that do not run have no
+    version.
+    """
     given = os.environ if environment is None else environment
     found: dict[Path, tuple[Path, str]] = {}
     for home, found_by in _places(given):
@@ -82,7 +86,8 @@ def install_command() -> str:
 
 
 def parse_version(output: str) -> tuple[int, str] | None:
-    """(feature release, whole version) out of what ``java -version`` prints; None if there is none in it.
+    """(feature release, whole version) out of what ``java -version`` prints; None if there is none
+    in it.
 
     ``1.8.0_392`` is 8, ``17.0.1`` is 17, ``25`` is 25, ``22-ea`` is 22.
     """
@@ -135,8 +140,11 @@ def _ask(home: Path, found_by: str) -> JavaHome:
     program = home / "bin" / "java"
     try:
         done = subprocess.run(
-            [str(program), "-version"], stdin=subprocess.DEVNULL, capture_output=True,
-            timeout=TIMEOUT_SECONDS, check=False,
+            [str(program), "-version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return JavaHome(home, None, f"gave no answer within {TIMEOUT_SECONDS:g} s", found_by)

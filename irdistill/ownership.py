@@ -1,9 +1,10 @@
 """Which files irdistill wrote: only those are ever replaced or deleted.
 
-A folder belongs to irdistill where a manifest in it says so, and then only the files that this manifest names. What is deleted is
-found by walking the folder and asking for each file whether it is named, so that no name in a manifest is ever used as a path.
-Links are never followed. A single file, as an export, belongs to irdistill as long as it holds the bytes that were written to it:
-the cache folder keeps a checksum of each.
+A folder belongs to irdistill where a manifest in it says so, and then only the files that this
+manifest names. What is deleted is found by walking the folder and asking for each file whether it
+is named, so that no name in a manifest is ever used as a path. Links are never followed. A single
+file, as an export, belongs to irdistill as long as it holds the bytes that were written to it: the
+cache folder keeps a checksum of each.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ from typing import Any
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, cache_folder, is_temporary, json_text, make_folder, read_json, write_json
+from irdistill.files import (
+    atomic_path,
+    cache_folder,
+    is_temporary,
+    json_text,
+    make_folder,
+    read_json,
+    write_json,
+)
 
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
@@ -60,8 +69,8 @@ def refuse_foreign(folder: Path, ours: Ours, what: str) -> None:
     foreign = next((name for name in contents(folder) if not ours(name)), None)
     if foreign is not None:
         raise IrdistillError(
-            f"{folder} holds {foreign}, which irdistill did not write there, so {what} cannot be written to this folder. "
-            "Choose another folder, or move that file away."
+            f"{folder} holds {foreign}, which irdistill did not write there, so {what} cannot be"
+            " written to this folder. Choose another folder, or move that file away."
         )
 
 
@@ -71,14 +80,18 @@ def nothing(name: str) -> bool:
 
 
 def remove_ours(folder: Path, ours: Ours) -> None:
-    """Delete the files that are ours, and the subfolders that are empty then; links are deleted, not what they point to."""
+    """Delete the files that are ours, and the subfolders that are empty then; links are deleted,
+    not what they point to.
+    """
     names = [name for name in contents(folder) if ours(name)]  # before any manifest is gone
     for name in names:
         (folder / name).unlink(missing_ok=True)
     emptied = {folder / parent for name in names for parent in Path(name).parents if parent.parts}
     for place in sorted(emptied, key=lambda path: len(path.parts), reverse=True):
         left = list(place.iterdir())
-        if all(path.name == LOCK or is_temporary(path.name) for path in left) and not any(path.is_dir() for path in left):
+        if all(path.name == LOCK or is_temporary(path.name) for path in left) and not any(
+            path.is_dir() for path in left
+        ):
             for path in left:
                 path.unlink()
             place.rmdir()
@@ -90,13 +103,20 @@ def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:
         stored = json.loads(path.read_bytes()) if path.is_file() else None
     except (ValueError, OSError, RecursionError):
         return False
-    return (isinstance(stored, dict) and all(key in stored for key in keys)
-            and all(stored.get(key) == value for key, value in values.items()))
+    return (
+        isinstance(stored, dict)
+        and all(key in stored for key in keys)
+        and all(stored.get(key) == value for key, value in values.items())
+    )
 
 
 def in_cache(folder: Path) -> bool:
-    """Whether a folder is a cache by its name: it, or one of the two folders around it, is named by 16 hexadecimal digits."""
-    return any(_CACHE_NAME.fullmatch(place.name) for place in (folder, folder.parent, folder.parent.parent))
+    """Whether a folder is a cache by its name: it, or one of the two folders around it, is named by
+    16 hexadecimal digits.
+    """
+    return any(
+        _CACHE_NAME.fullmatch(place.name) for place in (folder, folder.parent, folder.parent.parent)
+    )
 
 
 def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | None = None) -> None:
@@ -107,7 +127,8 @@ def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | Non
         before: the files of a folder that an earlier version wrote, which has no such record.
 
     Raises:
-        IrdistillError: the folder is not new or empty, and has no such record; or a file is there that is not recorded.
+        IrdistillError: the folder is not new or empty, and has no such record; or a file is there
+            that is not recorded.
     """
     planned, known = set(names), owned_names(folder)
     if known is None:
@@ -121,13 +142,16 @@ def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | Non
 
 
 def owned_names(folder: Path) -> set[str] | None:
-    """The files that `own_folder` recorded, and the record itself; None where there is no record."""
+    """The files that `own_folder` recorded, and the record itself; None where there is no
+    record.
+    """
     if not is_manifest(folder / OWNER, ("files",), format=_FORMAT):
         return None
     return {OWNER, *map(str, read_json(folder / OWNER)["files"])}
 
 
-# -- single files that the user names ------------------------------------------------------------------------
+# -- single files that the user names
+# ------------------------------------------------------------------------
 
 
 def check_replaceable(path: str | Path) -> None:
@@ -139,13 +163,26 @@ def check_replaceable(path: str | Path) -> None:
     target = Path(path)
     if not os.path.lexists(target):
         return
-    if not target.is_symlink() and target.is_file() and (not target.stat().st_size or _record(_state(target)).is_file()):
+    if (
+        not target.is_symlink()
+        and target.is_file()
+        and (not target.stat().st_size or _record(_state(target)).is_file())
+    ):
         return
     if _is_stream(target):
         return
-    state = ("is a folder" if target.is_dir() else "is a link" if target.is_symlink() else
-             "holds something that irdistill did not write, or that was changed since")
-    raise IrdistillError(f"{target} {state}, and is not replaced. Choose another name, or move it away.")
+    state = (
+        "is a folder"
+        if target.is_dir()
+        else (
+            "is a link"
+            if target.is_symlink()
+            else "holds something that irdistill did not write, or that was changed since"
+        )
+    )
+    raise IrdistillError(
+        f"{target} {state}, and is not replaced. Choose another name, or move it away."
+    )
 
 
 @contextmanager
@@ -170,8 +207,12 @@ def replaceable(path: str | Path) -> Iterator[Path]:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path is a device or a pipe, as /dev/stdout: what is written there goes through, and nothing is replaced."""
-    return Path("/dev") in path.absolute().parents or (path.exists() and not path.is_file() and not path.is_dir())
+    """Whether a path is a device or a pipe, as /dev/stdout: what is written there goes through, and
+    nothing is replaced.
+    """
+    return Path("/dev") in path.absolute().parents or (
+        path.exists() and not path.is_file() and not path.is_dir()
+    )
 
 
 def _sweep(target: Path) -> None:
@@ -179,7 +220,11 @@ def _sweep(target: Path) -> None:
     import psutil
 
     for path in target.parent.glob(f".{glob.escape(target.name)}-irdistill-tmp-*"):
-        if is_temporary(path.name) and path.is_file() and not psutil.pid_exists(int(path.name.rpartition("-")[2])):
+        if (
+            is_temporary(path.name)
+            and path.is_file()
+            and not psutil.pid_exists(int(path.name.rpartition("-")[2]))
+        ):
             path.unlink(missing_ok=True)
 
 
@@ -205,7 +250,8 @@ def write_json_file(path: str | Path, value: Any) -> None:
 def record(path: Path, written: Path) -> None:
     """Remember the bytes of the file ``written``, which is about to lie at ``path``.
 
-    They are remembered by their contents, so that a file is still ours after its folder was moved or copied.
+    They are remembered by their contents, so that a file is still ours after its folder was moved
+    or copied.
     """
     write_json(_record(_state(written)), {"path": str(path.absolute())})
 

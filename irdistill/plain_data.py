@@ -1,8 +1,9 @@
-"""Reading YAML and JSON that somebody else wrote: plain values only, within limits, with one clear error.
+"""Reading YAML and JSON that somebody else wrote: plain values only, within limits, with one clear
+error.
 
-PyYAML and ``json`` are safe in that they run no code. They are not safe from input that is small on disk and endless in
-memory: aliases that multiply (a "billion laughs" file of 500 bytes stands for 10**9 values), brackets nested 100,000 deep,
-and numbers of a million digits.
+PyYAML and ``json`` are safe in that they run no code. They are not safe from input that is small on
+disk and endless in memory: aliases that multiply (a "billion laughs" file of 500 bytes stands for
+10**9 values), brackets nested 100,000 deep, and numbers of a million digits.
 """
 
 from __future__ import annotations
@@ -40,12 +41,15 @@ def parse_json(text: str | bytes, place: str) -> Any:
         place: what is parsed, for the message: ``line 3 of x.jsonl``.
 
     Raises:
-        IrdistillError: it is not JSON, or is nested too deeply or holds a number that is too long to be read.
+        IrdistillError: it is not JSON, or is nested too deeply or holds a number that is too long
+            to be read.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise IrdistillError(f"{place} is not usable: its brackets are nested too deeply to be read.") from error
+        raise IrdistillError(
+            f"{place} is not usable: its brackets are nested too deeply to be read."
+        ) from error
     except ValueError as error:
         shown = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
         raise IrdistillError(f"{place} is not JSON ({error}): {shown.strip()!r}.") from error
@@ -58,17 +62,25 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         what: what the file is, for the message: ``recipe``.
 
     Raises:
-        IrdistillError: it is too large, not UTF-8, not YAML, not a mapping, or holds what ``parse_yaml`` refuses.
+        IrdistillError: it is too large, not UTF-8, not YAML, not a mapping, or holds what
+            ``parse_yaml`` refuses.
     """
     if path.stat().st_size > LARGEST_YAML:
-        raise IrdistillError(f"the {what} {path} has {path.stat().st_size} bytes; at most {LARGEST_YAML} were expected.")
+        raise IrdistillError(
+            f"the {what} {path} has {path.stat().st_size} bytes; at most {LARGEST_YAML} were"
+            " expected."
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise IrdistillError(f"the {what} {path} is not UTF-8 text ({error.reason}); convert the file.") from error
+        raise IrdistillError(
+            f"the {what} {path} is not UTF-8 text ({error.reason}); convert the file."
+        ) from error
     data = parse_yaml(text, f"the {what} {path}")
     if not isinstance(data, dict):
-        raise IrdistillError(f"the {what} {path} holds {_shown(data)}; a mapping of names to values was expected.")
+        raise IrdistillError(
+            f"the {what} {path} holds {_shown(data)}; a mapping of names to values was expected."
+        )
     return data
 
 
@@ -79,13 +91,16 @@ def parse_yaml(text: str, place: str) -> Any:
         place: what is parsed, for the message.
 
     Raises:
-        IrdistillError: it is not YAML, refers to itself, is nested deeper than ``DEEPEST``, stands for more than
-            ``MOST_VALUES`` values, names a key twice, or holds any other type (a date, bytes, a set, NaN).
+        IrdistillError: it is not YAML, refers to itself, is nested deeper than ``DEEPEST``, stands
+            for more than ``MOST_VALUES`` values, names a key twice, or holds any other type (a
+            date, bytes, a set, NaN).
     """
     import yaml
 
     if len(text) > LARGEST_YAML:
-        raise IrdistillError(f"{place} has {len(text)} characters; at most {LARGEST_YAML} were expected.")
+        raise IrdistillError(
+            f"{place} has {len(text)} characters; at most {LARGEST_YAML} were expected."
+        )
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
@@ -95,13 +110,25 @@ def parse_yaml(text: str, place: str) -> Any:
         value = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise IrdistillError(f"{place} is not readable as YAML: {line}{error.problem or error.context}.") from error
-    # besides YAMLError: 2024-13-45 is a date (ValueError), !!bool x (KeyError), !!timestamp x (AttributeError)
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, OverflowError) as error:
+        raise IrdistillError(
+            f"{place} is not readable as YAML: {line}{error.problem or error.context}."
+        ) from error
+    # besides YAMLError: 2024-13-45 is a date (ValueError), !!bool x (KeyError), !!timestamp x
+    # (AttributeError)
+    except (
+        yaml.YAMLError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+    ) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
         raise IrdistillError(f"{place} is not readable as YAML: {problem}.") from error
     except RecursionError as error:
-        raise IrdistillError(f"{place} is nested too deeply; at most {DEEPEST} levels were expected.") from error
+        raise IrdistillError(
+            f"{place} is nested too deeply; at most {DEEPEST} levels were expected."
+        ) from error
     _check_plain(value, place)
     return value
 
@@ -115,10 +142,14 @@ def _check_node(root: Any, place: str) -> None:
 
     def size(node: Any, depth: int) -> int:
         if id(node) in above:
-            raise IrdistillError(f"{place} refers to itself (line {node.start_mark.line + 1}); remove that alias.")
+            raise IrdistillError(
+                f"{place} refers to itself (line {node.start_mark.line + 1}); remove that alias."
+            )
         if depth > DEEPEST:
-            raise IrdistillError(f"{place} is nested too deeply (line {node.start_mark.line + 1}); at most {DEEPEST} levels "
-                                 "were expected.")
+            raise IrdistillError(
+                f"{place} is nested too deeply (line {node.start_mark.line + 1}); at most {DEEPEST}"
+                " levels were expected."
+            )
         if id(node) in sizes:
             return sizes[id(node)]
         above.add(id(node))
@@ -130,12 +161,17 @@ def _check_node(root: Any, place: str) -> None:
             for key, value in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                     if key.value in names:
-                        raise IrdistillError(f"{place} names {key.value!r} twice (line {key.start_mark.line + 1}); keep one.")
+                        raise IrdistillError(
+                            f"{place} names {key.value!r} twice (line {key.start_mark.line + 1});"
+                            " keep one."
+                        )
                     names.add(key.value)
                 total += size(key, depth + 1) + size(value, depth + 1)
         if total > MOST_VALUES:
-            raise IrdistillError(f"{place} stands for more than {MOST_VALUES} values, since its aliases multiply; write "
-                                 "the values out.")
+            raise IrdistillError(
+                f"{place} stands for more than {MOST_VALUES} values, since its aliases multiply;"
+                " write the values out."
+            )
         above.discard(id(node))
         sizes[id(node)] = total
         return total
@@ -147,7 +183,10 @@ def _check_plain(value: Any, place: str) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise IrdistillError(f"{place} has the key {key!r}, which YAML reads as {type(key).__name__}; put it in quotes.")
+                raise IrdistillError(
+                    f"{place} has the key {key!r}, which YAML reads as {type(key).__name__}; put it"
+                    " in quotes."
+                )
             _check_plain(inner, place)
     elif isinstance(value, list):
         for inner in value:
@@ -155,7 +194,10 @@ def _check_plain(value: Any, place: str) -> None:
     elif isinstance(value, float) and not math.isfinite(value):
         raise IrdistillError(f"{place} holds {value}; a finite number was expected.")
     elif not (value is None or isinstance(value, bool | int | float | str)):
-        raise IrdistillError(f"{place} holds {value!r}, which YAML reads as {type(value).__name__}; put it in quotes.")
+        raise IrdistillError(
+            f"{place} holds {value!r}, which YAML reads as {type(value).__name__}; put it in"
+            " quotes."
+        )
 
 
 def check_values(values: Mapping[str, Any], declared: Any, place: str, free: bool = False) -> None:
@@ -181,9 +223,14 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
-            inside = "".join(f"[{step!r}]" for step in first["loc"] if isinstance(step, int) or step in _keys(value))
+            inside = "".join(
+                f"[{step!r}]"
+                for step in first["loc"]
+                if isinstance(step, int) or step in _keys(value)
+            )
             raise IrdistillError(
-                f"{place}: {name}{inside} is {_shown(first['input'])}; {_expected(first['msg'])}{_hint(first['input'])}."
+                f"{place}: {name}{inside} is {_shown(first['input'])};"
+                f" {_expected(first['msg'])}{_hint(first['input'])}."
             ) from error
 
 
@@ -203,12 +250,18 @@ def _keys(value: Any) -> set[Any]:
 
 def _expected(message: str) -> str:
     """Pydantic's ``Input should be a valid string`` in our words."""
-    return message.replace("Input should be", "expected").replace("a valid i", "an i").replace("a valid ", "a ")
+    return (
+        message.replace("Input should be", "expected")
+        .replace("a valid i", "an i")
+        .replace("a valid ", "a ")
+    )
 
 
 @cache
 def _hints(declared: Any) -> dict[str, Any]:
-    source = declared.__init__ if inspect.isclass(declared) and not is_dataclass(declared) else declared
+    source = (
+        declared.__init__ if inspect.isclass(declared) and not is_dataclass(declared) else declared
+    )
     return {name: hint for name, hint in get_type_hints(source).items() if name != "return"}
 
 

@@ -44,12 +44,21 @@ def set_quiet(quiet: bool) -> None:
 def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm[Any]:
     """A bar that appears after two seconds of work, on standard error, and leaves nothing in logs.
 
-    Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for figures.
+    Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for
+    figures.
     """
     hidden = _hidden()
     return tqdm(
-        total=total, unit=f" {unit}", desc=printable(label), initial=initial, delay=_DELAY, mininterval=0.5, leave=False,
-        disable=hidden, unit_scale=bool(total and total >= 100_000), **({} if hidden else _size()),
+        total=total,
+        unit=f" {unit}",
+        desc=printable(label),
+        initial=initial,
+        delay=_DELAY,
+        mininterval=0.5,
+        leave=False,
+        disable=hidden,
+        unit_scale=bool(total and total >= 100_000),
+        **({} if hidden else _size()),
     )
 
 
@@ -58,7 +67,9 @@ def _hidden() -> bool:
 
 
 def _size() -> dict[str, Any]:
-    """That of the terminal. Some say that they have 0 columns, and tqdm would draw nothing there."""
+    """That of the terminal. Some say that they have 0 columns, and tqdm would draw nothing
+    there.
+    """
     try:
         known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):
@@ -76,11 +87,15 @@ def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
 
 @contextmanager
 def working(label: str) -> Iterator[None]:
-    """Show that a step which cannot be counted is going on: a line with the time that has passed, after two seconds."""
+    """Show that a step which cannot be counted is going on: a line with the time that has passed,
+    after two seconds.
+    """
     if _hidden():
         yield
         return
-    with tqdm(desc=printable(label), delay=_DELAY, leave=False, bar_format="{desc}: {elapsed}", **_size()) as bar:
+    with tqdm(
+        desc=printable(label), delay=_DELAY, leave=False, bar_format="{desc}: {elapsed}", **_size()
+    ) as bar:
         ended = Event()
 
         def refresh() -> None:
@@ -108,8 +123,8 @@ def kept_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
     """Let Ctrl-C say what is kept of the work in this block.
 
     Args:
-        describe: gives what is kept, such as ``3 of 12 parts of out/scores``, or an empty text for nothing. It is a note of the
-            KeyboardInterrupt, which the command line prints.
+        describe: gives what is kept, such as ``3 of 12 parts of out/scores``, or an empty text for
+            nothing. It is a note of the KeyboardInterrupt, which the command line prints.
     """
     try:
         yield

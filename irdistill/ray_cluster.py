@@ -17,9 +17,15 @@ from irdistill.ray_pool import Job, Pool
 
 logger = logging.getLogger(__name__)
 
-_FAULTS = [getattr(signal, name) for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL") if hasattr(signal, name)]
+_FAULTS = [
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
+    if hasattr(signal, name)
+]
 _SIGACTION = 256
-"""Bytes that hold a ``struct sigaction`` on every system (152 with glibc); it begins with the handler's address."""
+"""Bytes that hold a ``struct sigaction`` on every system (152 with glibc); it begins with the
+handler's address.
+"""
 
 STORE_BYTES = 256 * 2**20
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -31,15 +37,18 @@ class RayCluster:
 
     Attributes:
         workers: processes; where None one a GPU, or one a machine where the cluster has no GPU.
-        address: of a running cluster, ``auto`` for the one that this machine belongs to. Where None, $RAY_ADDRESS, else a
-            cluster of this machine alone is started and ended with the job. What is connected already is used as it is.
+        address: of a running cluster, ``auto`` for the one that this machine belongs to. Where
+            None, $RAY_ADDRESS, else a cluster of this machine alone is started and ended with the
+            job. What is connected already is used as it is.
     """
 
     workers: int | None = None
     address: str | None = None
 
     @contextmanager
-    def pool(self, job: Job, what: str, identity: Mapping[str, Any] | None = None) -> Iterator[Pool]:
+    def pool(
+        self, job: Job, what: str, identity: Mapping[str, Any] | None = None
+    ) -> Iterator[Pool]:
         """Start the workers, and wait until the first has loaded the job.
 
         Args:
@@ -84,14 +93,18 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     own: dict[str, Any] = {}
     if address == "local":
-        own = {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False, "object_store_memory": STORE_BYTES}
+        own = {
+            "num_cpus": max(os.cpu_count() or 1, workers or 1),
+            "include_dashboard": False,
+            "object_store_memory": STORE_BYTES,
+        }
     try:
         with fault_handlers_kept():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:
         raise IrdistillError(
-            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:300]}). Start one with: ray start --head, "
-            "or leave --ray-address out to use this machine alone."
+            f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:300]}). Start"
+            " one with: ray start --head, or leave --ray-address out to use this machine alone."
         ) from error
 
 
@@ -99,11 +112,13 @@ def _connect(ray: Any, address: str | None, workers: int | None) -> None:
 def fault_handlers_kept() -> Iterator[None]:
     """Put back the handlers of faults that this process had before.
 
-    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process, and takes the one of SIGSEGV away
-    when it is shut down. A Java machine that runs in the process needs its own: it finds null pointers by them, and Lucene would
-    crash some time later.
+    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process, and
+    takes the one of SIGSEGV away when it is shut down. A Java machine that runs in the process
+    needs its own: it finds null pointers by them, and Lucene would crash some time later.
     """
-    handlers = {number: handler for number in _FAULTS if (handler := _fault_handler(number)) is not None}
+    handlers = {
+        number: handler for number in _FAULTS if (handler := _fault_handler(number)) is not None
+    }
     try:
         yield
     finally:
@@ -112,7 +127,9 @@ def fault_handlers_kept() -> Iterator[None]:
 
 
 def _fault_handler(number: int) -> Any:
-    """The C library's record of a signal's handler; None where there is none, or no such library."""
+    """The C library's record of a signal's handler; None where there is none, or no such
+    library.
+    """
     try:
         record = ctypes.create_string_buffer(_SIGACTION)
         done = ctypes.CDLL(None).sigaction(number, None, record) == 0
@@ -124,22 +141,35 @@ def _fault_handler(number: int) -> Any:
 def share(nodes: Sequence[Mapping[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
     """How many workers a cluster gets, and what each of them asks for.
 
-    A GPU is given to one worker, or to several where more workers than GPUs are asked for. Without GPUs the processors of
-    the machines are dealt out evenly, for a model computes on as many threads as its worker has processors.
+    A GPU is given to one worker, or to several where more workers than GPUs are asked for. Without
+    GPUs the processors of the machines are dealt out evenly, for a model computes on as many
+    threads as its worker has processors.
 
     Args:
         nodes: as ``ray.nodes()`` gives them.
     """
-    machines = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    machines = [
+        node["Resources"]
+        for node in nodes
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+    ]
     if not machines:
-        raise IrdistillError("the Ray cluster has no machine with a processor; start one with: ray start --address=HEAD:6379")
+        raise IrdistillError(
+            "the Ray cluster has no machine with a processor; start one with: ray start"
+            " --address=HEAD:6379"
+        )
     processors = sum(int(machine["CPU"]) for machine in machines)
     gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
     count = workers or gpus or len(machines)
     if count > processors:
-        logger.warning("%d workers were asked for; the cluster has processors for %d", count, processors)
+        logger.warning(
+            "%d workers were asked for; the cluster has processors for %d", count, processors
+        )
         count = processors
     if gpus:
-        return count, {"num_cpus": 1, "num_gpus": 1 if count <= gpus else 1 / math.ceil(count / gpus)}
+        return count, {
+            "num_cpus": 1,
+            "num_gpus": 1 if count <= gpus else 1 / math.ceil(count / gpus),
+        }
     least = min(int(machine["CPU"]) for machine in machines)
     return count, {"num_cpus": max(1, least // math.ceil(count / len(machines)))}

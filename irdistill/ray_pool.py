@@ -1,4 +1,6 @@
-"""Workers of a Ray cluster: tasks go to them, a dead one's task goes to another, what they give comes back here."""
+"""Workers of a Ray cluster: tasks go to them, a dead one's task goes to another, what they give
+comes back here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ ATTEMPTS = 3
 PATIENCE = 60.0
 """Seconds without news after which the log says what is waited for."""
 AHEAD = 2
-"""Of results wanted in order: so many tasks for each worker may lie between the slowest one and the last one given out."""
+"""Of results wanted in order: so many tasks for each worker may lie between the slowest one and the
+last one given out.
+"""
 
 
 class Task(NamedTuple):
@@ -69,7 +73,9 @@ class Worker:
     job: Job
 
     def start(self, job: Job, folder: str) -> Ready | Fault:
-        """Load everything; ``folder`` is where relative names are looked up, if this machine has it."""
+        """Load everything; ``folder`` is where relative names are looked up, if this machine has
+        it.
+        """
         try:
             if Path(folder).is_dir():
                 os.chdir(folder)
@@ -93,10 +99,19 @@ def _fault(error: Exception) -> Fault:
 
 
 class Pool:
-    """Workers of one job. Each holds one task at a time; a task that was lost is given out again."""
+    """Workers of one job. Each holds one task at a time; a task that was lost is given out
+    again.
+    """
 
-    def __init__(self, ray: Any, job: Job, what: str, count: int, resources: Mapping[str, float],
-                 identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        job: Job,
+        what: str,
+        count: int,
+        resources: Mapping[str, float],
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
         self.ray, self.what, self.count, self.resources = ray, what, count, resources
         self.identity: dict[str, Any] | None = None if identity is None else dict(identity)
         self._kind = ray.remote(max_restarts=0, **resources)(Worker)
@@ -121,7 +136,8 @@ class Pool:
 
         Args:
             tasks: with ascending numbers.
-            ahead: give out no task whose number is so much above that of the first one still wanted.
+            ahead: give out no task whose number is so much above that of the first one still
+                wanted.
         """
         waiting, again, wanted = iter(tasks), deque[Task](), set[int]()
         following = next(waiting, None)
@@ -130,7 +146,9 @@ class Pool:
             while self._idle:
                 if again:
                     task = again.popleft()
-                elif following is None or (ahead is not None and wanted and following.number - min(wanted) >= ahead):
+                elif following is None or (
+                    ahead is not None and wanted and following.number - min(wanted) >= ahead
+                ):
                     break
                 else:
                     task, following = following, next(waiting, None)
@@ -153,7 +171,9 @@ class Pool:
             yield task, result
 
     def run_in_order(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """Carry out tasks numbered 0, 1, ...; what they give comes in that order, and only a few wait for their turn."""
+        """Carry out tasks numbered 0, 1, ...; what they give comes in that order, and only a few
+        wait for their turn.
+        """
         held: dict[int, Any] = {}
         turn = 0
         for task, result in self.run(tasks, AHEAD * self.count):
@@ -163,11 +183,15 @@ class Pool:
                 turn += 1
 
     def _next(self) -> tuple[Task, Any] | None:
-        """What comes back first: a task with its result or fault, or None where it was a worker that began."""
+        """What comes back first: a task with its result or fault, or None where it was a worker
+        that began.
+        """
         ready, _ = self.ray.wait(list(self._busy), num_returns=1, timeout=PATIENCE)
         if not ready:
             if all(task is None for _, task in self._busy.values()):
-                logger.warning("no worker is ready yet; each needs %s of the cluster", dict(self.resources))
+                logger.warning(
+                    "no worker is ready yet; each needs %s of the cluster", dict(self.resources)
+                )
             return None
         worker, task = self._busy.pop(ready[0])
         try:
@@ -185,7 +209,11 @@ class Pool:
             return task, result
         self._false_starts += 1
         if result.final or self._false_starts >= ATTEMPTS:
-            raise IrdistillError(result.text if result.final else f"{ATTEMPTS} workers could not start, the last: {result.text}")
+            raise IrdistillError(
+                result.text
+                if result.final
+                else f"{ATTEMPTS} workers could not start, the last: {result.text}"
+            )
         self._begin()
         return None
 
@@ -195,8 +223,9 @@ class Pool:
         if self.identity is not None and ready.identity != self.identity:
             lines = differences(self.identity, ready.identity)
             raise IrdistillError(
-                f"{self.what} differs between workers, so their results would: {'; '.join(lines)} ({ready.place}). Let all "
-                "machines be of one kind, or say what differs (--precision, --backend, --revision)."
+                f"{self.what} differs between workers, so their results would: {'; '.join(lines)}"
+                f" ({ready.place}). Let all machines be of one kind, or say what differs"
+                " (--precision, --backend, --revision)."
             )
         self.identity = ready.identity
 
@@ -207,12 +236,14 @@ class Pool:
 
 
 def _note(task: Task, fault: Fault, before: list[str]) -> None:
-    """Stop the job where a task fails again and again, or for a reason that another try does not mend."""
+    """Stop the job where a task fails again and again, or for a reason that another try does not
+    mend.
+    """
     if fault.final:
         raise IrdistillError(fault.text)
     if fault.text in before or len(before) + 1 >= ATTEMPTS:
         raise IrdistillError(
-            f"{task.name} failed {len(before) + 1} times, last with: {fault.text} What was written so far stays; the same "
-            "command goes on with this one."
+            f"{task.name} failed {len(before) + 1} times, last with: {fault.text} What was written"
+            " so far stays; the same command goes on with this one."
         )
     before.append(fault.text)

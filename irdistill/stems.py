@@ -48,7 +48,8 @@ class Tokenizer:
 
 
 class StemNumbers(dict[str, int]):
-    """The number of a word's stem; -1 for a stop word. A stem that is looked up for the first time gets the next number.
+    """The number of a word's stem; -1 for a stop word. A stem that is looked up for the first time
+    gets the next number.
 
     Attributes:
         stems: stem -> number.

@@ -1,4 +1,6 @@
-"""Text for a terminal: what came from documents, ids or servers cannot move the cursor, change colors or hide text."""
+"""Text for a terminal: what came from documents, ids or servers cannot move the cursor, change
+colors or hide text.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ from typing import IO, Any
 
 import click
 
-#: Control characters (C0 without tab and newline, DEL, and C1, whose U+009B begins an escape sequence by itself), line
-#: separators, overrides of the direction of text, and lone surrogates, which cannot be encoded. Joiners and direction marks
-#: (U+200C to U+200F) are part of ordinary Persian, Hindi and Hebrew text and stay.
+#: Control characters (C0 without tab and newline, DEL, and C1, whose U+009B begins an escape
+#: sequence by itself), line separators, overrides of the direction of text, and lone surrogates,
+#: which cannot be encoded. Joiners and direction marks (U+200C to U+200F) are part of ordinary
+#: Persian, Hindi and Hebrew text and stay.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -24,7 +27,8 @@ def printable(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    r"""JSON text with control characters as JSON escapes, which a reader of the JSON gets back as they were.
+    r"""JSON text with control characters as JSON escapes, which a reader of the JSON gets back as
+    they were.
 
     >>> print(printable_json('"red: \x9b31m"'))
     "red: \u009b31m"
@@ -38,7 +42,9 @@ def _written_out(match: re.Match[str]) -> str:
 
 
 def echo(message: object = "", err: bool = False, file: IO[Any] | None = None) -> None:
-    """Print a message with control characters written out; every message of the command line goes through here."""
+    """Print a message with control characters written out; every message of the command line goes
+    through here.
+    """
     click.echo(printable(str(message)), err=err, file=file)
 
 

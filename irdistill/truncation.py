@@ -1,4 +1,6 @@
-"""What a model never reads: texts that are longer than its limit, counted where they are tokenized."""
+"""What a model never reads: texts that are longer than its limit, counted where they are
+tokenized.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ class Truncation:
     Attributes:
         read: texts.
         cut: of these, those that were too long.
-        tokens: tokens that the model reads; without the special tokens that stand around a text, where a tokenizer counts them.
+        tokens: tokens that the model reads; without the special tokens that stand around a text,
+            where a tokenizer counts them.
         tokens_cut: tokens that it does not read.
     """
 
@@ -34,7 +37,8 @@ class Truncation:
     def count(self, coded: Any, limit: int, special: int = 0) -> None:
         """Count the result of a tokenizer of transformers that truncates.
 
-        Nothing is tokenized again: the parts that were cut off come with the result. Tokenizers that are written in Python do
+        Nothing is tokenized again: the parts that were cut off come with the result. Tokenizers
+            that are written in Python do
         not give them; their texts count as read in full.
 
         Args:
@@ -67,43 +71,83 @@ class Truncation:
         return Truncation(**asdict(self))
 
     def __add__(self, other: Truncation) -> Truncation:
-        return Truncation(*(one + two for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+        return Truncation(
+            *(
+                one + two
+                for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)
+            )
+        )
 
     def __sub__(self, other: Truncation) -> Truncation:
-        return Truncation(*(one - two for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+        return Truncation(
+            *(
+                one - two
+                for one, two in zip(asdict(self).values(), asdict(other).values(), strict=True)
+            )
+        )
 
     def usage(self, kind: str) -> dict[str, float]:
-        """The counts as the usage of a run names them: ``documents``, ``documents_cut``, ``documents_tokens`` …"""
-        return {f"{PLURAL[kind]}{suffix}": float(getattr(self, name)) for name, suffix in _FIELDS.items()}
+        """The counts as the usage of a run names them: ``documents``, ``documents_cut``,
+        ``documents_tokens`` …
+        """
+        return {
+            f"{PLURAL[kind]}{suffix}": float(getattr(self, name))
+            for name, suffix in _FIELDS.items()
+        }
 
     @classmethod
     def from_usage(cls, usage: Mapping[str, float], kind: str) -> Truncation:
         """Of a run's usage; all 0 where it has no such counts."""
-        return cls(**{name: int(usage.get(f"{PLURAL[kind]}{suffix}", 0)) for name, suffix in _FIELDS.items()})
+        return cls(
+            **{
+                name: int(usage.get(f"{PLURAL[kind]}{suffix}", 0))
+                for name, suffix in _FIELDS.items()
+            }
+        )
 
     def to_array(self) -> np.ndarray:
         """(4,) int64."""
         return np.array(list(asdict(self).values()), np.int64)
 
     def shares(self, kind: str) -> dict[str, float]:
-        """``documents cut`` and ``tokens cut`` as shares, for a table of results; empty where nothing was cut."""
+        """``documents cut`` and ``tokens cut`` as shares, for a table of results; empty where
+        nothing was cut.
+        """
         whole = self.tokens + self.tokens_cut
-        return {f"{PLURAL[kind]} cut": self.cut / self.read, f"{kind} tokens cut": self.tokens_cut / whole} if self.cut else {}
+        return (
+            {
+                f"{PLURAL[kind]} cut": self.cut / self.read,
+                f"{kind} tokens cut": self.tokens_cut / whole,
+            }
+            if self.cut
+            else {}
+        )
 
-    def report(self, kind: str, model: str, logger: logging.Logger, limit: int | None = None) -> None:
+    def report(
+        self, kind: str, model: str, logger: logging.Logger, limit: int | None = None
+    ) -> None:
         """One line about the texts that were cut; none where none was."""
         if not self.cut:
             return
         reads = f"the {limit} tokens" if limit is not None else "the tokens"
         logger.log(
             logging.WARNING if self.cut >= NOTABLE * self.read else logging.INFO,
-            "%d of %d %s (%.1f%%) are longer than %s that %s reads; %.1f%% of all %s tokens never reach the model",
-            self.cut, self.read, PLURAL[kind], 100 * self.cut / self.read, reads, model,
-            100 * self.tokens_cut / max(1, self.tokens + self.tokens_cut), kind,
+            "%d of %d %s (%.1f%%) are longer than %s that %s reads; %.1f%% of all %s tokens never"
+            " reach the model",
+            self.cut,
+            self.read,
+            PLURAL[kind],
+            100 * self.cut / self.read,
+            reads,
+            model,
+            100 * self.tokens_cut / max(1, self.tokens + self.tokens_cut),
+            kind,
         )
 
 
-def changes(now: Mapping[str, Truncation], before: Mapping[str, Truncation]) -> dict[str, Truncation]:
+def changes(
+    now: Mapping[str, Truncation], before: Mapping[str, Truncation]
+) -> dict[str, Truncation]:
     """What was counted since ``before``, by kind of text."""
     return {kind: counts - before.get(kind, Truncation()) for kind, counts in now.items()}
 
@@ -117,7 +161,8 @@ def snapshot(source: object) -> dict[str, Truncation]:
 def _left_out(encoding: Any) -> int:
     """Tokens that an encoding lacks, special ones not counted.
 
-    Of a pair, the parts that were cut off the first text come once with each part of the second; each is counted once.
+    Of a pair, the parts that were cut off the first text come once with each part of the second;
+    each is counted once.
     """
     parts = encoding.overflowing
     if not parts:

@@ -1,4 +1,6 @@
-"""Loading weights completely: the keys in a model's files must be those that the network expects."""
+"""Loading weights completely: the keys in a model's files must be those that the network
+expects.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,24 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 from irdistill.models import quiet_libraries
 
-#: Where transformers reports what it loaded; each of these modules imports the function by its name.
+#: Where transformers reports what it loaded; each of these modules imports the function by its
+#: name.
 _REPORTS = ("transformers.modeling_utils", "transformers.integrations.peft")
 _REPORT = "log_state_dict_report"
 
 #: The families of classes of transformers whose heads a checkpoint of one architecture may hold.
-_FAMILIES = ("MODEL", "MODEL_FOR_PRETRAINING", "MODEL_FOR_MASKED_LM", "MODEL_FOR_SEQUENCE_CLASSIFICATION", "MODEL_FOR_CAUSAL_LM",
-             "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM", "MODEL_FOR_TOKEN_CLASSIFICATION", "MODEL_FOR_QUESTION_ANSWERING",
-             "MODEL_FOR_MULTIPLE_CHOICE", "MODEL_FOR_NEXT_SENTENCE_PREDICTION")
+_FAMILIES = (
+    "MODEL",
+    "MODEL_FOR_PRETRAINING",
+    "MODEL_FOR_MASKED_LM",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION",
+    "MODEL_FOR_CAUSAL_LM",
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM",
+    "MODEL_FOR_TOKEN_CLASSIFICATION",
+    "MODEL_FOR_QUESTION_ANSWERING",
+    "MODEL_FOR_MULTIPLE_CHOICE",
+    "MODEL_FOR_NEXT_SENTENCE_PREDICTION",
+)
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _SHOWN = 5
@@ -33,14 +45,16 @@ _SHOWN = 5
 
 @contextmanager
 def complete_weights(model: str, *, new_head: bool = False, seed: int = 0) -> Iterator[None]:
-    """Refuse every network loaded within whose files lack weights, hold others, or hold them in another shape or type.
+    """Refuse every network loaded within whose files lack weights, hold others, or hold them in
+    another shape or type.
 
-    What transformers itself lists as legitimate differences (tied weights, old buffers) passes. So do a pooler whose output is
-    not used, and the heads that the same family has for other tasks.
+    What transformers itself lists as legitimate differences (tied weights, old buffers) passes. So
+    do a pooler whose output is not used, and the heads that the same family has for other tasks.
 
     Args:
         model: named in errors.
-        new_head: a student is built from a backbone: the head that the backbone's architecture lacks may be new.
+        new_head: a student is built from a backbone: the head that the backbone's architecture
+            lacks may be new.
         seed: of such new weights, so that two processes make the same model.
 
     Raises:
@@ -50,7 +64,9 @@ def complete_weights(model: str, *, new_head: bool = False, seed: int = 0) -> It
     modules = [import_module(name) for name in _REPORTS]
     originals = [getattr(module, _REPORT) for module in modules]
 
-    def collect(adapter: bool, model: Any, pretrained_model_name_or_path: Any, loading_info: Any) -> None:
+    def collect(
+        adapter: bool, model: Any, pretrained_model_name_or_path: Any, loading_info: Any
+    ) -> None:
         _check_shapes(loading_info, label)
         networks.append((model, loading_info, str(pretrained_model_name_or_path), adapter))
 
@@ -69,11 +85,23 @@ def complete_weights(model: str, *, new_head: bool = False, seed: int = 0) -> It
 
 
 def _reporter(collect: Any, adapter: bool) -> Any:
-    """What stands in for the report of transformers: it raises what that one raises, and prints nothing."""
-    def report(model: Any, pretrained_model_name_or_path: Any, ignore_mismatched_sizes: Any, loading_info: Any,
-               logger: Any = None) -> None:
+    """What stands in for the report of transformers: it raises what that one raises, and prints
+    nothing.
+    """
+
+    def report(
+        model: Any,
+        pretrained_model_name_or_path: Any,
+        ignore_mismatched_sizes: Any,
+        loading_info: Any,
+        logger: Any = None,
+    ) -> None:
         if loading_info.error_msgs or loading_info.conversion_errors:
-            raise RuntimeError(" ".join([*loading_info.error_msgs, *map(str, loading_info.conversion_errors.values())]))
+            raise RuntimeError(
+                " ".join(
+                    [*loading_info.error_msgs, *map(str, loading_info.conversion_errors.values())]
+                )
+            )
         collect(adapter, model, pretrained_model_name_or_path, loading_info)
 
     return report
@@ -84,25 +112,37 @@ def _check_shapes(info: Any, model: str) -> None:
     if wrong:
         raise IrdistillError(
             f"the model {model!r} has weights of another shape than its config.json describes: "
-            + _some([f"{key} {tuple(there)} instead of {tuple(expected)}" for key, there, expected in wrong])
+            + _some(
+                [
+                    f"{key} {tuple(there)} instead of {tuple(expected)}"
+                    for key, there, expected in wrong
+                ]
+            )
             + ". Save weights and config together again."
         )
 
 
-def _check_network(network: Any, info: Any, place: str, adapter: bool, model: str, new_head: bool) -> None:
+def _check_network(
+    network: Any, info: Any, place: str, adapter: bool, model: str, new_head: bool
+) -> None:
     name = type(network).__name__
     what = f"the adapters of {model!r}" if adapter else f"the model {model!r}"
-    missing = [key for key in info.missing_keys if adapter or not _may_be_new(network, key, new_head)]
+    missing = [
+        key for key in info.missing_keys if adapter or not _may_be_new(network, key, new_head)
+    ]
     if missing:
         raise IrdistillError(
-            f"{what} lack{'' if adapter else 's'} weights that {name} needs, which would be random: {_some(missing)}. "
-            + _others(info.unexpected_keys) + "Save the model completely again, or give another one."
+            f"{what} lack{'' if adapter else 's'} weights that {name} needs, which would be random:"
+            f" {_some(missing)}. "
+            + _others(info.unexpected_keys)
+            + "Save the model completely again, or give another one."
         )
     unexpected = info.unexpected_keys if adapter else unknown_keys(network, info.unexpected_keys)
     if unexpected:
         raise IrdistillError(
-            f"{what} hold{'' if adapter else 's'} weights that {name} has no place for: {_some(unexpected)}. Its config.json "
-            "describes another network than its weights; save both together again."
+            f"{what} hold{'' if adapter else 's'} weights that {name} has no place for:"
+            f" {_some(unexpected)}. Its config.json describes another network than its weights;"
+            " save both together again."
         )
     _check_types(network, Path(place), model)
 
@@ -113,11 +153,15 @@ def _others(keys: Iterable[str]) -> str:
 
 def _some(keys: Iterable[str]) -> str:
     ordered = sorted(keys)
-    return ", ".join(ordered[:_SHOWN]) + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
+    return ", ".join(ordered[:_SHOWN]) + (
+        f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+    )
 
 
 def _may_be_new(network: Any, key: str, new_head: bool) -> bool:
-    """Whether a weight may be missing: nothing uses it, an adapter brings it, or it belongs to a head that is to be new."""
+    """Whether a weight may be missing: nothing uses it, an adapter brings it, or it belongs to a
+    head that is to be new.
+    """
     prefix = network.base_model_prefix
     is_base = not (prefix and hasattr(network, prefix))
     pooler = "pooler" in key.split(".")
@@ -135,7 +179,8 @@ def _may_be_new(network: Any, key: str, new_head: bool) -> bool:
 def unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
     """The keys that belong to no head which the network's family has for another task.
 
-    Of an architecture that transformers does not know, any head is accepted, and only keys within the backbone are unknown.
+    Of an architecture that transformers does not know, any head is accepted, and only keys within
+    the backbone are unknown.
     """
     rest = set(unexpected)
     prefix = network.base_model_prefix
@@ -150,7 +195,9 @@ def unknown_keys(network: Any, unexpected: Iterable[str]) -> set[str]:
     names = network.config.architectures or []
     if not any(hasattr(transformers, name) for name in names):
         inner = {name for name, _ in base.named_children()}
-        rest = {key for key in rest if key.startswith(f"{prefix}.") or key.partition(".")[0] in inner}
+        rest = {
+            key for key in rest if key.startswith(f"{prefix}.") or key.partition(".")[0] in inner
+        }
     return rest
 
 
@@ -171,29 +218,51 @@ def _relatives(network: Any) -> list[Any]:
 
 
 def _keys_of(kind: Any, config: Any, prefix: str) -> set[str]:
-    """The keys of a class of networks, in memory and as they are saved, without the prefix of the backbone."""
+    """The keys of a class of networks, in memory and as they are saved, without the prefix of the
+    backbone.
+    """
     from transformers.core_model_loading import revert_weight_conversion
 
     try:
         with torch.device("meta"), quiet_libraries():
             network = kind(config)
             state = network.state_dict()
-            return {_without(key, prefix) for key in (*state, *revert_weight_conversion(network, dict(state)))}
-    except (ValueError, TypeError, AttributeError, NotImplementedError):  # this class does not take such a config
+            return {
+                _without(key, prefix)
+                for key in (*state, *revert_weight_conversion(network, dict(state)))
+            }
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+    ):  # this class does not take such a config
         return set()
 
 
 def _check_types(network: Any, folder: Path, model: str) -> None:
-    """Refuse whole numbers where the network has floating-point ones: transformers would round without a word."""
+    """Refuse whole numbers where the network has floating-point ones: transformers would round
+    without a word.
+    """
     if not folder.is_dir() or getattr(network.config, "quantization_config", None) is not None:
         return
     prefix = network.base_model_prefix
-    floats = {_without(name, prefix) for name, value in network.named_parameters() if value.is_floating_point()}
-    wrong = [f"{key} ({kind})" for path in sorted(folder.glob("*.safetensors")) for key, kind in _stored_types(path).items()
-             if kind not in _FLOATS and _without(key, prefix) in floats]
+    floats = {
+        _without(name, prefix)
+        for name, value in network.named_parameters()
+        if value.is_floating_point()
+    }
+    wrong = [
+        f"{key} ({kind})"
+        for path in sorted(folder.glob("*.safetensors"))
+        for key, kind in _stored_types(path).items()
+        if kind not in _FLOATS and _without(key, prefix) in floats
+    ]
     if wrong:
-        raise IrdistillError(f"the model {model!r} has weights that are no floating-point numbers: {_some(wrong)}. A quantized "
-                             "model needs its quantization_config; otherwise save it again in float32.")
+        raise IrdistillError(
+            f"the model {model!r} has weights that are no floating-point numbers: {_some(wrong)}. A"
+            " quantized model needs its quantization_config; otherwise save it again in float32."
+        )
 
 
 def _stored_types(path: Path) -> dict[str, str]:
@@ -204,12 +273,16 @@ def _stored_types(path: Path) -> dict[str, str]:
     return {key: str(entry["dtype"]) for key, entry in header.items() if key != "__metadata__"}
 
 
-def check_new_modules(encoder: Any, modules: Iterable[str], architectures: Iterable[str], model: str) -> None:
-    """Refuse a model of sentence-transformers that got a layer of random weights on loading, since it was saved without one.
+def check_new_modules(
+    encoder: Any, modules: Iterable[str], architectures: Iterable[str], model: str
+) -> None:
+    """Refuse a model of sentence-transformers that got a layer of random weights on loading, since
+    it was saved without one.
 
     Args:
         modules: the classes of modules that its files name.
-        architectures: those that its config.json names; the projection of a Stanford ColBERT stands with its other weights.
+        architectures: those that its config.json names; the projection of a Stanford ColBERT stands
+            with its other weights.
 
     Raises:
         IrdistillError: there is such a layer.
@@ -217,12 +290,18 @@ def check_new_modules(encoder: Any, modules: Iterable[str], architectures: Itera
     from sentence_transformers.base.modules import Router, Transformer
 
     known = set(modules) | ({"Dense"} if "HF_ColBERT" in architectures else set())
-    new = [type(module).__name__ for module in encoder if not isinstance(module, Router | Transformer)
-           and type(module).__name__ not in known and next(module.parameters(), None) is not None]
+    new = [
+        type(module).__name__
+        for module in encoder
+        if not isinstance(module, Router | Transformer)
+        and type(module).__name__ not in known
+        and next(module.parameters(), None) is not None
+    ]
     if new:
         raise IrdistillError(
-            f"the model {model!r} was not saved as a {type(encoder).__name__}, and its {', '.join(new)} layer would be "
-            "random. Give a model of that kind, or leave the kind (type) to be detected; to train one, build a student from it."
+            f"the model {model!r} was not saved as a {type(encoder).__name__}, and its"
+            f" {', '.join(new)} layer would be random. Give a model of that kind, or leave the kind"
+            " (type) to be detected; to train one, build a student from it."
         )
 
 
@@ -235,8 +314,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (OSError, SafetensorError) as error:
-        raise IrdistillError(f"the weights {path} cannot be read ({error}); the file is missing or damaged. Copy or save the model "
-                             "again.") from error
+        raise IrdistillError(
+            f"the weights {path} cannot be read ({error}); the file is missing or damaged. Copy or"
+            " save the model again."
+        ) from error
 
 
 def fill(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> None:
@@ -248,14 +329,24 @@ def fill(module: nn.Module, weights: dict[str, Tensor], source: str | Path) -> N
     expected = module.state_dict()
     missing, unexpected = expected.keys() - weights.keys(), weights.keys() - expected.keys()
     if missing:
-        raise IrdistillError(f"the weights {source} lack {_some(missing)}, which would be random. {_others(unexpected)}"
-                             "Save the model completely again, or give another one.")
+        raise IrdistillError(
+            f"the weights {source} lack {_some(missing)}, which would be random."
+            f" {_others(unexpected)}Save the model completely again, or give another one."
+        )
     if unexpected:
-        raise IrdistillError(f"the weights {source} hold {_some(unexpected)}, for which {type(module).__name__} has no place. Save "
-                             "the model again, weights and settings together.")
-    wrong = [f"{key} {tuple(value.shape)} {value.dtype} instead of {tuple(expected[key].shape)} {expected[key].dtype}"
-             for key, value in weights.items() if value.shape != expected[key].shape
-             or value.is_floating_point() != expected[key].is_floating_point()]
+        raise IrdistillError(
+            f"the weights {source} hold {_some(unexpected)}, for which {type(module).__name__} has"
+            " no place. Save the model again, weights and settings together."
+        )
+    wrong = [
+        f"{key} {tuple(value.shape)} {value.dtype} instead of {tuple(expected[key].shape)}"
+        f" {expected[key].dtype}"
+        for key, value in weights.items()
+        if value.shape != expected[key].shape
+        or value.is_floating_point() != expected[key].is_floating_point()
+    ]
     if wrong:
-        raise IrdistillError(f"the weights {source} do not fit their settings: {_some(wrong)}. Save the model again.")
+        raise IrdistillError(
+            f"the weights {source} do not fit their settings: {_some(wrong)}. Save the model again."
+        )
     module.load_state_dict(weights)

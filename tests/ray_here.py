@@ -13,7 +13,13 @@ from irdistill.ray_cluster import fault_handlers_kept
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
     with fault_handlers_kept():
-        ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            object_store_memory=80 * 2**20,
+        )
     yield
     with fault_handlers_kept():
         ray.shutdown()

@@ -1,4 +1,6 @@
-"""Cards: found by every name that a user may write, listed with close names, copied without overwriting."""
+"""Cards: found by every name that a user may write, listed with close names, copied without
+overwriting.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,19 @@ from irdistill.recipes import read_recipe
 from irdistill.teachers.loading import card_of
 
 
-@pytest.mark.parametrize("name", ["quickstart", "quickstart.yaml", "recipes/quickstart.yaml", "recipes/quickstart",
-                                  "./recipes/quickstart.yaml"])
-def test_a_carried_card_is_found_outside_of_a_checkout(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quickstart",
+        "quickstart.yaml",
+        "recipes/quickstart.yaml",
+        "recipes/quickstart",
+        "./recipes/quickstart.yaml",
+    ],
+)
+def test_a_carried_card_is_found_outside_of_a_checkout(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_card("recipes", name) == card_folder("recipes") / "quickstart.yaml"
     assert read_recipe(name).name == "quickstart"
@@ -26,12 +38,22 @@ def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "quickstart.yaml").write_text("stages: []\n")
     assert find_card("recipes", "recipes/quickstart.yaml") == Path("recipes/quickstart.yaml")
-    assert find_card("data", "data/prompts/rewrite.yaml") == card_folder("data") / "prompts" / "rewrite.yaml"
+    assert (
+        find_card("data", "data/prompts/rewrite.yaml")
+        == card_folder("data") / "prompts" / "rewrite.yaml"
+    )
 
 
-@pytest.mark.parametrize(("kind", "name", "close"), [
-    ("teachers", "minlm", "minilm"), ("eval", "bier", "beir"), ("recipes", "quikstart", "quickstart"),
-    ("data", "prompts/rewrit", "prompts/rewrite"), ("recipes", "", "")])
+@pytest.mark.parametrize(
+    ("kind", "name", "close"),
+    [
+        ("teachers", "minlm", "minilm"),
+        ("eval", "bier", "beir"),
+        ("recipes", "quikstart", "quickstart"),
+        ("data", "prompts/rewrit", "prompts/rewrite"),
+        ("recipes", "", ""),
+    ],
+)
 def test_an_unknown_name_lists_close_ones_and_all(kind: str, name: str, close: str) -> None:
     with pytest.raises(IrdistillError) as error:
         find_card(kind, name)
@@ -40,21 +62,37 @@ def test_an_unknown_name_lists_close_ones_and_all(kind: str, name: str, close: s
 
 
 def test_an_unknown_teacher_suite_and_recipe() -> None:
-    with pytest.raises(IrdistillError, match=r"no teacher 'ms-marco-minilm'.*Close names: .*ms-marco-minilm-l6.*All teachers: "):
+    with pytest.raises(
+        IrdistillError,
+        match=r"no teacher 'ms-marco-minilm'.*Close names: .*ms-marco-minilm-l6.*All teachers: ",
+    ):
         card_of("ms-marco-minilm")
-    with pytest.raises(IrdistillError, match=r"there is no suite 'nanobier'. Close names: nanobeir"):
+    with pytest.raises(
+        IrdistillError, match=r"there is no suite 'nanobier'. Close names: nanobeir"
+    ):
         read_suite("nanobier")
-    with pytest.raises(IrdistillError, match=r"there is no recipe 'margin_mse'. Close names: margin-mse"):
+    with pytest.raises(
+        IrdistillError, match=r"there is no recipe 'margin_mse'. Close names: margin-mse"
+    ):
         read_recipe("margin_mse")
 
 
 def test_every_card_is_listed_once_and_chosen_by_its_name() -> None:
     cards = list_cards()
-    assert {card.kind for card in cards} == set(KINDS) and len({(card.kind, card.name) for card in cards}) == len(cards)
+    assert {card.kind for card in cards} == set(KINDS) and len(
+        {(card.kind, card.name) for card in cards}
+    ) == len(cards)
     for card in cards:
         assert choose_card(f"{card.kind}/{card.name}") == card == choose_card(card.name, card.kind)
-    assert choose_card("minilm.yaml").path.name == "minilm.yaml" and choose_card("pydocs-howto").path.suffix == ".jsonl"
-    with pytest.raises(IrdistillError, match=r"there is no card 'rewrte'. Close names: prompts/rewrite"):
+    assert (
+        choose_card("minilm.yaml").path.name == "minilm.yaml"
+        and choose_card("pydocs-howto").path.suffix == ".jsonl"
+    )
+    with pytest.raises(
+        IrdistillError, match=r"there is no card 'rewrte'. Close names: prompts/rewrite"
+    ):
         choose_card("rewrte")
-    with pytest.raises(IrdistillError, match="no cards of the kind 'suites'; the kinds are teachers, eval"):
+    with pytest.raises(
+        IrdistillError, match="no cards of the kind 'suites'; the kinds are teachers, eval"
+    ):
         list_cards("suites")

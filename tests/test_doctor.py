@@ -1,4 +1,6 @@
-"""The doctor: says what is there, never fails, downloads nothing; and Java is chosen in the stated order."""
+"""The doctor: says what is there, never fails, downloads nothing; and Java is chosen in the stated
+order.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,20 @@ def jvms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("release", "version"),
-    [("1.8.0_392", 8), ("17.0.1", 17), ("25", 25), ("22-ea", 22), ("21.0.2+13-LTS", 21), ("11.0.22", 11)],
+    [
+        ("1.8.0_392", 8),
+        ("17.0.1", 17),
+        ("25", 25),
+        ("22-ea", 22),
+        ("21.0.2+13-LTS", 21),
+        ("11.0.22", 11),
+    ],
 )
 def test_parse_version(release: str, version: int) -> None:
-    output = f'Picked up JAVA_TOOL_OPTIONS: -Xmx1g\nopenjdk version "{release}" 2024-01-16\nOpenJDK 64-Bit VM'
+    output = (
+        f'Picked up JAVA_TOOL_OPTIONS: -Xmx1g\nopenjdk version "{release}" 2024-01-16\nOpenJDK'
+        " 64-Bit VM"
+    )
     assert parse_version(output) == (version, release)
 
 
@@ -61,7 +73,12 @@ def test_first_of_the_known_folders_that_is_new_enough(jvms: Path) -> None:
         make_java(jvms / f"java-{name}", release)
     found = find_java({})
     assert found is not None
-    assert (found.home, found.version, found.release, found.found_by) == (jvms / "java-21", 21, "21.0.2", "folder")
+    assert (found.home, found.version, found.release, found.found_by) == (
+        jvms / "java-21",
+        21,
+        "21.0.2",
+        "folder",
+    )
     assert [other.version for other in found.others] == [17, 25]
 
 
@@ -69,7 +86,11 @@ def test_java_home_goes_first(jvms: Path, tmp_path: Path) -> None:
     make_java(jvms / "java-21", "21.0.2")
     home = make_java(tmp_path / "mine", "25")
     found = find_java({"JAVA_HOME": str(home)})
-    assert found is not None and (found.home, found.version, found.found_by) == (home, 25, "JAVA_HOME")
+    assert found is not None and (found.home, found.version, found.found_by) == (
+        home,
+        25,
+        "JAVA_HOME",
+    )
 
 
 def test_an_old_java_home_is_passed_over_and_remembered(jvms: Path, tmp_path: Path) -> None:
@@ -90,7 +111,11 @@ def test_path_goes_last_and_links_are_followed(jvms: Path, tmp_path: Path) -> No
     assert found is not None and (found.home, found.found_by) == (home, "PATH")
     make_java(jvms / "java-25", "25")
     better = find_java(environment)
-    assert better is not None and better.version == 25 and [other.home for other in better.others] == [home]
+    assert (
+        better is not None
+        and better.version == 25
+        and [other.home for other in better.others] == [home]
+    )
 
 
 def test_one_java_under_two_names_is_seen_once(jvms: Path) -> None:
@@ -102,7 +127,10 @@ def test_one_java_under_two_names_is_seen_once(jvms: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("echo 'Error: could not find libjava.so' >&2; exit 2", "exit 2: Error: could not find libjava.so"),
+        (
+            "echo 'Error: could not find libjava.so' >&2; exit 2",
+            "exit 2: Error: could not find libjava.so",
+        ),
         ("exit 0", "it said nothing"),
         ("echo 'openjdk version \"21.0.2\"' >&2; exit 1", "exit 1"),
     ],
@@ -131,7 +159,9 @@ def test_java_home_that_is_no_java(jvms: Path, tmp_path: Path) -> None:
 
 
 def test_conda_and_home_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(java, "KNOWN_FOLDERS", ("~/.sdkman/candidates/java/*", "$CONDA_PREFIX/lib/jvm"))
+    monkeypatch.setattr(
+        java, "KNOWN_FOLDERS", ("~/.sdkman/candidates/java/*", "$CONDA_PREFIX/lib/jvm")
+    )
     sdk = make_java(tmp_path / "home" / ".sdkman" / "candidates" / "java" / "21.0.2-tem", "21.0.2")
     conda = make_java(tmp_path / "conda" / "lib" / "jvm", "22.0.1")
     environment = {"HOME": str(tmp_path / "home"), "CONDA_PREFIX": str(tmp_path / "conda")}
@@ -155,7 +185,15 @@ def checks(tmp_path_factory: pytest.TempPathFactory) -> list[Check]:
 def test_all_is_looked_at(checks: list[Check]) -> None:
     names = [check.name for check in checks]
     assert len(set(names)) == len(names)
-    assert {"Python", *doctor.NAMED, "other libraries", "disk, cache", "disk, here", "memory", "Java"} <= set(names)
+    assert {
+        "Python",
+        *doctor.NAMED,
+        "other libraries",
+        "disk, cache",
+        "disk, here",
+        "memory",
+        "Java",
+    } <= set(names)
     assert {f"extra {name}" for name in doctor.EXTRAS} <= set(names)
     by_name = {check.name: check for check in checks}
     for name in doctor.NAMED:
@@ -177,14 +215,18 @@ def test_json_and_table(checks: list[Check]) -> None:
     assert read["ok"] is is_healthy(checks)
     assert set(read["checks"][0]) == {"name", "status", "found", "advice", "extra"}
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(render([Check("extra ray", "missing", "adds", "pip install 'irdistill[ray]'", "ray")]))
+    console.print(
+        render([Check("extra ray", "missing", "adds", "pip install 'irdistill[ray]'", "ray")])
+    )
     text = console.export_text()
     assert "optional" in text and "pip install 'irdistill[ray]'" in text
 
 
 def test_only_what_is_required_counts() -> None:
     fine = Check("Python", "ok", "3.11")
-    assert is_healthy([fine, Check("Java", "problem", "17", "", "lucene"), Check("x", "missing", "", "", "ray")])
+    assert is_healthy(
+        [fine, Check("Java", "problem", "17", "", "lucene"), Check("x", "missing", "", "", "ray")]
+    )
     assert not is_healthy([fine, Check("torch", "missing", "")])
     assert not is_healthy([fine, Check("memory", "problem", "")])
 
@@ -193,7 +235,14 @@ def test_a_check_that_raises_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> No
     def fall(*_: Any) -> None:
         raise RuntimeError("fell\nover")
 
-    for name in ("find_java", "cache_folder", "_version", "_check_memory", "_check_gpu", "_check_python"):
+    for name in (
+        "find_java",
+        "cache_folder",
+        "_version",
+        "_check_memory",
+        "_check_gpu",
+        "_check_python",
+    ):
         monkeypatch.setattr(doctor, name, fall)
     found = {check.name: check for check in examine()}
     for name in ("Java", "disk, cache", "memory", "Python", "torch", "extra ray"):
@@ -205,20 +254,31 @@ def test_old_missing_and_broken_libraries(monkeypatch: pytest.MonkeyPatch) -> No
     def broken() -> str:
         raise OSError("libgomp.so.1: cannot open shared object file")
 
-    monkeypatch.setattr(doctor, "_version", lambda name: {"pyarrow": "9.0.0", "bm25s": "0.3"}.get(name))
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: {"pyarrow": "9.0.0", "bm25s": "0.3"}.get(name)
+    )
     old = doctor._check_library("pyarrow", None)
     assert (old.status, old.advice) == ("problem", "pip install --upgrade 'pyarrow>=17'")
     missing = doctor._check_library("torch", None)
     assert (missing.status, missing.advice) == ("missing", "pip install 'torch>=2.6'")
     damaged = doctor._check_library("bm25s", broken)
-    assert damaged.status == "problem" and "libgomp" in damaged.found and "--force-reinstall" in damaged.advice
+    assert (
+        damaged.status == "problem"
+        and "libgomp" in damaged.found
+        and "--force-reinstall" in damaged.advice
+    )
     rest = doctor._check_rest(["numpy"])
     assert (rest.status, rest.advice) == ("missing", "pip install --upgrade 'numpy>=1.26'")
 
 
 @pytest.mark.parametrize(
     ("version", "least", "older"),
-    [("2.13.0+cpu", "2.6", False), ("2.5.9", "2.6", True), ("17", "17.0.0", False), ("16.9", "17", True)],
+    [
+        ("2.13.0+cpu", "2.6", False),
+        ("2.5.9", "2.6", True),
+        ("17", "17.0.0", False),
+        ("16.9", "17", True),
+    ],
 )
 def test_versions_compare_by_number(version: str, least: str, older: bool) -> None:
     assert doctor._older(version, least) is older
@@ -234,7 +294,9 @@ def test_the_tables_agree_with_the_packaging() -> None:
     project = tomllib.loads(PROJECT.read_text())["project"]
     assert dict(line.split(">=") for line in project["dependencies"]) == doctor.REQUIRED
     extras = {
-        name: {re.split(r"[>=;\[ ]", line)[0] for line in lines if not line.startswith("irdistill[")}
+        name: {
+            re.split(r"[>=;\[ ]", line)[0] for line in lines if not line.startswith("irdistill[")
+        }
         for name, lines in project["optional-dependencies"].items()
     }
     assert {name: set(libraries) for name, (libraries, _) in doctor.EXTRAS.items()} == extras

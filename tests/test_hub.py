@@ -1,4 +1,6 @@
-"""A model that cannot be had from the hub fails at once and in one message; a slow hub is waited for."""
+"""A model that cannot be had from the hub fails at once and in one message; a slow hub is waited
+for.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture()
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, float], list[str]]]:
-    """Starts a hub that answers with a status after some seconds; gives the paths it is asked for."""
+    """Starts a hub that answers with a status after some seconds; gives the paths it is asked
+    for.
+    """
     servers: list[HTTPServer] = []
 
     def start(status: int, seconds: float = 0.0) -> list[str]:
@@ -52,7 +56,9 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, float], li
             def do_GET(self) -> None:
                 paths.append(self.path)
                 time.sleep(seconds)
-                body = json.dumps({"id": "owner/name", "_id": "1", "tags": [], "siblings": []}).encode()
+                body = json.dumps(
+                    {"id": "owner/name", "_id": "1", "tags": [], "siblings": []}
+                ).encode()
                 try:
                     self.send_response(status)
                     if status == 401:
@@ -83,15 +89,24 @@ def cache_model(place: Path, name: str) -> None:
     (snapshot / "config.json").write_text("{}")
 
 
-@pytest.mark.parametrize("load", [
-    kind_of, resolve_model, load_student, token_count, lambda name: load_teacher(name, Corpus.in_memory([])),
-    lambda name: load_teacher(name, Corpus.in_memory([]), kind="cross-encoder"), lambda name: build_student("dense", name),
-    lambda name: build_student("kernel", name), lambda name: build_student("cross-encoder", name),
-    lambda name: load_transformer(name, task="fill-mask", seed=1),
-    lambda name: load_teacher(name, Corpus.in_memory([]), kind="causal"),
-    lambda name: load_teacher(name, Corpus.in_memory([]), kind="seq2seq"),
-    lambda name: load_teacher(name, Corpus.in_memory([]), kind="retriever"),
-])
+@pytest.mark.parametrize(
+    "load",
+    [
+        kind_of,
+        resolve_model,
+        load_student,
+        token_count,
+        lambda name: load_teacher(name, Corpus.in_memory([])),
+        lambda name: load_teacher(name, Corpus.in_memory([]), kind="cross-encoder"),
+        lambda name: build_student("dense", name),
+        lambda name: build_student("kernel", name),
+        lambda name: build_student("cross-encoder", name),
+        lambda name: load_transformer(name, task="fill-mask", seed=1),
+        lambda name: load_teacher(name, Corpus.in_memory([]), kind="causal"),
+        lambda name: load_teacher(name, Corpus.in_memory([]), kind="seq2seq"),
+        lambda name: load_teacher(name, Corpus.in_memory([]), kind="retriever"),
+    ],
+)
 def test_every_loader_fails_at_once_without_a_network(
     load: Callable[[str], object], unreachable: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,7 +115,11 @@ def test_every_loader_fails_at_once_without_a_network(
         load("nobody/nothing")
     assert time.monotonic() - began < 8 and "Retry" not in caplog.text
     message = str(error.value)
-    assert "the model 'nobody/nothing' cannot be loaded" in message and "cannot be reached" in message and "\n" not in message
+    assert (
+        "the model 'nobody/nothing' cannot be loaded" in message
+        and "cannot be reached" in message
+        and "\n" not in message
+    )
 
 
 def test_a_model_in_the_hub_cache_is_used_without_a_network(
@@ -119,21 +138,33 @@ def test_a_hub_that_answers(serve: Callable[..., list[str]]) -> None:
     paths = serve(200)
     assert resolve_model("owner/name") == resolve_model("owner/name") == "owner/name"
     assert paths == ["/api/models/owner/name"] and constants.HF_HUB_OFFLINE is False
-    assert resolve_model("owner/name", "v2") == "owner/name" and paths[1] == "/api/models/owner/name/revision/v2"
+    assert (
+        resolve_model("owner/name", "v2") == "owner/name"
+        and paths[1] == "/api/models/owner/name/revision/v2"
+    )
     assert resolve_model("owner/name::model.gguf") == "owner/name::model.gguf" and len(paths) == 2
 
 
-def test_a_slow_hub_is_waited_for(serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_hub_is_waited_for(
+    serve: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub, "_TIMEOUT", 0.2)
     serve(200, 0.6)
     assert resolve_model("owner/name") == "owner/name" and constants.HF_HUB_OFFLINE is False
 
 
-@pytest.mark.parametrize(("status", "message"), [
-    (401, "the hub has no model of this name, or it is private"), (404, "the hub has no model of this name"),
-    (503, "answers with the error 503"), (500, "answers with the error 500"),
-])
-def test_what_the_hub_does_not_give(serve: Callable[..., list[str]], status: int, message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "the hub has no model of this name, or it is private"),
+        (404, "the hub has no model of this name"),
+        (503, "answers with the error 503"),
+        (500, "answers with the error 500"),
+    ],
+)
+def test_what_the_hub_does_not_give(
+    serve: Callable[..., list[str]], status: int, message: str, tmp_path: Path
+) -> None:
     paths = serve(status)
     with pytest.raises(IrdistillError, match=message):
         resolve_model("owner/name")
@@ -142,7 +173,9 @@ def test_what_the_hub_does_not_give(serve: Callable[..., list[str]], status: int
     assert resolve_model("owner/name") == "owner/name"
 
 
-def test_offline_by_the_users_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., list[str]]) -> None:
+def test_offline_by_the_users_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Callable[..., list[str]]
+) -> None:
     paths = serve(200)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(IrdistillError, match="not in the hub cache, and HF_HUB_OFFLINE is set"):

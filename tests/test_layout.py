@@ -1,4 +1,6 @@
-"""The plan of the house: who may import whom, how long a module may be, and what no file may name."""
+"""The plan of the house: who may import whom, how long a module may be, and what no file may
+name.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,28 @@ FLOORS = (
 FLOOR = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Modules that every room may import; they import no room.
-BASE = {"adapters", "caching", "errors", "files", "checksums", "ownership", "plain_data", "terminal", "progress", "cards",
-        "hardware", "batching", "models", "weights", "java", "stems", "hub", "ray_cluster", "ray_pool", "truncation"}
+BASE = {
+    "adapters",
+    "caching",
+    "errors",
+    "files",
+    "checksums",
+    "ownership",
+    "plain_data",
+    "terminal",
+    "progress",
+    "cards",
+    "hardware",
+    "batching",
+    "models",
+    "weights",
+    "java",
+    "stems",
+    "hub",
+    "ray_cluster",
+    "ray_pool",
+    "truncation",
+}
 
 #: Modules for the command line alone; they import no room either.
 DESK = {"doctor"}
@@ -129,7 +151,8 @@ def test_every_module_has_its_place() -> None:
 def test_imports_go_one_way() -> None:
     wrong = [
         module.where(found)
-        for module in modules() if module.room in FLOOR
+        for module in modules()
+        if module.room in FLOOR
         for found, room in own_rooms(module)
         if room in FLOOR and room != module.room and FLOOR[room] >= FLOOR[module.room]
     ]
@@ -139,8 +162,10 @@ def test_imports_go_one_way() -> None:
 def test_base_modules_import_no_room() -> None:
     wrong = [
         module.where(found)
-        for module in modules() if module.room in BASE | DESK
-        for found, room in own_rooms(module) if room not in BASE
+        for module in modules()
+        if module.room in BASE | DESK
+        for found, room in own_rooms(module)
+        if room not in BASE
     ]
     assert wrong == []
 
@@ -148,36 +173,63 @@ def test_base_modules_import_no_room() -> None:
 def test_the_doctor_is_seen_from_the_command_line_only() -> None:
     wrong = [
         module.where(found)
-        for module in modules() if module.room not in DESK | {"cli"}
-        for found, room in own_rooms(module) if room in DESK
+        for module in modules()
+        if module.room not in DESK | {"cli"}
+        for found, room in own_rooms(module)
+        if room in DESK
     ]
     assert wrong == []
 
 
 def test_losses_import_torch_only() -> None:
     losses = [module for module in modules() if module.room == "losses"]
-    wrong = [module.where(found) for module in losses for found, library in outside(module) if library != "torch"]
+    wrong = [
+        module.where(found)
+        for module in losses
+        for found, library in outside(module)
+        if library != "torch"
+    ]
     wrong += [
-        module.where(found) for module in losses
-        for found, room in own_rooms(module) if room != "losses" and room not in BASE
+        module.where(found)
+        for module in losses
+        for found, room in own_rooms(module)
+        if room != "losses" and room not in BASE
     ]
     assert wrong == []
 
 
 def test_collections_and_runs_import_nothing_heavy() -> None:
-    heavy_base = {module.room for module in modules() if module.room in BASE
-                  and any(library in HEAVY for _, library in outside(module))}
+    heavy_base = {
+        module.room
+        for module in modules()
+        if module.room in BASE and any(library in HEAVY for _, library in outside(module))
+    }
     assert "hardware" in heavy_base
     light = [module for module in modules() if module.room in WITHOUT_HEAVY]
-    wrong = [module.where(found) for module in light for found, library in outside(module) if library in HEAVY]
-    wrong += [module.where(found) for module in light for found, room in own_rooms(module) if room in heavy_base]
+    wrong = [
+        module.where(found)
+        for module in light
+        for found, library in outside(module)
+        if library in HEAVY
+    ]
+    wrong += [
+        module.where(found)
+        for module in light
+        for found, room in own_rooms(module)
+        if room in heavy_base
+    ]
     assert wrong == []
 
 
 def test_modules_are_short_and_named_for_what_they_do() -> None:
-    lengths = {module.name: len(module.path.read_text(encoding="utf-8").splitlines()) for module in modules()}
+    lengths = {
+        module.name: len(module.path.read_text(encoding="utf-8").splitlines())
+        for module in modules()
+    }
     assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
-    assert [module.name for module in modules() if module.path.stem in VAGUE or module.room in VAGUE] == []
+    assert [
+        module.name for module in modules() if module.path.stem in VAGUE or module.room in VAGUE
+    ] == []
 
 
 @pytest.mark.parametrize("name", ["", "collections", "runs"])
@@ -186,7 +238,9 @@ def test_importing_costs_little(name: str) -> None:
         pytest.skip(f"there is no irdistill.{name} yet")
     module = f"irdistill.{name}".rstrip(".")
     code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == []
 
@@ -204,5 +258,9 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
         content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
         if b"\0" in content[:8192]:
             continue
-        wrong += [f"{name}:{number}" for number, line in enumerate(content.split(b"\n"), 1) if place.search(line)]
+        wrong += [
+            f"{name}:{number}"
+            for number, line in enumerate(content.split(b"\n"), 1)
+            if place.search(line)
+        ]
     assert wrong == []

@@ -1,4 +1,6 @@
-"""What a model's identity covers: every file that its loader reads, by its contents, and no other."""
+"""What a model's identity covers: every file that its loader reads, by its contents, and no
+other.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,22 @@ from irdistill.teachers import CrossEncoderTeacher, score
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
-DOCS = {f"d{number}": text for number, text in enumerate(["the cat sat", "a dog in rain", "heat and shock", "Red Bird"])}
-COLLECTION = Collection.from_dicts("tiny", DOCS, {"q1": "the cat", "q2": "what is heat"}, {"q1": {"d0": 1}})
+DOCS = {
+    f"d{number}": text
+    for number, text in enumerate(["the cat sat", "a dog in rain", "heat and shock", "Red Bird"])
+}
+COLLECTION = Collection.from_dicts(
+    "tiny", DOCS, {"q1": "the cat", "q2": "what is heat"}, {"q1": {"d0": 1}}
+)
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model with pooling, a Dense module with weights, and prompts."""
     folder = tmp_path_factory.mktemp("models")
-    made = SentenceTransformer(str(tiny_backbone(folder / "backbone", layers=2)), device="cpu", prompts={"query": "what "})
+    made = SentenceTransformer(
+        str(tiny_backbone(folder / "backbone", layers=2)), device="cpu", prompts={"query": "what "}
+    )
     made.append(Dense(32, 16))
     made.append(Normalize())
     made.save(str(folder / "dense"))
@@ -52,6 +61,7 @@ def edit(file: str, **values: object) -> Callable[[Path], None]:
 
 def lower_case(value: bool) -> Callable[[Path], None]:
     """What repairing a tokenizer changes."""
+
     def change(folder: Path) -> None:
         content = json.loads((folder / "tokenizer.json").read_text())
         content["normalizer"]["lowercase"] = value
@@ -79,28 +89,46 @@ def write(file: str, text: str = "{}") -> Callable[[Path], None]:
 
 
 DECIDES = {
-    "tokenizer": lower_case(False), "tokenizer settings": edit("tokenizer_config.json", model_max_length=8),
-    "vocabulary": write("vocab.txt", "a"), "special tokens": write("special_tokens_map.json"),
+    "tokenizer": lower_case(False),
+    "tokenizer settings": edit("tokenizer_config.json", model_max_length=8),
+    "vocabulary": write("vocab.txt", "a"),
+    "special tokens": write("special_tokens_map.json"),
     "chat template": write("chat_template.jinja"),
-    "another template": write("additional_chat_templates/tool.jinja"), "added tokens": write("added_tokens.json"),
+    "another template": write("additional_chat_templates/tool.jinja"),
+    "added tokens": write("added_tokens.json"),
     "module list": write("modules.json", "[]"),
     "prompts": edit("config_sentence_transformers.json", prompts={"query": "how "}),
-    "length": edit("sentence_bert_config.json", max_seq_length=7), "pooling": edit("1_Pooling/config.json", pooling_mode="cls"),
-    "dense settings": edit("2_Dense/config.json", bias=False), "dense weights": flip("2_Dense/model.safetensors"),
-    "weights": flip("model.safetensors"), "config": edit("config.json", hidden_act="relu"),
-    "generation": write("generation_config.json"), "student": write("irdistill_student.json"),
+    "length": edit("sentence_bert_config.json", max_seq_length=7),
+    "pooling": edit("1_Pooling/config.json", pooling_mode="cls"),
+    "dense settings": edit("2_Dense/config.json", bias=False),
+    "dense weights": flip("2_Dense/model.safetensors"),
+    "weights": flip("model.safetensors"),
+    "config": edit("config.json", hidden_act="relu"),
+    "generation": write("generation_config.json"),
+    "student": write("irdistill_student.json"),
     "metadata": write("artifact.metadata"),
     "sentencepiece": write("sentencepiece.bpe.model"),
 }
 IS_READ_BY_NOBODY = {
-    "README": write("README.md", "# a model"), "license": write("LICENSE"), "git": write(".git/HEAD"),
+    "README": write("README.md", "# a model"),
+    "license": write("LICENSE"),
+    "git": write(".git/HEAD"),
     "cache": write(".cache/x.json"),
-    "checkpoint": write("checkpoint-500/model.safetensors"), "checkpoint's tokenizer": write("checkpoint-500/tokenizer.json"),
-    "notes": write("notes.txt"), "results": write("eval/results.json"), "results in the root": write("eval_results.json"),
-    "training arguments": write("training_args.bin"), "TensorFlow": write("tf_model.h5"), "Flax": write("flax_model.msgpack"),
-    "ONNX": write("onnx/model.onnx"), "OpenVINO": write("openvino/openvino_model.xml"), "a picture": write("card.png"),
-    "pickle beside safetensors": write("pytorch_model.bin"), "notes in a module": write("1_Pooling/README.md"),
-    "other file": write(".DS_Store"), "cards": write("modelcard.json"),
+    "checkpoint": write("checkpoint-500/model.safetensors"),
+    "checkpoint's tokenizer": write("checkpoint-500/tokenizer.json"),
+    "notes": write("notes.txt"),
+    "results": write("eval/results.json"),
+    "results in the root": write("eval_results.json"),
+    "training arguments": write("training_args.bin"),
+    "TensorFlow": write("tf_model.h5"),
+    "Flax": write("flax_model.msgpack"),
+    "ONNX": write("onnx/model.onnx"),
+    "OpenVINO": write("openvino/openvino_model.xml"),
+    "a picture": write("card.png"),
+    "pickle beside safetensors": write("pytorch_model.bin"),
+    "notes in a module": write("1_Pooling/README.md"),
+    "other file": write(".DS_Store"),
+    "cards": write("modelcard.json"),
 }
 
 
@@ -139,11 +167,16 @@ def test_contents_count_and_not_times_or_places(model: Path, tmp_path: Path) -> 
 
 def test_every_vocabulary_file_of_transformers_is_known() -> None:
     source = Path(transformers.__file__).parent / "models"
-    found = {name for path in source.glob("*/tokenization_*.py")
-             for block in re.findall(r"VOCAB_FILES_NAMES[^=]*=\s*\{(.*?)\}", path.read_text(), re.S)
-             for name in re.findall(r":\s*\"([^\"]+\.[^\"]+)\"", block)}
+    found = {
+        name
+        for path in source.glob("*/tokenization_*.py")
+        for block in re.findall(r"VOCAB_FILES_NAMES[^=]*=\s*\{(.*?)\}", path.read_text(), re.S)
+        for name in re.findall(r":\s*\"([^\"]+\.[^\"]+)\"", block)
+    }
     assert len(found) > 15
-    assert {name for name in found if name not in _ROOT_FILES and Path(name).suffix not in _ROOT_ENDINGS} == set()
+    assert {
+        name for name in found if name not in _ROOT_FILES and Path(name).suffix not in _ROOT_ENDINGS
+    } == set()
 
 
 def test_code_of_its_own_and_whatever_it_may_read(model: Path, tmp_path: Path) -> None:
@@ -162,14 +195,21 @@ def test_adapters_belong_to_their_base(tmp_path: Path, monkeypatch: pytest.Monke
     pytest.importorskip("peft")
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     base = tiny_backbone(tmp_path / "base", layers=2)
-    build_student("dense", str(base), lora_rank=2, lora_merge=False, device="cpu").save(tmp_path / "adapters")
+    build_student("dense", str(base), lora_rank=2, lora_merge=False, device="cpu").save(
+        tmp_path / "adapters"
+    )
     before = model_files(str(tmp_path / "adapters"))
     assert {"model.safetensors", "tokenizer.json"} <= set(before)
-    lower_case(False)(base)  # the adapters were saved with a tokenizer, which is the one that is read
+    lower_case(False)(
+        base
+    )  # the adapters were saved with a tokenizer, which is the one that is read
     assert model_files(str(tmp_path / "adapters")) == before
     weights = load_file(base / "model.safetensors")
-    save_file(weights | {"embeddings.LayerNorm.weight": weights["embeddings.LayerNorm.weight"] * 2}, base / "model.safetensors",
-              metadata={"format": "pt"})
+    save_file(
+        weights | {"embeddings.LayerNorm.weight": weights["embeddings.LayerNorm.weight"] * 2},
+        base / "model.safetensors",
+        metadata={"format": "pt"},
+    )
     changed = model_files(str(tmp_path / "adapters"))
     assert {name for name in before if changed[name] != before[name]} == {"model.safetensors"}
     shutil.copytree(tmp_path / "adapters", tmp_path / "copy")
@@ -185,7 +225,9 @@ def test_shards_and_gguf_files(tmp_path: Path) -> None:
     (folder / "model.safetensors").unlink()
     model.save_pretrained(folder, max_shard_size="30KB")
     shards = {path.name for path in folder.glob("model-*.safetensors")}
-    assert len(shards) > 2 and shards | {"model.safetensors.index.json"} <= set(model_files(str(folder)))
+    assert len(shards) > 2 and shards | {"model.safetensors.index.json"} <= set(
+        model_files(str(folder))
+    )
     (tmp_path / "g").mkdir()
     for name in ("a.gguf", "b.gguf"):
         (tmp_path / "g" / name).write_bytes(b"GGUF")
@@ -196,7 +238,9 @@ def test_shards_and_gguf_files(tmp_path: Path) -> None:
     assert model_revision(str(tmp_path / "g" / "a.gguf")) != before
 
 
-def test_a_hub_id_is_the_commit_of_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_is_the_commit_of_its_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a branch too; what is nowhere to be found is an error and no name."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     place = tmp_path / "models--owner--name"
@@ -207,7 +251,9 @@ def test_a_hub_id_is_the_commit_of_its_snapshot(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.file_download.HF_HUB_CACHE", str(tmp_path), raising=False)
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path))
-    assert [model_revision("owner/name", branch) for branch in (None, "main", "v2", commit)] == [commit] * 4
+    assert [model_revision("owner/name", branch) for branch in (None, "main", "v2", commit)] == [
+        commit
+    ] * 4
     monkeypatch.setattr("irdistill.models.find_model_file", lambda *given: None)
     with pytest.raises(IrdistillError, match="commit of the model 'owner/other'"):
         model_revision("owner/other")
@@ -215,7 +261,9 @@ def test_a_hub_id_is_the_commit_of_its_snapshot(tmp_path: Path, monkeypatch: pyt
 
 def encoded(model: Path, work: Path) -> VectorStore:
     """The vectors of the documents, in a store of their own for each identity."""
-    return corpus_vectors(COLLECTION.corpus, DenseStudent.load(str(model), device="cpu"), work, "float32")  # type: ignore[no-any-return]
+    return corpus_vectors(
+        COLLECTION.corpus, DenseStudent.load(str(model), device="cpu"), work, "float32"
+    )  # type: ignore[no-any-return]
 
 
 def test_a_repaired_tokenizer_encodes_the_corpus_again(model: Path, tmp_path: Path) -> None:
@@ -225,11 +273,18 @@ def test_a_repaired_tokenizer_encodes_the_corpus_again(model: Path, tmp_path: Pa
     lower_case(True)(tmp_path / "m")
     repaired = encoded(tmp_path / "m", tmp_path / "work")
     assert damaged.folder != repaired.folder
-    fresh = DenseStudent.load(str(tmp_path / "m"), device="cpu").encode(list(DOCS.values()), "document", "float32", normalize=True)
+    fresh = DenseStudent.load(str(tmp_path / "m"), device="cpu").encode(
+        list(DOCS.values()), "document", "float32", normalize=True
+    )
     np.testing.assert_allclose(repaired.matrix, fresh, atol=1e-6)
-    assert not np.allclose(damaged.matrix[3], fresh[3], atol=1e-3)  # "Red Bird" became unknown words
-    for change in (edit("config.json", hidden_act="relu"), edit("1_Pooling/config.json", pooling_mode="cls"),
-                   edit("sentence_bert_config.json", document_length=4)):
+    assert not np.allclose(
+        damaged.matrix[3], fresh[3], atol=1e-3
+    )  # "Red Bird" became unknown words
+    for change in (
+        edit("config.json", hidden_act="relu"),
+        edit("1_Pooling/config.json", pooling_mode="cls"),
+        edit("sentence_bert_config.json", document_length=4),
+    ):
         change(tmp_path / "m")
         other = encoded(tmp_path / "m", tmp_path / "work")
         assert other.folder != repaired.folder
@@ -245,7 +300,9 @@ def test_a_copied_folder_shares_its_vectors(model: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["cross-encoder", "retriever", "saved cross-encoder"])
-def test_a_resumed_score_names_the_file_that_changed(model: Path, tmp_path: Path, kind: str) -> None:
+def test_a_resumed_score_names_the_file_that_changed(
+    model: Path, tmp_path: Path, kind: str
+) -> None:
     """Half a run with one tokenizer must not be finished with another."""
     place = tmp_path / "m"
     if kind == "cross-encoder":
@@ -254,15 +311,22 @@ def test_a_resumed_score_names_the_file_that_changed(model: Path, tmp_path: Path
         shutil.copytree(model, place)
     else:
         CrossEncoder(str(tiny_cross_encoder(tmp_path / "plain")), device="cpu").save(str(place))
-    lists = [RankedList(query, list(DOCS), np.arange(4, 0, -1, dtype=np.float32)) for query in COLLECTION.queries]
+    lists = [
+        RankedList(query, list(DOCS), np.arange(4, 0, -1, dtype=np.float32))
+        for query in COLLECTION.queries
+    ]
     candidates = MemoryRun(RunIdentity("first-stage", {"model": "x"}, COLLECTION.describe()), lists)
 
     def teacher() -> object:
         if kind != "retriever":
-            return CrossEncoderTeacher(str(place), precision="float32", backend="torch", device="cpu")
+            return CrossEncoderTeacher(
+                str(place), precision="float32", backend="torch", device="cpu"
+            )
         from irdistill.teachers.retriever import load_retriever
 
-        return load_retriever(str(place), COLLECTION.corpus, tmp_path / "work", precision="float32", device="cpu")
+        return load_retriever(
+            str(place), COLLECTION.corpus, tmp_path / "work", precision="float32", device="cpu"
+        )
 
     score(COLLECTION, candidates, teacher(), tmp_path / "run", part_queries=1)  # type: ignore[arg-type]
     score(COLLECTION, candidates, teacher(), tmp_path / "run", part_queries=1)  # type: ignore[arg-type]

@@ -23,7 +23,14 @@ from irdistill.checksums import (
 from irdistill.cli.main import cli
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, exclusive, move_into_place, staging_path
-from irdistill.ownership import check_replaceable, contents, nothing, own_folder, remove_ours, write_file
+from irdistill.ownership import (
+    check_replaceable,
+    contents,
+    nothing,
+    own_folder,
+    remove_ours,
+    write_file,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +66,9 @@ def test_links_and_folders_are_not_replaced(tmp_path: Path) -> None:
     check_replaceable("/dev/stdout")
 
 
-def test_a_kill_between_the_record_and_the_renaming_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_between_the_record_and_the_renaming_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_file(tmp_path / "x", "one")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("irdistill.files.os.replace", _interrupt)
@@ -78,22 +87,37 @@ def _interrupt(source: object, target: Path) -> None:
 
 def test_commands_refuse_a_foreign_file_before_any_work(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("mine")
-    for words in (["doctor"], ["evaluate", "no/such/collection", "no-run"], ["runs", "stats", "no-run"], ["audit", "x", "no-run"]):
+    for words in (
+        ["doctor"],
+        ["evaluate", "no/such/collection", "no-run"],
+        ["runs", "stats", "no-run"],
+        ["audit", "x", "no-run"],
+    ):
         result = CliRunner().invoke(cli, [*words, "--json", str(tmp_path / "mine.json")])
         message = result.output + str(result.exception)
-        assert result.exit_code and "mine.json holds something that irdistill did not write" in message
+        assert (
+            result.exit_code and "mine.json holds something that irdistill did not write" in message
+        )
     assert (tmp_path / "mine.json").read_text() == "mine"
 
 
 def test_only_what_is_ours_is_deleted_and_links_are_not_followed(tmp_path: Path) -> None:
     folder, elsewhere = tmp_path / "x", tmp_path / "elsewhere"
-    for path in (folder / "a" / "ours", folder / "a" / "b" / "ours", folder / "mine", elsewhere / "ours"):
+    for path in (
+        folder / "a" / "ours",
+        folder / "a" / "b" / "ours",
+        folder / "mine",
+        elsewhere / "ours",
+    ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("text")
     (folder / "link").symlink_to(elsewhere)
     assert sorted(contents(folder)) == ["a/b/ours", "a/ours", "link", "mine"]
     remove_ours(folder, lambda name: name.endswith("ours"))
-    assert sorted(path.name for path in folder.iterdir()) == ["link", "mine"] and (elsewhere / "ours").exists()
+    assert (
+        sorted(path.name for path in folder.iterdir()) == ["link", "mine"]
+        and (elsewhere / "ours").exists()
+    )
     remove_ours(folder, lambda name: name == "link")
     assert (elsewhere / "ours").exists() and not (folder / "link").is_symlink()
 
@@ -105,7 +129,10 @@ def test_a_folder_records_what_is_written_there(tmp_path: Path) -> None:
     own_folder(folder, ["report.md", "more.md"], "a report")
     (folder / "new.md").write_text("mine")
     own_folder(folder, ["report.md"], "a report")
-    with pytest.raises(IrdistillError, match=r"holds new.md, which irdistill did not write there, so a report cannot"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"holds new.md, which irdistill did not write there, so a report cannot",
+    ):
         own_folder(folder, ["new.md"], "a report")
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "report.md").write_text("mine")
@@ -136,10 +163,13 @@ def test_locks_and_temporary_files_of_others_stay(tmp_path: Path) -> None:
     assert (tmp_path / ".lock").read_text() == (tmp_path / ".notes.tmp-12").read_text() == "mine"
 
 
-# -- checksums -----------------------------------------------------------------------------------------------
+# -- checksums
+# -----------------------------------------------------------------------------------------------
 
 
-def test_each_block_is_checked_on_its_first_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_block_is_checked_on_its_first_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checksums, "WHOLE_BYTES", 0)
     matrix = np.random.default_rng(1).normal(size=(6000, 32)).astype(np.float32)
     matrix.tofile(tmp_path / "m.bin")
@@ -151,10 +181,27 @@ def test_each_block_is_checked_on_its_first_use(tmp_path: Path, monkeypatch: pyt
     array = CheckedArray(files["m.bin"], np.float32, (6000, 32))
     with pytest.raises(DamagedError, match=r"too short for \(6001, 32\) numbers"):
         CheckedArray(files["m.bin"], np.float32, (6001, 32))
-    for key in (slice(0, 2000), 5, -1, np.array([0, 5999, 4100]), slice(4200, None), (7, 3), [1, 2]):
+    for key in (
+        slice(0, 2000),
+        5,
+        -1,
+        np.array([0, 5999, 4100]),
+        slice(4200, None),
+        (7, 3),
+        [1, 2],
+    ):
         np.testing.assert_array_equal(array[key], matrix[key])
-    for key in (2343, slice(2000, 2400), np.array([0, 2343]), np.arange(6000) == 2343, slice(None, None, -1), (slice(None), 1)):
-        with pytest.raises(DamagedError, match="the 262144 bytes from 262144 on are not those that were written"):
+    for key in (
+        2343,
+        slice(2000, 2400),
+        np.array([0, 2343]),
+        np.arange(6000) == 2343,
+        slice(None, None, -1),
+        (slice(None), 1),
+    ):
+        with pytest.raises(
+            DamagedError, match="the 262144 bytes from 262144 on are not those that were written"
+        ):
             array[key]
     with pytest.raises(DamagedError):
         np.asarray(array)
@@ -168,7 +215,10 @@ def test_a_manifest_has_a_checksum_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 10)
     write_sealed(tmp_path / "manifest.json", {"rows": 10}, ["a"])
     text = (tmp_path / "manifest.json").read_text()
-    for changed in (text.replace('"rows": 10', '"rows": 11'), text.replace('"bytes": 10', '"bytes": 11')):
+    for changed in (
+        text.replace('"rows": 10', '"rows": 11'),
+        text.replace('"bytes": 10', '"bytes": 11'),
+    ):
         (tmp_path / "manifest.json").write_text(changed)
         with pytest.raises(DamagedError, match="does not have its own checksum"):
             read_sealed(tmp_path / "manifest.json")
@@ -182,7 +232,9 @@ def test_files_of_any_size(size: int, tmp_path: Path) -> None:
     CheckedFile(path, entry).check_all()
     with open(path, "ab") as stream:
         stream.write(b"b")
-    with pytest.raises(DamagedError, match=f"it has {size + 1} bytes, and its manifest says {size}"):
+    with pytest.raises(
+        DamagedError, match=f"it has {size + 1} bytes, and its manifest says {size}"
+    ):
         CheckedFile(path, entry)
 
 
@@ -194,4 +246,8 @@ def test_doctor_reads_the_caches(tmp_path: Path, cache: Path) -> None:
     assert CliRunner().invoke(cli, ["doctor", "--cache"]).exit_code == 0
     (folder / "a").write_bytes(b"x" * 9 + b"y")
     result = CliRunner().invoke(cli, ["doctor", "--cache"])
-    assert result.exit_code == 1 and f"{folder / 'a'} is damaged" in result.output and "damaged              1" in result.output
+    assert (
+        result.exit_code == 1
+        and f"{folder / 'a'} is damaged" in result.output
+        and "damaged              1" in result.output
+    )

@@ -20,7 +20,10 @@ def billion_laughs(levels: int = 9) -> str:
     """Ten values, and ten aliases of each level in the next."""
     letters = "abcdefghijklmnop"
     lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
-    lines += [f"{letters[i + 1]}: &{letters[i + 1]} [{', '.join([f'*{letters[i]}'] * 10)}]" for i in range(levels)]
+    lines += [
+        f"{letters[i + 1]}: &{letters[i + 1]} [{', '.join([f'*{letters[i]}'] * 10)}]"
+        for i in range(levels)
+    ]
     return "\n".join(lines)
 
 
@@ -29,7 +32,11 @@ def billion_laughs(levels: int = 9) -> str:
     [
         (billion_laughs(), f"more than {MOST_VALUES} values"),
         (
-            "a: &a {x: 1}\n" + "\n".join(f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}' if i else '*a'] * 9)}]}}" for i in range(9)),
+            "a: &a {x: 1}\n"
+            + "\n".join(
+                f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}' if i else '*a'] * 9)}]}}"
+                for i in range(9)
+            ),
             "values",
         ),
         ("a: &a [*a]", "refers to itself"),
@@ -85,7 +92,12 @@ def test_a_yaml_file_has_to_be_a_mapping_of_bounded_size(tmp_path: Path) -> None
 
 def test_json_nested_too_deeply_or_with_endless_numbers(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    for text in ("[" * 100_000, "9" * 5000, "{", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")):
+    for text in (
+        "[" * 100_000,
+        "9" * 5000,
+        "{",
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+    ):
         with pytest.raises(IrdistillError, match="line 3"):
             parse_json(text, "line 3")
         path.write_text(text, encoding="utf-8")
@@ -172,7 +184,13 @@ WEIRD: tuple[Any, ...] = (
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """The path to every value in a tree."""
-    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    inner = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
 
 
@@ -189,7 +207,9 @@ def mutated(text: str, rng: random.Random) -> str:
     elif action < 0.9:
         del node[last]
     elif isinstance(node, dict):
-        node[rng.choice(["x", "seed", "collection", "k", "for", "depth", "loss", "kind"])] = rng.choice(WEIRD)
+        node[rng.choice(["x", "seed", "collection", "k", "for", "depth", "loss", "kind"])] = (
+            rng.choice(WEIRD)
+        )
     else:
         node.append(rng.choice(WEIRD))
     return str(yaml.safe_dump(data, allow_unicode=True))
@@ -211,8 +231,12 @@ def test_a_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: P
             _check(stage)
             assert all(isinstance(name, str) for name in _collections(stage))
 
-    read: Any = {"recipes": recipe, "teachers": read_card, "eval": read_suite, "data": read_prompt}[kind]
-    texts = [path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / kind).rglob("*.yaml"))]
+    read: Any = {"recipes": recipe, "teachers": read_card, "eval": read_suite, "data": read_prompt}[
+        kind
+    ]
+    texts = [
+        path.read_text(encoding="utf-8") for path in sorted((REPOSITORY / kind).rglob("*.yaml"))
+    ]
     rng, refused = random.Random(7), 0
     for _ in range(40 if kind == "recipes" else 150):
         (tmp_path / "card.yaml").write_text(mutated(rng.choice(texts), rng), encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -18,11 +19,23 @@ from tests.students.tiny import tiny_backbone
 
 
 def terminal(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Make standard error a terminal without a size, on which bars appear at once; gives what reads it."""
+    """Make standard error a terminal without a size, on which bars appear at once; gives what reads
+    it.
+    """
     reader, writer = os.openpty()
     monkeypatch.setattr(sys, "stderr", os.fdopen(writer, "w"))
     monkeypatch.setattr(module, "_DELAY", 0)
     return reader
+
+
+def read_until(reader: int, *texts: str, seconds: float = 10.0) -> str:
+    """Read the terminal until it has shown one of the texts; gives all that it has shown."""
+    shown = ""
+    end = time.monotonic() + seconds
+    while not any(text in shown for text in texts) and time.monotonic() < end:
+        if select.select([reader], [], [], 0.1)[0]:
+            shown += os.read(reader, 10_000).decode()
+    return shown
 
 
 def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +43,7 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -
     with progress(4, "texts", "encode") as bar:
         bar.update(3)
         bar.refresh()
-    shown = os.read(reader, 10_000).decode()
+    shown = read_until(reader, "3/4")
     assert "encode:" in shown and "3/4" in shown
 
 
@@ -39,7 +52,7 @@ def test_a_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_REFRESH", 0.01)
     with working("solve"):
         time.sleep(0.1)
-    assert "solve: 00:00" in os.read(reader, 10_000).decode()
+    assert "solve: 00:00" in read_until(reader, "solve: 00:00")
 
 
 def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,11 +64,15 @@ def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
 def test_encoding_counts_every_batch(tmp_path: Path) -> None:
     student = DenseStudent.build(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
     counts: list[int] = []
-    student.search_vectors(["cat", "dog and bird", "fish"] * 10, "document", "float32", 20, done=counts.append)
+    student.search_vectors(
+        ["cat", "dog and bird", "fish"] * 10, "document", "float32", 20, done=counts.append
+    )
     assert sum(counts) == 30 and len(counts) > 5
 
 
-def test_a_shard_shows_its_progress_while_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_shows_its_progress_while_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader = terminal(monkeypatch)
     relay = Relay()
 
@@ -64,5 +81,5 @@ def test_a_shard_shows_its_progress_while_it_is_made(tmp_path: Path, monkeypatch
         return {"a": np.zeros(end - start)}
 
     write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, relay=relay)
-    shown = os.read(reader, 10_000).decode()
+    shown = read_until(reader, "0/10", "3/10")
     assert "0/10" in shown or "3/10" in shown

@@ -47,7 +47,9 @@ class LastFirst:
     def put(self, value: Any) -> Any:
         return value
 
-    def wait(self, held: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+    def wait(
+        self, held: list[Any], num_returns: int, timeout: float
+    ) -> tuple[list[Any], list[Any]]:
         starting = [one for one in held if len(one.given) == 2]
         return [(starting or held)[-1]], []
 
@@ -110,12 +112,17 @@ def test_in_any_order_nothing_waits() -> None:
 
 def test_a_task_that_fails_three_times_ends_the_job() -> None:
     held, _ = pool(Squares({2: 3}, {}))
-    with pytest.raises(IrdistillError, match="task 2 failed 3 times, last with: ValueError: try 0 What was written so far stays"):
+    with pytest.raises(
+        IrdistillError,
+        match="task 2 failed 3 times, last with: ValueError: try 0 What was written so far stays",
+    ):
         list(held.run(tasks(4)))
 
 
 def test_workers_must_have_the_identity_that_is_expected() -> None:
-    with pytest.raises(IrdistillError, match=r'the job differs between workers.*weights: "a" there, "b" here'):
+    with pytest.raises(
+        IrdistillError, match=r'the job differs between workers.*weights: "a" there, "b" here'
+    ):
         pool(Squares({}, {"weights": "b"}), identity={"weights": "a"})
     assert pool(Squares({}, {"weights": "b"}))[0].identity == {"weights": "b"}
 

@@ -34,7 +34,9 @@ from irdistill.terminal import PrintableFormatter, echo, printable, printable_js
         ("می\u200cخواهم é 漢 👩\u200d💻", "می\u200cخواهم é 漢 👩\u200d💻"),
     ],
 )
-def test_control_characters_are_written_out(text: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_are_written_out(
+    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert printable(text) == shown
     echo(text)
     assert capsys.readouterr().out == shown + "\n"
@@ -51,14 +53,22 @@ def test_control_characters_are_written_out(text: str, shown: str, capsys: pytes
             1,
             "irdistill: x/y: No such file or directory; there is no",
         ),
-        (MemoryError("Unable to allocate 9 GiB"), 1, "not enough memory (Unable to allocate 9 GiB)"),
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            1,
+            "not enough memory (Unable to allocate 9 GiB)",
+        ),
         (KeyError("parts"), 70, "internal error: KeyError: 'parts'"),
         (RecursionError("deep"), 70, "--debug"),
         (click.UsageError("no \x1b option"), 1, r"no \x1b option"),
     ],
 )
 def test_every_error_is_one_paragraph(
-    error: Exception, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    code: int,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -73,11 +83,22 @@ def test_every_error_is_one_paragraph(
 
 
 @pytest.mark.parametrize(
-    "code", [errno.ENOENT, errno.EACCES, errno.ENOSPC, errno.ENAMETOOLONG, errno.EIO, errno.EMFILE, errno.EINVAL]
+    "code",
+    [
+        errno.ENOENT,
+        errno.EACCES,
+        errno.ENOSPC,
+        errno.ENAMETOOLONG,
+        errno.EIO,
+        errno.EMFILE,
+        errno.EINVAL,
+    ],
 )
 def test_errors_of_the_operating_system_are_sentences(code: int) -> None:
     text = describe_os_error(OSError(code, "What the system says", "a/b"))
-    assert text.startswith("a/b: What the system says") and text.endswith(".") and "Errno" not in text
+    assert (
+        text.startswith("a/b: What the system says") and text.endswith(".") and "Errno" not in text
+    )
 
 
 def test_json_keeps_its_values() -> None:
@@ -89,5 +110,11 @@ def test_json_keeps_its_values() -> None:
 
 def test_the_command_line_prints_through_echo_alone() -> None:
     folder = Path(sys.modules[main.__module__].__file__ or "").parent
-    direct = [path.name for path in folder.glob("*.py") if re.search(r"click\.echo\(|click\.secho\(|\bprint\(", path.read_text())]
-    assert [name for name in direct if name != "doctor.py"] == []  # doctor prints a table of its own words with rich
+    direct = [
+        path.name
+        for path in folder.glob("*.py")
+        if re.search(r"click\.echo\(|click\.secho\(|\bprint\(", path.read_text())
+    ]
+    assert [
+        name for name in direct if name != "doctor.py"
+    ] == []  # doctor prints a table of its own words with rich

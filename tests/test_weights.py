@@ -1,4 +1,6 @@
-"""A model whose weights are missing, misnamed or of another form is refused by every loader, with the keys named."""
+"""A model whose weights are missing, misnamed or of another form is refused by every loader, with
+the keys named.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def masked(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def changed(source: Path, to: Path, change: Callable[[Weights], Weights], file: str = "model.safetensors") -> str:
+def changed(
+    source: Path, to: Path, change: Callable[[Weights], Weights], file: str = "model.safetensors"
+) -> str:
     """A copy of a model folder with other weights."""
     shutil.copytree(source, to)
     save_file(change(load_file(to / file)), to / file, metadata={"format": "pt"})
@@ -68,46 +72,96 @@ def changed(source: Path, to: Path, change: Callable[[Weights], Weights], file: 
 
 
 CHANGES: dict[str, tuple[Callable[[Weights], Weights], str]] = {
-    "renamed with a prefix": (lambda w: {f"student.{key}": value for key, value in w.items()}, r"student\..* and \d+ more"),
-    "one layer missing": (lambda w: {key: value for key, value in w.items() if "layer.1." not in key}, r"layer\.1\.attention"),
-    "one key missing": (lambda w: {key: value for key, value in w.items() if not key.endswith(LAYER)}, LAYER),
+    "renamed with a prefix": (
+        lambda w: {f"student.{key}": value for key, value in w.items()},
+        r"student\..* and \d+ more",
+    ),
+    "one layer missing": (
+        lambda w: {key: value for key, value in w.items() if "layer.1." not in key},
+        r"layer\.1\.attention",
+    ),
+    "one key missing": (
+        lambda w: {key: value for key, value in w.items() if not key.endswith(LAYER)},
+        LAYER,
+    ),
     "nothing in it": (lambda w: {}, r"embeddings\.LayerNorm\.bias"),
-    "an extra key": (lambda w: {**w, "extra.weight": torch.ones(3)}, r"no place for: extra\.weight"),
-    "a layer more": (lambda w: {**w, **{key.replace("layer.1", "layer.2"): value.clone() for key, value in w.items()
-                                        if "layer.1" in key}}, r"no place for: .*layer\.2\.attention"),
-    "another shape": (lambda w: {key: value[:10].clone() if key.endswith(LAYER) else value for key, value in w.items()},
-                      r"output\.dense\.weight \(10, 64\) instead of \(32, 64\)"),
-    "whole numbers": (lambda w: {key: value.to(torch.int8) if key.endswith(LAYER) else value for key, value in w.items()},
-                      r"output\.dense\.weight \(I8\)"),
+    "an extra key": (
+        lambda w: {**w, "extra.weight": torch.ones(3)},
+        r"no place for: extra\.weight",
+    ),
+    "a layer more": (
+        lambda w: {
+            **w,
+            **{
+                key.replace("layer.1", "layer.2"): value.clone()
+                for key, value in w.items()
+                if "layer.1" in key
+            },
+        },
+        r"no place for: .*layer\.2\.attention",
+    ),
+    "another shape": (
+        lambda w: {
+            key: value[:10].clone() if key.endswith(LAYER) else value for key, value in w.items()
+        },
+        r"output\.dense\.weight \(10, 64\) instead of \(32, 64\)",
+    ),
+    "whole numbers": (
+        lambda w: {
+            key: value.to(torch.int8) if key.endswith(LAYER) else value for key, value in w.items()
+        },
+        r"output\.dense\.weight \(I8\)",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_changed_weights_are_refused_by_name(backbone: Path, reranker: Path, tmp_path: Path, name: str) -> None:
+def test_changed_weights_are_refused_by_name(
+    backbone: Path, reranker: Path, tmp_path: Path, name: str
+) -> None:
     change, message = CHANGES[name]
-    dense, pairs = changed(backbone, tmp_path / "dense", change), changed(reranker, tmp_path / "pairs", change)
-    for load in (lambda: DenseStudent.load(dense, device="cpu"), lambda: build_student("dense", dense, device="cpu"),
-                 lambda: build_student("cross-encoder", dense, device="cpu"), lambda: build_student("sparse", dense, device="cpu"),
-                 lambda: build_student("late-interaction", dense, device="cpu"),
-                 lambda: build_student("kernel", dense, device="cpu"),
-                 lambda: build_student("split-cross-encoder", dense, device="cpu"),
-                 lambda: CrossEncoderTeacher(pairs, device="cpu"), lambda: CrossEncoderStudent.load(pairs, device="cpu"),
-                 lambda: build_student("cross-encoder", pairs, device="cpu")):
+    dense, pairs = (
+        changed(backbone, tmp_path / "dense", change),
+        changed(reranker, tmp_path / "pairs", change),
+    )
+    for load in (
+        lambda: DenseStudent.load(dense, device="cpu"),
+        lambda: build_student("dense", dense, device="cpu"),
+        lambda: build_student("cross-encoder", dense, device="cpu"),
+        lambda: build_student("sparse", dense, device="cpu"),
+        lambda: build_student("late-interaction", dense, device="cpu"),
+        lambda: build_student("kernel", dense, device="cpu"),
+        lambda: build_student("split-cross-encoder", dense, device="cpu"),
+        lambda: CrossEncoderTeacher(pairs, device="cpu"),
+        lambda: CrossEncoderStudent.load(pairs, device="cpu"),
+        lambda: build_student("cross-encoder", pairs, device="cpu"),
+    ):
         with pytest.raises(IrdistillError, match=message):
             load()
 
 
-def test_a_reranker_without_its_head_is_no_teacher_and_no_backbone(reranker: Path, tmp_path: Path) -> None:
+def test_a_reranker_without_its_head_is_no_teacher_and_no_backbone(
+    reranker: Path, tmp_path: Path
+) -> None:
     """Its config says that it is one, so a new head would pass for the trained one."""
-    folder = changed(reranker, tmp_path / "m", lambda w: {k: v for k, v in w.items() if not k.startswith("classifier.")})
-    for load in (lambda: CrossEncoderTeacher(folder, device="cpu"), lambda: CrossEncoderStudent.load(folder, device="cpu"),
-                 lambda: build_student("cross-encoder", folder, device="cpu")):
+    folder = changed(
+        reranker,
+        tmp_path / "m",
+        lambda w: {k: v for k, v in w.items() if not k.startswith("classifier.")},
+    )
+    for load in (
+        lambda: CrossEncoderTeacher(folder, device="cpu"),
+        lambda: CrossEncoderStudent.load(folder, device="cpu"),
+        lambda: build_student("cross-encoder", folder, device="cpu"),
+    ):
         with pytest.raises(IrdistillError, match=r"classifier\.bias, classifier\.weight"):
             load()
 
 
 def test_an_encoder_without_a_head_gets_one_only_as_a_backbone(backbone: Path) -> None:
-    assert build_student("cross-encoder", str(backbone), device="cpu").predict([("a", "b")]).shape == (1,)  # type: ignore[attr-defined]
+    assert build_student("cross-encoder", str(backbone), device="cpu").predict(
+        [("a", "b")]
+    ).shape == (1,)  # type: ignore[attr-defined]
     with pytest.raises(IrdistillError, match=r"classifier\.bias, classifier\.weight"):
         CrossEncoderStudent.load(str(backbone), device="cpu")
     with pytest.raises(IrdistillError, match="no trained classification head"):
@@ -115,7 +169,9 @@ def test_an_encoder_without_a_head_gets_one_only_as_a_backbone(backbone: Path) -
 
 
 def test_a_new_projection_is_no_late_interaction_model(backbone: Path, tmp_path: Path) -> None:
-    """sentence-transformers makes one of random weights for a plain encoder, and for a dense model."""
+    """sentence-transformers makes one of random weights for a plain encoder, and for a dense
+    model.
+    """
     SentenceTransformer(str(backbone), device="cpu").save(str(tmp_path / "dense"))
     for folder in (str(backbone), str(tmp_path / "dense")):
         with pytest.raises(IrdistillError, match="Dense layer would be random"):
@@ -131,27 +187,47 @@ def test_a_new_masked_language_model_head_is_no_sparse_model(backbone: Path) -> 
     assert build_student("sparse", str(backbone), device="cpu").kind == "sparse"
 
 
-def test_heads_of_other_tasks_and_unused_poolers_are_no_fault(backbone: Path, reranker: Path, masked: Path, tmp_path: Path) -> None:
-    """A masked language model (without pooler) and a reranker are backbones; as bert-base-uncased, whose file holds both heads of
-    pretraining and a pooler while its config names the masked language model alone."""
+def test_heads_of_other_tasks_and_unused_poolers_are_no_fault(
+    backbone: Path, reranker: Path, masked: Path, tmp_path: Path
+) -> None:
+    """A masked language model (without pooler) and a reranker are backbones; as bert-base-uncased,
+    whose file holds both heads of pretraining and a pooler while its config names the masked
+    language model alone.
+    """
     for folder in (masked, reranker):
-        for kind in ("dense", "sparse", "late-interaction", "cross-encoder", "kernel", "split-cross-encoder"):
+        for kind in (
+            "dense",
+            "sparse",
+            "late-interaction",
+            "cross-encoder",
+            "kernel",
+            "split-cross-encoder",
+        ):
             if (folder, kind) != (reranker, "sparse"):
                 build_student(kind, str(folder), device="cpu")
-    hidden = {"bert.pooler.dense.weight": torch.zeros(32, 32), "bert.pooler.dense.bias": torch.zeros(32),
-              "cls.seq_relationship.weight": torch.zeros(2, 32), "cls.seq_relationship.bias": torch.zeros(2),
-              "bert.embeddings.position_ids": torch.arange(66).unsqueeze(0)}
+    hidden = {
+        "bert.pooler.dense.weight": torch.zeros(32, 32),
+        "bert.pooler.dense.bias": torch.zeros(32),
+        "cls.seq_relationship.weight": torch.zeros(2, 32),
+        "cls.seq_relationship.bias": torch.zeros(2),
+        "bert.embeddings.position_ids": torch.arange(66).unsqueeze(0),
+    }
     full = changed(masked, tmp_path / "full", lambda w: {**w, **hidden})
     for kind in ("dense", "sparse", "cross-encoder"):
         build_student(kind, full, device="cpu")
 
 
-def test_an_architecture_that_transformers_does_not_know_may_have_heads_and_no_layers_of_its_own(backbone: Path,
-                                                                                               tmp_path: Path) -> None:
-    """As microsoft/deberta-v3-base, whose config names no architecture and whose file holds heads that no class has."""
+def test_an_architecture_that_transformers_does_not_know_may_have_heads_and_no_layers_of_its_own(
+    backbone: Path, tmp_path: Path
+) -> None:
+    """As microsoft/deberta-v3-base, whose config names no architecture and whose file holds heads
+    that no class has.
+    """
     extras = (("mask_predictions.dense.weight", False), ("encoder.layer.9.output.dense.bias", True))
     for number, (extra, fails) in enumerate(extras):
-        folder = changed(backbone, tmp_path / str(number), lambda w, extra=extra: {**w, extra: torch.ones(32)})  # type: ignore[misc]
+        folder = changed(
+            backbone, tmp_path / str(number), lambda w, extra=extra: {**w, extra: torch.ones(32)}
+        )  # type: ignore[misc]
         config = json.loads((Path(folder) / "config.json").read_text())
         del config["architectures"]
         (Path(folder) / "config.json").write_text(json.dumps(config))
@@ -175,7 +251,12 @@ def test_a_missing_shard_and_a_torn_file(backbone: Path, tmp_path: Path) -> None
     model.save_pretrained(tmp_path / "sharded", max_shard_size="30KB")
     AutoTokenizer.from_pretrained(backbone).save_pretrained(tmp_path / "sharded")
     before = DenseStudent.load(str(backbone), device="cpu").encode(["a cat"], show_progress=False)
-    assert (DenseStudent.load(str(tmp_path / "sharded"), device="cpu").encode(["a cat"], show_progress=False) == before).all()
+    assert (
+        DenseStudent.load(str(tmp_path / "sharded"), device="cpu").encode(
+            ["a cat"], show_progress=False
+        )
+        == before
+    ).all()
     shard = sorted((tmp_path / "sharded").glob("model-*.safetensors"))[1]
     shard.unlink()
     with pytest.raises(IrdistillError, match=shard.name):
@@ -197,47 +278,82 @@ def test_weights_in_a_pickle_are_checked_as_well(backbone: Path, tmp_path: Path)
         shutil.copytree(backbone, folder)
         weights = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").unlink()
-        torch.save({key: value for key, value in weights.items() if not keys or not key.startswith(keys)},
-                   folder / "pytorch_model.bin")
+        torch.save(
+            {key: value for key, value in weights.items() if not keys or not key.startswith(keys)},
+            folder / "pytorch_model.bin",
+        )
     DenseStudent.load(str(tmp_path / "whole"), device="cpu")
     with pytest.raises(IrdistillError, match=r"layer\.1\."):
         DenseStudent.load(str(tmp_path / "part"), device="cpu")
 
 
-@pytest.mark.parametrize(("kind", "file", "key"), [
-    ("kernel", "model.safetensors", "2.weights.weight"), ("split-cross-encoder", "head.safetensors", "score.bias"),
-    ("late-interaction", "1_Dense/model.safetensors", "linear.weight"), ("sparse", "model.safetensors", "cls.predictions.bias")])
-def test_the_heads_of_our_own_students(backbone: Path, tmp_path: Path, kind: str, file: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "file", "key"),
+    [
+        ("kernel", "model.safetensors", "2.weights.weight"),
+        ("split-cross-encoder", "head.safetensors", "score.bias"),
+        ("late-interaction", "1_Dense/model.safetensors", "linear.weight"),
+        ("sparse", "model.safetensors", "cls.predictions.bias"),
+    ],
+)
+def test_the_heads_of_our_own_students(
+    backbone: Path, tmp_path: Path, kind: str, file: str, key: str
+) -> None:
     build_student(kind, str(backbone), device="cpu").save(tmp_path / "student")
     load = type(build_student(kind, str(backbone), device="cpu")).load
     load(str(tmp_path / "student"), device="cpu")
     changes: tuple[Callable[[Weights], Weights], ...] = (
-        lambda w: {name: value for name, value in w.items() if name != key}, lambda w: {**w, "more": torch.ones(2)},
-        lambda w: {**w, key: torch.ones(3)})
+        lambda w: {name: value for name, value in w.items() if name != key},
+        lambda w: {**w, "more": torch.ones(2)},
+        lambda w: {**w, key: torch.ones(3)},
+    )
     for number, change in enumerate(changes):
-        with pytest.raises(IrdistillError, match="more" if number == 1 else key if kind != "late-interaction" else "linear|size"):
+        with pytest.raises(
+            IrdistillError,
+            match="more" if number == 1 else key if kind != "late-interaction" else "linear|size",
+        ):
             load(changed(tmp_path / "student", tmp_path / str(number), change, file), device="cpu")
 
 
 def test_adapters_are_compared_with_the_layers_they_are_for(backbone: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    student = build_student("cross-encoder", str(backbone), lora_rank=2, lora_merge=False, device="cpu")
+    student = build_student(
+        "cross-encoder", str(backbone), lora_rank=2, lora_merge=False, device="cpu"
+    )
     student.save(tmp_path / "student")
     loaded = CrossEncoderStudent.load(str(tmp_path / "student"), device="cpu")
-    assert torch.allclose(loaded.predict([("a cat", "the dog")]), student.predict([("a cat", "the dog")]))  # type: ignore[attr-defined]
-    assert loaded.weights_digest() == CrossEncoderStudent.load(str(tmp_path / "student"), device="cpu").weights_digest()
+    assert torch.allclose(
+        loaded.predict([("a cat", "the dog")]), student.predict([("a cat", "the dog")])
+    )  # type: ignore[attr-defined]
+    assert (
+        loaded.weights_digest()
+        == CrossEncoderStudent.load(str(tmp_path / "student"), device="cpu").weights_digest()
+    )
     keys = list(load_file(tmp_path / "student" / "adapter_model.safetensors"))
-    lora, head = next(key for key in keys if "lora_A" in key), next(key for key in keys if "classifier" in key)
+    lora, head = (
+        next(key for key in keys if "lora_A" in key),
+        next(key for key in keys if "classifier" in key),
+    )
     for number, lost in enumerate((lora, head)):
-        folder = changed(tmp_path / "student", tmp_path / str(number), lambda w, lost=lost: {  # type: ignore[misc]
-            key: value for key, value in w.items() if key != lost}, "adapter_model.safetensors")
+        folder = changed(
+            tmp_path / "student",
+            tmp_path / str(number),
+            lambda w, lost=lost: {  # type: ignore[misc]
+                key: value for key, value in w.items() if key != lost
+            },
+            "adapter_model.safetensors",
+        )
         with pytest.raises(IrdistillError, match="classifier" if lost == head else "lora_A"):
             CrossEncoderStudent.load(folder, device="cpu")
 
 
 def test_the_saved_kinds_load_again(backbone: Path, masked: Path, tmp_path: Path) -> None:
     """What sentence-transformers itself saves passes."""
-    for library, folder in ((SentenceTransformer, backbone), (SparseEncoder, masked), (MultiVectorEncoder, backbone)):
+    for library, folder in (
+        (SentenceTransformer, backbone),
+        (SparseEncoder, masked),
+        (MultiVectorEncoder, backbone),
+    ):
         place = tmp_path / library.__name__
         library(str(folder), device="cpu").save(str(place))
         load_encoder(str(place), library=library, device="cpu")
@@ -248,22 +364,52 @@ def test_the_saved_kinds_load_again(backbone: Path, masked: Path, tmp_path: Path
     load_transformer(str(tmp_path / "pairs"))
 
 
-_SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32,
-          "max_position_embeddings": 40, "pad_token_id": 0}
+_SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+    "pad_token_id": 0,
+}
 _FAMILIES: dict[str, dict[str, Any]] = {
-    "bert": {}, "roberta": {}, "electra": {"embedding_size": 8}, "albert": {"embedding_size": 8}, "mpnet": {}, "gpt_neox": {},
-    "modernbert": {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}, "qwen2": {"num_key_value_heads": 1},
+    "bert": {},
+    "roberta": {},
+    "electra": {"embedding_size": 8},
+    "albert": {"embedding_size": 8},
+    "mpnet": {},
+    "gpt_neox": {},
+    "modernbert": {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
+    "qwen2": {"num_key_value_heads": 1},
     "distilbert": {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32},
     "t5": {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2},
 }
 
 
-@pytest.mark.parametrize("family", [name if name in ("roberta", "gpt_neox", "t5") else pytest.param(name, marks=pytest.mark.slow)
-                                    for name in _FAMILIES])
+@pytest.mark.parametrize(
+    "family",
+    [
+        (
+            name
+            if name in ("roberta", "gpt_neox", "t5")
+            else pytest.param(name, marks=pytest.mark.slow)
+        )
+        for name in _FAMILIES
+    ],
+)
 def test_every_head_of_a_family_may_be_dropped_or_be_new(family: str, tmp_path: Path) -> None:
-    """What each class of transformers saves loads as each other one on the way to a student, and as itself without exception."""
+    """What each class of transformers saves loads as each other one on the way to a student, and as
+    itself without exception.
+    """
     config = AutoConfig.for_model(family, **_SIZES | _FAMILIES[family])
-    classes = [AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification, AutoModelForCausalLM, AutoModelForPreTraining]
+    classes = [
+        AutoModel,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+        AutoModelForCausalLM,
+        AutoModelForPreTraining,
+    ]
     fitting = [auto for auto in classes if type(config) in auto._model_mapping]
     assert len(fitting) >= 2
     for auto in fitting:

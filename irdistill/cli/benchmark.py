@@ -26,41 +26,97 @@ if TYPE_CHECKING:
     from irdistill.evaluation.reproduction import Check
 
 
-@click.command(cls=Several, epilog=examples(
-    "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
-))
+@click.command(
+    cls=Several,
+    epilog=examples(
+        "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
+    ),
+)
 @click.argument("suite")
-@click.option("--model", default="", help="bm25, lucene, or a retriever; with --rerank a teacher card or any reranker.")
-@click.option("--datasets", multiple=True, help="Only these: names of datasets, groups or averages; NAME=FOLDER for one on disk.")
-@click.option("--rerank", default="", help="What the model reorders: bm25, lucene, a run, or a folder with a run for each dataset.")
-@click.option("--runs", default="", help="Measure these runs instead of a model: a run, or a folder with one for each dataset.")
+@click.option(
+    "--model",
+    default="",
+    help="bm25, lucene, or a retriever; with --rerank a teacher card or any reranker.",
+)
+@click.option(
+    "--datasets",
+    multiple=True,
+    help="Only these: names of datasets, groups or averages; NAME=FOLDER for one on disk.",
+)
+@click.option(
+    "--rerank",
+    default="",
+    help="What the model reorders: bm25, lucene, a run, or a folder with a run for each dataset.",
+)
+@click.option(
+    "--runs",
+    default="",
+    help="Measure these runs instead of a model: a run, or a folder with one for each dataset.",
+)
 @click.option("--depth", type=int, help="Documents a query; the suite's unless said.")
-@click.option("--index", type=click.Choice(INDEXES), default="flat", show_default=True, help="Of a model that searches.")
+@click.option(
+    "--index",
+    type=click.Choice(INDEXES),
+    default="flat",
+    show_default=True,
+    help="Of a model that searches.",
+)
 @model_options()
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="The folder of datasets that ir_datasets lacks.")
-@click.option("--check", is_flag=True, help="Make published figures again (those of --model where given), and say which are off.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder of datasets that ir_datasets lacks.",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Make published figures again (those of --model where given), and say which are off.",
+)
 @out_option("A folder for each dataset, and results.json.")
 @overwrite_option()
 @seed_option()
 @json_option()
 @click.pass_context
-def benchmark(context: click.Context, suite: str, model: str, datasets: tuple[str, ...], rerank: str, runs: str, depth: int | None,
-              index: str, kind: str | None, trust_remote_code: bool, data: Path | None, check: bool, out: Path, overwrite: bool,
-              seed: int, json_file: Path | None) -> None:
-    """Measure a model on a benchmark, dataset by dataset; stopped at any moment, the same command goes on.
+def benchmark(
+    context: click.Context,
+    suite: str,
+    model: str,
+    datasets: tuple[str, ...],
+    rerank: str,
+    runs: str,
+    depth: int | None,
+    index: str,
+    kind: str | None,
+    trust_remote_code: bool,
+    data: Path | None,
+    check: bool,
+    out: Path,
+    overwrite: bool,
+    seed: int,
+    json_file: Path | None,
+) -> None:
+    """Measure a model on a benchmark, dataset by dataset; stopped at any moment, the same command
+    goes on.
 
-    SUITE is a card in eval/, as msmarco, trec-dl, beir, nanobeir, lotte, robust04, cast, conversations or local, or a path to one.
+    SUITE is a card in eval/, as msmarco, trec-dl, beir, nanobeir, lotte, robust04, cast,
+    conversations or local, or a path to one.
     """
     from irdistill.evaluation.benchmark import System, run_suite
     from irdistill.evaluation.reproduction import checks_table, compare_published, reproduce
     from irdistill.evaluation.suites import read_suite
 
     card = read_suite(suite)
-    system = System(model, rerank, runs, depth, index, kind, trust_remote_code) if model or runs or not check else None
+    system = (
+        System(model, rerank, runs, depth, index, kind, trust_remote_code)
+        if model or runs or not check
+        else None
+    )
     if check:
         checks = reproduce(card, out, datasets, data, overwrite=overwrite, seed=seed, system=system)
         if not checks:
-            raise IrdistillError(f"the suite {card.name!r} has no published figure of what was asked for.")
+            raise IrdistillError(
+                f"the suite {card.name!r} has no published figure of what was asked for."
+            )
         echo(checks_table(checks))
         _write(json_file, None, checks)
         context.exit(0 if all(found.ok for found in checks) else 1)
@@ -78,20 +134,45 @@ def _tables(result: Benchmark) -> str:
     from irdistill.evaluation.report import markdown_table
 
     measures = result.figures.measures
-    rows = [[dataset, str(_queries(result, dataset)), *(_figure(result, dataset, measure) for measure in measures)]
-            for dataset in result.figures.datasets]
-    rows += [[f"**{name}**", "", *(_figure(result, name, measure) for measure in measures)] for name in result.averages]
-    lines = [f"{result.suite.name}: {result.system.name}", "", markdown_table(["dataset", "queries", *measures], rows)]
+    rows = [
+        [
+            dataset,
+            str(_queries(result, dataset)),
+            *(_figure(result, dataset, measure) for measure in measures),
+        ]
+        for dataset in result.figures.datasets
+    ]
+    rows += [
+        [f"**{name}**", "", *(_figure(result, name, measure) for measure in measures)]
+        for name in result.averages
+    ]
+    lines = [
+        f"{result.suite.name}: {result.system.name}",
+        "",
+        markdown_table(["dataset", "queries", *measures], rows),
+    ]
     for row in result.figures.rows:
         if row.measure == measures[0] and (row.missing or row.unscored):
-            lines += ["", f"{row.dataset}: {row.missing} queries without a result count as 0; {row.unscored} documents unscored."]
+            lines += [
+                "",
+                (
+                    f"{row.dataset}: {row.missing} queries without a result count as 0;"
+                    f" {row.unscored} documents unscored."
+                ),
+            ]
     for dataset, counts in result.left_out.items():
-        said = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count)
+        said = ", ".join(
+            f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count
+        )
         lines += ["", f"{dataset}: left out {said}."] if said else []
     for name, missing in result.refused.items():
         lines += ["", f"{name}: no average without {', '.join(missing)}."]
     for dataset in result.figures.datasets:
-        lines += ["", f"{dataset}: {result.suite.datasets[dataset].note}"] if result.suite.datasets[dataset].note else []
+        lines += (
+            ["", f"{dataset}: {result.suite.datasets[dataset].note}"]
+            if result.suite.datasets[dataset].note
+            else []
+        )
     return "\n".join(lines)
 
 
@@ -105,4 +186,10 @@ def _queries(result: Benchmark, dataset: str) -> int:
 
 
 def _write(json_file: Path | None, result: Benchmark | None, checks: list[Check]) -> None:
-    write_result(json_file, {**(result.to_json() if result else {}), "published": [check.to_json() for check in checks]})
+    write_result(
+        json_file,
+        {
+            **(result.to_json() if result else {}),
+            "published": [check.to_json() for check in checks],
+        },
+    )

@@ -21,30 +21,51 @@ if TYPE_CHECKING:
 FIELDS = ("loss", "student", "seed")
 
 
-@click.command(epilog=examples(
-    "irdistill compare 'out/losses/{loss}.s{seed}' --plot out/losses.svg",
-))
+@click.command(
+    epilog=examples(
+        "irdistill compare 'out/losses/{loss}.s{seed}' --plot out/losses.svg",
+    )
+)
 @click.argument("pattern", nargs=-1, required=True)
 @click.option("--measure", default="nDCG@10", show_default=True, help="As ir-measures writes it.")
 @click.option("--level", default=0.05, show_default=True, help="Of all tests.")
-@click.option("--plot", type=click.Path(path_type=Path), callback=free_file,
-              help="Draw the critical-difference diagram: an .svg, .png or .pdf file.")
-@click.option("--markdown", type=click.Path(path_type=Path), callback=free_file, help="Write the tables that are printed.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    callback=free_file,
+    help="Draw the critical-difference diagram: an .svg, .png or .pdf file.",
+)
+@click.option(
+    "--markdown",
+    type=click.Path(path_type=Path),
+    callback=free_file,
+    help="Write the tables that are printed.",
+)
 @self_match_option()
 @json_option()
-def compare(pattern: tuple[str, ...], measure: str, level: float, plot: Path | None, markdown: Path | None, self_match: SelfMatch,
-            json_file: Path | None) -> None:
+def compare(
+    pattern: tuple[str, ...],
+    measure: str,
+    level: float,
+    plot: Path | None,
+    markdown: Path | None,
+    self_match: SelfMatch,
+    json_file: Path | None,
+) -> None:
     """Which loss is best, over students, collections and seeds?
 
-    A PATTERN is the path of run folders with {loss} in it, and {student} and {seed} where there are several; * stands for
-    anything. The collections are those the runs were made for. Each student and seed needs a run of every loss.
+    A PATTERN is the path of run folders with {loss} in it, and {student} and {seed} where there are
+    several; * stands for anything. The collections are those the runs were made for. Each student
+    and seed needs a run of every loss.
     """
     from irdistill.collections import load_collection
     from irdistill.evaluation import compare_losses
     from irdistill.evaluation.comparison_report import comparison_markdown, write_diagram
 
     entries = find_runs(pattern)
-    collections = {name: load_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)}
+    collections = {
+        name: load_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)
+    }
     found = compare_losses(entries, collections, measure, level, self_match)
     text = comparison_markdown(found)
     write_result(json_file, found.to_json())
@@ -70,17 +91,26 @@ def find_runs(patterns: tuple[str, ...]) -> list[Entry]:
         fields = [field for field in parts[1::3] if field]
         if "loss" not in fields or len(set(fields)) < len(fields) or set(fields) - set(FIELDS):
             raise IrdistillError(
-                f"the pattern {pattern!r} has the fields {', '.join(fields) or '(none)'}; {{loss}} was expected once, "
-                "and {student} and {seed} at most once."
+                f"the pattern {pattern!r} has the fields {', '.join(fields) or '(none)'}; {{loss}}"
+                " was expected once, and {student} and {seed} at most once."
             )
         expression = "".join(
             re.escape(text) + (f"(?P<{field}>[^/]+?)" if field else "[^/]*" if star else "")
-            for text, field, star in zip(parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True)
+            for text, field, star in zip(
+                parts[::3], [*parts[1::3], None], [*parts[2::3], None], strict=True
+            )
         )
         folders = sorted(glob(re.sub(r"\{\w*\}", "*", pattern)))
-        matches = [(path, re.fullmatch(expression, path)) for path in folders if (Path(path) / "manifest.json").is_file()]
+        matches = [
+            (path, re.fullmatch(expression, path))
+            for path in folders
+            if (Path(path) / "manifest.json").is_file()
+        ]
         if not any(match for _, match in matches):
-            raise IrdistillError(f"no run folder matches {pattern!r}; quote it, so that the shell leaves it as it is.")
+            raise IrdistillError(
+                f"no run folder matches {pattern!r}; quote it, so that the shell leaves it as"
+                " it is."
+            )
         for path, match in matches:
             if match is not None:
                 named = {field: match.groupdict().get(field, "") for field in FIELDS}

@@ -11,11 +11,17 @@ from irdistill.terminal import echo
 
 
 @click.command(epilog=examples("irdistill doctor", "irdistill doctor --cache"))
-@click.option("--cache", is_flag=True, help="Read every byte of the cache folder; what is damaged is rebuilt at its next use.")
+@click.option(
+    "--cache",
+    is_flag=True,
+    help="Read every byte of the cache folder; what is damaged is rebuilt at its next use.",
+)
 @json_option()
 @click.pass_context
 def doctor(context: click.Context, cache: bool, json_file: Path | None) -> None:
-    """What is installed, what is missing, and the one command that mends it. Exits with 1 where a need is not met."""
+    """What is installed, what is missing, and the one command that mends it. Exits with 1 where a
+    need is not met.
+    """
     if cache:
         from irdistill.checksums import check_folders
         from irdistill.files import cache_folder
@@ -23,8 +29,16 @@ def doctor(context: click.Context, cache: bool, json_file: Path | None) -> None:
         checked = check_folders(cache_folder())
         for line in checked.damaged:
             echo(line)
-        show({"cache": str(cache_folder()), "folders": checked.folders, "bytes": checked.bytes,
-              "of earlier versions": checked.earlier, "damaged": len(checked.damaged)}, json_file)
+        show(
+            {
+                "cache": str(cache_folder()),
+                "folders": checked.folders,
+                "bytes": checked.bytes,
+                "of earlier versions": checked.earlier,
+                "damaged": len(checked.damaged),
+            },
+            json_file,
+        )
         context.exit(1 if checked.damaged else 0)
     from rich.console import Console
 

@@ -36,7 +36,9 @@ from irdistill.terminal import PrintableFormatter, echo
 
 
 class Interrupted(Exception):
-    """Ctrl-C was pressed; click itself would print an empty line for it and forget what was kept."""
+    """Ctrl-C was pressed; click itself would print an empty line for it and forget what was
+    kept.
+    """
 
 
 class _Commands(click.Group):
@@ -48,35 +50,65 @@ class _Commands(click.Group):
         except KeyboardInterrupt as error:
             kept = "; ".join(dict.fromkeys(getattr(error, "__notes__", ())))
             raise Interrupted(
-                f"interrupted. Kept: {kept}. Run the same command again to resume." if kept else
-                "interrupted before anything new was finished; what was finished earlier is kept. Run the same command again."
+                f"interrupted. Kept: {kept}. Run the same command again to resume."
+                if kept
+                else (
+                    "interrupted before anything new was finished; what was finished earlier is"
+                    " kept. Run the same command again."
+                )
             ) from error
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-             epilog=examples("irdistill candidates pydocs/test --out out/bm25-test"))
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=examples("irdistill candidates pydocs/test --out out/bm25-test"),
+)
 @click.version_option(__version__, prog_name="irdistill")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs.")
+@click.option(
+    "--debug", is_flag=True, help="Show the traceback of an error, and the libraries' logs."
+)
 @click.option("--quiet", is_flag=True, help="Show no progress bars and no notes.")
 def cli(debug: bool, quiet: bool) -> None:
     """Distil a strong, slow reranker into a small, fast retriever, and prove it.
 
-    COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout (path#split). RUN is a
-    run's folder, or a TREC run file.
+    COLLECTION is pydocs/train|dev|test|howto, an ir_datasets id, or a folder in BEIR layout
+    (path#split). RUN is a run's folder, or a TREC run file.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_quiet(quiet)
     level = logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=level if debug else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(
+        level=level if debug else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
+    )
     for handler in logging.getLogger().handlers:
         handler.setFormatter(PrintableFormatter("%(message)s"))
     logging.getLogger("irdistill").setLevel(level)
 
 
 _COMMANDS = (
-    run, benchmark, candidates, score, fuse, audit, train, search, evaluate, compare, measure, report, runs,
-    rewrite, split, generate, filter_, specialise,
-    pretrain, export, cards, doctor,
+    run,
+    benchmark,
+    candidates,
+    score,
+    fuse,
+    audit,
+    train,
+    search,
+    evaluate,
+    compare,
+    measure,
+    report,
+    runs,
+    rewrite,
+    split,
+    generate,
+    filter_,
+    specialise,
+    pretrain,
+    export,
+    cards,
+    doctor,
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -87,7 +119,9 @@ INTERNAL_FAULT = 70
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line and exit: 0 done, 1 a fault in the input, 70 a fault in irdistill, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 a fault in the input, 70 a fault in irdistill, 130
+    interrupted.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     try:
         sys.exit(cli.main(given, prog_name="irdistill", standalone_mode=False) or 0)
@@ -119,13 +153,19 @@ def describe_error(error: Exception) -> str:
         return describe_os_error(error)
     if isinstance(error, MemoryError):
         detail = f" ({error})" if str(error) else ""
-        return (f"there is not enough memory{detail}. Close other programs, or choose smaller batches, fewer documents per "
-                "query or a smaller model. What was finished is kept; run the same command again to resume.")
+        return (
+            f"there is not enough memory{detail}. Close other programs, or choose smaller batches,"
+            " fewer documents per query or a smaller model. What was finished is kept; run the"
+            " same command again to resume."
+        )
     last = traceback.extract_tb(error.__traceback__)[-1]
     detail = " ".join(str(error).split())[:300]
-    return (f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line {last.lineno}). This is a "
-            "fault in irdistill or in a library that it uses. Run irdistill --debug with the same command for the traceback, and "
-            "report it. What was finished is kept.")
+    return (
+        f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line"
+        f" {last.lineno}). This is a fault in irdistill or in a library that it uses. Run irdistill"
+        " --debug with the same command for the traceback, and report it. What was finished is"
+        " kept."
+    )
 
 
 if __name__ == "__main__":

@@ -43,13 +43,25 @@ def overwrite_option() -> Decorator:
 
 def json_option() -> Decorator:
     """``--json``; see `write_result`."""
-    return click.option("--json", "json_file", type=click.Path(path_type=Path, allow_dash=True), metavar="FILE",
-                        callback=_keep_output_clean,
-                        help="Write the result as JSON, at full precision; - prints it, and nothing else, to standard output.")
+    return click.option(
+        "--json",
+        "json_file",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        callback=_keep_output_clean,
+        help=(
+            "Write the result as JSON, at full precision; - prints it, and nothing else, to"
+            " standard output."
+        ),
+    )
 
 
-def _keep_output_clean(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
-    """With ``--json -`` everything else that is printed goes to standard error, so that the output can be piped."""
+def _keep_output_clean(
+    context: click.Context, option: click.Parameter, value: Path | None
+) -> Path | None:
+    """With ``--json -`` everything else that is printed goes to standard error, so that the output
+    can be piped.
+    """
     if str(value) == "-":
         context.meta[_OUTPUT] = sys.stdout
         context.with_resource(redirect_stdout(sys.stderr))
@@ -58,7 +70,8 @@ def _keep_output_clean(context: click.Context, option: click.Parameter, value: P
 
 
 def examples(*lines: str) -> str:
-    """The examples at the end of a command's help: one on each line, never wrapped, so that they can be pasted.
+    """The examples at the end of a command's help: one on each line, never wrapped, so that they
+    can be pasted.
 
     A line that begins with # is a remark on the example below it.
     """
@@ -70,7 +83,10 @@ def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
     if json_file is None:
         return
     if str(json_file) == "-":
-        echo(printable_json(json_text(dict(result)).rstrip("\n")), file=click.get_current_context().meta[_OUTPUT])
+        echo(
+            printable_json(json_text(dict(result)).rstrip("\n")),
+            file=click.get_current_context().meta[_OUTPUT],
+        )
     else:
         make_folder(json_file.parent)
         write_json_file(json_file, dict(result))
@@ -78,22 +94,52 @@ def write_result(json_file: Path | None, result: Mapping[str, Any]) -> None:
 
 def seed_option() -> Decorator:
     """``--seed``."""
-    return click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="INTEGER", default=42, show_default=True,
-                        help="Of everything drawn at random.")
+    return click.option(
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        metavar="INTEGER",
+        default=42,
+        show_default=True,
+        help="Of everything drawn at random.",
+    )
 
 
 def self_match_option() -> Decorator:
     """``--self-match``."""
-    return click.option("--self-match", type=click.Choice(["keep", "drop"]), default="keep", show_default=True,
-                        help="drop leaves out a document with the query's own id (ArguAna, Quora: queries are documents).")
+    return click.option(
+        "--self-match",
+        type=click.Choice(["keep", "drop"]),
+        default="keep",
+        show_default=True,
+        help=(
+            "drop leaves out a document with the query's own id (ArguAna, Quora: queries are"
+            " documents)."
+        ),
+    )
 
 
 def engine_options(what: str) -> Decorator:
     """``--engine``, ``--workers`` and ``--ray-address``; see ``cluster_settings``."""
     options = (
-        click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=what),
-        click.option("--workers", type=int, help="Of ray: one a GPU, or one a machine without GPUs, unless said."),
-        click.option("--ray-address", help="Of a Ray cluster, auto for the one of this machine; else one is started for the job."),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            default="local",
+            show_default=True,
+            help=what,
+        ),
+        click.option(
+            "--workers",
+            type=int,
+            help="Of ray: one a GPU, or one a machine without GPUs, unless said.",
+        ),
+        click.option(
+            "--ray-address",
+            help=(
+                "Of a Ray cluster, auto for the one of this machine; else one is started for the"
+                " job."
+            ),
+        ),
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +150,9 @@ def engine_options(what: str) -> Decorator:
     return decorate
 
 
-def cluster_settings(engine: str, workers: int | None, ray_address: str | None) -> tuple[int | None, str | None] | None:
+def cluster_settings(
+    engine: str, workers: int | None, ray_address: str | None
+) -> tuple[int | None, str | None] | None:
     """The number of workers and the address of a Ray cluster; None for this process.
 
     Raises:
@@ -113,16 +161,26 @@ def cluster_settings(engine: str, workers: int | None, ray_address: str | None) 
     if engine == "ray":
         return workers, ray_address
     if workers is not None or ray_address:
-        raise IrdistillError("--workers and --ray-address are of --engine ray; add it, or leave them out.")
+        raise IrdistillError(
+            "--workers and --ray-address are of --engine ray; add it, or leave them out."
+        )
     return None
 
 
 def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
     """``--kind`` and ``--trust-remote-code``, of every command that takes a model."""
     options = (
-        click.option("--kind", type=click.Choice(kinds),
-                     help="How the model is read, where its files do not say: sparse for SPLADE. Detected by default."),
-        click.option("--trust-remote-code", is_flag=True, help="Run code that comes with the model."),
+        click.option(
+            "--kind",
+            type=click.Choice(kinds),
+            help=(
+                "How the model is read, where its files do not say: sparse for SPLADE. Detected by"
+                " default."
+            ),
+        ),
+        click.option(
+            "--trust-remote-code", is_flag=True, help="Run code that comes with the model."
+        ),
     )
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,13 +192,19 @@ def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
 
 
 class Several(click.Command):
-    """A command whose repeatable options take all words up to the next option: ``--scores A B`` is ``--scores A --scores B``.
+    """A command whose repeatable options take all words up to the next option: ``--scores A B`` is
+    ``--scores A --scores B``.
 
     Arguments have to come before such an option.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        names = {name for option in self.params if isinstance(option, click.Option) and option.multiple for name in option.opts}
+        names = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and option.multiple
+            for name in option.opts
+        }
         given: list[str] = []
         open_option: str | None = None
         for word in args:
@@ -153,7 +217,8 @@ class Several(click.Command):
 
 
 def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -> dict[str, Any]:
-    """``key=value`` words as a mapping; values are YAML, so that 16 is a number and ``[0, 2]`` a list.
+    """``key=value`` words as a mapping; values are YAML, so that 16 is a number and ``[0, 2]`` a
+    list.
 
     Args:
         flags: keys that have an option of their own.
@@ -165,17 +230,27 @@ def settings(given: tuple[str, ...], option: str, flags: tuple[str, ...] = ()) -
     for word in given:
         key, equals, value = word.partition("=")
         if not equals or not key or key in found:
-            raise IrdistillError(f"{option} {word!r} cannot be read; write key=value, each key once.")
+            raise IrdistillError(
+                f"{option} {word!r} cannot be read; write key=value, each key once."
+            )
         if key in flags:
-            raise IrdistillError(f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}.")
+            raise IrdistillError(
+                f"{option} {word!r} has an option of its own: --{key.replace('_', '-')}."
+            )
         # a value that YAML would strip or make a mapping of, as "query: ", is a text
-        read = parse_yaml(value, f"the value in {option} {word!r}") if value.strip() == value else value
+        read = (
+            parse_yaml(value, f"the value in {option} {word!r}")
+            if value.strip() == value
+            else value
+        )
         found[key] = value if isinstance(read, dict) else read
     return found
 
 
 def named(paths: tuple[str, ...]) -> dict[str, str]:
-    """A name for each run: the last part of its path, and as much before it as tells it from the others."""
+    """A name for each run: the last part of its path, and as much before it as tells it from the
+    others.
+    """
     for depth in range(1, 1 + max(len(Path(path).parts) for path in paths)):
         names = ["/".join(Path(path).parts[-depth:]) for path in paths]
         if len(set(names)) == len(paths):
@@ -188,5 +263,11 @@ def show(result: Mapping[str, Any], json_file: Path | None) -> None:
     write_result(json_file, result)
     width = max(map(len, result), default=0)
     for key, value in result.items():
-        text = f"{value:.6g}" if isinstance(value, float) else "; ".join(map(str, value)) if isinstance(value, list) else value
+        text = (
+            f"{value:.6g}"
+            if isinstance(value, float)
+            else "; ".join(map(str, value))
+            if isinstance(value, list)
+            else value
+        )
         echo(f"{key:<{width}}  {text}")

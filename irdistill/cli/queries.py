@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import Several, examples, json_option, out_option, seed_option, show, write_result
+from irdistill.cli.options import (
+    Several,
+    examples,
+    json_option,
+    out_option,
+    seed_option,
+    show,
+    write_result,
+)
 from irdistill.errors import IrdistillError
 from irdistill.files import read_json
 from irdistill.terminal import echo
@@ -23,17 +31,54 @@ REWRITE = examples(
 @click.argument("collection")
 @click.option("--human", is_flag=True, help="The rewrites that come with the collection.")
 @click.option("--last-turn", is_flag=True, help="The question alone, as it was asked.")
-@click.option("--history", help='The question with the turns before it: "newest questions tokens=128 turns=6", "oldest all".')
-@click.option("--tokenizer", help="Counts tokens= of --history: a model's folder, hub id or package: path. Words if not given.")
-@click.option("--llm", help="The card of a language model, which writes each question so that it stands alone.")
-@click.option("--prompt", default="prompts/rewrite", show_default=True, help="Of --llm: a card of data/ or a YAML file.")
+@click.option(
+    "--history",
+    help=(
+        'The question with the turns before it: "newest questions tokens=128 turns=6", "oldest'
+        ' all".'
+    ),
+)
+@click.option(
+    "--tokenizer",
+    help=(
+        "Counts tokens= of --history: a model's folder, hub id or package: path. Words if not"
+        " given."
+    ),
+)
+@click.option(
+    "--llm",
+    help="The card of a language model, which writes each question so that it stands alone.",
+)
+@click.option(
+    "--prompt",
+    default="prompts/rewrite",
+    show_default=True,
+    help="Of --llm: a card of data/ or a YAML file.",
+)
 @click.option("--max-tokens", default=64, show_default=True, help="Of a written question.")
-@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
+@click.option(
+    "--retry-tokens",
+    type=int,
+    help="Ask once more, with this limit, for what --max-tokens cut (thinking models).",
+)
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()
-def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, tokenizer: str | None, llm: str | None, prompt: str,
-            max_tokens: int, retry_tokens: int | None, out: Path, json_file: Path | None) -> None:
-    """Make the questions of conversations stand alone: by a person, a language model, or with the turns before them."""
+def rewrite(
+    collection: str,
+    human: bool,
+    last_turn: bool,
+    history: str | None,
+    tokenizer: str | None,
+    llm: str | None,
+    prompt: str,
+    max_tokens: int,
+    retry_tokens: int | None,
+    out: Path,
+    json_file: Path | None,
+) -> None:
+    """Make the questions of conversations stand alone: by a person, a language model, or with the
+    turns before them.
+    """
     from irdistill.collections import load_collection
     from irdistill.queries import HistoryTemplate, rewrite_with
     from irdistill.queries import rewrite as rewrite_collection
@@ -45,20 +90,37 @@ def rewrite(collection: str, human: bool, last_turn: bool, history: str | None, 
     template = HistoryTemplate.parse(history) if history else None
     loaded = load_collection(collection)
     if llm:
-        found = rewrite_with(card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens)
+        found = rewrite_with(
+            card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens
+        )
     elif template is not None:
-        found = rewrite_collection(loaded, out, template, token_count(tokenizer) if tokenizer else words, tokenizer or "words")
+        found = rewrite_collection(
+            loaded,
+            out,
+            template,
+            token_count(tokenizer) if tokenizer else words,
+            tokenizer or "words",
+        )
     else:
         found = rewrite_collection(loaded, out, "human" if human else "last-turn")
-    show({"collection": str(out), "queries": len(found.queries), "judgments": found.qrels.judgments,
-          "fingerprint": found.fingerprint}, json_file)
+    show(
+        {
+            "collection": str(out),
+            "queries": len(found.queries),
+            "judgments": found.qrels.judgments,
+            "fingerprint": found.fingerprint,
+        },
+        json_file,
+    )
 
 
-@click.command(epilog=examples(
-    "irdistill split mydocs --folds 5 --out out/folds",
-    "# Then train on out/folds#0-train and search out/folds#0-test:",
-    "irdistill search out/folds#0-test --model bm25 --out out/fold0",
-))
+@click.command(
+    epilog=examples(
+        "irdistill split mydocs --folds 5 --out out/folds",
+        "# Then train on out/folds#0-train and search out/folds#0-test:",
+        "irdistill search out/folds#0-test --model bm25 --out out/fold0",
+    )
+)
 @click.argument("collection")
 @click.option("--folds", default=5, show_default=True)
 @seed_option()
@@ -78,7 +140,8 @@ def split(collection: str, folds: int, seed: int, out: Path, json_file: Path | N
 GENERATE = examples(
     "irdistill generate mydocs --kinds title,sentence --out out/queries",
     "# Written by a language model:",
-    "irdistill generate mydocs --kinds questions --llm smollm2-pointwise --passages 500 --out out/asked",
+    "irdistill generate mydocs --kinds questions --llm smollm2-pointwise --passages 500 --out"
+    " out/asked",
 )
 FILTER = examples(
     "irdistill filter out/queries#train --scores out/teacher --rule first=1 --out out/good",
@@ -89,23 +152,58 @@ FILTER = examples(
 
 @click.command(epilog=GENERATE)
 @click.argument("collection")
-@click.option("--kinds", default="title,sentence", show_default=True,
-              help="Joined by commas: title, sentence (taken); questions, claims, titles, keywords, web, few-shot (written).")
+@click.option(
+    "--kinds",
+    default="title,sentence",
+    show_default=True,
+    help=(
+        "Joined by commas: title, sentence (taken); questions, claims, titles, keywords, web,"
+        " few-shot (written)."
+    ),
+)
 @click.option("--llm", help="The card of the language model that writes.")
 @click.option("--passages", type=int, help="At most so many source passages, drawn at random.")
-@click.option("--sentences", default=2, show_default=True, help="Queries of the kind sentence a passage.")
-@click.option("--avoid", type=click.Choice(["always", "where-possible", "never"]), default="always", show_default=True,
-              help="Whether passages that are judged relevant to the collection's queries are kept from being sources.")
-@click.option("--held-out", default=0.1, show_default=True, help="The share of the passages whose queries are the split dev.")
+@click.option(
+    "--sentences", default=2, show_default=True, help="Queries of the kind sentence a passage."
+)
+@click.option(
+    "--avoid",
+    type=click.Choice(["always", "where-possible", "never"]),
+    default="always",
+    show_default=True,
+    help=(
+        "Whether passages that are judged relevant to the collection's queries are kept from being"
+        " sources."
+    ),
+)
+@click.option(
+    "--held-out",
+    default=0.1,
+    show_default=True,
+    help="The share of the passages whose queries are the split dev.",
+)
 @click.option("--examples", help="A collection whose queries and relevant passages few-shot shows.")
 @click.option("--max-tokens", default=50, show_default=True, help="Of a written query.")
-@click.option("--retry-tokens", type=int, help="Ask once more, with this limit, for what --max-tokens cut (thinking models).")
+@click.option(
+    "--retry-tokens",
+    type=int,
+    help="Ask once more, with this limit, for what --max-tokens cut (thinking models).",
+)
 @seed_option()
 @out_option("The new collection's folder; the corpus stays where it is.")
 @json_option()
-def generate(collection: str, kinds: str, llm: str | None, examples: str | None, out: Path, json_file: Path | None,
-             **settings: Any) -> None:
-    """Make synthetic queries out of a corpus, with or without a language model; labels are not used."""
+def generate(
+    collection: str,
+    kinds: str,
+    llm: str | None,
+    examples: str | None,
+    out: Path,
+    json_file: Path | None,
+    **settings: Any,
+) -> None:
+    """Make synthetic queries out of a corpus, with or without a language model; labels are not
+    used.
+    """
     from irdistill.collections import load_collection
     from irdistill.queries import Generation
     from irdistill.queries import generate as generate_queries
@@ -114,22 +212,46 @@ def generate(collection: str, kinds: str, llm: str | None, examples: str | None,
 
     given = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
     shown = example_pairs(load_collection(examples)) if examples else []
-    found = generate_queries(load_collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown)
+    found = generate_queries(
+        load_collection(collection, queries=False),
+        out,
+        given,
+        card_model(llm) if llm else None,
+        shown,
+    )
     dev = f"{out}#dev" if given.held_out else "none"
-    show({"collection": f"{out}#train", "held out": dev, "queries": len(found.queries), "fingerprint": found.fingerprint},
-         json_file)
+    show(
+        {
+            "collection": f"{out}#train",
+            "held out": dev,
+            "queries": len(found.queries),
+            "fingerprint": found.fingerprint,
+        },
+        json_file,
+    )
 
 
 @click.command(name="filter", cls=Several, epilog=FILTER)
 @click.argument("collection")
-@click.option("--rule", multiple=True, help="consistency=K, first=K, percentile=P, critic=T; one or several.")
+@click.option(
+    "--rule", multiple=True, help="consistency=K, first=K, percentile=P, critic=T; one or several."
+)
 @click.option("--scores", help="The teacher's run of these queries.")
 @click.option("--retrieved", help="The retriever's run of these queries, for consistency.")
-@click.option("--curve", is_flag=True, help="Print size and quality at thresholds of the critic, and stop.")
+@click.option(
+    "--curve", is_flag=True, help="Print size and quality at thresholds of the critic, and stop."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The new collection's folder.")
 @json_option()
-def filter_(collection: str, rule: tuple[str, ...], scores: str | None, retrieved: str | None, curve: bool, out: Path | None,
-            json_file: Path | None) -> None:
+def filter_(
+    collection: str,
+    rule: tuple[str, ...],
+    scores: str | None,
+    retrieved: str | None,
+    curve: bool,
+    out: Path | None,
+    json_file: Path | None,
+) -> None:
     """Keep the synthetic queries that a retriever and a teacher find their source passages for."""
     from irdistill.collections import load_collection
     from irdistill.queries import critic_curve, filter_queries
@@ -140,12 +262,27 @@ def filter_(collection: str, rule: tuple[str, ...], scores: str | None, retrieve
             raise IrdistillError("--curve needs --scores, the teacher's run.")
         rows = critic_curve(loaded, scores)
         write_result(json_file, {"rows": rows})
-        echo("threshold  kept    first   mrr\n" + "\n".join(
-            f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}" for row in rows))
+        echo(
+            "threshold  kept    first   mrr\n"
+            + "\n".join(
+                f"{row['threshold']:>9.3f}  {row['kept']:.3f}  {row['first']:.3f}  {row['mrr']:.3f}"
+                for row in rows
+            )
+        )
         return
     if out is None:
-        raise IrdistillError("--out is missing: the folder that the filtered collection goes to. (--curve alone needs none.)")
+        raise IrdistillError(
+            "--out is missing: the folder that the filtered collection goes to. (--curve alone"
+            " needs none.)"
+        )
     found = filter_queries(loaded, out, rule, scores, retrieved)
     made_by = read_json(out / "derived.json")["made_by"]
-    show({"collection": found.id, "queries": len(found.queries), **made_by["counts"],
-          **{name: round(value, 4) for name, value in made_by["diversity"].items()}}, json_file)
+    show(
+        {
+            "collection": found.id,
+            "queries": len(found.queries),
+            **made_by["counts"],
+            **{name: round(value, 4) for name, value in made_by["diversity"].items()},
+        },
+        json_file,
+    )

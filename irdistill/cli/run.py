@@ -11,17 +11,34 @@ from irdistill.files import read_json
 from irdistill.terminal import echo
 
 
-@click.command(epilog=examples(
-    "irdistill run quickstart --out out/quickstart",
-    "irdistill run recipes/quickstart.yaml --out out/short --set steps=200",
-))
+@click.command(
+    epilog=examples(
+        "irdistill run quickstart --out out/quickstart",
+        "irdistill run recipes/quickstart.yaml --out out/short --set steps=200",
+    )
+)
 @click.argument("recipe")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder; out/NAME by default.")
-@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the recipe; repeatable.")
-@click.option("--overwrite", is_flag=True, help="Make anew the stages that were made with other settings.")
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a setting of the recipe; repeatable.",
+)
+@click.option(
+    "--overwrite", is_flag=True, help="Make anew the stages that were made with other settings."
+)
 @seed_option()
 @json_option()
-def run(recipe: str, out: Path | None, changes: tuple[str, ...], overwrite: bool, seed: int, json_file: Path | None) -> None:
+def run(
+    recipe: str,
+    out: Path | None,
+    changes: tuple[str, ...],
+    overwrite: bool,
+    seed: int,
+    json_file: Path | None,
+) -> None:
     """Run a recipe: every stage once; stopped at any moment, the same command goes on."""
     from irdistill.recipes import read_recipe, run_recipe
 

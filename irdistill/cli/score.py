@@ -33,92 +33,225 @@ if TYPE_CHECKING:
     from irdistill.teachers import TeacherSpec
 
 
-@click.command(epilog=examples(
-    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --out out/minilm",
-    "# With vectors, for losses between them:",
-    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --representations --out out/vectors",
-    "# What the whole job would take:",
-    "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --estimate",
-))
+@click.command(
+    epilog=examples(
+        "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --out out/minilm",
+        "# With vectors, for losses between them:",
+        "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --representations"
+        " --out out/vectors",
+        "# What the whole job would take:",
+        "irdistill score pydocs/train --candidates out/bm25 --teacher minilm --estimate",
+    )
+)
 @click.argument("collection")
 @click.option("--candidates", required=True, help="The run whose documents are scored.")
-@click.option("--teacher", required=True, help="A teacher card, bm25, or a model: folder, hub id or package: path.")
+@click.option(
+    "--teacher",
+    required=True,
+    help="A teacher card, bm25, or a model: folder, hub id or package: path.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
 @click.option("--depth", type=int, help="Only the first so many documents a query.")
-@click.option("--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost.")
-@click.option("--shard", help="i/n: score every n-th part from the i-th; join them with runs merge.")
-@click.option("--kind", type=click.Choice(KINDS),
-              help="Of a model without a card: how it is read, as sparse for SPLADE. Detected from the model's files by default.")
+@click.option(
+    "--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost."
+)
+@click.option(
+    "--shard", help="i/n: score every n-th part from the i-th; join them with runs merge."
+)
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    help=(
+        "Of a model without a card: how it is read, as sparse for SPLADE. Detected from the model's"
+        " files by default."
+    ),
+)
 @click.option("--revision", help="Of a hub model.")
 @click.option("--max-length", type=int, help="Tokens of query and document together.")
 @click.option("--precision", type=click.Choice(["auto", "float32", "bfloat16", "float16"]))
-@click.option("--backend", type=click.Choice(["auto", "torch", "openvino"]), help="Of a cross-encoder.")
-@click.option("--label", type=int, help="The output that means relevant, for a classifier with more than two.")
-@click.option("--states", type=click.Choice(["auto", "stored", "live"]),
-              help="Of a split-cross-encoder or kernel student: keep the states of the whole corpus, or make them part by part.")
-@click.option("--storage", type=click.Choice(["float32", "float16"]), help="Of states that are kept.")
-@click.option("--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model.")
+@click.option(
+    "--backend", type=click.Choice(["auto", "torch", "openvino"]), help="Of a cross-encoder."
+)
+@click.option(
+    "--label", type=int, help="The output that means relevant, for a classifier with more than two."
+)
+@click.option(
+    "--states",
+    type=click.Choice(["auto", "stored", "live"]),
+    help=(
+        "Of a split-cross-encoder or kernel student: keep the states of the whole corpus, or make"
+        " them part by part."
+    ),
+)
+@click.option(
+    "--storage", type=click.Choice(["float32", "float16"]), help="Of states that are kept."
+)
+@click.option(
+    "--trust-remote-code", is_flag=True, default=None, help="Run code that comes with the model."
+)
 @click.option("--url", help="Of a language model's server, in place of the card's.")
-@click.option("--key", help="The environment variable that holds the server's key, in place of the card's.")
+@click.option(
+    "--key", help="The environment variable that holds the server's key, in place of the card's."
+)
 @click.option("--parallel", type=int, help="Requests to a server at a time.")
-@click.option("--max-cost", type=float, help="Stop before more is spent on a server, in the currency of the card's prices.")
+@click.option(
+    "--max-cost",
+    type=float,
+    help="Stop before more is spent on a server, in the currency of the card's prices.",
+)
 @click.option("--max-requests", type=int, help="Stop before a server has answered more requests.")
-@click.option("--responses", "log", type=click.Path(path_type=Path),
-              help="The file that keeps a server's answers; OUT.responses.jsonl if not given.")
-@click.option("--replay", is_flag=True, default=None, help="Take all answers from that file, and ask no server.")
-@click.option("--representations", is_flag=False, flag_value="float16", type=click.Choice(["float16", "float32"]),
-              help="Keep the teacher's vectors beside the scores, for losses that compare them, as float16 or as given.")
+@click.option(
+    "--responses",
+    "log",
+    type=click.Path(path_type=Path),
+    help="The file that keeps a server's answers; OUT.responses.jsonl if not given.",
+)
+@click.option(
+    "--replay",
+    is_flag=True,
+    default=None,
+    help="Take all answers from that file, and ask no server.",
+)
+@click.option(
+    "--representations",
+    is_flag=False,
+    flag_value="float16",
+    type=click.Choice(["float16", "float32"]),
+    help=(
+        "Keep the teacher's vectors beside the scores, for losses that compare them, as float16 or"
+        " as given."
+    ),
+)
 @engine_options("Where parts are scored.")
-@click.option("--estimate", "sampling", is_flag=True, help="Say what the whole job would take, told from a sample, and stop.")
-@click.option("--sample", default=0.01, show_default=True, help="The share of the queries that --estimate scores.")
-@click.option("--hourly-price", type=click.FloatRange(0), metavar="FLOAT", help="Of the machine, for --estimate.")
+@click.option(
+    "--estimate",
+    "sampling",
+    is_flag=True,
+    help="Say what the whole job would take, told from a sample, and stop.",
+)
+@click.option(
+    "--sample",
+    default=0.01,
+    show_default=True,
+    help="The share of the queries that --estimate scores.",
+)
+@click.option(
+    "--hourly-price",
+    type=click.FloatRange(0),
+    metavar="FLOAT",
+    help="Of the machine, for --estimate.",
+)
 @seed_option()
 @overwrite_option()
 @json_option()
-def score(collection: str, candidates: str, teacher: str, out: Path | None, depth: int | None, part_queries: int,
-          shard: str | None, kind: str | None, representations: Any, engine: str, workers: int | None,
-          ray_address: str | None, sampling: bool, sample: float, hourly_price: float | None, seed: int, overwrite: bool,
-          json_file: Path | None, **settings: Any) -> None:
+def score(
+    collection: str,
+    candidates: str,
+    teacher: str,
+    out: Path | None,
+    depth: int | None,
+    part_queries: int,
+    shard: str | None,
+    kind: str | None,
+    representations: Any,
+    engine: str,
+    workers: int | None,
+    ray_address: str | None,
+    sampling: bool,
+    sample: float,
+    hourly_price: float | None,
+    seed: int,
+    overwrite: bool,
+    json_file: Path | None,
+    **settings: Any,
+) -> None:
     """Score candidates with a teacher; stopped at any moment, the same command goes on."""
     from irdistill.collections import load_collection
     from irdistill.runs import open_run
-    from irdistill.teachers import RayEngine, TeacherSpec, responses_file, score_with_representations
+    from irdistill.teachers import (
+        RayEngine,
+        TeacherSpec,
+        responses_file,
+        score_with_representations,
+    )
     from irdistill.teachers import score as score_run
     from irdistill.teachers.engine import truncation_shares
     from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
     if out is None and not sampling:
-        raise IrdistillError("--out is missing: the folder that the run goes to. (--estimate alone needs none.)")
+        raise IrdistillError(
+            "--out is missing: the folder that the run goes to. (--estimate alone needs none.)"
+        )
     cluster = cluster_settings(engine, workers, ray_address)
     if representations and (part is not None or cluster is not None):
-        raise IrdistillError("--representations is for one process and the whole run; leave out --shard and --engine ray.")
+        raise IrdistillError(
+            "--representations is for one process and the whole run; leave out --shard and --engine"
+            " ray."
+        )
     loaded = load_collection(collection)
     opened = open_run(candidates, loaded)
-    spec = TeacherSpec(teacher, kind, responses=None if out is None else responses_file(out),
-                       settings={key: value for key, value in settings.items() if value is not None})
+    spec = TeacherSpec(
+        teacher,
+        kind,
+        responses=None if out is None else responses_file(out),
+        settings={key: value for key, value in settings.items() if value is not None},
+    )
     if sampling:
         _estimate(loaded, opened, spec, depth, sample, seed, part_queries, hourly_price, json_file)
         return
     assert out is not None
     if representations:
-        found = score_with_representations(loaded, opened, spec, out, depth, part_queries, overwrite, representations)
+        found = score_with_representations(
+            loaded, opened, spec, out, depth, part_queries, overwrite, representations
+        )
     else:
-        found = score_run(loaded, opened, spec, out, depth, part, part_queries, overwrite,
-                          None if cluster is None else RayEngine(*cluster))
-    show({"run": str(out), "queries": len(found), "rows": found.num_rows, "unscored": found.manifest.nulls,
-          **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())},
-          **truncation_shares(found), "fingerprint": found.fingerprint}, json_file)
+        found = score_run(
+            loaded,
+            opened,
+            spec,
+            out,
+            depth,
+            part,
+            part_queries,
+            overwrite,
+            None if cluster is None else RayEngine(*cluster),
+        )
+    show(
+        {
+            "run": str(out),
+            "queries": len(found),
+            "rows": found.num_rows,
+            "unscored": found.manifest.nulls,
+            **{
+                f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())
+            },
+            **truncation_shares(found),
+            "fingerprint": found.fingerprint,
+        },
+        json_file,
+    )
 
 
-def _estimate(collection: Collection, candidates: Run, spec: TeacherSpec, depth: int | None, share: float, seed: int,
-              part_queries: int, hourly_price: float | None, json_file: Path | None) -> None:
+def _estimate(
+    collection: Collection,
+    candidates: Run,
+    spec: TeacherSpec,
+    depth: int | None,
+    share: float,
+    seed: int,
+    part_queries: int,
+    hourly_price: float | None,
+    json_file: Path | None,
+) -> None:
     from irdistill.teachers import estimate
 
     began = time.perf_counter()
     teacher = spec.build(collection.corpus)
     loading = time.perf_counter() - began
-    found = estimate(collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price)
+    found = estimate(
+        collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price
+    )
     write_result(json_file, found.to_json())
     show(found.lines(), None)
 
@@ -127,30 +260,60 @@ def _shard(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     first, slash, second = text.partition("/")
-    if not slash or not first.isdecimal() or not second.isdecimal() or not 1 <= int(first) <= int(second):
-        raise IrdistillError(f"--shard {text!r} cannot be read; write i/n, as 1/4 for the first of four.")
+    if (
+        not slash
+        or not first.isdecimal()
+        or not second.isdecimal()
+        or not 1 <= int(first) <= int(second)
+    ):
+        raise IrdistillError(
+            f"--shard {text!r} cannot be read; write i/n, as 1/4 for the first of four."
+        )
     return int(first), int(second)
 
 
-@click.command(epilog=examples(
-    "irdistill evaluate pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
-    'irdistill evaluate qrels.tsv run.txt.gz --measures "nDCG@10 RR@10"',
-))
+@click.command(
+    epilog=examples(
+        "irdistill evaluate pydocs/test out/bm25-test out/student-test --baseline out/bm25-test",
+        'irdistill evaluate qrels.tsv run.txt.gz --measures "nDCG@10 RR@10"',
+    )
+)
 @click.argument("collection")
 @click.argument("run", nargs=-1, required=True)
-@click.option("--measures", default="nDCG@10 RR@10 R@100", show_default=True, help="As ir-measures writes them.")
-@click.option("--baseline", help="The run, one of those given or another, that all others are compared with.")
-@click.option("--qrels-columns", help="Columns of a file of judgments: roles in their order, as query,-,document,grade (- "
-                                       "is left out), or names in its header, as grade=label.")
+@click.option(
+    "--measures",
+    default="nDCG@10 RR@10 R@100",
+    show_default=True,
+    help="As ir-measures writes them.",
+)
+@click.option(
+    "--baseline", help="The run, one of those given or another, that all others are compared with."
+)
+@click.option(
+    "--qrels-columns",
+    help=(
+        "Columns of a file of judgments: roles in their order, as query,-,document,grade (- "
+        "is left out), or names in its header, as grade=label."
+    ),
+)
 @self_match_option()
 @seed_option()
 @json_option()
-def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str | None, qrels_columns: str | None,
-             self_match: SelfMatch, seed: int, json_file: Path | None) -> None:
+def evaluate(
+    collection: str,
+    run: tuple[str, ...],
+    measures: str,
+    baseline: str | None,
+    qrels_columns: str | None,
+    self_match: SelfMatch,
+    seed: int,
+    json_file: Path | None,
+) -> None:
     """Measure runs as trec_eval does, with intervals and tested differences.
 
-    In place of COLLECTION a file of judgments will do (TREC qrels, a table with column names, JSON lines; compressed or not); then
-    nothing is known of its corpus, and it is not checked that the runs belong to it.
+    In place of COLLECTION a file of judgments will do (TREC qrels, a table with column names, JSON
+    lines; compressed or not); then nothing is known of its corpus, and it is not checked that the
+    runs belong to it.
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
@@ -159,8 +322,15 @@ def evaluate(collection: str, run: tuple[str, ...], measures: str, baseline: str
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
     if qrels_columns and not Path(collection).is_file():
-        raise IrdistillError(f"--qrels-columns names the columns of a file of judgments, and {collection} is none; leave it out.")
-    judged = read_judgments(collection, qrels_columns) if Path(collection).is_file() else load_collection(collection)
+        raise IrdistillError(
+            f"--qrels-columns names the columns of a file of judgments, and {collection} is none;"
+            " leave it out."
+        )
+    judged = (
+        read_judgments(collection, qrels_columns)
+        if Path(collection).is_file()
+        else load_collection(collection)
+    )
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
     echo(evaluation_markdown(found))

@@ -31,24 +31,62 @@ EXAMPLES = examples(
 
 @click.command(epilog=EXAMPLES)
 @click.argument("collection")
-@click.option("--model", required=True, help="The dense retriever to start from: folder, hub id or package: path.")
-@click.option("--teacher", default="fused", show_default=True, help="fused: the model with BM25; or a teacher's card or model.")
+@click.option(
+    "--model",
+    required=True,
+    help="The dense retriever to start from: folder, hub id or package: path.",
+)
+@click.option(
+    "--teacher",
+    default="fused",
+    show_default=True,
+    help="fused: the model with BM25; or a teacher's card or model.",
+)
 @click.option("--llm", default="", help="The card of a language model that writes queries too.")
 @click.option("--kinds", default="", help="Of queries, joined by commas; see generate.")
-@click.option("--time", "duration", default="30m", show_default=True, help="About so long it may take here: 90s, 20m, 2h.")
+@click.option(
+    "--time",
+    "duration",
+    default="30m",
+    show_default=True,
+    help="About so long it may take here: 90s, 20m, 2h.",
+)
 @click.option("--rule", "rules", multiple=True, help="Filter the queries, see filter; repeatable.")
-@click.option("--avoid", type=click.Choice(["always", "where-possible", "never"]), default="where-possible", show_default=True,
-              help="Whether passages judged relevant to the collection's own queries are kept from being sources.")
-@click.option("--refine/--no-refine", default=None,
-              help="Train behind the term vectors too; by default where the teacher is another than fused.")
-@click.option("--control", is_flag=True, help="Train two more students, by KL and by InfoNCE alone, to see what each is worth.")
+@click.option(
+    "--avoid",
+    type=click.Choice(["always", "where-possible", "never"]),
+    default="where-possible",
+    show_default=True,
+    help=(
+        "Whether passages judged relevant to the collection's own queries are kept from being"
+        " sources."
+    ),
+)
+@click.option(
+    "--refine/--no-refine",
+    default=None,
+    help="Train behind the term vectors too; by default where the teacher is another than fused.",
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Train two more students, by KL and by InfoNCE alone, to see what each is worth.",
+)
 @model_options()
 @out_option("The folder; it says at the end where in it the model is.")
 @overwrite_option()
 @seed_option()
 @json_option()
-def specialise(collection: str, duration: str, kinds: str, rules: tuple[str, ...], out: Path, overwrite: bool,
-               json_file: Path | None, **given: Any) -> None:
+def specialise(
+    collection: str,
+    duration: str,
+    kinds: str,
+    rules: tuple[str, ...],
+    out: Path,
+    overwrite: bool,
+    json_file: Path | None,
+    **given: Any,
+) -> None:
     """Specialise a retriever to a corpus of your own, without labels, and see whether it helped."""
     from irdistill.recipes.specialise import Specialisation
     from irdistill.recipes.specialise import specialise as run

@@ -37,7 +37,11 @@ class Document(NamedTuple):
 def record_batch(documents: Sequence[Document]) -> Any:
     """Documents as an Arrow batch (from buffers: ``pyarrow.array`` would import pandas)."""
     arrays = []
-    for column in ([d.id for d in documents], [d.title for d in documents], [d.text for d in documents]):
+    for column in (
+        [d.id for d in documents],
+        [d.title for d in documents],
+        [d.text for d in documents],
+    ):
         data = [value.encode("utf-8") for value in column]
         offsets = np.zeros(len(data) + 1, dtype=np.int32)
         np.cumsum([len(value) for value in data], out=offsets[1:])
@@ -51,7 +55,8 @@ class BatchChecks:
 
     Args:
         address: where the file lies in memory.
-        offsets: (batches + 1,) int64, where each batch begins in the file, and where the last one ends.
+        offsets: (batches + 1,) int64, where each batch begins in the file, and where the last one
+            ends.
     """
 
     def __init__(self, file: CheckedFile, address: int, offsets: np.ndarray) -> None:
@@ -73,7 +78,9 @@ class BatchChecks:
         """Check all of some buffers."""
         for part in parts:
             if part is not None:
-                self.file.check(part.address - self._address, part.address - self._address + part.size)
+                self.file.check(
+                    part.address - self._address, part.address - self._address + part.size
+                )
 
     def values(self, column: Any, places: np.ndarray) -> None:
         """Check some values of a column of texts."""
@@ -82,19 +89,28 @@ class BatchChecks:
         self.file.check_ranges(first, first + 8)
         bounds = np.frombuffer(edges, np.int32)
         begin = (data.address if data is not None else 0) - self._address
-        self.file.check_ranges(begin + bounds[places].astype(np.int64), begin + bounds[places + 1].astype(np.int64))
+        self.file.check_ranges(
+            begin + bounds[places].astype(np.int64), begin + bounds[places + 1].astype(np.int64)
+        )
 
 
 class Batches:
-    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,) int64.
+    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,)
+    int64.
 
     Args:
         mapped: the bytes of the file that the batches lie in, uint8; None where they lie in memory.
         pages: of that file. checks: what of it is checked before it is used.
     """
 
-    def __init__(self, source: Any, starts: np.ndarray, mapped: np.ndarray | None = None,
-                 pages: MappedPages | None = None, checks: BatchChecks | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        starts: np.ndarray,
+        mapped: np.ndarray | None = None,
+        pages: MappedPages | None = None,
+        checks: BatchChecks | None = None,
+    ) -> None:
         self._source = source
         self._mapped = np.asarray(mapped) if mapped is not None else None
         self._pages = pages or MappedPages()
@@ -115,18 +131,24 @@ class Batches:
             source = self._source
             if self._checks is not None:
                 self._checks.header(number)
-            self._open[number] = source[number] if isinstance(source, list) else source.get_batch(number)
+            self._open[number] = (
+                source[number] if isinstance(source, list) else source.get_batch(number)
+            )
         return self._open[number]
 
     @cached_property
     def _id_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The bytes that ids lie in, and where in them the offsets and the text of each batch's ids begin."""
+        """The bytes that ids lie in, and where in them the offsets and the text of each batch's ids
+        begin.
+        """
         if self._mapped is None:
             columns = [batch.column(0) for batch in self]
             ids = pa.concat_arrays(columns) if columns else pa.array([], pa.string())
             offsets, text = (np.frombuffer(part or b"", np.uint8) for part in ids.buffers()[1:])
             gap = -len(offsets) % _WORD
-            data = np.concatenate([offsets, np.zeros(gap, np.uint8), text, np.zeros(_WORD, np.uint8)])
+            data = np.concatenate(
+                [offsets, np.zeros(gap, np.uint8), text, np.zeros(_WORD, np.uint8)]
+            )
             shifts = self._starts[:-1] * 4
             return data, shifts, np.full(len(shifts), len(offsets) + gap)
         base = self._mapped.ctypes.data
@@ -157,7 +179,9 @@ class Batches:
 
     def _check(self, rows: np.ndarray) -> None:
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):
-            raise IndexError(f"rows {rows.min()} to {rows.max()} are not all in 0 to {self._starts[-1] - 1}")
+            raise IndexError(
+                f"rows {rows.min()} to {rows.max()} are not all in 0 to {self._starts[-1] - 1}"
+            )
 
     def value(self, column: int, row: int) -> str:
         if not 0 <= row < self._starts[-1]:

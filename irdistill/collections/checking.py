@@ -1,4 +1,6 @@
-"""Judgments beside the documents and queries they name: what is missing, and the collection of the judged queries."""
+"""Judgments beside the documents and queries they name: what is missing, and the collection of the
+judged queries.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,14 @@ from irdistill.files import read_json
 Numbered = dict[str, dict[str, tuple[int, int]]]
 
 
-def judged_queries(id: str, corpus: Corpus, queries: Mapping[str, Query], judgments: Mapping[str, Mapping[str, int]],
-                   report: LoadReport, source: str) -> Collection:
+def judged_queries(
+    id: str,
+    corpus: Corpus,
+    queries: Mapping[str, Query],
+    judgments: Mapping[str, Mapping[str, int]],
+    report: LoadReport,
+    source: str,
+) -> Collection:
     """The collection of those queries that are judged; the others are reported.
 
     Args:
@@ -35,7 +43,10 @@ def judged_queries(id: str, corpus: Corpus, queries: Mapping[str, Query], judgme
 
 def without_lines(judgments: Numbered) -> dict[str, dict[str, int]]:
     """Query -> document -> grade."""
-    return {query: {doc: grade for doc, (grade, _) in documents.items()} for query, documents in judgments.items()}
+    return {
+        query: {doc: grade for doc, (grade, _) in documents.items()}
+        for query, documents in judgments.items()
+    }
 
 
 def declared(folder: Path) -> dict[str, Any]:
@@ -45,8 +56,15 @@ def declared(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def checked(judgments: Numbered, corpus: Corpus, queries: Mapping[str, Query], path: Path, stats: Mapping[str, Any],
-            report: LoadReport, unit: str = "line") -> Numbered:
+def checked(
+    judgments: Numbered,
+    corpus: Corpus,
+    queries: Mapping[str, Query],
+    path: Path,
+    stats: Mapping[str, Any],
+    report: LoadReport,
+    unit: str = "line",
+) -> Numbered:
     """Compare judgments with documents and queries; leave out judged queries that have no text.
 
     Args:
@@ -54,7 +72,8 @@ def checked(judgments: Numbered, corpus: Corpus, queries: Mapping[str, Query], p
         unit: what the numbers of the judgments count in that file.
 
     Raises:
-        IrdistillError: judgments name documents or queries that are not there, and ``stats`` does not say that this is so.
+        IrdistillError: judgments name documents or queries that are not there, and ``stats`` does
+            not say that this is so.
     """
     missing_positive: list[tuple[str, str, int]] = []
     for query_id, documents in judgments.items():
@@ -71,26 +90,33 @@ def checked(judgments: Numbered, corpus: Corpus, queries: Mapping[str, Query], p
         query_id, doc_id, line = missing_positive[0]
         said = stats.get("judgments_without_doc", "nothing of it")
         raise IrdistillError(
-            f"{unit} {line} of {path} judges document {doc_id!r} relevant to query {query_id!r}, but the "
+            f"{unit} {line} of {path} judges document {doc_id!r} relevant to query {query_id!r},"
+            " but the "
             "corpus "
             f"has no such document; so do {len(missing_positive) - 1} others. Figures over such a "
             "collection are "
-            "not what they seem. If it is partial on purpose, write a stats.json into its folder with "
+            "not what they seem. If it is partial on purpose, write a stats.json into its folder"
+            " with "
             f'"judgments_without_doc": {missing} (all such judgments; it now says {said}).'
         )
     unknown = [query_id for query_id in judgments if query_id not in queries]
     for query_id in unknown:
         line = min(line for _, line in judgments[query_id].values())
         report.add("judgments without query", f"{path.name} {unit} {line} (query {query_id})")
-    relevant = [query for query in unknown if any(grade > 0 for grade, _ in judgments[query].values())]
+    relevant = [
+        query for query in unknown if any(grade > 0 for grade, _ in judgments[query].values())
+    ]
     if relevant and stats.get("judged_queries_without_text") != len(unknown):
         line = min(line for _, line in judgments[relevant[0]].values())
         raise IrdistillError(
-            f"{unit} {line} of {path} judges documents for query {relevant[0]!r}, but the queries file has no "
+            f"{unit} {line} of {path} judges documents for query {relevant[0]!r}, but the queries"
+            " file has no "
             "such "
-            f"query ({len(unknown)} judged queries are missing). A mean over the others would not be "
+            f"query ({len(unknown)} judged queries are missing). A mean over the others would"
+            " not be "
             "comparable. "
-            f'Add them, or declare it with "judged_queries_without_text": {len(unknown)} in a stats.json in '
-            'that folder.'
+            f'Add them, or declare it with "judged_queries_without_text": {len(unknown)} in a'
+            " stats.json in "
+            "that folder."
         )
     return {query_id: documents for query_id, documents in judgments.items() if query_id in queries}

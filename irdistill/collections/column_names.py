@@ -8,35 +8,81 @@ from collections.abc import Mapping, Sequence
 from irdistill.errors import IrdistillError
 
 IGNORED = "-"
-NEEDED = {"run": (("query",), ("document",), ("score", "rank")), "judgments": (("query",), ("document",), ("grade",))}
+NEEDED = {
+    "run": (("query",), ("document",), ("score", "rank")),
+    "judgments": (("query",), ("document",), ("grade",)),
+}
 """What a table must have, by its kind: one column of each group."""
 
 _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "query": (
-        ("qid", "queryid", "topicid", "queryno", "topicno", "topicnumber", "questionid", "turnid", "idquery"),
+        (
+            "qid",
+            "queryid",
+            "topicid",
+            "queryno",
+            "topicno",
+            "topicnumber",
+            "questionid",
+            "turnid",
+            "idquery",
+        ),
         ("query", "topic", "question"),
         ("q",),
     ),
     "document": (
-        ("pid", "docid", "docno", "documentid", "corpusid", "passageid", "psgid", "itemid", "iddoc", "did", "documentno"),
+        (
+            "pid",
+            "docid",
+            "docno",
+            "documentid",
+            "corpusid",
+            "passageid",
+            "psgid",
+            "itemid",
+            "iddoc",
+            "did",
+            "documentno",
+        ),
         ("document", "doc", "passage", "corpus", "item"),
         ("d",),
     ),
     "rank": (("rank", "ranking", "position"),),
     "score": (("score", "scores", "similarity", "sim", "logit", "relevancescore", "relscore"),),
     "grade": (
-        ("grade", "relevance", "rel", "label", "rating", "judgment", "judgement", "relevancelabel", "qrel", "relevancegrade"),
+        (
+            "grade",
+            "relevance",
+            "rel",
+            "label",
+            "rating",
+            "judgment",
+            "judgement",
+            "relevancelabel",
+            "qrel",
+            "relevancegrade",
+        ),
     ),
     "iteration": (("q0", "iter", "iteration", "zero", "unused"),),
     "tag": (("tag", "runid", "run", "runname", "runtag", "system", "systemid", "name"),),
     "index": (("", "unnamed0", "index", "level0", "rownames"),),
-    "positive": (("pos", "positive", "pospid", "pidpos", "posid", "positiveid", "positivepid", "posdocid"),),
-    "negative": (("neg", "negative", "negpid", "pidneg", "negid", "negativeid", "negativepid", "negdocid"),),
+    "positive": (
+        ("pos", "positive", "pospid", "pidpos", "posid", "positiveid", "positivepid", "posdocid"),
+    ),
+    "negative": (
+        ("neg", "negative", "negpid", "pidneg", "negid", "negativeid", "negativepid", "negdocid"),
+    ),
 }
-"""Role -> names, spelled without case, spaces, hyphens and the like. Names of a second group count where the first has none:
-``query`` beside ``qid`` is a text."""
+"""Role -> names, spelled without case, spaces, hyphens and the like. Names of a second group count
+where the first has none: ``query`` beside ``qid`` is a text.
+"""
 
-_ROLES = {name: (role, group) for role, groups in _NAMES.items() for group, names in enumerate(groups) for name in names}
+_ROLES = {
+    name: (role, group)
+    for role, groups in _NAMES.items()
+    for group, names in enumerate(groups)
+    for name in names
+}
 
 
 def role_of(name: str) -> str | None:
@@ -47,16 +93,20 @@ def role_of(name: str) -> str | None:
 def is_header(cells: Sequence[str]) -> bool:
     """Whether a line names columns: two of its cells at least are known names of different roles.
 
-    ``Q0`` and tags such as ``run`` stand in the rows of TREC files, so they do not count; ``q`` and ``d`` could be ids, and count
-    beside ``score`` and the like alone.
+    ``Q0`` and tags such as ``run`` stand in the rows of TREC files, so they do not count; ``q`` and
+    ``d`` could be ids, and count beside ``score`` and the like alone.
     """
-    roles = {role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")}
+    roles = {
+        role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")
+    }
     letters = {role_of(cell) for cell in cells if _plain(cell) in ("q", "d")}
     sure = roles - letters
     return len(sure) >= 2 or (bool(sure & {"rank", "score", "grade"}) and len(roles) >= 3)
 
 
-def roles_of_header(names: Sequence[str], kind: str, place: str, chosen: Mapping[int, str] | None = None) -> tuple[str, ...]:
+def roles_of_header(
+    names: Sequence[str], kind: str, place: str, chosen: Mapping[int, str] | None = None
+) -> tuple[str, ...]:
     """The role of each column by its name; ``-`` for those that are not used.
 
     Args:
@@ -70,11 +120,16 @@ def roles_of_header(names: Sequence[str], kind: str, place: str, chosen: Mapping
     by_user = dict(chosen or {})
     roles = [by_user.get(number, IGNORED) for number in range(len(names))]
     for role in ("query", "document", "rank", "score", "grade"):
-        places = [] if role in roles else [number for number in _best_places(names, role) if number not in by_user]
+        places = (
+            []
+            if role in roles
+            else [number for number in _best_places(names, role) if number not in by_user]
+        )
         if len(places) > 1:
             raise IrdistillError(
-                f"{place} has several columns that could be the {role}: {', '.join(names[i].strip() for i in places)}. Name "
-                f"the one that is meant: {option(kind)} {role}={names[places[0]].strip()}."
+                f"{place} has several columns that could be the {role}:"
+                f" {', '.join(names[i].strip() for i in places)}. Name the one that is meant:"
+                f" {option(kind)} {role}={names[places[0]].strip()}."
             )
         if places:
             roles[places[0]] = role
@@ -91,7 +146,9 @@ def _best_places(names: Sequence[str], role: str) -> list[int]:
 
 
 def _scored(roles: list[str], kind: str) -> list[str]:
-    """Grades stand for scores in a run that has none, and scores for grades in judgments, as in BEIR's."""
+    """Grades stand for scores in a run that has none, and scores for grades in judgments, as in
+    BEIR's.
+    """
     role, other = ("score", "grade") if kind == "run" else ("grade", "score")
     if role in roles:
         return [IGNORED if one == other else one for one in roles]
@@ -108,8 +165,8 @@ def complete(roles: Sequence[str], names: Sequence[str], kind: str, place: str) 
         if not set(group) & set(roles):
             shown = ", ".join(repr(name.strip()) for name in names)
             raise IrdistillError(
-                f"{place} has the columns {shown}, and none that is known as the {' or the '.join(group)}. Name it: {option(kind)} "
-                f"{group[0]}=NAME."
+                f"{place} has the columns {shown}, and none that is known as the"
+                f" {' or the '.join(group)}. Name it: {option(kind)} {group[0]}=NAME."
             )
     return tuple(roles)
 
@@ -123,8 +180,8 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     """The columns that a user names: roles by their places, or names by their roles.
 
     Args:
-        columns: ``query,document,-,score`` (``-`` is a column to leave out), or ``query=id,score=bm25`` (names in the header);
-            as one text or a list.
+        columns: ``query,document,-,score`` (``-`` is a column to leave out), or
+            ``query=id,score=bm25`` (names in the header); as one text or a list.
 
     Returns:
         Roles in the order of the columns, and names by role; one of the two is empty.
@@ -136,15 +193,20 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     named = [part for part in parts if "=" in part]
     if named and len(named) != len(parts):
         raise IrdistillError(
-            f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the columns, as "
-            "query,document,-,score, or role=NAME for each, as query=id,score=bm25."
+            f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the"
+            " columns, as query,document,-,score, or role=NAME for each, as query=id,score=bm25."
         )
     roles = [_given_role(part.partition("=")[0], kind) for part in parts]
     used = [role for role in roles if role != IGNORED]
     if len(set(used)) != len(used) or not used or (named and len(used) != len(roles)):
-        raise IrdistillError(f"{option(kind)} {','.join(parts)!r} has a role twice or none at all; name each column once.")
+        raise IrdistillError(
+            f"{option(kind)} {','.join(parts)!r} has a role twice or none at all; name each column"
+            " once."
+        )
     if named:
-        return [], {role: part.partition("=")[2].strip() for role, part in zip(roles, parts, strict=True)}
+        return [], {
+            role: part.partition("=")[2].strip() for role, part in zip(roles, parts, strict=True)
+        }
     return list(complete(roles, roles, kind, f"{option(kind)} {','.join(parts)!r}")), {}
 
 
@@ -154,12 +216,15 @@ def _given_role(text: str, kind: str) -> str:
     if word in ("-", "_"):
         return IGNORED
     role = role_of(word) if word else None
-    role = {"grade": "score", "score": "grade"}.get(role or "", role) if role not in allowed else role
+    role = (
+        {"grade": "score", "score": "grade"}.get(role or "", role) if role not in allowed else role
+    )
     if role in ("iteration", "tag", "index"):
         return IGNORED
     if role not in allowed:
         raise IrdistillError(
-            f"{option(kind)} has {word!r}; {', '.join(sorted(allowed))} or - (a column to leave out) was expected."
+            f"{option(kind)} has {word!r}; {', '.join(sorted(allowed))} or - (a column to leave"
+            " out) was expected."
         )
     return str(role)
 

@@ -1,4 +1,6 @@
-"""Compiling a corpus once, streaming, with bounded memory; a killed build leaves nothing harmful."""
+"""Compiling a corpus once, streaming, with bounded memory; a killed build leaves nothing
+harmful.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ import pyarrow as pa
 from irdistill.caching import cached
 from irdistill.checksums import write_sealed
 from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
-from irdistill.collections.corpus import FILES, FORMAT, Corpus, Fingerprint, first_hashes, id_hash, mapped
+from irdistill.collections.corpus import (
+    FILES,
+    FORMAT,
+    Corpus,
+    Fingerprint,
+    first_hashes,
+    id_hash,
+    mapped,
+)
 from irdistill.collections.report import LoadReport, findings_json
 from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors
@@ -28,7 +38,8 @@ _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])
 def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> Corpus:
     """Write documents as a corpus into an existing, empty folder.
 
-    Memory: a batch of at most 4096 documents, and 1/16 of the index (32 bytes a document) when it is sorted.
+    Memory: a batch of at most 4096 documents, and 1/16 of the index (32 bytes a document) when it
+        is sorted.
 
     Args:
         source: what error messages and findings call the origin (``corpus.jsonl.gz``).
@@ -51,19 +62,24 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
         (folder / "lines.bin").unlink()
         for name in FILES:
             _fsync(folder / name)
-        write_sealed(folder / "manifest.json", {
-            "format": FORMAT,
-            "source": source,
-            "documents": writer.count,
-            "fingerprint": writer.fingerprint.value(),
-            "findings": findings_json(report.findings),
-            "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
-        }, FILES)
+        write_sealed(
+            folder / "manifest.json",
+            {
+                "format": FORMAT,
+                "source": source,
+                "documents": writer.count,
+                "fingerprint": writer.fingerprint.value(),
+                "findings": findings_json(report.findings),
+                "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
+            },
+            FILES,
+        )
     return Corpus.open(folder)
 
 
 def cached_corpus(documents: Callable[[], Iterable[Document]], folder: Path, source: str) -> Corpus:
     """The corpus in this folder, compiled from the documents if it is not there yet."""
+
     def build(aside: Path) -> None:
         compile_corpus(documents(), aside, source)
 
@@ -71,7 +87,9 @@ def cached_corpus(documents: Callable[[], Iterable[Document]], folder: Path, sou
 
 
 class _Writer:
-    """Streams documents into ``corpus.arrow`` and (hash, row) pairs into buckets, then sorts the buckets."""
+    """Streams documents into ``corpus.arrow`` and (hash, row) pairs into buckets, then sorts the
+    buckets.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +122,9 @@ class _Writer:
         numbers = pairs["hash"] >> np.uint64(60)
         for number in np.unique(numbers):
             self._buckets[int(number)].write(pairs[numbers == number].tobytes())
-        self._lines.write(np.array([document.line for document in self._held], dtype="<i8").tobytes())
+        self._lines.write(
+            np.array([document.line for document in self._held], dtype="<i8").tobytes()
+        )
         self.count += len(self._held)
         self._starts.append(self.count)
         self._held, self._characters = [], 0
@@ -117,7 +137,10 @@ class _Writer:
         self._lines.close()
         np.array(self._offsets, dtype="<i8").tofile(self.folder / "offsets.bin")
         np.array(self._starts, dtype="<i8").tofile(self.folder / "starts.bin")
-        with open(self.folder / "hashes.bin", "wb") as hashes, open(self.folder / "rows.bin", "wb") as rows:
+        with (
+            open(self.folder / "hashes.bin", "wb") as hashes,
+            open(self.folder / "rows.bin", "wb") as rows,
+        ):
             for bucket in self._buckets:
                 bucket.close()
                 pairs = np.fromfile(bucket.name, dtype=_PAIR)
@@ -149,9 +172,9 @@ def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadRepor
             continue
         if corpus.document(row) != corpus.document(first):
             raise IrdistillError(
-                f"{source} has the document id {doc_id!r} twice with different texts, in lines "
-                f"{lines[first]} and "
-                f"{lines[row]}. Judgments and scores could mean either; give one another id or remove it."
+                f"{source} has the document id {doc_id!r} twice with different texts, in lines"
+                f" {lines[first]} and {lines[row]}. Judgments and scores could mean either; give"
+                " one another id or remove it."
             )
         place = f"{source} line {lines[row]} ({doc_id}, first in line {lines[first]})"
         report.add("duplicate documents", place)

@@ -13,7 +13,14 @@ import pyarrow as pa
 import xxhash
 
 from irdistill.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
-from irdistill.collections.batches import BATCH_ROWS, FEW, BatchChecks, Batches, Document, record_batch
+from irdistill.collections.batches import (
+    BATCH_ROWS,
+    FEW,
+    BatchChecks,
+    Batches,
+    Document,
+    record_batch,
+)
 from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
 from irdistill.files import MappedPages, read_json
@@ -25,13 +32,22 @@ _BLOCK_HASHES = BLOCK_BYTES // 8
 
 
 class Corpus:
-    """N documents. Rows are 0..N-1 in file order. Opens at once whatever its size and costs no memory.
+    """N documents. Rows are 0..N-1 in file order. Opens at once whatever its size and costs no
+    memory.
 
-    Pickling a compiled corpus writes its folder only, so worker processes share the pages of one file.
+    Pickling a compiled corpus writes its folder only, so worker processes share the pages of one
+    file.
     """
 
-    def __init__(self, batches: Batches, hashes: np.ndarray | CheckedArray, rows: np.ndarray | CheckedArray, fingerprint: str,
-                 folder: Path | None = None, findings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        batches: Batches,
+        hashes: np.ndarray | CheckedArray,
+        rows: np.ndarray | CheckedArray,
+        fingerprint: str,
+        folder: Path | None = None,
+        findings: dict[str, Any] | None = None,
+    ) -> None:
         """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
 
         Args:
@@ -56,8 +72,7 @@ class Corpus:
         manifest = read_json(folder / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise IrdistillError(
-                f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load "
-                "again."
+                f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load again."
             )
         manifest = read_sealed(folder / "manifest.json")
         files = open_files(folder, manifest["files"])
@@ -67,7 +82,11 @@ class Corpus:
         for name in ("starts.bin", "offsets.bin"):
             files[name].check_all()
         text = _bytes_of(folder / "corpus.arrow")
-        checks = BatchChecks(files["corpus.arrow"], text.ctypes.data, np.fromfile(folder / "offsets.bin", dtype="<i8"))
+        checks = BatchChecks(
+            files["corpus.arrow"],
+            text.ctypes.data,
+            np.fromfile(folder / "offsets.bin", dtype="<i8"),
+        )
         pages = MappedPages(text, hashes.map, rows.map)
         starts = np.fromfile(folder / "starts.bin", dtype="<i8")
         batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), starts, text, pages, checks)
@@ -77,15 +96,22 @@ class Corpus:
 
     @classmethod
     def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray) -> Corpus:
-        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for compiling."""
+        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for
+        compiling.
+        """
         text = _bytes_of(folder / "corpus.arrow")
-        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), np.fromfile(folder / "starts.bin", dtype="<i8"), text,
-                          MappedPages(text, hashes, rows))
+        batches = Batches(
+            pa.ipc.open_file(pa.py_buffer(text)),
+            np.fromfile(folder / "starts.bin", dtype="<i8"),
+            text,
+            MappedPages(text, hashes, rows),
+        )
         return cls(batches, hashes, rows, "", folder)
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
-        """A small corpus without files; it has the fingerprint the same documents have when compiled.
+        """A small corpus without files; it has the fingerprint the same documents have when
+        compiled.
 
         Raises:
             IrdistillError: two documents have the same id.
@@ -94,7 +120,9 @@ class Corpus:
         seen: set[str] = set()
         for document in held:
             if document.id in seen:
-                raise IrdistillError(f"the document id {document.id!r} occurs twice; ids must be unique.")
+                raise IrdistillError(
+                    f"the document id {document.id!r} occurs twice; ids must be unique."
+                )
             seen.add(document.id)
         hashes = np.array([id_hash(document.id) for document in held], dtype=np.uint64)
         order = np.argsort(hashes, kind="stable").astype(np.int64)
@@ -159,10 +187,14 @@ class Corpus:
                 yield Document(*values)
 
     def text_batches(self) -> Iterator[list[str]]:
-        """The texts of all documents in row order, some thousand at a time; one such list is in memory."""
+        """The texts of all documents in row order, some thousand at a time; one such list is in
+        memory.
+        """
         for batch in self._batches:
             for start in range(0, len(batch), BATCH_ROWS):
-                titles, texts = (batch.column(column).slice(start, BATCH_ROWS).to_pylist() for column in (1, 2))
+                titles, texts = (
+                    batch.column(column).slice(start, BATCH_ROWS).to_pylist() for column in (1, 2)
+                )
                 yield [joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def has(self, doc_id: str) -> bool:
@@ -177,7 +209,9 @@ class Corpus:
         """
         found = self._find(doc_id)
         if found < 0:
-            raise IrdistillError(f"there is no document {doc_id!r} in this corpus of {len(self)} documents.")
+            raise IrdistillError(
+                f"there is no document {doc_id!r} in this corpus of {len(self)} documents."
+            )
         return found
 
     def rows(self, doc_ids: Sequence[str]) -> np.ndarray:
@@ -191,9 +225,9 @@ class Corpus:
             unknown = [doc_ids[place] for place in np.flatnonzero(found < 0).tolist()]
             named = ", ".join(repr(doc_id) for doc_id in unknown[:5])
             raise IrdistillError(
-                f"{len(unknown)} of {len(doc_ids)} document ids are not in this corpus of {len(self)} "
-                "documents: "
-                f"{named}{' ...' if len(unknown) > 5 else ''}. Were they made with another collection?"
+                f"{len(unknown)} of {len(doc_ids)} document ids are not in this corpus of"
+                f" {len(self)} documents: {named}{' ...' if len(unknown) > 5 else ''}. Were they"
+                " made with another collection?"
             )
         return found
 
@@ -219,9 +253,11 @@ class Corpus:
         return rows
 
     def _search(self, hashes: np.ndarray) -> np.ndarray:
-        """The first place of each hash among the sorted ones, (n,) int64; -1 where it is not among them.
+        """The first place of each hash among the sorted ones, (n,) int64; -1 where it is not among
+        them.
 
-        Of a large file only the blocks that hold the hashes are read, by the first hash of each block.
+        Of a large file only the blocks that hold the hashes are read, by the first hash of each
+        block.
         """
         if not len(self):
             return np.full(len(hashes), -1, dtype=np.int64)
@@ -231,7 +267,9 @@ class Corpus:
         places = np.zeros(len(hashes), dtype=np.int64)
         for block in np.unique(blocks[blocks >= 0]).tolist():
             chosen, start = blocks == block, block * _BLOCK_HASHES
-            places[chosen] = start + np.searchsorted(self._hashes[start : start + _BLOCK_HASHES], hashes[chosen])
+            places[chosen] = start + np.searchsorted(
+                self._hashes[start : start + _BLOCK_HASHES], hashes[chosen]
+            )
         places = np.minimum(places, len(self) - 1)
         return np.where(self._hashes[places] == hashes, places, -1)
 
@@ -315,4 +353,8 @@ def _bytes_of(path: Path) -> np.ndarray:
 
 def mapped(path: Path, dtype: str, count: int) -> np.ndarray:
     """A read-only view of a file of numbers (an empty file cannot be mapped)."""
-    return np.memmap(path, dtype=dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype=dtype)
+    return (
+        np.memmap(path, dtype=dtype, mode="r", shape=(count,))
+        if count
+        else np.empty(0, dtype=dtype)
+    )

@@ -1,4 +1,6 @@
-"""Many byte strings at once: ids as places in a buffer, hashed, compared and looked up without a Python object for each."""
+"""Many byte strings at once: ids as places in a buffer, hashed, compared and looked up without a
+Python object for each.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,16 @@ import xxhash
 PADDING = bytes(8)
 _WORD = 8
 _MASKS = np.array([(1 << 8 * size) - 1 for size in range(_WORD + 1)], np.uint64)
-_P1, _P2, _P3, _P4, _P5 = (np.uint64(value) for value in (
-    0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5))
+_P1, _P2, _P3, _P4, _P5 = (
+    np.uint64(value)
+    for value in (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
+)
 _MOST_BITS = 22
 _STRIPE = 32
 """Bytes from which xxh64 works in another way; few ids are so long."""
@@ -33,7 +43,9 @@ class Fields(NamedTuple):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Strings as UTF-8; lone surrogates, which no stored id can hold, are encoded without failing."""
+        """Strings as UTF-8; lone surrogates, which no stored id can hold, are encoded without
+        failing.
+        """
         return cls.of_bytes([text.encode("utf-8", "surrogatepass") for text in texts])
 
     @classmethod
@@ -48,7 +60,11 @@ class Fields(NamedTuple):
         packed = [part.packed() for part in parts]
         lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in packed)])
         data = [part.data[: len(part.data) - len(PADDING)] for part in packed]
-        return cls(np.concatenate([*data, np.frombuffer(PADDING, np.uint8)]), np.cumsum(lengths) - lengths, lengths)
+        return cls(
+            np.concatenate([*data, np.frombuffer(PADDING, np.uint8)]),
+            np.cumsum(lengths) - lengths,
+            lengths,
+        )
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -61,8 +77,14 @@ class Fields(NamedTuple):
         """The same strings in a buffer without anything else."""
         ends = np.cumsum(self.lengths)
         starts = ends - self.lengths
-        places = np.repeat(self.starts - starts, self.lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
-        return Fields(np.concatenate([self.data[places], np.frombuffer(PADDING, np.uint8)]), starts, self.lengths)
+        places = np.repeat(self.starts - starts, self.lengths) + np.arange(
+            int(ends[-1]) if len(ends) else 0
+        )
+        return Fields(
+            np.concatenate([self.data[places], np.frombuffer(PADDING, np.uint8)]),
+            starts,
+            self.lengths,
+        )
 
     def to_arrow(self) -> pa.Array:
         """A string array.
@@ -93,7 +115,11 @@ class Fields(NamedTuple):
             good = not (one.data[one.starts[one.lengths > 0]] & 0xC0 == 0x80).any()
         except UnicodeDecodeError:
             good = False
-        return None if good else next(place for place in range(len(one)) if not _is_utf8(one.bytes_at(place)))
+        return (
+            None
+            if good
+            else next(place for place in range(len(one)) if not _is_utf8(one.bytes_at(place)))
+        )
 
     def text(self, place: int) -> str:
         """One string, which should be UTF-8."""
@@ -105,7 +131,9 @@ class Fields(NamedTuple):
         return self.data[start : start + int(self.lengths[place])].tobytes()
 
     def word(self, number: int, places: Any = slice(None)) -> np.ndarray:
-        """(n,) uint64: the eight bytes from ``8 * number`` on, little-endian; zeros after a string's end."""
+        """(n,) uint64: the eight bytes from ``8 * number`` on, little-endian; zeros after a
+        string's end.
+        """
         view = np.ndarray((len(self.data) - _WORD + 1,), "<u8", buffer=self.data.data, strides=(1,))
         starts, left = self.starts[places], self.lengths[places]
         if number:
@@ -124,14 +152,22 @@ class Fields(NamedTuple):
     def hashes(self) -> np.ndarray:
         """(n,) uint64: xxh64 of each."""
         result = np.empty(len(self), np.uint64)
-        sizes = np.flatnonzero(np.bincount(np.minimum(self.lengths, _STRIPE))) if len(self) else np.empty(0, np.int64)
+        sizes = (
+            np.flatnonzero(np.bincount(np.minimum(self.lengths, _STRIPE)))
+            if len(self)
+            else np.empty(0, np.int64)
+        )
         for size in sizes.tolist():
             places: Any = slice(None)
             if len(sizes) > 1:
-                places = np.flatnonzero(self.lengths >= size if size == _STRIPE else self.lengths == size)
+                places = np.flatnonzero(
+                    self.lengths >= size if size == _STRIPE else self.lengths == size
+                )
             if size == _STRIPE:
                 one = self.take(places)
-                result[places] = [xxhash.xxh64_intdigest(one.bytes_at(place)) for place in range(len(one))]
+                result[places] = [
+                    xxhash.xxh64_intdigest(one.bytes_at(place)) for place in range(len(one))
+                ]
             else:
                 result[places] = self._short_hashes(size, places)
         return result
@@ -188,7 +224,8 @@ def _turned(values: np.ndarray, bits: int) -> np.ndarray:
 
 
 class HashIndex:
-    """Where a hash stands among N sorted ones, by its leading bits: a binary search misses the cache at every step.
+    """Where a hash stands among N sorted ones, by its leading bits: a binary search misses the
+    cache at every step.
 
     Args:
         hashes: (N,) uint64, sorted.

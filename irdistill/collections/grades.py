@@ -11,7 +11,8 @@ from typing import Any
 from irdistill.errors import IrdistillError
 
 GREATEST = 2**31 - 1
-"""The largest grade, and the smallest one negated: what trec_eval's programs and 32-bit files hold."""
+"""The largest grade, and the smallest one negated: what trec_eval's programs and 32-bit files hold.
+"""
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?", re.ASCII)
 
 
@@ -33,11 +34,15 @@ def whole_grade(value: Any, place: str) -> int:
         grade = int(float(value))
     else:
         raise IrdistillError(
-            f"{place}: the grade is {value!r:.60}, and a whole number was expected, as trec_eval and ir-measures take it. Scale or "
-            "round the grades yourself (0, 0.5 and 1 could become 0, 1 and 2): cutting off the fraction would change the figures."
+            f"{place}: the grade is {value!r:.60}, and a whole number was expected, as trec_eval"
+            " and ir-measures take it. Scale or round the grades yourself (0, 0.5 and 1 could"
+            " become 0, 1 and 2): cutting off the fraction would change the figures."
         )
     if abs(grade) > GREATEST:
-        raise IrdistillError(f"{place}: the grade is {str(grade)[:40]}; grades from {-GREATEST} to {GREATEST} were expected.")
+        raise IrdistillError(
+            f"{place}: the grade is {str(grade)[:40]}; grades from {-GREATEST} to {GREATEST} were"
+            " expected."
+        )
     return grade
 
 
@@ -51,15 +56,19 @@ def whole_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[s
     for query_id, documents in judgments.items():
         if not isinstance(documents, Mapping):
             raise IrdistillError(
-                f"the judgments of query {query_id!r} are {documents!r:.60}; a mapping of document ids to grades was expected."
+                f"the judgments of query {query_id!r} are {documents!r:.60}; a mapping of document"
+                " ids to grades was expected."
             )
         grades = {}
         for doc_id, grade in documents.items():
             if type(doc_id) is not str or type(query_id) is not str:
                 _check_id(query_id, doc_id)
             # most grades are plain small integers
-            grades[doc_id] = grade if type(grade) is int and -GREATEST <= grade <= GREATEST else whole_grade(
-                grade, f"query {query_id}, document {doc_id}")
+            grades[doc_id] = (
+                grade
+                if type(grade) is int and -GREATEST <= grade <= GREATEST
+                else whole_grade(grade, f"query {query_id}, document {doc_id}")
+            )
         checked[query_id] = grades
     return checked
 
@@ -68,5 +77,6 @@ def _check_id(query_id: Any, doc_id: Any) -> None:
     for kind, value in (("query", query_id), ("document", doc_id)):
         if not isinstance(value, str):
             raise IrdistillError(
-                f"the judgments have the {kind} id {value!r}, which is {type(value).__name__}; ids are text: write {str(value)!r}."
+                f"the judgments have the {kind} id {value!r}, which is {type(value).__name__}; ids"
+                f" are text: write {str(value)!r}."
             )

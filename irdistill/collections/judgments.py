@@ -1,4 +1,6 @@
-"""Files of judgments: TREC's qrels, tables as BEIR's, and JSON; in a collection's folder or by themselves."""
+"""Files of judgments: TREC's qrels, tables as BEIR's, and JSON; in a collection's folder or by
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,24 @@ ENDINGS = (".tsv", ".jsonl", ".txt", ".csv", ".json", ".qrels", ".qrel", ".trec"
 def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None) -> Qrels:
     """Read a file of judgments, compressed or not.
 
-    It holds TREC qrels (``query 0 document grade``), a table of queries, documents and grades, JSON lines, or one JSON object
-    query -> document -> grade.
+    It holds TREC qrels (``query 0 document grade``), a table of queries, documents and grades, JSON
+    lines, or one JSON object query -> document -> grade.
 
     Args:
-        columns: what the columns of a table are: roles in their order (``query,-,document,grade``) or names in its header by role
-            (``grade=label``); None where a header says so, or the content allows one reading only.
+        columns: what the columns of a table are: roles in their order (``query,-,document,grade``)
+            or names in its header by role (``grade=label``); None where a header says so, or the
+            content allows one reading only.
 
     Raises:
-        IrdistillError: a line is no judgment, the columns can be read in several ways, or a document is judged twice and
-            differently.
+        IrdistillError: a line is no judgment, the columns can be read in several ways, or a
+            document is judged twice and differently.
     """
     return Qrels(without_lines(numbered_judgments(Path(path), LoadReport(), columns)))
 
 
-def numbered_judgments(path: Path, report: LoadReport, columns: str | Sequence[str] | None = None) -> Numbered:
+def numbered_judgments(
+    path: Path, report: LoadReport, columns: str | Sequence[str] | None = None
+) -> Numbered:
     """As `read_judgments`, with the line of each judgment: query -> document -> (grade, line)."""
     if not path.is_file():
         raise IrdistillError(f"there is no file of judgments {path}.")
@@ -46,25 +51,45 @@ def numbered_judgments(path: Path, report: LoadReport, columns: str | Sequence[s
         sample = read_sample(stream, path)
     if not sample.lines:
         return {}
-    entries = _of_json(path, sample.lines[0][1]) if sample.lines[0][1].lstrip().startswith("{") else None
+    entries = (
+        _of_json(path, sample.lines[0][1]) if sample.lines[0][1].lstrip().startswith("{") else None
+    )
     if entries is None:
         layout = decide(sample, "judgments", columns)
         if not layout.header and layout.roles[:3] == ("query", "document", "grade"):
-            report.add("qrels without header", f"{path.name} line {sample.lines[0][0]} (read as a judgment)")
+            report.add(
+                "qrels without header",
+                f"{path.name} line {sample.lines[0][0]} (read as a judgment)",
+            )
         entries = _of_table(path, layout)
     elif columns is not None:
-        raise IrdistillError(f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns out.")
+        raise IrdistillError(
+            f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns"
+            " out."
+        )
     judgments: Numbered = {}
     for number, query_id, doc_id, value in entries:
-        grade = whole_grade(value, f"line {number} of {path}" if number else f"{path} (query {query_id}, document {doc_id})")
+        grade = whole_grade(
+            value,
+            (
+                f"line {number} of {path}"
+                if number
+                else f"{path} (query {query_id}, document {doc_id})"
+            ),
+        )
         documents = judgments.setdefault(query_id, {})
         if not number and doc_id in documents and documents[doc_id][0] == grade:
             report.add("duplicate judgments", f"{path.name} (query {query_id}, document {doc_id})")
         known = documents.setdefault(doc_id, (grade, number))
         if known[0] != grade:
-            places = f"{known[0]} in line {known[1]}, {grade} in line {number}" if number else f"{known[0]} and {grade}"
+            places = (
+                f"{known[0]} in line {known[1]}, {grade} in line {number}"
+                if number
+                else f"{known[0]} and {grade}"
+            )
             raise IrdistillError(
-                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently: {places}. Keep one of them."
+                f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently:"
+                f" {places}. Keep one of them."
             )
         if known[1] != number:
             report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
@@ -82,41 +107,63 @@ def _of_table(path: Path, layout: TableLayout) -> Iterator[tuple[int, str, str, 
             continue
         cells = [cell.strip() for cell in layout.split(line)]
         if len(cells) != len(layout.roles):
-            raise wrong_width(path, number, line, layout, len(cells), len(layout.roles), "judgments")
+            raise wrong_width(
+                path, number, line, layout, len(cells), len(layout.roles), "judgments"
+            )
         query_id, doc_id, value = (cells[place] for place in places if place is not None)
         if not query_id or not doc_id:
-            raise IrdistillError(f"line {number} of {path} is not a judgment: {line.strip()[:80]!r} has an empty id.")
+            raise IrdistillError(
+                f"line {number} of {path} is not a judgment: {line.strip()[:80]!r} has an empty id."
+            )
         yield number, query_id, doc_id, value
 
 
 def _of_json(path: Path, first: str) -> Iterator[tuple[int, str, str, Any]]:
-    """Line, query, document and grade of JSON lines (``{"query-id": …, "corpus-id": …, "score": …}``), or of one object."""
+    """Line, query, document and grade of JSON lines (``{"query-id": …, "corpus-id": …, "score":
+    …}``), or of one object.
+    """
     try:
         entry = json.loads(first)
     except ValueError:
         entry = None
-    return _of_objects(path) if isinstance(entry, dict) and is_header(list(entry)) else _of_object(path)
+    return (
+        _of_objects(path)
+        if isinstance(entry, dict) and is_header(list(entry))
+        else _of_object(path)
+    )
 
 
 def _of_objects(path: Path) -> Iterator[tuple[int, str, str, Any]]:
     for number, entry in json_objects(numbered_lines(path), path):
         names = list(entry)
         roles = roles_of_header(names, "judgments", f"line {number} of {path}")
-        query, document, grade = (names[roles.index(role)] for role in ("query", "document", "grade"))
-        yield number, id_of(entry, path, number, query), id_of(entry, path, number, document), entry[grade]
+        query, document, grade = (
+            names[roles.index(role)] for role in ("query", "document", "grade")
+        )
+        yield (
+            number,
+            id_of(entry, path, number, query),
+            id_of(entry, path, number, document),
+            entry[grade],
+        )
 
 
 def _of_object(path: Path) -> Iterator[tuple[int, str, str, Any]]:
-    """The pairs of ``{query: {document: grade}}``, without lines (0); an empty document id means that no document fits."""
+    """The pairs of ``{query: {document: grade}}``, without lines (0); an empty document id means
+    that no document fits.
+    """
     try:
         # pairs, so that a document that stands there twice is seen
         queries = json.loads(read_text(path), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        raise IrdistillError(f"{path} is not a JSON object of queries with documents and grades ({error}).") from error
+        raise IrdistillError(
+            f"{path} is not a JSON object of queries with documents and grades ({error})."
+        ) from error
     for query_id, documents in queries if isinstance(queries, _Pairs) else ():
         if not isinstance(documents, _Pairs):
             raise IrdistillError(
-                f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; document ids with grades were expected."
+                f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; document ids"
+                " with grades were expected."
             )
         for doc_id, value in documents:
             if doc_id:
@@ -128,7 +175,8 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def judgment_files(folder: Path) -> dict[str, Path]:
-    """Split -> its file in a folder ``qrels``: ``test.tsv``, ``test.jsonl.gz``, ``test.txt`` and the like.
+    """Split -> its file in a folder ``qrels``: ``test.tsv``, ``test.jsonl.gz``, ``test.txt`` and
+    the like.
 
     Raises:
         IrdistillError: a split has two files.
@@ -136,19 +184,33 @@ def judgment_files(folder: Path) -> dict[str, Path]:
     splits: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         name = uncompressed_name(path)
-        ending = next((ending for ending in ENDINGS if name.endswith(ending) and name != ending), None)
+        ending = next(
+            (ending for ending in ENDINGS if name.endswith(ending) and name != ending), None
+        )
         if ending is None or path.name.startswith(".") or not path.is_file():
             continue
         other = splits.setdefault(name.removesuffix(ending), path)
         if other != path:
-            raise IrdistillError(f"{folder} has {other.name} and {path.name}, and either could be meant; keep one of them.")
+            raise IrdistillError(
+                f"{folder} has {other.name} and {path.name}, and either could be meant; keep one of"
+                " them."
+            )
     return splits
 
 
 def other_judgments(folder: Path) -> list[str]:
     """Files in a collection's folder that look like judgments and are not read, by their names."""
     inside = [path for path in folder.glob("*") if "qrel" in path.name.lower() and path.is_file()]
-    unread = [path for path in (folder / "qrels").glob("*")
-              if path.is_file() and not path.name.startswith(".") and path.suffix != ".md" and "readme" not in path.name.lower()]
+    unread = [
+        path
+        for path in (folder / "qrels").glob("*")
+        if path.is_file()
+        and not path.name.startswith(".")
+        and path.suffix != ".md"
+        and "readme" not in path.name.lower()
+    ]
     known = set(judgment_files(folder / "qrels").values())
-    return [str(path.relative_to(folder)) for path in sorted([*inside, *(path for path in unread if path not in known)])]
+    return [
+        str(path.relative_to(folder))
+        for path in sorted([*inside, *(path for path in unread if path not in known)])
+    ]

@@ -1,4 +1,6 @@
-"""Lines of text files, plain or compressed, and the JSON objects in them; what is broken is named with its line."""
+"""Lines of text files, plain or compressed, and the JSON objects in them; what is broken is named
+with its line.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from irdistill.collections.opening import is_damage, open_bytes
 from irdistill.errors import IrdistillError
 
 LONGEST_LINE = 1 << 26
-"""Bytes of the longest line of a text file; the longest documents of published collections have about 20 MiB."""
+"""Bytes of the longest line of a text file; the longest documents of published collections have
+about 20 MiB.
+"""
 
 
 MOST_BLANK = 1 << 20
@@ -30,23 +34,29 @@ def bounded_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
     """The lines of a stream, with their ends.
 
     Raises:
-        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2 GB; or more than
-            ``MOST_BLANK`` lines in a row are blank.
+        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2
+            GB; or more than ``MOST_BLANK`` lines in a row are blank.
     """
     number = blank = 0
     while line := stream.readline(LONGEST_LINE + 1):
         number += 1
         blank = 0 if line.strip() else blank + 1
         if blank > MOST_BLANK:
-            raise IrdistillError(f"{name} has {MOST_BLANK} blank lines before line {number}; one entry per line was expected.")
+            raise IrdistillError(
+                f"{name} has {MOST_BLANK} blank lines before line {number}; one entry per line was"
+                " expected."
+            )
         if len(line) > LONGEST_LINE:
             raise IrdistillError(
-                f"line {number} of {name} has more than {LONGEST_LINE >> 20} MiB; a text file with one entry per line was expected."
+                f"line {number} of {name} has more than {LONGEST_LINE >> 20} MiB; a text file with"
+                " one entry per line was expected."
             )
         yield line
 
 
-def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[tuple[int, str]]:
+def decoded_lines(
+    stream: Iterable[bytes], name: str, blank: bool = False
+) -> Iterator[tuple[int, str]]:
     """Numbered lines, those without anything in them only if ``blank``.
 
     Raises:
@@ -67,11 +77,14 @@ def decoded_lines(stream: Iterable[bytes], name: str, blank: bool = False) -> It
         if not is_damage(error):
             raise
         raise IrdistillError(
-            f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it again."
+            f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it"
+            " again."
         ) from error
 
 
-def json_objects(lines: Iterable[tuple[int, str]], name: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_objects(
+    lines: Iterable[tuple[int, str]], name: str | Path
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """The object in each line.
 
     Raises:
@@ -87,7 +100,8 @@ def json_objects(lines: Iterable[tuple[int, str]], name: str | Path) -> Iterator
             ) from error
         if not isinstance(entry, dict):
             raise IrdistillError(
-                f"line {number} of {name} is broken: expected an object in braces, got {line.strip()[:80]!r}."
+                f"line {number} of {name} is broken: expected an object in braces, got"
+                f" {line.strip()[:80]!r}."
             )
         yield number, entry
 
@@ -99,7 +113,8 @@ def id_of(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise IrdistillError(
-            f'line {number} of {path} is broken: expected an "{name}" with something in it, got {value!r}.'
+            f'line {number} of {path} is broken: expected an "{name}" with something in it, got'
+            f" {value!r}."
         )
     return storable(value, name, path, number)
 
@@ -111,7 +126,8 @@ def text_of(entry: dict[str, Any], name: str, path: str | Path, number: int) -> 
         return ""
     if not isinstance(value, str):
         raise IrdistillError(
-            f'line {number} of {path} is broken: "{name}" should be a text, got {str(value)[:80]!r}.'
+            f'line {number} of {path} is broken: "{name}" should be a text, got'
+            f" {str(value)[:80]!r}."
         )
     return storable(value, name, path, number)
 
@@ -122,7 +138,7 @@ def storable(value: str, name: str, path: str | Path, number: int) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise IrdistillError(
-            f'line {number} of {path} is broken: "{name}" holds half a character (the lone surrogate '
-            f"{error.object[error.start]!r})."
+            f'line {number} of {path} is broken: "{name}" holds half a character (the lone'
+            f" surrogate {error.object[error.start]!r})."
         ) from error
     return value

@@ -17,21 +17,26 @@ from irdistill.files import cache_folder, make_folder
 _log = logging.getLogger(__name__)
 
 
-def load_collection(id: str | Path, *, cache: Path | None = None, queries: bool = True) -> Collection:
+def load_collection(
+    id: str | Path, *, cache: Path | None = None, queries: bool = True
+) -> Collection:
     """Load a collection, compiling its corpus on first use.
 
     Args:
-        id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split other than
-            ``test``; a folder of conversations as QReCC, TopiOCQA, MTRAG, TREC CAsT or iKAT publish them, also with
-            ``#SPLIT``; a folder made out of another collection (rewritten or generated queries); or any id of
-            ir_datasets (``beir/scifact/test``). ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
+        id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split
+            other than ``test``; a folder of conversations as QReCC, TopiOCQA, MTRAG, TREC CAsT or
+            iKAT publish them, also with ``#SPLIT``; a folder made out of another collection
+            (rewritten or generated queries); or any id of ir_datasets (``beir/scifact/test``).
+            ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
             `irdistill.collections.slices`.
         cache: where compiled corpora go; the user's cache folder unless said.
-        queries: whether the collection must have queries. Without, a folder needs no ``queries.jsonl``, and an id of ir_datasets
-            may be one with documents alone; queries that are there are loaded all the same.
+        queries: whether the collection must have queries. Without, a folder needs no
+            ``queries.jsonl``, and an id of ir_datasets may be one with documents alone; queries
+            that are there are loaded all the same.
 
     Raises:
-        IrdistillError: there is no such collection, it has no queries, or it has a fault that would corrupt a result.
+        IrdistillError: there is no such collection, it has no queries, or it has a fault that would
+            corrupt a result.
     """
     name = str(id)
     where = make_folder(cache) if cache is not None else cache_folder()
@@ -50,7 +55,9 @@ def require_queries(collection: Collection) -> None:
         IrdistillError: it has none.
     """
     if not collection.queries:
-        raise IrdistillError(f"the collection {collection.id!r} has no queries. {queries_needed(collection.id)}")
+        raise IrdistillError(
+            f"the collection {collection.id!r} has no queries. {queries_needed(collection.id)}"
+        )
 
 
 def _load(name: str, cache: Path, need: bool = True) -> Collection:
@@ -72,19 +79,23 @@ def _load(name: str, cache: Path, need: bool = True) -> Collection:
         beir = any(folder.glob("corpus.jsonl*"))
         layout = None if beir else layout_of(folder)
         if layout is not None:
-            return load_conversations(name, folder, layout, split or None, cache, lambda id: _corpus(id, cache))
+            return load_conversations(
+                name, folder, layout, split or None, cache, lambda id: _corpus(id, cache)
+            )
         if beir or meant_as_path or not _is_ir_dataset(name):
             return load_beir(name, folder, split or None, cache, need)
     if folder.is_file():
         raise IrdistillError(
-            f"{folder} is a file, and a collection is a folder: it holds corpus.jsonl (one line a document: _id, title, text) "
-            "and, where queries are needed, queries.jsonl and qrels/SPLIT.tsv."
+            f"{folder} is a file, and a collection is a folder: it holds corpus.jsonl (one line a"
+            " document: _id, title, text) and, where queries are needed, queries.jsonl and"
+            " qrels/SPLIT.tsv."
         )
     if meant_as_path:
         raise IrdistillError(
-            f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or FOLDER#SPLIT), one with "
-            f"conversations as {', '.join(layout.name for layout in LAYOUTS)} publish them, "
-            "pydocs/train|dev|test|howto, or an id of ir_datasets such as beir/scifact/test."
+            f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or"
+            " FOLDER#SPLIT), one with conversations as"
+            f" {', '.join(layout.name for layout in LAYOUTS)} publish them,"
+            " pydocs/train|dev|test|howto, or an id of ir_datasets such as beir/scifact/test."
         )
     from irdistill.collections.ir_datasets_reader import load_ir_dataset
 

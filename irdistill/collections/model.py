@@ -28,8 +28,9 @@ class Query:
     """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite.
 
     Attributes:
-        excluded: ids of documents that are no answer to it and are left out of every search, and of what is evaluated: the passage
-            that a query was cut out of, word for word, or what a collection such as BRIGHT gives as ``excluded_ids``.
+        excluded: ids of documents that are no answer to it and are left out of every search, and of
+            what is evaluated: the passage that a query was cut out of, word for word, or what a
+            collection such as BRIGHT gives as ``excluded_ids``.
     """
 
     id: str
@@ -44,7 +45,8 @@ class Query:
 
 
 class Qrels(Mapping[str, Mapping[str, int]]):
-    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by accident.
+    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by
+    accident.
 
     Raises:
         IrdistillError: a grade is a fraction or no number, or an id is not text.
@@ -53,7 +55,9 @@ class Qrels(Mapping[str, Mapping[str, int]]):
     def __init__(self, judgments: Mapping[str, Mapping[str, int]]) -> None:
         checked = isinstance(judgments, Qrels)
         self._judgments: dict[str, dict[str, int]] = (
-            {query: dict(grades) for query, grades in judgments.items()} if checked else whole_grades(judgments)
+            {query: dict(grades) for query, grades in judgments.items()}
+            if checked
+            else whole_grades(judgments)
         )
 
     def __getitem__(self, query_id: str) -> Mapping[str, int]:
@@ -79,7 +83,9 @@ class Qrels(Mapping[str, Mapping[str, int]]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that any changed judgment changes; the order of lines does not matter."""
+        """16 hexadecimal digits that any changed judgment changes; the order of lines does not
+        matter.
+        """
         return digest(self._judgments)
 
 
@@ -88,9 +94,11 @@ class Collection:
     """A corpus, the queries of one split and their judgments.
 
     Attributes:
-        queries: in the order of the file; the judged ones only where the split has judgments, as BEIR does.
+        queries: in the order of the file; the judged ones only where the split has judgments, as
+            BEIR does.
         report: what was found and put up with on loading.
-        origin: where the queries ask in other words what those of another collection ask, the fingerprint of those.
+        origin: where the queries ask in other words what those of another collection ask, the
+            fingerprint of those.
     """
 
     id: str
@@ -108,10 +116,12 @@ class Collection:
         queries: Mapping[str, str | Query],
         qrels: Mapping[str, Mapping[str, int]] | None = None,
     ) -> Self:
-        """A collection held in memory: documents are texts or (title, text) pairs, queries texts or Query.
+        """A collection held in memory: documents are texts or (title, text) pairs, queries texts or
+        Query.
 
         Raises:
-            IrdistillError: a query is empty, its key differs from its id, or a grade is not a whole number.
+            IrdistillError: a query is empty, its key differs from its id, or a grade is not a whole
+                number.
         """
         documents = (
             Document(doc_id, "", value) if isinstance(value, str) else Document(doc_id, *value)
@@ -122,12 +132,12 @@ class Collection:
         for key, query in asked.items():
             if query.id != key:
                 raise IrdistillError(
-                    f"the query under the key {key!r} has the id {query.id!r}; key and id must be the same."
+                    f"the query under the key {key!r} has the id {query.id!r}; key and id must be"
+                    " the same."
                 )
             if not query.text.strip():
                 raise IrdistillError(
-                    f"the query {key!r} of {id} has an empty text; give it one or leave it "
-                    "out."
+                    f"the query {key!r} of {id} has an empty text; give it one or leave it out."
                 )
         judged = Qrels(qrels or {})
         report = LoadReport(documents=len(corpus), queries=len(asked), judgments=judged.judgments)
@@ -135,12 +145,16 @@ class Collection:
 
     @cached_property
     def queries_fingerprint(self) -> str:
-        """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in order."""
+        """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in
+        order.
+        """
         return digest([query.identity() for query in self.queries.values()])
 
     @cached_property
     def query_fingerprints(self) -> dict[str, str]:
-        """Query id -> 16 hexadecimal digits over its id, text, history, rewrite and excluded documents."""
+        """Query id -> 16 hexadecimal digits over its id, text, history, rewrite and excluded
+        documents.
+        """
         return {query_id: digest(query.identity()) for query_id, query in self.queries.items()}
 
     @property
@@ -149,8 +163,14 @@ class Collection:
         return digest([self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint])
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries; the origin where it has one."""
-        told = {"id": self.id, "corpus": self.corpus.fingerprint, "queries": self.queries_fingerprint}
+        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries;
+        the origin where it has one.
+        """
+        told = {
+            "id": self.id,
+            "corpus": self.corpus.fingerprint,
+            "queries": self.queries_fingerprint,
+        }
         return told | ({"origin": self.origin} if self.origin else {})
 
     def __repr__(self) -> str:
@@ -161,11 +181,15 @@ class Collection:
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """What keeps runs of two collections, as `Collection.describe` tells of them, apart: ``corpus``, ``queries`` or nothing.
+    """What keeps runs of two collections, as `Collection.describe` tells of them, apart:
+    ``corpus``, ``queries`` or nothing.
 
-    Queries that ask the same in other words (one is the origin of the other, or both have the same) are no difference.
+    Queries that ask the same in other words (one is the origin of the other, or both have the same)
+    are no difference.
     """
     if one.get("corpus") != other.get("corpus"):
         return "corpus"
-    names = [{told.get("queries"), told.get("origin") or told.get("queries")} for told in (one, other)]
+    names = [
+        {told.get("queries"), told.get("origin") or told.get("queries")} for told in (one, other)
+    ]
     return None if names[0] & names[1] else "queries"

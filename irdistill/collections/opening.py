@@ -1,4 +1,6 @@
-"""One way to open files of text: decompressed by their content, without a byte order mark, with clear errors."""
+"""One way to open files of text: decompressed by their content, without a byte order mark, with
+clear errors.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from typing import IO, Any
 from irdistill.errors import IrdistillError
 
 SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
-"""Endings of compressed files. Whether a file is compressed is decided by its first bytes, not by its name."""
+"""Endings of compressed files. Whether a file is compressed is decided by its first bytes, not by
+its name.
+"""
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -30,7 +34,8 @@ def uncompressed_name(path: str | Path) -> str:
 
 
 def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
-    """The content of a stream, decompressed where its first bytes say so, behind a byte order mark of UTF-8.
+    """The content of a stream, decompressed where its first bytes say so, behind a byte order mark
+    of UTF-8.
 
     Args:
         stream: bytes, as ``open(path, "rb")`` gives them.
@@ -39,7 +44,9 @@ def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
     Raises:
         IrdistillError: the content is a ZIP archive, or is text in UTF-16 or UTF-32.
     """
-    reader: io.BufferedReader = stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)
+    reader: io.BufferedReader = (
+        stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)
+    )
     start = reader.peek(8)[:8]
     if start.startswith(b"PK\x03\x04"):
         raise IrdistillError(f"{name} is a ZIP archive; unpack it first.")
@@ -49,7 +56,9 @@ def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
     start = reader.peek(4)[:4]
     for mark, encoding in _OTHER_MARKS.items():
         if start.startswith(mark):
-            raise IrdistillError(f"{name} is text in {encoding}, and UTF-8 was expected; convert the file.")
+            raise IrdistillError(
+                f"{name} is text in {encoding}, and UTF-8 was expected; convert the file."
+            )
     if start.startswith(_UTF8_MARK):
         reader.read(len(_UTF8_MARK))
     return reader
@@ -90,7 +99,10 @@ def open_bytes(path: Path) -> io.BufferedReader:
         with damage_explained(path, " after line 0"):
             reader = decompressed(file, path)
             if reader is file and path.suffix in SUFFIXES and reader.peek(1):
-                raise EOFError(f"it does not begin as a {path.suffix} file does; if it was unpacked already, rename it")
+                raise EOFError(
+                    f"it does not begin as a {path.suffix} file does; if it was unpacked already,"
+                    " rename it"
+                )
     except BaseException:
         file.close()
         raise
@@ -99,28 +111,37 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
 @contextmanager
 def damage_explained(name: str | Path, place: str = "") -> Iterator[None]:
-    """Turn what the libraries raise on damaged archives into an IrdistillError that names the file, and the place in it."""
+    """Turn what the libraries raise on damaged archives into an IrdistillError that names the file,
+    and the place in it.
+    """
     try:
         yield
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if not is_damage(error):
             raise
         if place:
-            raise IrdistillError(f"{name} ends or breaks{place} ({error}); the archive is damaged, get it again.") from error
+            raise IrdistillError(
+                f"{name} ends or breaks{place} ({error}); the archive is damaged, get it again."
+            ) from error
         raise IrdistillError(
-            f"{name} cannot be read to its end ({error}); it is truncated or damaged. Fetch it again."
+            f"{name} cannot be read to its end ({error}); it is truncated or damaged. Fetch it"
+            " again."
         ) from error
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error says that an archive is damaged, and not that the disk or the system failed."""
+    """Whether an error says that an archive is damaged, and not that the disk or the system
+    failed.
+    """
     if isinstance(error, OSError):
         return error.errno is None
     return isinstance(error, EOFError | zlib.error | lzma.LZMAError)
 
 
 LARGEST_TEXT = 1 << 28
-"""Bytes of the largest text that is read as a whole: the JSON files of published conversations have up to 90 MB."""
+"""Bytes of the largest text that is read as a whole: the JSON files of published conversations have
+up to 90 MB.
+"""
 
 
 def read_text(path: Path) -> str:
@@ -133,10 +154,12 @@ def read_text(path: Path) -> str:
         data = stream.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:
         raise IrdistillError(
-            f"{path} has more than {LARGEST_TEXT >> 20} MiB of text, and is read as a whole; split it, or give it as lines "
-            "(JSONL, TSV)."
+            f"{path} has more than {LARGEST_TEXT >> 20} MiB of text, and is read as a whole; split"
+            " it, or give it as lines (JSONL, TSV)."
         )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise IrdistillError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert the file.") from error
+        raise IrdistillError(
+            f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert the file."
+        ) from error

@@ -1,8 +1,8 @@
 """The embedded collection: the documentation of Python and of the packages installed beside us.
 
-A document is a qualified name (``shutil.rmtree``) and the body of its docstring; the docstring's summary,
-taken out
-of the body, is the query. It is built on the user's machine in seconds and needs no network.
+A document is a qualified name (``shutil.rmtree``) and the body of its docstring; the docstring's
+summary, taken out of the body, is the query. It is built on the user's machine in seconds and needs
+no network.
 """
 
 from __future__ import annotations
@@ -54,7 +54,9 @@ HOWTO_FILE = "pydocs-howto.jsonl"
 
 @dataclass(frozen=True)
 class Pydocs:
-    """The built collection before it is cut into splits; ``aliases`` maps further names to document ids."""
+    """The built collection before it is cut into splits; ``aliases`` maps further names to document
+    ids.
+    """
 
     corpus: Corpus
     queries: dict[str, str]
@@ -63,7 +65,9 @@ class Pydocs:
     notes: dict[str, Any]
 
     def resolve(self, name: str) -> str | None:
-        """The document id that a qualified name or one of its aliases means, None if there is none."""
+        """The document id that a qualified name or one of its aliases means, None if there is
+        none.
+        """
         return name if self.corpus.has(name) else self.aliases.get(name)
 
 
@@ -71,13 +75,14 @@ def load_pydocs(id: str, cache: Path) -> Collection:
     """Load ``pydocs/train``, ``pydocs/dev``, ``pydocs/test`` or ``pydocs/howto``.
 
     Raises:
-        IrdistillError: there is no such split, or the packages' documentation could not be gathered.
+        IrdistillError: there is no such split, or the packages' documentation could not be
+            gathered.
     """
     split = id.removeprefix("pydocs").removeprefix("/")
     if split not in (*SPLITS, "howto"):
         raise IrdistillError(
-            f"there is no collection {id!r}; the embedded ones are pydocs/train, pydocs/dev, pydocs/test and "
-            "pydocs/howto."
+            f"there is no collection {id!r}; the embedded ones are pydocs/train, pydocs/dev,"
+            " pydocs/test and pydocs/howto."
         )
     built = open_pydocs(cache)
     report = LoadReport(documents=len(built.corpus), notes=built.notes)
@@ -87,7 +92,9 @@ def load_pydocs(id: str, cache: Path) -> Collection:
     if split == "howto":
         queries, judgments = read_howto(card_folder("data") / HOWTO_FILE, built, report)
     else:
-        queries = {key: Query(key, text) for key, text in built.queries.items() if split_of(key) == split}
+        queries = {
+            key: Query(key, text) for key, text in built.queries.items() if split_of(key) == split
+        }
         judgments = {key: dict.fromkeys(built.relevant[key], 1) for key in queries}
     qrels = Qrels(judgments)
     report.queries, report.judgments = len(queries), qrels.judgments
@@ -95,10 +102,11 @@ def load_pydocs(id: str, cache: Path) -> Collection:
 
 
 def split_of(query_id: str) -> str:
-    """The split of a query by hash of its id: 35% train, 10% dev, 55% test, the same on every machine.
+    """The split of a query by hash of its id: 35% train, 10% dev, 55% test, the same on every
+    machine.
 
-    Test is the largest because a difference of 0.01 in nDCG@10 between two students needs about 2000 queries to be seen
-    (the differences by query spread by about 0.13).
+    Test is the largest because a difference of 0.01 in nDCG@10 between two students needs about
+    2000 queries to be seen (the differences by query spread by about 0.13).
     """
     place = xxhash.xxh64_intdigest(query_id.encode()) % 100
     return "train" if place < 35 else "dev" if place < 45 else "test"
@@ -113,7 +121,9 @@ def open_pydocs(cache: Path) -> Pydocs:
 
 
 def installed_versions() -> dict[str, str | None]:
-    """The versions of Python and of the packages documented here, None for those that are missing."""
+    """The versions of Python and of the packages documented here, None for those that are
+    missing.
+    """
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for distribution in DISTRIBUTIONS.values():
         try:
@@ -128,8 +138,8 @@ def read_howto(
 ) -> tuple[dict[str, Query], dict[str, dict[str, int]]]:
     """The hand-written questions: ``{"id", "question", "answers": [names]}``, one in a line.
 
-    An answer that this Python does not have is reported, and so is a question left without any, which is
-    dropped.
+    An answer that this Python does not have is reported, and so is a question left without any,
+    which is dropped.
 
     Raises:
         IrdistillError: the file is missing or a line is broken.
@@ -151,8 +161,8 @@ def read_howto(
             answers = [str(answer) for answer in entry["answers"]]
         except (ValueError, KeyError, TypeError) as error:
             raise IrdistillError(
-                f'line {number} of {path} is broken ({type(error).__name__}: {error}); expected an object '
-                'with "id", "question" and "answers".'
+                f"line {number} of {path} is broken ({type(error).__name__}: {error}); expected an"
+                ' object with "id", "question" and "answers".'
             ) from error
         if not query.text or query.id in queries:
             raise IrdistillError(
@@ -162,7 +172,9 @@ def read_howto(
         found = [built.resolve(answer) for answer in answers]
         for answer, doc_id in zip(answers, found, strict=True):
             if doc_id is None:
-                report.add("answers without document", f"{path.name} line {number} ({query.id}: {answer})")
+                report.add(
+                    "answers without document", f"{path.name} line {number} ({query.id}: {answer})"
+                )
         known = {doc_id: 1 for doc_id in found if doc_id is not None}
         if not known:
             report.add("questions without answers", f"{path.name} line {number} ({query.id})")
@@ -175,8 +187,10 @@ def _open(folder: Path) -> Pydocs:
     open_files(folder, read_sealed(folder / "manifest.json")["files"])
     queries = read_json(folder / "queries.json")
     return Pydocs(
-        Corpus.open(folder / "corpus"), {key: text for key, text, _ in queries},
-        {key: relevant for key, _, relevant in queries}, read_json(folder / "aliases.json"),
+        Corpus.open(folder / "corpus"),
+        {key: text for key, text, _ in queries},
+        {key: relevant for key, _, relevant in queries},
+        read_json(folder / "aliases.json"),
         read_json(folder / "notes.json"),
     )
 
@@ -202,7 +216,8 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
             texts.setdefault(normalised(parts.summary), parts.summary)
     queries = sorted(
         (f"q:{min(relevant, key=_preference)}", texts[key], relevant)
-        for key, relevant in asked.items() if len(relevant) <= MAX_RELEVANT
+        for key, relevant in asked.items()
+        if len(relevant) <= MAX_RELEVANT
     )
     (folder / "corpus").mkdir()
     compile_corpus(documents, folder / "corpus", "pydocs")
@@ -213,29 +228,49 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
     skipped = read_json(gathered / "skipped.json")
     write_json(folder / "queries.json", queries)
     write_json(folder / "aliases.json", dict(sorted(aliases.items())))
-    write_json(folder / "notes.json", {
-        "versions": versions,
-        "documents": dict(counts),
-        "missing packages": {name: skipped[name] for name in DISTRIBUTIONS if name in skipped},
-        "skipped modules": skipped,
-    })
-    write_sealed(folder / "manifest.json", {"versions": versions}, ("queries.json", "aliases.json", "notes.json"))
+    write_json(
+        folder / "notes.json",
+        {
+            "versions": versions,
+            "documents": dict(counts),
+            "missing packages": {name: skipped[name] for name in DISTRIBUTIONS if name in skipped},
+            "skipped modules": skipped,
+        },
+    )
+    write_sealed(
+        folder / "manifest.json",
+        {"versions": versions},
+        ("queries.json", "aliases.json", "notes.json"),
+    )
     for path in gathered.iterdir():
         path.unlink()
     gathered.rmdir()
 
 
 def _gather(folder: Path) -> None:
-    """Import and read the packages in a process of its own, so that none of it stays in this one."""
+    """Import and read the packages in a process of its own, so that none of it stays in this
+    one.
+    """
     package_parent = str(Path(__file__).resolve().parents[2])
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | {
         "PYTHONPATH": os.pathsep.join(filter(None, [package_parent, os.environ.get("PYTHONPATH")])),
-        "PYTHONHASHSEED": "0", "CUDA_VISIBLE_DEVICES": "", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1",
+        "PYTHONHASHSEED": "0",
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONWARNINGS": "ignore",
+        "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "irdistill.collections.pydocs_build", str(folder.resolve())]
-    with tempfile.TemporaryDirectory() as elsewhere, subprocess.Popen(
-        command, env=environment, cwd=elsewhere, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as elsewhere,
+        subprocess.Popen(
+            command,
+            env=environment,
+            cwd=elsewhere,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
         try:
             errors = _watched(process, folder / "steps")
         except BaseException:
@@ -244,8 +279,9 @@ def _gather(folder: Path) -> None:
     if process.returncode != 0:
         said = errors.decode("utf-8", "replace").strip().split("\n")[-1]
         raise IrdistillError(
-            f"reading the documentation of the installed packages failed (exit {process.returncode}: {said}). "
-            f"Run it by hand to see more: {sys.executable} -m irdistill.collections.pydocs_build FOLDER"
+            "reading the documentation of the installed packages failed (exit"
+            f" {process.returncode}: {said}). Run it by hand to see more: {sys.executable} -m"
+            " irdistill.collections.pydocs_build FOLDER"
         )
 
 
@@ -263,18 +299,23 @@ def _watched(process: subprocess.Popen[bytes], steps: Path) -> bytes:
             except subprocess.TimeoutExpired as error:
                 if time.monotonic() - began > MAX_SECONDS:
                     raise IrdistillError(
-                        f"reading the documentation of the installed packages took more than {MAX_SECONDS} s; one of them may hang "
-                        "on import. Try `python -X importtime -c 'import numpy, pandas, torch, sklearn, scipy'`."
+                        "reading the documentation of the installed packages took more than"
+                        f" {MAX_SECONDS} s; one of them may hang on import. Try `python -X"
+                        " importtime -c 'import numpy, pandas, torch, sklearn, scipy'`."
                     ) from error
             bar.update((steps.stat().st_size if steps.is_file() else 0) - bar.n)
 
 
 def _sampled(lines: Iterator[Any]) -> dict[str, tuple[str, str]]:
-    """Name -> (package, docstring): all of Python's, and of every package those whose names hash lowest.
+    """Name -> (package, docstring): all of Python's, and of every package those whose names hash
+    lowest.
 
-    The unit of sampling is a docstring, under its preferred name, so that further names of it cost nothing.
+    The unit of sampling is a docstring, under its preferred name, so that further names of it cost
+    nothing.
     """
-    held: dict[str, tuple[str, str]] = {entry["name"]: (entry["package"], entry["doc"]) for entry in lines}
+    held: dict[str, tuple[str, str]] = {
+        entry["name"]: (entry["package"], entry["doc"]) for entry in lines
+    }
     preferred: dict[str, str] = {}
     for name in sorted(held, key=_preference):
         preferred.setdefault(held[name][1], name)
@@ -282,12 +323,18 @@ def _sampled(lines: Iterator[Any]) -> dict[str, tuple[str, str]]:
     for package in ("python", *DISTRIBUTIONS):
         names = [name for name in preferred.values() if held[name][0] == package]
         names.sort(key=lambda name: xxhash.xxh64_intdigest(name.encode()))
-        chosen.update(held[name][1] for name in (names if package == "python" else names[:PACKAGE_DOCUMENTS]))
+        chosen.update(
+            held[name][1] for name in (names if package == "python" else names[:PACKAGE_DOCUMENTS])
+        )
     return {name: value for name, value in held.items() if value[1] in chosen}
 
 
-def _merged(entries: dict[str, tuple[str, str]]) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
-    """One name for every text, the preferred one, in sorted order; the others become aliases of it."""
+def _merged(
+    entries: dict[str, tuple[str, str]],
+) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
+    """One name for every text, the preferred one, in sorted order; the others become aliases of
+    it.
+    """
     canonical: dict[str, str] = {}
     aliases: dict[str, str] = {}
     for name in sorted(entries, key=_preference):

@@ -24,39 +24,132 @@ from types import ModuleType
 from typing import Any
 
 SKIPPED_MODULES = {
-    "antigravity", "crypt", "distutils", "ensurepip", "genericpath", "idlelib", "lib2to3", "nt",
-    "ntpath", "nturl2path", "opcode", "posix", "posixpath", "pydoc_data", "sre_compile",
-    "sre_constants", "sre_parse", "test", "this", "tkinter", "turtle", "turtledemo", "venv",
+    "antigravity",
+    "crypt",
+    "distutils",
+    "ensurepip",
+    "genericpath",
+    "idlelib",
+    "lib2to3",
+    "nt",
+    "ntpath",
+    "nturl2path",
+    "opcode",
+    "posix",
+    "posixpath",
+    "pydoc_data",
+    "sre_compile",
+    "sre_constants",
+    "sre_parse",
+    "test",
+    "this",
+    "tkinter",
+    "turtle",
+    "turtledemo",
+    "venv",
 }
-"""Standard library modules that open windows or browsers, are not for users, or come under another name."""
+"""Standard library modules that open windows or browsers, are not for users, or come under another
+name.
+"""
 
 NAMESPACES = {
     "numpy": [
-        ".", "linalg", "fft", "random", "ma", "char", "polynomial", "lib.stride_tricks", "testing",
+        ".",
+        "linalg",
+        "fft",
+        "random",
+        "ma",
+        "char",
+        "polynomial",
+        "lib.stride_tricks",
+        "testing",
     ],
     "pandas": [
-        ".", "api.types", "api.indexers", "tseries.offsets", "testing",
+        ".",
+        "api.types",
+        "api.indexers",
+        "tseries.offsets",
+        "testing",
     ],
     "torch": [
-        ".", "nn", "nn.functional", "nn.init", "nn.utils", "optim", "optim.lr_scheduler", "utils.data",
-        "linalg", "fft", "special", "distributions", "autograd", "sparse",
+        ".",
+        "nn",
+        "nn.functional",
+        "nn.init",
+        "nn.utils",
+        "optim",
+        "optim.lr_scheduler",
+        "utils.data",
+        "linalg",
+        "fft",
+        "special",
+        "distributions",
+        "autograd",
+        "sparse",
     ],
     "sklearn": [
-        "base", "calibration", "cluster", "compose", "covariance", "cross_decomposition", "datasets",
-        "decomposition", "discriminant_analysis", "dummy", "ensemble", "feature_extraction",
-        "feature_extraction.text", "feature_selection", "gaussian_process", "impute", "inspection",
-        "isotonic", "kernel_approximation", "linear_model", "manifold", "metrics", "metrics.pairwise",
-        "mixture", "model_selection", "multiclass", "multioutput", "naive_bayes", "neighbors",
-        "neural_network", "pipeline", "preprocessing", "random_projection", "semi_supervised", "svm",
-        "tree", "utils",
+        "base",
+        "calibration",
+        "cluster",
+        "compose",
+        "covariance",
+        "cross_decomposition",
+        "datasets",
+        "decomposition",
+        "discriminant_analysis",
+        "dummy",
+        "ensemble",
+        "feature_extraction",
+        "feature_extraction.text",
+        "feature_selection",
+        "gaussian_process",
+        "impute",
+        "inspection",
+        "isotonic",
+        "kernel_approximation",
+        "linear_model",
+        "manifold",
+        "metrics",
+        "metrics.pairwise",
+        "mixture",
+        "model_selection",
+        "multiclass",
+        "multioutput",
+        "naive_bayes",
+        "neighbors",
+        "neural_network",
+        "pipeline",
+        "preprocessing",
+        "random_projection",
+        "semi_supervised",
+        "svm",
+        "tree",
+        "utils",
     ],
     "scipy": [
-        "cluster.hierarchy", "cluster.vq", "constants", "fft", "integrate", "interpolate", "io", "linalg",
-        "ndimage", "optimize", "signal", "sparse", "sparse.csgraph", "sparse.linalg", "spatial",
-        "spatial.distance", "special", "stats",
+        "cluster.hierarchy",
+        "cluster.vq",
+        "constants",
+        "fft",
+        "integrate",
+        "interpolate",
+        "io",
+        "linalg",
+        "ndimage",
+        "optimize",
+        "signal",
+        "sparse",
+        "sparse.csgraph",
+        "sparse.linalg",
+        "spatial",
+        "spatial.distance",
+        "special",
+        "stats",
     ],
 }
-"""Where the users of a package find its public names ("." is the package); missing ones are skipped."""
+"""Where the users of a package find its public names ("." is the package); missing ones are
+skipped.
+"""
 
 DISTRIBUTIONS = {package: package for package in NAMESPACES} | {"sklearn": "scikit-learn"}
 
@@ -87,7 +180,9 @@ def gather(folder: Path) -> None:
     with open(folder / "inherited.jsonl", "w", encoding="utf-8") as stream:
         for name, key in sorted(inherited.items()):
             stream.write(json.dumps([name, key]) + "\n")
-    (folder / "skipped.json").write_text(json.dumps(skipped, indent=1, sort_keys=True), encoding="utf-8")
+    (folder / "skipped.json").write_text(
+        json.dumps(skipped, indent=1, sort_keys=True), encoding="utf-8"
+    )
 
 
 def number_of_steps() -> int:
@@ -101,8 +196,11 @@ def _step(folder: Path) -> None:
 
 
 def _standard_names() -> list[str]:
-    return [name for name in sorted(sys.stdlib_module_names)
-            if not name.startswith("_") and name not in SKIPPED_MODULES and name != "builtins"]
+    return [
+        name
+        for name in sorted(sys.stdlib_module_names)
+        if not name.startswith("_") and name not in SKIPPED_MODULES and name != "builtins"
+    ]
 
 
 def _with_submodules(name: str, skipped: dict[str, str]) -> Iterator[str]:
@@ -110,7 +208,9 @@ def _with_submodules(name: str, skipped: dict[str, str]) -> Iterator[str]:
     if module is None:
         return
     yield name
-    for found in sorted(pkgutil.iter_modules(getattr(module, "__path__", [])), key=lambda info: info.name):
+    for found in sorted(
+        pkgutil.iter_modules(getattr(module, "__path__", [])), key=lambda info: info.name
+    ):
         if not found.name.startswith("_") and found.name not in {"test", "tests"}:
             yield from _with_submodules(f"{name}.{found.name}", skipped)
 
@@ -129,13 +229,21 @@ def _public(module: ModuleType) -> list[str]:
     """The names a module offers: ``__all__``, else what it defines itself."""
     offered = getattr(module, "__all__", None)
     if offered is not None:
-        return sorted({name for name in offered if isinstance(name, str) and not name.startswith("_")})
+        return sorted(
+            {name for name in offered if isinstance(name, str) and not name.startswith("_")}
+        )
     own = {module.__name__, f"_{module.__name__}"}
 
     def belongs(value: Any) -> bool:
-        return module.__name__ == "builtins" or type(value).__name__ == "ufunc" or _module_of(value) in own
+        return (
+            module.__name__ == "builtins"
+            or type(value).__name__ == "ufunc"
+            or _module_of(value) in own
+        )
 
-    return sorted(name for name, value in vars(module).items() if not name.startswith("_") and belongs(value))
+    return sorted(
+        name for name, value in vars(module).items() if not name.startswith("_") and belongs(value)
+    )
 
 
 def _module_of(value: Any) -> str:
@@ -145,8 +253,13 @@ def _module_of(value: Any) -> str:
         return ""
 
 
-def _members(module: ModuleType, prefix: str, package: str, entries: dict[str, tuple[str, str]],
-             inherited: dict[str, str] | None) -> None:
+def _members(
+    module: ModuleType,
+    prefix: str,
+    package: str,
+    entries: dict[str, tuple[str, str]],
+    inherited: dict[str, str] | None,
+) -> None:
     for name in _public(module):
         try:
             value = getattr(module, name)
@@ -160,15 +273,26 @@ def _members(module: ModuleType, prefix: str, package: str, entries: dict[str, t
                 continue  # one class for each number type, with the methods of Tensor
             _add(full, package, vars(value).get("__doc__"), entries)
             _methods(value, full, package, entries, inherited)
-        elif inspect.isroutine(value) or type(value).__name__ == "ufunc" or hasattr(value, "__wrapped__"):
+        elif (
+            inspect.isroutine(value)
+            or type(value).__name__ == "ufunc"
+            or hasattr(value, "__wrapped__")
+        ):
             _add(full, package, getattr(value, "__doc__", None), entries)
 
 
-def _methods(owner: type, prefix: str, package: str, entries: dict[str, tuple[str, str]],
-             inherited: dict[str, str] | None) -> None:
+def _methods(
+    owner: type,
+    prefix: str,
+    package: str,
+    entries: dict[str, tuple[str, str]],
+    inherited: dict[str, str] | None,
+) -> None:
     names = set(vars(owner))
     for base in owner.__mro__[1:]:
-        if inherited is not None or (base.__name__.startswith("_") and base.__module__.startswith(package)):
+        if inherited is not None or (
+            base.__name__.startswith("_") and base.__module__.startswith(package)
+        ):
             names |= set(vars(base))
     for name in sorted(names):
         if name.startswith("_"):
@@ -176,21 +300,31 @@ def _methods(owner: type, prefix: str, package: str, entries: dict[str, tuple[st
         definer = next(base for base in owner.__mro__ if name in vars(base))
         value = vars(definer)[name]
         if inspect.isclass(value) or not (
-            inspect.isroutine(value) or isinstance(value, (property, classmethod, staticmethod))
-            or inspect.isdatadescriptor(value) or type(value).__name__ == "cached_property"
+            inspect.isroutine(value)
+            or isinstance(value, (property, classmethod, staticmethod))
+            or inspect.isdatadescriptor(value)
+            or type(value).__name__ == "cached_property"
         ):
             continue
         docstring = getattr(value, "__doc__", None)
         if docstring == type(value).__doc__:  # it has none of its own
             continue
-        if definer is owner or definer.__name__.startswith("_") or definer.__module__.startswith("_"):
+        if (
+            definer is owner
+            or definer.__name__.startswith("_")
+            or definer.__module__.startswith("_")
+        ):
             _add(f"{prefix}.{name}", package, docstring, entries)
         elif inherited is not None and isinstance(docstring, str):
             inherited[f"{prefix}.{name}"] = text_key(inspect.cleandoc(docstring))
 
 
 def _add(name: str, package: str, docstring: Any, entries: dict[str, tuple[str, str]]) -> None:
-    if isinstance(docstring, str) and docstring.strip() and "torch._C." not in docstring.split("\n")[0]:
+    if (
+        isinstance(docstring, str)
+        and docstring.strip()
+        and "torch._C." not in docstring.split("\n")[0]
+    ):
         entries.setdefault(name, (package, inspect.cleandoc(docstring).strip()))
 
 

@@ -20,8 +20,7 @@ _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?")
 _FOOTNOTE = re.compile(r"\s*\[(\d+|[A-Z]\w*\d+|#\w*)\]_")
 _STRONG = re.compile(r"(?<![\w*])\*{1,2}(?=[^\s*])([^*]+?)(?<=[^\s*])\*{1,2}(?![\w*])")
 _NOT_PROSE = re.compile(
-    r"(>>>|\.\.|[-*+•]\s|\d+[.)]\s|:\w+(\s[^:`]*)?:(\s|$)"
-    r"|@\w+|[-=~^\"*+#]{3,}|\||\{|<|\$)"
+    r"(>>>|\.\.|[-*+•]\s|\d+[.)]\s|:\w+(\s[^:`]*)?:(\s|$)" r"|@\w+|[-=~^\"*+#]{3,}|\||\{|<|\$)"
 )
 _GENERIC = re.compile(
     r"(see\b|alias (for|of|to)\b|same as\b|deprecated\b|internal\b|undocumented\b|not implemented\b"
@@ -31,7 +30,8 @@ _GENERIC = re.compile(
     r"|(array|tensor) method\b"
     r"|.*\bsee (the )?(documentation|help|corresponding)\b"
     r"|.*\bfor (more|full) (details|documentation|information)\b"
-    r"|alias\b|refer to\b|read-only property\b|shorthand for\b|type of\b|mixin\b|an? enumeration\b|enum\b)",
+    r"|alias\b|refer to\b|read-only property\b|shorthand for\b|type of\b|mixin\b|an?"
+    r" enumeration\b|enum\b)",
     re.IGNORECASE,
 )
 
@@ -46,8 +46,8 @@ class Parts(NamedTuple):
 def split_docstring(docstring: str, name: str) -> Parts:
     """Split a docstring that ``inspect.cleandoc`` has cleaned.
 
-    Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. Where nothing is
-    left but the summary, it stays as text and there is no question.
+    Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. Where
+    nothing is left but the summary, it stays as text and there is no question.
 
     Args:
         name: the qualified name; a summary that only repeats it is no question.
@@ -97,7 +97,9 @@ def normalised(summary: str) -> str:
 
 
 def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
-    """The signature lines a docstring begins with, and its prose; prose after an arrow is kept as prose."""
+    """The signature lines a docstring begins with, and its prose; prose after an arrow is kept as
+    prose.
+    """
     signatures: list[str] = []
     place = 0
     while place < len(lines):
@@ -124,7 +126,9 @@ def _signature_lines(lines: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _last_signature_line(lines: list[str], first: int) -> int:
-    """The line where the parentheses opened by a signature are closed (the first one, if they never are)."""
+    """The line where the parentheses opened by a signature are closed (the first one, if they never
+    are).
+    """
     depth = 0
     for place in range(first, min(first + 30, len(lines))):
         depth += lines[place].count("(") - lines[place].count(")")
@@ -142,13 +146,15 @@ def _signature_end(line: str) -> int | None:
     for place in range(start.end() - 1, len(line)):
         depth += {"(": 1, "[": 0, ")": -1}.get(line[place], 0)
         if depth == 0:
-            after = line[place + 1:].strip()
+            after = line[place + 1 :].strip()
             return place + 1 if not after or after.startswith(("->", "-", "=", ":", "→")) else None
     return None
 
 
 def _prose_after(after: str) -> str:
-    """The sentence in ``-> v, remove the key``, ``-> None -- append`` or ``: the distance``; else nothing."""
+    """The sentence in ``-> v, remove the key``, ``-> None -- append`` or ``: the distance``; else
+    nothing.
+    """
     after = after.strip()
     dashed = re.search(r"\s--\s+(.+)$" if after.startswith("->") else r"\s--?\s+(.+)$", f" {after}")
     if dashed:
@@ -169,8 +175,14 @@ def _first_paragraph(lines: list[str]) -> tuple[list[str], list[str]]:
     while place < len(lines) and not lines[place].strip():
         place += 1
     start = place
-    while place < len(lines) and lines[place].strip() and not _NOT_PROSE.match(lines[place].strip()):
-        if place > start and lines[place][:1] in " \t" and lines[place - 1].rstrip().endswith((":", ".")):
+    while (
+        place < len(lines) and lines[place].strip() and not _NOT_PROSE.match(lines[place].strip())
+    ):
+        if (
+            place > start
+            and lines[place][:1] in " \t"
+            and lines[place - 1].rstrip().endswith((":", "."))
+        ):
             break
         place += 1
     if place < len(lines) and re.fullmatch(r"[-=~^]{3,}", lines[place].strip()) and place > start:
@@ -181,7 +193,7 @@ def _first_paragraph(lines: list[str]) -> tuple[list[str], list[str]]:
 def _first_sentence(lines: list[str]) -> tuple[str, str]:
     paragraph = " ".join(line.strip() for line in lines)
     end = _SENTENCE_END.search(paragraph)
-    return (paragraph[: end.start() + 1], paragraph[end.end():]) if end else (paragraph, "")
+    return (paragraph[: end.start() + 1], paragraph[end.end() :]) if end else (paragraph, "")
 
 
 def _usable(summary: str, name: str) -> bool:

@@ -30,9 +30,10 @@ class LoadReport:
 
     Kinds of findings: ``empty documents``, ``duplicate documents`` (same id and text, kept once),
     ``duplicate queries``, ``duplicate judgments``, ``unjudged queries`` (left out of the split),
-    ``judgments without document``, ``positive judgments without document``, ``judgments without query``,
-    ``qrels without header``, ``responses without document`` (a canonical answer of CAsT 2020 that the corpus has not),
-    ``no judgments`` (the file that would hold them is not there), and those of the embedded collection.
+    ``judgments without document``, ``positive judgments without document``, ``judgments without
+    query``, ``qrels without header``, ``responses without document`` (a canonical answer of CAsT
+    2020 that the corpus has not), ``no judgments`` (the file that would hold them is not there),
+    and those of the embedded collection.
     """
 
     documents: int = 0
@@ -77,12 +78,21 @@ class LoadReport:
             without: kinds to leave out.
         """
         first = f"{self.documents} documents, {self.queries} queries, {self.judgments} judgments"
-        return [first, *(_line(kind, found) for kind, found in self.findings.items() if found.count and kind not in without)]
+        return [
+            first,
+            *(
+                _line(kind, found)
+                for kind, found in self.findings.items()
+                if found.count and kind not in without
+            ),
+        ]
 
 
 def findings_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
     """Findings as plain values."""
-    return {kind: {"count": found.count, "places": found.places} for kind, found in findings.items()}
+    return {
+        kind: {"count": found.count, "places": found.places} for kind, found in findings.items()
+    }
 
 
 def _line(kind: str, found: Finding) -> str:

@@ -1,4 +1,6 @@
-"""The parts of a collection's id: a folder and its split, and a share of the queries (``scifact#train[80%:]``)."""
+"""The parts of a collection's id: a folder and its split, and a share of the queries
+(``scifact#train[80%:]``).
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,11 @@ def split_slice(name: str) -> tuple[str, str]:
 
 
 def split_folder(name: str) -> tuple[str, str]:
-    """The folder of an id without a slice, and its split or an empty text: ``sets/scifact#train`` is ``sets/scifact``, ``train``.
+    """The folder of an id without a slice, and its split or an empty text: ``sets/scifact#train``
+    is ``sets/scifact``, ``train``.
 
-    Names of folders may have ``#`` in them: what follows the last one is a split only where no folder has the whole name.
+    Names of folders may have ``#`` in them: what follows the last one is a split only where no
+    folder has the whole name.
 
     Raises:
         IrdistillError: there is a folder of the whole name, and one of the name before the ``#``.
@@ -33,8 +37,8 @@ def split_folder(name: str) -> tuple[str, str]:
         return folder, split
     if Path(folder).expanduser().is_dir():
         raise IrdistillError(
-            f"{name!r} is a folder and could be the split {split!r} of the folder {folder!r}; write {name}/ for the former, or "
-            "rename it."
+            f"{name!r} is a folder and could be the split {split!r} of the folder {folder!r}; write"
+            f" {name}/ for the former, or rename it."
         )
     return name, ""
 
@@ -46,9 +50,11 @@ def cut_split(name: str) -> tuple[str, str]:
 
 
 def slice_queries(whole: Collection, part: str) -> Collection:
-    """The queries from one place to another in an order by the hash of their ids, which no file's order changes.
+    """The queries from one place to another in an order by the hash of their ids, which no file's
+    order changes.
 
-    So the first and the rest are two random halves without a query in common, the same on every machine.
+    So the first and the rest are two random halves without a query in common, the same on every
+    machine.
 
     Args:
         part: ``[start:end]``, each a number of queries or a percentage, either left out.
@@ -59,15 +65,21 @@ def slice_queries(whole: Collection, part: str) -> Collection:
     found = _SLICE.fullmatch(whole.id + part)
     count = len(whole.queries)
     if found is None:
-        raise IrdistillError(f"the slice {part!r} cannot be read; write [:300], [80%:] or [100:200].")
+        raise IrdistillError(
+            f"the slice {part!r} cannot be read; write [:300], [80%:] or [100:200]."
+        )
     start, end = (
         default if number is None else int(number) * count // 100 if percent else int(number)
         for number, percent, default in ((found[2], found[3], 0), (found[4], found[5], count))
     )
-    order = sorted(whole.queries, key=lambda query: (xxhash.xxh3_64_intdigest(query.encode()), query))
+    order = sorted(
+        whole.queries, key=lambda query: (xxhash.xxh3_64_intdigest(query.encode()), query)
+    )
     chosen = set(order[start:end])
     if not chosen:
-        raise IrdistillError(f"{whole.id}{part} holds none of the {count} queries of {whole.id}; give another slice.")
+        raise IrdistillError(
+            f"{whole.id}{part} holds none of the {count} queries of {whole.id}; give another slice."
+        )
     queries = {key: query for key, query in whole.queries.items() if key in chosen}
     qrels = Qrels({key: judged for key, judged in whole.qrels.items() if key in chosen})
     return replace(whole, id=whole.id + part, queries=queries, qrels=qrels)

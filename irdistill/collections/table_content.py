@@ -1,4 +1,6 @@
-"""The layouts that tables of text are known to have, and which of them the content of a table allows."""
+"""The layouts that tables of text are known to have, and which of them the content of a table
+allows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,11 @@ from collections.abc import Callable
 
 READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
     "run": {
-        3: (("query", "document", "score"), ("query", "document", "rank"), ("query", "positive", "negative")),
+        3: (
+            ("query", "document", "score"),
+            ("query", "document", "rank"),
+            ("query", "positive", "negative"),
+        ),
         4: (
             ("query", "iteration", "document", "score"),
             ("query", "document", "rank", "score"),
@@ -26,7 +32,10 @@ READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
             ("index", "query", "iteration", "document", "score"),
             ("index", "query", "document", "score", "tag"),
         ),
-        6: (("query", "iteration", "document", "rank", "score", "tag"), ("index", "query", "document", "rank", "score", "tag")),
+        6: (
+            ("query", "iteration", "document", "rank", "score", "tag"),
+            ("index", "query", "document", "rank", "score", "tag"),
+        ),
     },
     "judgments": {
         3: (
@@ -69,7 +78,9 @@ class TableContent:
             "query": self._filled,
             "document": self._filled,
             "positive": self._filled,
-            "score": lambda place: numbers[place] and not (chosen and self._counts_up(place, query)),
+            "score": lambda place: (
+                numbers[place] and not (chosen and self._counts_up(place, query))
+            ),
             "rank": lambda place: (
                 self._all(_WHOLE, place)
                 and (trec or self._differs(place, query))
@@ -79,7 +90,9 @@ class TableContent:
             "index": self._is_index,
             "tag": lambda place: trec or not numbers[place],
             "iteration": lambda place: (
-                trec or self.only_zero(place) or (kind == "judgments" and numbers[place] and len(roles) == 4)
+                trec
+                or self.only_zero(place)
+                or (kind == "judgments" and numbers[place] and len(roles) == 4)
             ),
             "negative": lambda place: self._is_id(place, place - 1, kind),
             "first score": lambda place: numbers[place] and (chosen or not self._whole(place)),
@@ -97,10 +110,17 @@ class TableContent:
         """The first row whose cell is no number in a column of numbers; None where there is none.
 
         Args:
-            expected: the column should have numbers; else it counts as one of numbers if most of its cells are.
+            expected: the column should have numbers; else it counts as one of numbers if most of
+                its cells are.
         """
-        wrong = [row for row, cell in enumerate(self._columns[place]) if not _NUMBER.fullmatch(cell)]
-        return wrong[0] if wrong and (expected or 2 * len(wrong) <= len(self._columns[place])) else None
+        wrong = [
+            row for row, cell in enumerate(self._columns[place]) if not _NUMBER.fullmatch(cell)
+        ]
+        return (
+            wrong[0]
+            if wrong and (expected or 2 * len(wrong) <= len(self._columns[place]))
+            else None
+        )
 
     def _all(self, pattern: re.Pattern[str], place: int) -> bool:
         return all(map(pattern.fullmatch, self._columns[place]))
@@ -121,13 +141,19 @@ class TableContent:
         return all(cell == str(number) for number, cell in enumerate(self._columns[place]))
 
     def _is_id(self, place: int, other: int, kind: str) -> bool:
-        """Whether a column could be ids, as the column beside it is: no fractions, unless the other has them too."""
+        """Whether a column could be ids, as the column beside it is: no fractions, unless the other
+        has them too.
+        """
         if not self._filled(place):
             return False
         if kind == "judgments":
-            return self._all(_WHOLE, place) and any(float(cell) > LARGEST_GRADE for cell in self._columns[place])
+            return self._all(_WHOLE, place) and any(
+                float(cell) > LARGEST_GRADE for cell in self._columns[place]
+            )
         return (
-            self._all(_WHOLE, place) or not self._all(_NUMBER, place) or (self._all(_NUMBER, other) and not self._whole(other))
+            self._all(_WHOLE, place)
+            or not self._all(_NUMBER, place)
+            or (self._all(_NUMBER, other) and not self._whole(other))
         )
 
     def _differs(self, place: int, query: int) -> bool:
@@ -136,12 +162,15 @@ class TableContent:
         return len(set(pairs)) == len(pairs)
 
     def _counts_up(self, place: int, query: int, rows: int = 2) -> bool:
-        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at least has so many rows."""
+        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at
+        least has so many rows.
+        """
         if not self._whole(place):
             return False
         values: dict[str, list[float]] = {}
         for name, cell in zip(self._columns[query], self._columns[place], strict=True):
             values.setdefault(name, []).append(float(cell))
         return any(len(ranks) >= rows for ranks in values.values()) and all(
-            ranks == [ranks[0] + step for step in range(len(ranks))] and ranks[0] in (0, 1) for ranks in values.values()
+            ranks == [ranks[0] + step for step in range(len(ranks))] and ranks[0] in (0, 1)
+            for ranks in values.values()
         )

@@ -1,8 +1,8 @@
 """What the columns of a table of text mean: decided once, for runs, judgments and evaluation alike.
 
-The names in a header decide where there is one. Without a header a layout is taken only if the content allows no other;
-else the file is refused, with its possible readings and the option that chooses one. Queries come before documents in every
-layout without a header.
+The names in a header decide where there is one. Without a header a layout is taken only if the
+content allows no other; else the file is refused, with its possible readings and the option that
+chooses one. Queries come before documents in every layout without a header.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from irdistill.collections.column_names import IGNORED, is_header, option, parse_columns, role_of, roles_of_header
+from irdistill.collections.column_names import (
+    IGNORED,
+    is_header,
+    option,
+    parse_columns,
+    role_of,
+    roles_of_header,
+)
 from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
 from irdistill.errors import IrdistillError
@@ -31,7 +38,8 @@ class TableLayout:
     """How a table is read.
 
     Attributes:
-        roles: what each column is; ``-`` for one that is left out, ``empty`` for one without any content.
+        roles: what each column is; ``-`` for one that is left out, ``empty`` for one without any
+            content.
         separator: a tab or a comma, or None for white space.
         quoted: cells may stand in quotes, as in CSV.
         header: the first line that is not blank names the columns.
@@ -52,7 +60,8 @@ class TableLayout:
         """The cells of a line.
 
         Raises:
-            IrdistillError: the line is no row of a table with quotes, as one with a carriage return within.
+            IrdistillError: the line is no row of a table with quotes, as one with a carriage return
+                within.
         """
         if self.quoted:
             if len(line) > csv.field_size_limit():
@@ -61,7 +70,8 @@ class TableLayout:
                 return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
             except csv.Error as error:
                 raise IrdistillError(
-                    f"the line that begins {line.strip()[:80]!r} cannot be read as a table with quotes ({error}); fix or remove it."
+                    f"the line that begins {line.strip()[:80]!r} cannot be read as a table with"
+                    f" quotes ({error}); fix or remove it."
                 ) from error
         return line.rstrip("\r\n").split(self.separator) if self.separator else line.split()
 
@@ -86,25 +96,34 @@ def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
     if len(data) >= SAMPLE and b"\n" in data:
         data = data[: data.rindex(b"\n") + 1]
     numbered = enumerate(data.decode("utf-8", "replace").split("\n"), 1)
-    return TableSample(str(name), [(number, line.rstrip("\r")) for number, line in numbered if line.strip()])
+    return TableSample(
+        str(name), [(number, line.rstrip("\r")) for number, line in numbered if line.strip()]
+    )
 
 
 def decide(
-    sample: TableSample, kind: str, columns: str | Sequence[str] | None = None, prefer: Sequence[tuple[str, ...]] = ()
+    sample: TableSample,
+    kind: str,
+    columns: str | Sequence[str] | None = None,
+    prefer: Sequence[tuple[str, ...]] = (),
 ) -> TableLayout:
     """The layout of a table.
 
     Args:
         kind: ``run`` or ``judgments``.
         columns: what the user says of the columns, as `parse_columns` takes it.
-        prefer: the layouts that the user chose by naming a format; the first that the content allows is taken.
+        prefer: the layouts that the user chose by naming a format; the first that the content
+            allows is taken.
 
     Raises:
-        IrdistillError: the file has no rows, more than one reading or none is possible, a column that is needed is missing, or
-            the header contradicts what the user says.
+        IrdistillError: the file has no rows, more than one reading or none is possible, a column
+            that is needed is missing, or the header contradicts what the user says.
     """
     if not sample.lines:
-        raise IrdistillError(f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was expected.")
+        raise IrdistillError(
+            f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was"
+            " expected."
+        )
     layouts = _separated(sample)
     _refuse_comment(sample, layouts[0], kind)
     first = layouts[0].split(sample.lines[0][1])
@@ -112,7 +131,8 @@ def decide(
         columns is None
         and not layouts[0].header
         and not any(
-            sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells])) in READINGS[kind]
+            sum(role != "empty" for role in _empty_ends(("",) * len(cells), [cells]))
+            in READINGS[kind]
             for cells in (layout.split(sample.lines[0][1]) for layout in layouts)
         )
     ):
@@ -138,11 +158,14 @@ def trec_header(sample: TableSample) -> TableLayout | None:
     if not is_header(names):
         return None
     roles = roles_of_header(names, "run", f"{sample.name}, line {number}")
-    expected = tuple(role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC)
+    expected = tuple(
+        role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC
+    )
     if roles != expected:
         raise IrdistillError(
-            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC run ({' '.join(TREC)}); import "
-            "the file with irdistill runs import --format tsv, which reads the columns by their names."
+            f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC"
+            f" run ({' '.join(TREC)}); import the file with irdistill runs import --format tsv,"
+            " which reads the columns by their names."
         )
     return TableLayout(roles, None, header=True, chosen=True)
 
@@ -160,28 +183,37 @@ def check_trec(sample: TableSample) -> None:
         if len(possible) > 1 and not table.only_zero(1):
             number, line = sample.lines[0]
             raise IrdistillError(
-                f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in {len(possible)} ways: "
-                f"{'; or '.join(map(_words, possible))}. Import the file with irdistill runs import, where --columns names "
-                "them and --format trec chooses the first, and give the run."
+                f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in"
+                f" {len(possible)} ways: {'; or '.join(map(_words, possible))}. Import the file"
+                " with irdistill runs import, where --columns names them and --format trec chooses"
+                " the first, and give the run."
             )
 
 
 def _separated(sample: TableSample) -> list[TableLayout]:
     """The ways in which the lines can be split, the likeliest first; without roles.
 
-    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by white space, or by commas; so are
+    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by
+        white space, or by commas; so are
     those of a TREC run with tabs and spaces mixed.
     """
     first = sample.lines[0][1]
     for separator in ("\t", ",", None):
         layout = TableLayout((), separator, separator == ",")
         if (separator is None or separator in first) and is_header(cells := layout.split(first)):
-            quoted = separator == "," or (separator == "\t" and all(cell[:1] == cell[-1:] == '"' for cell in cells if cell))
+            quoted = separator == "," or (
+                separator == "\t" and all(cell[:1] == cell[-1:] == '"' for cell in cells if cell)
+            )
             return [TableLayout((), separator, quoted, True)]
-    tabs, spaces, commas = (TableLayout((), separator, separator == ",") for separator in ("\t", None, ","))
+    tabs, spaces, commas = (
+        TableLayout((), separator, separator == ",") for separator in ("\t", None, ",")
+    )
     if all("\t" in line for _, line in sample.lines):
-        by_tabs, by_spaces = ({len(layout.split(line)) for _, line in sample.lines} for layout in (tabs, spaces))
-        # tabs here and spaces there: the six columns of TREC runs, which other programs split at white space too
+        by_tabs, by_spaces = (
+            {len(layout.split(line)) for _, line in sample.lines} for layout in (tabs, spaces)
+        )
+        # tabs here and spaces there: the six columns of TREC runs, which other programs split at
+        # white space too
         return [spaces] if len(by_tabs) > 1 and by_spaces == {len(TREC)} else [tabs, spaces]
     return [commas] if "," in first and len(first.split()) == 1 else [spaces]
 
@@ -204,11 +236,15 @@ def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]
 def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None:
     """Refuse a first line of comment, which would decide how many columns there are."""
     lines = [line for _, line in sample.lines[:2]]
-    if lines[0].lstrip().startswith("#") and not layout.header and len({len(layout.split(line)) for line in lines}) > 1:
+    if (
+        lines[0].lstrip().startswith("#")
+        and not layout.header
+        and len({len(layout.split(line)) for line in lines}) > 1
+    ):
         what = "row of scores" if kind == "run" else "judgment"
         raise IrdistillError(
-            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r} looks like a comment; "
-            "remove the line."
+            f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r}"
+            " looks like a comment; remove the line."
         )
 
 
@@ -217,35 +253,50 @@ def wrong_width(
 ) -> IrdistillError:
     """The error for a row with another number of cells than the first line."""
     by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
-    comment = " Lines of comment, with # at the start, are no rows." if line.lstrip().startswith("#") else ""
+    comment = (
+        " Lines of comment, with # at the start, are no rows."
+        if line.lstrip().startswith("#")
+        else ""
+    )
     what = "row of scores" if kind == "run" else "judgment"
     return IrdistillError(
-        f"line {number} of {name} is not a {what}: {line.strip()[:80]!r} has {count} fields, separated by {by}, and {width} were "
-        f"expected, as in the first line{f' ({layout.describe()})' if layout.roles else ''}. Fix or remove the line.{comment}"
+        f"line {number} of {name} is not a {what}: {line.strip()[:80]!r} has {count} fields,"
+        f" separated by {by}, and {width} were expected, as in the first"
+        f" line{f' ({layout.describe()})' if layout.roles else ''}. Fix or remove the"
+        f" line.{comment}"
     )
 
 
 def _empty_ends(roles: tuple[str, ...], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Columns at the end without any content, as a tab at the end of each line makes, are marked."""
+    """Columns at the end without any content, as a tab at the end of each line makes, are
+    marked.
+    """
     end = len(roles)
     while end > 1 and not any(row[end - 1].strip() for row in rows):
         end -= 1
     return roles[:end] + ("empty",) * (len(roles) - end)
 
 
-def _by_user(layout: TableLayout, first: list[str], kind: str, place: str, columns: str | Sequence[str]) -> TableLayout:
+def _by_user(
+    layout: TableLayout, first: list[str], kind: str, place: str, columns: str | Sequence[str]
+) -> TableLayout:
     roles, names = parse_columns(columns, kind)
     if names or layout.header:
-        return TableLayout(header_layout(first, columns, kind, place), layout.separator, layout.quoted, True, True)
+        return TableLayout(
+            header_layout(first, columns, kind, place), layout.separator, layout.quoted, True, True
+        )
     _check_count(roles, first, kind, place)
     return TableLayout(tuple(roles), layout.separator, layout.quoted, False, True)
 
 
-def header_layout(first: Sequence[str], columns: str | Sequence[str], kind: str, place: str) -> tuple[str, ...]:
+def header_layout(
+    first: Sequence[str], columns: str | Sequence[str], kind: str, place: str
+) -> tuple[str, ...]:
     """The roles of named columns, as the user says.
 
     Args:
-        first: the names. columns: as `parse_columns` takes it. place: what has these columns, for messages.
+        first: the names. columns: as `parse_columns` takes it. place: what has these columns, for
+            messages.
 
     Raises:
         IrdistillError: a name is not among them, or a role contradicts a name.
@@ -263,8 +314,9 @@ def header_layout(first: Sequence[str], columns: str | Sequence[str], kind: str,
             and {known, role} != {"score", "grade"}
         ):
             raise IrdistillError(
-                f"{place}: the header calls a column {cell.strip()!r}, and {option(kind)} says that it is the {role}. Write "
-                f"{option(kind)} {role}=NAME to choose columns by their names."
+                f"{place}: the header calls a column {cell.strip()!r}, and {option(kind)} says that"
+                f" it is the {role}. Write {option(kind)} {role}=NAME to choose columns by their"
+                " names."
             )
     return tuple(roles)
 
@@ -272,26 +324,34 @@ def header_layout(first: Sequence[str], columns: str | Sequence[str], kind: str,
 def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: str) -> None:
     if len(roles) != len(first):
         raise IrdistillError(
-            f"{place}: {len(first)} columns, and {option(kind)} names {len(roles)}; write - for a column to leave out."
+            f"{place}: {len(first)} columns, and {option(kind)} names {len(roles)}; write - for a"
+            " column to leave out."
         )
 
 
-def _by_names(first: Sequence[str], names: dict[str, str], kind: str, place: str) -> tuple[str, ...]:
+def _by_names(
+    first: Sequence[str], names: dict[str, str], kind: str, place: str
+) -> tuple[str, ...]:
     plain = [cell.strip().strip('"').lower() for cell in first]
     chosen: dict[int, str] = {}
     for role, name in names.items():
         places = [number for number, cell in enumerate(plain) if cell == name.lower()]
         if len(places) != 1:
             raise IrdistillError(
-                f"{place}: {option(kind)} names the column {name!r}, and the header has {'several' if places else 'none'} of that "
-                f"name: {', '.join(repr(cell) for cell in first)}."
+                f"{place}: {option(kind)} names the column {name!r}, and the header has"
+                f" {'several' if places else 'none'} of that name:"
+                f" {', '.join(repr(cell) for cell in first)}."
             )
         chosen[places[0]] = role
     return roles_of_header(first, kind, place, chosen)
 
 
 def _by_content(
-    sample: TableSample, layouts: list[TableLayout], rows: list[list[str]], kind: str, prefer: Sequence[tuple[str, ...]]
+    sample: TableSample,
+    layouts: list[TableLayout],
+    rows: list[list[str]],
+    kind: str,
+    prefer: Sequence[tuple[str, ...]],
 ) -> TableLayout:
     """The one reading that the content allows.
 
@@ -312,7 +372,11 @@ def _by_content(
         possible = [published]
     if len(possible) == 1 and _is_usable(possible[0], kind):
         return TableLayout(possible[0] + tail, layout.separator, layout.quoted)
-    if not any(_is_usable(roles, kind) for roles in possible) and len(layouts) > 1 and (mixed := _mixed(sample, kind)):
+    if (
+        not any(_is_usable(roles, kind) for roles in possible)
+        and len(layouts) > 1
+        and (mixed := _mixed(sample, kind))
+    ):
         return TableLayout(mixed, None)
     raise _undecided(sample, table, possible, kind, count, bool(prefer))
 
@@ -329,13 +393,24 @@ def _mixed(sample: TableSample, kind: str) -> tuple[str, ...] | None:
 
 def _is_usable(roles: tuple[str, ...], kind: str) -> bool:
     needed = {"query", "document"} <= set(roles)
-    return needed and ("grade" in roles if kind == "judgments" else bool({"score", "rank", "first score"} & set(roles)))
+    return needed and (
+        "grade" in roles
+        if kind == "judgments"
+        else bool({"score", "rank", "first score"} & set(roles))
+    )
 
 
 def _undecided(
-    sample: TableSample, table: TableContent, possible: list[tuple[str, ...]], kind: str, count: int, named: bool
+    sample: TableSample,
+    table: TableContent,
+    possible: list[tuple[str, ...]],
+    kind: str,
+    count: int,
+    named: bool,
 ) -> IrdistillError:
-    """The error for a table with several readings, or none; ``named`` if the user named the format."""
+    """The error for a table with several readings, or none; ``named`` if the user named the
+    format.
+    """
     usable = [roles for roles in possible if _is_usable(roles, kind)]
     last = "score" if kind == "run" else "grade"
     trec = kind == "run" and count == len(TREC)
@@ -346,11 +421,14 @@ def _undecided(
         what = (
             f"{sample.name}, line {number}: the score {cell!r} is not a number"
             if kind == "run"
-            else f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was expected"
+            else (
+                f"line {number} of {sample.name}: the grade is {cell!r}, and a whole number was"
+                " expected"
+            )
         )
         return IrdistillError(
-            f"{what}. If the line names columns, say which they are: {option(kind)} query=NAME,document=NAME,{last}=NAME; else "
-            "fix or remove it."
+            f"{what}. If the line names columns, say which they are: {option(kind)}"
+            f" query=NAME,document=NAME,{last}=NAME; else fix or remove it."
         )
     if not possible:
         return _unknown(sample, kind, count)
@@ -359,15 +437,19 @@ def _undecided(
     how = _how(kind, count, [_as_columns(roles) for roles in usable if roles != TRIPLES])
     if not usable:
         return IrdistillError(
-            f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like {readings}, without a "
-            f"{'score or rank' if kind == 'run' else 'grade'}. {how}."
+            f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like"
+            f" {readings}, without a {'score or rank' if kind == 'run' else 'grade'}. {how}."
         )
-    chosen = [f"--format {name} chooses {name}" for name, roles in (("trec", TREC), ("triples", TRIPLES)) if roles in possible]
+    chosen = [
+        f"--format {name} chooses {name}"
+        for name, roles in (("trec", TREC), ("triples", TRIPLES))
+        if roles in possible
+    ]
     if kind == "run" and count == 3 and table.allows(("query", "document", "score"), kind, True):
         chosen.append("--format tsv takes the last one for the score")
     return IrdistillError(
-        f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in {len(possible)} ways: "
-        f"{readings}. {'; '.join([how, *chosen])}."
+        f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in"
+        f" {len(possible)} ways: {readings}. {'; '.join([how, *chosen])}."
     )
 
 
@@ -376,31 +458,43 @@ def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
     number, line = sample.lines[0]
     what = "judgment" if kind == "judgments" else "row of scores"
     expected = (
-        "query 0 document grade, or query document grade (a whole number), separated by tabs or white space"
+        "query 0 document grade, or query document grade (a whole number), separated by tabs or"
+        " white space"
         if kind == "judgments"
         else "query document score, query 0 document score or query Q0 document rank score tag"
     )
     how = f" {_how(kind, count, [])}." if count >= 3 else ""
     return UnknownLayoutError(
-        f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count} columns. Expected: {expected}.{how}"
+        f"line {number} of {sample.name} is not a {what}: {line.strip()[:80]!r} has {count}"
+        f" columns. Expected: {expected}.{how}"
     )
 
 
 def _how(kind: str, count: int, columns: list[str]) -> str:
-    """What the user can do; ``columns`` are the readings that are possible, as the option takes them."""
+    """What the user can do; ``columns`` are the readings that are possible, as the option takes
+    them.
+    """
     names = ["query", "document", "score" if kind == "run" else "grade"]
     shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
     return (
-        f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a column to leave out), or put a "
-        "line of column names on top"
+        f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a"
+        " column to leave out), or put a line of column names on top"
     )
 
 
 def _as_columns(roles: tuple[str, ...]) -> str:
     """A reading as the user writes it."""
-    return ",".join(role if role in ("query", "document", "rank", "score", "grade") else IGNORED for role in roles)
+    return ",".join(
+        role if role in ("query", "document", "rank", "score", "grade") else IGNORED
+        for role in roles
+    )
 
 
 def _words(roles: tuple[str, ...]) -> str:
-    shown = {"negative": "negative document", "positive": "positive document", "index": "row number", "iteration": "0"}
+    shown = {
+        "negative": "negative document",
+        "positive": "positive document",
+        "index": "row number",
+        "iteration": "0",
+    }
     return ", ".join(shown.get(role, role) for role in roles)

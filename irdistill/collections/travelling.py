@@ -11,7 +11,9 @@ from irdistill.collections.model import Collection
 
 @dataclass(frozen=True)
 class Travelling:
-    """What is sent: the name, by which each machine opens the files it has, or all of a collection that lies in memory."""
+    """What is sent: the name, by which each machine opens the files it has, or all of a collection
+    that lies in memory.
+    """
 
     held: Collection | str
 
@@ -26,4 +28,6 @@ class Travelling:
         Raises:
             IrdistillError: it cannot be loaded there.
         """
-        return load_collection(self.held, queries=False) if isinstance(self.held, str) else self.held
+        return (
+            load_collection(self.held, queries=False) if isinstance(self.held, str) else self.held
+        )

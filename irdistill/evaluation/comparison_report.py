@@ -18,12 +18,24 @@ _LINE = 0.24
 
 
 def comparison_markdown(found: Comparison) -> str:
-    """The table of means over seeds, the ranks and their tests, and every significant difference."""
-    lines = [_means(found), "",
-             f"Mean {found.measure} over the seeds ± their standard deviation. **Bold**: the best of its column. ▼: below the "
-             f"best of its column, p < {found.level:g} by the paired t-test over queries (each query's mean over the seeds) after "
-             f"Holm's correction over all {len(found.pairs)} pairs of the table.", ""]
-    for title, ranks in (("student × collection × seed", found.over_blocks), ("student × collection", found.over_settings)):
+    """The table of means over seeds, the ranks and their tests, and every significant
+    difference.
+    """
+    lines = [
+        _means(found),
+        "",
+        (
+            f"Mean {found.measure} over the seeds ± their standard deviation. **Bold**: the best of"
+            f" its column. ▼: below the best of its column, p < {found.level:g} by the paired"
+            " t-test over queries (each query's mean over the seeds) after Holm's correction over"
+            f" all {len(found.pairs)} pairs of the table."
+        ),
+        "",
+    ]
+    for title, ranks in (
+        ("student × collection × seed", found.over_blocks),
+        ("student × collection", found.over_settings),
+    ):
         if ranks is not None:
             lines += [_ranks(title, ranks), ""]
     different = [pair for pair in found.pairs if pair.p_holm < found.level]
@@ -44,17 +56,25 @@ def _means(found: Comparison) -> str:
             spread = "" if figure.deviation is None else f" ± {figure.deviation:.4f}"
             cells.append(f"{text}{spread}{' ▼' if figure.worse else ''}")
         rows.append([loss, *cells, f"{ranks[loss]:.2f}" if loss in ranks else "-"])
-    return markdown_table(["loss", *(f"{student}, {collection}" for student, collection in found.settings), "mean rank"], rows)
+    return markdown_table(
+        [
+            "loss",
+            *(f"{student}, {collection}" for student, collection in found.settings),
+            "mean rank",
+        ],
+        rows,
+    )
 
 
 def _ranks(title: str, found: Friedman) -> str:
     statistic = "" if found.f is None else f" (F = {found.f:.2f})"
     groups = "; ".join(", ".join(group) for group in found.groups) or "none"
     return (
-        f"Over {found.blocks} cells of {title}: Friedman χ² = {found.statistic:.2f}, p {_p(found.p)}; by Iman and Davenport"
-        f"{statistic} p {_p(found.p_f)}. Nemenyi critical difference of mean ranks at {found.level:g}: "
-        f"{found.critical_difference:.2f}. Mean ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in found.ranks.items())}. "
-        f"Not told apart: {groups}."
+        f"Over {found.blocks} cells of {title}: Friedman χ² = {found.statistic:.2f}, p"
+        f" {_p(found.p)}; by Iman and Davenport{statistic} p {_p(found.p_f)}. Nemenyi critical"
+        f" difference of mean ranks at {found.level:g}: {found.critical_difference:.2f}. Mean"
+        f" ranks: {', '.join(f'{name} {rank:.2f}' for name, rank in found.ranks.items())}. Not told"
+        f" apart: {groups}."
     )
 
 
@@ -65,17 +85,44 @@ def _p(value: float) -> str:
 
 def _pairs(found: Comparison) -> str:
     rows = []
-    for pair in sorted(found.pairs, key=lambda pair: (pair.collection, pair.student, -abs(pair.difference))):
+    for pair in sorted(
+        found.pairs, key=lambda pair: (pair.collection, pair.student, -abs(pair.difference))
+    ):
         if pair.p_holm < found.level:
-            better, worse, sign = (pair.loss, pair.against, 1) if pair.difference > 0 else (pair.against, pair.loss, -1)
+            better, worse, sign = (
+                (pair.loss, pair.against, 1)
+                if pair.difference > 0
+                else (pair.against, pair.loss, -1)
+            )
             counts = (pair.wins, pair.ties, pair.losses)[::sign]
-            rows.append([f"{better} over {worse}", pair.student, pair.collection, f"{abs(pair.difference):+.4f}",
-                         probability(pair.p), probability(pair.p_holm), "/".join(map(str, counts))])
-    return markdown_table(["better over worse", "student", "collection", "difference", "p", "p (Holm)", "win/tie/loss"], rows)
+            rows.append(
+                [
+                    f"{better} over {worse}",
+                    pair.student,
+                    pair.collection,
+                    f"{abs(pair.difference):+.4f}",
+                    probability(pair.p),
+                    probability(pair.p_holm),
+                    "/".join(map(str, counts)),
+                ]
+            )
+    return markdown_table(
+        [
+            "better over worse",
+            "student",
+            "collection",
+            "difference",
+            "p",
+            "p (Holm)",
+            "win/tie/loss",
+        ],
+        rows,
+    )
 
 
 def write_diagram(found: Comparison, path: Path) -> None:
-    """Draw the critical-difference diagram over (student, collection, seed) into an SVG, PNG or PDF file.
+    """Draw the critical-difference diagram over (student, collection, seed) into an SVG, PNG or PDF
+    file.
 
     Raises:
         MissingExtra: matplotlib is not there.
@@ -87,22 +134,40 @@ def write_diagram(found: Comparison, path: Path) -> None:
     except ImportError as error:
         raise MissingExtra("matplotlib", "plots", "the critical-difference diagram") from error
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise IrdistillError(f"the plot {path} has the ending {path.suffix!r}; .svg, .png or .pdf was expected.")
+        raise IrdistillError(
+            f"the plot {path} has the ending {path.suffix!r}; .svg, .png or .pdf was expected."
+        )
     ranks = found.over_blocks
     if ranks is None:
-        raise IrdistillError("a diagram of ranks needs at least two cells of student, collection and seed; one was given.")
+        raise IrdistillError(
+            "a diagram of ranks needs at least two cells of student, collection and seed; one was"
+            " given."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "irdistill", "font.size": 9, "font.family": "sans-serif"}):
+    with matplotlib.rc_context(
+        {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "irdistill",
+            "font.size": 9,
+            "font.family": "sans-serif",
+        }
+    ):
         rows = (len(ranks.ranks) + 1) // 2
         figure = Figure(figsize=(_WIDTH, _LINE * (rows + len(ranks.groups) + 6)), facecolor="white")
-        _draw(figure.add_axes((0, 0, 1, 1)), ranks, f"mean rank by {found.measure} over {ranks.blocks} cells (1 is best)")
+        _draw(
+            figure.add_axes((0, 0, 1, 1)),
+            ranks,
+            f"mean rank by {found.measure} over {ranks.blocks} cells (1 is best)",
+        )
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
         with replaceable(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata, dpi=150)
 
 
 def _draw(axes: Any, found: Friedman, title: str) -> None:
-    """An axis of ranks, the best on the left; names hang from it on both sides, bars join what does not differ."""
+    """An axis of ranks, the best on the left; names hang from it on both sides, bars join what does
+    not differ.
+    """
     count, names = len(found.ranks), list(found.ranks)
     left, right = 1.9, _WIDTH - 1.9
 
@@ -116,7 +181,9 @@ def _draw(axes: Any, found: Friedman, title: str) -> None:
     axes.text(_WIDTH / 2, 3.2, title, ha="center", va="center")
     wide = min(found.critical_difference, count - 1)
     line((left, place(1 + wide)), (1.9, 1.9), 1.5)
-    axes.text(left, 2.15, f"critical difference {found.critical_difference:.2f}", ha="left", va="bottom")
+    axes.text(
+        left, 2.15, f"critical difference {found.critical_difference:.2f}", ha="left", va="bottom"
+    )
     line((left, right), (0, 0))
     for rank in range(1, count + 1):
         line((place(rank), place(rank)), (0, 0.25))
@@ -132,6 +199,12 @@ def _draw(axes: Any, found: Friedman, title: str) -> None:
         end = left - 0.1 if first else right + 0.1
         line((place(found.ranks[name]), place(found.ranks[name]), end), (0, y, y))
         text = f"{name}  {found.ranks[name]:.2f}" if first else f"{found.ranks[name]:.2f}  {name}"
-        axes.text(end - 0.06 if first else end + 0.06, y, text, ha="right" if first else "left", va="center")
+        axes.text(
+            end - 0.06 if first else end + 0.06,
+            y,
+            text,
+            ha="right" if first else "left",
+            va="center",
+        )
     axes.set_xlim(0, _WIDTH)
     axes.set_ylim(below - half, 3.8)

@@ -1,4 +1,5 @@
-"""The common measures over arrays, a value a query, as trec_eval computes them; a dev-sized run takes milliseconds.
+"""The common measures over arrays, a value a query, as trec_eval computes them; a dev-sized run
+takes milliseconds.
 
 What is not here, ir-measures computes (see `irdistill.evaluation.measures`).
 """
@@ -39,7 +40,10 @@ def _above(hits: Hits, cut: int | None) -> np.ndarray:
 
 
 def _ndcg(cut: int | None, level: int) -> Formula:
-    """Linear gain, logarithmic discount (Järvelin and Kekäläinen 2002); the grade is the gain, 0 if below."""
+    """Linear gain, logarithmic discount (Järvelin and Kekäläinen 2002); the grade is the gain, 0 if
+    below.
+    """
+
     def compute(judged: Judgments, hits: Hits) -> np.ndarray:
         gain = np.maximum(hits.grade, 0) / np.log2(hits.rank + 1)
         ideal = np.maximum(judged.grade, 0) / np.log2(judged.position + 1)
@@ -63,7 +67,9 @@ def _success(cut: int | None, level: int) -> Formula:
 
 
 def _count(judged: Judgments, hits: Hits, cut: int | None, level: int) -> np.ndarray:
-    return _sum(hits, np.ones(len(hits.rank)), _above(hits, cut) & (hits.grade >= level), len(judged))
+    return _sum(
+        hits, np.ones(len(hits.rank)), _above(hits, cut) & (hits.grade >= level), len(judged)
+    )
 
 
 def _reciprocal(cut: int | None, level: int) -> Formula:
@@ -83,7 +89,9 @@ def _average(cut: int | None, level: int) -> Formula:
         query, rank = hits.query[chosen], hits.rank[chosen]
         starts = np.searchsorted(query, query, side="left")
         precision = (np.arange(len(query)) - starts + 1) / rank
-        return _share(np.bincount(query, weights=precision, minlength=len(judged)), judged.relevant(level))
+        return _share(
+            np.bincount(query, weights=precision, minlength=len(judged)), judged.relevant(level)
+        )
 
     return compute
 
@@ -108,6 +116,12 @@ def _judged(cut: int | None, level: int) -> Formula:
 
 
 _FORMULAS: dict[str, Callable[[int | None, int], Formula]] = {
-    "nDCG": _ndcg, "R": _recall, "P": _precision, "Success": _success, "RR": _reciprocal, "AP": _average, "Rprec": _r_precision,
+    "nDCG": _ndcg,
+    "R": _recall,
+    "P": _precision,
+    "Success": _success,
+    "RR": _reciprocal,
+    "AP": _average,
+    "Rprec": _r_precision,
     "Judged": _judged,
 }

@@ -15,44 +15,68 @@ from irdistill.runs.shares import common_queries
 
 
 def fuse_teachers(
-    runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscore",
-    weights: Sequence[float] | str | None = None, missing: Missing = "null", overwrite: bool = False, *,
-    tau: float | Sequence[float] = 1.0, abstain: str = "", power: float = 1.0, dev: Collection | None = None,
-    dev_runs: Sequence[str | Path | Run] = (), gate: str | None = None, balance: float = 0.1, top: int | None = None,
+    runs: Sequence[str | Path | Run],
+    out: str | Path,
+    method: str = "zscore",
+    weights: Sequence[float] | str | None = None,
+    missing: Missing = "null",
+    overwrite: bool = False,
+    *,
+    tau: float | Sequence[float] = 1.0,
+    abstain: str = "",
+    power: float = 1.0,
+    dev: Collection | None = None,
+    dev_runs: Sequence[str | Path | Run] = (),
+    gate: str | None = None,
+    balance: float = 0.1,
+    top: int | None = None,
 ) -> Run:
-    """Fuse runs with given weights, or with weights or a gate found here and recorded in the fused run's manifest.
+    """Fuse runs with given weights, or with weights or a gate found here and recorded in the fused
+    run's manifest.
 
     Args:
-        weights: numbers; ``"similarity"``: by nDCG@10 on the labelled queries of ``dev``; ``"agreement"``: by agreement
-            with the other teachers, without labels.
+        weights: numbers; ``"similarity"``: by nDCG@10 on the labelled queries of ``dev``;
+            ``"agreement"``: by agreement with the other teachers, without labels.
         power: the qualities are raised to it; 0 is uniform, infinity takes the best teacher alone.
-        dev, dev_runs: labelled queries, not from test and not among those fused, and the same teachers' runs on them.
+        dev, dev_runs: labelled queries, not from test and not among those fused, and the same
+            teachers' runs on them.
         gate: ``"fit"`` on ``dev``, or coefficients as ``"agreement=2,gap=1"``.
         balance, top: of the gate, see `fit_gate`.
 
     Raises:
-        IrdistillError: as `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`; labelled queries are needed
-            and not given, or given and not used.
+        IrdistillError: as `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`; labelled
+            queries are needed and not given, or given and not used.
     """
     if top is not None and gate is None:
-        raise IrdistillError(f"top is {top} and there is no gate that it could be of; ask for a gate, or leave it out.")
+        raise IrdistillError(
+            f"top is {top} and there is no gate that it could be of; ask for a gate, or leave it"
+            " out."
+        )
     opened = common_queries([open_run(run) for run in runs])
     check_out(out, overwrite, [*runs, *opened])
     fitted = weights == "similarity" or gate == "fit"
     if fitted and (dev is None or not dev_runs):
         raise IrdistillError(
-            "weights by similarity and a fitted gate need labelled queries: give a dev collection, and the same teachers' "
-            "runs on it in the same order."
+            "weights by similarity and a fitted gate need labelled queries: give a dev collection,"
+            " and the same teachers' runs on it in the same order."
         )
     if not fitted and (dev is not None or dev_runs):
-        raise IrdistillError("labelled queries were given and nothing is fitted on them; ask for weights by similarity or a gate.")
+        raise IrdistillError(
+            "labelled queries were given and nothing is fitted on them; ask for weights by"
+            " similarity or a gate."
+        )
     origin: dict[str, Any] | None = None
     shares: Sequence[float] | None
     if isinstance(weights, str):
         if weights not in ("similarity", "agreement"):
-            raise IrdistillError(f"the weights are {weights!r}; numbers, similarity or agreement were expected.")
-        found = labelled_weights(opened, dev, dev_runs, power) if weights == "similarity" and dev is not None \
+            raise IrdistillError(
+                f"the weights are {weights!r}; numbers, similarity or agreement were expected."
+            )
+        found = (
+            labelled_weights(opened, dev, dev_runs, power)
+            if weights == "similarity" and dev is not None
             else agreement_weights(opened, power)
+        )
         shares, origin = found.values, found.origin
     else:
         shares = weights
@@ -61,7 +85,18 @@ def fuse_teachers(
         chosen = fit_gate(opened, dev, dev_runs, balance, top=top)
     elif gate is not None:
         chosen = Gate.by_hand(len(opened), top, **_coefficients(gate))
-    return fuse(opened, out, method, shares, missing, overwrite, tau=tau, abstain=abstain, gate=chosen, origin=origin)
+    return fuse(
+        opened,
+        out,
+        method,
+        shares,
+        missing,
+        overwrite,
+        tau=tau,
+        abstain=abstain,
+        gate=chosen,
+        origin=origin,
+    )
 
 
 def _coefficients(text: str) -> dict[str, float]:
@@ -71,5 +106,8 @@ def _coefficients(text: str) -> dict[str, float]:
         try:
             found[name.strip()] = float(value)
         except ValueError as error:
-            raise IrdistillError(f"the gate {text!r} cannot be read; write fit, or coefficients as agreement=2,gap=1.") from error
+            raise IrdistillError(
+                f"the gate {text!r} cannot be read; write fit, or coefficients as"
+                " agreement=2,gap=1."
+            ) from error
     return found

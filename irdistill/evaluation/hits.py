@@ -32,8 +32,12 @@ class Judgments:
         self.places = {query_id: place for place, query_id in enumerate(self.query_ids)}
         sizes = np.array([len(documents) for documents in qrels.values()], np.int64)
         query = np.repeat(np.arange(len(sizes)), sizes)
-        grade = np.array([grade for documents in qrels.values() for grade in documents.values()], np.int64)
-        ids = pa.array([doc_id for documents in qrels.values() for doc_id in documents], pa.string())
+        grade = np.array(
+            [grade for documents in qrels.values() for grade in documents.values()], np.int64
+        )
+        ids = pa.array(
+            [doc_id for documents in qrels.values() for doc_id in documents], pa.string()
+        )
         encoded = ids.dictionary_encode()
         self._documents = encoded.dictionary
         keys = query * len(self._documents) + encoded.indices.to_numpy()
@@ -63,7 +67,9 @@ class Judgments:
         self_matches: dict[str, int] = {}
         unscored = strangers = 0
         for ids, part in self._parts(run):
-            places = np.array([self.places.get(query_id, -1) for query_id in part.query_ids], np.int64)
+            places = np.array(
+                [self.places.get(query_id, -1) for query_id in part.query_ids], np.int64
+            )
             strangers += sum(query_id not in self.places for query_id in ids)
             if (places >= 0).any():
                 scored = ~np.isnan(part.scores)
@@ -82,19 +88,30 @@ class Judgments:
         rows = part.self_matches[scored[part.self_matches]]
         owners = np.searchsorted(part.edges, rows, side="right") - 1
         pairs = zip(owners.tolist(), (rows - part.edges[owners] + 1).tolist(), strict=True)
-        return {part.query_ids[owner]: rank for owner, rank in pairs if part.query_ids[owner] in self.places}
+        return {
+            part.query_ids[owner]: rank
+            for owner, rank in pairs
+            if part.query_ids[owner] in self.places
+        }
 
     def _parts(self, run: Run) -> Iterator[tuple[list[str], _Part]]:
         """Each part's queries, and the lists of those that have any."""
         if isinstance(run, BlockRun | StreamedRun):
             for block in run.blocks():
                 numbers = self._numbers(block.docs, block.hashes)
-                yield block.query_ids, _Part(block.query_ids, block.edges, numbers, block.scores, block.named_as_query())
+                yield (
+                    block.query_ids,
+                    _Part(
+                        block.query_ids, block.edges, numbers, block.scores, block.named_as_query()
+                    ),
+                )
             return
         for ids, table in run.parts():
             edges = boundaries(table)
             names = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
-            documents = pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
+            documents = (
+                pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
+            )
             same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy()
             yield ids, _Part(names, edges, documents, column_scores(table), np.flatnonzero(same))
 
@@ -119,7 +136,9 @@ class Judgments:
         return HashIndex(hashes[order]), order, names
 
     def _hits(self, part: _Part, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
-        """(5, H) query, rank, grade, and first rank and number of the documents of the same score."""
+        """(5, H) query, rank, grade, and first rank and number of the documents of the same
+        score.
+        """
         edges, scores = part.edges, part.scores
         rows = np.flatnonzero((part.documents >= 0) & scored)
         owner = np.searchsorted(edges, rows, side="right") - 1
@@ -141,7 +160,8 @@ class _Part(NamedTuple):
     """The lists of Q queries, n documents in all.
 
     Attributes:
-        edges: (Q + 1,) where each list begins. documents: (n,) numbers of the judged documents, -1 for others. scores: (n,).
+        edges: (Q + 1,) where each list begins. documents: (n,) numbers of the judged documents, -1
+            for others. scores: (n,).
         self_matches: the rows whose document has the id of the query.
     """
 
@@ -160,7 +180,8 @@ class Hits:
         query: (H,) place of the query among the judged ones.
         rank: (H,) from 1.
         grade: (H,) as judged.
-        first, size: (H,) the first rank, and number, of the documents with the same score in this list.
+        first, size: (H,) the first rank, and number, of the documents with the same score in this
+            list.
         retrieved: (Q,) length of each query's list.
         unscored: documents without a score.
         strangers: queries of the run that are not judged.
@@ -178,14 +199,18 @@ class Hits:
     self_matches: dict[str, int] = field(default_factory=dict)
 
     def best(self) -> Hits:
-        """The same lists, documents of equal score ordered by falling grade: no order gives a higher figure.
+        """The same lists, documents of equal score ordered by falling grade: no order gives a
+        higher figure.
 
-        Any measure that gives no less when a better document moves up is highest then, and lowest in ``worst``.
+        Any measure that gives no less when a better document moves up is highest then, and lowest
+        in ``worst``.
         """
         return self._tied(worst=False)
 
     def worst(self) -> Hits:
-        """The same lists, documents of equal score ordered by rising grade, those not judged first."""
+        """The same lists, documents of equal score ordered by rising grade, those not judged
+        first.
+        """
         return self._tied(worst=True)
 
     def _tied(self, worst: bool) -> Hits:
@@ -196,5 +221,11 @@ class Hits:
         within = np.arange(len(query)) - np.repeat(starts, np.diff(np.append(starts, len(query))))
         rank = first + (size - 1 - within if worst else within)
         again = np.lexsort((rank, query))
-        return replace(self, query=query[again], rank=rank[again], grade=self.grade[order][again], first=first[again],
-                       size=size[again])
+        return replace(
+            self,
+            query=query[again],
+            rank=rank[again],
+            grade=self.grade[order][again],
+            first=first[again],
+            size=size[again],
+        )

@@ -1,4 +1,6 @@
-"""Measures as ir-measures writes them: read, checked before any work, and matched with the program that computes them."""
+"""Measures as ir-measures writes them: read, checked before any work, and matched with the program
+that computes them.
+"""
 
 from __future__ import annotations
 
@@ -14,33 +16,46 @@ from ir_measures.providers.base import NOT_PROVIDED
 from irdistill.errors import IrdistillError
 
 _PROGRAMS = ("pytrec_eval", "cwl_eval", "compat", "judged", "msmarco", "gdeval", "accuracy")
-"""The providers of ir-measures in its own order. Without ``pyndeval``, which needs judgments by subtopic, and without ``ranx``,
-whose measures the others compute, but for one that it normalizes differently from trec_eval and gdeval."""
+"""The providers of ir-measures in its own order. Without ``pyndeval``, which needs judgments by
+subtopic, and without ``ranx``, whose measures the others compute, but for one that it normalizes
+differently from trec_eval and gdeval.
+"""
 _GREATEST = 2**31 - 1
 _LONGEST = 200
 #: A measure ends at white space outside its parentheses.
 _WORD = re.compile(r"(?:\([^()]*\)|[^\s()])+|\S")
-_TYPES = {int: "a whole number", float: "a decimal number, as 2.0", bool: "True or False", str: "a text", dict: "a mapping"}
+_TYPES = {
+    int: "a whole number",
+    float: "a decimal number, as 2.0",
+    bool: "True or False",
+    str: "a text",
+    dict: "a mapping",
+}
 
 
 def parse_measures(measures: str | Sequence[Any]) -> list[Any]:
     """Read measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
 
     Raises:
-        IrdistillError: one is unknown, has a parameter that it does not take, or cannot be computed here; none is given,
-            or one is given twice.
+        IrdistillError: one is unknown, has a parameter that it does not take, or cannot be computed
+            here; none is given, or one is given twice.
     """
     if isinstance(measures, ir_measures.Measure):
         measures = [measures]
     names = _WORD.findall(measures) if isinstance(measures, str) else list(measures)
     parsed = [_parse(str(name)) for name in names]
     if not parsed or len(set(map(str, parsed))) != len(parsed):
-        raise IrdistillError(f"the measures given are {list(map(str, names))}; at least one was expected, and each once.")
+        raise IrdistillError(
+            f"the measures given are {list(map(str, names))}; at least one was expected, and each"
+            " once."
+        )
     return parsed
 
 
 def is_count(measure: Any) -> bool:
-    """Whether a measure counts something, so that its figure is the sum over queries: ``NumRet``, ``NumRel``, ``NumQ``."""
+    """Whether a measure counts something, so that its figure is the sum over queries: ``NumRet``,
+    ``NumRel``, ``NumQ``.
+    """
     return isinstance(measure.aggregator(), SumAgg)
 
 
@@ -62,12 +77,16 @@ def program_of(measure: Any, written: str = "") -> Any:
                 return program
             missing = missing or program
     if missing is not None:
-        need = "perl" if missing.NAME == "gdeval" else f"{missing.NAME}: pip install 'ir-measures[{missing.NAME}]'"
+        need = (
+            "perl"
+            if missing.NAME == "gdeval"
+            else f"{missing.NAME}: pip install 'ir-measures[{missing.NAME}]'"
+        )
         raise IrdistillError(f"the measure {shown} needs {need}.")
     if registry["pyndeval"].supports(measure):
         raise IrdistillError(
-            f"the measure {shown} is one of diversity and needs judgments by subtopic; collections here hold one grade for each "
-            "query and document."
+            f"the measure {shown} is one of diversity and needs judgments by subtopic; collections"
+            " here hold one grade for each query and document."
         )
     raise IrdistillError(f"the measure {shown} cannot be computed: {_unsupported(measure)}.")
 
@@ -79,13 +98,17 @@ def _parse(name: str) -> Any:
         measure = ir_measures.parse_measure(name)
     except Exception as error:  # the parser evaluates what it is given and may raise anything
         raise IrdistillError(
-            f"the measure {name[:_LONGEST]!r} is not one of ir-measures ({' '.join(str(error).split())[:200]}). Write it as "
-            "nDCG@10, RR@10, R@100, AP, P(rel=2)@5."
+            f"the measure {name[:_LONGEST]!r} is not one of ir-measures"
+            f" ({' '.join(str(error).split())[:200]}). Write it as nDCG@10, RR@10, R@100, AP,"
+            " P(rel=2)@5."
         ) from error
     _check_parameters(name, measure)
     program = program_of(measure, name)
     if program.NAME == "pytrec_eval" and measure.params.get("rel", 1) < 1:
-        raise IrdistillError(f"the measure {name!r} has rel={measure.params['rel']}; trec_eval takes a whole number of at least 1.")
+        raise IrdistillError(
+            f"the measure {name!r} has rel={measure.params['rel']}; trec_eval takes a whole number"
+            " of at least 1."
+        )
     return measure
 
 
@@ -101,23 +124,36 @@ def _check_parameters(name: str, measure: Any) -> None:
         takes = ", ".join(supported) or "none"
         shown = f" (what follows @ is its {at})" if unknown == [at] else ""
         raise IrdistillError(
-            f"the measure {name!r} has the parameter {', '.join(unknown)}{shown}, and {measure.NAME} takes {takes}."
+            f"the measure {name!r} has the parameter {', '.join(unknown)}{shown}, and"
+            f" {measure.NAME} takes {takes}."
         )
     for key, info in supported.items():
         value = measure.params.get(key, NOT_PROVIDED)
         if value is NOT_PROVIDED:
             if info.required:
-                example = f"{measure.NAME}@{'0.1' if key == 'recall' else '10'}" if key == at else f"{measure.NAME}({key}=3)"
+                example = (
+                    f"{measure.NAME}@{'0.1' if key == 'recall' else '10'}"
+                    if key == at
+                    else f"{measure.NAME}({key}=3)"
+                )
                 raise IrdistillError(f"the measure {name!r} lacks its {key}; write {example}.")
             continue
         mixed = isinstance(value, bool) and info.dtype is not bool
         if mixed or not info.validate(value):
             choices = () if info.choices is NOT_PROVIDED else info.choices
-            expected = f"one of {', '.join(choices)}" if choices else _TYPES.get(info.dtype, "another value")
-            raise IrdistillError(f"the measure {name!r} has {key}={value!r}, and {expected} was expected.")
+            expected = (
+                f"one of {', '.join(choices)}"
+                if choices
+                else _TYPES.get(info.dtype, "another value")
+            )
+            raise IrdistillError(
+                f"the measure {name!r} has {key}={value!r}, and {expected} was expected."
+            )
         fault = _fault(key, value)
         if fault:
-            raise IrdistillError(f"the measure {name!r} has {key}={value!r}, and {fault} was expected.")
+            raise IrdistillError(
+                f"the measure {name!r} has {key}={value!r}, and {fault} was expected."
+            )
 
 
 def _fault(key: str, value: Any) -> str:
@@ -125,14 +161,26 @@ def _fault(key: str, value: Any) -> str:
     if key == "cutoff":
         return "" if 1 <= value <= _GREATEST else f"a whole number from 1 to {_GREATEST}"
     if key == "gains":
-        whole = all(type(number) is int and abs(number) <= _GREATEST for pair in value.items() for number in pair)
+        whole = all(
+            type(number) is int and abs(number) <= _GREATEST
+            for pair in value.items()
+            for number in pair
+        )
         return "" if whole else "a mapping of whole grades to whole gains, as {1:3}"
     if key == "recall":
-        return "" if 0 <= value <= 1 and round(value, 2) == value else "a share from 0.0 to 1.0 with at most two decimals"
+        return (
+            ""
+            if 0 <= value <= 1 and round(value, 2) == value
+            else "a share from 0.0 to 1.0 with at most two decimals"
+        )
     if key == "p":
         return "" if 0 <= value <= 1 else "a probability from 0.0 to 1.0"
     if key == "beta":
-        return "" if "e" not in repr(value) and value < 1e6 else "a number below a million, and 0.0 or at least 0.0001"
+        return (
+            ""
+            if "e" not in repr(value) and value < 1e6
+            else "a number below a million, and 0.0 or at least 0.0001"
+        )
     if isinstance(value, int):
         return "" if abs(value) <= _GREATEST else f"a whole number up to {_GREATEST}"
     return ""
@@ -144,7 +192,14 @@ def _unsupported(measure: Any) -> str:
     for name in _PROGRAMS:
         for form in registry[name].SUPPORTED_MEASURES:
             if form.NAME == measure.NAME:
-                wrong = {key: measure[key] for key, spec in form.params.items() if not spec.validate(measure[key])}
-                said = [f"without {key}" if value is NOT_PROVIDED else f"with {key}={value!r}" for key, value in wrong.items()]
+                wrong = {
+                    key: measure[key]
+                    for key, spec in form.params.items()
+                    if not spec.validate(measure[key])
+                }
+                said = [
+                    f"without {key}" if value is NOT_PROVIDED else f"with {key}={value!r}"
+                    for key, value in wrong.items()
+                ]
                 reasons.append(f"{name} does not compute it {' and '.join(said)}")
     return "; ".join(reasons) or "no program of ir-measures that is used here does"

@@ -22,7 +22,9 @@ logger = logging.getLogger(__name__)
 
 SelfMatch = Literal["keep", "drop"]
 SELF_MATCH: tuple[SelfMatch, ...] = ("keep", "drop")
-"""What is done with a document that has the query's own id, in suites and wherever runs are measured; ``keep`` by default."""
+"""What is done with a document that has the query's own id, in suites and wherever runs are
+measured; ``keep`` by default.
+"""
 _LOOKED_AT = 200
 """Queries whose texts are compared with the document of the same id."""
 
@@ -36,14 +38,23 @@ class PolicyRun(Run):
         excluded, self_matches, duplicates: documents left out in the last reading.
     """
 
-    def __init__(self, run: Run, collection: Collection | None, self_match: bool = False, duplicates: bool = False,
-                 depth: int | None = None) -> None:
+    def __init__(
+        self,
+        run: Run,
+        collection: Collection | None,
+        self_match: bool = False,
+        duplicates: bool = False,
+        depth: int | None = None,
+    ) -> None:
         """Thin out a run.
 
         Args:
-            collection: None where judgments alone are at hand; then nothing is excluded and duplicates are not known.
-            self_match: leave out a document whose id is the query's own (ArguAna's and Quora's queries are documents).
-            duplicates: leave out a document with the text, but for white space, of one ranked above it.
+            collection: None where judgments alone are at hand; then nothing is excluded and
+                duplicates are not known.
+            self_match: leave out a document whose id is the query's own (ArguAna's and Quora's
+                queries are documents).
+            duplicates: leave out a document with the text, but for white space, of one ranked above
+                it.
             depth: documents a query that are left at most; all where None.
         """
         self.path, self.manifest = run.path, run.manifest
@@ -91,7 +102,9 @@ class PolicyRun(Run):
             keep &= first
         places = np.flatnonzero(keep)[: self._depth].tolist()
         flags = None if found.flags is None else [found.flags[place] for place in places]
-        return RankedList(found.query_id, [found.doc_ids[place] for place in places], found.scores[places], flags)
+        return RankedList(
+            found.query_id, [found.doc_ids[place] for place in places], found.scores[places], flags
+        )
 
     def _first_of_its_text(self, found: RankedList) -> np.ndarray:
         assert self._corpus is not None
@@ -104,8 +117,12 @@ class PolicyRun(Run):
         return np.array(first, dtype=bool)
 
 
-def measured_run(source: Run | str | Path, collection: Collection | None, self_match: SelfMatch = "keep",
-                 once: bool = False) -> Run:
+def measured_run(
+    source: Run | str | Path,
+    collection: Collection | None,
+    self_match: SelfMatch = "keep",
+    once: bool = False,
+) -> Run:
     """Open a run as it is measured everywhere: without the documents that its queries exclude.
 
     Args:
@@ -117,7 +134,13 @@ def measured_run(source: Run | str | Path, collection: Collection | None, self_m
         IrdistillError: the policy is unknown, or as `irdistill.runs.open_run`.
     """
     check_self_match(self_match)
-    if once and self_match == "keep" and not isinstance(source, Run) and Path(source).is_file() and not _excluded(collection):
+    if (
+        once
+        and self_match == "keep"
+        and not isinstance(source, Run)
+        and Path(source).is_file()
+        and not _excluded(collection)
+    ):
         return StreamedRun(Path(source), collection)
     run = open_run(source) if collection is None else open_run(source, collection)
     if self_match == "keep" and (isinstance(run, PolicyRun) or not _excluded(collection)):
@@ -132,7 +155,9 @@ def check_self_match(self_match: str) -> None:
         IrdistillError: there is no such policy.
     """
     if self_match not in SELF_MATCH:
-        raise IrdistillError(f"self_match is {self_match!r}; one of {', '.join(SELF_MATCH)} was expected.")
+        raise IrdistillError(
+            f"self_match is {self_match!r}; one of {', '.join(SELF_MATCH)} was expected."
+        )
 
 
 def _excluded(collection: Collection | None) -> dict[str, tuple[str, ...]]:
@@ -140,11 +165,14 @@ def _excluded(collection: Collection | None) -> dict[str, tuple[str, ...]]:
     return {query.id: query.excluded for query in queries if query.excluded}
 
 
-def warn_of_self_matches(ranks: Mapping[str, int], queries: int, collection: Collection | None, system: str) -> None:
+def warn_of_self_matches(
+    ranks: Mapping[str, int], queries: int, collection: Collection | None, system: str
+) -> None:
     """Warn that a run holds documents that are the queries themselves.
 
-    Ids that are numbers may be the same by chance (query 12 and document 12). They count where the texts are the same; without
-    texts, where half of all queries have such a document in the first place.
+    Ids that are numbers may be the same by chance (query 12 and document 12). They count where the
+    texts are the same; without texts, where half of all queries have such a document in the first
+    place.
 
     Args:
         ranks: query -> rank of the document that has the query's own id.
@@ -160,18 +188,26 @@ def warn_of_self_matches(ranks: Mapping[str, int], queries: int, collection: Col
         if collection is None and 2 * sum(rank == 1 for rank in ranks.values()) < queries:
             return
     logger.warning(
-        "%s: for %d of %d queries the run holds the document that has the query's own id, as if the query were a document of the "
-        "corpus (ArguAna and Quora are such sets). It counts as any other. --self-match drop (self_match: drop in a recipe or a "
-        "suite) leaves it out, as BEIR does.", system, len(ranks), queries,
+        "%s: for %d of %d queries the run holds the document that has the query's own id, as if the"
+        " query were a document of the corpus (ArguAna and Quora are such sets). It counts as any"
+        " other. --self-match drop (self_match: drop in a recipe or a suite) leaves it out, as BEIR"
+        " does.",
+        system,
+        len(ranks),
+        queries,
     )
 
 
 def _same_texts(query_ids: list[str], collection: Collection) -> bool:
-    """Whether most of these queries have the words of the document with their id, its title aside."""
+    """Whether most of these queries have the words of the document with their id, its title
+    aside.
+    """
     looked_at = [query_id for query_id in query_ids if query_id in collection.queries][:_LOOKED_AT]
     texts = collection.corpus.texts(collection.corpus.rows(looked_at)) if looked_at else []
-    same = [" ".join(collection.queries[query_id].text.split()) in " ".join(text.split())
-            for query_id, text in zip(looked_at, texts, strict=True)]
+    same = [
+        " ".join(collection.queries[query_id].text.split()) in " ".join(text.split())
+        for query_id, text in zip(looked_at, texts, strict=True)
+    ]
     return 2 * sum(same) > len(same)
 
 
@@ -184,8 +220,10 @@ def with_rewrites(collection: Collection) -> Collection:
     without = [query.id for query in collection.queries.values() if not query.rewrite]
     if without:
         raise IrdistillError(
-            f"{len(without)} of {len(collection.queries)} queries of {collection.id} have no rewrite, as {without[0]!r}; the "
-            "suite asks the rewrites of this dataset."
+            f"{len(without)} of {len(collection.queries)} queries of {collection.id} have no"
+            f" rewrite, as {without[0]!r}; the suite asks the rewrites of this dataset."
         )
-    rewritten = {key: replace(query, text=str(query.rewrite)) for key, query in collection.queries.items()}
+    rewritten = {
+        key: replace(query, text=str(query.rewrite)) for key, query in collection.queries.items()
+    }
     return replace(collection, id=f"{collection.id} (rewrites)", queries=rewritten)

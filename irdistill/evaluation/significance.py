@@ -1,9 +1,9 @@
 """Is a difference real: paired tests, correction for many of them, intervals and effect sizes.
 
-Paired t-test and randomisation test as compared by Smucker et al. (2007, CIKM, "A Comparison of Statistical
-Significance Tests for Information Retrieval Evaluation"); Holm (1979) for the table; the percentile bootstrap over
-queries (Sakai 2006, SIGIR). What a test of so many queries can see at all: Sakai 2016 (Information Retrieval Journal,
-"Topic set size design").
+Paired t-test and randomisation test as compared by Smucker et al. (2007, CIKM, "A Comparison of
+Statistical Significance Tests for Information Retrieval Evaluation"); Holm (1979) for the table;
+the percentile bootstrap over queries (Sakai 2006, SIGIR). What a test of so many queries can see at
+all: Sakai 2016 (Information Retrieval Journal, "Topic set size design").
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from irdistill.errors import IrdistillError
 ROUNDS = 10_000
 LEVEL, POWER = 0.05, 0.8
 FEW = 50
-"""Query sets smaller than this get a warning: with a d_z of 0.4, a t-test finds a difference in 4 of 5 of such sets."""
+"""Query sets smaller than this get a warning: with a d_z of 0.4, a t-test finds a difference in 4
+of 5 of such sets.
+"""
 _EXACT = 14
 _CELLS = 8_000_000
 _EQUAL = 1e-12
-"""Values that differ by less are equal: sums of the same numbers in another order differ by less. In shares of the greatest
-value where that is above 1."""
+"""Values that differ by less are equal: sums of the same numbers in another order differ by less.
+In shares of the greatest value where that is above 1.
+"""
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Difference:
 
     Attributes:
         mean, low, high: of the per-query differences, with the 95% bootstrap interval.
-        p: of the two-sided paired t-test. Where all differences are the same, t is not defined, and this is ``p_random``.
+        p: of the two-sided paired t-test. Where all differences are the same, t is not defined, and
+            this is ``p_random``.
         p_random: of the two-sided randomisation (sign-flip) test.
-        effect: Cohen's d_z, the mean in standard deviations of the differences; 0 where nothing differs, None where all
-            differences are the same, or with one query.
-        detectable: the smallest true mean difference that the t-test at 5% would find in 4 of 5 such query sets; None where all
-            differences are the same, or with one query, as nothing is known of their spread then.
+        effect: Cohen's d_z, the mean in standard deviations of the differences; 0 where nothing
+            differs, None where all differences are the same, or with one query.
+        detectable: the smallest true mean difference that the t-test at 5% would find in 4 of 5
+            such query sets; None where all differences are the same, or with one query, as nothing
+            is known of their spread then.
         wins, ties, losses: queries.
     """
 
@@ -57,8 +62,8 @@ def _paired(values: np.ndarray, other: np.ndarray) -> np.ndarray:
     left, right = np.asarray(values, np.float64), np.asarray(other, np.float64)
     if left.shape != right.shape or left.ndim != 1 or not len(left):
         raise IrdistillError(
-            f"a paired test got values of shapes {left.shape} and {right.shape}; one value a query was expected, of the "
-            "same queries."
+            f"a paired test got values of shapes {left.shape} and {right.shape}; one value a query"
+            " was expected, of the same queries."
         )
     difference = left - right
     limit = equal_within(left, right)
@@ -74,7 +79,9 @@ def equal_within(*values: np.ndarray) -> float:
 
 
 def without_noise(values: np.ndarray) -> np.ndarray:
-    """(N,) the values, those that are equal up to the rounding of sums made the same, so that they tie when ranked."""
+    """(N,) the values, those that are equal up to the rounding of sums made the same, so that they
+    tie when ranked.
+    """
     order = np.argsort(values, kind="stable")
     ordered = np.asarray(values, np.float64)[order]
     limit = equal_within(ordered)
@@ -87,7 +94,8 @@ def without_noise(values: np.ndarray) -> np.ndarray:
 def paired_t(values: np.ndarray, other: np.ndarray) -> float:
     """The p of a two-sided paired t-test; 1 where nothing differs or there is one query.
 
-    Where all queries differ by the same amount, t is not defined, and this is the p of `randomisation`.
+    Where all queries differ by the same amount, t is not defined, and this is the p of
+    `randomisation`.
     """
     difference = _paired(values, other)
     if len(difference) < 2 or not difference.any():
@@ -97,13 +105,19 @@ def paired_t(values: np.ndarray, other: np.ndarray) -> float:
     from scipy.special import stdtr
 
     count = len(difference)
-    return float(2 * stdtr(count - 1, -abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(count))))
+    return float(
+        2 * stdtr(count - 1, -abs(difference.mean()) / (difference.std(ddof=1) / np.sqrt(count)))
+    )
 
 
-def detectable(values: np.ndarray, other: np.ndarray, level: float = LEVEL, power: float = POWER) -> float | None:
-    """The smallest mean difference that a two-sided paired t-test finds with this power, were the spread as seen here.
+def detectable(
+    values: np.ndarray, other: np.ndarray, level: float = LEVEL, power: float = POWER
+) -> float | None:
+    """The smallest mean difference that a two-sided paired t-test finds with this power, were the
+    spread as seen here.
 
-    (t of 1 - level/2 + t of power) standard errors; None where all differences are the same, or with one query.
+    (t of 1 - level/2 + t of power) standard errors; None where all differences are the same, or
+    with one query.
     """
     difference = _paired(values, other)
     count = len(difference)
@@ -111,14 +125,21 @@ def detectable(values: np.ndarray, other: np.ndarray, level: float = LEVEL, powe
         return None
     from scipy.special import stdtrit
 
-    return float((stdtrit(count - 1, 1 - level / 2) + stdtrit(count - 1, power)) * difference.std(ddof=1) / np.sqrt(count))
+    return float(
+        (stdtrit(count - 1, 1 - level / 2) + stdtrit(count - 1, power))
+        * difference.std(ddof=1)
+        / np.sqrt(count)
+    )
 
 
-def randomisation(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS) -> float:
-    """The p of a two-sided randomisation test: how often random signs give as large a mean difference.
+def randomisation(
+    values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS
+) -> float:
+    """The p of a two-sided randomisation test: how often random signs give as large a mean
+    difference.
 
-    All sign patterns for up to 14 queries that differ, else ``rounds`` random ones, with one added to both counts, so
-    that p is never 0.
+    All sign patterns for up to 14 queries that differ, else ``rounds`` random ones, with one added
+    to both counts, so that p is never 0.
     """
     difference = _paired(values, other)
     difference = difference[difference != 0]
@@ -132,18 +153,26 @@ def randomisation(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds:
     generator = np.random.default_rng(seed)
     reached = 0
     for size in _chunks(rounds, count):
-        signs = generator.integers(0, 2, size=(size, count), dtype=np.int8).astype(np.float64) * 2 - 1
+        signs = (
+            generator.integers(0, 2, size=(size, count), dtype=np.int8).astype(np.float64) * 2 - 1
+        )
         reached += int(np.sum(np.abs(signs @ difference) >= observed))
     return (reached + 1) / (rounds + 1)
 
 
-def interval(values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95) -> tuple[float, float]:
+def interval(
+    values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95
+) -> tuple[float, float]:
     """The percentile bootstrap interval of a mean over queries."""
     return intervals(np.asarray(values, np.float64)[None, :], seed, rounds, level)[0]
 
 
-def intervals(values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95) -> list[tuple[float, float]]:
-    """The percentile bootstrap interval of each of (M, Q) means over the same queries, drawn once for all."""
+def intervals(
+    values: np.ndarray, seed: int = 42, rounds: int = ROUNDS, level: float = 0.95
+) -> list[tuple[float, float]]:
+    """The percentile bootstrap interval of each of (M, Q) means over the same queries, drawn once
+    for all.
+    """
     if not values.shape[1]:
         raise IrdistillError("an interval was asked for over no queries; give at least one value.")
     generator = np.random.default_rng(seed)
@@ -174,7 +203,9 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def compare(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS) -> Difference:
+def compare(
+    values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int = ROUNDS
+) -> Difference:
     """Everything about the difference of two systems on the same queries, (Q,) values each."""
     difference = _paired(values, other)
     mean = float(difference[0]) if np.ptp(difference) == 0 else float(difference.mean())
@@ -186,8 +217,18 @@ def compare(values: np.ndarray, other: np.ndarray, seed: int = 42, rounds: int =
     else:
         # one query, or all the same: t is not defined
         p, effect, low, high = p_random, 0.0 if mean == 0 else None, mean, mean
-    return Difference(mean, low, high, p, p_random, effect, detectable(values, other), int((difference > 0).sum()),
-                      int((difference == 0).sum()), int((difference < 0).sum()))
+    return Difference(
+        mean,
+        low,
+        high,
+        p,
+        p_random,
+        effect,
+        detectable(values, other),
+        int((difference > 0).sum()),
+        int((difference == 0).sum()),
+        int((difference < 0).sum()),
+    )
 
 
 def _chunks(rounds: int, width: int) -> Iterator[int]:

@@ -35,17 +35,28 @@ class System:
     reranks: int = 0
 
 
-def open_system(collection: Collection, model: str, k: int, index: Index, work: Path | None, seed: int,
-                kind: str | None = None, trust_remote_code: bool = False) -> System:
-    """``bm25``, ``lucene``, a model that searches an index of the whole corpus, or a cross-encoder that reads ``k`` documents
-    for each query."""
+def open_system(
+    collection: Collection,
+    model: str,
+    k: int,
+    index: Index,
+    work: Path | None,
+    seed: int,
+    kind: str | None = None,
+    trust_remote_code: bool = False,
+) -> System:
+    """``bm25``, ``lucene``, a model that searches an index of the whole corpus, or a cross-encoder
+    that reads ``k`` documents for each query.
+    """
     corpus = collection.corpus
     if is_lexical(model):
         lexical = open_lexical(model, corpus, work=work)
         return System(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
     kind = model_kind(model, kind)
     if kind == "cross-encoder":
-        return _cross_encoder(collection, CrossEncoderStudent.load(model, trust_remote_code=trust_remote_code), k)
+        return _cross_encoder(
+            collection, CrossEncoderStudent.load(model, trust_remote_code=trust_remote_code), k
+        )
     student = load_student(model, kind=kind, trust_remote_code=trust_remote_code)
     engine = open_engine(corpus, student, index, work, seed=seed)
 
@@ -53,15 +64,23 @@ def open_system(collection: Collection, model: str, k: int, index: Index, work: 
         return list(engine.search([engine.encode([query.text for query in batch])], k))
 
     size = student.size()
-    return System(answer, lambda texts: student.search_vectors(texts, "document"), size["query_parameters"], size["query_layers"],
-                  engine.nbytes)
+    return System(
+        answer,
+        lambda texts: student.search_vectors(texts, "document"),
+        size["query_parameters"],
+        size["query_layers"],
+        engine.nbytes,
+    )
 
 
 def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int) -> System:
     texts = collection.corpus.texts(range(min(k, len(collection.corpus))))
 
     def answer(batch: list[Query]) -> Any:
-        return [student.predict([(query.text, text) for text in texts]).sort(descending=True) for query in batch]
+        return [
+            student.predict([(query.text, text) for text in texts]).sort(descending=True)
+            for query in batch
+        ]
 
     size = student.size()
     return System(answer, None, size["parameters"], size["query_layers"], 0, len(texts))

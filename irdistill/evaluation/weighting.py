@@ -1,4 +1,6 @@
-"""How much each teacher counts: by its figures on a few labelled queries, by agreement, or query by query."""
+"""How much each teacher counts: by its figures on a few labelled queries, by agreement, or query by
+query.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +36,25 @@ class Weighting:
 
 
 def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, ...]:
-    """``max(0, e_m)^p / sum_j max(0, e_j)^p``: DistillWeighted; ``p`` = 0 is uniform, infinity DistillNearest.
+    """``max(0, e_m)^p / sum_j max(0, e_j)^p``: DistillWeighted; ``p`` = 0 is uniform, infinity
+    DistillNearest.
 
     With an infinite power the best teacher gets all; equally good ones share it.
 
     Raises:
-        IrdistillError: a quality is not finite, the power is negative, or no quality is above 0 (with a power above 0).
+        IrdistillError: a quality is not finite, the power is negative, or no quality is above 0
+            (with a power above 0).
     """
     good = np.maximum(0.0, np.asarray(quality, np.float64))
-    if not len(good) or not np.isfinite(good).all() or not power >= 0 or (power > 0 and good.max() <= 0):
+    if (
+        not len(good)
+        or not np.isfinite(good).all()
+        or not power >= 0
+        or (power > 0 and good.max() <= 0)
+    ):
         raise IrdistillError(
-            f"no weights can be made of the qualities {list(quality)} with the power {power:g}: finite numbers, one of them "
-            "above 0, and a power of at least 0 were expected."
+            f"no weights can be made of the qualities {list(quality)} with the power {power:g}:"
+            " finite numbers, one of them above 0, and a power of at least 0 were expected."
         )
     if power == 0:
         shares = np.ones_like(good)
@@ -57,7 +66,9 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
 
 
 def split_names(collection_id: str) -> list[str]:
-    """The parts of a collection's id that can name its split: what follows # of a folder (``test`` without one)."""
+    """The parts of a collection's id that can name its split: what follows # of a folder (``test``
+    without one).
+    """
     path, split = split_folder(collection_id)
     if split:
         return [split]
@@ -67,74 +78,96 @@ def split_names(collection_id: str) -> list[str]:
 
 
 def check_dev(dev: Collection, dev_runs: Sequence[Given], runs: Sequence[Given]) -> list[Run]:
-    """Whether labels may decide how ``runs`` are mixed, and the runs of the same teachers on the labelled queries.
+    """Whether labels may decide how ``runs`` are mixed, and the runs of the same teachers on the
+    labelled queries.
 
-    Labels are never taken from a split that is named test (or eval, trec-dl, howto); and the queries to be mixed must
-    not be among the labelled ones, or a figure measured on them would have seen its own labels. Only the queries of a
-    split named train may be both, as no figure is measured there.
+    Labels are never taken from a split that is named test (or eval, trec-dl, howto); and the
+    queries to be mixed must not be among the labelled ones, or a figure measured on them would have
+    seen its own labels. Only the queries of a split named train may be both, as no figure is
+    measured there.
 
     Raises:
-        IrdistillError: one of the two is broken, the labels are none, or ``dev_runs`` are not those of the teachers.
+        IrdistillError: one of the two is broken, the labels are none, or ``dev_runs`` are not those
+            of the teachers.
     """
     if any(_HELD_OUT.fullmatch(name) for name in split_names(dev.id)):
         raise IrdistillError(
-            f"weights would be fitted on the labels of {dev.id!r}, which by its name is held out for the last figures. "
-            "Give a dev or train split; of a collection that has but one split, write a part of its judgments to a split "
-            "of its own (qrels/dev.tsv) and evaluate on the rest."
+            f"weights would be fitted on the labels of {dev.id!r}, which by its name is held out"
+            " for the last figures. Give a dev or train split; of a collection that has but one"
+            " split, write a part of its judgments to a split of its own (qrels/dev.tsv) and"
+            " evaluate on the rest."
         )
     if not len(dev.qrels):
-        raise IrdistillError(f"{dev.id!r} has no judgments to fit weights on; give a split that has qrels.")
+        raise IrdistillError(
+            f"{dev.id!r} has no judgments to fit weights on; give a split that has qrels."
+        )
     targets, own = [open_run(run) for run in runs], [measured_run(run, dev) for run in dev_runs]
     if targets and len(own) != len(targets):
         raise IrdistillError(
-            f"{len(own)} runs were given for the labelled queries and {len(targets)} teachers are mixed; give one of each "
-            "teacher, in the same order."
+            f"{len(own)} runs were given for the labelled queries and {len(targets)} teachers are"
+            " mixed; give one of each teacher, in the same order."
         )
     producers = [run.identity.producer for run in own]
     for place, run in enumerate(targets):
         described = run.identity.collection
-        if described.get("corpus") == dev.corpus.fingerprint and "train" not in split_names(str(described.get("id", ""))):
+        if described.get("corpus") == dev.corpus.fingerprint and "train" not in split_names(
+            str(described.get("id", ""))
+        ):
             shared = [query_id for query_id in run.query_ids if query_id in dev.qrels]
             if shared:
                 raise IrdistillError(
-                    f"{len(shared)} of the {len(run)} queries of {run} (as {shared[0]!r}) are among the labelled ones of "
-                    f"{dev.id!r}: a figure measured on them would have seen its own labels. Give labelled queries that are "
-                    "not among those that are mixed."
+                    f"{len(shared)} of the {len(run)} queries of {run} (as {shared[0]!r}) are among"
+                    f" the labelled ones of {dev.id!r}: a figure measured on them would have seen"
+                    " its own labels. Give labelled queries that are not among those that are"
+                    " mixed."
                 )
         if run.identity.producer != producers[place] and run.identity.producer in producers:
             raise IrdistillError(
-                f"teacher {place + 1} of the runs is number {producers.index(run.identity.producer) + 1} of the runs of "
-                f"{dev.id!r}; give both in the same order."
+                f"teacher {place + 1} of the runs is number"
+                f" {producers.index(run.identity.producer) + 1} of the runs of {dev.id!r}; give"
+                " both in the same order."
             )
     return own
 
 
 def _origin(by: str, dev: Collection, own: Sequence[Run]) -> dict[str, Any]:
-    return {"by": by, "dev": dev.describe() | {"qrels": dev.qrels.fingerprint}, "queries": len(dev.qrels),
-            "runs": [run.fingerprint for run in own]}
+    return {
+        "by": by,
+        "dev": dev.describe() | {"qrels": dev.qrels.fingerprint},
+        "queries": len(dev.qrels),
+        "runs": [run.fingerprint for run in own],
+    }
 
 
-def labelled_weights(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], power: float = 1.0) -> Weighting:
-    """Weights by task similarity: each teacher's nDCG@10 on labelled queries, raised to a power (DistillWeighted).
+def labelled_weights(
+    runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], power: float = 1.0
+) -> Weighting:
+    """Weights by task similarity: each teacher's nDCG@10 on labelled queries, raised to a power
+    (DistillWeighted).
 
     Args:
         runs: what will be mixed, to check that its queries are not the labelled ones; may be empty.
-        dev, dev_runs: labelled queries, some tens of them, and the same teachers' runs on them in the same order.
+        dev, dev_runs: labelled queries, some tens of them, and the same teachers' runs on them in
+            the same order.
 
     Raises:
         IrdistillError: as `check_dev` and `power_weights`.
     """
     own = check_dev(dev, dev_runs, runs)
     quality = [float(per_query(dev.qrels, run, [MEASURE]).values[MEASURE].mean()) for run in own]
-    return Weighting(power_weights(quality, power),
-                     _origin(MEASURE, dev, own) | {"power": _number(power), "quality": quality})
+    return Weighting(
+        power_weights(quality, power),
+        _origin(MEASURE, dev, own) | {"power": _number(power), "quality": quality},
+    )
 
 
 def agreement_weights(runs: Sequence[Given], power: float = 1.0) -> Weighting:
-    """Weights without labels: each teacher's mean Kendall tau-b with the consensus of the others, raised to a power.
+    """Weights without labels: each teacher's mean Kendall tau-b with the consensus of the others,
+    raised to a power.
 
-    The consensus is the mean of the others' z-scores. With two teachers each is the other's consensus, so both weigh
-    the same. A teacher that errs alone loses weight; so does one that is right alone.
+    The consensus is the mean of the others' z-scores. With two teachers each is the other's
+    consensus, so both weigh the same. A teacher that errs alone loses weight; so does one that is
+    right alone.
 
     Raises:
         IrdistillError: fewer than two runs, or none agrees with the others.
@@ -154,42 +187,60 @@ def agreement_weights(runs: Sequence[Given], power: float = 1.0) -> Weighting:
     quality = [float(np.mean(found)) if found else 0.0 for found in taus]
     if power > 0 and max(quality) <= 0:
         raise IrdistillError(
-            f"no run agrees with the others (mean Kendall tau {', '.join(f'{one:.3f}' for one in quality)}), so agreement says "
-            "nothing of which is better. Candidates of several first stages in one pool often disagree so; give --weights by hand, "
-            "or similarity with labelled queries."
+            "no run agrees with the others (mean Kendall tau"
+            f" {', '.join(f'{one:.3f}' for one in quality)}), so agreement says nothing of which is"
+            " better. Candidates of several first stages in one pool often disagree so; give"
+            " --weights by hand, or similarity with labelled queries."
         )
-    return Weighting(power_weights(quality, power), {"by": "agreement", "power": _number(power), "quality": quality,
-                                                    "queries": max(map(len, taus))})
+    return Weighting(
+        power_weights(quality, power),
+        {
+            "by": "agreement",
+            "power": _number(power),
+            "quality": quality,
+            "queries": max(map(len, taus)),
+        },
+    )
 
 
 def _number(power: float) -> float | str:
     return power if np.isfinite(power) else "inf"
 
 
-def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], balance: float = 0.1,
-             ridge: float = 0.01, top: int | None = None) -> Gate:
+def fit_gate(
+    runs: Sequence[Given],
+    dev: Collection,
+    dev_runs: Sequence[Given],
+    balance: float = 0.1,
+    ridge: float = 0.01,
+    top: int | None = None,
+) -> Gate:
     """Fit a gate on labelled queries: which teacher is right, told from the looks of their lists.
 
-    With e_m(q) the nDCG@10 of teacher m and r_m(q) = e_m(q) - min_j e_j(q), it minimises over the coefficients
+    With e_m(q) the nDCG@10 of teacher m and r_m(q) = e_m(q) - min_j e_j(q), it minimises over the
+    coefficients
 
-        - sum_qm r_m(q) log g_m(q) / sum_qm r_m(q)  +  balance * KL(uniform || mean over q of g)  +  ridge / 2 * |C|^2
+        - sum_qm r_m(q) log g_m(q) / sum_qm r_m(q)  +  balance * KL(uniform || mean over q of g)  +
+          ridge / 2 * |C|^2
 
-    A query on which all teachers are equally good says nothing. The second term is MST-Distill's load balancing, which
-    keeps a gate from giving all to one teacher; the third holds for the coefficients of the standardised features, not
-    for the biases. The fit starts at the uniform gate and draws nothing at random.
+    A query on which all teachers are equally good says nothing. The second term is MST-Distill's
+    load balancing, which keeps a gate from giving all to one teacher; the third holds for the
+    coefficients of the standardised features, not for the biases. The fit starts at the uniform
+    gate and draws nothing at random.
 
     Args:
         runs, dev, dev_runs: as for `labelled_weights`.
         top: let only so many teachers count for a query.
 
     Raises:
-        IrdistillError: as `check_dev`; fewer than two teachers; or all are equally good on every query.
+        IrdistillError: as `check_dev`; fewer than two teachers; or all are equally good on every
+            query.
     """
     own = check_dev(dev, dev_runs, runs)
     if len(own) < 2 or not balance >= 0 or not ridge >= 0:
         raise IrdistillError(
-            f"a gate was asked for {len(own)} teachers with balance={balance} and ridge={ridge}; at least two teachers and "
-            "numbers of at least 0 were expected."
+            f"a gate was asked for {len(own)} teachers with balance={balance} and ridge={ridge}; at"
+            " least two teachers and numbers of at least 0 were expected."
         )
     results = [per_query(dev.qrels, run, [MEASURE]) for run in own]
     values = np.stack([found.values[MEASURE] for found in results], axis=1)
@@ -197,8 +248,9 @@ def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], 
     gains[gains < equal_within(values)] = 0.0
     if not gains.any():
         raise IrdistillError(
-            f"all teachers are equally good on each of the {len(values)} labelled queries of {dev.id!r}; a gate has nothing "
-            "to learn there. Give more queries, or use fixed weights."
+            f"all teachers are equally good on each of the {len(values)} labelled queries of"
+            f" {dev.id!r}; a gate has nothing to learn there. Give more queries, or use fixed"
+            " weights."
         )
     looks = []
     for query_id in results[0].query_ids:
@@ -210,11 +262,17 @@ def fit_gate(runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], 
     standard = (inputs - mean) / scale
     coefficients, bias = _fit(standard, gains / gains.sum(), balance, ridge)
     rows = [tuple(tuple(row) for row in table.tolist()) for table in (coefficients, mean, scale)]
-    origin = _origin(MEASURE, dev, own) | {"balance": balance, "ridge": ridge, "quality": values.mean(axis=0).tolist()}
+    origin = _origin(MEASURE, dev, own) | {
+        "balance": balance,
+        "ridge": ridge,
+        "quality": values.mean(axis=0).tolist(),
+    }
     return Gate(rows[0], tuple(bias.tolist()), rows[1], rows[2], top, origin)
 
 
-def _fit(inputs: np.ndarray, gains: np.ndarray, balance: float, ridge: float) -> tuple[np.ndarray, np.ndarray]:
+def _fit(
+    inputs: np.ndarray, gains: np.ndarray, balance: float, ridge: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (T, F) and biases (T,) for inputs (Q, T, F) and gains (Q, T) of sum 1."""
     from scipy.optimize import minimize
 
@@ -236,6 +294,11 @@ def _fit(inputs: np.ndarray, gains: np.ndarray, balance: float, ridge: float) ->
         slope = (slopes[:, :, None] * inputs).sum(axis=0) + ridge * coefficients
         return value, np.concatenate([slope.ravel(), slopes.sum(axis=0)])
 
-    found = minimize(objective, np.zeros(teachers * (width + 1)), jac=True, method="L-BFGS-B",
-                     options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-9}).x
+    found = minimize(
+        objective,
+        np.zeros(teachers * (width + 1)),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-9},
+    ).x
     return found[:-teachers].reshape(teachers, width), found[-teachers:]

@@ -44,10 +44,13 @@ def number(value: float) -> str:
 
 
 class Loss(ABC):
-    """A function of a `ScoreBatch`. Subclasses are frozen dataclasses whose fields are the parameters."""
+    """A function of a `ScoreBatch`. Subclasses are frozen dataclasses whose fields are the
+    parameters.
+    """
 
     name: ClassVar[str] = ""
-    #: Whether it may learn something beside the student, and whether that is first fitted to a sample of the teacher's states.
+    #: Whether it may learn something beside the student, and whether that is first fitted to a
+    #: sample of the teacher's states.
     has_parameters: ClassVar[bool] = False
     uses_sample: ClassVar[bool] = False
 
@@ -63,7 +66,9 @@ class Loss(ABC):
 
     @property
     def states(self) -> frozenset[str]:
-        """Which representations of student and teacher are read, a subset of `irdistill.losses.states.STATES`."""
+        """Which representations of student and teacher are read, a subset of
+        `irdistill.losses.states.STATES`.
+        """
         return frozenset()
 
     def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module | None:
@@ -78,7 +83,10 @@ class Loss(ABC):
     def module(self, batch: ScoreBatch) -> nn.Module:
         """What the loss has learnt so far."""
         if str(self) not in batch.learnt:
-            raise ValueError(f"{self} has parameters: make them with learnt_modules and give them as ScoreBatch(learnt=…)")
+            raise ValueError(
+                f"{self} has parameters: make them with learnt_modules and give them as"
+                " ScoreBatch(learnt=…)"
+            )
         return batch.learnt[str(self)]
 
     @property
@@ -98,8 +106,8 @@ class Loss(ABC):
     def __call__(self, batch: ScoreBatch) -> Tensor:
         """The loss, a scalar. With several teachers (T, B, N) it is the mean of the T losses.
 
-        Weights of the teachers make it a weighted mean. Where they differ from list to list, (T, B), each list
-        is taken as a batch of its own, and the mean over the lists is given.
+        Weights of the teachers make it a weighted mean. Where they differ from list to list, (T,
+        B), each list is taken as a batch of its own, and the mean over the lists is given.
         """
         if batch.teacher is None or batch.teacher.dim() == 2:
             return self.compute(batch)
@@ -137,21 +145,30 @@ class Loss(ABC):
         """
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, (int, float))
+                or not 0 < value < math.inf
+            ):
                 raise IrdistillError(
                     f"{self.name}({name}={value!r}): {name} must be a finite number above 0."
                 )
             object.__setattr__(self, name, float(value))
 
     def check_whole(self, name: str, least: int, optional: bool = False) -> None:
-        """Check a parameter that must be a whole number of at least ``least``, or None where ``optional``.
+        """Check a parameter that must be a whole number of at least ``least``, or None where
+        ``optional``.
 
         Raises:
             IrdistillError: it is not.
         """
         value = getattr(self, name)
-        if (value is not None or not optional) and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise IrdistillError(f"{self.name}({name}={value!r}): {name} must be a whole number of at least {least}.")
+        if (value is not None or not optional) and (
+            isinstance(value, bool) or not isinstance(value, int) or value < least
+        ):
+            raise IrdistillError(
+                f"{self.name}({name}={value!r}): {name} must be a whole number of at least {least}."
+            )
 
     def check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
         """Check a parameter that must be one of some words.
@@ -183,7 +200,9 @@ class Sum(Loss):
     def __post_init__(self) -> None:
         for weight, loss in self.parts:
             if not 0 < weight < math.inf:
-                raise IrdistillError(f"the weight of {loss} is {weight}; it must be a finite number above 0.")
+                raise IrdistillError(
+                    f"the weight of {loss} is {weight}; it must be a finite number above 0."
+                )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -258,15 +277,23 @@ class Cut(Loss):
         return f"{self.inner}@{self.depth}"
 
 
-def learnt_modules(loss: Loss, example: ScoreBatch, sample: Sample | None = None, seed: int = 0) -> dict[str, nn.Module]:
-    """New modules of all that an expression learns beside the student, by the loss that learns it, as it is written.
+def learnt_modules(
+    loss: Loss, example: ScoreBatch, sample: Sample | None = None, seed: int = 0
+) -> dict[str, nn.Module]:
+    """New modules of all that an expression learns beside the student, by the loss that learns it,
+    as it is written.
 
-    The weights depend on ``seed`` alone. The modules are trained by the optimiser that trains the student.
+    The weights depend on ``seed`` alone. The modules are trained by the optimiser that trains the
+    student.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         made = {str(one): one.learns(example, sample) for one in loss.plain}
-    return {name: module.to(example.student.device, example.student.dtype) for name, module in made.items() if module is not None}
+    return {
+        name: module.to(example.student.device, example.student.dtype)
+        for name, module in made.items()
+        if module is not None
+    }
 
 
 def needs_of_order(by: str) -> frozenset[str]:

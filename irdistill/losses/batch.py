@@ -18,18 +18,21 @@ class ScoreBatch:
 
     Attributes:
         student: (B, N) the student's scores, with gradients. Half precision is widened to float32.
-        teacher: (B, N), or (T, B, N) for T teachers; NaN where a teacher gave no score. None without teacher.
+        teacher: (B, N), or (T, B, N) for T teachers; NaN where a teacher gave no score. None
+            without teacher.
         mask: (B, N) bool, False on padding.
         labels: (B, N) graded relevance, 0 for not relevant or not judged. None without judgements.
         in_batch: (B, U) scores of every query against the U unique documents of the batch, or None.
-        columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding). Needed
-            whenever ``in_batch`` is given.
-        positives: (B, U) bool, documents of the batch known or suspected to be relevant to the query, whether
-            or not they stand in its own list; or None.
-        teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none below 0 and
-            one above; all the same where None.
-        student_states, teacher_states: what both make of the texts besides scores, for losses that need it.
-        learnt: the modules that losses learn beside the student, by the loss as it is written (see `learnt_modules`).
+        columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding).
+            Needed whenever ``in_batch`` is given.
+        positives: (B, U) bool, documents of the batch known or suspected to be relevant to the
+            query, whether or not they stand in its own list; or None.
+        teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none
+            below 0 and one above; all the same where None.
+        student_states, teacher_states: what both make of the texts besides scores, for losses that
+            need it.
+        learnt: the modules that losses learn beside the student, by the loss as it is written (see
+            `learnt_modules`).
     """
 
     student: Tensor
@@ -46,22 +49,29 @@ class ScoreBatch:
 
     def __post_init__(self) -> None:
         if self.student.dim() != 2:
-            raise ValueError(f"student scores have shape {tuple(self.student.shape)}, expected (B, N)")
+            raise ValueError(
+                f"student scores have shape {tuple(self.student.shape)}, expected (B, N)"
+            )
         shape = self.student.shape
         object.__setattr__(self, "student", widened(self.student))
         if self.teacher is not None:
             teacher = widened(self.teacher).detach().to(self.student.dtype)
             if teacher.dim() not in (2, 3) or teacher.shape[-2:] != shape:
                 raise ValueError(
-                    f"teacher scores have shape {tuple(teacher.shape)}, expected {tuple(shape)} or (T, B, N)"
+                    f"teacher scores have shape {tuple(teacher.shape)}, expected {tuple(shape)} or"
+                    " (T, B, N)"
                 )
             object.__setattr__(self, "teacher", teacher)
         if self.teacher_weights is not None:
-            given = None if self.teacher is None or self.teacher.dim() == 2 else tuple(self.teacher.shape[:2])
+            given = (
+                None
+                if self.teacher is None or self.teacher.dim() == 2
+                else tuple(self.teacher.shape[:2])
+            )
             if given is None or tuple(self.teacher_weights.shape) not in (given, given[:1]):
                 raise ValueError(
-                    f"teacher weights of shape {tuple(self.teacher_weights.shape)} need teacher scores (T, B, N), "
-                    "and the shape (T,) or (T, B)"
+                    f"teacher weights of shape {tuple(self.teacher_weights.shape)} need teacher"
+                    " scores (T, B, N), and the shape (T,) or (T, B)"
                 )
             object.__setattr__(self, "teacher_weights", self.teacher_weights.to(self.student))
         if self.mask is None:
@@ -70,10 +80,18 @@ class ScoreBatch:
         for name in ("mask", "labels", "columns"):
             value = getattr(self, name)
             if value is not None and value.shape != shape:
-                raise ValueError(f"{name} has shape {tuple(value.shape)}, the student scores {tuple(shape)}")
+                raise ValueError(
+                    f"{name} has shape {tuple(value.shape)}, the student scores {tuple(shape)}"
+                )
         if self.in_batch is not None:
-            if self.columns is None or self.in_batch.dim() != 2 or self.in_batch.shape[0] != shape[0]:
-                raise ValueError("in_batch scores need shape (B, U), and columns (B, N) beside them")
+            if (
+                self.columns is None
+                or self.in_batch.dim() != 2
+                or self.in_batch.shape[0] != shape[0]
+            ):
+                raise ValueError(
+                    "in_batch scores need shape (B, U), and columns (B, N) beside them"
+                )
             object.__setattr__(self, "in_batch", widened(self.in_batch))
             if self.positives is not None and self.positives.shape != self.in_batch.shape:
                 raise ValueError("positives must have the shape (B, U) of the in_batch scores")
@@ -100,22 +118,30 @@ class ScoreBatch:
 
     @property
     def suspected(self) -> Tensor:
-        """(B, N) bool: known or suspected to be relevant (``positives``), and not labelled so: nobody's negative."""
+        """(B, N) bool: known or suspected to be relevant (``positives``), and not labelled so:
+        nobody's negative.
+        """
         if self.positives is None or self.columns is None:
             return torch.zeros_like(self.valid)
         known = self.positives.gather(1, self.columns.clamp(0, self.positives.shape[1] - 1))
-        return self.valid & known & ~self.relevant if self.labels is not None else self.valid & known
+        return (
+            self.valid & known & ~self.relevant if self.labels is not None else self.valid & known
+        )
 
     def targets(self, by: str) -> tuple[Tensor, Tensor]:
         """What orders a list: the ``"teacher"``'s scores or the ``"label"``s.
 
         Returns:
-            (B, N) values, 0 where there is none; and (B, N) bool, where there is one. A list in which nothing is labelled
-            relevant has no labels: it would teach that all its documents are alike. Nor has a document `suspected` to be
-            relevant.
+            (B, N) values, 0 where there is none; and (B, N) bool, where there is one. A list in
+            which nothing is labelled relevant has no labels: it would teach that all its documents
+            are alike. Nor has a document `suspected` to be relevant.
         """
         labelled = by == "label"
-        usable = self.valid & ~self.suspected & self.relevant.any(dim=1, keepdim=True) if labelled else self.scored
+        usable = (
+            self.valid & ~self.suspected & self.relevant.any(dim=1, keepdim=True)
+            if labelled
+            else self.scored
+        )
         values = self.labels if by == "label" else self.teacher
         if values is None:
             raise ValueError("this needs labels, shape (B, N)")
@@ -132,9 +158,14 @@ class ScoreBatch:
 
     def one_list(self, place: int) -> ScoreBatch:
         """A batch of one list of this one."""
+
         def cut(name: str) -> Any:
             value = getattr(self, name)
-            if value is None or name == "learnt" or (name == "teacher_weights" and value.dim() == 1):
+            if (
+                value is None
+                or name == "learnt"
+                or (name == "teacher_weights" and value.dim() == 1)
+            ):
                 return value
             if isinstance(value, States):
                 return value.one_list(place)
@@ -148,7 +179,8 @@ class ScoreBatch:
     def top(self, depth: int) -> ScoreBatch:
         """The batch with each list cut to its first ``depth`` items.
 
-        Order: by teacher score, descending, items without one last, ties in list order; without a teacher in
+        Order: by teacher score, descending, items without one last, ties in list order; without a
+            teacher in
         list order. ``in_batch`` is unchanged.
         """
         if depth >= self.student.shape[1]:
@@ -163,8 +195,16 @@ class ScoreBatch:
             return None if value is None else value.gather(1, order)
 
         return replace(
-            self, student=self.student.gather(1, order), teacher=cut(self.teacher), mask=cut(self.mask),
-            labels=cut(self.labels), columns=cut(self.columns),
-            student_states=None if self.student_states is None else self.student_states.reordered(order),
-            teacher_states=None if self.teacher_states is None else self.teacher_states.reordered(order),
+            self,
+            student=self.student.gather(1, order),
+            teacher=cut(self.teacher),
+            mask=cut(self.mask),
+            labels=cut(self.labels),
+            columns=cut(self.columns),
+            student_states=(
+                None if self.student_states is None else self.student_states.reordered(order)
+            ),
+            teacher_states=(
+                None if self.teacher_states is None else self.teacher_states.reordered(order)
+            ),
         )

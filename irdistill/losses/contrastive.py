@@ -17,23 +17,29 @@ from irdistill.losses.batch import ScoreBatch
 @register("InfoNCE")
 @dataclass(frozen=True)
 class InfoNCE(Loss):
-    """``-log( e^{s+/tau} / (e^{s+/tau} + sum_- e^{s-/tau}) )``, mean over the positives of the batch.
+    """``-log( e^{s+/tau} / (e^{s+/tau} + sum_- e^{s-/tau}) )``, mean over the positives of the
+    batch.
 
-    Each positive of a list takes its turn; the other positives of the query, and further copies of the
-    positive, stand in no denominator. The same holds for documents of other lists that are known to be
-    relevant (``ScoreBatch.positives``). Documents of its own list are counted once, not again in the batch.
-    A list without a positive, and a positive without any negative, give no loss.
+    Each positive of a list takes its turn; the other positives of the query, and further copies of
+    the positive, stand in no denominator. The same holds for documents of other lists that are
+    known to be relevant (``ScoreBatch.positives``). Documents of its own list are counted once, not
+    again in the batch. A list without a positive, and a positive without any negative, give no
+    loss.
 
     Attributes:
         tau: divides the student's scores; 0.01 to 0.05 for a cosine student.
-        negatives: ``"all"``, the ``"list"`` only, or the other lists' documents in the ``"batch"`` only.
-        positive_by: who says what is relevant: the ``"label"``, or the ``"teacher"``'s best item of the list.
-        masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the positive,
-            which are probably relevant and not judged; ``"share"`` those that it scores above ``share`` times the
-            positive's score, which needs scores of 0 and more; ``"none"`` keeps them.
+        negatives: ``"all"``, the ``"list"`` only, or the other lists' documents in the ``"batch"``
+            only.
+        positive_by: who says what is relevant: the ``"label"``, or the ``"teacher"``'s best item of
+            the list.
+        masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the
+            positive, which are probably relevant and not judged; ``"share"`` those that it scores
+            above ``share`` times the positive's score, which needs scores of 0 and more; ``"none"``
+            keeps them.
         share: of ``masked="share"``; 0.6 in CADET (arXiv 2502.19712).
-        weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 - sigmoid(t / teacher_tau)``, so
-            that the likelier it is relevant the less it repels; ``"none"`` leaves all at 1.
+        weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 -
+            sigmoid(t / teacher_tau)``, so that the likelier it is relevant the less it repels;
+            ``"none"`` leaves all at 1.
         teacher_tau: divides the teacher's scores for ``weights``.
     """
 
@@ -79,7 +85,9 @@ class InfoNCE(Loss):
             return batch.zero()
         return F.softplus(negative[counted] - positive[counted]).mean()
 
-    def _list_negatives(self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor) -> Tensor:
+    def _list_negatives(
+        self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor
+    ) -> Tensor:
         """(P, N) scores of each positive's own list, -inf on all that is no negative."""
         out = ~batch.valid[lists] | relevant[lists]
         if batch.labels is not None:
@@ -95,11 +103,15 @@ class InfoNCE(Loss):
             assert batch.teacher is not None
             teacher = batch.teacher[lists]
             positive = teacher.gather(1, items[:, None])
-            out = out | (teacher >= positive if self.masked == "teacher" else teacher > self.share * positive)
+            out = out | (
+                teacher >= positive if self.masked == "teacher" else teacher > self.share * positive
+            )
         if self.weights == "teacher":
             assert batch.teacher is not None
             # log(1 - sigmoid(t)) = logsigmoid(-t); times tau, as all scores are divided by it
-            scores = scores + self.tau * F.logsigmoid(-batch.teacher[lists].nan_to_num(nan=-torch.inf) / self.teacher_tau)
+            scores = scores + self.tau * F.logsigmoid(
+                -batch.teacher[lists].nan_to_num(nan=-torch.inf) / self.teacher_tau
+            )
         return scores.masked_fill(out, -torch.inf)
 
 
@@ -118,10 +130,11 @@ def log_sum_exp(logits: Tensor) -> Tensor:
 
 
 class _LogSumExpExcept(torch.autograd.Function):
-    """``log sum_u e^{s_u / tau}`` over what is not masked. Its one big tensor is reused for the softmax that the gradient needs.
+    """``log sum_u e^{s_u / tau}`` over what is not masked. Its one big tensor is reused for the
+    softmax that the gradient needs.
 
-    Written with the operations of the library it goes through (B, U) scores about twice as often: at B = 64, U = 12,800 in
-    float32 on one core InfoNCE took 6.1 ms with its gradient, and so 2.2.
+    Written with the operations of the library it goes through (B, U) scores about twice as often:
+    at B = 64, U = 12,800 in float32 on one core InfoNCE took 6.1 ms with its gradient, and so 2.2.
     """
 
     @staticmethod
@@ -144,13 +157,17 @@ class _LogSumExpExcept(torch.autograd.Function):
 
 
 def batch_negatives(batch: ScoreBatch, tau: float) -> Tensor:
-    """(B,) log-sum-exp of the scores over tau of the other lists' documents, the query's own and known positives left out.
+    """(B,) log-sum-exp of the scores over tau of the other lists' documents, the query's own and
+    known positives left out.
 
-    The lowest number where nothing is left. The (B, U) scores are gone through once, however many positives there are.
+    The lowest number where nothing is left. The (B, U) scores are gone through once, however many
+    positives there are.
     """
     assert batch.in_batch is not None and batch.columns is not None
     width = batch.in_batch.shape[1]
-    own = torch.zeros(batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device)
+    own = torch.zeros(
+        batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device
+    )
     own = own.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
     if batch.positives is not None:
         own = own | batch.positives

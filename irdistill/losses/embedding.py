@@ -20,9 +20,13 @@ SIDES = {"query": "queries", "document": "documents", "pair": "pairs"}
 
 
 def vectors(batch: ScoreBatch, side: str) -> tuple[Tensor, Tensor]:
-    """The vectors of student (n, D) and teacher (n, E) of all texts or pairs of one side that the teacher has one for."""
+    """The vectors of student (n, D) and teacher (n, E) of all texts or pairs of one side that the
+    teacher has one for.
+    """
     name = SIDES[side]
-    own, theirs = (getattr(states, name, None) for states in (batch.student_states, batch.teacher_states))
+    own, theirs = (
+        getattr(states, name, None) for states in (batch.student_states, batch.teacher_states)
+    )
     if own is None or theirs is None:
         raise ValueError(f"this needs the {name} in student_states and teacher_states")
     if side == "pair":
@@ -38,11 +42,12 @@ def _dimensions(batch: ScoreBatch, side: str) -> tuple[int, int]:
 @register("EmbeddingMSE")
 @dataclass(frozen=True)
 class EmbeddingMSE(Loss):
-    """``|P x - y|^2``, x the student's vector and y the teacher's, mean over texts (Reimers and Gurevych, arXiv 2004.09813).
+    """``|P x - y|^2``, x the student's vector and y the teacher's, mean over texts (Reimers and
+    Gurevych, arXiv 2004.09813).
 
-    ``P`` is a linear map learnt beside the student where the dimensions differ, and nothing where they agree. It is the
-    squared distance: ``MSELoss`` of sentence-transformers divides it by the dimension. Texts for which the teacher has no
-    vector are left out.
+    ``P`` is a linear map learnt beside the student where the dimensions differ, and nothing where
+    they agree. It is the squared distance: ``MSELoss`` of sentence-transformers divides it by the
+    dimension. Texts for which the teacher has no vector are left out.
 
     Attributes:
         side: whose vectors: ``"query"``, ``"document"``, or ``"pair"`` of a cross-encoder.
@@ -56,7 +61,9 @@ class EmbeddingMSE(Loss):
     def __post_init__(self) -> None:
         self.check_choice("side", tuple(SIDES))
         if not isinstance(self.normalise, bool):
-            raise IrdistillError(f"EmbeddingMSE(normalise={self.normalise!r}): normalise must be True or False.")
+            raise IrdistillError(
+                f"EmbeddingMSE(normalise={self.normalise!r}): normalise must be True or False."
+            )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -84,22 +91,27 @@ class EmbeddingMSE(Loss):
 @register("MIAlpha")
 @dataclass(frozen=True)
 class MIAlpha(Loss):
-    """``-I_alpha``, a lower bound of the mutual information of student's and teacher's vectors (arXiv 1905.06922).
+    """``-I_alpha``, a lower bound of the mutual information of student's and teacher's vectors
+    (arXiv 1905.06922).
 
-    ``I = 1 + mean_j [f(x_j, y_j) - log Z(y_j)] - mean_ij e^f(x_i, y_j) / Z(y_j)``, with ``Z = alpha m + (1 - alpha) q``,
-    ``m(y) = mean_i e^f(x_i, y)`` over the K texts of the batch, and the critic ``f(x, y) = cos(A x, B y) / tau``. Distiller
-    (arXiv 2109.11105) found it the best objective between layers.
+    ``I = 1 + mean_j [f(x_j, y_j) - log Z(y_j)] - mean_ij e^f(x_i, y_j) / Z(y_j)``, with ``Z = alpha
+    m + (1 - alpha) q``, ``m(y) = mean_i e^f(x_i, y)`` over the K texts of the batch, and the critic
+    ``f(x, y) = cos(A x, B y) / tau``. Distiller (arXiv 2109.11105) found it the best objective
+    between layers.
 
-    With ``alpha=1`` it is InfoNCE less ``log K``. ``I`` is never above ``log(K / alpha)``. The second mean goes over all pairs
-    of the batch, a text with itself included, as ``m`` does, so that both hold exactly. Large batches make the bound tight: as
-    with in-batch negatives, K is what it can tell apart. Texts for which the teacher has no vector are left out; fewer than two
+    With ``alpha=1`` it is InfoNCE less ``log K``. ``I`` is never above ``log(K / alpha)``. The
+    second mean goes over all pairs of the batch, a text with itself included, as ``m`` does, so
+    that both hold exactly. Large batches make the bound tight: as with in-batch negatives, K is
+    what it can tell apart. Texts for which the teacher has no vector are left out; fewer than two
     give no loss.
 
     Attributes:
         side: whose vectors: ``"query"``, ``"document"``, or ``"pair"`` of a cross-encoder.
-        alpha: 1 has the least variance and the bound ``log K``; towards 0 the bound rises, and the variance with it.
+        alpha: 1 has the least variance and the bound ``log K``; towards 0 the bound rises, and the
+            variance with it.
         tau: divides the cosine.
-        dimension: of the two learnt linear maps A and B; None compares the vectors as they are, which have to be of one dimension.
+        dimension: of the two learnt linear maps A and B; None compares the vectors as they are,
+            which have to be of one dimension.
         baseline: ``q``: ``"constant"`` 1, or a ``"learnt"`` function of y, linear in its logarithm.
     """
 
@@ -115,7 +127,9 @@ class MIAlpha(Loss):
         self.check_choice("baseline", ("constant", "learnt"))
         self.check_positive("tau", "alpha")
         if self.alpha > 1:
-            raise IrdistillError(f"MIAlpha(alpha={self.alpha:g}): alpha must be above 0 and at most 1.")
+            raise IrdistillError(
+                f"MIAlpha(alpha={self.alpha:g}): alpha must be above 0 and at most 1."
+            )
         self.check_whole("dimension", 1, optional=True)
 
     @property
@@ -130,8 +144,8 @@ class MIAlpha(Loss):
         own, theirs = _dimensions(example, self.side)
         if self.dimension is None and own != theirs:
             raise IrdistillError(
-                f"{self}: the student's vectors have {own} dimensions and the teacher's {theirs}; give dimension=128 or another, "
-                "so that both are mapped to one."
+                f"{self}: the student's vectors have {own} dimensions and the teacher's {theirs};"
+                " give dimension=128 or another, so that both are mapped to one."
             )
         made = nn.ModuleDict()
         if self.dimension is not None:
@@ -146,7 +160,11 @@ class MIAlpha(Loss):
         count = len(own)
         if count < 2:
             return batch.zero()
-        heads = self.module(batch) if self.dimension is not None or self.baseline == "learnt" else nn.ModuleDict()
+        heads = (
+            self.module(batch)
+            if self.dimension is not None or self.baseline == "learnt"
+            else nn.ModuleDict()
+        )
         assert isinstance(heads, nn.ModuleDict)
         level = heads["baseline"](theirs)[:, 0] if "baseline" in heads else theirs.new_zeros(count)
         if "student" in heads:
@@ -155,6 +173,8 @@ class MIAlpha(Loss):
         mean = critic.logsumexp(dim=0) - math.log(count)
         normaliser = mean
         if self.alpha < 1:
-            normaliser = torch.logaddexp(mean + math.log(self.alpha), level + math.log(1 - self.alpha))
+            normaliser = torch.logaddexp(
+                mean + math.log(self.alpha), level + math.log(1 - self.alpha)
+            )
         together = (critic.diagonal() - normaliser).mean()
         return (mean - normaliser).exp().mean() - 1 - together

@@ -1,8 +1,10 @@
-"""The loss language, written as ir-measures writes measures: ``KL(tau=0.05) + 0.1*InfoNCE(tau=0.01)``.
+"""The loss language, written as ir-measures writes measures: ``KL(tau=0.05) +
+0.1*InfoNCE(tau=0.01)``.
 
     expression = term { "+" term }
     term       = [ number "*" ] loss [ "@" depth ]
-    loss       = NAME [ "(" parameter "=" value { "," parameter "=" value } ")" ] | "(" expression ")"
+    loss       = NAME [ "(" parameter "=" value { "," parameter "=" value } ")" ] | "(" expression
+    ")"
 
 It is read with Python's own parser, of which only these forms are accepted; nothing is evaluated.
 """
@@ -18,7 +20,9 @@ from irdistill.errors import IrdistillError
 from irdistill.losses.base import REGISTRY, Loss
 
 LONGEST = 1_000
-"""Characters of the longest expression; Python's parser ends in a RecursionError on several thousand terms."""
+"""Characters of the longest expression; Python's parser ends in a RecursionError on several
+thousand terms.
+"""
 
 
 def signature(name: str) -> str:
@@ -36,13 +40,16 @@ def parse_loss(expression: str | Loss) -> Loss:
     if isinstance(expression, Loss):
         return expression
     if len(expression) > LONGEST:
-        raise IrdistillError(f"the loss {expression[:60]!r}… has {len(expression)} characters; at most {LONGEST} were expected.")
+        raise IrdistillError(
+            f"the loss {expression[:60]!r}… has {len(expression)} characters; at most {LONGEST}"
+            " were expected."
+        )
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
         raise IrdistillError(
             f"the loss {expression!r} cannot be read ({getattr(error, 'msg', error)}). Write it as "
-            'KL(tau=0.05) + 0.1*InfoNCE(tau=0.01), with @20 for the top 20 of each list.'
+            "KL(tau=0.05) + 0.1*InfoNCE(tau=0.01), with @20 for the top 20 of each list."
         ) from error
     result = _read(tree, expression)
     if not isinstance(result, Loss):
@@ -60,7 +67,9 @@ def _read(node: ast.expr, expression: str) -> Loss | float | int:
             return value
         case ast.Name(id=name):
             return _make(name, {}, expression)
-        case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if all(k.arg for k in keywords):
+        case ast.Call(func=ast.Name(id=name), args=[], keywords=keywords) if all(
+            k.arg for k in keywords
+        ):
             parameters = {str(k.arg): _value(k.value, str(k.arg), expression) for k in keywords}
             return _make(name, parameters, expression)
         case ast.Call(func=ast.Name(id=name)):
@@ -71,8 +80,9 @@ def _read(node: ast.expr, expression: str) -> Loss | float | int:
         case ast.BinOp(left=left, op=operator, right=right):
             return _combine(_read(left, expression), operator, _read(right, expression), expression)
     raise IrdistillError(
-        f"the loss {expression!r} has a part that is no loss: {ast.unparse(node)!r}. Losses are added "
-        f"with +, weighted with a number and *, and cut to the top of the list with @. Known: {_known()}."
+        f"the loss {expression!r} has a part that is no loss: {ast.unparse(node)!r}. Losses are"
+        " added with +, weighted with a number and *, and cut to the top of the list with @."
+        f" Known: {_known()}."
     )
 
 
@@ -91,8 +101,9 @@ def _combine(
     signs = {"Add": "+", "Mult": "*", "MatMult": "@", "Sub": "-", "Div": "/", "Pow": "**"}
     sign = signs.get(type(operator).__name__, "")
     raise IrdistillError(
-        f"the loss {expression!r}: {str(left)!r} {sign} {str(right)!r} has no meaning. Losses are added "
-        "with +, weighted with a number and *, and cut to the top of the list with @ and a whole number."
+        f"the loss {expression!r}: {str(left)!r} {sign} {str(right)!r} has no meaning. Losses are"
+        " added with +, weighted with a number and *, and cut to the top of the list with @ and a"
+        " whole number."
     )
 
 
@@ -104,7 +115,8 @@ def _value(node: ast.expr, name: str, expression: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise IrdistillError(
-        f"the loss {expression!r}: the value of {name} must be a number, True, False, None or a \"word\"."
+        f"the loss {expression!r}: the value of {name} must be a number, True, False, None or a"
+        ' "word".'
     )
 
 

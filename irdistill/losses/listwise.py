@@ -15,17 +15,19 @@ from irdistill.losses.batch import ScoreBatch
 @register("KL")
 @dataclass(frozen=True)
 class KL(Loss):
-    """``KL(P_T || P_S)`` with ``P_T = softmax(t / teacher_tau)`` and ``P_S = softmax(s / tau)`` over a list.
+    """``KL(P_T || P_S)`` with ``P_T = softmax(t / teacher_tau)`` and ``P_S = softmax(s / tau)``
+    over a list.
 
-    Items without a teacher score are left out of both distributions. The mean goes over the lists with at
-    least two usable items; a list with fewer says nothing (its softmax is constant) and is not counted. The
-    value is not multiplied by ``tau^2`` (sentence-transformers' ``DistillKLDivLoss`` does so).
+    Items without a teacher score are left out of both distributions. The mean goes over the lists
+    with at least two usable items; a list with fewer says nothing (its softmax is constant) and is
+    not counted. The value is not multiplied by ``tau^2`` (sentence-transformers'
+    ``DistillKLDivLoss`` does so).
 
     Attributes:
         tau: divides the student's scores; about 0.05 for a cosine student, 1 for a dot product.
         teacher_tau: divides the teacher's scores.
-        top: only the teacher's first so many items of a list, and those labelled relevant, are in the distributions: the
-            dense part of what the teacher says. All where None.
+        top: only the teacher's first so many items of a list, and those labelled relevant, are in
+            the distributions: the dense part of what the teacher says. All where None.
     """
 
     tau: float = 1.0
@@ -47,17 +49,23 @@ class KL(Loss):
             return batch.zero()
         assert batch.teacher is not None
         out = ~usable[rows]
-        teacher = (batch.teacher[rows] / self.teacher_tau).masked_fill(out, -torch.inf).log_softmax(dim=1)
+        teacher = (
+            (batch.teacher[rows] / self.teacher_tau).masked_fill(out, -torch.inf).log_softmax(dim=1)
+        )
         student = (batch.student[rows] / self.tau).masked_fill(out, -torch.inf).log_softmax(dim=1)
         terms = teacher.exp() * (teacher.masked_fill(out, 0.0) - student.masked_fill(out, 0.0))
         return terms.sum(dim=1).mean()
 
 
 def _top(batch: ScoreBatch, depth: int) -> Tensor:
-    """(B, N) bool: scored, and among the teacher's first ``depth`` of the list or labelled relevant."""
+    """(B, N) bool: scored, and among the teacher's first ``depth`` of the list or labelled
+    relevant.
+    """
     assert batch.teacher is not None
     usable = batch.scored
-    order = batch.teacher.masked_fill(~usable, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    order = batch.teacher.masked_fill(~usable, -torch.inf).argsort(
+        dim=1, descending=True, stable=True
+    )
     first = torch.zeros_like(usable).scatter(1, order[:, :depth], True)
     return usable & (first if batch.labels is None else first | (batch.labels > 0))
 
@@ -65,7 +73,8 @@ def _top(batch: ScoreBatch, depth: int) -> Tensor:
 @register("ListNet")
 @dataclass(frozen=True)
 class ListNet(Loss):
-    """Cross-entropy of ``softmax(s / tau)`` against ``softmax(t / teacher_tau)`` (Cao et al., ICML 2007, top one).
+    """Cross-entropy of ``softmax(s / tau)`` against ``softmax(t / teacher_tau)`` (Cao et al., ICML
+    2007, top one).
 
     It is `KL` plus the teacher's entropy, and so has KL's gradient; its value is 0 for no student.
 
@@ -100,11 +109,12 @@ class ListNet(Loss):
 @register("ListMLE")
 @dataclass(frozen=True)
 class ListMLE(Loss):
-    """Plackett-Luce likelihood of an order: ``-sum_j log softmax_{k >= j}(s_k / tau)`` (Xia et al., ICML 2008).
+    """Plackett-Luce likelihood of an order: ``-sum_j log softmax_{k >= j}(s_k / tau)`` (Xia et al.,
+    ICML 2008).
 
-    Tied items stand in each other's denominators, so that the value does not depend on how ties were ordered (Breslow's
-    likelihood); without ties it is the paper's. Divided by n - 1, as the last of n items has nothing below it; mean over
-    the lists with at least two items. O(N log N).
+    Tied items stand in each other's denominators, so that the value does not depend on how ties
+    were ordered (Breslow's likelihood); without ties it is the paper's. Divided by n - 1, as the
+    last of n items has nothing below it; mean over the lists with at least two items. O(N log N).
 
     Attributes:
         tau: divides the student's scores.
@@ -135,8 +145,8 @@ class Ordered(NamedTuple):
     """Lists in the order of their targets.
 
     Attributes:
-        losses: (B, N) each position's ``-log softmax`` over itself, what ties with it and what stands below it; 0 where
-            nothing is usable.
+        losses: (B, N) each position's ``-log softmax`` over itself, what ties with it and what
+            stands below it; 0 where nothing is usable.
         order: (B, N) the items at the positions; usable ones first.
         usable: (B, N) bool, by position.
     """
@@ -160,12 +170,15 @@ def plackett_luce(scores: Tensor, targets: Tensor, usable: Tensor) -> Ordered:
     return likelihood_of_order(scores, order, begins, usable)
 
 
-def likelihood_of_order(scores: Tensor, order: Tensor, begins: Tensor, usable: Tensor, others: Tensor | None = None) -> Ordered:
+def likelihood_of_order(
+    scores: Tensor, order: Tensor, begins: Tensor, usable: Tensor, others: Tensor | None = None
+) -> Ordered:
     """As `plackett_luce`, of lists whose order is known.
 
     Args:
         order: (B, N) the items at the positions; usable ones first.
-        begins: (B, N) bool, by position: it does not tie with the one above it. The first of a list begins.
+        begins: (B, N) bool, by position: it does not tie with the one above it. The first of a list
+            begins.
         others: (B,) log-sum-exp of scores that stand in every denominator.
     """
     there = usable.gather(1, order)

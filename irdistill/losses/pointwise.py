@@ -46,8 +46,9 @@ class BCE(Loss):
     """Binary cross-entropy of ``sigmoid(s / tau)``, mean over items.
 
     Attributes:
-        by: what the target is: ``"label"``, 1 for a relevant item and 0 for any other; or ``"teacher"``, the soft target
-            ``sigmoid(t / teacher_tau)`` of a teacher's raw logit. Items without a teacher score are left out then.
+        by: what the target is: ``"label"``, 1 for a relevant item and 0 for any other; or
+            ``"teacher"``, the soft target ``sigmoid(t / teacher_tau)`` of a teacher's raw logit.
+            Items without a teacher score are left out then.
         tau, teacher_tau: divide the scores of student and teacher.
     """
 

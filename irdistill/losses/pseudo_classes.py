@@ -20,20 +20,26 @@ _CLASSES = 2  # not relevant, relevant
 @register("LELP")
 @dataclass(frozen=True)
 class LELP(Loss):
-    """Cross-entropy over pseudo-subclasses that the teacher's states fall into within each class (LELP, arXiv 2409.20449).
+    """Cross-entropy over pseudo-subclasses that the teacher's states fall into within each class
+    (LELP, arXiv 2409.20449).
 
-    Two classes are little to learn from. So, before the first step, the teacher's pooled states are taken class by class
-    (weighted by its probability of the class), what its classifier sees is projected out, and the k strongest directions
-    ``u_j`` of the rest are found. Each direction makes two subclasses, one at either end::
+    Two classes are little to learn from. So, before the first step, the teacher's pooled states are
+    taken class by class (weighted by its probability of the class), what its classifier sees is
+    projected out, and the k strongest directions ``u_j`` of the rest are found. Each direction
+    makes two subclasses, one at either end::
 
-        p(c, r | x) = p_T(c | x) * softmax_r [ +u_j . h / (sd_j * temperature), -u_j . h / (sd_j * temperature) ]
+        p(c, r | x) = p_T(c | x) * softmax_r [ +u_j . h / (sd_j * temperature), -u_j . h / (sd_j *
+        temperature) ]
 
-    with ``p_T(relevant) = sigmoid((t - threshold) / teacher_tau)``. The student learns ``-sum p log q`` over these ``2 * 2k``
-    logits, made by a linear layer on its own pooled state that is learnt beside it and is not saved with it.
+    with ``p_T(relevant) = sigmoid((t - threshold) / teacher_tau)``. The student learns ``-sum p log
+    q`` over these ``2 * 2k`` logits, made by a linear layer on its own pooled state that is learnt
+    beside it and is not saved with it.
 
-    The logits of a class are kept apart from its weight: ``z(c, r) = +-s / (2 tau) + log softmax_r(head_c)``. So ``logsumexp_r
-    z(relevant, r) - logsumexp_r z(not relevant, r)`` is the student's score ``s / tau`` exactly, and the saved model is a
-    plain cross-encoder with one output, which costs what it did. This split is ours; the paper's head makes all logits freely.
+    The logits of a class are kept apart from its weight: ``z(c, r) = +-s / (2 tau) + log
+        softmax_r(head_c)``. So ``logsumexp_r
+    z(relevant, r) - logsumexp_r z(not relevant, r)`` is the student's score ``s / tau`` exactly,
+    and the saved model is a plain cross-encoder with one output, which costs what it did. This
+    split is ours; the paper's head makes all logits freely.
 
     Attributes:
         directions: k of each class.
@@ -72,15 +78,26 @@ class LELP(Loss):
 
     def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module:
         if sample is None or example.student_states is None or example.student_states.pairs is None:
-            raise ValueError(f"{self} is fitted to a sample of the teacher's states, and needs the student's pairs")
+            raise ValueError(
+                f"{self} is fitted to a sample of the teacher's states, and needs the student's"
+                " pairs"
+            )
         if len(sample.states) <= self.directions:
-            raise IrdistillError(f"{self}: only {len(sample.states)} pairs have a state; more than {self.directions} are needed.")
-        made = PseudoClasses(example.student_states.pairs.shape[-1], sample.states.shape[-1], self.directions)
+            raise IrdistillError(
+                f"{self}: only {len(sample.states)} pairs have a state; more than {self.directions}"
+                " are needed."
+            )
+        made = PseudoClasses(
+            example.student_states.pairs.shape[-1], sample.states.shape[-1], self.directions
+        )
         made.fit(sample.states, self.chances(sample.scores), sample.classifier)
         return made
 
     def compute(self, batch: ScoreBatch) -> Tensor:
-        own, theirs = (getattr(states, "pairs", None) for states in (batch.student_states, batch.teacher_states))
+        own, theirs = (
+            getattr(states, "pairs", None)
+            for states in (batch.student_states, batch.teacher_states)
+        )
         if own is None or theirs is None:
             raise ValueError("this needs the pairs in student_states and teacher_states")
         assert batch.teacher is not None
@@ -93,7 +110,9 @@ class LELP(Loss):
         targets = classes.targets(theirs[there].to(own.dtype), self.temperature)
         score = batch.student[there] / self.tau
         weights = torch.stack([F.logsigmoid(-score), F.logsigmoid(score)], dim=-1)
-        found = weights[..., None] + classes.head(own[there]).unflatten(-1, targets.shape[1:]).log_softmax(dim=-1)
+        found = weights[..., None] + classes.head(own[there]).unflatten(
+            -1, targets.shape[1:]
+        ).log_softmax(dim=-1)
         return -(chances[..., None] * targets * found).sum(dim=(1, 2)).mean()
 
 
@@ -123,10 +142,14 @@ class PseudoClasses(nn.Module):
         """Find the directions.
 
         Args:
-            states: (n, E), chances: (n, 2) the weight of each state in each class, classifier: (C, E).
+            states: (n, E), chances: (n, 2) the weight of each state in each class, classifier: (C,
+                E).
         """
         given, weights, seen = states.double(), chances.double(), classifier.double()
-        blind = torch.eye(given.shape[1], dtype=given.dtype, device=given.device) - torch.linalg.pinv(seen) @ seen
+        blind = (
+            torch.eye(given.shape[1], dtype=given.dtype, device=given.device)
+            - torch.linalg.pinv(seen) @ seen
+        )
         for number in range(_CLASSES):
             share = weights[:, number] / weights[:, number].sum().clamp_min(1e-12)
             mean = share @ given
@@ -134,12 +157,15 @@ class PseudoClasses(nn.Module):
             values, axes = torch.linalg.eigh(rest.T @ (rest * share[:, None]))
             count = self.axes.shape[1]
             strongest = axes.T.flip(0)[:count]
-            # an eigenvector's sign is arbitrary: the largest entry is made positive, so that it is the same everywhere
+            # an eigenvector's sign is arbitrary: the largest entry is made positive, so that it is
+            # the same everywhere
             signs = strongest.gather(1, strongest.abs().argmax(dim=1, keepdim=True)).sign()
             self.mean[number], self.axes[number] = mean, strongest * signs
             self.spread[number] = values.flip(0)[:count].clamp_min(1e-12).sqrt()
 
     def targets(self, states: Tensor, temperature: float) -> Tensor:
         """(n, 2, 2k) the share of each subclass in its class, of the teacher's states (n, E)."""
-        along = torch.einsum("nce,cke->nck", states[:, None] - self.mean, self.axes) / (self.spread * temperature)
+        along = torch.einsum("nce,cke->nck", states[:, None] - self.mean, self.axes) / (
+            self.spread * temperature
+        )
         return torch.cat([along, -along], dim=-1).softmax(dim=-1)

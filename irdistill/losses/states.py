@@ -1,4 +1,6 @@
-"""What a model makes of texts besides scores: the representations that some losses compare, and what some are fitted to."""
+"""What a model makes of texts besides scores: the representations that some losses compare, and
+what some are fitted to.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def widened(values: Tensor) -> Tensor:
 
 
 class TokenVectors(NamedTuple):
-    """A vector for each token of n texts: (n, L, D), and (n, L) bool, False on padding and on texts that have none."""
+    """A vector for each token of n texts: (n, L, D), and (n, L) bool, False on padding and on texts
+    that have none.
+    """
 
     vectors: Tensor
     mask: Tensor
@@ -29,14 +33,18 @@ def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
     """Of the token vectors (tokens, D) of each text; zeros stand on padding."""
     vectors = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     lengths = torch.tensor([len(text) for text in texts], device=vectors.device)
-    return TokenVectors(vectors, torch.arange(vectors.shape[1], device=vectors.device) < lengths[:, None])
+    return TokenVectors(
+        vectors, torch.arange(vectors.shape[1], device=vectors.device) < lengths[:, None]
+    )
 
 
 @dataclass(frozen=True)
 class States:
-    """The representations that one model, student or teacher, has of a batch; None where it has none of the sort.
+    """The representations that one model, student or teacher, has of a batch; None where it has
+    none of the sort.
 
-    A text or pair without one has NaN in its row, or no token. Half precision is widened to float32.
+    A text or pair without one has NaN in its row, or no token. Half precision is widened to
+    float32.
 
     Attributes:
         queries: (B, D) a vector for each query.
@@ -56,12 +64,15 @@ class States:
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, TokenVectors):
-                object.__setattr__(self, entry.name, TokenVectors(widened(value.vectors), value.mask.bool()))
+                object.__setattr__(
+                    self, entry.name, TokenVectors(widened(value.vectors), value.mask.bool())
+                )
             elif value is not None:
                 object.__setattr__(self, entry.name, widened(value))
 
     def to(self, device: torch.device) -> States:
         """On another device."""
+
         def moved(value: Tensor | TokenVectors | None) -> Any:
             if isinstance(value, TokenVectors):
                 return TokenVectors(value.vectors.to(device), value.mask.to(device))
@@ -74,26 +85,33 @@ class States:
         own = slice(place, place + 1)
         tokens = self.query_tokens
         return replace(
-            self, queries=None if self.queries is None else self.queries[own],
+            self,
+            queries=None if self.queries is None else self.queries[own],
             pairs=None if self.pairs is None else self.pairs[own],
-            query_tokens=None if tokens is None else TokenVectors(tokens.vectors[own], tokens.mask[own]),
+            query_tokens=(
+                None if tokens is None else TokenVectors(tokens.vectors[own], tokens.mask[own])
+            ),
         )
 
     def reordered(self, order: Tensor) -> States:
         """With the pairs of each list at the places ``order`` (B, n)."""
         if self.pairs is None:
             return self
-        return replace(self, pairs=self.pairs.gather(1, order[:, :, None].expand(-1, -1, self.pairs.shape[2])))
+        return replace(
+            self, pairs=self.pairs.gather(1, order[:, :, None].expand(-1, -1, self.pairs.shape[2]))
+        )
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Scored pairs of the teacher, drawn from the whole training set, for what is fitted before the first step.
+    """Scored pairs of the teacher, drawn from the whole training set, for what is fitted before the
+    first step.
 
     Attributes:
         states: (n, D) pooled last states of pairs.
         scores: (n,) the teacher's scores of them.
-        classifier: (C, D) weight of the linear layer that makes the teacher's scores of such states.
+        classifier: (C, D) weight of the linear layer that makes the teacher's scores of such
+            states.
     """
 
     states: Tensor
@@ -102,6 +120,8 @@ class Sample:
 
 
 def pick(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors of student and teacher, (n, D) each, of what the teacher has a vector for; leading dimensions are joined."""
+    """The vectors of student and teacher, (n, D) each, of what the teacher has a vector for;
+    leading dimensions are joined.
+    """
     there = ~targets.isnan().any(dim=-1)
     return states[there], targets[there].to(states.dtype)

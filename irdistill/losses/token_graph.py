@@ -22,19 +22,24 @@ _ELEMENTS = 1 << 24
 @register("TRG")
 @dataclass(frozen=True)
 class TRG(Loss):
-    """``cross * L_TRG + within * L_ctx``: the student's graph of token similarities is to be the teacher's.
+    """``cross * L_TRG + within * L_ctx``: the student's graph of token similarities is to be the
+    teacher's.
 
-    For a token i, ``A[i] = softmax_j(x_i . x_j / tau)`` over other tokens, of vectors of length 1; each term is
-    ``mean_i KL(A_T[i] || A_S[i])``. In ``L_TRG`` the tokens j are of the other texts of the batch, in ``L_ctx`` the other tokens
-    of i's own text. It compares similarities and no vectors, so the dimensions of teacher and student may differ; but each
-    vector has to stand for the same token, so both need one tokenizer and one way of leaving tokens out. The idea is the
-    token-level relationship graph of Zhang et al. (arXiv 2306.12442), from images; this form, for late interaction, is ours.
+    For a token i, ``A[i] = softmax_j(x_i . x_j / tau)`` over other tokens, of vectors of length 1;
+    each term is ``mean_i KL(A_T[i] || A_S[i])``. In ``L_TRG`` the tokens j are of the other texts
+    of the batch, in ``L_ctx`` the other tokens of i's own text. It compares similarities and no
+    vectors, so the dimensions of teacher and student may differ; but each vector has to stand for
+    the same token, so both need one tokenizer and one way of leaving tokens out. The idea is the
+    token-level relationship graph of Zhang et al. (arXiv 2306.12442), from images; this form, for
+    late interaction, is ours.
 
     Attributes:
         side: the tokens of ``"document"``s or of the ``"query"``.
         tau: divides the similarities, of both.
-        tokens: so many tokens, evenly spread over the batch, are compared across texts; the cost is their square.
-        neighbours: of each token's row keep the teacher's nearest so many across texts; all where None.
+        tokens: so many tokens, evenly spread over the batch, are compared across texts; the cost is
+            their square.
+        neighbours: of each token's row keep the teacher's nearest so many across texts; all where
+            None.
         cross, within: weights of the two terms; 0 leaves one out.
     """
 
@@ -52,11 +57,19 @@ class TRG(Loss):
         self.check_whole("neighbours", 2, optional=True)
         for name in ("cross", "within"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise IrdistillError(f"TRG({name}={value!r}): {name} must be a finite number of at least 0.")
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value < math.inf
+            ):
+                raise IrdistillError(
+                    f"TRG({name}={value!r}): {name} must be a finite number of at least 0."
+                )
             object.__setattr__(self, name, float(value))
         if not self.cross and not self.within:
-            raise IrdistillError("TRG(cross=0, within=0) compares nothing; leave one of them above 0.")
+            raise IrdistillError(
+                "TRG(cross=0, within=0) compares nothing; leave one of them above 0."
+            )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -68,7 +81,9 @@ class TRG(Loss):
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         name = _SIDES[self.side]
-        own, theirs = (getattr(states, name, None) for states in (batch.student_states, batch.teacher_states))
+        own, theirs = (
+            getattr(states, name, None) for states in (batch.student_states, batch.teacher_states)
+        )
         if own is None or theirs is None:
             raise ValueError(f"this needs the {name} in student_states and teacher_states")
         student, teacher, there = _aligned(own, theirs)
@@ -83,7 +98,9 @@ class TRG(Loss):
         """Of the tokens of different texts."""
         texts, places = there.nonzero(as_tuple=True)
         if len(texts) > self.tokens:
-            chosen = torch.linspace(0, len(texts) - 1, self.tokens, device=texts.device).round().long()
+            chosen = (
+                torch.linspace(0, len(texts) - 1, self.tokens, device=texts.device).round().long()
+            )
             texts, places = texts[chosen], places[chosen]
         allowed = texts[:, None] != texts[None, :]
         own, theirs = student[texts, places], teacher[texts, places]
@@ -94,18 +111,27 @@ class TRG(Loss):
         return _divergence(theirs / self.tau, own @ own.T / self.tau, allowed)
 
     def _inside(self, student: Tensor, teacher: Tensor, there: Tensor) -> Tensor:
-        """Of the tokens of one text; of so many texts, evenly spread over the batch, as fit into memory."""
+        """Of the tokens of one text; of so many texts, evenly spread over the batch, as fit into
+        memory.
+        """
         count, length = there.shape
         most = max(1, _ELEMENTS // max(1, length * length))
         if count > most:
             chosen = torch.linspace(0, count - 1, most, device=there.device).round().long()
             student, teacher, there = student[chosen], teacher[chosen], there[chosen]
-        allowed = there[:, :, None] & there[:, None, :] & ~torch.eye(length, dtype=torch.bool, device=there.device)
-        return _divergence(teacher @ teacher.mT / self.tau, student @ student.mT / self.tau, allowed)
+        allowed = (
+            there[:, :, None]
+            & there[:, None, :]
+            & ~torch.eye(length, dtype=torch.bool, device=there.device)
+        )
+        return _divergence(
+            teacher @ teacher.mT / self.tau, student @ student.mT / self.tau, allowed
+        )
 
 
 def _aligned(own: TokenVectors, theirs: TokenVectors) -> tuple[Tensor, Tensor, Tensor]:
-    """Vectors of length 1 of student (n, L, D) and teacher (n, L, E), and where there are some, (n, L) bool.
+    """Vectors of length 1 of student (n, L, D) and teacher (n, L, E), and where there are some, (n,
+    L) bool.
 
     A text without teacher vectors is left out.
     """
@@ -113,22 +139,30 @@ def _aligned(own: TokenVectors, theirs: TokenVectors) -> tuple[Tensor, Tensor, T
     if bool(((counts != given) & (given > 0)).any()):
         text = int(((counts != given) & (given > 0)).nonzero()[0])
         raise IrdistillError(
-            f"a text has {int(counts[text])} token vectors of the student and {int(given[text])} of the teacher; TRG compares them "
-            "one by one. Use a teacher and a student of one tokenizer, with the same lengths, prompts, query expansion and "
-            "punctuation mask."
+            f"a text has {int(counts[text])} token vectors of the student and {int(given[text])} of"
+            " the teacher; TRG compares them one by one. Use a teacher and a student of one"
+            " tokenizer, with the same lengths, prompts, query expansion and punctuation mask."
         )
     length = min(own.mask.shape[1], theirs.mask.shape[1])
-    student, teacher = (F.normalize(side.vectors[:, :length].masked_fill(~side.mask[:, :length, None], 0.0), dim=-1)
-                        for side in (own, theirs))
+    student, teacher = (
+        F.normalize(side.vectors[:, :length].masked_fill(~side.mask[:, :length, None], 0.0), dim=-1)
+        for side in (own, theirs)
+    )
     return student, teacher.to(student.dtype), own.mask[:, :length] & theirs.mask[:, :length]
 
 
 def _divergence(teacher: Tensor, student: Tensor, allowed: Tensor) -> Tensor:
-    """``KL(softmax(teacher) || softmax(student))`` over the allowed places, mean over the rows with at least two."""
+    """``KL(softmax(teacher) || softmax(student))`` over the allowed places, mean over the rows with
+    at least two.
+    """
     rows = allowed.sum(dim=-1) >= 2
     if not rows.any():
         return student.sum() * 0.0
     out = ~allowed[rows]
     target = teacher[rows].masked_fill(out, -torch.inf).log_softmax(dim=-1)
     found = student[rows].masked_fill(out, -torch.inf).log_softmax(dim=-1)
-    return (target.exp() * (target.masked_fill(out, 0.0) - found.masked_fill(out, 0.0))).sum(dim=-1).mean()
+    return (
+        (target.exp() * (target.masked_fill(out, 0.0) - found.masked_fill(out, 0.0)))
+        .sum(dim=-1)
+        .mean()
+    )

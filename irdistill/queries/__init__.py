@@ -1,4 +1,6 @@
-"""Questions made out of collections: conversations rewritten, and synthetic queries generated and filtered."""
+"""Questions made out of collections: conversations rewritten, and synthetic queries generated and
+filtered.
+"""
 
 from __future__ import annotations
 
@@ -9,5 +11,15 @@ from irdistill.queries.rewriting import rewrite, rewrite_with
 from irdistill.queries.splitting import split
 from irdistill.queries.writing import write_texts
 
-__all__ = ["Generation", "HistoryTemplate", "Rule", "critic_curve", "filter_queries", "generate", "rewrite", "rewrite_with",
-           "split", "write_texts"]
+__all__ = [
+    "Generation",
+    "HistoryTemplate",
+    "Rule",
+    "critic_curve",
+    "filter_queries",
+    "generate",
+    "rewrite",
+    "rewrite_with",
+    "split",
+    "write_texts",
+]

@@ -1,7 +1,7 @@
 """The verb *filter*: of synthetic queries, those worth learning from, each rule with its counts.
 
-A query knows its source passage (its judgment). ``retrieved`` is a run of the retriever that is to learn, ``scores`` one of the
-teacher over candidates.
+A query knows its source passage (its judgment). ``retrieved`` is a run of the retriever that is to
+learn, ``scores`` one of the teacher over candidates.
 """
 
 from __future__ import annotations
@@ -29,20 +29,28 @@ logger = logging.getLogger(__name__)
 _RULE = re.compile(r"(consistency|first|percentile|critic)(?:=(-?\d+(?:\.\d+)?))?")
 _DEFAULTS = {"consistency": 20.0, "first": 1.0, "percentile": 25.0}
 #: Which of the two runs a rule looks at.
-_LOOKS_AT = {"consistency": "retrieved", "first": "scores", "percentile": "scores", "critic": "scores"}
+_LOOKS_AT = {
+    "consistency": "retrieved",
+    "first": "scores",
+    "percentile": "scores",
+    "critic": "scores",
+}
 
 
 @dataclass(frozen=True)
 class Rule:
     """One rule, written ``consistency=20``.
 
-    * ``consistency=K``: the source is among the K best of the retriever (Promptagator, Dai et al. 2022, arXiv:2209.11755).
+    * ``consistency=K``: the source is among the K best of the retriever (Promptagator, Dai et al.
+      2022, arXiv:2209.11755).
     * ``first=K``: the source is among the K best of the teacher, 1 unless said.
-    * ``percentile=P``: the best teacher score of the query's list is not below the P-th percentile of those of its kind.
-    * ``critic=T``: the teacher's score of the source is at least T (the critic of Symbolic Knowledge Distillation, West et al.
-      2022, arXiv:2110.07178).
+    * ``percentile=P``: the best teacher score of the query's list is not below the P-th percentile
+      of those of its kind.
+    * ``critic=T``: the teacher's score of the source is at least T (the critic of Symbolic
+      Knowledge Distillation, West et al. 2022, arXiv:2110.07178).
 
-    A query that excludes its source, because it is the source's own words, passes those that look at the source's place.
+    A query that excludes its source, because it is the source's own words, passes those that look
+    at the source's place.
     """
 
     name: str
@@ -57,54 +65,88 @@ class Rule:
         """
         match = _RULE.fullmatch(text.strip())
         if match is None or (match[2] is None and match[1] not in _DEFAULTS):
-            raise IrdistillError(f"the rule {text!r} cannot be read; give consistency=K, first=K, percentile=P or critic=T.")
+            raise IrdistillError(
+                f"the rule {text!r} cannot be read; give consistency=K, first=K, percentile=P or"
+                " critic=T."
+            )
         bound = float(match[2]) if match[2] is not None else _DEFAULTS[match[1]]
-        if (match[1] in ("consistency", "first") and bound < 1) or (match[1] == "percentile" and not 0 <= bound <= 100):
-            raise IrdistillError(f"the rule {text!r} has a bound that nothing can meet; ranks begin at 1, percentiles go to 100.")
+        if (match[1] in ("consistency", "first") and bound < 1) or (
+            match[1] == "percentile" and not 0 <= bound <= 100
+        ):
+            raise IrdistillError(
+                f"the rule {text!r} has a bound that nothing can meet; ranks begin at 1,"
+                " percentiles go to 100."
+            )
         return cls(match[1], bound)
 
     def __str__(self) -> str:
         return f"{self.name}={self.bound:g}"
 
 
-def filter_queries(collection: Collection, out: str | Path, rules: Sequence[str | Rule], scores: Run | str | Path | None = None,
-                   retrieved: Run | str | Path | None = None) -> Collection:
-    """Write the queries that pass all rules; those left out are counted by the first rule that they fail.
+def filter_queries(
+    collection: Collection,
+    out: str | Path,
+    rules: Sequence[str | Rule],
+    scores: Run | str | Path | None = None,
+    retrieved: Run | str | Path | None = None,
+) -> Collection:
+    """Write the queries that pass all rules; those left out are counted by the first rule that they
+    fail.
 
     Runs of the whole collection serve the filtered one.
 
     Returns:
-        The collection ``OUT#SPLIT``, the split that was given. Its record holds the counts, for each rule and kind.
+        The collection ``OUT#SPLIT``, the split that was given. Its record holds the counts, for
+        each rule and kind.
 
     Raises:
-        IrdistillError: a rule cannot be read or lacks the run it looks at, a query has no single source, no query passes, or
-            ``out`` holds another collection.
+        IrdistillError: a rule cannot be read or lacks the run it looks at, a query has no single
+            source, no query passes, or ``out`` holds another collection.
     """
     parsed = [rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in rules]
     if not parsed:
         raise IrdistillError("no rule was given to filter by; give one or more, as consistency=20.")
-    runs = {name: open_run(run, collection) for name, run in (("scores", scores), ("retrieved", retrieved)) if run is not None}
+    runs = {
+        name: open_run(run, collection)
+        for name, run in (("scores", scores), ("retrieved", retrieved))
+        if run is not None
+    }
     for rule in parsed:
         if _LOOKS_AT[rule.name] not in runs:
-            raise IrdistillError(f"the rule {rule} looks at the run of {_LOOKS_AT[rule.name]}, which was not given.")
+            raise IrdistillError(
+                f"the rule {rule} looks at the run of {_LOOKS_AT[rule.name]}, which was not given."
+            )
     sources = {query_id: source_of(collection, query_id) for query_id in collection.queries}
     tests = [_test(rule, runs[_LOOKS_AT[rule.name]], sources) for rule in parsed]
     counts: Counter[str] = Counter()
     kept = []
     for query in collection.queries.values():
         own = sources[query.id] in query.excluded
-        failed = next((rule for rule, passes in zip(parsed, tests, strict=True)
-                       if not ((own and rule.name != "percentile") or passes(query.id))), None)
+        failed = next(
+            (
+                rule
+                for rule, passes in zip(parsed, tests, strict=True)
+                if not ((own and rule.name != "percentile") or passes(query.id))
+            ),
+            None,
+        )
         kind = kind_of_query(query.id)
         counts[f"{kind}: {'kept' if failed is None else f'failed {failed}'}"] += 1
         if failed is None:
             kept.append(query)
     if not kept:
-        raise IrdistillError(f"none of {len(sources)} queries passes {', '.join(map(str, parsed))}; loosen a bound.")
+        raise IrdistillError(
+            f"none of {len(sources)} queries passes {', '.join(map(str, parsed))}; loosen a bound."
+        )
     texts = [query.text for query in kept]
     made_by: dict[str, Any] = {
-        "verb": "filter", "rules": list(map(str, parsed)), "runs": {name: run.fingerprint for name, run in runs.items()},
-        "of": len(sources), "kept": len(kept), "counts": dict(sorted(counts.items())), "diversity": diversity(texts),
+        "verb": "filter",
+        "rules": list(map(str, parsed)),
+        "runs": {name: run.fingerprint for name, run in runs.items()},
+        "of": len(sources),
+        "kept": len(kept),
+        "counts": dict(sorted(counts.items())),
+        "diversity": diversity(texts),
     }
     logger.info("%d of %d queries pass %s", len(kept), len(sources), ", ".join(map(str, parsed)))
     split = split_folder(collection.id)[1] or "train"
@@ -121,17 +163,23 @@ def source_of(collection: Collection, query_id: str) -> str:
     """
     judged = [doc for doc, grade in collection.qrels[query_id].items() if grade > 0]
     if len(judged) != 1:
-        raise IrdistillError(f"the query {query_id!r} of {collection.id!r} has {len(judged)} relevant passages; a synthetic query "
-                             "has one, its source. Filter what generate has written.")
+        raise IrdistillError(
+            f"the query {query_id!r} of {collection.id!r} has {len(judged)} relevant passages; a"
+            " synthetic query has one, its source. Filter what generate has written."
+        )
     return judged[0]
 
 
-def critic_curve(collection: Collection, scores: Run | str | Path, steps: int = 11) -> list[dict[str, float]]:
-    """Size and quality against the critic's threshold: at quantiles of the teacher's score of the source.
+def critic_curve(
+    collection: Collection, scores: Run | str | Path, steps: int = 11
+) -> list[dict[str, float]]:
+    """Size and quality against the critic's threshold: at quantiles of the teacher's score of the
+    source.
 
     Returns:
-        Rows of ``threshold``, ``kept`` (share of the queries), ``first`` (share of those kept whose source the teacher puts
-        first) and ``mrr`` (of the source in the teacher's list), loosest first.
+        Rows of ``threshold``, ``kept`` (share of the queries), ``first`` (share of those kept whose
+        source the teacher puts first) and ``mrr`` (of the source in the teacher's list), loosest
+        first.
     """
     run = open_run(scores, collection)
     found = []
@@ -142,24 +190,41 @@ def critic_curve(collection: Collection, scores: Run | str | Path, steps: int = 
     values, reciprocal = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
     known = values[np.isfinite(values)]
     rows = []
-    for bound in np.unique(np.quantile(known, np.linspace(0, 1, steps), method="lower")) if len(known) else []:
+    for bound in (
+        np.unique(np.quantile(known, np.linspace(0, 1, steps), method="lower"))
+        if len(known)
+        else []
+    ):
         kept = values >= bound
-        rows.append({"threshold": float(bound), "kept": float(kept.mean()), "first": float((reciprocal[kept] == 1).mean()),
-                     "mrr": float(reciprocal[kept].mean())})
+        rows.append(
+            {
+                "threshold": float(bound),
+                "kept": float(kept.mean()),
+                "first": float((reciprocal[kept] == 1).mean()),
+                "mrr": float(reciprocal[kept].mean()),
+            }
+        )
     return rows
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
-    """How varied queries are: different words by all words, the same for pairs of words, and words a query."""
+    """How varied queries are: different words by all words, the same for pairs of words, and words
+    a query.
+    """
     words = [normal(text).split() for text in texts]
     single = [word for line in words for word in line]
     pairs = [pair for line in words for pair in pairwise(line)]
-    return {"distinct_1": len(set(single)) / max(1, len(single)), "distinct_2": len(set(pairs)) / max(1, len(pairs)),
-            "words": len(single) / max(1, len(texts))}
+    return {
+        "distinct_1": len(set(single)) / max(1, len(single)),
+        "distinct_2": len(set(pairs)) / max(1, len(pairs)),
+        "words": len(single) / max(1, len(texts)),
+    }
 
 
 def rank_of(listed: RankedList | None, doc_id: str) -> int | None:
-    """The place of a document by score, from 1, documents with equal scores before it counted; None where it has no score."""
+    """The place of a document by score, from 1, documents with equal scores before it counted; None
+    where it has no score.
+    """
     score = _score(listed, doc_id)
     if listed is None or not np.isfinite(score):
         return None
@@ -175,6 +240,7 @@ def _score(listed: RankedList | None, doc_id: str) -> float:
 
 def _test(rule: Rule, run: Run, sources: dict[str, str]) -> Callable[[str], bool]:
     if rule.name in ("consistency", "first"):
+
         def among(query_id: str) -> bool:
             rank = rank_of(run.get(query_id), sources[query_id])
             return rank is not None and rank <= rule.bound

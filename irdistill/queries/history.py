@@ -40,8 +40,8 @@ class LaidOut(NamedTuple):
 
     Attributes:
         text: the question and the turns that were kept.
-        kept, cut: turns of the history in the text, and those the budget left out; turns that the template does not
-            show (answers, where it shows questions) are in neither.
+        kept, cut: turns of the history in the text, and those the budget left out; turns that the
+            template does not show (answers, where it shows questions) are in neither.
     """
 
     text: str
@@ -56,12 +56,14 @@ class HistoryTemplate:
     Written as ``newest questions tokens=256 turns=6``.
 
     Attributes:
-        order: ``newest``: the question, then the turns before it from the newest to the oldest, as DiSCo lays them out
-            (Lupart et al. 2025, arXiv:2410.14609), so that a text that is cut at its end loses the oldest; ``oldest``: the
-            conversation as it went, the question last.
+        order: ``newest``: the question, then the turns before it from the newest to the oldest, as
+            DiSCo lays them out (Lupart et al. 2025, arXiv:2410.14609), so that a text that is cut
+            at its end loses the oldest; ``oldest``: the conversation as it went, the question last.
         shown: ``questions`` of the user alone, or ``all`` turns.
-        separator: between two turns; a tokenizer's own mark, as ``[SEP]`` of BERT, is read as that mark.
-        tokens: of the whole text; the oldest turns are left out, whole, until it fits. The question is never cut.
+        separator: between two turns; a tokenizer's own mark, as ``[SEP]`` of BERT, is read as that
+            mark.
+        tokens: of the whole text; the oldest turns are left out, whole, until it fits. The question
+            is never cut.
         turns: at most so many turns of the history.
 
     Raises:
@@ -77,13 +79,18 @@ class HistoryTemplate:
     def __post_init__(self) -> None:
         if self.order not in ("newest", "oldest") or self.shown not in ("questions", "all"):
             raise IrdistillError(
-                f"the history is to be laid out as {self.order!r} {self.shown!r}; expected were newest or oldest, and questions "
-                "or all."
+                f"the history is to be laid out as {self.order!r} {self.shown!r}; expected were"
+                " newest or oldest, and questions or all."
             )
         for name, least in (("tokens", 1), ("turns", 0)):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise IrdistillError(f"{name} of the history is {value!r}; a whole number of at least {least} was expected.")
+            if value is not None and (
+                isinstance(value, bool) or not isinstance(value, int) or value < least
+            ):
+                raise IrdistillError(
+                    f"{name} of the history is {value!r}; a whole number of at least {least} was"
+                    " expected."
+                )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -94,7 +101,10 @@ class HistoryTemplate:
         """
         match = _WRITTEN.fullmatch(text)
         if match is None:
-            raise IrdistillError(f"the history {text!r} cannot be read; write it as: newest questions tokens=256 turns=6.")
+            raise IrdistillError(
+                f"the history {text!r} cannot be read; write it as: newest questions tokens=256"
+                " turns=6."
+            )
         given: dict[str, Any] = {}
         for word in match[3].split():
             name, _, value = word.partition("=")
@@ -103,12 +113,21 @@ class HistoryTemplate:
             elif name in ("tokens", "turns") and value.isdecimal():
                 given[name] = int(value)
             else:
-                raise IrdistillError(f"{word!r} in the history {text!r} cannot be read; give tokens=N, turns=N or separator=TEXT.")
+                raise IrdistillError(
+                    f"{word!r} in the history {text!r} cannot be read; give tokens=N, turns=N or"
+                    " separator=TEXT."
+                )
         return cls(match[1], match[2] or "questions", **given)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        budget = "".join(f" {name}={getattr(self, name)}" for name in ("tokens", "turns") if getattr(self, name) is not None)
-        separator = "" if self.separator == " [SEP] " else f" separator={self.separator.replace(' ', '_')}"
+        budget = "".join(
+            f" {name}={getattr(self, name)}"
+            for name in ("tokens", "turns")
+            if getattr(self, name) is not None
+        )
+        separator = (
+            "" if self.separator == " [SEP] " else f" separator={self.separator.replace(' ', '_')}"
+        )
         return f"{self.order} {self.shown}{budget}{separator}"
 
     def identity(self) -> dict[str, Any]:
@@ -116,14 +135,21 @@ class HistoryTemplate:
         return asdict(self)
 
     def lay_out(self, query: Query, count: Count = words) -> LaidOut:
-        """The question of a query and what its template shows of the turns before it; never its rewrite.
+        """The question of a query and what its template shows of the turns before it; never its
+        rewrite.
 
         Args:
             count: of tokens, for the budget.
         """
-        shown = [turn for turn in query.history if (self.shown == "all" or turn.role == "user") and turn.text.strip()]
-        kept = shown if self.turns is None else shown[len(shown) - min(self.turns, len(shown)):]
-        while kept and self.tokens is not None and count(self._joined(query.text, kept)) > self.tokens:
+        shown = [
+            turn
+            for turn in query.history
+            if (self.shown == "all" or turn.role == "user") and turn.text.strip()
+        ]
+        kept = shown if self.turns is None else shown[len(shown) - min(self.turns, len(shown)) :]
+        while (
+            kept and self.tokens is not None and count(self._joined(query.text, kept)) > self.tokens
+        ):
             kept = kept[1:]
         return LaidOut(self._joined(query.text, kept), len(kept), len(shown) - len(kept))
 

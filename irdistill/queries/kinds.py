@@ -1,7 +1,9 @@
-"""Kinds of synthetic queries: those taken out of a passage as it is, and those a language model writes.
+"""Kinds of synthetic queries: those taken out of a passage as it is, and those a language model
+writes.
 
-The six kinds that are written, and two that are few-shot variants of a web query, are those of CADET (Tamber et al. 2025,
-"Teaching Dense Retrieval Models to Specialize", arXiv:2502.19712); their prompts are cards in ``data/prompts/``.
+The six kinds that are written, and two that are few-shot variants of a web query, are those of
+CADET (Tamber et al. 2025, "Teaching Dense Retrieval Models to Specialize", arXiv:2502.19712); their
+prompts are cards in ``data/prompts/``.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class Draft(NamedTuple):
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text that have 5 to 40 words, in order, white space made single; cut at full stops and blank lines."""
+    """The sentences of a text that have 5 to 40 words, in order, white space made single; cut at
+    full stops and blank lines.
+    """
     found = (" ".join(part.split()) for part in _END.split(text))
     return [one for one in found if _WORDS[0] <= len(one.split()) <= _WORDS[1]]
 
@@ -54,8 +58,12 @@ def heading(document: Document) -> str:
     return " ".join(match[1].split()) if match else ""
 
 
-def taken(document: Document, row: int, kind: str, count: int, draw: np.random.Generator) -> Iterator[Draft]:
-    """Queries that are a passage's own words: its title, or up to ``count`` of its sentences, drawn at random."""
+def taken(
+    document: Document, row: int, kind: str, count: int, draw: np.random.Generator
+) -> Iterator[Draft]:
+    """Queries that are a passage's own words: its title, or up to ``count`` of its sentences, drawn
+    at random.
+    """
     if kind == "title":
         text = heading(document)
         if len(text.split()) >= 2:
@@ -71,8 +79,12 @@ def normal(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def distinct(drafts: Iterator[Draft], seen: set[str], count: Callable[[str], None]) -> Iterator[Draft]:
-    """Each query once, by `normal`; those left out are counted as ``duplicates``, those without a word as ``empty``."""
+def distinct(
+    drafts: Iterator[Draft], seen: set[str], count: Callable[[str], None]
+) -> Iterator[Draft]:
+    """Each query once, by `normal`; those left out are counted as ``duplicates``, those without a
+    word as ``empty``.
+    """
     for draft in drafts:
         key = normal(draft.text)
         if not key:

@@ -17,12 +17,28 @@ from irdistill import __version__
 from irdistill.collections.derived import derived_files
 from irdistill.errors import IrdistillError
 from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
-from irdistill.ownership import Ours, is_manifest, nothing, own_folder, owned_names, refuse_foreign, remove_ours
+from irdistill.ownership import (
+    Ours,
+    is_manifest,
+    nothing,
+    own_folder,
+    owned_names,
+    refuse_foreign,
+    remove_ours,
+)
 from irdistill.plain_data import check_values
 from irdistill.progress import kept_of, kept_when_stopped
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import COMPARISON, RESULT, VERBS, WITHOUT_QUERIES, Kitchen, artifact, check_arguments
+from irdistill.recipes.verbs import (
+    COMPARISON,
+    RESULT,
+    VERBS,
+    WITHOUT_QUERIES,
+    Kitchen,
+    artifact,
+    check_arguments,
+)
 from irdistill.runs import open_run
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.owned import run_files
@@ -33,12 +49,18 @@ logger = logging.getLogger(__name__)
 _COLLECTIONS = ("collection", "datasets")
 
 
-def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False, work: Path | None = None) -> Path:
+def run_recipe(
+    recipe: Recipe,
+    out: str | Path,
+    seed: int = 42,
+    overwrite: bool = False,
+    work: Path | None = None,
+) -> Path:
     """Run all stages that are not done, then write ``report.md`` and ``results.json``.
 
-    A stage is done when its record in ``stages/`` holds its result, and names the same verb, arguments, collections, results of
-    earlier stages and contents of runs made elsewhere; one that has begun goes on if it names the same. Its artifact lies in a
-    folder of its name.
+    A stage is done when its record in ``stages/`` holds its result, and names the same verb,
+    arguments, collections, results of earlier stages and contents of runs made elsewhere; one that
+    has begun goes on if it names the same. Its artifact lies in a folder of its name.
 
     Args:
         overwrite: make anew what was made with other settings, instead of stopping.
@@ -51,7 +73,12 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
         IrdistillError: a stage is faulty (found before any runs), or was made with other settings.
     """
     folder = Path(out)
-    own_folder(folder, recipe_files(recipe), "the results of a recipe", lambda name: _recorded_before(folder, name))
+    own_folder(
+        folder,
+        recipe_files(recipe),
+        "the results of a recipe",
+        lambda name: _recorded_before(folder, name),
+    )
     make_folder(folder)
     kitchen = Kitchen(seed, work)
     for stage in recipe.stages:
@@ -69,8 +96,12 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
             if found is None:
                 logger.info("[%d/%d] %s: %s", place, len(recipe.stages), stage.name, stage.verb)
                 record = folder / "stages" / f"{stage.name}.json"
-                write_json(record, {"inputs": inputs, "fingerprint": None})  # begun: what it leaves behind is of these inputs
-                with kept_when_stopped(partial(kept_of, place - 1, len(recipe.stages), f"stages of {folder}")):
+                write_json(
+                    record, {"inputs": inputs, "fingerprint": None}
+                )  # begun: what it leaves behind is of these inputs
+                with kept_when_stopped(
+                    partial(kept_of, place - 1, len(recipe.stages), f"stages of {folder}")
+                ):
                     found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
                 write_json(record, {"inputs": inputs, "fingerprint": found})
             else:
@@ -81,33 +112,61 @@ def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool 
 
 
 def _check(stage: Stage) -> None:
-    """Refuse an unknown verb, an argument too many or too few, and values that can be seen to be wrong."""
+    """Refuse an unknown verb, an argument too many or too few, and values that can be seen to be
+    wrong.
+    """
     if stage.verb not in VERBS:
-        raise IrdistillError(f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was expected.")
+        raise IrdistillError(
+            f"the stage {stage.name!r} has the verb {stage.verb!r}; one of {', '.join(VERBS)} was"
+            " expected."
+        )
     try:
         inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
         check_values(stage.arguments, VERBS[stage.verb], "its arguments", free=True)
         check_arguments(stage.verb, stage.arguments)
     except (TypeError, IrdistillError) as error:
-        raise IrdistillError(f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}") from error
+        raise IrdistillError(
+            f"the stage {stage.name!r} ({stage.verb}) cannot run: {error}"
+        ) from error
 
 
 def _collections(stage: Stage) -> list[str]:
     """Those there are before anything runs; what an earlier stage makes is known by that stage."""
     datasets = stage.arguments.get("datasets", {})
     own = [stage.arguments.get(key) for key in ("collection", "dev")]
-    compared = [run["collection"] for run in stage.arguments.get("runs", []) if isinstance(run, dict)]
-    return [name for name in [*datasets, *(name for name in own if name), *dict.fromkeys(compared)] if "${" not in name]
+    compared = [
+        run["collection"] for run in stage.arguments.get("runs", []) if isinstance(run, dict)
+    ]
+    return [
+        name
+        for name in [*datasets, *(name for name in own if name), *dict.fromkeys(compared)]
+        if "${" not in name
+    ]
 
 
 def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:
     """Everything that decides what a stage makes, as JSON."""
-    runs = {text: open_run(text).fingerprint for text in stage.texts() if (Path(text) / MANIFEST).is_file()}  # made elsewhere
-    return json.loads(json.dumps({
-        "verb": stage.verb, "arguments": stage.arguments, "version": __version__, "seed": seed,
-        "collections": {name: kitchen.collection(name, queries=False).fingerprint for name in _collections(stage)},
-        "stages": {name: made[name] for name in stage.needs()},
-    } | ({"runs": runs} if runs else {})))
+    runs = {
+        text: open_run(text).fingerprint
+        for text in stage.texts()
+        if (Path(text) / MANIFEST).is_file()
+    }  # made elsewhere
+    return json.loads(
+        json.dumps(
+            {
+                "verb": stage.verb,
+                "arguments": stage.arguments,
+                "version": __version__,
+                "seed": seed,
+                "collections": {
+                    name: kitchen.collection(name, queries=False).fingerprint
+                    for name in _collections(stage)
+                },
+                "stages": {name: made[name] for name in stage.needs()},
+            }
+            | ({"runs": runs} if runs else {})
+        )
+    )
 
 
 def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: bool) -> str | None:
@@ -117,16 +176,23 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         return None
     there = read_json_object(record)
     if not {"inputs", "fingerprint"} <= set(there) or not isinstance(there["inputs"], dict):
-        raise IrdistillError(f"{record} is damaged; delete it and the folder {folder / stage.name}, and run the recipe again.")
+        raise IrdistillError(
+            f"{record} is damaged; delete it and the folder {folder / stage.name}, and run the"
+            " recipe again."
+        )
     if there["fingerprint"] is None and not (folder / stage.name).exists():
         return None  # it failed before it made anything
     if there["inputs"] == inputs:
-        done = there["fingerprint"] is not None and Path(artifact(stage.verb, folder / stage.name)).exists()
+        done = (
+            there["fingerprint"] is not None
+            and Path(artifact(stage.verb, folder / stage.name)).exists()
+        )
         return str(there["fingerprint"]) if done else None
     if not overwrite:
         raise IrdistillError(
-            f"the stage {stage.name!r} in {folder} was made with other settings: {_changes(there['inputs'], inputs)}. "
-            "Choose another --out, or give --overwrite to make it and what depends on it anew."
+            f"the stage {stage.name!r} in {folder} was made with other settings:"
+            f" {_changes(there['inputs'], inputs)}. Choose another --out, or give --overwrite to"
+            " make it and what depends on it anew."
         )
     made = folder / stage.name
     ours = stage_files(folder, stage.name)
@@ -138,16 +204,25 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
 
 
 def recipe_files(recipe: Recipe) -> list[str]:
-    """The files that a recipe writes beside what its stages make in ways that know their own files."""
+    """The files that a recipe writes beside what its stages make in ways that know their own
+    files.
+    """
     names = [f"stages/{stage.name}.json" for stage in recipe.stages]
-    return [*names, "journal.jsonl", "report.md", "results.json",
-            *(f"{stage.name}/{name}" for stage in recipe.stages for name in (RESULT, COMPARISON))]
+    return [
+        *names,
+        "journal.jsonl",
+        "report.md",
+        "results.json",
+        *(f"{stage.name}/{name}" for stage in recipe.stages for name in (RESULT, COMPARISON)),
+    ]
 
 
 def stage_files(folder: Path, name: str) -> Ours:
     """Whether a file in the folder of a stage is part of what the stage made."""
     place = folder / name
-    results = {key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")}
+    results = {
+        key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")
+    }
     try:
         run = run_files(place)
     except IrdistillError:
@@ -157,8 +232,12 @@ def stage_files(folder: Path, name: str) -> Ours:
 
 
 def _recorded_before(folder: Path, name: str) -> bool:
-    """Whether a file is part of the results of a recipe that an earlier version ran: there are records of its stages."""
-    return any(is_manifest(path, ("inputs", "fingerprint")) for path in (folder / "stages").glob("*.json"))
+    """Whether a file is part of the results of a recipe that an earlier version ran: there are
+    records of its stages.
+    """
+    return any(
+        is_manifest(path, ("inputs", "fingerprint")) for path in (folder / "stages").glob("*.json")
+    )
 
 
 def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
@@ -174,8 +253,11 @@ def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen
     try:
         return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
     finally:
-        entry = {"stage": stage.name, "seconds": round(time.monotonic() - began, 3),
-                 "time": datetime.now(UTC).isoformat(timespec="seconds")}
+        entry = {
+            "stage": stage.name,
+            "seconds": round(time.monotonic() - began, 3),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
@@ -187,7 +269,9 @@ def _seconds(folder: Path) -> dict[str, float]:
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else []:
         try:
             entry = json.loads(line)
-            totals[entry["stage"]] = round(totals.get(entry["stage"], 0.0) + float(entry["seconds"]), 3)
+            totals[entry["stage"]] = round(
+                totals.get(entry["stage"], 0.0) + float(entry["seconds"]), 3
+            )
         except (ValueError, RecursionError, KeyError, TypeError):
             continue  # a line that a kill cut short
     return totals
@@ -195,4 +279,6 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 def _peak_memory() -> int:
     """The most memory this process held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )

@@ -1,12 +1,16 @@
-"""The verb *specialise*: a retriever learns a corpus, without labels; the recipe is made for the corpus, the model and the time.
+"""The verb *specialise*: a retriever learns a corpus, without labels; the recipe is made for the
+corpus, the model and the time.
 
-Two steps, both of the query tower alone, so that passages are encoded once and indexes of the model stay right:
+Two steps, both of the query tower alone, so that passages are encoded once and indexes of the model
+stay right:
 
-1. Term vectors (`irdistill.training.term_vectors`): BM25 distilled into the query tower in closed form. This is all that the
-   default teacher, the model fused with BM25, has to give, and takes seconds.
-2. For another teacher, training as CADET does it (Tamber et al. 2025, arXiv:2502.19712): queries are made out of the passages,
-   the teacher orders candidates for them, and the tower learns its distribution. By default queries are titles and sentences of
-   the passages, which needs no language model.
+1. Term vectors (`irdistill.training.term_vectors`): BM25 distilled into the query tower in closed
+   form. This is all that the default teacher, the model fused with BM25, has to give, and takes
+   seconds.
+2. For another teacher, training as CADET does it (Tamber et al. 2025, arXiv:2502.19712): queries
+   are made out of the passages, the teacher orders candidates for them, and the tower learns its
+   distribution. By default queries are titles and sentences of the passages, which needs no
+   language model.
 """
 
 from __future__ import annotations
@@ -38,11 +42,14 @@ RECIPE, PLAN = "recipe.yaml", "plan.json"
 FUSED = "fused"
 _MEASURED = 96
 _WEIGHT = 3.0
-"""A step costs about three times what encoding its queries does: forward, and backward twice that."""
+"""A step costs about three times what encoding its queries does: forward, and backward twice that.
+"""
 _EPOCHS = 12.0
 _LEAST_STEPS, _LEAST_QUERIES = 50, 200
 _PATIENCE, _EVALUATE_EVERY = 3, 50
-"""Training ends when the loss on a tenth of the queries, held out, has not fallen three times in a row."""
+"""Training ends when the loss on a tenth of the queries, held out, has not fallen three times in a
+row.
+"""
 
 
 @dataclass(frozen=True)
@@ -53,13 +60,16 @@ class Specialisation:
         model: a dense retriever to start from.
         teacher: ``fused`` (the model with BM25), or a teacher's card or model.
         llm: the card of a language model that writes queries too; none where empty.
-        kinds: of queries; those that need no language model, and with one also questions and keywords, where empty.
+        kinds: of queries; those that need no language model, and with one also questions and
+            keywords, where empty.
         minutes: about so long it may take on this machine.
         depth: candidates a query from BM25 and from the model, each.
-        refine: train the query tower on the teacher's scores of synthetic queries, behind its term vectors. Where None, if the
-            teacher is another than ``fused``, which has no more to give (figures in docs/specialise.md).
+        refine: train the query tower on the teacher's scores of synthetic queries, behind its term
+            vectors. Where None, if the teacher is another than ``fused``, which has no more to give
+            (figures in docs/specialise.md).
         kind: ``dense``, where the model's files do not say it.
-        control: train two more students from the same start, by KL and by InfoNCE alone, to see what the parts are worth.
+        control: train two more students from the same start, by KL and by InfoNCE alone, to see
+            what the parts are worth.
     """
 
     model: str
@@ -108,7 +118,8 @@ class Specialisation:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much fits into the time: told once, from what this machine does, and kept, so that a job that goes on does the same.
+    """How much fits into the time: told once, from what this machine does, and kept, so that a job
+    that goes on does the same.
 
     Attributes:
         passages: to make queries of; None for all.
@@ -128,7 +139,8 @@ def plan(collection: Collection, given: Specialisation) -> Plan:
     """Measure the model on some passages and sentences, and share out the time.
 
     Raises:
-        IrdistillError: the model cannot be loaded or has two towers, or the passages alone take longer than all the time.
+        IrdistillError: the model cannot be loaded or has two towers, or the passages alone take
+            longer than all the time.
     """
     corpus = collection.corpus
     student = load_dense(given.model, given.kind, trust_remote_code=given.trust_remote_code)
@@ -142,13 +154,16 @@ def plan(collection: Collection, given: Specialisation) -> Plan:
     left = seconds - len(corpus) / rates[0]
     if left < 0.2 * seconds:
         raise IrdistillError(
-            f"encoding the {len(corpus)} passages of {collection.id!r} alone takes about {len(corpus) / rates[0] / 60:.0f} of "
-            f"{given.minutes:g} minutes on this machine; give more time (--time), or a smaller model."
+            f"encoding the {len(corpus)} passages of {collection.id!r} alone takes about"
+            f" {len(corpus) / rates[0] / 60:.0f} of {given.minutes:g} minutes on this machine; give"
+            " more time (--time), or a smaller model."
         )
     making, training = 0.15 * left, 0.6 * left
     queries = max(_LEAST_QUERIES, int(making * rates[1]))
     per = 4 if queries > 5 * len(corpus) else 2
-    each = per * ("sentence" in given.chosen_kinds()) + sum(kind != "sentence" for kind in given.chosen_kinds())
+    each = per * ("sentence" in given.chosen_kinds()) + sum(
+        kind != "sentence" for kind in given.chosen_kinds()
+    )
     passages = max(1, queries // each)
     expected = min(passages, len(corpus)) * each
     steps = int(training / max(1, given.trainings) * rates[1] / (_WEIGHT * given.batch_size))
@@ -163,12 +178,19 @@ def _rate(student: DenseStudent, texts: list[str], side: Any) -> float:
     return len(texts) / (time.perf_counter() - began)
 
 
-def specialise(collection: str, given: Specialisation, out: str | Path, overwrite: bool = False, work: Path | None = None) -> Path:
+def specialise(
+    collection: str,
+    given: Specialisation,
+    out: str | Path,
+    overwrite: bool = False,
+    work: Path | None = None,
+) -> Path:
     """Specialise a retriever to the corpus of a collection; stopped and started again it goes on.
 
-    ``OUT/recipe.yaml`` is what was run, ``OUT/specialised/model`` the retriever (``OUT/terms/model`` where term vectors are all
-    it got), ``OUT/report.md`` the table: before and after, on held-out synthetic queries, and on the collection's own queries where
-    it has judgments.
+    ``OUT/recipe.yaml`` is what was run, ``OUT/specialised/model`` the retriever
+    (``OUT/terms/model`` where term vectors are all it got), ``OUT/report.md`` the table: before and
+    after, on held-out synthetic queries, and on the collection's own queries where it has
+    judgments.
 
     Returns:
         The folder.
@@ -178,8 +200,18 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
     """
     held = load_collection(collection, queries=False)
     folder = Path(out)
-    own_folder(folder, [PLAN, RECIPE], "a specialised model", lambda name: is_manifest(folder / PLAN, ("asked", "plan")))
-    asked = {"collection": collection, "corpus": held.corpus.fingerprint, "judged": len(held.qrels), **asdict(given)}
+    own_folder(
+        folder,
+        [PLAN, RECIPE],
+        "a specialised model",
+        lambda name: is_manifest(folder / PLAN, ("asked", "plan")),
+    )
+    asked = {
+        "collection": collection,
+        "corpus": held.corpus.fingerprint,
+        "judged": len(held.qrels),
+        **asdict(given),
+    }
     asked["kinds"], asked["rules"] = list(given.chosen_kinds()), list(given.rules)
     for key in ("kind", "trust_remote_code"):
         if not asked[key]:
@@ -189,20 +221,32 @@ def specialise(collection: str, given: Specialisation, out: str | Path, overwrit
         told = read_json(path)
         if told["asked"] != asked:
             changed = "; ".join(differences(told["asked"], asked))
-            raise IrdistillError(f"{folder} was begun with other settings ({changed}); choose another --out, or give --overwrite.")
+            raise IrdistillError(
+                f"{folder} was begun with other settings ({changed}); choose another --out, or give"
+                " --overwrite."
+            )
         planned = Plan(**told["plan"])
     else:
         planned = plan(held, given)
         write_json(path, {"asked": asked, "plan": asdict(planned)})
         steps = f": {planned.steps} steps" if given.trainings else ""
-        logger.info("%.0f passages and %.0f queries a second here%s", planned.passages_per_second,
-                    planned.queries_per_second, steps)
+        logger.info(
+            "%.0f passages and %.0f queries a second here%s",
+            planned.passages_per_second,
+            planned.queries_per_second,
+            steps,
+        )
     stages = recipe(collection, bool(len(held.qrels)), given, planned)
-    write_text(folder / RECIPE, yaml.safe_dump(stages, sort_keys=False, allow_unicode=True, width=120))
+    write_text(
+        folder / RECIPE, yaml.safe_dump(stages, sort_keys=False, allow_unicode=True, width=120)
+    )
     run_recipe(read_recipe(folder / RECIPE), folder, given.seed, overwrite, work)
     lines = verdict(read_json(folder / "results.json")["rows"])
     report = (folder / "report.md").read_text(encoding="utf-8")
-    write_text(folder / "report.md", report.rstrip() + "\n\n## In words\n\n" + "".join(f"- {line}\n" for line in lines))
+    write_text(
+        folder / "report.md",
+        report.rstrip() + "\n\n## In words\n\n" + "".join(f"- {line}\n" for line in lines),
+    )
     return folder
 
 
@@ -210,16 +254,39 @@ def recipe(collection: str, judged: bool, given: Specialisation, planned: Plan) 
     """The recipe as a mapping; what a user may read, change and run again."""
     splits = ["train", "dev", *(["real"] if judged else [])]
     named = {"train": "${queries}#train", "dev": "${queries}#dev", "real": collection}
-    queries = {"name": "queries", "verb": "generate", "collection": collection, "kinds": list(given.chosen_kinds()),
-               "passages": planned.passages, "sentences": planned.sentences, "avoid": given.avoid}
+    queries = {
+        "name": "queries",
+        "verb": "generate",
+        "collection": collection,
+        "kinds": list(given.chosen_kinds()),
+        "passages": planned.passages,
+        "sentences": planned.sentences,
+        "avoid": given.avoid,
+    }
     stages: list[dict[str, Any]] = [queries | ({"llm": given.llm} if given.llm else {})]
     learnt = named["train"]
-    stages.append({"name": "terms", "verb": "terms", "collection": learnt, "model": given.model, **given.reading})
+    stages.append(
+        {
+            "name": "terms",
+            "verb": "terms",
+            "collection": learnt,
+            "model": given.model,
+            **given.reading,
+        }
+    )
     for split in splits if given.trainings else splits[1:]:
         stages += _teaching(split, named[split], given)
     if given.rules and given.trainings:
-        stages.append({"name": "good", "verb": "filter", "collection": learnt, "rules": list(given.rules),
-                       "scores": "${teacher-train}", "retrieved": "${before-train}"})
+        stages.append(
+            {
+                "name": "good",
+                "verb": "filter",
+                "collection": learnt,
+                "rules": list(given.rules),
+                "scores": "${teacher-train}",
+                "retrieved": "${before-train}",
+            }
+        )
         learnt = "${good}#train"
     contrastive = f'InfoNCE(tau={given.tau}, positive_by="teacher")'
     taught = f"KL(tau={given.tau}, teacher_tau={given.teacher_tau}) + 0.1*{contrastive}"
@@ -228,28 +295,71 @@ def recipe(collection: str, judged: bool, given: Specialisation, planned: Plan) 
         students["specialised"] = taught, {"backbone": "${terms}"}
     trusted = {"trust_remote_code": True} if given.trust_remote_code else {}
     plain: dict[str, Any] = {"backbone": given.model, "freeze_documents": True, **trusted}
-    students |= {"kl-alone": (taught, plain), "infonce-alone": (contrastive, plain)} if given.control else {}
+    students |= (
+        {"kl-alone": (taught, plain), "infonce-alone": (contrastive, plain)}
+        if given.control
+        else {}
+    )
     for name, (loss, start) in students.items():
-        stages.append({
-            "name": name, "verb": "train", "collection": learnt, "scores": "${teacher-train}", "loss": loss, **start,
-            "steps": planned.steps, "batch_size": given.batch_size,
-            "list_size": given.list_size, "learning_rate": given.learning_rate, "dropout": False, "positives": False,
-            "early_stop": _PATIENCE, "evaluate_every": _EVALUATE_EVERY, "checkpoint_every": 200,
-        })
+        stages.append(
+            {
+                "name": name,
+                "verb": "train",
+                "collection": learnt,
+                "scores": "${teacher-train}",
+                "loss": loss,
+                **start,
+                "steps": planned.steps,
+                "batch_size": given.batch_size,
+                "list_size": given.list_size,
+                "learning_rate": given.learning_rate,
+                "dropout": False,
+                "positives": False,
+                "early_stop": _PATIENCE,
+                "evaluate_every": _EVALUATE_EVERY,
+                "checkpoint_every": 200,
+            }
+        )
     for name in ("terms", *students):
-        stages += [{"name": f"{name}-{split}", "verb": "search", "collection": named[split], "model": f"${{{name}}}", "k": 100}
-                   for split in splits[1:]]
-    systems = {"before": "before", "BM25": "bm25", "teacher": "teacher",
-               **({"term vectors": "terms", "after": "specialised"} if given.refined else {"after": "terms"}),
-               **({"KL alone": "kl-alone", "InfoNCE alone": "infonce-alone"} if given.control else {})}
-    stages.append({
-        "name": "figures", "verb": "evaluate", "measures": "nDCG@10 R@100",
-        "compare": {name: "before" for name in systems if name != "before"},
-        "datasets": {named[split]: {name: f"${{{stage}-{split}}}" for name, stage in systems.items()}
-                     for split in reversed(splits[1:])},
-    })
-    return {"name": "specialise", "description": f"{given.model} specialised to the corpus of {collection}, without labels.",
-            "settings": {}, "stages": stages}
+        stages += [
+            {
+                "name": f"{name}-{split}",
+                "verb": "search",
+                "collection": named[split],
+                "model": f"${{{name}}}",
+                "k": 100,
+            }
+            for split in splits[1:]
+        ]
+    systems = {
+        "before": "before",
+        "BM25": "bm25",
+        "teacher": "teacher",
+        **(
+            {"term vectors": "terms", "after": "specialised"}
+            if given.refined
+            else {"after": "terms"}
+        ),
+        **({"KL alone": "kl-alone", "InfoNCE alone": "infonce-alone"} if given.control else {}),
+    }
+    stages.append(
+        {
+            "name": "figures",
+            "verb": "evaluate",
+            "measures": "nDCG@10 R@100",
+            "compare": {name: "before" for name in systems if name != "before"},
+            "datasets": {
+                named[split]: {name: f"${{{stage}-{split}}}" for name, stage in systems.items()}
+                for split in reversed(splits[1:])
+            },
+        }
+    )
+    return {
+        "name": "specialise",
+        "description": f"{given.model} specialised to the corpus of {collection}, without labels.",
+        "settings": {},
+        "stages": stages,
+    }
 
 
 def _teaching(split: str, collection: str, given: Specialisation) -> list[dict[str, Any]]:
@@ -258,17 +368,43 @@ def _teaching(split: str, collection: str, given: Specialisation) -> list[dict[s
     depth = given.depth if split == "train" else 100
     stages: list[dict[str, Any]] = [
         {"name": f"bm25-{split}", "verb": "candidates", **on, "retriever": "bm25", "depth": depth},
-        {"name": f"before-{split}", "verb": "candidates", **on, "retriever": given.model, "depth": depth,
-         **given.reading},
-        {"name": f"pool-{split}", "verb": "fuse", "method": "rrf", "runs": [f"${{bm25-{split}}}", f"${{before-{split}}}"]},
+        {
+            "name": f"before-{split}",
+            "verb": "candidates",
+            **on,
+            "retriever": given.model,
+            "depth": depth,
+            **given.reading,
+        },
+        {
+            "name": f"pool-{split}",
+            "verb": "fuse",
+            "method": "rrf",
+            "runs": [f"${{bm25-{split}}}", f"${{before-{split}}}"],
+        },
     ]
     pool = {"candidates": f"${{pool-{split}}}"}
     if given.teacher != FUSED:
-        return [*stages, {"name": f"teacher-{split}", "verb": "score", **on, **pool, "teacher": given.teacher}]
+        return [
+            *stages,
+            {"name": f"teacher-{split}", "verb": "score", **on, **pool, "teacher": given.teacher},
+        ]
     for name, teacher, reading in (("bm25", "bm25", {}), ("own", given.model, given.reading)):
-        stages.append({"name": f"{name}-scores-{split}", "verb": "score", **on, **pool, "teacher": teacher, **reading})
+        stages.append(
+            {
+                "name": f"{name}-scores-{split}",
+                "verb": "score",
+                **on,
+                **pool,
+                "teacher": teacher,
+                **reading,
+            }
+        )
     parts = [f"${{bm25-scores-{split}}}", f"${{own-scores-{split}}}"]
-    return [*stages, {"name": f"teacher-{split}", "verb": "fuse", "method": "zscore", "runs": parts}]
+    return [
+        *stages,
+        {"name": f"teacher-{split}", "verb": "fuse", "method": "zscore", "runs": parts},
+    ]
 
 
 def verdict(rows: list[dict[str, Any]]) -> list[str]:
@@ -280,12 +416,29 @@ def verdict(rows: list[dict[str, Any]]) -> list[str]:
     for (system, dataset), row in values.items():
         if system not in ("term vectors", "after", "KL alone", "InfoNCE alone"):
             continue
-        before, teacher = values[("before", dataset)]["value"], values[("teacher", dataset)]["value"]
+        before, teacher = (
+            values[("before", dataset)]["value"],
+            values[("teacher", dataset)]["value"],
+        )
         sure = row["p_holm"] is not None and row["p_holm"] < 0.05
-        helped = ("It helped" if row["difference"] > 0 else "It did harm") if sure else "It cannot be told whether it helped"
-        gained = f", {row['difference'] / (teacher - before):.0%} of what the teacher is ahead" if teacher > before else (
-            "; the teacher is not ahead of the model here, so there was nothing to learn")
-        queries = "held-out synthetic queries" if dataset.endswith("#dev") else f"the judged queries of {names[dataset]}"
-        lines.append(f"{system}, {queries}: {measure} {before:.4f} before, {row['value']:.4f} now "
-                     f"({row['difference']:+.4f}{gained}). {helped} (corrected p = {row['p_holm']:.4f}, {row['n']} queries).")
+        helped = (
+            ("It helped" if row["difference"] > 0 else "It did harm")
+            if sure
+            else "It cannot be told whether it helped"
+        )
+        gained = (
+            f", {row['difference'] / (teacher - before):.0%} of what the teacher is ahead"
+            if teacher > before
+            else ("; the teacher is not ahead of the model here, so there was nothing to learn")
+        )
+        queries = (
+            "held-out synthetic queries"
+            if dataset.endswith("#dev")
+            else f"the judged queries of {names[dataset]}"
+        )
+        lines.append(
+            f"{system}, {queries}: {measure} {before:.4f} before, {row['value']:.4f} now"
+            f" ({row['difference']:+.4f}{gained}). {helped} (corrected p = {row['p_holm']:.4f},"
+            f" {row['n']} queries)."
+        )
     return lines

@@ -1,4 +1,6 @@
-"""The verbs as a recipe calls them: each makes one artifact in a folder and gives its fingerprint."""
+"""The verbs as a recipe calls them: each makes one artifact in a folder and gives its
+fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,16 @@ import numpy as np
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.load import require_queries
 from irdistill.errors import IrdistillError
-from irdistill.evaluation import DEFAULT_MEASURES, AuditOptions, Entry, audit, combine, compare_losses, evaluate, fuse_teachers
+from irdistill.evaluation import (
+    DEFAULT_MEASURES,
+    AuditOptions,
+    Entry,
+    audit,
+    combine,
+    compare_losses,
+    evaluate,
+    fuse_teachers,
+)
 from irdistill.evaluation.comparison import check_level
 from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
@@ -24,7 +35,15 @@ from irdistill.files import digest, file_sha256, make_folder, read_json, write_j
 from irdistill.losses import parse_loss
 from irdistill.models import resolve_model
 from irdistill.plain_data import check_values
-from irdistill.queries import Generation, HistoryTemplate, filter_queries, generate, rewrite, rewrite_with, split
+from irdistill.queries import (
+    Generation,
+    HistoryTemplate,
+    filter_queries,
+    generate,
+    rewrite,
+    rewrite_with,
+    split,
+)
 from irdistill.queries.generating import example_pairs
 from irdistill.queries.history import token_count, words
 from irdistill.queries.writing import card_model
@@ -35,7 +54,13 @@ from irdistill.search.lexical import is_lexical
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.students.detection import MODEL_KINDS
-from irdistill.teachers import TeacherSpec, load_teacher, responses_file, score, score_with_representations
+from irdistill.teachers import (
+    TeacherSpec,
+    load_teacher,
+    responses_file,
+    score,
+    score_with_representations,
+)
 from irdistill.training import TrainOptions, train
 from irdistill.training.pretrain import PretrainOptions, pretrain
 from irdistill.training.term_vectors import fit_term_vectors
@@ -66,83 +91,233 @@ class Kitchen:
         return self._collections[name]
 
 
-def _candidates(kitchen: Kitchen, out: Path, collection: str, retriever: str = "bm25", depth: int = 100,
-                index: Any = "flat", kind: str | None = None, trust_remote_code: bool = False) -> str:
-    return retrieve(kitchen.collection(collection), retriever, out, depth, index, kitchen.work, seed=kitchen.seed, kind=kind,
-                    trust_remote_code=trust_remote_code).fingerprint
+def _candidates(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    retriever: str = "bm25",
+    depth: int = 100,
+    index: Any = "flat",
+    kind: str | None = None,
+    trust_remote_code: bool = False,
+) -> str:
+    return retrieve(
+        kitchen.collection(collection),
+        retriever,
+        out,
+        depth,
+        index,
+        kitchen.work,
+        seed=kitchen.seed,
+        kind=kind,
+        trust_remote_code=trust_remote_code,
+    ).fingerprint
 
 
-def _search(kitchen: Kitchen, out: Path, collection: str, model: str, k: int = 100, index: Any = "flat",
-            dimension: int | None = None, kind: str | None = None, trust_remote_code: bool = False) -> str:
-    return retrieve(kitchen.collection(collection), model, out, k, index, kitchen.work, seed=kitchen.seed,
-                    dimension=dimension, kind=kind, trust_remote_code=trust_remote_code).fingerprint
+def _search(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    model: str,
+    k: int = 100,
+    index: Any = "flat",
+    dimension: int | None = None,
+    kind: str | None = None,
+    trust_remote_code: bool = False,
+) -> str:
+    return retrieve(
+        kitchen.collection(collection),
+        model,
+        out,
+        k,
+        index,
+        kitchen.work,
+        seed=kitchen.seed,
+        dimension=dimension,
+        kind=kind,
+        trust_remote_code=trust_remote_code,
+    ).fingerprint
 
 
-def _score(kitchen: Kitchen, out: Path, collection: str, candidates: str, teacher: str, depth: int | None = None,
-           representations: Any = None, **settings: Any) -> str:
+def _score(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    candidates: str,
+    teacher: str,
+    depth: int | None = None,
+    representations: Any = None,
+    **settings: Any,
+) -> str:
     held = kitchen.collection(collection)
     if representations:
-        spec = TeacherSpec(teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings)
-        return score_with_representations(held, candidates, spec, out, depth,
-                                          storage="float16" if representations is True else representations).fingerprint
-    loaded = load_teacher(teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings)
+        spec = TeacherSpec(
+            teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings
+        )
+        return score_with_representations(
+            held,
+            candidates,
+            spec,
+            out,
+            depth,
+            storage="float16" if representations is True else representations,
+        ).fingerprint
+    loaded = load_teacher(
+        teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings
+    )
     return score(held, candidates, loaded, out, depth).fingerprint
 
 
-def _fuse(kitchen: Kitchen, out: Path, runs: list[str], method: Any = "zscore", weights: list[float] | str | None = None,
-          missing: Any = "null", tau: Any = 1.0, abstain: str = "", power: float = 1.0, dev: str | None = None,
-          dev_runs: list[str] | None = None, gate: str | None = None, balance: float = 0.1, top: int | None = None) -> str:
-    return fuse_teachers(runs, out, method, weights, missing, tau=tau, abstain=abstain, power=power,
-                         dev=kitchen.collection(dev) if dev else None, dev_runs=dev_runs or (), gate=gate, balance=balance,
-                         top=top).fingerprint
+def _fuse(
+    kitchen: Kitchen,
+    out: Path,
+    runs: list[str],
+    method: Any = "zscore",
+    weights: list[float] | str | None = None,
+    missing: Any = "null",
+    tau: Any = 1.0,
+    abstain: str = "",
+    power: float = 1.0,
+    dev: str | None = None,
+    dev_runs: list[str] | None = None,
+    gate: str | None = None,
+    balance: float = 0.1,
+    top: int | None = None,
+) -> str:
+    return fuse_teachers(
+        runs,
+        out,
+        method,
+        weights,
+        missing,
+        tau=tau,
+        abstain=abstain,
+        power=power,
+        dev=kitchen.collection(dev) if dev else None,
+        dev_runs=dev_runs or (),
+        gate=gate,
+        balance=balance,
+        top=top,
+    ).fingerprint
 
 
-def _mask(kitchen: Kitchen, out: Path, collection: str, run: str, rules: str | list[str], positive: Any = "highest") -> str:
+def _mask(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    run: str,
+    rules: str | list[str],
+    positive: Any = "highest",
+) -> str:
     return mask(run, kitchen.collection(collection), out, rules, positive).fingerprint
 
 
-def _audit(kitchen: Kitchen, out: Path, collection: str, teachers: dict[str, str], first_stage: str | None = None,
-           self_match: Any = "keep") -> str:
+def _audit(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    teachers: dict[str, str],
+    first_stage: str | None = None,
+    self_match: Any = "keep",
+) -> str:
     options = AuditOptions(seed=kitchen.seed, self_match=self_match)
     found = audit(kitchen.collection(collection), teachers, first_stage, options=options)
     return _write(out, found.to_json() | {"lines": found.lines})
 
 
-def _train(kitchen: Kitchen, out: Path, collection: str, scores: str | list[str], loss: str, backbone: str,
-           student: str = "dense", representations: str | None = None, chosen: str | None = None, kind: str | None = None,
-           **given: Any) -> str:
+def _train(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    scores: str | list[str],
+    loss: str,
+    backbone: str,
+    student: str = "dense",
+    representations: str | None = None,
+    chosen: str | None = None,
+    kind: str | None = None,
+    **given: Any,
+) -> str:
     held = kitchen.collection(collection)
     if chosen is not None:
         given = given | read_json(Path(chosen) / RESULT)["settings"]
         loss = given.pop("loss", loss)
     settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
     built = build_student(kind or student, backbone, **settings)
-    train(held, scores, built, loss, out, TrainOptions(**({"seed": kitchen.seed} | given)), "stored", kitchen.work,
-          representations)
+    train(
+        held,
+        scores,
+        built,
+        loss,
+        out,
+        TrainOptions(**({"seed": kitchen.seed} | given)),
+        "stored",
+        kitchen.work,
+        representations,
+    )
     return digest(read_json(out / "training.json")["model"])
 
 
-def _pretrain(kitchen: Kitchen, out: Path, collection: str, backbone: str, layers: Any = None, random_init: bool = False,
-              config: dict[str, Any] | None = None, **given: Any) -> str:
+def _pretrain(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    backbone: str,
+    layers: Any = None,
+    random_init: bool = False,
+    config: dict[str, Any] | None = None,
+    **given: Any,
+) -> str:
     options = PretrainOptions(**({"seed": kitchen.seed} | given))
-    pretrain(kitchen.collection(collection, queries=False), backbone, out, options, layers=layers, random_init=random_init,
-             config=config)
+    pretrain(
+        kitchen.collection(collection, queries=False),
+        backbone,
+        out,
+        options,
+        layers=layers,
+        random_init=random_init,
+        config=config,
+    )
     return digest(read_json(out / "training.json")["model"])
 
 
-def _terms(kitchen: Kitchen, out: Path, collection: str, model: str, kind: str | None = None,
-           trust_remote_code: bool = False) -> str:
-    fit_term_vectors(kitchen.collection(collection), model, out, kitchen.work, kind=kind, trust_remote_code=trust_remote_code)
+def _terms(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    model: str,
+    kind: str | None = None,
+    trust_remote_code: bool = False,
+) -> str:
+    fit_term_vectors(
+        kitchen.collection(collection),
+        model,
+        out,
+        kitchen.work,
+        kind=kind,
+        trust_remote_code=trust_remote_code,
+    )
     return digest(read_json(out / "training.json")["model"])
 
 
-def _rewrite(kitchen: Kitchen, out: Path, collection: str, by: str = "", history: str | None = None, tokenizer: str | None = None,
-             llm: str | None = None, prompt: str = "prompts/rewrite", max_tokens: int = 64,
-             retry_tokens: int | None = None) -> str:
+def _rewrite(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    by: str = "",
+    history: str | None = None,
+    tokenizer: str | None = None,
+    llm: str | None = None,
+    prompt: str = "prompts/rewrite",
+    max_tokens: int = 64,
+    retry_tokens: int | None = None,
+) -> str:
     held = kitchen.collection(collection)
     template = HistoryTemplate.parse(history) if history else None
     if llm:
-        return rewrite_with(card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens).fingerprint
+        return rewrite_with(
+            card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens
+        ).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 
@@ -151,27 +326,71 @@ def _split(kitchen: Kitchen, out: Path, collection: str, folds: int = 5) -> str:
     return split(kitchen.collection(collection), out, folds, kitchen.seed).fingerprint
 
 
-def _generate(kitchen: Kitchen, out: Path, collection: str, kinds: list[str] | None = None, llm: str | None = None,
-              examples: str | None = None, **settings: Any) -> str:
-    given = Generation(**({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings))
+def _generate(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    kinds: list[str] | None = None,
+    llm: str | None = None,
+    examples: str | None = None,
+    **settings: Any,
+) -> str:
+    given = Generation(
+        **({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings)
+    )
     shown = example_pairs(kitchen.collection(examples)) if examples else ()
-    return generate(kitchen.collection(collection, queries=False), out, given, card_model(llm) if llm else None, shown).fingerprint
+    return generate(
+        kitchen.collection(collection, queries=False),
+        out,
+        given,
+        card_model(llm) if llm else None,
+        shown,
+    ).fingerprint
 
 
-def _filter(kitchen: Kitchen, out: Path, collection: str, rules: list[str], scores: str | None = None,
-            retrieved: str | None = None) -> str:
+def _filter(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    rules: list[str],
+    scores: str | None = None,
+    retrieved: str | None = None,
+) -> str:
     return filter_queries(kitchen.collection(collection), out, rules, scores, retrieved).fingerprint
 
 
-def _evaluate(kitchen: Kitchen, out: Path, datasets: dict[str, dict[str, str]], measures: Any = DEFAULT_MEASURES,
-              compare: dict[str, str] | str | None = None, self_match: Any = "keep") -> str:
-    found = combine(*(evaluate(kitchen.collection(name), runs, measures, compare, kitchen.seed, self_match=self_match)
-                      for name, runs in datasets.items()))
+def _evaluate(
+    kitchen: Kitchen,
+    out: Path,
+    datasets: dict[str, dict[str, str]],
+    measures: Any = DEFAULT_MEASURES,
+    compare: dict[str, str] | str | None = None,
+    self_match: Any = "keep",
+) -> str:
+    found = combine(
+        *(
+            evaluate(
+                kitchen.collection(name),
+                runs,
+                measures,
+                compare,
+                kitchen.seed,
+                self_match=self_match,
+            )
+            for name, runs in datasets.items()
+        )
+    )
     return _write(out, {"rows": found.to_rows()})
 
 
-def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: str = "nDCG@10", level: float = 0.05,
-             self_match: Any = "keep") -> str:
+def _compare(
+    kitchen: Kitchen,
+    out: Path,
+    runs: list[dict[str, Any]],
+    measure: str = "nDCG@10",
+    level: float = 0.05,
+    self_match: Any = "keep",
+) -> str:
     entries = [Entry(**run | {"seed": str(run["seed"])}) for run in runs]
     collections = {entry.collection: kitchen.collection(entry.collection) for entry in entries}
     found = compare_losses(entries, collections, measure, level, self_match)
@@ -180,23 +399,58 @@ def _compare(kitchen: Kitchen, out: Path, runs: list[dict[str, Any]], measure: s
     return fingerprint
 
 
-def _choose(kitchen: Kitchen, out: Path, collection: str, candidates: list[dict[str, Any]], measure: str = "nDCG@10",
-            self_match: Any = "keep") -> str:
+def _choose(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    candidates: list[dict[str, Any]],
+    measure: str = "nDCG@10",
+    self_match: Any = "keep",
+) -> str:
     held = kitchen.collection(collection)
-    found = [{"settings": one["settings"],
-              "value": evaluate(held, {"candidate": one["run"]}, measure, self_match=self_match).rows[0].value}
-             for one in candidates]
+    found = [
+        {
+            "settings": one["settings"],
+            "value": (
+                evaluate(held, {"candidate": one["run"]}, measure, self_match=self_match)
+                .rows[0]
+                .value
+            ),
+        }
+        for one in candidates
+    ]
     equal = without_noise(np.array([one["value"] for one in found]))
     best = found[int(equal.argmax())]["settings"] if found else {}  # the first of equal ones
     return _write(out, {"settings": best, "measure": measure, "candidates": found})
 
 
-def _measure(kitchen: Kitchen, out: Path, collection: str, systems: dict[str, Any], k: int = 100, index: Any = "flat",
-             queries: int = 200, kind: Any = None, trust_remote_code: bool = False) -> str:
+def _measure(
+    kitchen: Kitchen,
+    out: Path,
+    collection: str,
+    systems: dict[str, Any],
+    k: int = 100,
+    index: Any = "flat",
+    queries: int = 200,
+    kind: Any = None,
+    trust_remote_code: bool = False,
+) -> str:
     held = kitchen.collection(collection)
-    found = [measure_efficiency(held, name, models, k, index, kitchen.work, queries, kitchen.seed, kind,
-                                trust_remote_code).to_json()
-             for name, models in systems.items()]
+    found = [
+        measure_efficiency(
+            held,
+            name,
+            models,
+            k,
+            index,
+            kitchen.work,
+            queries,
+            kitchen.seed,
+            kind,
+            trust_remote_code,
+        ).to_json()
+        for name, models in systems.items()
+    ]
     return _write(out, {"systems": found})
 
 
@@ -210,9 +464,23 @@ WITHOUT_QUERIES = ("generate", "pretrain")
 """Verbs that need the documents of a collection alone."""
 
 VERBS: Mapping[str, Callable[..., str]] = {
-    "candidates": _candidates, "search": _search, "score": _score, "fuse": _fuse, "mask": _mask, "audit": _audit, "train": _train,
-    "rewrite": _rewrite, "split": _split, "generate": _generate, "filter": _filter, "evaluate": _evaluate, "measure": _measure,
-    "compare": _compare, "choose": _choose, "pretrain": _pretrain, "terms": _terms,
+    "candidates": _candidates,
+    "search": _search,
+    "score": _score,
+    "fuse": _fuse,
+    "mask": _mask,
+    "audit": _audit,
+    "train": _train,
+    "rewrite": _rewrite,
+    "split": _split,
+    "generate": _generate,
+    "filter": _filter,
+    "evaluate": _evaluate,
+    "measure": _measure,
+    "compare": _compare,
+    "choose": _choose,
+    "pretrain": _pretrain,
+    "terms": _terms,
 }
 
 
@@ -224,7 +492,9 @@ def artifact(verb: str, folder: Path) -> str:
 def _check_keys(entries: Any, *keys: str) -> None:
     for entry in entries if isinstance(entries, list) else [entries]:
         if not isinstance(entry, dict) or set(entry) != set(keys):
-            raise IrdistillError(f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected.")
+            raise IrdistillError(
+                f"{entry!r} was given; a mapping with the keys {', '.join(keys)} was expected."
+            )
         if not isinstance(entry.get("collection", ""), str):
             raise IrdistillError(f"the collection {entry['collection']!r} is not a text.")
 
@@ -237,12 +507,20 @@ def _check_options(given: Mapping[str, Any]) -> None:
         check_values(options, TrainOptions, "the options of the training", free=True)
         TrainOptions(**options)
     except TypeError as error:
-        raise IrdistillError(f"a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4): {error}.") from error
+        raise IrdistillError(
+            "a training option is unknown, or no number (YAML reads 1e-4 as text: 1.0e-4):"
+            f" {error}."
+        ) from error
 
 
-def _check_datasets(datasets: Mapping[str, Mapping[str, str]], compare: Mapping[str, str] | str | None) -> None:
+def _check_datasets(
+    datasets: Mapping[str, Mapping[str, str]], compare: Mapping[str, str] | str | None
+) -> None:
     if not datasets or not all(datasets.values()):
-        raise IrdistillError("datasets names no run to measure; a mapping of collections to runs by their names was expected.")
+        raise IrdistillError(
+            "datasets names no run to measure; a mapping of collections to runs by their names was"
+            " expected."
+        )
     for runs in datasets.values():
         check_compared(runs, compare)
 
@@ -250,8 +528,13 @@ def _check_datasets(datasets: Mapping[str, Mapping[str, str]], compare: Mapping[
 def _check_fusion(arguments: Mapping[str, Any]) -> None:
     count, weights = len(arguments["runs"]), arguments.get("weights")
     check_count(count)
-    rule = Mixing(arguments.get("method", "zscore"), None if isinstance(weights, str) else weights,
-                  arguments.get("missing", "null"), arguments.get("tau", 1.0), arguments.get("abstain", ""))
+    rule = Mixing(
+        arguments.get("method", "zscore"),
+        None if isinstance(weights, str) else weights,
+        arguments.get("missing", "null"),
+        arguments.get("tau", 1.0),
+        arguments.get("abstain", ""),
+    )
     rule.for_teachers(count)
 
 
@@ -261,7 +544,8 @@ def _checked_model(name: str) -> None:
 
 
 def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
-    """What can be known of a stage before anything runs: losses, options, measures and models that are no references.
+    """What can be known of a stage before anything runs: losses, options, measures and models that
+    are no references.
 
     Raises:
         IrdistillError: one of them is wrong.
@@ -272,11 +556,30 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             raise IrdistillError(f"{counted} is {count}; at least 1 was expected.")
     if verb == "train":
         parse_loss(arguments["loss"])
-        own = {"collection", "scores", "loss", "backbone", "student", "kind", "representations", "chosen", *STUDENT_SETTINGS}
-        if "kind" in arguments and "student" in arguments and arguments["kind"] != arguments["student"]:
-            raise IrdistillError(f"student: {arguments['student']} and kind: {arguments['kind']} mean the same; give one of them.")
-        check_student_settings(arguments.get("kind") or arguments.get("student", "dense"),
-                               {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments})
+        own = {
+            "collection",
+            "scores",
+            "loss",
+            "backbone",
+            "student",
+            "kind",
+            "representations",
+            "chosen",
+            *STUDENT_SETTINGS,
+        }
+        if (
+            "kind" in arguments
+            and "student" in arguments
+            and arguments["kind"] != arguments["student"]
+        ):
+            raise IrdistillError(
+                f"student: {arguments['student']} and kind: {arguments['kind']} mean the same; give"
+                " one of them."
+            )
+        check_student_settings(
+            arguments.get("kind") or arguments.get("student", "dense"),
+            {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments},
+        )
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":
         own = {"collection", "backbone", "layers", "random_init", "config"}
@@ -291,7 +594,9 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
     if verb in ("evaluate", "compare", "choose"):
         from irdistill.evaluation import parse_measures
 
-        parse_measures(arguments.get("measures" if verb == "evaluate" else "measure", DEFAULT_MEASURES))
+        parse_measures(
+            arguments.get("measures" if verb == "evaluate" else "measure", DEFAULT_MEASURES)
+        )
     if verb == "evaluate":
         _check_datasets(arguments["datasets"], arguments.get("compare"))
     if verb == "fuse":
@@ -305,9 +610,13 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             _check_options(one["settings"])
     if verb in ("candidates", "search", "measure", "terms"):
         kinds = arguments.get("kind")
-        for one in kinds.values() if isinstance(kinds, Mapping) else [] if kinds is None else [kinds]:
+        for one in (
+            kinds.values() if isinstance(kinds, Mapping) else [] if kinds is None else [kinds]
+        ):
             if one not in MODEL_KINDS:
-                raise IrdistillError(f"kind: {one} is unknown; give one of {', '.join(MODEL_KINDS)}.")
+                raise IrdistillError(
+                    f"kind: {one} is unknown; give one of {', '.join(MODEL_KINDS)}."
+                )
     for key in ("backbone", "query_backbone", "retriever", "model"):
         name = arguments.get(key)
         if isinstance(name, str) and not is_lexical(name) and "${" not in name:

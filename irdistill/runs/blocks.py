@@ -49,11 +49,16 @@ class ListBlock(NamedTuple):
         """Columns ``query_id, doc_id, rank, score, flag``."""
         sizes = np.diff(self.edges)
         places = np.repeat(np.arange(len(sizes)), sizes)
-        return pa.Table.from_arrays([
-            pa.array(self.query_ids, pa.string()).take(pa.array(places)), self.docs.to_arrow(),
-            pa.array((np.arange(1, len(places) + 1) - self.edges[places]).astype(np.int32)),
-            pa.array(self.scores), pa.nulls(len(places), pa.string()),
-        ], schema=SCHEMA)
+        return pa.Table.from_arrays(
+            [
+                pa.array(self.query_ids, pa.string()).take(pa.array(places)),
+                self.docs.to_arrow(),
+                pa.array((np.arange(1, len(places) + 1) - self.edges[places]).astype(np.int32)),
+                pa.array(self.scores),
+                pa.nulls(len(places), pa.string()),
+            ],
+            schema=SCHEMA,
+        )
 
 
 class _Place(NamedTuple):
@@ -65,11 +70,12 @@ class _Place(NamedTuple):
 
 
 class BlockRun(Run):
-    """A run of blocks, as one read from a TREC file is; what is beyond ``memory`` bytes lies in a nameless temporary file.
+    """A run of blocks, as one read from a TREC file is; what is beyond ``memory`` bytes lies in a
+    nameless temporary file.
 
-    The file goes with the process, also when it is killed. It takes 16 bytes and the id of each document. In memory are, for
-    each query, its id and 8 bytes. The run's fingerprint is of its identity, which must contain a checksum of what it was
-    read from.
+    The file goes with the process, also when it is killed. It takes 16 bytes and the id of each
+    document. In memory are, for each query, its id and 8 bytes. The run's fingerprint is of its
+    identity, which must contain a checksum of what it was read from.
     """
 
     def __init__(self, memory: int) -> None:
@@ -104,7 +110,12 @@ class BlockRun(Run):
         with explain_os_errors(Path(tempfile.gettempdir())):
             if self._file is None:
                 self._file = tempfile.TemporaryFile()  # noqa: SIM115
-            for part in (block.hashes, docs.lengths.astype(np.int32), block.scores, docs.data[:size]):
+            for part in (
+                block.hashes,
+                docs.lengths.astype(np.int32),
+                block.scores,
+                docs.data[:size],
+            ):
                 self._file.write(part.data)
             self._file.flush()
         self._blocks.append(_Place(self._end, len(docs), size))
@@ -113,7 +124,9 @@ class BlockRun(Run):
     def close(self, identity: RunIdentity) -> None:
         """Say what the run is, after its last block."""
         count = len(self.query_ids)
-        self.manifest = Manifest(identity, count, digest(self.query_ids), max(1, count), complete=True)
+        self.manifest = Manifest(
+            identity, count, digest(self.query_ids), max(1, count), complete=True
+        )
 
     def _block(self, number: int) -> ListBlock:
         one = self._blocks[number]
@@ -125,7 +138,11 @@ class BlockRun(Run):
         hashes = np.frombuffer(data, np.uint64, one.rows)
         lengths = np.frombuffer(data, np.int32, one.rows, 8 * one.rows).astype(np.int64)
         scores = np.frombuffer(data, np.float32, one.rows, 12 * one.rows)
-        docs = Fields(np.frombuffer(data, np.uint8, offset=16 * one.rows), np.cumsum(lengths) - lengths, lengths)
+        docs = Fields(
+            np.frombuffer(data, np.uint8, offset=16 * one.rows),
+            np.cumsum(lengths) - lengths,
+            lengths,
+        )
         return ListBlock(ids, self._edges[number], docs, scores, hashes)
 
     @property

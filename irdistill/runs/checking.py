@@ -31,14 +31,21 @@ def verify(path: str | Path) -> list[str]:
         return [str(error)]
     problems = []
     if not manifest.complete:
-        problems.append(f"{folder} is not finished; start the command that writes it again, it continues")
+        problems.append(
+            f"{folder} is not finished; start the command that writes it again, it continues"
+        )
     if digest(query_ids) != manifest.queries_digest:
         problems.append(f"{folder / QUERIES} does not hold the queries that the manifest says")
     if manifest.complete and [part.number for part in manifest.parts] != manifest.own_parts():
-        problems.append(f"the manifest lists {len(manifest.parts)} parts; {len(manifest.own_parts())} were expected")
+        problems.append(
+            f"the manifest lists {len(manifest.parts)} parts; {len(manifest.own_parts())} were"
+            " expected"
+        )
     with progress(len(manifest.parts), "parts", "verify") as bar:
         for entry in manifest.parts:
-            problems += [f"{folder / entry.name}: {line}" for line in _part(folder, entry, query_ids)]
+            problems += [
+                f"{folder / entry.name}: {line}" for line in _part(folder, entry, query_ids)
+            ]
             bar.update()
     return problems + verify_representations(folder) + check_folders(folder / COMPILED).damaged
 
@@ -48,7 +55,9 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
     if not path.is_file():
         return ["is missing"]
     if path.stat().st_size != entry.bytes:
-        return [f"is truncated or damaged: {path.stat().st_size} bytes, the manifest says {entry.bytes}"]
+        return [
+            f"is truncated or damaged: {path.stat().st_size} bytes, the manifest says {entry.bytes}"
+        ]
     checksum = file_sha256(path)
     if checksum != entry.sha256:
         return [f"is damaged: its SHA-256 is {checksum}, the manifest says {entry.sha256}"]
@@ -60,7 +69,10 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
     scores = column_scores(table)
     null = table.column("score").is_null().to_numpy()
     if table.num_rows != entry.rows or int(null.sum()) != entry.nulls:
-        problems.append(f"has {table.num_rows} rows, {int(null.sum())} of them null; {entry.rows} and {entry.nulls} were expected")
+        problems.append(
+            f"has {table.num_rows} rows, {int(null.sum())} of them null; {entry.rows} and"
+            f" {entry.nulls} were expected"
+        )
     if not np.isfinite(scores[~null]).all():
         problems.append("has a score that is NaN or infinite")
     flagged = table.column("flag").is_valid().to_numpy()
@@ -78,7 +90,9 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
         if not np.array_equal(ranks[at : at + size], np.arange(1, size + 1)):
             problems.append(f"the ranks of query {found.query_id!r} are not 1 to {size}")
         if rank_order(found.doc_ids, found.scores) is not None:
-            problems.append(f"the list of query {found.query_id!r} is not in order of score, then document id")
+            problems.append(
+                f"the list of query {found.query_id!r} is not in order of score, then document id"
+            )
         if len(set(found.doc_ids)) != size:
             problems.append(f"the list of query {found.query_id!r} has a document twice")
         at += size

@@ -30,14 +30,27 @@ def stats(run: str | Run) -> dict[str, Any]:
     mean = float(total / count) if count else None
     size = sum(part.bytes for part in opened.manifest.parts)
     return {
-        "run": str(opened.path or "in memory"), "kind": opened.identity.kind, "fingerprint": opened.fingerprint,
-        "collection": opened.identity.collection.get("id"), "queries": len(opened), "rows": opened.num_rows,
-        "nulls": opened.num_rows - count, "flags": dict(sorted(flags.items())),
-        "empty_lists": depths.count(0), "depth_min": min(depths, default=0),
-        "depth_median": float(np.median(depths)) if depths else 0.0, "depth_max": max(depths, default=0),
-        "score_min": low if count else None, "score_max": high if count else None, "score_mean": mean,
-        "score_sd": float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None,
-        "tied_rows": ties, "bytes": size, "bytes_per_row": size / opened.num_rows if opened.num_rows else None,
+        "run": str(opened.path or "in memory"),
+        "kind": opened.identity.kind,
+        "fingerprint": opened.fingerprint,
+        "collection": opened.identity.collection.get("id"),
+        "queries": len(opened),
+        "rows": opened.num_rows,
+        "nulls": opened.num_rows - count,
+        "flags": dict(sorted(flags.items())),
+        "empty_lists": depths.count(0),
+        "depth_min": min(depths, default=0),
+        "depth_median": float(np.median(depths)) if depths else 0.0,
+        "depth_max": max(depths, default=0),
+        "score_min": low if count else None,
+        "score_max": high if count else None,
+        "score_mean": mean,
+        "score_sd": (
+            float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None
+        ),
+        "tied_rows": ties,
+        "bytes": size,
+        "bytes_per_row": size / opened.num_rows if opened.num_rows else None,
         "usage": dict(opened.manifest.usage),
     }
 
@@ -45,8 +58,8 @@ def stats(run: str | Run) -> dict[str, Any]:
 def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
     """How two runs differ: in what they say of themselves, in queries, documents, scores and order.
 
-    ``kendall_tau`` is the mean over queries of tau-b on the documents both have scored (2 or more); ``overlap_10``
-    the mean share of the first ten that both have.
+    ``kendall_tau`` is the mean over queries of tau-b on the documents both have scored (2 or more);
+    ``overlap_10`` the mean share of the first ten that both have.
     """
     from scipy.stats import kendalltau
 
@@ -59,8 +72,15 @@ def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
         one, two = a[query_id], b[query_id]
         first = dict(zip(one.doc_ids, one.scores.tolist(), strict=True))
         second = dict(zip(two.doc_ids, two.scores.tolist(), strict=True))
-        both = [doc for doc in first if doc in second and first[doc] == first[doc] and second[doc] == second[doc]]
-        only_a, only_b = only_a + len(first.keys() - second.keys()), only_b + len(second.keys() - first.keys())
+        both = [
+            doc
+            for doc in first
+            if doc in second and first[doc] == first[doc] and second[doc] == second[doc]
+        ]
+        only_a, only_b = (
+            only_a + len(first.keys() - second.keys()),
+            only_b + len(second.keys() - first.keys()),
+        )
         x, y = np.array([first[doc] for doc in both]), np.array([second[doc] for doc in both])
         if len(both):
             compared += len(both)
@@ -72,11 +92,16 @@ def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
         if ten:
             overlaps.append(len(set(one.doc_ids[:ten]) & set(two.doc_ids[:ten])) / ten)
     return {
-        "identical": a.fingerprint == b.fingerprint, "identity": differences(a.manifest.plan(), b.manifest.plan()),
-        "queries_only_left": len(a) - len(shared), "queries_only_right": len(b) - len(shared),
-        "queries_shared": len(shared), "documents_only_left": only_a, "documents_only_right": only_b,
-        "scores_compared": compared, "scores_equal": equal, "largest_difference": worst,
-        "kendall_tau": float(np.mean(taus)) if taus else None, "overlap_10": float(np.mean(overlaps)) if overlaps else None,
+        "identical": a.fingerprint == b.fingerprint,
+        "identity": differences(a.manifest.plan(), b.manifest.plan()),
+        "queries_only_left": len(a) - len(shared),
+        "queries_only_right": len(b) - len(shared),
+        "queries_shared": len(shared),
+        "documents_only_left": only_a,
+        "documents_only_right": only_b,
+        "scores_compared": compared,
+        "scores_equal": equal,
+        "largest_difference": worst,
+        "kendall_tau": float(np.mean(taus)) if taus else None,
+        "overlap_10": float(np.mean(overlaps)) if overlaps else None,
     }
-
-

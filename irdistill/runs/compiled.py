@@ -22,7 +22,9 @@ from irdistill.runs.ondisk import OnDisk, array_stream
 from irdistill.runs.store import Run
 
 LAYOUT = 3
-"""Raised when the arrays change; those of an earlier layout are not read, and made anew beside them."""
+"""Raised when the arrays change; those of an earlier layout are not read, and made anew beside
+them.
+"""
 COMPILED = "compiled"
 ARRAYS = ("offsets", "rows", "scores", "codes")
 
@@ -40,9 +42,21 @@ class CompiledRun:
     Of what is on disk only the offsets are mapped; of the others a list at a time is read.
     """
 
-    def __init__(self, query_ids: list[str], offsets: np.ndarray, rows: np.ndarray | OnDisk, scores: np.ndarray | OnDisk,
-                 codes: np.ndarray | OnDisk) -> None:
-        self.query_ids, self.offsets, self.rows, self.scores, self.codes = query_ids, offsets, rows, scores, codes
+    def __init__(
+        self,
+        query_ids: list[str],
+        offsets: np.ndarray,
+        rows: np.ndarray | OnDisk,
+        scores: np.ndarray | OnDisk,
+        codes: np.ndarray | OnDisk,
+    ) -> None:
+        self.query_ids, self.offsets, self.rows, self.scores, self.codes = (
+            query_ids,
+            offsets,
+            rows,
+            scores,
+            codes,
+        )
 
     @cached_property
     def index(self) -> dict[str, int]:
@@ -74,7 +88,9 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     if run.path is None:
         with tempfile.TemporaryDirectory() as scratch:
             _write(run, corpus, Path(scratch))
-            return CompiledRun(run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in ARRAYS))
+            return CompiledRun(
+                run.query_ids, *(np.load(Path(scratch) / f"{name}.npy") for name in ARRAYS)
+            )
     base = run.path / COMPILED if os.access(run.path, os.W_OK) else cache_folder() / COMPILED
     identity = {"run": run.fingerprint, "corpus": corpus.fingerprint, "layout": LAYOUT}
 
@@ -85,22 +101,33 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
     def opens(folder: Path) -> CompiledRun:
         files = open_files(folder, read_sealed(folder / MANIFEST)["files"])
         offsets, *others = (files[f"{name}.npy"] for name in ARRAYS)
-        return CompiledRun(run.query_ids, np.asarray(npy_array(offsets)), *(OnDisk(file.path, file) for file in others))
+        return CompiledRun(
+            run.query_ids,
+            np.asarray(npy_array(offsets)),
+            *(OnDisk(file.path, file) for file in others),
+        )
 
-    compiled: CompiledRun = cached(base / f"{run.fingerprint}-{corpus.fingerprint}-{LAYOUT}", build, opens)
+    compiled: CompiledRun = cached(
+        base / f"{run.fingerprint}-{corpus.fingerprint}-{LAYOUT}", build, opens
+    )
     return compiled
 
 
 def _write(run: Run, corpus: Corpus, folder: Path) -> None:
     if len(corpus) >= 2**31:
-        raise IrdistillError(f"the corpus has {len(corpus)} documents; compiled runs address at most {2**31 - 1}.")
+        raise IrdistillError(
+            f"the corpus has {len(corpus)} documents; compiled runs address at most {2**31 - 1}."
+        )
     sizes = np.zeros(len(run), np.int64)
     first = 0
-    # Written as a stream and not through a map: a part at a time is in memory, however long the run.
-    with (array_stream(folder / "rows.npy", np.int32, run.num_rows) as rows,
-          array_stream(folder / "scores.npy", np.float32, run.num_rows) as scores,
-          array_stream(folder / "codes.npy", np.uint8, run.num_rows) as codes,
-          progress(run.num_rows, "rows", "compiling") as bar):
+    # Written as a stream and not through a map: a part at a time is in memory, however long the
+    # run.
+    with (
+        array_stream(folder / "rows.npy", np.int32, run.num_rows) as rows,
+        array_stream(folder / "scores.npy", np.float32, run.num_rows) as scores,
+        array_stream(folder / "codes.npy", np.uint8, run.num_rows) as codes,
+        progress(run.num_rows, "rows", "compiling") as bar,
+    ):
         for ids, table in run.parts():
             corpus.rows(table.column("doc_id").to_pylist()).astype(np.int32).tofile(rows)
             column_scores(table).astype(np.float32, copy=False).tofile(scores)

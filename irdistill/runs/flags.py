@@ -8,10 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 FALSE_NEGATIVE = "false negative"
-"""How the flag of an unjudged document begins that is probably relevant: ``false negative: margin``."""
+"""How the flag of an unjudged document begins that is probably relevant: ``false negative:
+margin``.
+"""
 
 UNFLAGGED, DOUBTFUL, SUSPECTED = 0, 1, 2
-"""Codes of compiled runs: no flag or no score, scored and flagged, scored and flagged as a false negative."""
+"""Codes of compiled runs: no flag or no score, scored and flagged, scored and flagged as a false
+negative.
+"""
 
 
 def flag_code(flag: str | None) -> int:
@@ -20,7 +24,9 @@ def flag_code(flag: str | None) -> int:
 
 
 def heaviest(flags: Sequence[str]) -> str | None:
-    """Of a document's flags in several runs the one that is carried on: a suspicion before a doubt, then the first."""
+    """Of a document's flags in several runs the one that is carried on: a suspicion before a doubt,
+    then the first.
+    """
     return max(flags, key=flag_code, default=None)
 
 
@@ -30,7 +36,9 @@ def column_codes(table: pa.Table) -> np.ndarray:
     if column.null_count == len(column):
         return np.zeros(len(column), np.uint8)
     coded = column.combine_chunks().dictionary_encode()
-    codes = np.array([*(flag_code(flag) for flag in coded.dictionary.to_pylist()), UNFLAGGED], np.uint8)
+    codes = np.array(
+        [*(flag_code(flag) for flag in coded.dictionary.to_pylist()), UNFLAGGED], np.uint8
+    )
     found = codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy()]
     found[table.column("score").is_null().to_numpy()] = UNFLAGGED
     return found

@@ -1,4 +1,6 @@
-"""Fusing runs: an ensemble of teachers, several rewrites, a hybrid of dense and sparse retrieval."""
+"""Fusing runs: an ensemble of teachers, several rewrites, a hybrid of dense and sparse
+retrieval.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +24,41 @@ from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
 
-def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscore",
-         weights: Sequence[float] | None = None, missing: Missing = "null", overwrite: bool = False,
-         part_queries: int = 64, *, tau: float | Sequence[float] = 1.0, abstain: str = "", gate: Gate | None = None,
-         origin: Mapping[str, Any] | None = None) -> Run:
+def fuse(
+    runs: Sequence[str | Path | Run],
+    out: str | Path,
+    method: str = "zscore",
+    weights: Sequence[float] | None = None,
+    missing: Missing = "null",
+    overwrite: bool = False,
+    part_queries: int = 64,
+    *,
+    tau: float | Sequence[float] = 1.0,
+    abstain: str = "",
+    gate: Gate | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> Run:
     """Fuse runs of one collection, query by query, in float64; `Mixing` says how.
 
-    The flag of a document that is scored and doubtful in one of the runs stays on it. Queries and documents that are
-    null because the teachers disagree are counted in the manifest's usage.
+    The flag of a document that is scored and doubtful in one of the runs stays on it. Queries and
+    documents that are null because the teachers disagree are counted in the manifest's usage.
 
     Args:
-        runs: at least two, of the same corpus and queries; of a run with more queries than another, those they share.
+        runs: at least two, of the same corpus and queries; of a run with more queries than another,
+            those they share.
         method, weights, missing, tau, abstain, gate: see `Mixing`.
         origin: how the weights were found; recorded in the manifest.
 
     Raises:
-        IrdistillError: fewer than two runs, another method, weights that do not fit, or runs of different
-            collections.
+        IrdistillError: fewer than two runs, another method, weights that do not fit, or runs of
+            different collections.
     """
     opened = common_queries([open_run(run) for run in runs])
     check_out(out, overwrite, [*runs, *opened])
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
-    rule = Mixing(method, tuple(weights) if weights is not None else None, missing, temperature, abstain, gate)
+    rule = Mixing(
+        method, tuple(weights) if weights is not None else None, missing, temperature, abstain, gate
+    )
     rule = _check(opened, rule)
     first = opened[0]
     candidates = {run.identity.candidates for run in opened}
@@ -51,19 +66,40 @@ def fuse(runs: Sequence[str | Path | Run], out: str | Path, method: str = "zscor
     identity = RunIdentity(
         "fused",
         {
-            **rule.identity(), **found,
-            "runs": [{"fingerprint": run.fingerprint, "kind": run.identity.kind, "producer": run.identity.producer}
-                     for run in opened],
+            **rule.identity(),
+            **found,
+            "runs": [
+                {
+                    "fingerprint": run.fingerprint,
+                    "kind": run.identity.kind,
+                    "producer": run.identity.producer,
+                }
+                for run in opened
+            ],
         },
-        first.identity.collection, candidates.pop() if len(candidates) == 1 else None,
+        first.identity.collection,
+        candidates.pop() if len(candidates) == 1 else None,
     )
     query_ids = list(dict.fromkeys(query_id for run in opened for query_id in run.query_ids))
-    with RunWriter(out, identity, query_ids, part_queries, overwrite=overwrite,
-                   fingerprints={key: value for run in opened for key, value in run.query_fingerprints.items()}) as writer:
+    with RunWriter(
+        out,
+        identity,
+        query_ids,
+        part_queries,
+        overwrite=overwrite,
+        fingerprints={
+            key: value for run in opened for key, value in run.query_fingerprints.items()
+        },
+    ) as writer:
         pending = writer.pending()
-        with progress(len(query_ids), "queries", "fuse", len(query_ids) - sum(len(ids) for _, ids in pending)) as bar:
+        with progress(
+            len(query_ids), "queries", "fuse", len(query_ids) - sum(len(ids) for _, ids in pending)
+        ) as bar:
             for number, ids in pending:
-                lists = [_fused(query_id, [run.get(query_id) for run in opened], rule) for query_id in ids]
+                lists = [
+                    _fused(query_id, [run.get(query_id) for run in opened], rule)
+                    for query_id in ids
+                ]
                 writer.write_part(number, lists, _abstentions(lists) if abstain else None)
                 bar.update(len(ids))
         return writer.finish()
@@ -76,7 +112,9 @@ def check_count(count: int) -> None:
         IrdistillError: there are fewer than two.
     """
     if count < 2:
-        raise IrdistillError(f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected.")
+        raise IrdistillError(
+            f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected."
+        )
 
 
 def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
@@ -87,14 +125,17 @@ def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
         part = difference(ours, theirs)
         if part is not None:
             raise IrdistillError(
-                f"{runs[0]} and {run} belong to different collections: the fingerprints of the {part} are {ours.get(part)} "
-                f"and {theirs.get(part)}. Only runs of one collection can be fused."
+                f"{runs[0]} and {run} belong to different collections: the fingerprints of the"
+                f" {part} are {ours.get(part)} and {theirs.get(part)}. Only runs of one collection"
+                " can be fused."
             )
     return complete
 
 
 def aligned(lists: Sequence[RankedList | None]) -> tuple[list[str], list[Part | None]]:
-    """The documents of several lists of a query, each once, in the order they come; and the lists by their places."""
+    """The documents of several lists of a query, each once, in the order they come; and the lists
+    by their places.
+    """
     places: dict[str, int] = {}
     parts: list[Part | None] = []
     for found in lists:
@@ -113,11 +154,15 @@ def _fused(query_id: str, lists: Sequence[RankedList | None], rule: Mixing) -> R
     doubts: dict[str, list[str]] = {}
     for found in lists:
         if found is not None and found.flags:
-            for doc, score, flag in zip(found.doc_ids, found.scores.tolist(), found.flags, strict=True):
+            for doc, score, flag in zip(
+                found.doc_ids, found.scores.tolist(), found.flags, strict=True
+            ):
                 if flag and score == score:
                     doubts.setdefault(doc, []).append(flag)
     if doubts:
-        flags = [flag or heaviest(doubts.get(doc, [])) for flag, doc in zip(flags, doc_ids, strict=True)]
+        flags = [
+            flag or heaviest(doubts.get(doc, [])) for flag, doc in zip(flags, doc_ids, strict=True)
+        ]
     return RankedList(query_id, doc_ids, scores, flags if any(flags) else None)
 
 

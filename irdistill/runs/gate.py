@@ -1,6 +1,7 @@
 """A weight for each teacher, query by query, from what its list looks like; no label is read.
 
-The routing of MST-Distill in a simple form: a softmax over teachers, whose input is not the student's output but what
+The routing of MST-Distill in a simple form: a softmax over teachers, whose input is not the
+    student's output but what
 can be seen of the teachers' lists. Coefficients are set by hand, or fitted on labelled queries
 (`irdistill.evaluation.fit_gate`).
 """
@@ -16,7 +17,9 @@ import numpy as np
 from irdistill.errors import IrdistillError
 
 Part = tuple[np.ndarray, np.ndarray]
-"""One teacher's list: where its documents stand in the union of all lists, (n,) int, and their scores, best first."""
+"""One teacher's list: where its documents stand in the union of all lists, (n,) int, and their
+scores, best first.
+"""
 
 FEATURES = ("entropy", "gap", "agreement")
 
@@ -43,7 +46,8 @@ def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
         count: documents in the union of the lists.
 
     Returns:
-        (T, T) symmetric; NaN on the diagonal, and where fewer than two are common or one scores all the same.
+        (T, T) symmetric; NaN on the diagonal, and where fewer than two are common or one scores all
+        the same.
     """
     from scipy.stats import kendalltau
 
@@ -57,7 +61,8 @@ def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
             both = ~np.isnan(values[i]) & ~np.isnan(values[j])
             left, right = values[i, both], values[j, both]
             if len(left) > 1 and np.ptp(left) > 0 and np.ptp(right) > 0:
-                # the method is of the p-value, which is not used: the asymptotic one is quick, and divides by n - 2
+                # the method is of the p-value, which is not used: the asymptotic one is quick, and
+                # divides by n - 2
                 method = "asymptotic" if len(left) > 2 else "exact"
                 result[i, j] = result[j, i] = kendalltau(left, right, method=method).statistic
     return result
@@ -66,7 +71,8 @@ def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
 def features(parts: Sequence[Part | None], count: int) -> np.ndarray:
     """What is known of each teacher's list without labels.
 
-    - ``entropy``: of the softmax of its z-scores, as a share of the most possible (1 for fewer than two documents);
+    - ``entropy``: of the softmax of its z-scores, as a share of the most possible (1 for fewer than
+      two documents);
     - ``gap``: from its first to its second document, in standard deviations of the list;
     - ``agreement``: the mean Kendall tau-b with the other teachers, 0 where there is none.
 
@@ -90,7 +96,8 @@ def features(parts: Sequence[Part | None], count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gate:
-    """``softmax over teachers of bias_m + sum_f coefficient_mf * (feature_mf - mean_mf) / scale_mf``.
+    """``softmax over teachers of bias_m + sum_f coefficient_mf * (feature_mf - mean_mf) /
+    scale_mf``.
 
     Attributes:
         coefficients: T rows of a number for each of ``FEATURES``.
@@ -100,7 +107,8 @@ class Gate:
         origin: how the coefficients were found; recorded with the run.
 
     Raises:
-        IrdistillError: shapes that do not fit, numbers that are not finite, or a scale that is not above 0.
+        IrdistillError: shapes that do not fit, numbers that are not finite, or a scale that is not
+            above 0.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
@@ -114,29 +122,44 @@ class Gate:
         count = len(self.coefficients)
         rows = {"coefficients": self.coefficients, "mean": self.mean, "scale": self.scale}
         for name, given in rows.items():
-            filled = given or tuple((1.0 if name == "scale" else 0.0,) * len(FEATURES) for _ in range(count))
-            object.__setattr__(self, name, tuple(tuple(float(value) for value in row) for row in filled))
-        object.__setattr__(self, "bias", tuple(float(value) for value in self.bias or (0.0,) * count))
+            filled = given or tuple(
+                (1.0 if name == "scale" else 0.0,) * len(FEATURES) for _ in range(count)
+            )
+            object.__setattr__(
+                self, name, tuple(tuple(float(value) for value in row) for row in filled)
+            )
+        object.__setattr__(
+            self, "bias", tuple(float(value) for value in self.bias or (0.0,) * count)
+        )
         shapes = {np.asarray(getattr(self, name)).shape for name in rows}
         numbers = np.concatenate([np.ravel(getattr(self, name)) for name in (*rows, "bias")])
-        if shapes != {(count, len(FEATURES))} or len(self.bias) != count or not np.isfinite(numbers).all() \
-                or np.min(self.scale) <= 0 or (self.top is not None and not 1 <= self.top <= count):
+        if (
+            shapes != {(count, len(FEATURES))}
+            or len(self.bias) != count
+            or not np.isfinite(numbers).all()
+            or np.min(self.scale) <= 0
+            or (self.top is not None and not 1 <= self.top <= count)
+        ):
             raise IrdistillError(
-                f"a gate of {count} teachers was given with coefficients, mean and scale of shapes "
-                f"{sorted(shapes)}, {len(self.bias)} biases and top={self.top}; {count} rows of {len(FEATURES)} finite "
-                f"numbers ({', '.join(FEATURES)}), {count} biases, scales above 0 and a top from 1 to {count} were expected."
+                f"a gate of {count} teachers was given with coefficients, mean and scale of shapes"
+                f" {sorted(shapes)}, {len(self.bias)} biases and top={self.top}; {count} rows of"
+                f" {len(FEATURES)} finite numbers ({', '.join(FEATURES)}), {count} biases, scales"
+                f" above 0 and a top from 1 to {count} were expected."
             )
 
     @classmethod
     def by_hand(cls, teachers: int, top: int | None = None, **coefficients: float) -> Self:
-        """The same coefficients for all teachers, on features as they are: ``Gate.by_hand(2, agreement=2, gap=1)``.
+        """The same coefficients for all teachers, on features as they are: ``Gate.by_hand(2,
+        agreement=2, gap=1)``.
 
         Raises:
             IrdistillError: a feature is unknown.
         """
         unknown = set(coefficients) - set(FEATURES)
         if unknown:
-            raise IrdistillError(f"a gate has no feature {sorted(unknown)[0]!r}; there are {', '.join(FEATURES)}.")
+            raise IrdistillError(
+                f"a gate has no feature {sorted(unknown)[0]!r}; there are {', '.join(FEATURES)}."
+            )
         row = tuple(float(coefficients.get(name, 0.0)) for name in FEATURES)
         return cls((row,) * teachers, top=top, origin={"by": "hand"})
 
@@ -145,7 +168,9 @@ class Gate:
 
     def of(self, found: np.ndarray) -> np.ndarray:
         """The weights for features (..., T, F): (..., T), at least 0 and of sum 1."""
-        inner = ((found - np.asarray(self.mean)) / np.asarray(self.scale) * np.asarray(self.coefficients)).sum(-1)
+        inner = (
+            (found - np.asarray(self.mean)) / np.asarray(self.scale) * np.asarray(self.coefficients)
+        ).sum(-1)
         logits = inner + np.asarray(self.bias)
         if self.top is not None and self.top < len(self):
             least = np.sort(logits, axis=-1)[..., -self.top, None]

@@ -1,4 +1,6 @@
-"""Lines of text split into fields, and fields read as numbers, a block of some thousand lines at a time."""
+"""Lines of text split into fields, and fields read as numbers, a block of some thousand lines at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,15 @@ _NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.
 _WHITE = np.zeros(256, bool)
 _WHITE[list(b" \t\n\r\x0b\x0c")] = True
 _DIGITS = 15
-"""Digits of a number below 2**53: with a power of ten below 10**23 their quotient is rounded once, as by ``float``."""
+"""Digits of a number below 2**53: with a power of ten below 10**23 their quotient is rounded once,
+as by ``float``.
+"""
 _ZEROS, _ABOVE_NINE, _TOPS = (np.uint64(int(byte * 8, 16)) for byte in ("30", "76", "80"))
-_PAIRS, _LOW, _HIGH = np.uint64(0x000000FF000000FF), np.uint64(0x000F424000000064), np.uint64(0x0000271000000001)
+_PAIRS, _LOW, _HIGH = (
+    np.uint64(0x000000FF000000FF),
+    np.uint64(0x000F424000000064),
+    np.uint64(0x0000271000000001),
+)
 
 
 class Lines(NamedTuple):
@@ -27,7 +35,8 @@ class Lines(NamedTuple):
     Attributes:
         data: the bytes of the lines, as ``Fields`` has them.
         ends: (n * width,) int64 where fields end.
-        starts: (n * width,) int64 where they begin; None where each begins one byte after the end of the one before it.
+        starts: (n * width,) int64 where they begin; None where each begins one byte after the end
+            of the one before it.
         numbers: (n,) int64 of each line in the file.
     """
 
@@ -65,7 +74,9 @@ class WrongWidth(ValueError):
         self.number, self.fields, self.line = number, fields, line
 
 
-def split_lines(data: bytes, width: int, first: int = 1, separator: bytes | None = None) -> tuple[Lines, int]:
+def split_lines(
+    data: bytes, width: int, first: int = 1, separator: bytes | None = None
+) -> tuple[Lines, int]:
     """Split whole lines at white space (of ASCII, as trec_eval does) or at a separator.
 
     Args:
@@ -84,13 +95,22 @@ def split_lines(data: bytes, width: int, first: int = 1, separator: bytes | None
         data += b"\n"
     codes = padded(data)
     text = codes[: len(data)]
-    breaks = np.flatnonzero(text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE))
-    # a field between two breaks is empty where white space separates: then there is more of it than one between two fields
-    if len(breaks) % width == 0 and (separator or (breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1)):
+    breaks = np.flatnonzero(
+        text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE)
+    )
+    # a field between two breaks is empty where white space separates: then there is more of it than
+    # one between two fields
+    if len(breaks) % width == 0 and (
+        separator or (breaks[0] > 0 and (breaks[1:] - breaks[:-1]).min(initial=2) > 1)
+    ):
         kinds = text[breaks]
         new = kinds == _NEWLINE
         count = len(breaks) // width
-        known = new | (kinds == (separator[0] if separator else _SPACE)) | (kinds == (separator[0] if separator else _TAB))
+        known = (
+            new
+            | (kinds == (separator[0] if separator else _SPACE))
+            | (kinds == (separator[0] if separator else _TAB))
+        )
         if new[width - 1 :: width].all() and known.all() and np.count_nonzero(new) == count:
             return Lines(codes, breaks, None, width, np.arange(first, first + count)), first + count
     if separator:
@@ -105,7 +125,9 @@ def split_lines(data: bytes, width: int, first: int = 1, separator: bytes | None
         place = int(wrong[0])
         start = int(lines[place - 1]) + 1 if place else 0
         raise WrongWidth(first + place, int(sizes[place]), data[start : int(lines[place])])
-    return Lines(codes, field_ends, field_starts, width, first + np.flatnonzero(sizes)), first + len(lines)
+    return Lines(
+        codes, field_ends, field_starts, width, first + np.flatnonzero(sizes)
+    ), first + len(lines)
 
 
 def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> tuple[Lines, int]:
@@ -120,7 +142,9 @@ def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> 
     if not kept:
         empty = np.empty(0, np.int64)
         return Lines(padded(b""), empty, None, width, empty), first + len(lines)
-    whole, _ = split_lines(b"\n".join([lines[number - first] for number in kept]), width, 1, separator)
+    whole, _ = split_lines(
+        b"\n".join([lines[number - first] for number in kept]), width, 1, separator
+    )
     return Lines(whole.data, whole.ends, None, width, np.array(kept, np.int64)), first + len(lines)
 
 
@@ -131,7 +155,9 @@ def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lin
 
 
 def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
-    """What ``decimal`` gives of each field: (n,) float64, and the places, ascending, of those that are no numbers (NaN)."""
+    """What ``decimal`` gives of each field: (n,) float64, and the places, ascending, of those that
+    are no numbers (NaN).
+    """
     values = np.full(len(fields), np.nan)
     negative = fields.data[fields.starts] == _MINUS
     body = Fields(fields.data, fields.starts + negative, fields.lengths - negative)
@@ -148,7 +174,11 @@ def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
             break
         at = body.starts[left] + body.lengths[left] - 1 - fraction
         whole = body.lengths[left] - 1 - fraction
-        with_dot = (fields.data[np.maximum(at, 0)] == _DOT) & (whole >= 0) & (whole <= min(8, _DIGITS - fraction))
+        with_dot = (
+            (fields.data[np.maximum(at, 0)] == _DOT)
+            & (whole >= 0)
+            & (whole <= min(8, _DIGITS - fraction))
+        )
         places = left[with_dot]
         if not len(places):
             continue
@@ -175,7 +205,8 @@ def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decimal(field: bytes) -> float:
-    """A number as ``float`` reads it, without the underscores that Python allows: trec_eval reads ``1_000`` as 1.
+    """A number as ``float`` reads it, without the underscores that Python allows: trec_eval reads
+    ``1_000`` as 1.
 
     Raises:
         ValueError: it is none.
@@ -185,14 +216,18 @@ def decimal(field: bytes) -> float:
     return float(field)
 
 
-def _plain(body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int) -> tuple[np.ndarray, np.ndarray]:
+def _plain(
+    body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int
+) -> tuple[np.ndarray, np.ndarray]:
     """``whole`` digits, a dot, ``fraction`` digits: the values, and which of them are so."""
     starts = body.starts[places]
     value, good = _digits(Fields(body.data, starts, whole))
     good &= (whole > 0) | (fraction > 0)
     for first in range(0, fraction, 8):
         size = min(8, fraction - first)
-        part, right = _digits(Fields(body.data, starts + whole + 1 + first, np.full(len(places), size)))
+        part, right = _digits(
+            Fields(body.data, starts + whole + 1 + first, np.full(len(places), size))
+        )
         value = value * np.uint64(10**size) + part
         good &= right
     return value.astype(np.float64) / 10.0**fraction, good
@@ -200,7 +235,8 @@ def _plain(body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int) -
 
 def _digits(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
     """Up to eight digits each as uint64, and which fields are nothing else."""
-    # Digits become bytes 0 to 9 at the upper end of a word, where their pairs, then fours, then eights are added up.
+    # Digits become bytes 0 to 9 at the upper end of a word, where their pairs, then fours, then
+    # eights are added up.
     shifts = (np.uint64(8) - fields.lengths.astype(np.uint64)) << np.uint64(3)
     empty = fields.lengths == 0
     shifts[empty] = 0
@@ -208,7 +244,9 @@ def _digits(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
     word[empty] = 0
     good = ((word + _ABOVE_NINE) | word) & _TOPS == 0
     word = word * np.uint64(10) + (word >> np.uint64(8))
-    return ((word & _PAIRS) * _LOW + ((word >> np.uint64(16)) & _PAIRS) * _HIGH) >> np.uint64(32), good
+    return ((word & _PAIRS) * _LOW + ((word >> np.uint64(16)) & _PAIRS) * _HIGH) >> np.uint64(
+        32
+    ), good
 
 
 def check_utf8(data: bytes, first: int, path: object) -> None:
@@ -224,6 +262,6 @@ def check_utf8(data: bytes, first: int, path: object) -> None:
     except UnicodeDecodeError as error:
         number = first + data.count(b"\n", 0, error.start)
         raise IrdistillError(
-            f"{path}, line {number}: the bytes {data[error.start : error.start + 4]!r} are no UTF-8; the file is truncated or "
-            "damaged or in another encoding."
+            f"{path}, line {number}: the bytes {data[error.start : error.start + 4]!r} are no"
+            " UTF-8; the file is truncated or damaged or in another encoding."
         ) from error

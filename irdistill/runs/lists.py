@@ -12,10 +12,15 @@ import pyarrow.compute as pc
 
 from irdistill.errors import IrdistillError
 
-SCHEMA = pa.schema([
-    ("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int32()), ("score", pa.float32()),
-    ("flag", pa.string()),
-])
+SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("doc_id", pa.string()),
+        ("rank", pa.int32()),
+        ("score", pa.float32()),
+        ("flag", pa.string()),
+    ]
+)
 UNSCORED = "unscored"
 
 
@@ -24,7 +29,8 @@ class RankedList(NamedTuple):
 
     Attributes:
         scores: (n,) float32; NaN stands for *not scored* (null on disk).
-        flags: for each document why its score is null or doubtful, or None; None where no document has a flag.
+        flags: for each document why its score is null or doubtful, or None; None where no document
+            has a flag.
     """
 
     query_id: str
@@ -38,7 +44,9 @@ class RankedList(NamedTuple):
         if len(places) == len(self.doc_ids):
             return self
         flags = None if self.flags is None else [self.flags[place] for place in places]
-        return RankedList(self.query_id, [self.doc_ids[place] for place in places], self.scores[places], flags)
+        return RankedList(
+            self.query_id, [self.doc_ids[place] for place in places], self.scores[places], flags
+        )
 
 
 def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
@@ -56,7 +64,9 @@ def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
         start = 0
         for end in [*(np.flatnonzero(values[1:] != values[:-1]) + 1).tolist(), len(values)]:
             if end - start > 1 and not np.isnan(values[start]):
-                order[start:end] = sorted(order[start:end].tolist(), key=lambda i: doc_ids[i], reverse=True)
+                order[start:end] = sorted(
+                    order[start:end].tolist(), key=lambda i: doc_ids[i], reverse=True
+                )
             start = end
     return None if np.array_equal(order, np.arange(len(order))) else order
 
@@ -71,17 +81,20 @@ def ranked(given: RankedList) -> RankedList:
     scores = np.asarray(given.scores, dtype=np.float32)
     if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
         raise IrdistillError(
-            f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape {scores.shape} and "
-            f"{'no' if flags is None else len(flags)} flags; one of each was expected for every document."
+            f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape"
+            f" {scores.shape} and {'no' if flags is None else len(flags)} flags; one of each was"
+            " expected for every document."
         )
     if len(set(doc_ids)) != len(doc_ids):
         twice = next(doc for i, doc in enumerate(doc_ids) if doc in doc_ids[:i])
-        raise IrdistillError(f"the list of query {query_id!r} has the document {twice!r} twice; give each once.")
+        raise IrdistillError(
+            f"the list of query {query_id!r} has the document {twice!r} twice; give each once."
+        )
     if np.isinf(scores).any():
         place = int(np.flatnonzero(np.isinf(scores))[0])
         raise IrdistillError(
-            f"the score of query {query_id!r} and document {doc_ids[place]!r} is {scores[place]}; a finite number "
-            "was expected, or NaN for a document that has no score."
+            f"the score of query {query_id!r} and document {doc_ids[place]!r} is {scores[place]}; a"
+            " finite number was expected, or NaN for a document that has no score."
         )
     empty = np.isnan(scores)
     if empty.any():
@@ -97,9 +110,11 @@ def ranked(given: RankedList) -> RankedList:
 
 
 def to_table(lists: Iterable[RankedList]) -> pa.Table:
-    """Columns ``query_id, doc_id, rank, score, flag`` of several lists, each checked and put in rank order.
+    """Columns ``query_id, doc_id, rank, score, flag`` of several lists, each checked and put in
+    rank order.
 
-    The same as ranking each list by itself, but over all rows at once: a million rows a second and core are wanted.
+    The same as ranking each list by itself, but over all rows at once: a million rows a second and
+    core are wanted.
 
     Raises:
         IrdistillError: as ``ranked``.
@@ -107,9 +122,19 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
     rows = list(lists)
     sizes = np.array([len(row.doc_ids) for row in rows], dtype=np.int64)
     own = [np.asarray(row.scores, dtype=np.float32) for row in rows]
-    scores = np.concatenate([np.empty(0, np.float32), *own]) if all(values.ndim == 1 for values in own) else np.empty(0)
-    if [len(values) for values in own] != sizes.tolist() or np.isinf(scores).any() or any(
-        len(set(row.doc_ids)) != len(row.doc_ids) or (row.flags is not None and len(row.flags) != len(row.doc_ids)) for row in rows
+    scores = (
+        np.concatenate([np.empty(0, np.float32), *own])
+        if all(values.ndim == 1 for values in own)
+        else np.empty(0)
+    )
+    if (
+        [len(values) for values in own] != sizes.tolist()
+        or np.isinf(scores).any()
+        or any(
+            len(set(row.doc_ids)) != len(row.doc_ids)
+            or (row.flags is not None and len(row.flags) != len(row.doc_ids))
+            for row in rows
+        )
     ):
         for row in rows:
             ranked(row)
@@ -118,7 +143,10 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
     order = _order_within(doc_ids, scores, own, starts, sizes)
     flags = pa.nulls(len(doc_ids), pa.string())
     if any(row.flags for row in rows):
-        flags = pa.array(list(chain.from_iterable(row.flags or [None] * len(row.doc_ids) for row in rows)), pa.string())
+        flags = pa.array(
+            list(chain.from_iterable(row.flags or [None] * len(row.doc_ids) for row in rows)),
+            pa.string(),
+        )
     empty = np.isnan(scores)
     if empty.any():
         flags = pc.if_else(pc.and_(pa.array(empty), pc.is_null(flags)), UNSCORED, flags)
@@ -136,18 +164,31 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
     )
 
 
-def _order_within(doc_ids: list[str], scores: np.ndarray, own: Sequence[np.ndarray], starts: np.ndarray,
-                  sizes: np.ndarray) -> np.ndarray:
+def _order_within(
+    doc_ids: list[str],
+    scores: np.ndarray,
+    own: Sequence[np.ndarray],
+    starts: np.ndarray,
+    sizes: np.ndarray,
+) -> np.ndarray:
     """``rank_order`` of each list, as (rows,) int64 places among all rows."""
-    order = np.concatenate([np.empty(0, np.int64), *(np.argsort(-values, kind="stable") for values in own)])
+    order = np.concatenate(
+        [np.empty(0, np.int64), *(np.argsort(-values, kind="stable") for values in own)]
+    )
     order += np.repeat(starts, sizes)
     values = scores[order]
     order_ties(order, values, starts, lambda rows: [doc_ids[row] for row in rows.tolist()])
     return order
 
 
-def order_ties(order: np.ndarray, scores: np.ndarray, starts: np.ndarray, names: Callable[[np.ndarray], list[str]]) -> bool:
-    """Put equal scores of one list in the order of trec_eval, in place; gives whether there were any.
+def order_ties(
+    order: np.ndarray,
+    scores: np.ndarray,
+    starts: np.ndarray,
+    names: Callable[[np.ndarray], list[str]],
+) -> bool:
+    """Put equal scores of one list in the order of trec_eval, in place; gives whether there were
+    any.
 
     Args:
         order: (rows,) places of the rows, those of each list together and by falling score.
@@ -176,17 +217,25 @@ def boundaries(table: pa.Table) -> np.ndarray:
 
 
 def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList]:
-    """The lists of a table, one for each of ``query_ids`` in order; a query with no row has an empty list."""
+    """The lists of a table, one for each of ``query_ids`` in order; a query with no row has an
+    empty list.
+    """
     edges = boundaries(table)
     present = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
     doc_ids, scores = table.column("doc_id").to_pylist(), column_scores(table)
-    flags = table.column("flag").to_pylist() if table.column("flag").null_count < table.num_rows else None
+    flags = (
+        table.column("flag").to_pylist()
+        if table.column("flag").null_count < table.num_rows
+        else None
+    )
     at = 0
     for query_id in query_ids:
         if at < len(present) and present[at] == query_id:
             start, end = int(edges[at]), int(edges[at + 1])
             at += 1
             own = flags[start:end] if flags is not None else None
-            yield RankedList(query_id, doc_ids[start:end], scores[start:end], own if own and any(own) else None)
+            yield RankedList(
+                query_id, doc_ids[start:end], scores[start:end], own if own and any(own) else None
+            )
         else:
             yield RankedList(query_id, [], np.empty(0, np.float32), None)

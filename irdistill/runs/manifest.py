@@ -23,11 +23,29 @@ KINDS = ("first-stage", "teacher", "student", "fused", "imported")
 MANIFEST, JOURNAL, QUERIES = "manifest.json", "journal.jsonl", "queries.parquet"
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-_PART_TYPES: Mapping[str, Any] = {"number": int, "name": str, "first": int, "queries": int, "rows": int, "nulls": int,
-                                  "bytes": int, "sha256": str}
+_PART_TYPES: Mapping[str, Any] = {
+    "number": int,
+    "name": str,
+    "first": int,
+    "queries": int,
+    "rows": int,
+    "nulls": int,
+    "bytes": int,
+    "sha256": str,
+}
 _MANIFEST_TYPES: Mapping[str, Any] = {
-    "kind": str, "producer": dict, "collection": dict, "candidates": (str, NoneType), "settings": dict, "queries": int,
-    "queries_digest": str, "part_queries": int, "shard": (list, NoneType), "complete": bool, "parts": list, "usage": dict,
+    "kind": str,
+    "producer": dict,
+    "collection": dict,
+    "candidates": (str, NoneType),
+    "settings": dict,
+    "queries": int,
+    "queries_digest": str,
+    "part_queries": int,
+    "shard": (list, NoneType),
+    "complete": bool,
+    "parts": list,
+    "usage": dict,
     "software": dict,
 }
 
@@ -59,12 +77,16 @@ class RunIdentity:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise IrdistillError(f"the kind of a run is {self.kind!r}; one of {', '.join(KINDS)} was expected.")
+            raise IrdistillError(
+                f"the kind of a run is {self.kind!r}; one of {', '.join(KINDS)} was expected."
+            )
         for name in ("producer", "collection", "settings"):
             try:
                 plain = json.loads(json.dumps(getattr(self, name), allow_nan=False))
             except (TypeError, ValueError) as error:
-                raise IrdistillError(f"the {name} of a run's identity is not JSON: {error}.") from error
+                raise IrdistillError(
+                    f"the {name} of a run's identity is not JSON: {error}."
+                ) from error
             object.__setattr__(self, name, plain)
 
 
@@ -92,16 +114,23 @@ class PartEntry:
             raise TypeError(f"a part is {data!r:.80}; an object was expected")
         _check_types(data, _PART_TYPES, "of a part, ")
         entry = cls(**data)
-        if min(entry.first, entry.queries, entry.rows, entry.nulls, entry.bytes) < 0 or entry.nulls > entry.rows:
+        if (
+            min(entry.first, entry.queries, entry.rows, entry.nulls, entry.bytes) < 0
+            or entry.nulls > entry.rows
+        ):
             raise ValueError(f"the counts of {entry.name} cannot be right")
         if not _SHA256.fullmatch(entry.sha256):
-            raise ValueError(f"the checksum of {entry.name} is {entry.sha256!r:.80}; 64 hexadecimal digits were expected")
+            raise ValueError(
+                f"the checksum of {entry.name} is {entry.sha256!r:.80}; 64 hexadecimal digits were"
+                " expected"
+            )
         return entry
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``manifest.json``: the same bytes however often the job was stopped, so wall times are in the journal.
+    """``manifest.json``: the same bytes however often the job was stopped, so wall times are in the
+    journal.
 
     Attributes:
         complete: whether all parts (of this shard) are there.
@@ -134,7 +163,9 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over the identity and the checksums of the parts."""
-        return digest([asdict(self.identity), self.queries_digest, [part.sha256 for part in self.parts]])
+        return digest(
+            [asdict(self.identity), self.queries_digest, [part.sha256 for part in self.parts]]
+        )
 
     def number_of_parts(self) -> int:
         """How many parts the whole run has, over all shards."""
@@ -153,15 +184,24 @@ class Manifest:
     def plan(self) -> dict[str, Any]:
         """What must agree for a folder to be continued."""
         return {
-            **asdict(self.identity), "queries": self.queries, "queries_digest": self.queries_digest,
-            "part_queries": self.part_queries, "shard": list(self.shard) if self.shard else None,
+            **asdict(self.identity),
+            "queries": self.queries,
+            "queries_digest": self.queries_digest,
+            "part_queries": self.part_queries,
+            "shard": list(self.shard) if self.shard else None,
         }
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as it is written."""
         content = {
-            "format": FORMAT, "version": VERSION, "complete": self.complete, **self.plan(),
-            "rows": self.rows, "nulls": self.nulls, "usage": dict(self.usage), "software": dict(self.software),
+            "format": FORMAT,
+            "version": VERSION,
+            "complete": self.complete,
+            **self.plan(),
+            "rows": self.rows,
+            "nulls": self.nulls,
+            "usage": dict(self.usage),
+            "software": dict(self.software),
             "parts": [asdict(part) for part in self.parts],
         }
         return content | {CHECKSUM: digest(content)}
@@ -179,27 +219,42 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise IrdistillError(f"{folder} is not a run: it has no {MANIFEST}. Give a run's folder or a TREC run file.")
+            raise IrdistillError(
+                f"{folder} is not a run: it has no {MANIFEST}. Give a run's folder or a TREC run"
+                " file."
+            )
         data = read_json(path)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise IrdistillError(f"{path} is not the manifest of a run: its format is not {FORMAT!r}.")
+            raise IrdistillError(
+                f"{path} is not the manifest of a run: its format is not {FORMAT!r}."
+            )
         if data.get("version") != VERSION:
             raise IrdistillError(
-                f"{path} has format version {data.get('version')}, and this irdistill reads version {VERSION}; "
-                "upgrade irdistill."
+                f"{path} has format version {data.get('version')}, and this irdistill reads version"
+                f" {VERSION}; upgrade irdistill."
             )
         try:
             _check_types(data, _MANIFEST_TYPES, "")
-            identity = RunIdentity(*(data[key] for key in ("kind", "producer", "collection", "candidates", "settings")))
+            identity = RunIdentity(
+                *(data[key] for key in ("kind", "producer", "collection", "candidates", "settings"))
+            )
             manifest = cls(
-                identity, data["queries"], data["queries_digest"], data["part_queries"],
-                tuple(data["shard"]) if data["shard"] else None, data["complete"],
-                tuple(PartEntry.read(part) for part in data["parts"]), data["usage"], data["software"],
+                identity,
+                data["queries"],
+                data["queries_digest"],
+                data["part_queries"],
+                tuple(data["shard"]) if data["shard"] else None,
+                data["complete"],
+                tuple(PartEntry.read(part) for part in data["parts"]),
+                data["usage"],
+                data["software"],
             )
             manifest._check()
         except (KeyError, TypeError, ValueError, IrdistillError) as error:
             said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise IrdistillError(f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again.") from error
+            raise IrdistillError(
+                f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again."
+            ) from error
         check_own_checksum(path, data, "Restore it, or write the run again in another folder.")
         return manifest
 
@@ -207,40 +262,63 @@ class Manifest:
         """Refuse counts and parts that cannot belong together.
 
         Raises:
-            ValueError: the parts do not cover the queries, or a part has another name or place than its number says.
+            ValueError: the parts do not cover the queries, or a part has another name or place than
+                its number says.
         """
         if self.queries < 0 or self.part_queries < 1:
             raise ValueError(f"queries is {self.queries} and part_queries {self.part_queries}")
-        if self.shard and not (len(self.shard) == 2 and all(type(one) is int for one in self.shard)
-                               and 1 <= self.shard[0] <= self.shard[1]):
-            raise ValueError(f"shard is {list(self.shard)}; two numbers i and n with 1 <= i <= n were expected")
+        if self.shard and not (
+            len(self.shard) == 2
+            and all(type(one) is int for one in self.shard)
+            and 1 <= self.shard[0] <= self.shard[1]
+        ):
+            raise ValueError(
+                f"shard is {list(self.shard)}; two numbers i and n with 1 <= i <= n were expected"
+            )
         for key, value in self.usage.items():
-            if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not math.isfinite(value)
+            ):
                 raise ValueError(f"usage.{key} is {value!r}; a number was expected")
         numbers = [part.number for part in self.parts]
-        # compared as numbers first: a manifest that claims 10**18 queries must not be answered with a list of their parts
-        if self.complete and (self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
-                              or numbers != self.own_parts()):
-            raise ValueError(f"it says that the run is complete, and has {len(numbers)} parts for {self.queries} queries in parts "
-                             f"of {self.part_queries}{f', shard {self.shard[0]}/{self.shard[1]}' if self.shard else ''}")
+        # compared as numbers first: a manifest that claims 10**18 queries must not be answered with
+        # a list of their parts
+        if self.complete and (
+            self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
+            or numbers != self.own_parts()
+        ):
+            raise ValueError(
+                f"it says that the run is complete, and has {len(numbers)} parts for {self.queries}"
+                " queries in parts "
+                f"of {self.part_queries}{f', shard {self.shard[0]}/{self.shard[1]}' if self.shard else ''}"
+            )
         for part in self.parts:
             first = part.number * self.part_queries
             expected = part_name(part.number), first, min(self.part_queries, self.queries - first)
             if part.number < 0 or (part.name, part.first, part.queries) != expected:
-                raise ValueError(f"part {part.number} is {part.name!r} with {part.queries} queries from {part.first}; "
-                                 f"{expected[0]} with {expected[2]} from {expected[1]} was expected")
-
+                raise ValueError(
+                    f"part {part.number} is {part.name!r} with {part.queries} queries from"
+                    f" {part.first}; {expected[0]} with {expected[2]} from {expected[1]} was"
+                    " expected"
+                )
 
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order.
 
-        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has ``x_mean`` and ``x_low_share``.
+        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has
+        ``x_mean`` and ``x_low_share``.
         """
         usage: dict[str, float] = {}
         for number in sorted(entries):
             for key, value in entries[number][1].items():
                 usage[key] = usage.get(key, 0) + value
-        for name in [key.removesuffix("_count") for key in usage if key.removesuffix("_count") + "_sum" in usage]:
+        for name in [
+            key.removesuffix("_count")
+            for key in usage
+            if key.removesuffix("_count") + "_sum" in usage
+        ]:
             if count := usage.get(f"{name}_count", 0):
                 usage[f"{name}_mean"] = usage[f"{name}_sum"] / count
                 usage[f"{name}_low_share"] = usage.get(f"{name}_low_count", 0) / count
@@ -255,7 +333,10 @@ def check_part(entry: PartEntry, ending: str = ".parquet") -> None:
         IrdistillError: so it is.
     """
     if type(entry.number) is not int or entry.name != f"part-{entry.number:05d}{ending}":
-        raise IrdistillError(f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a part's name.")
+        raise IrdistillError(
+            f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a"
+            " part's name."
+        )
 
 
 def part_name(number: int) -> str:
@@ -266,9 +347,10 @@ def part_name(number: int) -> str:
 class Journal:
     """The log of finished parts, one JSON line each, appended after the part is in place.
 
-    It is fsynced where a second has passed since it last was: a kill loses no line, a power cut those of parts that were
-    finished within a second of each other, which are then made again. It also takes what varies between two runs of one
-    job (seconds, host) and so has no place in the manifest.
+    It is fsynced where a second has passed since it last was: a kill loses no line, a power cut
+        those of parts that were
+    finished within a second of each other, which are then made again. It also takes what varies
+    between two runs of one job (seconds, host) and so has no place in the manifest.
     """
 
     def __init__(self, folder: Path, ending: str = ".parquet") -> None:
@@ -290,9 +372,20 @@ class Journal:
             try:
                 data = json.loads(line)
                 entry = PartEntry.read(data["part"])
-                usage = {str(key): value for key, value in data["usage"].items() if isinstance(value, int | float)}
+                usage = {
+                    str(key): value
+                    for key, value in data["usage"].items()
+                    if isinstance(value, int | float)
+                }
                 check_part(entry, self._ending)
-            except (ValueError, RecursionError, KeyError, TypeError, AttributeError, IrdistillError):
+            except (
+                ValueError,
+                RecursionError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                IrdistillError,
+            ):
                 continue
             entries[entry.number] = (entry, usage)
             good.append(line)
@@ -300,9 +393,13 @@ class Journal:
             write_text(self.path, "".join(f"{line}\n" for line in good))
         return entries
 
-    def append(self, entry: PartEntry, usage: Mapping[str, float], notes: Mapping[str, Any]) -> None:
+    def append(
+        self, entry: PartEntry, usage: Mapping[str, float], notes: Mapping[str, Any]
+    ) -> None:
         """Record one finished part."""
-        line = json.dumps({"part": asdict(entry), "usage": dict(usage), **notes}, ensure_ascii=False)
+        line = json.dumps(
+            {"part": asdict(entry), "usage": dict(usage), **notes}, ensure_ascii=False
+        )
         with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
             stream.write(line + "\n")
             stream.flush()

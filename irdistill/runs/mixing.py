@@ -1,4 +1,6 @@
-"""How several teachers' scores of one query become one: the same rule when runs are fused and when lists are drawn."""
+"""How several teachers' scores of one query become one: the same rule when runs are fused and when
+lists are drawn.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ Missing = Literal["null", "skip", "min"]
 RRF_K = 60
 """Cormack, Clarke and Büttcher (SIGIR 2009) found 60 good everywhere."""
 
-MISSING, DISAGREE, DISAGREE_ON_IT = "missing", "teachers disagree", "teachers disagree on the document"
+MISSING, DISAGREE, DISAGREE_ON_IT = (
+    "missing",
+    "teachers disagree",
+    "teachers disagree on the document",
+)
 REASONS: tuple[str | None, ...] = (None, MISSING, DISAGREE, DISAGREE_ON_IT)
 """The flag for each code of `Mixed.reasons`."""
 
@@ -52,9 +58,16 @@ def _rrf(scores: np.ndarray, tau: float) -> np.ndarray:
 
 
 METHODS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
-    "mean": _mean, "zscore": _zscore, "minmax": _minmax, "softmax": _softmax, "logsoftmax": _logsoftmax, "rrf": _rrf,
+    "mean": _mean,
+    "zscore": _zscore,
+    "minmax": _minmax,
+    "softmax": _softmax,
+    "logsoftmax": _logsoftmax,
+    "rrf": _rrf,
 }
-"""How one query's scores of one run, (n,) float64 best first, are made comparable before they are mixed."""
+"""How one query's scores of one run, (n,) float64 best first, are made comparable before they are
+mixed.
+"""
 
 
 class Mixed(NamedTuple):
@@ -71,25 +84,32 @@ class Mixed(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixing:
-    """A rule that mixes T teachers. With s the weighted mean over teachers of a document's normalised scores:
+    """A rule that mixes T teachers. With s the weighted mean over teachers of a document's
+    normalised scores:
 
-    - ``mean``: the raw scores, for teachers on one scale (Hofstätter et al., arXiv 2010.02666: three cross-encoders of
-      one training); else the teacher with the widest scale decides;
-    - ``zscore``: (score - mean) / standard deviation of the query's list (population; 0 where all are equal);
+    - ``mean``: the raw scores, for teachers on one scale (Hofstätter et al., arXiv 2010.02666:
+      three cross-encoders of one training); else the teacher with the widest scale decides;
+    - ``zscore``: (score - mean) / standard deviation of the query's list (population; 0 where all
+      are equal);
     - ``minmax``: (score - least) / (most - least) of the list; 0 where all are equal;
-    - ``softmax``: the list's ``softmax(score / tau)`` (MEAL V2, arXiv 2009.08453: the mean of the teachers' softmaxes);
-    - ``logsoftmax``: the logarithm of that mean: same order, and ``KL(teacher_tau=1)`` gets the mean itself as target;
+    - ``softmax``: the list's ``softmax(score / tau)`` (MEAL V2, arXiv 2009.08453: the mean of the
+      teachers' softmaxes);
+    - ``logsoftmax``: the logarithm of that mean: same order, and ``KL(teacher_tau=1)`` gets the
+      mean itself as target;
     - ``rrf``: the weighted *sum* of 1 / (60 + rank) (Cormack, Clarke and Büttcher, SIGIR 2009).
 
     Attributes:
-        weights: one a teacher; equal where None. A teacher of weight 0 counts as if it were not there.
-        missing: what a document has that a teacher did not score: ``null`` (flagged ``missing``, the safe choice for
-            teachers), ``skip`` (the mean of the teachers that have it), or ``min`` (the teacher's least normalised
-            score for the query). ``rrf`` always adds nothing.
+        weights: one a teacher; equal where None. A teacher of weight 0 counts as if it were not
+            there.
+        missing: what a document has that a teacher did not score: ``null`` (flagged ``missing``,
+            the safe choice for teachers), ``skip`` (the mean of the teachers that have it), or
+            ``min`` (the teacher's least normalised score for the query). ``rrf`` always adds
+            nothing.
         tau: divides the scores in a softmax; one number, or one a teacher.
-        abstain: ``tau<0.2``: where the teachers' mean pairwise Kendall tau-b is below, the whole query is null, flagged
-            ``teachers disagree`` (kept where no two can be compared). ``sd>1``: where the standard deviation over
-            teachers of a document's z-scores is above, it is null. Both are joined by a comma.
+        abstain: ``tau<0.2``: where the teachers' mean pairwise Kendall tau-b is below, the whole
+            query is null, flagged ``teachers disagree`` (kept where no two can be compared).
+            ``sd>1``: where the standard deviation over teachers of a document's z-scores is above,
+            it is null. Both are joined by a comma.
         gate: multiplies the weights, query by query.
 
     Raises:
@@ -110,8 +130,8 @@ class Mixing:
                 object.__setattr__(self, name, tuple(float(number) for number in value))
         if self.method not in METHODS or self.missing not in ("null", "skip", "min"):
             raise IrdistillError(
-                f"method {self.method!r} and missing {self.missing!r} were given; one of {', '.join(METHODS)} and one of "
-                "null, skip, min were expected."
+                f"method {self.method!r} and missing {self.missing!r} were given; one of"
+                f" {', '.join(METHODS)} and one of null, skip, min were expected."
             )
         parse_abstain(self.abstain)
 
@@ -119,24 +139,31 @@ class Mixing:
         """The rule with a weight and a temperature for each of ``count`` teachers.
 
         Raises:
-            IrdistillError: weights, temperatures or the gate are for another number, or out of range.
+            IrdistillError: weights, temperatures or the gate are for another number, or out of
+                range.
         """
         shares = checked_weights(self.weights, count)
         taus = self.tau if isinstance(self.tau, tuple) else (float(self.tau),) * count
         if len(taus) != count or not all(0 < tau < math.inf for tau in taus):
             raise IrdistillError(
-                f"the temperature {self.tau} was given for {count} teachers; one number above 0, or one a teacher, was "
-                "expected."
+                f"the temperature {self.tau} was given for {count} teachers; one number above 0, or"
+                " one a teacher, was expected."
             )
         if self.gate is not None and len(self.gate) != count:
-            raise IrdistillError(f"the gate is for {len(self.gate)} teachers, and {count} were given; fit it for these.")
+            raise IrdistillError(
+                f"the gate is for {len(self.gate)} teachers, and {count} were given; fit it for"
+                " these."
+            )
         return replace(self, weights=shares, tau=taus)
 
     def identity(self) -> dict[str, Any]:
         """What decides the numbers, for a manifest. Of a rule made ``for_teachers``."""
         assert self.weights is not None and isinstance(self.tau, tuple)
-        found: dict[str, Any] = {"method": self.method, "weights": list(self.weights),
-                                 "missing": "skip" if self.method == "rrf" else self.missing}
+        found: dict[str, Any] = {
+            "method": self.method,
+            "weights": list(self.weights),
+            "missing": "skip" if self.method == "rrf" else self.missing,
+        }
         if "softmax" in self.method:
             found["tau"] = list(self.tau)
         if self.abstain:
@@ -153,7 +180,9 @@ class Mixing:
             count: documents in the union of the lists.
         """
         assert self.weights is not None and isinstance(self.tau, tuple)
-        parts = [part if weight > 0 else None for part, weight in zip(parts, self.weights, strict=True)]
+        parts = [
+            part if weight > 0 else None for part, weight in zip(parts, self.weights, strict=True)
+        ]
         values = np.full((len(parts), count), np.nan)
         standard = values.copy()
         for row, other, part, tau in zip(values, standard, parts, self.tau, strict=True):
@@ -176,7 +205,9 @@ class Mixing:
         self._abstain(parts, standard, reasons)
         return Mixed(np.where(reasons > 0, np.nan, scores).astype(np.float32), reasons)
 
-    def _abstain(self, parts: Sequence[Part | None], standard: np.ndarray, reasons: np.ndarray) -> None:
+    def _abstain(
+        self, parts: Sequence[Part | None], standard: np.ndarray, reasons: np.ndarray
+    ) -> None:
         least, most = parse_abstain(self.abstain)
         if most is not None:
             two = (~np.isnan(standard)).sum(0) > 1
@@ -189,7 +220,9 @@ class Mixing:
                 reasons[:] = REASONS.index(DISAGREE)
 
 
-def _combined(method: str, values: np.ndarray, there: np.ndarray, weights: np.ndarray, mass: np.ndarray) -> np.ndarray:
+def _combined(
+    method: str, values: np.ndarray, there: np.ndarray, weights: np.ndarray, mass: np.ndarray
+) -> np.ndarray:
     """(n,) float64; any value where ``mass`` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         if method == "logsoftmax":  # of a mean of probabilities too small for a float
@@ -204,19 +237,26 @@ def checked_weights(weights: Sequence[float] | None, count: int) -> tuple[float,
     """A weight for each of ``count`` teachers, equal where None.
 
     Raises:
-        IrdistillError: another number of them, or one that is negative or not finite, or none above 0.
+        IrdistillError: another number of them, or one that is negative or not finite, or none above
+            0.
     """
     shares = np.asarray(weights if weights is not None else [1.0] * count, dtype=np.float64)
-    if shares.shape != (count,) or not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
+    if (
+        shares.shape != (count,)
+        or not np.isfinite(shares).all()
+        or (shares < 0).any()
+        or shares.sum() <= 0
+    ):
         raise IrdistillError(
-            f"the weights {shares.tolist()} were given for {count} runs; one finite number a run was expected, "
-            "none below 0 and one above."
+            f"the weights {shares.tolist()} were given for {count} runs; one finite number a run"
+            " was expected, none below 0 and one above."
         )
     return tuple(shares.tolist())
 
 
 def parse_abstain(text: str) -> tuple[float | None, float | None]:
-    """The least Kendall tau and the most standard deviation of ``tau<0.2,sd>1``; None where not given.
+    """The least Kendall tau and the most standard deviation of ``tau<0.2,sd>1``; None where not
+    given.
 
     Raises:
         IrdistillError: it cannot be read, or a bound could never or always be passed.
@@ -231,8 +271,9 @@ def parse_abstain(text: str) -> tuple[float | None, float | None]:
         name = (match[1] or match[2]) if match else ""
         if not (-1 < value <= 1 if name == "tau" else 0 < value < math.inf) or name in found:
             raise IrdistillError(
-                f"abstain {text!r} has a part {part!r} that cannot be read. Write tau<NUMBER (above -1, at most 1), "
-                "sd>NUMBER (above 0), or both joined by a comma, each once: tau<0.2,sd>1."
+                f"abstain {text!r} has a part {part!r} that cannot be read. Write tau<NUMBER (above"
+                " -1, at most 1), sd>NUMBER (above 0), or both joined by a comma, each once:"
+                " tau<0.2,sd>1."
             )
         found[name] = value
     return found.get("tau"), found.get("sd")

@@ -20,9 +20,10 @@ _HEADER_BYTES = 4096
 class OnDisk:
     """One dimension of numbers in a ``.npy`` file.
 
-    Not a memory map: of a map that is read at random, all pages come to count as the process's memory, which for a billion
-    rows is more than there may be. Slices are read by their place, so threads and forked processes may share one; a
-    pickled one opens the file again.
+    Not a memory map: of a map that is read at random, all pages come to count as the process's
+        memory, which for a billion
+    rows is more than there may be. Slices are read by their place, so threads and forked processes
+    may share one; a pickled one opens the file again.
 
     Raises:
         IrdistillError: the file is shorter or longer than its header says.
@@ -44,8 +45,8 @@ class OnDisk:
         size, expected = path.stat().st_size, self._start + self._count * self.dtype.itemsize
         if size != expected:
             raise IrdistillError(
-                f"{path} has {size} bytes and should have {expected}. Delete the folder {path.parent}; it is made anew from the "
-                "run."
+                f"{path} has {size} bytes and should have {expected}. Delete the folder"
+                f" {path.parent}; it is made anew from the run."
             )
         self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         weakref.finalize(self, os.close, self._file)
@@ -61,7 +62,10 @@ class OnDisk:
         size = self.dtype.itemsize
         if self._checks is not None and not self._checks.whole:
             self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
-        return np.frombuffer(os.pread(self._file, max(0, stop - start) * size, self._start + start * size), self.dtype)
+        return np.frombuffer(
+            os.pread(self._file, max(0, stop - start) * size, self._start + start * size),
+            self.dtype,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return OnDisk, (self.path, self._checks)
@@ -69,13 +73,20 @@ class OnDisk:
 
 @contextmanager
 def array_stream(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
-    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the end.
+    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the
+    end.
 
     Written so and not through a memory map, a part at a time is in memory, however long the array.
     """
     with open(path, "wb") as stream:
         np.lib.format.write_array_header_1_0(
-            stream, {"descr": np.lib.format.dtype_to_descr(np.dtype(kind)), "fortran_order": False, "shape": (count,)})
+            stream,
+            {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(kind)),
+                "fortran_order": False,
+                "shape": (count,),
+            },
+        )
         yield stream
         stream.flush()
         os.fsync(stream.fileno())

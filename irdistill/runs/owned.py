@@ -22,7 +22,8 @@ _COMPILED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-\d+")
 
 
 def run_files(folder: Path) -> Ours:
-    """Whether a file of a folder is part of the run in it: its own files, arrays compiled from it, and representations.
+    """Whether a file of a folder is part of the run in it: its own files, arrays compiled from it,
+    and representations.
 
     Raises:
         IrdistillError: the folder has a manifest.json that is damaged, or not of a run.
@@ -53,7 +54,11 @@ def _is_part(name: str, ending: str, manifest: Manifest) -> bool:
 def _is_compiled(folder: Path, name: str, manifest: Manifest, known: Callable[..., bool]) -> bool:
     place, _, inner = name.partition("/")
     if not inner:  # the lock of one that was being compiled
-        return place.startswith(".") and place.endswith(".lock") and _COMPILED.fullmatch(place[1:-5]) is not None
+        return (
+            place.startswith(".")
+            and place.endswith(".lock")
+            and _COMPILED.fullmatch(place[1:-5]) is not None
+        )
     arrays = [f"{array}.npy" for array in ARRAYS]
     if place.startswith(".") and place.endswith(".tmp"):  # one that a kill left unfinished
         return _COMPILED.fullmatch(place[1:-4]) is not None and inner in (MANIFEST, *arrays)
@@ -64,7 +69,9 @@ def _is_compiled(folder: Path, name: str, manifest: Manifest, known: Callable[..
     return place.startswith(manifest.fingerprint) and inner in (MANIFEST, MARK, *arrays)
 
 
-def _is_representation(folder: Path, name: str, manifest: Manifest, known: Callable[..., bool]) -> bool:
+def _is_representation(
+    folder: Path, name: str, manifest: Manifest, known: Callable[..., bool]
+) -> bool:
     if not known(folder / MANIFEST, ("plan", "parts"), format=FORMAT):
         return False
     if name == CLASSIFIER:
@@ -84,16 +91,26 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
     folder = Path(path)
     for source in inputs:
         place = source if isinstance(source, str | Path) else getattr(source, "path", None)
-        if place is not None and folder.exists() and Path(place).exists() and folder.resolve() == Path(place).resolve():
-            raise IrdistillError(f"{folder} is read and would be written at the same time; choose another --out.")
+        if (
+            place is not None
+            and folder.exists()
+            and Path(place).exists()
+            and folder.resolve() == Path(place).resolve()
+        ):
+            raise IrdistillError(
+                f"{folder} is read and would be written at the same time; choose another --out."
+            )
     if folder.exists() and not folder.is_dir():
-        raise IrdistillError(f"cannot write {folder}: it is a file and a folder was expected; choose another name.")
+        raise IrdistillError(
+            f"cannot write {folder}: it is a file and a folder was expected; choose another name."
+        )
     if overwrite or not (folder / MANIFEST).is_file():
         refuse_foreign(folder, run_files(folder), "a run")
 
 
 def clear(folder: Path) -> None:
-    """Delete a run, and nothing else; the manifest goes last, so that a kill leaves an unfinished run.
+    """Delete a run, and nothing else; the manifest goes last, so that a kill leaves an unfinished
+    run.
 
     Raises:
         IrdistillError: the folder holds anything that is not part of a run.

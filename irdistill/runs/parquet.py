@@ -18,16 +18,28 @@ from irdistill.runs.lists import SCHEMA
 def encode(table: pa.Table) -> pa.Buffer:
     """Parquet bytes of a part, the same for the same rows.
 
-    Ids of one length pack best as lengths and bytes apart, scores as split bytes: 20 million random MS MARCO
-    rows take 7.5 bytes each, against 12.1 with Parquet's default encodings.
+    Ids of one length pack best as lengths and bytes apart, scores as split bytes: 20 million random
+    MS MARCO rows take 7.5 bytes each, against 12.1 with Parquet's default encodings.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink, compression="zstd", compression_level=1, use_dictionary=["query_id", "flag"],
-        column_encoding={
-            "doc_id": "DELTA_LENGTH_BYTE_ARRAY", "rank": "DELTA_BINARY_PACKED", "score": "BYTE_STREAM_SPLIT",
-        } if "doc_id" in table.column_names else None,
-        write_statistics=False, write_page_checksum=True, store_schema=False,
+        table,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=["query_id", "flag"],
+        column_encoding=(
+            {
+                "doc_id": "DELTA_LENGTH_BYTE_ARRAY",
+                "rank": "DELTA_BINARY_PACKED",
+                "score": "BYTE_STREAM_SPLIT",
+            }
+            if "doc_id" in table.column_names
+            else None
+        ),
+        write_statistics=False,
+        write_page_checksum=True,
+        store_schema=False,
     )
     return sink.getvalue()
 
@@ -51,25 +63,36 @@ def read(path: Path, columns: list[str] | None = None, sha256: str | None = None
     try:
         if sha256 is not None and file_sha256(path) != sha256:
             raise OSError("its SHA-256 is not the one in the manifest")
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        table = pq.read_table(
+            path, columns=columns, page_checksum_verification=True, partitioning=None
+        )
     except FileNotFoundError as error:
-        raise IrdistillError(f"{path} is missing; start the command that wrote this run again.") from error
+        raise IrdistillError(
+            f"{path} is missing; start the command that wrote this run again."
+        ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise IrdistillError(
-            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Run the command that wrote the run again: "
-            "it writes this part alone."
+            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Run the command that"
+            " wrote the run again: it writes this part alone."
         ) from error
     wanted = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
     if table.column_names != wanted:
-        raise IrdistillError(f"{path} has the columns {', '.join(table.column_names)}; {', '.join(wanted)} were expected.")
+        raise IrdistillError(
+            f"{path} has the columns {', '.join(table.column_names)}; {', '.join(wanted)} were"
+            " expected."
+        )
     return table
 
 
 def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.Buffer:
-    """Parquet bytes of ``queries.parquet``: the ids in order and, where they are known, the fingerprints of the queries."""
+    """Parquet bytes of ``queries.parquet``: the ids in order and, where they are known, the
+    fingerprints of the queries.
+    """
     columns = {"query_id": pa.array(query_ids, pa.string())}
     if fingerprints:
-        columns["fingerprint"] = pa.array([fingerprints.get(query_id) for query_id in query_ids], pa.string())
+        columns["fingerprint"] = pa.array(
+            [fingerprints.get(query_id) for query_id in query_ids], pa.string()
+        )
     return encode(pa.table(columns))
 
 
@@ -95,7 +118,11 @@ def read_ids(path: Path) -> list[str]:
 
 def _query_columns(path: Path, columns: list[str] | None = None) -> dict[str, list[Any]]:
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True, partitioning=None)
+        table = pq.read_table(
+            path, columns=columns, page_checksum_verification=True, partitioning=None
+        )
         return {name: table.column(name).to_pylist() for name in {"query_id", *table.column_names}}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise IrdistillError(f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again.") from error
+        raise IrdistillError(
+            f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again."
+        ) from error

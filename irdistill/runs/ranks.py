@@ -1,4 +1,6 @@
-"""Whether the ranks and the scores of a run file fit together, and what is said where they do not."""
+"""Whether the ranks and the scores of a run file fit together, and what is said where they do
+not.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 EQUAL_SCORES = (
-    "all scores of every query are equal, so the document ids decide the order, as in trec_eval. If the ranks are the order, "
-    "import the file with irdistill runs import --ranks."
+    "all scores of every query are equal, so the document ids decide the order, as in trec_eval. If"
+    " the ranks are the order, import the file with irdistill runs import --ranks."
 )
 
 
@@ -16,7 +18,8 @@ class RankFaults(NamedTuple):
     """How the ranks and scores of a run fit together.
 
     Attributes:
-        against_scores: queries with a document that has a better rank and a lower score than another.
+        against_scores: queries with a document that has a better rank and a lower score than
+            another.
         example: the number of the first of them.
         repeated: the first query in which two documents have one rank, and that rank.
         lists: queries with two scored documents or more.
@@ -33,8 +36,9 @@ class RankFaults(NamedTuple):
         """With the faults of more queries.
 
         Args:
-            queries: (n,) numbers of the queries. ranks: (n,). scores: (n,), NaN where there is none. The rows are in order of query
-                and rank, and the rows of a query come in one call.
+            queries: (n,) numbers of the queries. ranks: (n,). scores: (n,), NaN where there is
+                none. The rows are in order of query and rank, and the rows of a query come in one
+                call.
         """
         if len(queries) < 2:
             return self
@@ -50,7 +54,13 @@ class RankFaults(NamedTuple):
         lists = len(np.unique(queries[1:][pair]))
         unequal = len(np.unique(queries[1:][pair & (scores[1:] != scores[:-1])]))
         example = int(wrong[0]) if self.example < 0 and len(wrong) else self.example
-        return RankFaults(self.against_scores + len(wrong), example, repeated, self.lists + lists, self.equal + lists - unequal)
+        return RankFaults(
+            self.against_scores + len(wrong),
+            example,
+            repeated,
+            self.lists + lists,
+            self.equal + lists - unequal,
+        )
 
     def warnings(self, queries: int, example: str) -> list[str]:
         """What a user should know, in a sentence or two each.
@@ -62,9 +72,10 @@ class RankFaults(NamedTuple):
         lines = []
         if self.against_scores:
             lines.append(
-                f"the ranks of {self.against_scores} of {queries} queries contradict the scores (first: query {example!r}). "
-                "The scores decide the order, as in trec_eval. If the ranks are the order, import the file with irdistill "
-                "runs import --ranks; if a lower score is better, negate the scores."
+                f"the ranks of {self.against_scores} of {queries} queries contradict the scores"
+                f" (first: query {example!r}). The scores decide the order, as in trec_eval. If the"
+                " ranks are the order, import the file with irdistill runs import --ranks; if a"
+                " lower score is better, negate the scores."
             )
         if self.lists and self.equal == self.lists:
             lines.append(EQUAL_SCORES)

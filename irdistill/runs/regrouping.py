@@ -1,4 +1,6 @@
-"""Rows in any order, brought together by query: partitioned in a temporary file, then sorted a partition at a time."""
+"""Rows in any order, brought together by query: partitioned in a temporary file, then sorted a
+partition at a time.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from irdistill.files import explain_os_errors
 
 _COST = 200
 """Bytes of memory that a row takes while it is sorted."""
-_NUMBERS = np.dtype([("query", "<i4"), ("length", "<i4"), ("rank", "<f4"), ("score", "<f4"), ("line", "<i8")])
+_NUMBERS = np.dtype(
+    [("query", "<i4"), ("length", "<i4"), ("rank", "<f4"), ("score", "<f4"), ("line", "<i8")]
+)
 
 
 class Rows(NamedTuple):
@@ -34,7 +38,9 @@ class Rows(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """n rows as they stand in the file: queries, documents, ranks, scores and line numbers, (n,) each."""
+    """n rows as they stand in the file: queries, documents, ranks, scores and line numbers, (n,)
+    each.
+    """
 
     queries: Fields
     docs: Fields
@@ -46,8 +52,9 @@ class Piece(NamedTuple):
 def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Rows]:
     """Rows by query; queries come in the order of their first rows.
 
-    In memory are about 100 bytes for each query, and rows of ``memory`` bytes; one query's rows must fit. The temporary file
-    takes 24 bytes and the id of its document for each row, and goes with the process.
+    In memory are about 100 bytes for each query, and rows of ``memory`` bytes; one query's rows
+    must fit. The temporary file takes 24 bytes and the id of its document for each row, and goes
+    with the process.
 
     Args:
         pieces: reads the file from its beginning, some thousand rows at a time; called twice.
@@ -68,7 +75,11 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
         for piece in pieces():
             numbers = np.empty(len(piece.lines), _NUMBERS)
             numbers["query"], numbers["length"] = _places(piece.queries, places), piece.docs.lengths
-            numbers["rank"], numbers["score"], numbers["line"] = piece.ranks, piece.scores, piece.lines
+            numbers["rank"], numbers["score"], numbers["line"] = (
+                piece.ranks,
+                piece.scores,
+                piece.lines,
+            )
             batch.append((numbers, piece.docs.packed()))
             size += len(numbers)
             if size >= limit:
@@ -87,12 +98,19 @@ def _places(queries: Fields, places: dict[str, int]) -> np.ndarray:
     return np.repeat(np.array(numbers, np.int64), np.diff(starts, append=len(queries)))
 
 
-def _write(stream: IO[bytes], batch: Sequence[tuple[np.ndarray, Fields]], parts: np.ndarray,
-           partitions: list[list[tuple[int, int, int]]]) -> None:
+def _write(
+    stream: IO[bytes],
+    batch: Sequence[tuple[np.ndarray, Fields]],
+    parts: np.ndarray,
+    partitions: list[list[tuple[int, int, int]]],
+) -> None:
     """Append the rows of each partition, and note their place, count and bytes of ids."""
     if not batch:
         return
-    numbers, docs = np.concatenate([rows for rows, _ in batch]), Fields.joined([one for _, one in batch])
+    numbers, docs = (
+        np.concatenate([rows for rows, _ in batch]),
+        Fields.joined([one for _, one in batch]),
+    )
     part = parts[numbers["query"]]
     order = np.argsort(part, kind="stable")
     edges = np.searchsorted(part[order], np.arange(len(partitions) + 1)).tolist()
@@ -114,7 +132,9 @@ def _read(stream: IO[bytes], partition: list[tuple[int, int, int]]) -> tuple[np.
         texts.append(stream.read(size))
     every = np.concatenate(numbers)
     lengths = every["length"].astype(np.int64)
-    return every, Fields(np.frombuffer(b"".join(texts) + PADDING, np.uint8), np.cumsum(lengths) - lengths, lengths)
+    return every, Fields(
+        np.frombuffer(b"".join(texts) + PADDING, np.uint8), np.cumsum(lengths) - lengths, lengths
+    )
 
 
 def _sorted(rows: tuple[np.ndarray, Fields], names: list[str], first: int) -> Rows:
@@ -122,4 +142,9 @@ def _sorted(rows: tuple[np.ndarray, Fields], names: list[str], first: int) -> Ro
     order = np.argsort(numbers["query"], kind="stable")
     numbers = numbers[order]
     edges = np.searchsorted(numbers["query"], np.arange(first, first + len(names) + 1))
-    return Rows(names, edges, docs.take(order), *(numbers[name].copy() for name in ("rank", "score", "line")))
+    return Rows(
+        names,
+        edges,
+        docs.take(order),
+        *(numbers[name].copy() for name in ("rank", "score", "line")),
+    )

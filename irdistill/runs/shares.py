@@ -1,4 +1,6 @@
-"""Runs of more queries than a collection has: a run of ``pydocs/test`` serves ``pydocs/test[:300]``."""
+"""Runs of more queries than a collection has: a run of ``pydocs/test`` serves
+``pydocs/test[:300]``.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ from irdistill.runs.store import Run
 class ShareOfRun(Run):
     """Some of a run's queries, in the order of the run. Nothing is copied.
 
-    The fingerprint is that of the whole run: with the collection, which every identity names too, it decides the rows.
+    The fingerprint is that of the whole run: with the collection, which every identity names too,
+        it decides the rows.
 
     Attributes:
         whole: the run with all its queries.
@@ -36,9 +39,17 @@ class ShareOfRun(Run):
         self.whole, self.path = whole, whole.path
         chosen = set(query_ids)
         self.query_ids = [query_id for query_id in whole.query_ids if query_id in chosen]
-        self.manifest = replace(whole.manifest, identity=replace(whole.identity, collection=dict(collection)),
-                                queries=len(self.query_ids), queries_digest=digest(self.query_ids))
-        self.query_fingerprints = {query_id: value for query_id, value in whole.query_fingerprints.items() if query_id in chosen}
+        self.manifest = replace(
+            whole.manifest,
+            identity=replace(whole.identity, collection=dict(collection)),
+            queries=len(self.query_ids),
+            queries_digest=digest(self.query_ids),
+        )
+        self.query_fingerprints = {
+            query_id: value
+            for query_id, value in whole.query_fingerprints.items()
+            if query_id in chosen
+        }
 
     @property
     def fingerprint(self) -> str:
@@ -57,7 +68,10 @@ class ShareOfRun(Run):
             if len(kept) == len(ids):
                 yield kept, table
             elif kept:
-                yield kept, table.filter(pc.is_in(table.column("query_id"), value_set=pa.array(kept)))
+                yield (
+                    kept,
+                    table.filter(pc.is_in(table.column("query_id"), value_set=pa.array(kept))),
+                )
 
     def __getitem__(self, query_id: str) -> RankedList:
         if query_id not in self:
@@ -72,18 +86,23 @@ def holds_queries(run: Run, fingerprints: Mapping[str, str]) -> bool:
         fingerprints: query id -> fingerprint, as `Collection.query_fingerprints`.
     """
     known = run.query_fingerprints
-    return bool(fingerprints) and all(known.get(query_id) == value for query_id, value in fingerprints.items())
+    return bool(fingerprints) and all(
+        known.get(query_id) == value for query_id, value in fingerprints.items()
+    )
 
 
 def share_of_run(run: Run, collection: Collection) -> Run:
     """A run of this collection, without the queries that the collection does not have."""
-    if len(run) <= len(collection.queries) and all(query_id in collection.queries for query_id in run.query_ids):
+    if len(run) <= len(collection.queries) and all(
+        query_id in collection.queries for query_id in run.query_ids
+    ):
         return run
     return ShareOfRun(run, list(collection.queries), collection.describe())
 
 
 def common_queries(runs: Sequence[Run]) -> list[Run]:
-    """Runs of one corpus, cut down to the queries of the one with the fewest, where the others hold these with the same texts.
+    """Runs of one corpus, cut down to the queries of the one with the fewest, where the others hold
+    these with the same texts.
 
     Runs of the same queries, and runs that do not fit together, are returned as they are.
     """

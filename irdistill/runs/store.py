@@ -35,19 +35,20 @@ class Run:
         """Open a folder.
 
         Raises:
-            IrdistillError: it is not a run, is not finished, is one shard of several, or a part is missing or
-                has another size than the manifest says.
+            IrdistillError: it is not a run, is not finished, is one shard of several, or a part is
+                missing or has another size than the manifest says.
         """
         folder = Path(path)
         manifest = Manifest.read(folder)
         if not manifest.complete:
             raise IrdistillError(
-                f"the run {folder} is not finished; start the command that writes it again, it continues."
+                f"the run {folder} is not finished; start the command that writes it again, it"
+                " continues."
             )
         if manifest.shard:
             raise IrdistillError(
-                f"{folder} is shard {manifest.shard[0]}/{manifest.shard[1]} of a run; join the shards first: "
-                "irdistill runs merge SHARD… --out RUN"
+                f"{folder} is shard {manifest.shard[0]}/{manifest.shard[1]} of a run; join the"
+                " shards first: irdistill runs merge SHARD… --out RUN"
             )
         check_sizes(folder, manifest)
         return cls(folder, manifest)
@@ -73,12 +74,17 @@ class Run:
         assert self.path is not None
         found = parquet.read_ids(self.path / QUERIES)
         if digest(found) != self.manifest.queries_digest:
-            raise IrdistillError(f"{self.path / QUERIES} does not hold the queries of the manifest; write the run again.")
+            raise IrdistillError(
+                f"{self.path / QUERIES} does not hold the queries of the manifest; write the run"
+                " again."
+            )
         return found
 
     @cached_property
     def query_fingerprints(self) -> dict[str, str]:
-        """Query id -> fingerprint of the query, as `Collection.query_fingerprints`; empty where the run does not keep them."""
+        """Query id -> fingerprint of the query, as `Collection.query_fingerprints`; empty where the
+        run does not keep them.
+        """
         return parquet.read_query_fingerprints(self.path / QUERIES) if self.path is not None else {}
 
     @cached_property
@@ -134,13 +140,18 @@ class Run:
         """query id -> document id -> score; what has no score is left out."""
         return {
             found.query_id: {
-                doc: score for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True) if score == score
+                doc: score
+                for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)
+                if score == score
             }
             for found in self
         }
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path or 'in memory')!r}, {len(self)} queries, {self.num_rows} rows)"
+        return (
+            f"{type(self).__name__}({str(self.path or 'in memory')!r}, {len(self)} queries,"
+            f" {self.num_rows} rows)"
+        )
 
 
 class MemoryRun(Run):
@@ -152,7 +163,8 @@ class MemoryRun(Run):
         ids = list(self._lists)
         self.manifest = replace(
             Manifest(identity, len(ids), digest(ids), max(1, len(ids)), complete=True),
-            usage={}, software={},
+            usage={},
+            software={},
         )
 
     @property
@@ -163,8 +175,12 @@ class MemoryRun(Run):
     @cached_property
     def fingerprint(self) -> str:
         """16 hexadecimal digits over all rows."""
-        return digest([[q, found.doc_ids, [s if s == s else None for s in found.scores.tolist()]]
-                       for q, found in self._lists.items()])
+        return digest(
+            [
+                [q, found.doc_ids, [s if s == s else None for s in found.scores.tolist()]]
+                for q, found in self._lists.items()
+            ]
+        )
 
     @cached_property
     def query_ids(self) -> list[str]:
@@ -188,28 +204,34 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
         path = folder / entry.name
         size = path.stat().st_size if path.is_file() else None
         if size != entry.bytes:
-            found = "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
+            found = (
+                "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
+            )
             raise IrdistillError(
-                f"{path} {found}, and the manifest says {entry.bytes}. Run the command that wrote the run again: it "
-                "writes this part alone."
+                f"{path} {found}, and the manifest says {entry.bytes}. Run the command that wrote"
+                " the run again: it writes this part alone."
             )
 
 
 def is_whole(path: Path, entry: PartEntry) -> bool:
     """Whether a part's file has the size and the checksum that were recorded."""
-    return path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
+    return (
+        path.is_file() and path.stat().st_size == entry.bytes and file_sha256(path) == entry.sha256
+    )
 
 
 def open_run(path: str | Path | Run, collection: Collection | None = None) -> Run:
     """Open a run folder, or a TREC run file (``.gz`` too).
 
     Args:
-        collection: if given, the run must be of this collection: same corpus, same queries. A run of more queries that holds
-            all of the collection's, with the same texts, serves too; the others are left out.
+        collection: if given, the run must be of this collection: same corpus, same queries. A run
+            of more queries that holds all of the collection's, with the same texts, serves too; the
+            others are left out.
 
     Raises:
-        IrdistillError: as ``Run.open``; or the run belongs to another collection (both fingerprints are shown);
-            or a TREC file names documents that the collection lacks, or none of its queries.
+        IrdistillError: as ``Run.open``; or the run belongs to another collection (both fingerprints
+            are shown); or a TREC file names documents that the collection lacks, or none of its
+            queries.
     """
     if isinstance(path, Run):
         run = path
@@ -220,7 +242,9 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     elif Path(path).is_dir():
         run = Run.open(path)
     else:
-        raise IrdistillError(f"there is no run {str(path)!r}; give a run's folder or a TREC run file.")
+        raise IrdistillError(
+            f"there is no run {str(path)!r}; give a run's folder or a TREC run file."
+        )
     if collection is not None:
         from irdistill.runs.shares import share_of_run
 
@@ -231,7 +255,9 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
 
 
 def check_collection(run: Run, collection: Collection) -> None:
-    """Refuse a run whose corpus or queries are not those of the collection; it may have further queries."""
+    """Refuse a run whose corpus or queries are not those of the collection; it may have further
+    queries.
+    """
     theirs, ours = run.identity.collection, collection.describe()
     part = difference(theirs, ours)
     if part == "queries":
@@ -241,18 +267,27 @@ def check_collection(run: Run, collection: Collection) -> None:
             return
     if part is not None:
         raise IrdistillError(
-            f"{run} was made for the collection {theirs.get('id')!r} and is used with {collection.id!r}: the "
-            f"fingerprints of the {part} differ ({theirs.get(part)} there, {ours[part]} here)"
-            f"{_other_queries(run, collection) if part == 'queries' else ''}. Use the collection "
-            "the run was made for, or make the run again."
+            f"{run} was made for the collection {theirs.get('id')!r} and is used with"
+            f" {collection.id!r}: the fingerprints of the {part} differ ({theirs.get(part)} there,"
+            f" {ours[part]} here){_other_queries(run, collection) if part == 'queries' else ''}."
+            " Use the collection the run was made for, or make the run again."
         )
 
 
 def _other_queries(run: Run, collection: Collection) -> str:
-    """How many queries of a collection a run does not have, or has with another text, where it keeps their fingerprints."""
+    """How many queries of a collection a run does not have, or has with another text, where it
+    keeps their fingerprints.
+    """
     known = run.query_fingerprints
     missing = [query_id for query_id in collection.queries if query_id not in known]
-    changed = [query_id for query_id, value in collection.query_fingerprints.items() if known.get(query_id, value) != value]
-    parts = [f"{len(ids)} of {len(collection.queries)} queries {verb}, {ids[0]!r} first"
-             for ids, verb in ((missing, "are not in the run"), (changed, "have another text there")) if ids and known]
+    changed = [
+        query_id
+        for query_id, value in collection.query_fingerprints.items()
+        if known.get(query_id, value) != value
+    ]
+    parts = [
+        f"{len(ids)} of {len(collection.queries)} queries {verb}, {ids[0]!r} first"
+        for ids, verb in ((missing, "are not in the run"), (changed, "have another text there"))
+        if ids and known
+    ]
     return f": {'; '.join(parts)}" if parts else ""

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MEMORY = 1 << 27
-"""Bytes that the lists of a file, or its rows where they are not grouped by query, may take in memory."""
+"""Bytes that the lists of a file, or its rows where they are not grouped by query, may take in
+memory.
+"""
 _QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
 _ODD = np.uint64(0x9E3779B97F4A7C15)
 
@@ -52,19 +54,23 @@ class NotGroupedError(Exception):
 
 
 def read_trec(path: Path, collection: Collection | None = None, memory: int = MEMORY) -> BlockRun:
-    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them are warned of.
+    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them
+    are warned of.
 
-    Compressed files are recognized by their content, and a first line of column names is left out. Fields are separated by
-    white space. A file whose lines are grouped by query is read once; one that is not is read twice more, and its rows wait in
-    a nameless temporary file. Memory is bounded, whatever the length: ``memory``, twice the lines of the longest query, and
-    about 100 bytes a query.
+    Compressed files are recognized by their content, and a first line of column names is left out.
+    Fields are separated by white space. A file whose lines are grouped by query is read once; one
+    that is not is read twice more, and its rows wait in a nameless temporary file. Memory is
+    bounded, whatever the length: ``memory``, twice the lines of the longest query, and about 100
+    bytes a query.
 
     Args:
-        collection: if given, queries that it lacks are left out (with a warning), and documents must be in its corpus.
+        collection: if given, queries that it lacks are left out (with a warning), and documents
+            must be in its corpus.
 
     Raises:
-        IrdistillError: a line has not six columns, a score is not a finite number or a rank no whole number, a document comes
-            twice for a query, the file is empty, damaged or not UTF-8, or it does not fit the collection.
+        IrdistillError: a line has not six columns, a score is not a finite number or a rank no
+            whole number, a document comes twice for a query, the file is empty, damaged or not
+            UTF-8, or it does not fit the collection.
     """
     from irdistill.runs.formats.source import Source
 
@@ -87,9 +93,11 @@ def read_trec(path: Path, collection: Collection | None = None, memory: int = ME
 
 
 class StreamedRun(Run):
-    """A TREC run file whose lists are given out once while it is read, and not kept; for measuring it alone.
+    """A TREC run file whose lists are given out once while it is read, and not kept; for measuring
+    it alone.
 
-    Any other use reads the file into a `BlockRun` first. What is wrong with the file is noticed when it is read.
+    Any other use reads the file into a `BlockRun` first. What is wrong with the file is noticed
+    when it is read.
     """
 
     def __init__(self, path: Path, collection: Collection | None = None) -> None:
@@ -102,10 +110,15 @@ class StreamedRun(Run):
         """The lists as arrays, a block in memory at a time.
 
         Raises:
-            NotGroupedError: a query comes again after another one; what was given out is wrong, and is right at the next call.
+            NotGroupedError: a query comes again after another one; what was given out is wrong, and
+                is right at the next call.
             IrdistillError: as `read_trec`.
         """
-        return self._read() if self._stored is None and self._manifest is None else self.stored().blocks()
+        return (
+            self._read()
+            if self._stored is None and self._manifest is None
+            else self.stored().blocks()
+        )
 
     def _read(self) -> Iterator[ListBlock]:
         from irdistill.runs.formats.source import Source
@@ -121,7 +134,13 @@ class StreamedRun(Run):
                 self.stored()
                 raise
             count = len(query_ids)
-            self._manifest = Manifest(reader.identity(source.sha256()), count, digest(query_ids), max(1, count), complete=True)
+            self._manifest = Manifest(
+                reader.identity(source.sha256()),
+                count,
+                digest(query_ids),
+                max(1, count),
+                complete=True,
+            )
 
     def stored(self) -> BlockRun:
         """The same run with its lists."""
@@ -156,7 +175,8 @@ class _Reader:
     """Checks rows and puts them in rank order.
 
     Attributes:
-        queries: how many there were. unknown: how many of them the collection lacks. first: the first of these.
+        queries: how many there were. unknown: how many of them the collection lacks. first: the
+            first of these.
         tag: of the first line.
         faults: how ranks and scores fit together. example: the first query where they do not.
     """
@@ -181,7 +201,8 @@ class _Reader:
                 yield self._ranked(rows, hashes)
 
     def identity(self, checksum: str) -> RunIdentity:
-        """What the run is, after its last block; warns of what was left out and of ranks that contradict the scores.
+        """What the run is, after its last block; warns of what was left out and of ranks that
+        contradict the scores.
 
         Raises:
             IrdistillError: there was no row.
@@ -193,12 +214,20 @@ class _Reader:
                 reason = f"none of its {self.queries} queries is in {collection.id!r}"
             raise IrdistillError(f"{path} gives no run: {reason}.")
         if self.unknown and collection is not None:
-            logger.warning("%s: %d queries are not in %s and were left out (first: %s)", path, self.unknown, collection.id,
-                           self.first)
+            logger.warning(
+                "%s: %d queries are not in %s and were left out (first: %s)",
+                path,
+                self.unknown,
+                collection.id,
+                self.first,
+            )
         for line in self.faults.warnings(self.queries, self.example):
             logger.warning("%s: %s", path, line)
-        return RunIdentity("imported", {"format": "trec", "file": path.name, "sha256": checksum, "tag": self.tag},
-                           collection.describe() if collection is not None else {})
+        return RunIdentity(
+            "imported",
+            {"format": "trec", "file": path.name, "sha256": checksum, "tag": self.tag},
+            collection.describe() if collection is not None else {},
+        )
 
     def _compare_ranks(self, rows: Rows) -> None:
         """Note queries whose ranks and scores do not fit together."""
@@ -208,7 +237,9 @@ class _Reader:
         if falls.all() and rises.all():
             equal = (sizes > 1) & (rows.scores[rows.edges[:-1]] == rows.scores[rows.edges[1:] - 1])
             lists = self.faults.lists + int((sizes > 1).sum())
-            self.faults = self.faults._replace(lists=lists, equal=self.faults.equal + int(equal.sum()))
+            self.faults = self.faults._replace(
+                lists=lists, equal=self.faults.equal + int(equal.sum())
+            )
             return
         groups = np.repeat(np.arange(len(sizes)), sizes)
         order = np.lexsort((rows.ranks, groups))
@@ -227,9 +258,18 @@ class _Reader:
             self.unknown += int((~known).sum())
             sizes = np.diff(rows.edges)
             kept = np.repeat(known, sizes)
-            rows = Rows([query_id for query_id, good in zip(rows.query_ids, known.tolist(), strict=True) if good],
-                        np.concatenate([[0], np.cumsum(sizes[known])]), rows.docs.take(kept), rows.ranks[kept], rows.scores[kept],
-                        rows.lines[kept])
+            rows = Rows(
+                [
+                    query_id
+                    for query_id, good in zip(rows.query_ids, known.tolist(), strict=True)
+                    if good
+                ],
+                np.concatenate([[0], np.cumsum(sizes[known])]),
+                rows.docs.take(kept),
+                rows.ranks[kept],
+                rows.scores[kept],
+                rows.lines[kept],
+            )
         return rows
 
     def _refuse_unknown(self, rows: Rows, hashes: np.ndarray) -> None:
@@ -239,8 +279,9 @@ class _Reader:
         if len(strange):
             place = int(strange[np.argmin(rows.lines[strange])])
             raise IrdistillError(
-                f"{self.path}, line {rows.lines[place]}: the document {rows.docs.text(place)!r} is not in the corpus of "
-                f"{self.collection.id!r}; the run belongs to another collection."
+                f"{self.path}, line {rows.lines[place]}: the document {rows.docs.text(place)!r} is"
+                f" not in the corpus of {self.collection.id!r}; the run belongs to another"
+                " collection."
             )
 
     def _ranked(self, rows: Rows, hashes: np.ndarray) -> ListBlock:
@@ -255,7 +296,9 @@ class _Reader:
         if moved:
             order = np.lexsort((-scores, groups))
             scores = scores[order]
-        moved |= order_ties(order, scores, rows.edges[:-1], lambda places: docs.take(places).texts())
+        moved |= order_ties(
+            order, scores, rows.edges[:-1], lambda places: docs.take(places).texts()
+        )
         if moved:
             docs, hashes = docs.take(order), hashes[order]
         return ListBlock(rows.query_ids, rows.edges, docs, scores, hashes)
@@ -270,8 +313,10 @@ class _Reader:
         for place in np.argsort(rows.lines, kind="stable").tolist():
             key = (int(groups[place]), names[place])
             if key in known:
-                raise IrdistillError(f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes twice for query "
-                                     f"{rows.query_ids[key[0]]!r}.")
+                raise IrdistillError(
+                    f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes"
+                    f" twice for query {rows.query_ids[key[0]]!r}."
+                )
             known.add(key)
 
     def checked(self, data: bytes, first: int) -> tuple[Lines, int]:
@@ -288,9 +333,10 @@ class _Reader:
             lines, number = split_lines(data, _WIDTH, first)
         except WrongWidth as error:
             raise IrdistillError(
-                f"{self.path}, line {error.number}: {error.fields} columns, and six were expected "
-                f"(query Q0 document rank score tag): {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and "
-                "score files are read by irdistill runs import."
+                f"{self.path}, line {error.number}: {error.fields} columns, and six were expected"
+                " (query Q0 document rank score tag):"
+                f" {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and score"
+                " files are read by irdistill runs import."
             ) from None
         if len(lines) and not self.tag:
             self.tag = lines.field(_TAG).text(0)
@@ -312,14 +358,17 @@ class _Reader:
             place = int(np.argmax(bad))
             what = f"the score {fields.text(place)!r} is not a finite number that float32 can hold."
             if not wrong[place]:
-                what = (f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was expected. Are rank and score in "
-                        "each other's places?")
+                what = (
+                    f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was"
+                    " expected. Are rank and score in each other's places?"
+                )
             raise IrdistillError(f"{self.path}, line {lines.numbers[place]}: {what}")
         return ranks.astype(np.float32), scores
 
 
 def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
-    """Blocks of a file whose lines are grouped by query; the last query of a block waits for its other lines.
+    """Blocks of a file whose lines are grouped by query; the last query of a block waits for its
+    other lines.
 
     Raises:
         NotGroupedError: they are not.
@@ -367,7 +416,14 @@ def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set
         raise NotGroupedError
     cut = slice(None, end)
     ranks, scores = reader.numbers(lines)
-    return Rows(names, np.append(starts, end), lines.field(_DOCUMENT).take(cut), ranks[cut], scores[cut], lines.numbers[cut])
+    return Rows(
+        names,
+        np.append(starts, end),
+        lines.field(_DOCUMENT).take(cut),
+        ranks[cut],
+        scores[cut],
+        lines.numbers[cut],
+    )
 
 
 def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
@@ -379,10 +435,17 @@ def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
         for data in source.blocks():
             lines, number = reader.checked(data, number)
             if len(lines):
-                yield Piece(lines.field(_QUERY), lines.field(_DOCUMENT), *reader.numbers(lines), lines.numbers)
+                yield Piece(
+                    lines.field(_QUERY),
+                    lines.field(_DOCUMENT),
+                    *reader.numbers(lines),
+                    lines.numbers,
+                )
 
 
-def import_trec(file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False) -> Run:
+def import_trec(
+    file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False
+) -> Run:
     """Bring a TREC run file into the store, as ``import_run`` with the format ``trec``."""
     from irdistill.runs.formats import import_run
 
@@ -390,7 +453,9 @@ def import_trec(file: str | Path, collection: Collection, out: str | Path, overw
 
 
 def export_trec(run: str | Path | Run, file: str | Path, tag: str = "irdistill") -> int:
-    """Write a run as a TREC run file, as ``export_run`` with the format ``trec``; gives the number of lines."""
+    """Write a run as a TREC run file, as ``export_run`` with the format ``trec``; gives the number
+    of lines.
+    """
     from irdistill.runs.formats import export_run
 
     return export_run(run, file, "trec", tag=tag).rows

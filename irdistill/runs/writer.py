@@ -1,4 +1,6 @@
-"""Writing a run: parts that are either whole or absent, so that a job killed at any moment goes on."""
+"""Writing a run: parts that are either whole or absent, so that a job killed at any moment goes
+on.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ logger = logging.getLogger(__name__)
 class RunWriter:
     """Write a run part by part; a context manager that holds the folder against other processes.
 
-    A folder that holds the same job is continued: ``pending`` gives what is left. ``finish`` writes the final
+    A folder that holds the same job is continued: ``pending`` gives what is left. ``finish`` writes
+        the final
     manifest, the same bytes as without any interruption.
 
     Args:
@@ -45,28 +48,45 @@ class RunWriter:
         part_queries: queries a part: what a kill can cost at most.
         shard: (i, n): write only every n-th part, from the i-th (from 1).
         overwrite: delete another run that is there. Nothing but a run is ever deleted.
-        fingerprints: those of the queries (`Collection.query_fingerprints`), so that the run serves a share of them too.
+        fingerprints: those of the queries (`Collection.query_fingerprints`), so that the run serves
+            a share of them too.
 
     Raises:
-        IrdistillError: the folder holds another run (the difference is shown) or other files; a query id comes
-            twice; another process writes there; there is no permission.
+        IrdistillError: the folder holds another run (the difference is shown) or other files; a
+            query id comes twice; another process writes there; there is no permission.
     """
 
-    def __init__(self, path: str | Path, identity: RunIdentity, query_ids: Sequence[str], part_queries: int = 64,
-                 shard: tuple[int, int] | None = None, overwrite: bool = False, *,
-                 fingerprints: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        identity: RunIdentity,
+        query_ids: Sequence[str],
+        part_queries: int = 64,
+        shard: tuple[int, int] | None = None,
+        overwrite: bool = False,
+        *,
+        fingerprints: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.query_ids, self.fingerprints = list(query_ids), dict(fingerprints or {})
         if not self.query_ids or len(set(self.query_ids)) != len(self.query_ids):
             raise IrdistillError(
-                f"the run {self.path} was asked for {len(self.query_ids)} queries, {len(set(self.query_ids))} of them "
-                "different; at least one was expected, and each once."
+                f"the run {self.path} was asked for {len(self.query_ids)} queries,"
+                f" {len(set(self.query_ids))} of them different; at least one was expected, and"
+                " each once."
             )
         if part_queries < 1 or (shard is not None and not 1 <= shard[0] <= shard[1]):
-            raise IrdistillError(f"part_queries={part_queries}, shard={shard}: at least 1, and i/n with 1 <= i <= n.")
+            raise IrdistillError(
+                f"part_queries={part_queries}, shard={shard}: at least 1, and i/n with 1 <= i <= n."
+            )
         software = {name: version(name) for name in ("irdistill", "pyarrow")}
         self.manifest = Manifest(
-            identity, len(self.query_ids), digest(self.query_ids), part_queries, shard, software=software
+            identity,
+            len(self.query_ids),
+            digest(self.query_ids),
+            part_queries,
+            shard,
+            software=software,
         )
         self.overwrite = overwrite
         self._stack = ExitStack()
@@ -87,10 +107,16 @@ class RunWriter:
         self._begun = time.monotonic()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         if isinstance(error, KeyboardInterrupt) and self._done:
-            error.add_note(f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}")
+            error.add_note(
+                f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}"
+            )
         self._stack.close()
 
     def _prepare(self) -> None:
@@ -102,7 +128,8 @@ class RunWriter:
             lines = differences(stored.plan(), self.manifest.plan())
             if lines:
                 raise IrdistillError(
-                    f"{self.path} holds another run. What differs: " + "; ".join(lines)
+                    f"{self.path} holds another run. What differs: "
+                    + "; ".join(lines)
                     + ". Choose another --out, or give --overwrite to replace it."
                 )
             self._finished = stored.complete
@@ -112,18 +139,35 @@ class RunWriter:
             self.manifest.write(self.path)
         self._write_queries()
         recorded = self._journal.read()
-        self._done = {part.number: (part, {}) for part in self.manifest.parts} if self._finished else recorded
+        self._done = (
+            {part.number: (part, {}) for part in self.manifest.parts}
+            if self._finished
+            else recorded
+        )
         resumed = not self._finished and bool(self._done)
-        damaged = [number for number, (entry, _) in self._done.items()
-                   if number not in self.manifest or not is_whole(self.path / entry.name, entry)]
+        damaged = [
+            number
+            for number, (entry, _) in self._done.items()
+            if number not in self.manifest or not is_whole(self.path / entry.name, entry)
+        ]
         if damaged and self._finished:  # what the parts took is in the journal alone
-            self._done = {number: recorded.get(number, entry) for number, entry in self._done.items()}
+            self._done = {
+                number: recorded.get(number, entry) for number, entry in self._done.items()
+            }
             self._finished = False
             self.manifest = replace(self.manifest, complete=False, parts=(), usage={})
         for number in damaged:
-            logger.warning("%s is missing or damaged and is written again", self.path / self._done.pop(number)[0].name)
+            logger.warning(
+                "%s is missing or damaged and is written again",
+                self.path / self._done.pop(number)[0].name,
+            )
         if resumed:
-            logger.info("%s: resumed after %d of %d parts", self.path, len(self._done), len(self.manifest.own_parts()))
+            logger.info(
+                "%s: resumed after %d of %d parts",
+                self.path,
+                len(self._done),
+                len(self.manifest.own_parts()),
+            )
 
     def _write_queries(self) -> None:
         """Write the query ids where they are not there, whole."""
@@ -132,26 +176,36 @@ class RunWriter:
                 return
         except IrdistillError:
             pass
-        parquet.write(self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints))
+        parquet.write(
+            self.path / QUERIES, parquet.encode_queries(self.query_ids, self.fingerprints)
+        )
 
     def pending(self) -> list[tuple[int, list[str]]]:
         """The parts that are left: their numbers and query ids."""
-        return [(number, self._queries(number)) for number in self.manifest.own_parts() if number not in self._done]
+        return [
+            (number, self._queries(number))
+            for number in self.manifest.own_parts()
+            if number not in self._done
+        ]
 
     def _queries(self, number: int) -> list[str]:
         size = self.manifest.part_queries
         return self.query_ids[number * size : (number + 1) * size]
 
-    def write_part(self, number: int, lists: Iterable[RankedList], usage: Mapping[str, float] | None = None) -> None:
+    def write_part(
+        self, number: int, lists: Iterable[RankedList], usage: Mapping[str, float] | None = None
+    ) -> None:
         """Write one part: one list for each of its queries, in order.
 
         Args:
-            lists: in any order of documents; they are ranked by score, then document id, both descending.
-            usage: what the part took (pairs, tokens, cost): numbers that another run of the job would repeat.
+            lists: in any order of documents; they are ranked by score, then document id, both
+                descending.
+            usage: what the part took (pairs, tokens, cost): numbers that another run of the job
+                would repeat.
 
         Raises:
-            IrdistillError: a query is missing or strange, a document comes twice, a score is infinite, or the
-                disk is full.
+            IrdistillError: a query is missing or strange, a document comes twice, a score is
+                infinite, or the disk is full.
         """
         expected = self._queries(number)
         found = list(lists)
@@ -164,14 +218,25 @@ class RunWriter:
         table = to_table(found)
         data = parquet.encode(table)
         name = part_name(number)
-        # A part whose name a power cut takes back is made again, for its file is looked for; one fsync a part is enough.
+        # A part whose name a power cut takes back is made again, for its file is looked for; one
+        # fsync a part is enough.
         checksum = parquet.write(self.path / name, data, sync_folder=False)
         entry = PartEntry(
-            number, name, number * self.manifest.part_queries, len(expected), table.num_rows,
-            table.column("score").null_count, data.size, checksum,
+            number,
+            name,
+            number * self.manifest.part_queries,
+            len(expected),
+            table.num_rows,
+            table.column("score").null_count,
+            data.size,
+            checksum,
         )
         now = time.monotonic()
-        self._journal.append(entry, usage or {}, {"seconds": round(now - self._begun, 3), "host": socket.gethostname()})
+        self._journal.append(
+            entry,
+            usage or {},
+            {"seconds": round(now - self._begun, 3), "host": socket.gethostname()},
+        )
         self._begun = now
         self._done[number] = (entry, dict(usage or {}))
 
@@ -186,7 +251,9 @@ class RunWriter:
         """
         left = self.pending()
         if left:
-            raise IrdistillError(f"{self.path} is not finished: {len(left)} parts are left, from part {left[0][0]}.")
+            raise IrdistillError(
+                f"{self.path} is not finished: {len(left)} parts are left, from part {left[0][0]}."
+            )
         if not self._finished:
             self.manifest = self.manifest.completed(self._done)
             fsync_folder(self.path)
@@ -195,15 +262,23 @@ class RunWriter:
         return Run(self.path, self.manifest)
 
 
-def write_run(path: str | Path, identity: RunIdentity, lists: Iterable[RankedList], overwrite: bool = False,
-              part_queries: int = 64, fingerprints: Mapping[str, str] | None = None) -> Run:
+def write_run(
+    path: str | Path,
+    identity: RunIdentity,
+    lists: Iterable[RankedList],
+    overwrite: bool = False,
+    part_queries: int = 64,
+    fingerprints: Mapping[str, str] | None = None,
+) -> Run:
     """Write lists that are at hand as a run; a folder that holds the same run is left as it is.
 
     Raises:
         IrdistillError: as ``RunWriter``.
     """
     rows = {row.query_id: row for row in lists}
-    with RunWriter(path, identity, list(rows), part_queries, overwrite=overwrite, fingerprints=fingerprints) as writer:
+    with RunWriter(
+        path, identity, list(rows), part_queries, overwrite=overwrite, fingerprints=fingerprints
+    ) as writer:
         for number, ids in writer.pending():
             writer.write_part(number, [rows[query_id] for query_id in ids])
         return writer.finish()

@@ -1,7 +1,7 @@
 """BM25 over a whole corpus: scores are worked out when the index is built, and are those of bm25s.
 
-Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024, arXiv:2407.03618), English
-stop words and the Snowball stemmer for English.
+Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024,
+arXiv:2407.03618), English stop words and the Snowball stemmer for English.
 """
 
 from __future__ import annotations
@@ -40,22 +40,35 @@ class BM25:
         settings: what determines the scores.
     """
 
-    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None,
-                 memory: int = MEMORY) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        k1: float = 0.9,
+        b: float = 0.4,
+        cache: Path | None = None,
+        memory: int = MEMORY,
+    ) -> None:
         """Open or build the index.
 
         Args:
             cache: the folder for indexes; the user's cache folder where None.
-            memory: bytes that building takes for postings, beside 16 for each document and the corpus's words.
+            memory: bytes that building takes for postings, beside 16 for each document and the
+                corpus's words.
 
         Raises:
             IrdistillError: k1 or b are out of range, or the cache cannot be written.
         """
         if k1 < 0 or not 0 <= b <= 1:
-            raise IrdistillError(f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1.")
+            raise IrdistillError(
+                f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1."
+            )
         self.corpus = corpus
-        self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "method": "lucene",
-                                         "tokenizer": NAME}
+        self.settings: dict[str, Any] = {
+            "k1": float(k1),
+            "b": float(b),
+            "method": "lucene",
+            "tokenizer": NAME,
+        }
         self._memory = memory
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
@@ -63,11 +76,20 @@ class BM25:
         cached(self.folder, self._build, self._open)
 
     def _build(self, folder: Path) -> None:
-        stems = build_index(self.corpus, self.settings["k1"], self.settings["b"], folder, self._memory)
+        stems = build_index(
+            self.corpus, self.settings["k1"], self.settings["b"], folder, self._memory
+        )
         write_text(folder / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
-        write_sealed(folder / "manifest.json", {
-            "format": FORMAT, "corpus": self.corpus.fingerprint, "documents": len(self.corpus), "settings": self.settings,
-        }, ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS)))
+        write_sealed(
+            folder / "manifest.json",
+            {
+                "format": FORMAT,
+                "corpus": self.corpus.fingerprint,
+                "documents": len(self.corpus),
+                "settings": self.settings,
+            },
+            ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS)),
+        )
 
     def _open(self, folder: Path) -> None:
         files = open_files(folder, read_sealed(folder / "manifest.json")["files"])
@@ -90,9 +112,13 @@ class BM25:
 
     @property
     def matrix(self) -> csc_matrix:
-        """(N, V) what each word adds to the score of each document that holds it, for one occurrence in the query."""
+        """(N, V) what each word adds to the score of each document that holds it, for one
+        occurrence in the query.
+        """
         shape = len(self.corpus), len(self._vocabulary)
-        return csc_matrix((np.asarray(self._data), np.asarray(self._indices), self._indptr), shape=shape)
+        return csc_matrix(
+            (np.asarray(self._data), np.asarray(self._indices), self._indptr), shape=shape
+        )
 
     def identity(self) -> dict[str, Any]:
         """What goes into the manifest of a run."""
@@ -103,7 +129,9 @@ class BM25:
         return self._tokenizer(text)
 
     def _terms(self, text: str) -> list[int]:
-        return [self._vocabulary[stem] for stem in self._tokenizer(text) if stem in self._vocabulary]
+        return [
+            self._vocabulary[stem] for stem in self._tokenizer(text) if stem in self._vocabulary
+        ]
 
     def all_scores(self, text: str) -> np.ndarray:
         """(N,) float32: the score of every document; 0.0 where no term is shared."""
@@ -115,7 +143,8 @@ class BM25:
         return scores
 
     def score(self, query_text: str, doc_rows: np.ndarray) -> np.ndarray:
-        """(n,) float32: the scores of any documents, by their row numbers; 0.0 where no term is shared.
+        """(n,) float32: the scores of any documents, by their row numbers; 0.0 where no term is
+        shared.
 
         It is the same number as ``search`` gives, and costs a binary search a term and document.
         """
@@ -131,7 +160,9 @@ class BM25:
         return scores
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
-        """The k best documents of each query, equal scores by document id descending, without zero scores."""
+        """The k best documents of each query, equal scores by document id descending, without zero
+        scores.
+        """
         from irdistill.runs import RankedList
 
         for query in queries:

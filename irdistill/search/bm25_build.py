@@ -1,6 +1,8 @@
-"""Building a BM25 index in bounded memory: postings are sorted in runs on disk, and the runs merged term by term.
+"""Building a BM25 index in bounded memory: postings are sorted in runs on disk, and the runs merged
+term by term.
 
-The scores are those of bm25s to the last digit: the same formula in the same order, in float64, rounded once to float32.
+The scores are those of bm25s to the last digit: the same formula in the same order, in float64,
+    rounded once to float32.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from irdistill.runs.ondisk import array_stream
 from irdistill.stems import StemNumbers, words_of
 
 MEMORY = 1 << 30
-"""Bytes that a build takes for postings, beside 16 for each document and the words of the corpus."""
+"""Bytes that a build takes for postings, beside 16 for each document and the words of the corpus.
+"""
 _TOKEN_COST, _POSTING_COST = 40, 72
 """Bytes of memory that a token takes while it is counted, and a posting while runs are merged."""
 _KIND = np.dtype("<i4")
@@ -30,10 +33,20 @@ _WORD_BYTES[[*b"abcdefghijklmnopqrstuvwxyz0123456789_", *range(128, 256)]] = Tru
 
 
 def split_words(texts: Sequence[str]) -> tuple[Fields, np.ndarray]:
-    """All words of some texts as ``words_of`` gives them, and how many each text has, (n,) int64."""
-    # In a text of ASCII, words are the runs of two and more letters, digits and underscores. Of another text the words that a
-    # regular expression finds are put in its place: all bytes above ASCII are parts of words then.
-    parts = [text.encode() if text.isascii() else " ".join(words_of(text)).encode("utf-8", "surrogatepass") for text in texts]
+    """All words of some texts as ``words_of`` gives them, and how many each text has, (n,)
+    int64.
+    """
+    # In a text of ASCII, words are the runs of two and more letters, digits and underscores. Of
+    # another text the words that a regular expression finds are put in its place: all bytes above
+    # ASCII are parts of words then.
+    parts = [
+        (
+            text.encode()
+            if text.isascii()
+            else " ".join(words_of(text)).encode("utf-8", "surrogatepass")
+        )
+        for text in texts
+    ]
     data = padded(b"\n".join(parts).lower() + b"\n")
     inside = _WORD_BYTES[data]
     edges = np.flatnonzero(np.append(inside[0], inside[1:] != inside[:-1]))
@@ -41,14 +54,17 @@ def split_words(texts: Sequence[str]) -> tuple[Fields, np.ndarray]:
     long = ends - starts > 1
     starts, ends = starts[long], ends[long]
     lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
-    return Fields(data, starts, ends - starts), np.diff(np.searchsorted(starts, np.cumsum(lengths)), prepend=0)
+    return Fields(data, starts, ends - starts), np.diff(
+        np.searchsorted(starts, np.cumsum(lengths)), prepend=0
+    )
 
 
 class _Run(NamedTuple):
     """P postings of a range of documents, sorted by term, then document.
 
     Attributes:
-        terms: the numbers of the terms that occur, ascending. ends: where the postings of each end, int64.
+        terms: the numbers of the terms that occur, ascending. ends: where the postings of each end,
+            int64.
         path: 2 x P int32: all documents, then all counts.
     """
 
@@ -65,17 +81,25 @@ class _Run(NamedTuple):
     def read(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Terms, documents and counts of a range of postings."""
         size, total = _KIND.itemsize, int(self.ends[-1])
-        docs, counts = (np.fromfile(self.path, _KIND, end - start, offset=size * (column * total + start)) for column in (0, 1))
+        docs, counts = (
+            np.fromfile(self.path, _KIND, end - start, offset=size * (column * total + start))
+            for column in (0, 1)
+        )
         first, last = np.searchsorted(self.ends, [start, end - 1], side="right").tolist()
         edges = np.clip(self.ends[first : last + 1], start, end)
         return np.repeat(self.terms[first : last + 1], np.diff(edges, prepend=start)), docs, counts
 
 
-def build_index(corpus: Corpus, k1: float, b: float, folder: Path, memory: int = MEMORY) -> list[str]:
-    """Write ``data.npy``, ``indices.npy`` and ``indptr.npy``: the score of each document for each stem of the corpus.
+def build_index(
+    corpus: Corpus, k1: float, b: float, folder: Path, memory: int = MEMORY
+) -> list[str]:
+    """Write ``data.npy``, ``indices.npy`` and ``indptr.npy``: the score of each document for each
+    stem of the corpus.
 
-    The matrix (N documents, V stems) lies by columns: ``indices[indptr[v]:indptr[v + 1]]`` (int32) are the documents that
-    hold stem v, ascending, and ``data`` (float32) their scores. Temporary files in the folder take 8 bytes a posting.
+    The matrix (N documents, V stems) lies by columns: ``indices[indptr[v]:indptr[v + 1]]`` (int32)
+        are the documents that
+    hold stem v, ascending, and ``data`` (float32) their scores. Temporary files in the folder take
+    8 bytes a posting.
 
     Args:
         memory: bytes for postings at a time.
@@ -98,7 +122,8 @@ class _Counting:
     """The first pass: tokenizes the corpus and writes runs of about ``limit`` tokens.
 
     Attributes:
-        stems: in the order in which they first occur. frequencies: (at least V,) documents that hold each.
+        stems: in the order in which they first occur. frequencies: (at least V,) documents that
+            hold each.
         lengths: (N,) int32 tokens of each document.
     """
 
@@ -134,7 +159,9 @@ class _Counting:
         return terms[kept] << 32 | docs
 
     def _terms(self, words: Fields) -> np.ndarray:
-        """(n,) int64: the numbers of the words' stems; each different word is looked up once, in order of occurrence."""
+        """(n,) int64: the numbers of the words' stems; each different word is looked up once, in
+        order of occurrence.
+        """
         hashes = words.hashes()
         different = np.sort(hashes)
         different = different[np.append(True, different[1:] != different[:-1])[: len(different)]]
@@ -169,20 +196,28 @@ class _Counting:
         self.frequencies = frequencies
 
 
-def _merge(runs: list[_Run], frequencies: np.ndarray, norms: np.ndarray, folder: Path, limit: int) -> None:
+def _merge(
+    runs: list[_Run], frequencies: np.ndarray, norms: np.ndarray, folder: Path, limit: int
+) -> None:
     """The second pass: the postings of some terms at a time, from all runs, with their scores."""
     indptr = np.concatenate([[0], np.cumsum(frequencies)])
     np.save(folder / "indptr.npy", indptr)
     weights = _inverse_frequencies(frequencies, len(norms))
     total, first = int(indptr[-1]), 0
     with ExitStack() as stack:
-        data, indices = (stack.enter_context(array_stream(folder / f"{name}.npy", kind, total))
-                         for name, kind in (("data", np.float32), ("indices", np.int32)))
+        data, indices = (
+            stack.enter_context(array_stream(folder / f"{name}.npy", kind, total))
+            for name, kind in (("data", np.float32), ("indices", np.int32))
+        )
         bar = stack.enter_context(progress(total, "postings", "BM25 index: scores"))
         while first < len(frequencies):
-            last = max(first + 1, int(np.searchsorted(indptr, indptr[first] + limit, side="right")) - 1)
+            last = max(
+                first + 1, int(np.searchsorted(indptr, indptr[first] + limit, side="right")) - 1
+            )
             size = int(indptr[last] - indptr[first])
-            if size > limit:  # one term in more documents than fit: its runs follow one another as they are
+            if (
+                size > limit
+            ):  # one term in more documents than fit: its runs follow one another as they are
                 _copy(runs, first, limit, weights, norms, data, indices)
             else:
                 scores, docs = np.empty(size, np.float32), np.empty(size, np.int32)
@@ -192,15 +227,25 @@ def _merge(runs: list[_Run], frequencies: np.ndarray, norms: np.ndarray, folder:
                     if start < end:
                         terms, run_docs, counts = run.read(start, end)
                         places = _places(terms - first, heads)
-                        docs[places], scores[places] = run_docs, _scores(terms, run_docs, counts, weights, norms)
+                        docs[places], scores[places] = (
+                            run_docs,
+                            _scores(terms, run_docs, counts, weights, norms),
+                        )
                 scores.tofile(data)
                 docs.tofile(indices)
             bar.update(size)
             first = last
 
 
-def _copy(runs: list[_Run], term: int, limit: int, weights: np.ndarray, norms: np.ndarray, data: BinaryIO,
-          indices: BinaryIO) -> None:
+def _copy(
+    runs: list[_Run],
+    term: int,
+    limit: int,
+    weights: np.ndarray,
+    norms: np.ndarray,
+    data: BinaryIO,
+    indices: BinaryIO,
+) -> None:
     for run in runs:
         start, end = run.bounds(term, term + 1)
         for place in range(start, end, limit):
@@ -210,7 +255,9 @@ def _copy(runs: list[_Run], term: int, limit: int, weights: np.ndarray, norms: n
 
 
 def _places(terms: np.ndarray, heads: np.ndarray) -> np.ndarray:
-    """Where the postings of sorted terms go; ``heads`` (the next free place of each term) moves on."""
+    """Where the postings of sorted terms go; ``heads`` (the next free place of each term) moves
+    on.
+    """
     ends = np.flatnonzero(np.append(terms[1:] != terms[:-1], True)) + 1
     sizes, present = np.diff(ends, prepend=0), terms[ends - 1]
     places = np.arange(len(terms)) + np.repeat(heads[present] - (ends - sizes), sizes)
@@ -219,13 +266,19 @@ def _places(terms: np.ndarray, heads: np.ndarray) -> np.ndarray:
 
 
 def _inverse_frequencies(frequencies: np.ndarray, documents: int) -> np.ndarray:
-    """(V,) float32: log(1 + (N - df + 0.5) / (df + 0.5)), by ``math.log``, from which numpy's differs in last digits."""
+    """(V,) float32: log(1 + (N - df + 0.5) / (df + 0.5)), by ``math.log``, from which numpy's
+    differs in last digits.
+    """
     values, places = np.unique(frequencies, return_inverse=True)
     logs = [math.log(1 + (documents - df + 0.5) / (df + 0.5)) for df in values.tolist()]
     return np.array(logs, np.float32)[places]
 
 
-def _scores(terms: np.ndarray, docs: np.ndarray, counts: np.ndarray, weights: np.ndarray, norms: np.ndarray) -> np.ndarray:
+def _scores(
+    terms: np.ndarray, docs: np.ndarray, counts: np.ndarray, weights: np.ndarray, norms: np.ndarray
+) -> np.ndarray:
     """(P,) float32: inverse frequency x count / (norm of the document + count)."""
     values = counts.astype(np.float64)
-    return (weights[terms].astype(np.float64) * (values / (norms[docs] + values))).astype(np.float32)
+    return (weights[terms].astype(np.float64) * (values / (norms[docs] + values))).astype(
+        np.float32
+    )

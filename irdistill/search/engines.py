@@ -1,4 +1,6 @@
-"""Searching a corpus with an encoder of any kind: vectors, the index over them, and what it finds for a query."""
+"""Searching a corpus with an encoder of any kind: vectors, the index over them, and what it finds
+for a query.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,14 @@ from irdistill.search.plaid_index import PlaidIndex
 from irdistill.search.ranking import Hits, best_rows
 from irdistill.search.seismic_index import SeismicIndex
 from irdistill.search.sparse_index import SparseIndex
-from irdistill.search.vectors import SparseStore, Storage, Store, TokenStore, VectorStore, corpus_vectors
+from irdistill.search.vectors import (
+    SparseStore,
+    Storage,
+    Store,
+    TokenStore,
+    VectorStore,
+    corpus_vectors,
+)
 from irdistill.students.base import Student
 from irdistill.truncation import Truncation
 
@@ -32,15 +41,23 @@ Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "
 
 _FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
 INDEXES: Mapping[str, tuple[str, ...]] = {
-    "dense": (*_FAISS, "lucene"), "late-interaction": (*_FAISS, "plaid"), "sparse": ("flat", "seismic", "lucene")}
+    "dense": (*_FAISS, "lucene"),
+    "late-interaction": (*_FAISS, "plaid"),
+    "sparse": ("flat", "seismic", "lucene"),
+}
 """The indexes of each kind of encoder; ``flat`` is exact for all."""
 
 _SPARE = 32
-"""Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by id."""
+"""Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by
+id.
+"""
 _MOST_ABSENT = 1024
-"""Of documents without a vector, which an approximate index holds all the same, so many more neighbours are asked for."""
+"""Of documents without a vector, which an approximate index holds all the same, so many more
+neighbours are asked for.
+"""
 _TOKEN_NEIGHBOURS = 128
-"""Of an index over tokens: at least so many nearest tokens of each query token give the candidates."""
+"""Of an index over tokens: at least so many nearest tokens of each query token give the candidates.
+"""
 
 
 class Engine(ABC):
@@ -62,12 +79,16 @@ class Engine(ABC):
         self.corpus, self.student, self.precision = corpus, student, precision
 
     def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
-        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were encoded, batch by batch."""
+        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were
+        encoded, batch by batch.
+        """
         return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
-        """The k best documents of each query of each group; a group's result depends on it alone."""
+        """The k best documents of each query of each group; a group's result depends on it
+        alone.
+        """
 
     def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
         """As ``search``, exactly."""
@@ -77,17 +98,32 @@ class Engine(ABC):
 class DenseEngine(Engine):
     """Inner products of one vector a text."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw) -> None:
+    def __init__(
+        self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw
+    ) -> None:
         super().__init__(corpus, student, precision)
-        self.index, self.settings, self.exact, self.nbytes = index, index.settings, index.kind == "flat", index.nbytes
-        self._absent = index.store.absent_rows if isinstance(index.store, VectorStore) else np.empty(0, np.int64)
+        self.index, self.settings, self.exact, self.nbytes = (
+            index,
+            index.settings,
+            index.kind == "flat",
+            index.nbytes,
+        )
+        self._absent = (
+            index.store.absent_rows
+            if isinstance(index.store, VectorStore)
+            else np.empty(0, np.int64)
+        )
 
     def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
         if self.exact:
             return self.true_best(groups, k)
         spare = _SPARE + min(len(self._absent), _MOST_ABSENT)
-        return (self._hits(vectors, *found, k)
-                for vectors, found in zip(groups, self.index.search_groups(groups, k + spare), strict=True))
+        return (
+            self._hits(vectors, *found, k)
+            for vectors, found in zip(
+                groups, self.index.search_groups(groups, k + spare), strict=True
+            )
+        )
 
     def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
         matrix = self.index.store.matrix
@@ -95,13 +131,20 @@ class DenseEngine(Engine):
         found = exact_search(matrix, groups, k + _SPARE, **given)
         for vectors, (scores, rows) in zip(groups, found, strict=True):
             spare, written = _SPARE, vectors.any(axis=1)
-            while k < scores.shape[1] < len(matrix) and (scores[written, k - 1] == scores[written, -1]).any():
+            while (
+                k < scores.shape[1] < len(matrix)
+                and (scores[written, k - 1] == scores[written, -1]).any()
+            ):
                 spare *= 8  # more equal scores at the cut-off than were asked for
                 scores, rows = exact_search(matrix, [vectors], k + spare, **given)[0]
             yield self._hits(vectors, scores, rows, k)
 
-    def _hits(self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int) -> list[Hits]:
-        """The best of each line; without documents that have no vector, and nothing for a query that has none."""
+    def _hits(
+        self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int
+    ) -> list[Hits]:
+        """The best of each line; without documents that have no vector, and nothing for a query
+        that has none.
+        """
         best = []
         for vector, line, places in zip(vectors, scores, rows, strict=True):
             kept = (places >= 0) & (line > -np.inf) & ~np.isin(places, self._absent)
@@ -112,8 +155,14 @@ class DenseEngine(Engine):
 class SparseEngine(Engine):
     """Inner products of sparse vectors, by the words of the query."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: SparseStore,
-                 index: SparseIndex | SeismicIndex | LuceneImpact) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        student: Student,
+        precision: Precision,
+        store: SparseStore,
+        index: SparseIndex | SeismicIndex | LuceneImpact,
+    ) -> None:
         super().__init__(corpus, student, precision)
         self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
         self.settings, self.nbytes = index.settings, index.nbytes
@@ -129,7 +178,11 @@ class SparseEngine(Engine):
 def _sparse_index(store: SparseStore, index: Index) -> SparseIndex | SeismicIndex | LuceneImpact:
     if index == "lucene":
         return LuceneImpact(store, store.folder / "lucene")
-    return SeismicIndex(store, store.folder / "seismic") if index == "seismic" else inverted_index(store)
+    return (
+        SeismicIndex(store, store.folder / "seismic")
+        if index == "seismic"
+        else inverted_index(store)
+    )
 
 
 def inverted_index(store: SparseStore) -> SparseIndex:
@@ -140,12 +193,21 @@ def inverted_index(store: SparseStore) -> SparseIndex:
 class MultiVectorEngine(Engine):
     """MaxSim: of all documents, or of those that an index over tokens gives as candidates."""
 
-    def __init__(self, corpus: Corpus, student: Student, precision: Precision, store: TokenStore,
-                 index: FaissIndex | PlaidIndex) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        student: Student,
+        precision: Precision,
+        store: TokenStore,
+        index: FaissIndex | PlaidIndex,
+    ) -> None:
         super().__init__(corpus, student, precision)
         self.store, self.index, self.exact = store, index, index.kind == "flat"
         by_tokens = isinstance(index, FaissIndex) and not self.exact
-        self.settings = {**index.settings, **({"token_neighbours": _TOKEN_NEIGHBOURS} if by_tokens else {})}
+        self.settings = {
+            **index.settings,
+            **({"token_neighbours": _TOKEN_NEIGHBOURS} if by_tokens else {}),
+        }
         self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
         self.mean = student.similarity == "meanmaxsim"
 
@@ -155,11 +217,15 @@ class MultiVectorEngine(Engine):
         return ([self._two_stages(query, k) for query in group] for group in groups)
 
     def true_best(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[Hits]]:
-        return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device)
+        return maxsim_search(
+            self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device
+        )
 
     def _two_stages(self, query: np.ndarray, k: int) -> Hits:
         rows = self._candidates(query, k)
-        return rerank(self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device)
+        return rerank(
+            self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device
+        )
 
     def _candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         if not len(query):
@@ -170,9 +236,16 @@ class MultiVectorEngine(Engine):
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
-def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: str | Path | None = None,
-                precision: Precision = "auto", storage: Storage = "float32", seed: int = 42,
-                encoding: RayEncoding | None = None) -> Engine:
+def open_engine(
+    corpus: Corpus,
+    student: Student,
+    index: Index = "flat",
+    work: str | Path | None = None,
+    precision: Precision = "auto",
+    storage: Storage = "float32",
+    seed: int = 42,
+    encoding: RayEncoding | None = None,
+) -> Engine:
     """Encode the corpus and build the index, or open what is there.
 
     Args:
@@ -184,14 +257,18 @@ def open_engine(corpus: Corpus, student: Student, index: Index = "flat", work: s
     """
     known = INDEXES.get(student.kind, ())
     if known and index not in known:
-        raise IrdistillError(f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}.")
+        raise IrdistillError(
+            f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}."
+        )
     store: Store = corpus_vectors(corpus, student, work, precision, storage, encoding)
     engine = _engine_of(corpus, student, index, precision, store, seed)
     engine.truncation = store.truncation
     return engine
 
 
-def _engine_of(corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int) -> Engine:
+def _engine_of(
+    corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
+) -> Engine:
     """The engine of a kind of store, with its index built or opened."""
     if isinstance(store, SparseStore):
         return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
@@ -200,7 +277,9 @@ def _engine_of(corpus: Corpus, student: Student, index: Index, precision: Precis
         return DenseEngine(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
     if index == "plaid":
         assert isinstance(store, TokenStore)
-        plaid = PlaidIndex.build(store, store.folder / f"plaid-{seed}", seed=seed, device=student.device)
+        plaid = PlaidIndex.build(
+            store, store.folder / f"plaid-{seed}", seed=seed, device=student.device
+        )
         return MultiVectorEngine(corpus, student, precision, store, plaid)
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
     built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)

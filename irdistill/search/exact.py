@@ -13,29 +13,43 @@ from irdistill.progress import progress
 from irdistill.search.shards import read_part
 
 
-def exact_search(matrix: np.ndarray | CheckedArray, queries: Sequence[np.ndarray], k: int, *, memory: int = 256 << 20,
-                 device: torch.device | None = None, skip: np.ndarray | None = None) -> list[tuple[np.ndarray, np.ndarray]]:
+def exact_search(
+    matrix: np.ndarray | CheckedArray,
+    queries: Sequence[np.ndarray],
+    k: int,
+    *,
+    memory: int = 256 << 20,
+    device: torch.device | None = None,
+    skip: np.ndarray | None = None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The k greatest inner products of every query, in one pass over the matrix.
 
     Args:
         matrix: (N, D) float32 or float16, possibly a memory map.
-        queries: groups of query vectors (Q_i, D). Every group is multiplied by itself, so its result does not
-            depend on the other groups.
+        queries: groups of query vectors (Q_i, D). Every group is multiplied by itself, so its
+            result does not depend on the other groups.
         memory: bytes that a chunk and its scores may take.
         device: where to multiply; the best there is where None.
         skip: rows, ascending, that are left out; they come last with the score -inf.
 
     Returns:
-        For each group scores (Q_i, min(k, N)) float32 and rows int64, best first, equal scores by row.
+        For each group scores (Q_i, min(k, N)) float32 and rows int64, best first, equal scores by
+        row.
     """
     rows, dimension = matrix.shape
     k = min(k, rows)
     place = device or best_device()
-    groups = [torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(place) for group in queries]
+    groups = [
+        torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(place)
+        for group in queries
+    ]
     widest = max((len(group) for group in groups), default=0)
     chunk = max(1, memory // (4 * (dimension + 2 * widest)))
     best: list[tuple[torch.Tensor, torch.Tensor]] = [
-        (group.new_empty(len(group), 0), torch.empty(len(group), 0, dtype=torch.int64, device=place))
+        (
+            group.new_empty(len(group), 0),
+            torch.empty(len(group), 0, dtype=torch.int64, device=place),
+        )
         for group in groups
     ]
     with progress(rows, "documents", f"search for {sum(map(len, groups))} queries") as bar:
@@ -43,7 +57,10 @@ def exact_search(matrix: np.ndarray | CheckedArray, queries: Sequence[np.ndarray
             part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(place)
             left_out = None
             if skip is not None and len(skip):
-                inside = skip[np.searchsorted(skip, start) : np.searchsorted(skip, start + len(part))] - start
+                inside = (
+                    skip[np.searchsorted(skip, start) : np.searchsorted(skip, start + len(part))]
+                    - start
+                )
                 left_out = torch.from_numpy(inside).to(place)
             for number, group in enumerate(groups):
                 products = group @ part.T
@@ -56,10 +73,14 @@ def exact_search(matrix: np.ndarray | CheckedArray, queries: Sequence[np.ndarray
                 best[number] = scores.gather(1, keep), found.gather(1, keep)
             bar.update(len(part))
             del part  # before the next one is read
-    return [sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best]
+    return [
+        sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best
+    ]
 
 
 def sort_by_score_and_row(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Order each line of (Q, k) scores and rows by score descending, then row ascending."""
     order = np.lexsort((rows, -scores), axis=1)
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1).astype(np.int64)
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(
+        rows, order, axis=1
+    ).astype(np.int64)

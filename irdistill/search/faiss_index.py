@@ -1,4 +1,5 @@
-"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW, inverted lists, product and scalar codes.
+"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW, inverted lists,
+product and scalar codes.
 
 FAISS: Douze et al. 2024, arXiv:2401.08281. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320.
 Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
@@ -32,7 +33,8 @@ _ADD_ROWS = 65_536
 
 
 def import_faiss() -> Any:
-    """The faiss library, imported after torch: the other order can load a second OpenMP and crash on macOS.
+    """The faiss library, imported after torch: the other order can load a second OpenMP and crash
+    on macOS.
 
     Raises:
         MissingExtra: it is not installed.
@@ -55,32 +57,53 @@ def _threads(faiss: Any, count: int) -> Iterator[None]:
 
 
 class FaissIndex:
-    """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or over its tokens.
+    """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or
+    over its tokens.
 
-    Indexes are read through memory maps, so a search holds no more of them than it touches. Inverted lists are searched on the
-    GPUs where there are some and FAISS is built for them: a copy lies in the memory of each.
+    Indexes are read through memory maps, so a search holds no more of them than it touches.
+    Inverted lists are searched on the GPUs where there are some and FAISS is built for them: a copy
+    lies in the memory of each.
 
     Attributes:
-        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all vectors; ``ivfflat`` looks at
-            the vectors of some of many clusters; ``ivfpq`` does so with a code of some bytes in place of each vector;
-            ``sq8`` looks at all vectors, a byte for each of their numbers.
-        settings: what determines the index, and ``on: gpu`` where it is searched there, for last digits differ.
+        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all
+            vectors; ``ivfflat`` looks at the vectors of some of many clusters; ``ivfpq`` does so
+            with a code of some bytes in place of each vector; ``sq8`` looks at all vectors, a byte
+            for each of their numbers.
+        settings: what determines the index, and ``on: gpu`` where it is searched there, for last
+            digits differ.
     """
 
-    def __init__(self, store: Vectors, kind: IndexKind, settings: dict[str, Any], index: Any = None,
-                 path: Path | None = None, on_gpus: Any = None) -> None:
+    def __init__(
+        self,
+        store: Vectors,
+        kind: IndexKind,
+        settings: dict[str, Any],
+        index: Any = None,
+        path: Path | None = None,
+        on_gpus: Any = None,
+    ) -> None:
         self.store, self.kind = store, kind
         self.settings = settings if on_gpus is None else settings | {"on": "gpu"}
         self._index, self._path, self._on_gpus = index, path, on_gpus
 
     @classmethod
-    def build(cls, store: Vectors, kind: IndexKind = "flat", folder: str | Path | None = None, *,
-              seed: int = 42, threads: int = 1, overwrite: bool = False) -> FaissIndex:
-        """Build an index, or open the one in ``folder`` when it is over the same vectors and settings.
+    def build(
+        cls,
+        store: Vectors,
+        kind: IndexKind = "flat",
+        folder: str | Path | None = None,
+        *,
+        seed: int = 42,
+        threads: int = 1,
+        overwrite: bool = False,
+    ) -> FaissIndex:
+        """Build an index, or open the one in ``folder`` when it is over the same vectors and
+        settings.
 
         Args:
             folder: where the index is kept; not needed for ``flat``.
-            threads: more than one makes HNSW faster to build, and its graph differ a little each time.
+            threads: more than one makes HNSW faster to build, and its graph differ a little each
+                time.
 
         Raises:
             IrdistillError: an unknown kind, too few vectors, or a folder with another index.
@@ -100,7 +123,13 @@ class FaissIndex:
                 index = _make(faiss, store, kind, settings)
             faiss.write_index(index, str(path))
 
-        make_once(folder, _INDEX, {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}, write, overwrite)
+        make_once(
+            folder,
+            _INDEX,
+            {"format": FORMAT, "vectors": store.fingerprint, "settings": settings},
+            write,
+            overwrite,
+        )
         return cls.load(store, folder)
 
     @classmethod
@@ -113,8 +142,9 @@ class FaissIndex:
         identity, path = open_made(folder, _INDEX)
         if identity["vectors"] != store.fingerprint:
             raise IrdistillError(
-                f"the index in {folder} is over the vectors {identity['vectors']}, and {store.folder} holds "
-                f"{store.fingerprint}; build the index again with --overwrite."
+                f"the index in {folder} is over the vectors {identity['vectors']}, and"
+                f" {store.folder} holds {store.fingerprint}; build the index again with"
+                " --overwrite."
             )
         faiss, settings = import_faiss(), identity["settings"]
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -126,18 +156,24 @@ class FaissIndex:
         return self.store.nbytes if self._path is None else self._path.stat().st_size
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k, N).
+        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k,
+        N).
 
         An approximate index may find fewer for a query: then the row is -1 and the score -inf.
         """
         return self.search_groups([vectors], k)[0]
 
-    def search_groups(self, groups: Sequence[np.ndarray], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """``search`` of several groups of queries in one pass; a group's result depends on it alone."""
+    def search_groups(
+        self, groups: Sequence[np.ndarray], k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """``search`` of several groups of queries in one pass; a group's result depends on it
+        alone.
+        """
         for group in groups:
             if group.ndim != 2 or group.shape[1] != self.store.dimension:
                 raise IrdistillError(
-                    f"query vectors of shape {group.shape} were given, not (Q, {self.store.dimension})."
+                    f"query vectors of shape {group.shape} were given, not (Q,"
+                    f" {self.store.dimension})."
                 )
         if self._index is None:
             return exact_search(self.store.matrix, groups, k)
@@ -165,12 +201,18 @@ def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
     if kind == "sq8":
         return {"train_rows": min(rows, 262_144), "seed": seed}
     lists = max(1, min(int(4 * rows**0.5), rows // 39))
-    inverted = {"lists": lists, "probes": min(lists, 8 + lists // 16), "train_rows": min(rows, max(64 * lists, 65_536)),
-                "seed": seed}
+    inverted = {
+        "lists": lists,
+        "probes": min(lists, 8 + lists // 16),
+        "train_rows": min(rows, max(64 * lists, 65_536)),
+        "seed": seed,
+    }
     if kind == "ivfflat":
         return inverted
     if rows < 64:
-        raise IrdistillError(f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index.")
+        raise IrdistillError(
+            f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index."
+        )
     bytes_a_vector = next(m for m in range(max(1, dimension // 4), 0, -1) if dimension % m == 0)
     return inverted | {"codes": bytes_a_vector, "bits": 8 if rows >= 256 else 4}
 
@@ -204,7 +246,9 @@ def _empty(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]
     if kind == "ivfflat":
         index = faiss.IndexIVFFlat(quantizer, dimension, settings["lists"], product)
     else:
-        index = faiss.IndexIVFPQ(quantizer, dimension, settings["lists"], settings["codes"], settings["bits"], product)
+        index = faiss.IndexIVFPQ(
+            quantizer, dimension, settings["lists"], settings["codes"], settings["bits"], product
+        )
         index.pq.cp.seed = settings["seed"]
     index.own_fields = True
     quantizer.this.disown()

@@ -7,7 +7,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.checksums import REBUILT, DamagedError, check_whole, clear_mark, open_files, read_sealed, write_sealed
+from irdistill.checksums import (
+    REBUILT,
+    DamagedError,
+    check_whole,
+    clear_mark,
+    open_files,
+    read_sealed,
+    write_sealed,
+)
 from irdistill.errors import IrdistillError
 from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
@@ -16,23 +24,34 @@ logger = logging.getLogger(__name__)
 _MANIFEST, _BEGUN = "index.json", "begun"
 
 
-def make_once(folder: str | Path, name: str, identity: Mapping[str, Any], write: Callable[[Path], None],
-              overwrite: bool = False) -> Path:
+def make_once(
+    folder: str | Path,
+    name: str,
+    identity: Mapping[str, Any],
+    write: Callable[[Path], None],
+    overwrite: bool = False,
+) -> Path:
     """The path of the index, which ``write`` is asked to make where it is not there.
 
     Raises:
-        IrdistillError: the folder holds another index (and ``overwrite`` is not set), it is damaged, another process writes
-            there, or the disk is full.
+        IrdistillError: the folder holds another index (and ``overwrite`` is not set), it is
+            damaged, another process writes there, or the disk is full.
     """
     folder = Path(folder)
     _refuse_others(folder, name)
     make_folder(folder)
     with exclusive(folder):
-        if (folder / _MANIFEST).is_file() and not overwrite and not is_manifest(folder / _MANIFEST, (_BEGUN,)):
+        if (
+            (folder / _MANIFEST).is_file()
+            and not overwrite
+            and not is_manifest(folder / _MANIFEST, (_BEGUN,))
+        ):
             try:
                 stored, path = open_made(folder, name)
             except DamagedError as error:
-                logger.warning("%s The index is built again.", str(error).removesuffix(REBUILT).rstrip())
+                logger.warning(
+                    "%s The index is built again.", str(error).removesuffix(REBUILT).rstrip()
+                )
             else:
                 if stored == identity:
                     return path

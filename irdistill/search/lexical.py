@@ -14,12 +14,14 @@ def is_lexical(model: object) -> bool:
     return isinstance(model, str) and (model in ("bm25", "lucene") or model.startswith("lucene:"))
 
 
-def open_lexical(model: str, corpus: Corpus, k1: float = 0.9, b: float = 0.4, work: str | Path | None = None) -> BM25 | LuceneBM25:
+def open_lexical(
+    model: str, corpus: Corpus, k1: float = 0.9, b: float = 0.4, work: str | Path | None = None
+) -> BM25 | LuceneBM25:
     """BM25 over a corpus.
 
     Args:
-        model: ``bm25`` for bm25s, ``lucene`` for Lucene, ``lucene:INDEX`` for a Lucene index that exists: a folder, or the
-            name of a prebuilt one.
+        model: ``bm25`` for bm25s, ``lucene`` for Lucene, ``lucene:INDEX`` for a Lucene index that
+            exists: a folder, or the name of a prebuilt one.
         work: where indexes are kept; the cache folder where None.
 
     Raises:

@@ -1,4 +1,6 @@
-"""BM25 by Lucene, through Pyserini (Lin et al. 2021, arXiv:2102.10073): the figures of Anserini's baselines."""
+"""BM25 by Lucene, through Pyserini (Lin et al. 2021, arXiv:2102.10073): the figures of Anserini's
+baselines.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _FIELD = "contents"
 
 
 class LuceneBM25:
-    """BM25 over a corpus as Anserini computes it: English stop words, Porter's stemmer, lengths kept in one byte.
+    """BM25 over a corpus as Anserini computes it: English stop words, Porter's stemmer, lengths
+    kept in one byte.
 
     The index serves every k1 and b. It is built on first use; a build that is stopped begins anew.
 
@@ -27,32 +30,52 @@ class LuceneBM25:
         settings: what determines the scores.
     """
 
-    def __init__(self, corpus: Corpus, k1: float = 0.9, b: float = 0.4, cache: Path | None = None,
-                 index: str | None = None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        k1: float = 0.9,
+        b: float = 0.4,
+        cache: Path | None = None,
+        index: str | None = None,
+    ) -> None:
         """Open or build the index.
 
         Args:
             cache: the folder for indexes; the user's cache folder where None.
-            index: take this one instead of building: a folder, or the name of a prebuilt index of Anserini, which is then
-                downloaded. Its documents have to be those of the corpus.
+            index: take this one instead of building: a folder, or the name of a prebuilt index of
+                Anserini, which is then downloaded. Its documents have to be those of the corpus.
 
         Raises:
-            IrdistillError: k1 or b are out of range, Java or Pyserini is missing, or the index cannot be had.
+            IrdistillError: k1 or b are out of range, Java or Pyserini is missing, or the index
+                cannot be had.
         """
         if k1 < 0 or not 0 <= b <= 1:
-            raise IrdistillError(f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1.")
+            raise IrdistillError(
+                f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1."
+            )
         self.corpus = corpus
-        self.settings: dict[str, Any] = {"k1": float(k1), "b": float(b), "analyzer": "anserini-english"}
+        self.settings: dict[str, Any] = {
+            "k1": float(k1),
+            "b": float(b),
+            "analyzer": "anserini-english",
+        }
         if index is None:
             identity = {"corpus": corpus.fingerprint, "analyzer": self.settings["analyzer"]}
             self._index = LuceneIndex.build(identity, self._write, cache)
         else:
             self._index = LuceneIndex(index if Path(index).is_dir() else fetch_prebuilt(index))
-            self.settings["index"] = {"name": index if not Path(index).is_dir() else Path(index).name,
-                                      "documents": self._index.documents, "segments": _segments(self._index.files)}
+            self.settings["index"] = {
+                "name": index if not Path(index).is_dir() else Path(index).name,
+                "documents": self._index.documents,
+                "segments": _segments(self._index.files),
+            }
         with java_errors("preparing BM25"):
-            self._index.searcher.setSimilarity(java_class("org.apache.lucene.search.similarities.BM25Similarity")(k1, b))
-            self._analyzer = java_class("io.anserini.analysis.DefaultEnglishAnalyzer").newDefaultInstance()
+            self._index.searcher.setSimilarity(
+                java_class("org.apache.lucene.search.similarities.BM25Similarity")(k1, b)
+            )
+            self._analyzer = java_class(
+                "io.anserini.analysis.DefaultEnglishAnalyzer"
+            ).newDefaultInstance()
             self._queries = java_class("io.anserini.search.query.BagOfWordsQueryGenerator")()
 
     def _write(self, folder: Path) -> None:
@@ -69,7 +92,8 @@ class LuceneBM25:
         return {"model": "lucene", "revision": f"pyserini-{anserini_version()}", **self.settings}
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
-        """The k best documents of each query, equal scores by document id descending; none that shares no word with it.
+        """The k best documents of each query, equal scores by document id descending; none that
+        shares no word with it.
 
         Raises:
             IrdistillError: an index that was given holds a document that the corpus lacks.
@@ -100,8 +124,9 @@ def fetch_prebuilt(name: str) -> str:
             return str(found.getIndexPath().toString())
     except IrdistillError as error:
         raise IrdistillError(
-            f"{name!r} is neither the folder of a Lucene index nor a prebuilt one that Anserini can give ({error}). The names are "
-            "in Pyserini's documentation, as msmarco-v1-passage and beir-v1.0.0-scifact.flat; fetching one needs the network."
+            f"{name!r} is neither the folder of a Lucene index nor a prebuilt one that Anserini can"
+            f" give ({error}). The names are in Pyserini's documentation, as msmarco-v1-passage and"
+            " beir-v1.0.0-scifact.flat; fetching one needs the network."
         ) from error
 
 

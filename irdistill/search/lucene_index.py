@@ -1,4 +1,6 @@
-"""A Lucene index on disk: built whole or not at all, opened, and searched by any query of Lucene."""
+"""A Lucene index on disk: built whole or not at all, opened, and searched by any query of
+Lucene.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ FORMAT = 1
 _MANIFEST, _FILES = "manifest.json", "lucene"
 _BLOCK = 1000
 _CLAUSES = 1 << 16
-"""Words that a query may have; Lucene's own limit of 1024 is less than a long document or a conversation has."""
+"""Words that a query may have; Lucene's own limit of 1024 is less than a long document or a
+conversation has.
+"""
 Write = Callable[[Path], None]
 
 
@@ -29,7 +33,8 @@ class LuceneIndex:
     """An index whose documents have the field ``id``.
 
     Attributes:
-        folder: with a manifest beside Lucene's own files; or an index that Pyserini or Anserini built.
+        folder: with a manifest beside Lucene's own files; or an index that Pyserini or Anserini
+            built.
         documents: how many the index holds.
     """
 
@@ -43,16 +48,26 @@ class LuceneIndex:
         files = self.folder
         if (self.folder / _MANIFEST).is_file():
             files = self.folder / _FILES
-            for file in open_files(self.folder, read_sealed(self.folder / _MANIFEST)["files"]).values():
+            for file in open_files(
+                self.folder, read_sealed(self.folder / _MANIFEST)["files"]
+            ).values():
                 check_whole(file)
         if not list(files.glob("segments_*")):
-            raise IrdistillError(f"{self.folder} holds no Lucene index; give a folder that Pyserini or Anserini has filled.")
+            raise IrdistillError(
+                f"{self.folder} holds no Lucene index; give a folder that Pyserini or Anserini has"
+                " filled."
+            )
         self.files = files
         with java_errors(f"opening {self.folder}"):
             directory = java_class("org.apache.lucene.store.FSDirectory").open(_path(files))
             self._reader = java_class("org.apache.lucene.index.DirectoryReader").open(directory)
-            if files is self.folder and sum(path.stat().st_size for path in files.iterdir()) <= UNCHECKED_BYTES:
-                for leaf in self._reader.leaves():  # of an index without our checksums: Lucene compares its own
+            if (
+                files is self.folder
+                and sum(path.stat().st_size for path in files.iterdir()) <= UNCHECKED_BYTES
+            ):
+                for leaf in (
+                    self._reader.leaves()
+                ):  # of an index without our checksums: Lucene compares its own
                     as_class("org.apache.lucene.index.LeafReader", leaf.reader()).checkIntegrity()
             reader = as_class("org.apache.lucene.index.IndexReader", self._reader)
             searchers = java_class("org.apache.lucene.search.IndexSearcher")
@@ -79,10 +94,16 @@ class LuceneIndex:
             files = folder / _FILES
             files.mkdir()
             write(files)
-            names = [f"{_FILES}/{path.name}" for path in sorted(files.iterdir()) if path.name != "write.lock"]
+            names = [
+                f"{_FILES}/{path.name}"
+                for path in sorted(files.iterdir())
+                if path.name != "write.lock"
+            ]
             write_sealed(folder / _MANIFEST, {"identity": whole}, names)
 
-        return cached((cache if cache is not None else cache_folder() / "lucene") / digest(whole), fill, cls)
+        return cached(
+            (cache if cache is not None else cache_folder() / "lucene") / digest(whole), fill, cls
+        )
 
     @property
     def nbytes(self) -> int:
@@ -93,16 +114,23 @@ class LuceneIndex:
         """The k best documents of a Lucene query: ids and scores (k,) float32.
 
         Args:
-            by_id: order equal scores by id descending, within Lucene, so that it holds at the cut-off too.
+            by_id: order equal scores by id descending, within Lucene, so that it holds at the
+                cut-off too.
         """
         wanted = min(k, max(1, self.documents))
         with java_errors("searching"):
-            best = self.searcher.search(query, wanted, self._order, True) if by_id else self.searcher.search(query, wanted)
+            best = (
+                self.searcher.search(query, wanted, self._order, True)
+                if by_id
+                else self.searcher.search(query, wanted)
+            )
             found = self._hits.fromTopDocs(best, self.searcher)
             return list(found.docids or []), np.array(found.scores or [], dtype=np.float32)
 
 
-def write_texts(folder: Path, documents: Iterable[tuple[str, str]], total: int, *options: str) -> None:
+def write_texts(
+    folder: Path, documents: Iterable[tuple[str, str]], total: int, *options: str
+) -> None:
     """Index (id, text) pairs as Anserini's JsonCollection does.
 
     Args:
@@ -112,13 +140,30 @@ def write_texts(folder: Path, documents: Iterable[tuple[str, str]], total: int, 
         IrdistillError: Lucene refused documents that have a text; those without one are left out.
     """
     with java_errors("building an index"), progress(total, "documents", "Lucene index") as bar:
-        arguments = ["-input", "", "-index", str(folder), "-collection", "JsonCollection", "-threads", "1", *options]
+        arguments = [
+            "-input",
+            "",
+            "-index",
+            str(folder),
+            "-collection",
+            "JsonCollection",
+            "-threads",
+            "1",
+            *options,
+        ]
         writer = java_class("io.anserini.index.SimpleIndexer")(arguments)
         try:
             for block in _blocks(documents):
-                lines = [json.dumps({"id": doc_id, "contents": text}) for doc_id, text in block if text.strip()]
+                lines = [
+                    json.dumps({"id": doc_id, "contents": text})
+                    for doc_id, text in block
+                    if text.strip()
+                ]
                 if lines and (added := int(writer.addRawDocuments(lines))) != len(lines):
-                    raise IrdistillError(f"Lucene took in {added} of {len(lines)} documents from {block[0][0]!r} on; see its log.")
+                    raise IrdistillError(
+                        f"Lucene took in {added} of {len(lines)} documents from {block[0][0]!r} on;"
+                        " see its log."
+                    )
                 bar.update(len(block))
         finally:
             writer.close()
@@ -130,7 +175,8 @@ def index_writer(folder: Path) -> Iterator[Any]:
     with java_errors("building an index"):
         directory = java_class("org.apache.lucene.store.FSDirectory").open(_path(folder))
         writer = java_class("org.apache.lucene.index.IndexWriter")(
-            directory, java_class("org.apache.lucene.index.IndexWriterConfig")())
+            directory, java_class("org.apache.lucene.index.IndexWriterConfig")()
+        )
         try:
             yield writer
             writer.commit()

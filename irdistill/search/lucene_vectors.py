@@ -1,7 +1,8 @@
 """Vectors in Lucene: its HNSW graph for dense ones, and an impact index for sparse ones.
 
-Lucene gives the candidates, and they are scored again with the stored vectors, so that scores are those of exact search.
-HNSW: Malkov and Yashunin 2016, arXiv:1603.09320. Impacts: Lin and Ma 2021, arXiv:2106.14807.
+Lucene gives the candidates, and they are scored again with the stored vectors, so that scores are
+those of exact search. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320. Impacts: Lin and Ma 2021,
+arXiv:2106.14807.
 """
 
 from __future__ import annotations
@@ -31,10 +32,17 @@ LEVELS = 255
 
 
 class LuceneHnsw:
-    """A graph over all vectors of a store, kept on disk; Lucene's own defaults of 16 neighbours and a beam of 100."""
+    """A graph over all vectors of a store, kept on disk; Lucene's own defaults of 16 neighbours and
+    a beam of 100.
+    """
 
     kind = "lucene"
-    settings: Mapping[str, Any] = {"kind": "lucene-hnsw", "neighbours": 16, "ef_construction": 100, "ef_search": 128}
+    settings: Mapping[str, Any] = {
+        "kind": "lucene-hnsw",
+        "neighbours": 16,
+        "ef_construction": 100,
+        "ef_search": 128,
+    }
 
     def __init__(self, store: VectorStore, folder: str | Path) -> None:
         """Build the index, or open the one that is there.
@@ -47,11 +55,14 @@ class LuceneHnsw:
         """
         if store.dimension > _DIMENSIONS:
             raise IrdistillError(
-                f"the vectors have {store.dimension} dimensions, and Lucene takes at most {_DIMENSIONS}; use the index hnsw."
+                f"the vectors have {store.dimension} dimensions, and Lucene takes at most"
+                f" {_DIMENSIONS}; use the index hnsw."
             )
         self.store = store
         self._cosine = store.identity["similarity"] == "cosine"
-        self._index = LuceneIndex.build({"vectors": store.fingerprint, **self.settings}, self._write, Path(folder))
+        self._index = LuceneIndex.build(
+            {"vectors": store.fingerprint, **self.settings}, self._write, Path(folder)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -59,9 +70,14 @@ class LuceneHnsw:
         return self._index.nbytes
 
     def _write(self, folder: Path) -> None:
-        document, stored = java_class("org.apache.lucene.document.Document"), java_class("org.apache.lucene.document.StoredField")
-        field, kinds = (java_class(f"org.apache.lucene.{name}") for name in (
-            "document.KnnFloatVectorField", "index.VectorSimilarityFunction"))
+        document, stored = (
+            java_class("org.apache.lucene.document.Document"),
+            java_class("org.apache.lucene.document.StoredField"),
+        )
+        field, kinds = (
+            java_class(f"org.apache.lucene.{name}")
+            for name in ("document.KnnFloatVectorField", "index.VectorSimilarityFunction")
+        )
         kind = kinds.DOT_PRODUCT if self._cosine else kinds.MAXIMUM_INNER_PRODUCT
         rows = len(self.store)
         with index_writer(folder) as writer, progress(rows, "documents", "Lucene index") as bar:
@@ -77,7 +93,8 @@ class LuceneHnsw:
                 bar.update(len(vectors))
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k, N).
+        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k,
+        N).
 
         Where the graph finds fewer, the row is -1 and the score -inf.
         """
@@ -93,19 +110,24 @@ class LuceneHnsw:
                 asked = queries(_FIELD, vector.tolist(), beam)
             found = np.array(self._index.hits(asked, k, by_id=False)[0], dtype=np.int64)
             rows[place, : len(found)] = found
-            scores[place, : len(found)] = np.asarray(self.store.matrix[found], dtype=np.float32) @ vector
+            scores[place, : len(found)] = (
+                np.asarray(self.store.matrix[found], dtype=np.float32) @ vector
+            )
         return sort_by_score_and_row(scores, rows)
 
-    def search_groups(self, groups: Sequence[np.ndarray], k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def search_groups(
+        self, groups: Sequence[np.ndarray], k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """``search`` of several groups of queries."""
         return [self.search(group, k) for group in groups]
 
 
 class LuceneImpact:
-    """An inverted index of quantised weights: the score in Lucene is the sum over words of query weight times level.
+    """An inverted index of quantised weights: the score in Lucene is the sum over words of query
+    weight times level.
 
-    Levels are whole multiples of the greatest weight / 255, rounded, as Anserini keeps them; a word whose level is 0 is lost to
-    the search. What is found is scored again with the true weights.
+    Levels are whole multiples of the greatest weight / 255, rounded, as Anserini keeps them; a word
+    whose level is 0 is lost to the search. What is found is scored again with the true weights.
     """
 
     settings: Mapping[str, Any] = {"kind": "lucene-impact", "levels": LEVELS}
@@ -117,9 +139,13 @@ class LuceneImpact:
             IrdistillError: a weight is negative, or Java or Pyserini is missing.
         """
         self.store = store
-        self._index = LuceneIndex.build({"vectors": store.fingerprint, **self.settings}, self._write, Path(folder))
+        self._index = LuceneIndex.build(
+            {"vectors": store.fingerprint, **self.settings}, self._write, Path(folder)
+        )
         with java_errors("preparing an impact index"):
-            self._index.searcher.setSimilarity(java_class("io.anserini.search.similarity.ImpactSimilarity")())
+            self._index.searcher.setSimilarity(
+                java_class("io.anserini.search.similarity.ImpactSimilarity")()
+            )
 
     @property
     def nbytes(self) -> int:
@@ -131,23 +157,36 @@ class LuceneImpact:
             yield start, self.store.part(start, min(start + _BLOCK, len(self.store))).tocsr()
 
     def _write(self, folder: Path) -> None:
-        greatest = max((float(part.data.max()) for _, part in self._parts() if part.nnz), default=0.0)
+        greatest = max(
+            (float(part.data.max()) for _, part in self._parts() if part.nnz), default=0.0
+        )
         if any(part.nnz and part.data.min() < 0 for _, part in self._parts()):
-            raise IrdistillError("a document has a negative weight, which an impact index cannot hold; use the flat index.")
+            raise IrdistillError(
+                "a document has a negative weight, which an impact index cannot hold; use the flat"
+                " index."
+            )
         write_texts(folder, self._documents(greatest), len(self.store), "-impact", "-pretokenized")
 
     def _documents(self, greatest: float) -> Iterator[tuple[str, str]]:
         for start, part in self._parts():
-            levels = np.rint(part.data * (LEVELS / greatest)).astype(np.int64) if greatest else np.zeros(part.nnz, np.int64)
+            levels = (
+                np.rint(part.data * (LEVELS / greatest)).astype(np.int64)
+                if greatest
+                else np.zeros(part.nnz, np.int64)
+            )
             for row in range(part.shape[0]):
                 own = slice(part.indptr[row], part.indptr[row + 1])
                 words = np.repeat(part.indices[own], levels[own]).tolist()
                 yield str(start + row), " ".join(map(str, words))
 
     def candidates(self, query: csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The k best rows (k,) int64 of one query (1, V), and their scores in levels (k,) float32, best first."""
-        terms, boosts, lucene = (java_class(f"org.apache.lucene.{name}") for name in (
-            "search.TermQuery", "search.BoostQuery", "index.Term"))
+        """The k best rows (k,) int64 of one query (1, V), and their scores in levels (k,) float32,
+        best first.
+        """
+        terms, boosts, lucene = (
+            java_class(f"org.apache.lucene.{name}")
+            for name in ("search.TermQuery", "search.BoostQuery", "index.Term")
+        )
         should = java_class("org.apache.lucene.search.BooleanClause$Occur").SHOULD
         with java_errors("searching"):
             builder = java_class("org.apache.lucene.search.BooleanQuery$Builder")()

@@ -1,4 +1,6 @@
-"""The best k of many scores, in the order of trec_eval: score, then document id, both descending."""
+"""The best k of many scores, in the order of trec_eval: score, then document id, both
+descending.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,13 @@ class Hits(NamedTuple):
     scores: np.ndarray
 
 
-def best_rows(corpus: Corpus, scores: np.ndarray, k: int, rows: np.ndarray | None = None,
-              above: float | None = None) -> Hits:
+def best_rows(
+    corpus: Corpus,
+    scores: np.ndarray,
+    k: int,
+    rows: np.ndarray | None = None,
+    above: float | None = None,
+) -> Hits:
     """The k best-scored documents, with ties decided by id at the cut-off too.
 
     Args:
@@ -66,5 +73,9 @@ class Best:
             least = float(worst) if least is None else max(least, float(worst))
         rows, values = best_rows(self.corpus, scores, self.k, above=least)
         if len(rows):
-            self.hits = best_rows(self.corpus, np.concatenate([self.hits.scores, values]), self.k,
-                                  np.concatenate([self.hits.rows, rows + first]))
+            self.hits = best_rows(
+                self.corpus,
+                np.concatenate([self.hits.scores, values]),
+                self.k,
+                np.concatenate([self.hits.rows, rows + first]),
+            )

@@ -1,4 +1,6 @@
-"""Encoding a corpus on a Ray cluster: shards go to workers, this process writes them, each in its turn."""
+"""Encoding a corpus on a Ray cluster: shards go to workers, this process writes them, each in its
+turn.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,15 @@ class EncodingJob:
     corpus: Corpus
     encoder: Student
 
-    def __init__(self, collection: Collection, model: str, settings: Mapping[str, Any], precision: Precision, storage: str,
-                 budget: int | None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        model: str,
+        settings: Mapping[str, Any],
+        precision: Precision,
+        storage: str,
+        budget: int | None,
+    ) -> None:
         self.source, self.model, self.settings = Travelling.of(collection), model, dict(settings)
         self.precision, self.storage, self.budget = precision, storage, budget
 
@@ -55,8 +64,14 @@ class RayEncoding:
     model: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def shards(self, identity: Mapping[str, Any], precision: Precision, storage: str, budget: int | None,
-               ranges: Iterable[tuple[int, int]]) -> Iterator[Mapping[str, np.ndarray]]:
+    def shards(
+        self,
+        identity: Mapping[str, Any],
+        precision: Precision,
+        storage: str,
+        budget: int | None,
+        ranges: Iterable[tuple[int, int]],
+    ) -> Iterator[Mapping[str, np.ndarray]]:
         """The arrays of each range of documents, in order; the workers live until the last.
 
         Args:
@@ -64,11 +79,13 @@ class RayEncoding:
 
         Raises:
             MissingExtra: Ray is not installed.
-            IrdistillError: there is no such cluster, a worker cannot load corpus or model, finds other ones, or a shard
-                fails again and again.
+            IrdistillError: there is no such cluster, a worker cannot load corpus or model, finds
+                other ones, or a shard fails again and again.
         """
         job = EncodingJob(self.collection, self.model, self.settings, precision, storage, budget)
         with self.cluster.pool(job, "what is encoded", identity) as pool:
-            tasks = (Task(number, (start, end), f"the shard of the documents {start} to {end - 1}")
-                     for number, (start, end) in enumerate(ranges))
+            tasks = (
+                Task(number, (start, end), f"the shard of the documents {start} to {end - 1}")
+                for number, (start, end) in enumerate(ranges)
+            )
             yield from pool.run_in_order(tasks)

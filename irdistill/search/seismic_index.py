@@ -1,7 +1,8 @@
 """Approximate search over sparse vectors with Seismic (Bruch et al. 2024, arXiv:2404.18812).
 
-Seismic keeps clusters of documents under each word and skips those whose summaries promise little. What it finds is scored
-again with the stored vectors, so scores are those of exact search. Its index is held in memory.
+Seismic keeps clusters of documents under each word and skips those whose summaries promise little.
+What it finds is scored again with the stored vectors, so scores are those of exact search. Its
+index is held in memory.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ from irdistill.search.vectors import SparseStore
 FORMAT = 1
 _INDEX, _ENDING = "index.seismic", ".index.seismic"
 _ADD_ROWS = 65_536
-SETTINGS: dict[str, Any] = {"kind": "seismic", "postings": 3500, "centroids": 0.1, "summary_energy": 0.4, "heap_factor": 0.9}
-"""How many documents a word keeps at most and in how many clusters, how much of the clusters' weights the summaries keep, and
-by how much a cluster must beat the k-th score."""
+SETTINGS: dict[str, Any] = {
+    "kind": "seismic",
+    "postings": 3500,
+    "centroids": 0.1,
+    "summary_energy": 0.4,
+    "heap_factor": 0.9,
+}
+"""How many documents a word keeps at most and in how many clusters, how much of the clusters'
+weights the summaries keep, and by how much a cluster must beat the k-th score.
+"""
 
 
 class SeismicIndex:
@@ -40,12 +48,15 @@ class SeismicIndex:
         """Build the index, or open the one in ``folder``.
 
         Raises:
-            IrdistillError: Seismic is not installed, the folder holds an index over other vectors, or it is damaged.
+            IrdistillError: Seismic is not installed, the folder holds an index over other vectors,
+                or it is damaged.
         """
         seismic = _import_seismic()
         self.store, self._words = store, seismic.get_seismic_string()
         identity = {"format": FORMAT, "vectors": store.fingerprint, "settings": SETTINGS}
-        path = make_once(folder, _INDEX, identity, lambda temporary: _write(seismic, store, temporary))
+        path = make_once(
+            folder, _INDEX, identity, lambda temporary: _write(seismic, store, temporary)
+        )
         self.nbytes = path.stat().st_size
         self._index = seismic.SeismicIndex.load(str(path))
 
@@ -57,8 +68,14 @@ class SeismicIndex:
         if not query.nnz:
             return best_rows(corpus, np.empty(0, np.float32), k)
         words = np.array([str(word) for word in query.indices.tolist()], dtype=self._words)
-        found = self._index.search("q", words, query.data.astype(np.float32), k=min(k, len(self.store)), query_cut=query.nnz,
-                                   heap_factor=SETTINGS["heap_factor"])
+        found = self._index.search(
+            "q",
+            words,
+            query.data.astype(np.float32),
+            k=min(k, len(self.store)),
+            query_cut=query.nnz,
+            heap_factor=SETTINGS["heap_factor"],
+        )
         rows = np.array(sorted(int(document) for _, _, document in found), dtype=np.int64)
         scores = self.store.rows_of(rows) @ query.toarray()[0].astype(np.float32)
         return best_rows(corpus, scores, k, rows, above=0.0)
@@ -77,11 +94,17 @@ def _write(seismic: Any, store: SparseStore, path: Path) -> None:
     for start in range(0, len(store), _ADD_ROWS):
         part = store.part(start, min(start + _ADD_ROWS, len(store)))
         names = [str(row) for row in range(start, start + part.shape[0])]
-        dataset.add_documents_by_id(names, part.indices.astype(np.int64), part.data, part.indptr.astype(np.int64))
+        dataset.add_documents_by_id(
+            names, part.indices.astype(np.int64), part.data, part.indptr.astype(np.int64)
+        )
     with working("index seismic"), _silent():
         index = seismic.SeismicIndex.build_from_dataset(
-            dataset, n_postings=SETTINGS["postings"], centroid_fraction=SETTINGS["centroids"],
-            summary_energy=SETTINGS["summary_energy"], num_threads=1)
+            dataset,
+            n_postings=SETTINGS["postings"],
+            centroid_fraction=SETTINGS["centroids"],
+            summary_energy=SETTINGS["summary_energy"],
+            num_threads=1,
+        )
         index.save(str(path))
     os.replace(f"{path}{_ENDING}", path)
 

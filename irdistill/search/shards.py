@@ -1,4 +1,6 @@
-"""Arrays with a row (or some) for each document, in memory-mapped files written by shards, so that a kill costs one of them."""
+"""Arrays with a row (or some) for each document, in memory-mapped files written by shards, so that
+a kill costs one of them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ import xxhash
 
 from irdistill.checksums import CheckedArray, clear_mark, open_files, read_sealed, write_sealed
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, digest, exclusive, explain_os_errors, fsync_folder, make_folder, read_json
+from irdistill.files import (
+    differences,
+    digest,
+    exclusive,
+    explain_os_errors,
+    fsync_folder,
+    make_folder,
+    read_json,
+)
 from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
 from irdistill.progress import Relay, kept_of, kept_when_stopped, progress
 from irdistill.truncation import Truncation
@@ -24,7 +34,9 @@ from irdistill.truncation import Truncation
 logger = logging.getLogger(__name__)
 
 TRUNCATION = "truncation"
-"""What a maker of arrays may give beside them: the counts of the texts that it tokenized, as `Truncation.to_array` writes them."""
+"""What a maker of arrays may give beside them: the counts of the texts that it tokenized, as
+`Truncation.to_array` writes them.
+"""
 _MANIFEST, _DONE = "manifest.json", "shards.json"
 #: Bytes of a memory map that are held at a time while a part of it is copied.
 _MAPPED = 16 << 20
@@ -33,7 +45,9 @@ Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 """The arrays of a store: the name of each, its type, and the shape of one of its items."""
 
 Spread = Callable[[Iterable[tuple[int, int]]], Iterator[Mapping[str, np.ndarray]]]
-"""Makes the arrays of ranges of documents (from, up to) elsewhere, and gives them in the order asked."""
+"""Makes the arrays of ranges of documents (from, up to) elsewhere, and gives them in the order
+asked.
+"""
 
 
 class Arrays:
@@ -47,14 +61,18 @@ class Arrays:
     def __init__(self, folder: str | Path) -> None:
         """Open them.
 
-        Small ones are checked completely; of large ones each block is checked when it is first read.
+        Small ones are checked completely; of large ones each block is checked when it is first
+        read.
 
         Raises:
             IrdistillError: there are none, they are unfinished, or damaged.
         """
         self.folder = Path(folder)
         if not (self.folder / _MANIFEST).is_file():
-            raise IrdistillError(f"{self.folder} holds no finished vectors; build them first (the same command continues).")
+            raise IrdistillError(
+                f"{self.folder} holds no finished vectors; build them first (the same command"
+                " continues)."
+            )
         self.manifest: dict[str, Any] = read_sealed(self.folder / _MANIFEST)
         self.identity: dict[str, Any] = self.manifest["identity"]
         self.rows = int(self.manifest["rows"])
@@ -88,13 +106,22 @@ class Arrays:
         return sum(int(about["bytes"]) for about in self.manifest["arrays"].values())
 
 
-def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout, rows: int, shard_rows: int,
-                 make: Callable[[int, int], Mapping[str, np.ndarray]], overwrite: bool = False, what: str = "encode",
-                 spread: Spread | None = None, relay: Relay | None = None) -> None:
+def write_arrays(
+    folder: str | Path,
+    identity: Mapping[str, Any],
+    layout: Layout,
+    rows: int,
+    shard_rows: int,
+    make: Callable[[int, int], Mapping[str, np.ndarray]],
+    overwrite: bool = False,
+    what: str = "encode",
+    spread: Spread | None = None,
+    relay: Relay | None = None,
+) -> None:
     """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
 
-    A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend on interruptions. Shards that
-    were damaged since they were written are made again.
+    A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend
+    on interruptions. Shards that were damaged since they were written are made again.
 
     Args:
         make: the arrays of the documents from one number up to another.
@@ -103,8 +130,8 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         relay: is told by ``make`` how many documents of a shard are finished, for the progress bar.
 
     Raises:
-        IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set) or files of others, another
-            process writes there, or the disk is full.
+        IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set) or
+            files of others, another process writes there, or the disk is full.
     """
     folder, identity = Path(folder), dict(identity)
     _refuse_others(folder, layout)
@@ -115,8 +142,11 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             return
         ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
         kept = _whole(folder, layout, done)
-        with (explain_os_errors(folder), progress(rows, "documents", what) as bar,
-              kept_when_stopped(lambda: kept_of(len(kept), len(ranges), f"shards of {folder}"))):
+        with (
+            explain_os_errors(folder),
+            progress(rows, "documents", what) as bar,
+            kept_when_stopped(lambda: kept_of(len(kept), len(ranges), f"shards of {folder}")),
+        ):
 
             def reached(end: int) -> None:
                 bar.update(max(0, end - bar.n))
@@ -127,10 +157,22 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
             if len(kept) < len(done):
                 kept += _repaired(folder, layout, done, len(kept), ranges, make, reached)
             _append_shards(folder, identity, layout, kept, ranges, make, spread, reached)
-        written = {name: {"dtype": dtype, "shape": list(inner), "bytes": sum(shard["bytes"][name] for shard in kept)}
-                   for name, (dtype, inner) in layout.items()}
+        written = {
+            name: {
+                "dtype": dtype,
+                "shape": list(inner),
+                "bytes": sum(shard["bytes"][name] for shard in kept),
+            }
+            for name, (dtype, inner) in layout.items()
+        }
         shards, sizes = [shard["checksum"] for shard in kept], [shard["bytes"] for shard in kept]
-        content = {"identity": identity, "rows": rows, "arrays": written, "shards": shards, "shard_bytes": sizes}
+        content = {
+            "identity": identity,
+            "rows": rows,
+            "arrays": written,
+            "shards": shards,
+            "shard_bytes": sizes,
+        }
         if kept and all(TRUNCATION in shard for shard in kept):
             content[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in kept], axis=0).tolist()
         write_sealed(folder / _MANIFEST, content, [f"{name}.bin" for name in layout])
@@ -139,9 +181,16 @@ def write_arrays(folder: str | Path, identity: Mapping[str, Any], layout: Layout
         fsync_folder(folder)
 
 
-def _append_shards(folder: Path, identity: dict[str, Any], layout: Layout, done: list[dict[str, Any]],
-                   ranges: list[tuple[int, int]], make: Callable[[int, int], Mapping[str, np.ndarray]], spread: Spread | None,
-                   reached: Callable[[int], Any]) -> None:
+def _append_shards(
+    folder: Path,
+    identity: dict[str, Any],
+    layout: Layout,
+    done: list[dict[str, Any]],
+    ranges: list[tuple[int, int]],
+    make: Callable[[int, int], Mapping[str, np.ndarray]],
+    spread: Spread | None,
+    reached: Callable[[int], Any],
+) -> None:
     """Make the shards that are missing, and add them to ``done``."""
     state = {"identity": identity, "arrays": list(layout)}
     write_sealed(folder / _DONE, state | {"shards": done})
@@ -152,15 +201,21 @@ def _append_shards(folder: Path, identity: dict[str, Any], layout: Layout, done:
             stream.truncate(sum(shard["bytes"][name] for shard in done))
         missing = ranges[len(done) :]
         made = starmap(make, missing) if spread is None or not missing else spread(missing)
-        stack.callback(getattr(made, "close", lambda: None))  # of a generator: its workers end with it
+        stack.callback(
+            getattr(made, "close", lambda: None)
+        )  # of a generator: its workers end with it
         for (_, end), arrays in zip(missing, made, strict=True):
             done.append(_append(files, layout, arrays))
             write_sealed(folder / _DONE, state | {"shards": done})
             reached(end)
 
 
-def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: bool) -> list[dict[str, Any]] | None:
-    """The shards that are written, or None when all are and they can be opened; an error for another identity."""
+def _done(
+    folder: Path, identity: dict[str, Any], layout: Layout, overwrite: bool
+) -> list[dict[str, Any]] | None:
+    """The shards that are written, or None when all are and they can be opened; an error for
+    another identity.
+    """
     for name in (_MANIFEST, _DONE):
         if not (folder / name).is_file():
             continue
@@ -168,7 +223,11 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
             stored = read_sealed(folder / name)
             there = stored["identity"]
         except (IrdistillError, KeyError, TypeError):
-            logger.warning("%s is damaged or of an earlier version; the vectors in %s are built again", name, folder)
+            logger.warning(
+                "%s is damaged or of an earlier version; the vectors in %s are built again",
+                name,
+                folder,
+            )
             _forget(folder, layout)
             return []
         if there == identity:
@@ -183,8 +242,9 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
             _forget(folder, layout)
             continue
         raise IrdistillError(
-            f"{folder} holds the vectors of something else ({'; '.join(differences(there, identity))}). "
-            "Choose another folder, or pass --overwrite to replace them."
+            f"{folder} holds the vectors of something else"
+            f" ({'; '.join(differences(there, identity))}). Choose another folder, or pass"
+            " --overwrite to replace them."
         )
     _forget(folder, layout)
     return []
@@ -192,7 +252,10 @@ def _done(folder: Path, identity: dict[str, Any], layout: Layout, overwrite: boo
 
 def _refuse_others(folder: Path, layout: Layout) -> None:
     """Refuse a folder that holds files of others under names that would be written."""
-    manifest = next((name for name in (_MANIFEST, _DONE) if is_manifest(folder / name, ("identity", "shards"))), None)
+    manifest = next(
+        (name for name in (_MANIFEST, _DONE) if is_manifest(folder / name, ("identity", "shards"))),
+        None,
+    )
     if manifest is not None:
         arrays = read_json(folder / manifest).get("arrays") or ()
         others = {f"{name}.bin" for name in layout if name not in arrays}
@@ -202,12 +265,20 @@ def _refuse_others(folder: Path, layout: Layout) -> None:
 
 
 def _recorded(stored: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:
-    """The shards that a manifest or the list of written shards names; none where it cannot be read."""
+    """The shards that a manifest or the list of written shards names; none where it cannot be
+    read.
+    """
     try:
         shards = stored["shards"]
         if "shard_bytes" in stored:
-            shards = [{"checksum": one, "bytes": sizes} for one, sizes in zip(shards, stored["shard_bytes"], strict=True)]
-        valid = all(isinstance(shard["checksum"], str) and min(shard["bytes"][name] for name in layout) >= 0 for shard in shards)
+            shards = [
+                {"checksum": one, "bytes": sizes}
+                for one, sizes in zip(shards, stored["shard_bytes"], strict=True)
+            ]
+        valid = all(
+            isinstance(shard["checksum"], str) and min(shard["bytes"][name] for name in layout) >= 0
+            for shard in shards
+        )
         return list(shards) if valid else []
     except (KeyError, TypeError, ValueError):
         return []
@@ -224,7 +295,9 @@ def _whole(folder: Path, layout: Layout, shards: list[dict[str, Any]]) -> list[d
     kept: list[dict[str, Any]] = []
     with ExitStack() as stack:
         try:
-            files = {name: stack.enter_context(open(folder / f"{name}.bin", "rb")) for name in layout}
+            files = {
+                name: stack.enter_context(open(folder / f"{name}.bin", "rb")) for name in layout
+            }
         except FileNotFoundError:
             return []
         for shard in shards:
@@ -237,9 +310,18 @@ def _whole(folder: Path, layout: Layout, shards: list[dict[str, Any]]) -> list[d
     return kept
 
 
-def _repaired(folder: Path, layout: Layout, shards: list[dict[str, Any]], first: int, ranges: list[tuple[int, int]],
-              make: Callable[[int, int], Mapping[str, np.ndarray]], reached: Callable[[int], Any]) -> list[dict[str, Any]]:
-    """The shards from ``first`` on, with each damaged one written again in its place; up to one that has another size now."""
+def _repaired(
+    folder: Path,
+    layout: Layout,
+    shards: list[dict[str, Any]],
+    first: int,
+    ranges: list[tuple[int, int]],
+    make: Callable[[int, int], Mapping[str, np.ndarray]],
+    reached: Callable[[int], Any],
+) -> list[dict[str, Any]]:
+    """The shards from ``first`` on, with each damaged one written again in its place; up to one
+    that has another size now.
+    """
     kept: list[dict[str, Any]] = []
     starts = {name: sum(shard["bytes"][name] for shard in shards[:first]) for name in layout}
     with ExitStack() as stack:
@@ -254,9 +336,16 @@ def _repaired(folder: Path, layout: Layout, shards: list[dict[str, Any]], first:
                 state.update(stream.read(shard["bytes"][name]))
                 stream.seek(starts[name])
             if state.hexdigest() != shard["checksum"]:
-                logger.warning("documents %d to %d of %s are damaged and are made again", start, end - 1, folder)
+                logger.warning(
+                    "documents %d to %d of %s are damaged and are made again",
+                    start,
+                    end - 1,
+                    folder,
+                )
                 again = make(start, end)
-                if any(_flat(layout, name, again).nbytes != shard["bytes"][name] for name in layout):
+                if any(
+                    _flat(layout, name, again).nbytes != shard["bytes"][name] for name in layout
+                ):
                     return kept
                 shard = _append(files, layout, again)
             kept.append(shard)
@@ -270,7 +359,9 @@ def _flat(layout: Layout, name: str, arrays: Mapping[str, np.ndarray]) -> np.nda
     return np.ascontiguousarray(arrays[name], dtype=dtype).reshape(-1, *inner)
 
 
-def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _append(
+    files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     """Write one shard to each file, where it is, and fsync it."""
     sizes, state = {}, xxhash.xxh3_128()
     for name in layout:
@@ -288,7 +379,8 @@ def _append(files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, 
 def read_part(array: np.ndarray | CheckedArray, start: int, end: int) -> np.ndarray:
     """A copy in float32 of a part of an array.
 
-    Of a memory map the pages read are given back, block by block: reading a file does not fill the process's memory with it.
+    Of a memory map the pages read are given back, block by block: reading a file does not fill the
+    process's memory with it.
     """
     part = np.empty((end - start, *array.shape[1:]), dtype=np.float32)
     row = max(1, array.nbytes // max(1, len(array)))

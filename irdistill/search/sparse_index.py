@@ -1,7 +1,9 @@
-"""Exact search over sparse vectors: an inverted index, which reads the words of the query and nothing else.
+"""Exact search over sparse vectors: an inverted index, which reads the words of the query and
+nothing else.
 
-The documents are cut into blocks; of each the index holds, word by word, the documents that have it (compressed sparse
-columns). Scores are sums of float32 products, block by block, so memory does not grow with the corpus.
+The documents are cut into blocks; of each the index holds, word by word, the documents that have it
+(compressed sparse columns). Scores are sums of float32 products, block by block, so memory does not
+grow with the corpus.
 """
 
 from __future__ import annotations
@@ -31,25 +33,41 @@ class SparseIndex:
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays
         self.rows = len(arrays)
-        self.block_rows, self.dimension = int(arrays.identity["block_rows"]), int(arrays.identity["dimension"])
-        self._starts, self._documents, self._weights = map(arrays.array, ("starts", "documents", "weights"))
+        self.block_rows, self.dimension = (
+            int(arrays.identity["block_rows"]),
+            int(arrays.identity["dimension"]),
+        )
+        self._starts, self._documents, self._weights = map(
+            arrays.array, ("starts", "documents", "weights")
+        )
         self._ends = np.cumsum(self._starts[:, -1])
 
     @classmethod
-    def build(cls, store: SparseStore, folder: str | Path, *, block_rows: int = BLOCK_ROWS) -> SparseIndex:
+    def build(
+        cls, store: SparseStore, folder: str | Path, *, block_rows: int = BLOCK_ROWS
+    ) -> SparseIndex:
         """Turn the rows into columns, or go on where an earlier call was stopped.
 
         Raises:
             IrdistillError: the folder holds an index over other vectors, or the disk is full.
         """
-        identity = {"format": FORMAT, "kind": "inverted", "vectors": store.fingerprint, "block_rows": block_rows,
-                    "dimension": store.dimension}
+        identity = {
+            "format": FORMAT,
+            "kind": "inverted",
+            "vectors": store.fingerprint,
+            "block_rows": block_rows,
+            "dimension": store.dimension,
+        }
 
         def turn(start: int, end: int) -> Mapping[str, np.ndarray]:
             columns = store.part(start, end).tocsc()
             return {"starts": columns.indptr, "documents": columns.indices, "weights": columns.data}
 
-        layout = {"starts": ("int64", (store.dimension + 1,)), "documents": ("int32", ()), "weights": ("float32", ())}
+        layout = {
+            "starts": ("int64", (store.dimension + 1,)),
+            "documents": ("int32", ()),
+            "weights": ("float32", ()),
+        }
         write_arrays(folder, identity, layout, len(store), block_rows, turn, what="index")
         return cls(Arrays(folder))
 
@@ -59,13 +77,16 @@ class SparseIndex:
         return self._arrays.nbytes
 
     def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[Hits]:
-        """The k best documents of each query (Q, V); those that share no word with it, or score no more than 0, are not found.
+        """The k best documents of each query (Q, V); those that share no word with it, or score no
+        more than 0, are not found.
 
         Raises:
             IrdistillError: the queries are over another vocabulary.
         """
         if queries.shape[1] != self.dimension:
-            raise IrdistillError(f"query vectors of shape {queries.shape} were given, not (Q, {self.dimension}).")
+            raise IrdistillError(
+                f"query vectors of shape {queries.shape} were given, not (Q, {self.dimension})."
+            )
         asked: Sequence[tuple[np.ndarray, np.ndarray]] = [
             (queries.indices[start:end], queries.data[start:end].astype(np.float32))
             for start, end in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
@@ -82,5 +103,7 @@ class SparseIndex:
         starts, last = self._starts[number], int(self._ends[number])
         places = slice(last - int(starts[-1]), last)
         size = min(self.block_rows, self.rows - number * self.block_rows)
-        return csc_matrix((np.asarray(self._weights[places]), np.asarray(self._documents[places]), starts),
-                          shape=(size, self.dimension))
+        return csc_matrix(
+            (np.asarray(self._weights[places]), np.asarray(self._documents[places]), starts),
+            shape=(size, self.dimension),
+        )

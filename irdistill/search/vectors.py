@@ -1,4 +1,5 @@
-"""The vectors of a corpus on disk, by kind of student: dense rows, sparse rows, or a vector for each token.
+"""The vectors of a corpus on disk, by kind of student: dense rows, sparse rows, or a vector for
+each token.
 
 They belong to the document tower alone: students that share a frozen one share its store.
 """
@@ -54,7 +55,8 @@ class Taken(NamedTuple):
 
 
 class Store(Arrays):
-    """The vectors of all documents of a corpus, row for row; unit length where the student says cosine.
+    """The vectors of all documents of a corpus, row for row; unit length where the student says
+    cosine.
 
     So inner products, or MaxSim, are the student's similarity.
     """
@@ -71,7 +73,10 @@ class Store(Arrays):
         """
         super().__init__(folder)
         if self.identity.get("kind", self.kind) != self.kind:
-            raise IrdistillError(f"{folder} holds {self.identity['kind']} vectors, and {self.kind} ones were expected.")
+            raise IrdistillError(
+                f"{folder} holds {self.identity['kind']} vectors, and {self.kind} ones were"
+                " expected."
+            )
         self.dimension = int(self.identity["dimension"])
 
     @classmethod
@@ -89,9 +94,19 @@ class Store(Arrays):
         raise NotImplementedError
 
     @classmethod
-    def build(cls, corpus: Corpus, encoder: Student, folder: str | Path, *, shard_rows: int | None = None,
-              precision: Precision = "auto", storage: Storage = "float32", budget: int | None = None,
-              overwrite: bool = False, encoding: RayEncoding | None = None) -> Self:
+    def build(
+        cls,
+        corpus: Corpus,
+        encoder: Student,
+        folder: str | Path,
+        *,
+        shard_rows: int | None = None,
+        precision: Precision = "auto",
+        storage: Storage = "float32",
+        budget: int | None = None,
+        overwrite: bool = False,
+        encoding: RayEncoding | None = None,
+    ) -> Self:
         """Encode a corpus, or go on where an earlier call was stopped.
 
         Args:
@@ -101,8 +116,8 @@ class Store(Arrays):
             encoding: where to encode; this process where None.
 
         Raises:
-            IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not set), another
-                process writes there, or the disk is full.
+            IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not
+                set), another process writes there, or the disk is full.
         """
         shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage)
@@ -112,10 +127,23 @@ class Store(Arrays):
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
             return encode_rows(corpus, encoder, start, end, precision, budget, relay)
 
-        spread = None if encoding is None else partial(encoding.shards, identity, precision, storage, budget)
+        spread = (
+            None
+            if encoding is None
+            else partial(encoding.shards, identity, precision, storage, budget)
+        )
         layout = cls.layout(identity["dimension"], storage)
-        write_arrays(folder, identity | {"shard_rows": shard_rows}, layout, len(corpus), shard_rows, encode, overwrite,
-                     spread=spread, relay=relay)
+        write_arrays(
+            folder,
+            identity | {"shard_rows": shard_rows},
+            layout,
+            len(corpus),
+            shard_rows,
+            encode,
+            overwrite,
+            spread=spread,
+            relay=relay,
+        )
         return cls(folder)
 
 
@@ -168,7 +196,11 @@ class SparseStore(Store):
     @classmethod
     def arrays(cls, vectors: csr_matrix) -> Mapping[str, np.ndarray]:
         vectors.sum_duplicates()  # and words in ascending order
-        return {"lengths": np.diff(vectors.indptr), "words": vectors.indices, "weights": vectors.data}
+        return {
+            "lengths": np.diff(vectors.indptr),
+            "words": vectors.indices,
+            "weights": vectors.data,
+        }
 
     def part(self, start: int, end: int) -> csr_matrix:
         """The rows (end - start, V) of a range of documents, in float32."""
@@ -178,7 +210,10 @@ class SparseStore(Store):
         """The rows (n, V) of some documents, in float32."""
         places, lengths = _places(self.starts, rows)
         weights = np.asarray(self.array("weights")[places], dtype=np.float32)
-        return csr_matrix((weights, self.array("words")[places], _starts(lengths)), shape=(len(rows), self.dimension))
+        return csr_matrix(
+            (weights, self.array("words")[places], _starts(lengths)),
+            shape=(len(rows), self.dimension),
+        )
 
     def take(self, rows: np.ndarray) -> Taken:
         """(n, V) with the zeros: what the loss multiplies."""
@@ -202,15 +237,22 @@ class TokenStore(Store):
     @classmethod
     def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
         lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int32)
-        return {"lengths": lengths, "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32)}
+        return {
+            "lengths": lengths,
+            "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32),
+        }
 
     @property
     def matrix(self) -> CheckedArray:
-        """(T, D) read-only memory map of all tokens, document after document, in the stored type."""
+        """(T, D) read-only memory map of all tokens, document after document, in the stored
+        type.
+        """
         return self.array("tokens")
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the matrix the tokens of some documents lie, one document after another, and how many each has."""
+        """Where in the matrix the tokens of some documents lie, one document after another, and how
+        many each has.
+        """
         return _places(self.starts, rows)
 
     def take(self, rows: np.ndarray) -> Taken:
@@ -225,26 +267,41 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 
 
 def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the items of some documents, one document after another, and how many each has."""
+    """The places of the items of some documents, one document after another, and how many each
+    has.
+    """
     rows = np.asarray(rows, dtype=np.int64)
     lengths = starts[rows + 1] - starts[rows]
     return runs(starts[rows], lengths), lengths
 
 
 def runs(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers of some runs, one run after another: of each its first number, and how many follow one another from there."""
+    """The numbers of some runs, one run after another: of each its first number, and how many
+    follow one another from there.
+    """
     before = np.cumsum(lengths) - lengths
     return np.repeat(begins - before, lengths) + np.arange(lengths.sum())
 
 
-STORES: Mapping[str, type[Store]] = {store.kind: store for store in (VectorStore, SparseStore, TokenStore)}
+STORES: Mapping[str, type[Store]] = {
+    store.kind: store for store in (VectorStore, SparseStore, TokenStore)
+}
 
 
-def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precision: Precision,
-                budget: int | None = None, done: Done | None = None) -> Mapping[str, np.ndarray]:
-    """What a store holds of the documents from ``start`` up to ``end``, and how much of them the encoder did not read.
+def encode_rows(
+    corpus: Corpus,
+    encoder: Student,
+    start: int,
+    end: int,
+    precision: Precision,
+    budget: int | None = None,
+    done: Done | None = None,
+) -> Mapping[str, np.ndarray]:
+    """What a store holds of the documents from ``start`` up to ``end``, and how much of them the
+    encoder did not read.
 
-    Nothing is remembered from one call to the next, so the numbers depend on neither order nor place.
+    Nothing is remembered from one call to the next, so the numbers depend on neither order nor
+    place.
 
     Args:
         budget: padded tokens a batch.
@@ -255,15 +312,27 @@ def encode_rows(corpus: Corpus, encoder: Student, start: int, end: int, precisio
     """
     limit = TokenBudget(budget) if budget is not None else None
     before = snapshot(encoder)
-    found = encoder.search_vectors(corpus.texts(range(start, end)), "document", precision, limit, done)
+    found = encoder.search_vectors(
+        corpus.texts(range(start, end)), "document", precision, limit, done
+    )
     counts = changes(snapshot(encoder), before).get("document", Truncation())
-    width = found.shape[1] if not isinstance(found, list) else found[0].shape[1] if found else encoder.dimension
+    width = (
+        found.shape[1]
+        if not isinstance(found, list)
+        else found[0].shape[1]
+        if found
+        else encoder.dimension
+    )
     if width != encoder.dimension:
-        raise IrdistillError(f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}.")
+        raise IrdistillError(
+            f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}."
+        )
     return {**STORES[encoder.kind].arrays(found), TRUNCATION: counts.to_array()}
 
 
-def document_identity(corpus: Corpus, encoder: Student, precision: Precision, storage: str) -> dict[str, Any]:
+def document_identity(
+    corpus: Corpus, encoder: Student, precision: Precision, storage: str
+) -> dict[str, Any]:
     """What decides the vectors of a corpus: its texts and the document tower, not the query tower.
 
     Raises:
@@ -272,13 +341,23 @@ def document_identity(corpus: Corpus, encoder: Student, precision: Precision, st
     if encoder.kind not in STORES:
         encoder.search_vectors([], "document")
     return {
-        "format": STORES[encoder.kind].format, "kind": encoder.kind, "corpus": corpus.fingerprint, "storage": storage,
-        "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."), **encoder.document_identity(),
+        "format": STORES[encoder.kind].format,
+        "kind": encoder.kind,
+        "corpus": corpus.fingerprint,
+        "storage": storage,
+        "precision": str(choose_dtype(precision, encoder.device)).removeprefix("torch."),
+        **encoder.document_identity(),
     }
 
 
-def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = None, precision: Precision = "auto",
-                   storage: Storage = "float32", encoding: RayEncoding | None = None) -> Any:
+def corpus_vectors(
+    corpus: Corpus,
+    encoder: Student,
+    work: str | Path | None = None,
+    precision: Precision = "auto",
+    storage: Storage = "float32",
+    encoding: RayEncoding | None = None,
+) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by all that decides them.
 
     Args:
@@ -291,7 +370,9 @@ def corpus_vectors(corpus: Corpus, encoder: Student, work: str | Path | None = N
     identity = document_identity(corpus, encoder, precision, storage)
     key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    store = STORES[encoder.kind].build(corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding)
+    store = STORES[encoder.kind].build(
+        corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding
+    )
     report_cut_documents(store, encoder)
     return store
 

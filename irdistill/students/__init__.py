@@ -1,20 +1,36 @@
-"""Students: thin adapters over sentence-transformers models, and two architectures of our own format."""
+"""Students: thin adapters over sentence-transformers models, and two architectures of our own
+format.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import Any
 
-__all__ = ["KINDS", "CrossEncoderStudent", "DenseStudent", "KernelStudent", "LateInteractionStudent", "SparseStudent",
-           "SplitCrossEncoderStudent", "build_student", "load_student"]
+__all__ = [
+    "KINDS",
+    "CrossEncoderStudent",
+    "DenseStudent",
+    "KernelStudent",
+    "LateInteractionStudent",
+    "SparseStudent",
+    "SplitCrossEncoderStudent",
+    "build_student",
+    "load_student",
+]
 
 #: The kinds of students, as ``--student`` and recipes name them.
 KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-encoder", "kernel")
 
 _HOMES = {
-    "DenseStudent": "dense", "SparseStudent": "sparse", "LateInteractionStudent": "late_interaction",
-    "CrossEncoderStudent": "cross_encoder", "SplitCrossEncoderStudent": "split_cross_encoder", "KernelStudent": "kernel",
-    "build_student": "build", "load_student": "build",
+    "DenseStudent": "dense",
+    "SparseStudent": "sparse",
+    "LateInteractionStudent": "late_interaction",
+    "CrossEncoderStudent": "cross_encoder",
+    "SplitCrossEncoderStudent": "split_cross_encoder",
+    "KernelStudent": "kernel",
+    "build_student": "build",
+    "load_student": "build",
 }
 
 

@@ -25,11 +25,13 @@ _MASKED = "ForMaskedLM"
 def model_kind(model: str, kind: str | None = None, revision: str | None = None) -> ModelKind:
     """How a trained model is to be read: as ``kind`` says, else as its files say.
 
-    A masked language model without modules of sentence-transformers may be SPLADE or an encoder whose token vectors are
-    averaged, which its files do not say: it is read as dense, with a warning.
+    A masked language model without modules of sentence-transformers may be SPLADE or an encoder
+    whose token vectors are averaged, which its files do not say: it is read as dense, with a
+    warning.
 
     Raises:
-        IrdistillError: the kind is unknown, the model was saved as one of another kind, or it lacks what the kind needs.
+        IrdistillError: the kind is unknown, the model was saved as one of another kind, or it lacks
+            what the kind needs.
     """
     if kind is None:
         if reads_pairs(model, revision):
@@ -39,42 +41,63 @@ def model_kind(model: str, kind: str | None = None, revision: str | None = None)
             warn_of_masked_model(model, revision)
         return detected
     if kind not in MODEL_KINDS:
-        raise IrdistillError(f"the kind {kind!r} of the model {model!r} is unknown; give one of {', '.join(MODEL_KINDS)}.")
+        raise IrdistillError(
+            f"the kind {kind!r} of the model {model!r} is unknown; give one of"
+            f" {', '.join(MODEL_KINDS)}."
+        )
     saved = _saved_kind(model, revision)
     if saved is not None and saved != kind:
         raise IrdistillError(
-            f"the model {model!r} was saved as a {saved} model, and kind {kind!r} was given; leave out the kind, or give {saved}."
+            f"the model {model!r} was saved as a {saved} model, and kind {kind!r} was given; leave"
+            f" out the kind, or give {saved}."
         )
     names = architectures(model, revision)
     if saved is None and kind == "sparse" and not any(name.endswith(_MASKED) for name in names):
         raise IrdistillError(
-            f"kind 'sparse' was given, and the model {model!r} has no masked-language-model head (its architecture is "
-            f"{', '.join(names) or 'not stated'}), so its term weights would be random. Give a SPLADE model."
+            f"kind 'sparse' was given, and the model {model!r} has no masked-language-model head"
+            f" (its architecture is {', '.join(names) or 'not stated'}), so its term weights would"
+            " be random. Give a SPLADE model."
         )
-    if saved is None and kind == "late-interaction" and not any(name.endswith("ForRetrieval") for name in names):
+    if (
+        saved is None
+        and kind == "late-interaction"
+        and not any(name.endswith("ForRetrieval") for name in names)
+    ):
         raise IrdistillError(
-            f"kind 'late-interaction' was given, and the model {model!r} has no trained projection of its token vectors, which "
-            "would be random. Give a model that was saved by sentence-transformers, PyLate or ColBERT."
+            f"kind 'late-interaction' was given, and the model {model!r} has no trained projection"
+            " of its token vectors, which would be random. Give a model that was saved by"
+            " sentence-transformers, PyLate or ColBERT."
         )
     return kind  # type: ignore[return-value]
 
 
 def retriever_type(model: str, revision: str | None = None) -> RetrieverType:
-    """How a retriever represents a text: by one dense vector, one sparse vector, or a vector a token."""
+    """How a retriever represents a text: by one dense vector, one sparse vector, or a vector a
+    token.
+    """
     library, modules = saved_as(model, revision), module_types(model, revision)
-    if library in ("MultiVectorEncoder", "ColBERT") or modules & _LATE or "HF_ColBERT" in architectures(model, revision):
+    if (
+        library in ("MultiVectorEncoder", "ColBERT")
+        or modules & _LATE
+        or "HF_ColBERT" in architectures(model, revision)
+    ):
         return "late-interaction"
     return "sparse" if library == "SparseEncoder" or modules & _SPARSE else "dense"
 
 
 def warn_of_masked_model(model: str, revision: str | None = None) -> None:
-    """Say that a masked language model without modules of sentence-transformers is read as a dense model."""
+    """Say that a masked language model without modules of sentence-transformers is read as a dense
+    model.
+    """
     names = architectures(model, revision)
     if not module_types(model, revision) and any(name.endswith(_MASKED) for name in names):
         logger.warning(
-            "the model %s is a %s without modules.json: its token vectors are averaged, as of a dense model. If it is a SPLADE "
-            "model, give --kind sparse (kind='sparse' in Python and in recipes); --kind dense silences this warning.",
-            model, names[0])
+            "the model %s is a %s without modules.json: its token vectors are averaged, as of a"
+            " dense model. If it is a SPLADE model, give --kind sparse (kind='sparse' in Python and"
+            " in recipes); --kind dense silences this warning.",
+            model,
+            names[0],
+        )
 
 
 def reads_pairs(model: str, revision: str | None = None) -> bool:
@@ -82,20 +105,27 @@ def reads_pairs(model: str, revision: str | None = None) -> bool:
     if saved_as(model, revision) == "CrossEncoder":
         return True
     return not module_types(model, revision) and any(
-        name.endswith("ForSequenceClassification") for name in architectures(model, revision))
+        name.endswith("ForSequenceClassification") for name in architectures(model, revision)
+    )
 
 
 def saved_as(model: str, revision: str | None = None) -> str:
     """The class of sentence-transformers that saved it; empty where it does not say."""
-    saved: dict[str, Any] = read_model_json(model, "config_sentence_transformers.json", revision) or {}
+    saved: dict[str, Any] = (
+        read_model_json(model, "config_sentence_transformers.json", revision) or {}
+    )
     return str(saved.get("model_type", ""))
 
 
 def default_prompt(model: str, revision: str | None = None) -> str:
-    """The prompt that a model of sentence-transformers puts before every text, or every pair; empty where it has none."""
+    """The prompt that a model of sentence-transformers puts before every text, or every pair; empty
+    where it has none.
+    """
     if read_model_json(model, "modules.json", revision) is None:
         return ""
-    saved: dict[str, Any] = read_model_json(model, "config_sentence_transformers.json", revision) or {}
+    saved: dict[str, Any] = (
+        read_model_json(model, "config_sentence_transformers.json", revision) or {}
+    )
     return str((saved.get("prompts") or {}).get(saved.get("default_prompt_name")) or "")
 
 
@@ -115,7 +145,9 @@ def architectures(model: str, revision: str | None = None) -> list[str]:
 
 
 def _saved_kind(model: str, revision: str | None) -> ModelKind | None:
-    """The kind that the model's own files state beyond doubt; None for a backbone, which may be read in several ways."""
+    """The kind that the model's own files state beyond doubt; None for a backbone, which may be
+    read in several ways.
+    """
     if reads_pairs(model, revision):
         return "cross-encoder"
     kind = retriever_type(model, revision)

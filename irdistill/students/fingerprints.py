@@ -1,4 +1,6 @@
-"""Fingerprints of what, besides weights, decides the numbers of a model in memory: tokenizers, and settings of modules."""
+"""Fingerprints of what, besides weights, decides the numbers of a model in memory: tokenizers, and
+settings of modules.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +15,43 @@ from torch import nn
 from irdistill.files import digest, file_sha256
 
 #: Settings of a network that say where it comes from, or how it is handled, and change no number.
-_WITHOUT_EFFECT = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype", "use_cache", "id2label",
-                   "label2id", "problem_type", "output_attentions", "output_hidden_states", "return_dict"}
+_WITHOUT_EFFECT = {
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "id2label",
+    "label2id",
+    "problem_type",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+}
 
 
 def tokenizer_digest(tokenizer: Any) -> str:
-    """16 hexadecimal digits over all that decides the tokens of a text, except the length at which it is cut."""
+    """16 hexadecimal digits over all that decides the tokens of a text, except the length at which
+    it is cut.
+    """
     if not hasattr(getattr(tokenizer, "backend_tokenizer", tokenizer), "to_str"):
         return _slow_digest(tokenizer)
     return digest([backend_digest(tokenizer), *_roles(tokenizer)])
 
 
 def backend_digest(tokenizer: Any) -> str:
-    """Of a tokenizer of the library tokenizers: normalizer, splits, vocabulary, added tokens and templates."""
+    """Of a tokenizer of the library tokenizers: normalizer, splits, vocabulary, added tokens and
+    templates.
+    """
     state = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
-    return digest({key: value for key, value in state.items() if key not in ("truncation", "padding", "version")})
+    return digest(
+        {
+            key: value
+            for key, value in state.items()
+            if key not in ("truncation", "padding", "version")
+        }
+    )
 
 
 def _slow_digest(tokenizer: Any) -> str:
@@ -35,25 +59,39 @@ def _slow_digest(tokenizer: Any) -> str:
     with tempfile.TemporaryDirectory() as folder:
         files = tokenizer.save_vocabulary(folder)
         digests = {Path(path).name: file_sha256(path) for path in files}
-    settings = {key: value for key, value in tokenizer.init_kwargs.items()
-                if isinstance(value, bool | int | float | str) and key not in ("name_or_path", "vocab_file", "model_max_length")}
+    settings = {
+        key: value
+        for key, value in tokenizer.init_kwargs.items()
+        if isinstance(value, bool | int | float | str)
+        and key not in ("name_or_path", "vocab_file", "model_max_length")
+    }
     return digest([type(tokenizer).__name__, digests, settings, *_roles(tokenizer)])
 
 
 def _roles(tokenizer: Any) -> list[Any]:
     special = getattr(tokenizer, "special_tokens_map", {})
-    return [{name: str(token) for name, token in special.items()}, getattr(tokenizer, "truncation_side", None),
-            getattr(tokenizer, "padding_side", None), getattr(tokenizer, "chat_template", None)]
+    return [
+        {name: str(token) for name, token in special.items()},
+        getattr(tokenizer, "truncation_side", None),
+        getattr(tokenizer, "padding_side", None),
+        getattr(tokenizer, "chat_template", None),
+    ]
 
 
 def modules_digest(modules: Iterable[nn.Module]) -> str:
-    """16 hexadecimal digits over the classes and settings of a tower's modules, and the settings of their networks."""
+    """16 hexadecimal digits over the classes and settings of a tower's modules, and the settings of
+    their networks.
+    """
     described: list[Any] = []
     for module in modules:
         config = dict(getattr(module, "get_config_dict", dict)())
         network = getattr(getattr(module, "model", None), "config", None)
         if network is not None:
-            config["network"] = {key: value for key, value in network.to_dict().items() if key not in _WITHOUT_EFFECT}
+            config["network"] = {
+                key: value for key, value in network.to_dict().items() if key not in _WITHOUT_EFFECT
+            }
         words = getattr(module, "words", None)
-        described.append([type(module).__name__, config, words if isinstance(words, list) else None])
+        described.append(
+            [type(module).__name__, config, words if isinstance(words, list) else None]
+        )
     return digest(json.loads(json.dumps(described, default=str)))

@@ -1,4 +1,6 @@
-"""What a network can be given: how texts are padded to one length, and how many tokens have a position."""
+"""What a network can be given: how texts are padded to one length, and how many tokens have a
+position.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,17 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 
-#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token of padding.
+#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token
+#: of padding.
 TOKENLESS = "tokenless"
 #: Settings of a tokenizer that change no token of a text.
-_WITHOUT_EFFECT = {"padding", "padding_side", "pad_to_multiple_of", "return_tensors", "return_attention_mask"}
+_WITHOUT_EFFECT = {
+    "padding",
+    "padding_side",
+    "pad_to_multiple_of",
+    "return_tensors",
+    "return_attention_mask",
+}
 
 #: Names of tables of absolute positions, as the ends of their modules' names.
 _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "wpe")
@@ -23,15 +32,24 @@ _POSITIONS = ("position_embeddings", "position_embedding", "embed_positions", "w
 def position_limit(network: Any) -> int | None:
     """How many tokens of a text have a position; None where there is no limit.
 
-    RoBERTa and its like begin to count behind the place of the padding token, OPT and BART behind two places, so they take
-    fewer tokens than the table has rows and than ``max_position_embeddings`` says.
+    RoBERTa and its like begin to count behind the place of the padding token, OPT and BART behind
+    two places, so they take fewer tokens than the table has rows and than
+    ``max_position_embeddings`` says.
     """
     limits = []
     for name, module in network.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith(_POSITIONS):
-            before = module.padding_idx + 1 if module.padding_idx is not None else int(getattr(module, "offset", 0))
+            before = (
+                module.padding_idx + 1
+                if module.padding_idx is not None
+                else int(getattr(module, "offset", 0))
+            )
             limits.append(module.num_embeddings - before)
-    config = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    config = (
+        network.config.get_text_config()
+        if hasattr(network.config, "get_text_config")
+        else network.config
+    )
     stated = getattr(config, "max_position_embeddings", None)
     if isinstance(stated, int) and stated > 0:
         limits.append(stated)
@@ -39,10 +57,13 @@ def position_limit(network: Any) -> int | None:
 
 
 def prepare_inputs(model: Any, name: str) -> None:
-    """Make the transformers of a loaded model take texts in batches: a padding token, padding on the right, lengths in range.
+    """Make the transformers of a loaded model take texts in batches: a padding token, padding on
+    the right, lengths in range.
 
-    Padding on the right is exact for every network: tokens keep their positions, and a causal one never looks ahead. (A
-    module that generates text is left alone: sentence-transformers pads it on the left and reads its last place.)
+    Padding on the right is exact for every network: tokens keep their positions, and a causal one
+        never looks ahead. (A
+    module that generates text is left alone: sentence-transformers pads it on the left and reads
+        its last place.)
 
     Args:
         model: a model of sentence-transformers, or one of its Transformer modules.
@@ -70,7 +91,8 @@ def prepare_inputs(model: Any, name: str) -> None:
 
 
 def check_processing(model: Any, name: str) -> None:
-    """Refuse a model whose saved settings (``processing_kwargs`` of sentence-transformers) make other tokens than are made here.
+    """Refuse a model whose saved settings (``processing_kwargs`` of sentence-transformers) make
+    other tokens than are made here.
 
     Args:
         model: a model of sentence-transformers, or one of its Transformer modules.
@@ -80,20 +102,29 @@ def check_processing(model: Any, name: str) -> None:
         IrdistillError: it has such settings; they are named.
     """
     for module in model.modules():
-        settings = getattr(module, "processing_kwargs", None) if isinstance(module, Transformer) else None
-        changes = [f"{part}.{key}={value!r}" for part in ("common", "text", "chat_template")
-                   for key, value in ((settings or {}).get(part) or {}).items() if key not in _WITHOUT_EFFECT]
+        settings = (
+            getattr(module, "processing_kwargs", None) if isinstance(module, Transformer) else None
+        )
+        changes = [
+            f"{part}.{key}={value!r}"
+            for part in ("common", "text", "chat_template")
+            for key, value in ((settings or {}).get(part) or {}).items()
+            if key not in _WITHOUT_EFFECT
+        ]
         if changes:
             raise IrdistillError(
-                f"the model {name!r} was saved with processing_kwargs that change its tokens ({', '.join(changes)}), which are not "
-                "applied here. Take them out of its sentence_bert_config.json; a length belongs into max_seq_length."
+                f"the model {name!r} was saved with processing_kwargs that change its tokens"
+                f" ({', '.join(changes)}), which are not applied here. Take them out of its"
+                " sentence_bert_config.json; a length belongs into max_seq_length."
             )
 
 
 def ensure_padding_token(tokenizer: Any, name: str) -> None:
-    """Give a tokenizer without a padding token one of its special tokens; padding is masked, so which it is changes no score.
+    """Give a tokenizer without a padding token one of its special tokens; padding is masked, so
+    which it is changes no score.
 
-    The token that the tokenizer itself puts at the end of a text is taken only where there is no other.
+    The token that the tokenizer itself puts at the end of a text is taken only where there is no
+    other.
 
     Raises:
         IrdistillError: it has no special token.
@@ -101,25 +132,44 @@ def ensure_padding_token(tokenizer: Any, name: str) -> None:
     if tokenizer.pad_token is not None:
         return
     written = tokenizer("a")["input_ids"]
-    tokens = [token for token in (tokenizer.unk_token, tokenizer.eos_token, tokenizer.bos_token, *tokenizer.all_special_tokens)
-              if token is not None]
+    tokens = [
+        token
+        for token in (
+            tokenizer.unk_token,
+            tokenizer.eos_token,
+            tokenizer.bos_token,
+            *tokenizer.all_special_tokens,
+        )
+        if token is not None
+    ]
     if not tokens:
         raise IrdistillError(
-            f"the tokenizer of {name!r} has no padding token, and no special token that could serve as one. Add one and save it "
-            'beside the model: tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
+            f"the tokenizer of {name!r} has no padding token, and no special token that could serve"
+            " as one. Add one and save it beside the model:"
+            ' tokenizer.add_special_tokens({"pad_token": "[PAD]"}).'
         )
     last = written[-1] if written else None
-    tokenizer.pad_token = next((token for token in tokens if tokenizer.convert_tokens_to_ids(token) != last), tokens[0])
+    tokenizer.pad_token = next(
+        (token for token in tokens if tokenizer.convert_tokens_to_ids(token) != last), tokens[0]
+    )
 
 
 def _match_padding(network: Any, tokenizer: Any) -> None:
-    """Tell a classifier that looks for the last token before the padding which token that is, where it does not know."""
+    """Tell a classifier that looks for the last token before the padding which token that is, where
+    it does not know.
+    """
     if not type(network).__name__.endswith("ForSequenceClassification"):
         return
-    config = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+    config = (
+        network.config.get_text_config()
+        if hasattr(network.config, "get_text_config")
+        else network.config
+    )
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id
-    elif config.pad_token_id != tokenizer.pad_token_id and 0 <= config.pad_token_id < len(tokenizer):
+    elif config.pad_token_id != tokenizer.pad_token_id and 0 <= config.pad_token_id < len(
+        tokenizer
+    ):
         token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
         if token in tokenizer.all_special_tokens:
             tokenizer.pad_token = token
@@ -131,25 +181,44 @@ def unused_token(rows: Sequence[Sequence[int]]) -> int:
     return next(token for token in range(len(used) + 1) if token not in used)
 
 
-def pad_right(columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str, int]) -> dict[str, Tensor]:
+def pad_right(
+    columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str, int]
+) -> dict[str, Tensor]:
     """Tensors (n, length) of rows of unequal lengths, padded on the right.
 
     Args:
         columns: rows by the name of the tensor.
         fill: what to pad with, by name; 0 for those not named.
     """
-    return {key: nn.utils.rnn.pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], batch_first=True,
-                                           padding_value=fill.get(key, 0)) for key, rows in columns.items()}
+    return {
+        key: nn.utils.rnn.pad_sequence(
+            [torch.tensor(row, dtype=torch.long) for row in rows],
+            batch_first=True,
+            padding_value=fill.get(key, 0),
+        )
+        for key, rows in columns.items()
+    }
 
 
-def fill_tokenless(columns: Mapping[str, Sequence[Sequence[int]]], token: int) -> tuple[dict[str, Any], Tensor | None]:
-    """Give texts without a token one that can be computed with, and say which they are; None where there are none.
+def fill_tokenless(
+    columns: Mapping[str, Sequence[Sequence[int]]], token: int
+) -> tuple[dict[str, Any], Tensor | None]:
+    """Give texts without a token one that can be computed with, and say which they are; None where
+    there are none.
 
-    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives NaN.
+    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives
+    NaN.
     """
     empty = [not len(row) for row in columns["input_ids"]]
     if not any(empty):
         return dict(columns), None
     fill = {"input_ids": token, "attention_mask": 1}
-    return ({key: [[fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)]
-             for key, rows in columns.items()}, torch.tensor(empty))
+    return (
+        {
+            key: [
+                [fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)
+            ]
+            for key, rows in columns.items()
+        },
+        torch.tensor(empty),
+    )

@@ -1,4 +1,6 @@
-"""What students have in common that encode query and document apart and then compare them term by term with learnt layers."""
+"""What students have in common that encode query and document apart and then compare them term by
+term with learnt layers.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,11 @@ class Padded(NamedTuple):
 
 
 class InteractionStudent(Student):
-    """A student whose texts become a state a token, and whose learnt layers score pairs of such texts.
+    """A student whose texts become a state a token, and whose learnt layers score pairs of such
+    texts.
 
-    A document's states do not depend on the query, so they can be made once and kept. ``model`` is a ``Sequential`` of the
-    module that takes the texts and what stands behind it.
+    A document's states do not depend on the query, so they can be made once and kept. ``model`` is
+    a ``Sequential`` of the module that takes the texts and what stands behind it.
     """
 
     #: Files of the saved folder, beside the tokenizer, without which there is no model.
@@ -49,7 +52,8 @@ class InteractionStudent(Student):
     def _prompt(self, kind: Kind) -> str | None:
         return None
 
-    # -- what a kind of student has of its own ------------------------------------------------------------
+    # -- what a kind of student has of its own
+    # ------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -68,7 +72,8 @@ class InteractionStudent(Student):
     def settings(self) -> dict[str, Any]:
         """What `load` needs to know besides the weights."""
 
-    # -- the contract of a student --------------------------------------------------------------------------
+    # -- the contract of a student
+    # --------------------------------------------------------------------------
 
     def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
         """States (tokens, D) of each text with gradients."""
@@ -79,25 +84,42 @@ class InteractionStudent(Student):
         found = list(chain.from_iterable(parts))
         return [found[place].float() for place in order.tolist()]
 
-    def scores(self, queries: Sequence[Tensor], documents: Sequence[Tensor], index: Tensor,
-               every: bool = True) -> tuple[Tensor, Tensor | None]:
-        """List scores (B, N) and, where ``every``, those of each query with each document (B, U), in float32.
+    def scores(
+        self,
+        queries: Sequence[Tensor],
+        documents: Sequence[Tensor],
+        index: Tensor,
+        every: bool = True,
+    ) -> tuple[Tensor, Tensor | None]:
+        """List scores (B, N) and, where ``every``, those of each query with each document (B, U),
+        in float32.
 
-        Each different pair is scored once. With ``every`` there are B * U pairs, which is what a cross-encoder cannot afford and
-        a kernel student can.
+        Each different pair is scored once. With ``every`` there are B * U pairs, which is what a
+        cross-encoder cannot afford and a kernel student can.
         """
         count = len(documents)
-        places = index.clamp_min(0) + count * torch.arange(len(queries), device=index.device).unsqueeze(1)
+        places = index.clamp_min(0) + count * torch.arange(
+            len(queries), device=index.device
+        ).unsqueeze(1)
         if every:
             pairs = np.arange(len(queries) * count)
-            in_batch = self._score(queries, documents, pairs // count, pairs % count).view(len(queries), count)
+            in_batch = self._score(queries, documents, pairs // count, pairs % count).view(
+                len(queries), count
+            )
             return in_batch.gather(1, index.clamp_min(0)), in_batch
         asked, inverse = places.unique(return_inverse=True)
         pairs = asked.cpu().numpy()
         return self._score(queries, documents, pairs // count, pairs % count)[inverse], None
 
-    def _score(self, queries: Sequence[Tensor], documents: Sequence[Tensor], asking: np.ndarray, asked: np.ndarray) -> Tensor:
-        """Scores (p,) of the pairs of a query and a document at these places, in chunks of like lengths.
+    def _score(
+        self,
+        queries: Sequence[Tensor],
+        documents: Sequence[Tensor],
+        asking: np.ndarray,
+        asked: np.ndarray,
+    ) -> Tensor:
+        """Scores (p,) of the pairs of a query and a document at these places, in chunks of like
+        lengths.
 
         A pair with a text without tokens has the score 0, which means nothing.
         """
@@ -109,17 +131,26 @@ class InteractionStudent(Student):
         lengths = left.lengths[asking] + right.lengths[asked]
         for batch in token_budget_batches(lengths[readable], budget):
             chosen = readable[batch]
-            parts.append(self.match(left.padded(asking[chosen]), right.padded(asked[chosen])).float())
+            parts.append(
+                self.match(left.padded(asking[chosen]), right.padded(asked[chosen])).float()
+            )
             order.append(chosen)
         if len(readable) < len(asking):
             order.append(np.setdiff1d(np.arange(len(asking)), readable))
             parts.append(torch.zeros(len(order[-1]), device=device))
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(order))).to(device)]
 
-    # -- without gradients ------------------------------------------------------------------------------------
+    # -- without gradients
+    # ------------------------------------------------------------------------------------
 
-    def encode(self, texts: Sequence[str], kind: Kind, precision: Precision = "auto",
-               budget: int | TokenBudget | None = None, show_progress: bool | Done = False) -> list[Tensor]:
+    def encode(
+        self,
+        texts: Sequence[str],
+        kind: Kind,
+        precision: Precision = "auto",
+        budget: int | TokenBudget | None = None,
+        show_progress: bool | Done = False,
+    ) -> list[Tensor]:
         """States (tokens, D) of texts in float32, in their order; see ``encode_batches``."""
         found: list[Any] = [None] * len(texts)
 
@@ -132,7 +163,9 @@ class InteractionStudent(Student):
         return found
 
     @torch.inference_mode()
-    def compare(self, query: Tensor, documents: Sequence[Tensor], precision: Precision = "auto") -> np.ndarray:
+    def compare(
+        self, query: Tensor, documents: Sequence[Tensor], precision: Precision = "auto"
+    ) -> np.ndarray:
         """Scores (n,) float32 of documents for one query, of states that ``encode`` gave."""
         dtype = choose_dtype(precision, self.device)
         index = torch.arange(len(documents), device=self.device).unsqueeze(0)
@@ -141,7 +174,8 @@ class InteractionStudent(Student):
         scores: np.ndarray = found[0].cpu().numpy()
         return scores
 
-    # -- saving -------------------------------------------------------------------------------------------
+    # -- saving
+    # -------------------------------------------------------------------------------------------
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | self.settings()
@@ -164,18 +198,23 @@ class InteractionStudent(Student):
         """
         name = str(model)
         resolve_model(name)
-        files = [find_model_file(name, file, revision) for file in (STUDENT_FILE, *cls.weight_files)]
+        files = [
+            find_model_file(name, file, revision) for file in (STUDENT_FILE, *cls.weight_files)
+        ]
         saved = read_json(files[0]) if files[0] is not None else {}
         if saved.get("kind") != cls.kind or None in files:
             raise IrdistillError(
-                f"the model {name!r} is no saved {cls.kind} student (a {STUDENT_FILE} that says so, and "
-                f"{' and '.join(cls.weight_files)}, were expected); to begin with an encoder, build one."
+                f"the model {name!r} is no saved {cls.kind} student (a {STUDENT_FILE} that says so,"
+                f" and {' and '.join(cls.weight_files)}, were expected); to begin with an encoder,"
+                " build one."
             )
         return saved
 
 
 class _Packed:
-    """States of several texts one after another, from which chunks of pairs are gathered without a loop over texts."""
+    """States of several texts one after another, from which chunks of pairs are gathered without a
+    loop over texts.
+    """
 
     def __init__(self, texts: Sequence[Tensor]) -> None:
         self.flat = torch.cat(list(texts))
@@ -189,4 +228,7 @@ class _Packed:
         places = np.where(mask, self.starts[rows][:, None] + steps, 0)
         device = self.flat.device
         # a look-up of embeddings, because its gradients are summed in the same order every time
-        return Padded(F.embedding(torch.from_numpy(places).to(device), self.flat), torch.from_numpy(mask).to(device))
+        return Padded(
+            F.embedding(torch.from_numpy(places).to(device), self.flat),
+            torch.from_numpy(mask).to(device),
+        )

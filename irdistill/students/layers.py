@@ -13,7 +13,8 @@ from irdistill.errors import IrdistillError
 def evenly_spaced(keep: int, total: int) -> list[int]:
     """``keep`` layer numbers spread over ``total`` layers, the first and the last among them.
 
-    For 6 of 12 it is 0, 2, 4, 7, 9, 11, the choice of DistilBERT (Sanh et al. 2019, arXiv:1910.01108).
+    For 6 of 12 it is 0, 2, 4, 7, 9, 11, the choice of DistilBERT (Sanh et al. 2019,
+    arXiv:1910.01108).
     """
     if keep == 1:
         return [0]
@@ -21,7 +22,8 @@ def evenly_spaced(keep: int, total: int) -> list[int]:
 
 
 def choose_layers(layers: int | Sequence[int], total: int) -> list[int]:
-    """The layer numbers meant by a count (evenly spaced) or by a list (negative numbers count from the end).
+    """The layer numbers meant by a count (evenly spaced) or by a list (negative numbers count from
+    the end).
 
     Raises:
         IrdistillError: more layers than there are, none at all, or a list that is not ascending.
@@ -44,8 +46,8 @@ def choose_layers(layers: int | Sequence[int], total: int) -> list[int]:
 def find_layers(backbone: Any) -> tuple[nn.Module, str, nn.ModuleList]:
     """The module that owns the encoder's layer list, the list's name there, and the list.
 
-    It is the biggest ``ModuleList`` with as many members as the config states layers, which holds for BERT,
-    DistilBERT, RoBERTa, ELECTRA, MPNet, ModernBERT and their like.
+    It is the biggest ``ModuleList`` with as many members as the config states layers, which holds
+    for BERT, DistilBERT, RoBERTa, ELECTRA, MPNet, ModernBERT and their like.
 
     Raises:
         IrdistillError: there is no such list (ALBERT shares one layer, for instance).
@@ -58,26 +60,27 @@ def find_layers(backbone: Any) -> tuple[nn.Module, str, nn.ModuleList]:
                 found.append((sum(p.numel() for p in child.parameters()), owner, name, child))
     if not found:
         raise IrdistillError(
-            f"cannot take layers out of {type(backbone).__name__}: no list of its {total} layers was found "
-            "(a model that shares its layers has none). Leave out layers= and query_layers=, or use another "
-            "backbone."
+            f"cannot take layers out of {type(backbone).__name__}: no list of its {total} layers"
+            " was found (a model that shares its layers has none). Leave out layers= and"
+            " query_layers=, or use another backbone."
         )
     _, owner, name, layers = max(found, key=lambda entry: entry[0])
     return owner, name, layers
 
 
 def keep_layers(backbone: Any, layers: int | Sequence[int]) -> list[int]:
-    """Remove from a backbone, in place, all layers but the chosen ones; its config is made to agree.
+    """Remove from a backbone, in place, all layers but the chosen ones; its config is made to
+    agree.
 
-    Config lists with one entry a layer (``layer_types`` of ModernBERT) are cut in the same way, so that the
-    saved folder loads as the same function.
+    Config lists with one entry a layer (``layer_types`` of ModernBERT) are cut in the same way, so
+    that the saved folder loads as the same function.
 
     Returns:
         The numbers of the kept layers in the former backbone.
 
     Raises:
-        IrdistillError: see ``choose_layers`` and ``find_layers``; or layer 0 of a ModernBERT is left out,
-            which has another structure than the rest.
+        IrdistillError: see ``choose_layers`` and ``find_layers``; or layer 0 of a ModernBERT is
+            left out, which has another structure than the rest.
     """
     owner, name, modules = find_layers(backbone)
     total = len(modules)
@@ -85,7 +88,8 @@ def keep_layers(backbone: Any, layers: int | Sequence[int]) -> list[int]:
     config = backbone.config
     if config.model_type == "modernbert" and chosen[0] != 0:
         raise IrdistillError(
-            f"layers={list(chosen)} leaves out layer 0, which ModernBERT needs; begin the list with 0."
+            f"layers={list(chosen)} leaves out layer 0, which ModernBERT needs; begin the list"
+            " with 0."
         )
     for key, value in list(vars(config).items()):
         if isinstance(value, (list, tuple)) and len(value) == total and key != "architectures":

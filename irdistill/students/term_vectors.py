@@ -1,4 +1,6 @@
-"""A vector for each word of a corpus, added to a query's: what lets a dense query tower match words as BM25 does."""
+"""A vector for each word of a corpus, added to a query's: what lets a dense query tower match words
+as BM25 does.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ _WORDS, _WEIGHTS = "words.json", "model.safetensors"
 
 
 class TermVectors(Module):
-    """``q + sum_t e_t / sqrt(m)`` over the m stems t of the query, each as often as it occurs; a module of sentence-transformers.
+    """``q + sum_t e_t / sqrt(m)`` over the m stems t of the query, each as often as it occurs; a
+    module of sentence-transformers.
 
-    The spread of a sum of m parts grows with the square root of m; divided by it, words weigh alike in short and long queries.
+    The spread of a sum of m parts grows with the square root of m; divided by it, words weigh alike
+    in short and long queries.
 
-    It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes ``sentence_embedding``. Words are
-    read back from the token ids, so that whoever encodes a query need know nothing of it; a prompt is left out. The vectors
-    do not learn by gradients: `irdistill.training.term_vectors` finds them. Being no class of sentence-transformers itself, it
+    It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes
+    ``sentence_embedding``. Words are read back from the token ids, so that whoever encodes a query
+    need know nothing of it; a prompt is left out. The vectors do not learn by gradients:
+    `irdistill.training.term_vectors` finds them. Being no class of sentence-transformers itself, it
     is loaded there with ``trust_remote_code=True``, where this package is installed.
 
     Args:
@@ -42,7 +47,8 @@ class TermVectors(Module):
         super().__init__()
         if weight.ndim != 2 or len(words) != len(weight):
             raise IrdistillError(
-                f"{len(words)} words and vectors of shape {tuple(weight.shape)} were given; one vector a word was expected."
+                f"{len(words)} words and vectors of shape {tuple(weight.shape)} were given; one"
+                " vector a word was expected."
             )
         self.tokenizer = tokenizer
         self.words = list(words)
@@ -54,11 +60,20 @@ class TermVectors(Module):
         vectors = features["sentence_embedding"]
         places = self._found(features)
         if any(places):
-            flat = torch.tensor([place for found in places for place in found], device=self.weight.device)
-            starts = torch.tensor([0, *(len(found) for found in places[:-1])], device=self.weight.device).cumsum(0)
-            counts = torch.tensor([[max(1, len(found))] for found in places], device=self.weight.device)
+            flat = torch.tensor(
+                [place for found in places for place in found], device=self.weight.device
+            )
+            starts = torch.tensor(
+                [0, *(len(found) for found in places[:-1])], device=self.weight.device
+            ).cumsum(0)
+            counts = torch.tensor(
+                [[max(1, len(found))] for found in places], device=self.weight.device
+            )
             with torch.autocast(self.weight.device.type, enabled=False):
-                vectors = vectors.float() + F.embedding_bag(flat, self.weight, starts, mode="sum") / counts.sqrt()
+                vectors = (
+                    vectors.float()
+                    + F.embedding_bag(flat, self.weight, starts, mode="sum") / counts.sqrt()
+                )
         features["sentence_embedding"] = vectors
         return features
 
@@ -66,10 +81,15 @@ class TermVectors(Module):
         """For each query the places of its known words, with repetitions."""
         ids, masks = (features[name].tolist() for name in ("input_ids", "attention_mask"))
         prompt = int(features.get("prompt_length") or 0)
-        rows = [[token for token, there in zip(row, mask, strict=True) if there][prompt:]
-                for row, mask in zip(ids, masks, strict=True)]
+        rows = [
+            [token for token, there in zip(row, mask, strict=True) if there][prompt:]
+            for row, mask in zip(ids, masks, strict=True)
+        ]
         texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
-        return [[self._places[stem] for stem in self._stems(text) if stem in self._places] for text in texts]
+        return [
+            [self._places[stem] for stem in self._stems(text) if stem in self._places]
+            for text in texts
+        ]
 
     def get_config_dict(self) -> dict[str, Any]:
         return {"words": NAME, "shape": list(self.weight.shape)}
@@ -88,19 +108,31 @@ class TermVectors(Module):
         Raises:
             IrdistillError: a file is missing or damaged, or its words were cut in another way.
         """
-        from_hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
+        from_hub = {
+            key: kwargs[key]
+            for key in ("token", "cache_folder", "revision", "local_files_only")
+            if key in kwargs
+        }
         config = cls.load_config(model_name_or_path, subfolder=subfolder, **from_hub)
         folder = cls.load_dir_path(model_name_or_path, subfolder=subfolder, **from_hub)
         if config.get("words") != NAME or folder is None:
-            raise IrdistillError(f"{model_name_or_path}/{subfolder} has words of {config.get('words')!r}; {NAME!r} was expected.")
+            raise IrdistillError(
+                f"{model_name_or_path}/{subfolder} has words of {config.get('words')!r}; {NAME!r}"
+                " was expected."
+            )
         try:
             words = json.loads((Path(folder) / _WORDS).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise IrdistillError(
-                f"the term vectors in {folder} cannot be read: {error}. Was the model saved completely?"
+                f"the term vectors in {folder} cannot be read: {error}. Was the model saved"
+                " completely?"
             ) from error
         path = Path(folder) / _WEIGHTS
-        loaded = cls(AutoTokenizer.from_pretrained(folder), words, torch.zeros(config.get("shape") or (len(words), 0)))
+        loaded = cls(
+            AutoTokenizer.from_pretrained(folder),
+            words,
+            torch.zeros(config.get("shape") or (len(words), 0)),
+        )
         fill(loaded, read_weights(path), path)
         return loaded
 

@@ -18,9 +18,11 @@ from irdistill.students.loading import same_new_weights
 
 
 def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | None = None) -> Any:
-    """A model of the same class with a Router: documents go through the modules there are, queries through others.
+    """A model of the same class with a Router: documents go through the modules there are, queries
+    through others.
 
-    Documents come first in it, for what sentence-transformers asks of a model with two tokenizers, it asks of the first.
+    Documents come first in it, for what sentence-transformers asks of a model with two tokenizers,
+    it asks of the first.
 
     Args:
         query_prompt: in place of the model's own.
@@ -32,8 +34,18 @@ def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | Non
     prompts = dict(model.prompts) | ({} if query_prompt is None else {"query": query_prompt})
     own = {"truncate_dim": model.truncate_dim} if isinstance(model, SentenceTransformer) else {}
     router = Router({"document": documents, "query": list(queries)}, default_route="document")
-    return type(model)(modules=[router], device=str(model.device), prompts=prompts, default_prompt_name=model.default_prompt_name,
-                       similarity_fn_name=model.similarity_fn_name, **own).float().eval()
+    return (
+        type(model)(
+            modules=[router],
+            device=str(model.device),
+            prompts=prompts,
+            default_prompt_name=model.default_prompt_name,
+            similarity_fn_name=model.similarity_fn_name,
+            **own,
+        )
+        .float()
+        .eval()
+    )
 
 
 def one_tower(model: Any, what: str) -> list[nn.Module]:
@@ -44,8 +56,8 @@ def one_tower(model: Any, what: str) -> list[nn.Module]:
     """
     if isinstance(model[0], Router):
         raise IrdistillError(
-            f"{what} has a query tower already; leave out query_layers, query_backbone and freeze_documents, "
-            "or start from a model with one tower."
+            f"{what} has a query tower already; leave out query_layers, query_backbone and"
+            " freeze_documents, or start from a model with one tower."
         )
     return list(model)
 
@@ -66,7 +78,9 @@ def projection(before: int, after: int, of: str, seed: int) -> Dense:
         of: what it projects: ``sentence_embedding`` or ``token_embeddings``.
     """
     with same_new_weights(seed):
-        return Dense(before, after, bias=False, activation_function=nn.Identity(), module_input_name=of)
+        return Dense(
+            before, after, bias=False, activation_function=nn.Identity(), module_input_name=of
+        )
 
 
 def set_pooling(model: SentenceTransformer, pooling: str) -> None:
@@ -76,16 +90,26 @@ def set_pooling(model: SentenceTransformer, pooling: str) -> None:
         IrdistillError: the way is unknown, or the model does no pooling.
     """
     if pooling not in Pooling.POOLING_MODES:
-        raise IrdistillError(f"pooling={pooling!r} was given; one of {', '.join(Pooling.POOLING_MODES)} was expected.")
+        raise IrdistillError(
+            f"pooling={pooling!r} was given; one of {', '.join(Pooling.POOLING_MODES)} was"
+            " expected."
+        )
     found = [module for module in model.modules() if isinstance(module, Pooling)]
     if not found:
-        raise IrdistillError(f"pooling={pooling!r} was given, and the backbone makes its vectors without pooling; leave it out.")
+        raise IrdistillError(
+            f"pooling={pooling!r} was given, and the backbone makes its vectors without pooling;"
+            " leave it out."
+        )
     for module in found:
         module.pooling_mode, module.pooling_output_dimension = pooling, module.embedding_dimension
 
 
-def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer], max_length: int | None,
-                max_query_length: int | None) -> None:
+def set_lengths(
+    queries: Sequence[Transformer],
+    documents: Sequence[Transformer],
+    max_length: int | None,
+    max_query_length: int | None,
+) -> None:
     """Set to how many tokens texts, and queries in particular, are truncated.
 
     Raises:
@@ -95,7 +119,9 @@ def set_lengths(queries: Sequence[Transformer], documents: Sequence[Transformer]
         for module in (*queries, *documents) if value is not None else ():
             limit = position_limit(module.model)
             if value is not None and (value < 3 or (limit and value > limit)):
-                raise IrdistillError(f"{name}={value} was given; this backbone takes 3 to {limit} tokens.")
+                raise IrdistillError(
+                    f"{name}={value} was given; this backbone takes 3 to {limit} tokens."
+                )
     if max_length is not None:
         for module in (*queries, *documents):
             module.max_seq_length = max_length

@@ -15,14 +15,38 @@ from irdistill.teachers.recording import score_with_representations
 from irdistill.teachers.spec import TeacherSpec
 
 __all__ = [
-    "BM25Teacher", "BatchTeacher", "CausalTeacher", "CrossEncoderTeacher", "Estimate", "LateInteractionTeacher", "Pair",
-    "RayEngine", "RetrieverTeacher", "Scores", "Seq2SeqTeacher", "SparseRetrieverTeacher", "Teacher", "TeacherCard", "TeacherSpec",
-    "estimate", "load_teacher", "read_card", "responses_file", "score", "score_pairs",
+    "BM25Teacher",
+    "BatchTeacher",
+    "CausalTeacher",
+    "CrossEncoderTeacher",
+    "Estimate",
+    "LateInteractionTeacher",
+    "Pair",
+    "RayEngine",
+    "RetrieverTeacher",
+    "Scores",
+    "Seq2SeqTeacher",
+    "SparseRetrieverTeacher",
+    "Teacher",
+    "TeacherCard",
+    "TeacherSpec",
+    "estimate",
+    "load_teacher",
+    "read_card",
+    "responses_file",
+    "score",
+    "score_pairs",
     "score_with_representations",
 ]
 
-_WITH_TORCH = {"CausalTeacher": "causal", "CrossEncoderTeacher": "cross_encoder", "LateInteractionTeacher": "late_interaction",
-               "RetrieverTeacher": "retriever", "Seq2SeqTeacher": "seq2seq", "SparseRetrieverTeacher": "sparse_retriever"}
+_WITH_TORCH = {
+    "CausalTeacher": "causal",
+    "CrossEncoderTeacher": "cross_encoder",
+    "LateInteractionTeacher": "late_interaction",
+    "RetrieverTeacher": "retriever",
+    "Seq2SeqTeacher": "seq2seq",
+    "SparseRetrieverTeacher": "sparse_retriever",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -31,7 +31,9 @@ def has_openvino() -> bool:
 
 
 class TorchBackend:
-    """Plain torch: autocast where the precision is half, which keeps norms and softmax in float32."""
+    """Plain torch: autocast where the precision is half, which keeps norms and softmax in
+    float32.
+    """
 
     name = "torch"
 
@@ -65,10 +67,15 @@ class OpenVinoBackend:
         self.inputs = list(example)
         wrapped = _LogitsOnly(network.eval(), self.inputs)
         with torch.no_grad(), quiet_libraries():
-            model = openvino.convert_model(wrapped, example_input=tuple(example[key] for key in self.inputs))
+            model = openvino.convert_model(
+                wrapped, example_input=tuple(example[key] for key in self.inputs)
+            )
         kinds = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": kinds[dtype], "PERFORMANCE_HINT": "LATENCY",
-                                    "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": kinds[dtype],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
         self.compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def __call__(self, features: dict[str, Tensor]) -> np.ndarray:

@@ -15,9 +15,13 @@ from irdistill.teachers.protocol import Pair, Scores
 
 
 class BM25Teacher:
-    """Scores any documents as the BM25 of ``irdistill.search`` does, also those that it would not find."""
+    """Scores any documents as the BM25 of ``irdistill.search`` does, also those that it would not
+    find.
+    """
 
-    def __init__(self, corpus: Corpus, cache: Path | None = None, *, k1: float = 0.9, b: float = 0.4) -> None:
+    def __init__(
+        self, corpus: Corpus, cache: Path | None = None, *, k1: float = 0.9, b: float = 0.4
+    ) -> None:
         self.index = BM25(corpus, k1, b, cache)
 
     @property

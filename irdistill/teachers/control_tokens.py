@@ -1,4 +1,6 @@
-"""Control tokens in texts: what would let a document end its own message, or put words into a model's mouth."""
+"""Control tokens in texts: what would let a document end its own message, or put words into a
+model's mouth.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +10,10 @@ from typing import Any
 from irdistill.teachers.llm.thinking import is_thinking_marker
 
 #: Tokens that chat templates are made of, although some tokenizers do not list them as special.
-_MARKUP = re.compile(r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:tool_call|tool_response|tools|start_of_turn|end_of_turn)>|\[/?(?:INST"
-                     r"|SYSTEM_PROMPT)\]|<</?SYS>>")
+_MARKUP = re.compile(
+    r"<[|｜][^<>\s]{1,60}[|｜]>|</?(?:tool_call|tool_response|tools|start_of_turn|end_of_turn)>|\[/?(?:INST"
+    r"|SYSTEM_PROMPT)\]|<</?SYS>>"
+)
 
 #: How control tokens in texts are treated, for identities.
 BROKEN_UP = "broken up by a space in queries and documents"
@@ -18,11 +22,12 @@ BROKEN_UP = "broken up by a space in queries and documents"
 class ControlTokens:
     """The control tokens of a tokenizer of transformers.
 
-    Its tokenizers read ``<|im_end|>`` or ``</s>`` in a text as the control token itself. For a prompt that is an injection: the
-    document ends its message and goes on as somebody else. So every kind that puts texts into a *prompt* breaks them up
-    (language models, causal and encoder-decoder rerankers, cross-encoders with a chat template). Plain cross-encoders and
-    retrievers do not: no message can be ended in their input, sentence-transformers reads ``[SEP]`` in a text as the token in
-    training and in use, and their scores must be the same here.
+    Its tokenizers read ``<|im_end|>`` or ``</s>`` in a text as the control token itself. For a
+    prompt that is an injection: the document ends its message and goes on as somebody else. So
+    every kind that puts texts into a *prompt* breaks them up (language models, causal and
+    encoder-decoder rerankers, cross-encoders with a chat template). Plain cross-encoders and
+    retrievers do not: no message can be ended in their input, sentence-transformers reads ``[SEP]``
+    in a text as the token in training and in use, and their scores must be the same here.
 
     Attributes:
         ids: numbers of the control tokens, but for the markers of thinking.
@@ -30,20 +35,39 @@ class ControlTokens:
 
     def __init__(self, tokenizer: Any) -> None:
         added = getattr(tokenizer, "added_tokens_decoder", {})
-        special = {*map(str, tokenizer.all_special_tokens), *(str(token) for token in added.values() if token.special)}
-        markup = {str(token) for token in added.values() if _MARKUP.fullmatch(str(token)) or is_thinking_marker(str(token))}
-        names = sorted((name for name in special | markup if len(name.strip()) > 1), key=len, reverse=True)
+        special = {
+            *map(str, tokenizer.all_special_tokens),
+            *(str(token) for token in added.values() if token.special),
+        }
+        markup = {
+            str(token)
+            for token in added.values()
+            if _MARKUP.fullmatch(str(token)) or is_thinking_marker(str(token))
+        }
+        names = sorted(
+            (name for name in special | markup if len(name.strip()) > 1), key=len, reverse=True
+        )
         self._names = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        numbers = [*tokenizer.all_special_ids, *(number for number, token in added.items() if token.special)]
-        self.ids = frozenset(number for number in numbers if not is_thinking_marker(str(added.get(number, ""))))
+        numbers = [
+            *tokenizer.all_special_ids,
+            *(number for number, token in added.items() if token.special),
+        ]
+        self.ids = frozenset(
+            number for number in numbers if not is_thinking_marker(str(added.get(number, "")))
+        )
         backend = getattr(tokenizer, "backend_tokenizer", None)
-        folded = any(getattr(token, "normalized", False) for token in added.values() if str(token) in names)
+        folded = any(
+            getattr(token, "normalized", False) for token in added.values() if str(token) in names
+        )
         self._normalizer = getattr(backend, "normalizer", None) if folded else None
 
     def neutralize(self, text: str) -> str:
-        """The text with a space after the first character of each control token; of other texts not a character changes."""
+        """The text with a space after the first character of each control token; of other texts not
+        a character changes.
+        """
         if self._normalizer is not None and not self._names.search(text):
-            # Tokens that are looked for after normalization: full-width or upper-case letters may become one.
+            # Tokens that are looked for after normalization: full-width or upper-case letters may
+            # become one.
             normal = self._normalizer.normalize_str(text)
             return self._break(normal) if self._names.search(normal) else text
         return self._break(text)

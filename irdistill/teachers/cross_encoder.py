@@ -1,4 +1,6 @@
-"""Cross-encoders: a sequence classifier that reads query and document together (Nogueira and Cho 2019)."""
+"""Cross-encoders: a sequence classifier that reads query and document together (Nogueira and Cho
+2019).
+"""
 
 from __future__ import annotations
 
@@ -31,26 +33,39 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 131_072
 
 
 class CrossEncoderTeacher:
-    """A sequence classifier of Hugging Face, as sentence-transformers' CrossEncoder loads it, as a teacher of raw logits.
+    """A sequence classifier of Hugging Face, as sentence-transformers' CrossEncoder loads it, as a
+    teacher of raw logits.
 
     Models of Lightning IR (monoELECTRA) are loaded too.
 
-    Whatever activation the model was saved with is left out: a sigmoid squeezes good documents together, and margins
-    are what a student learns from. The last linear layer is always computed in float32: in bfloat16 a logit has 8 bits,
-    so that many documents would be tied.
+    Whatever activation the model was saved with is left out: a sigmoid squeezes good documents
+        together, and margins
+    are what a student learns from. The last linear layer is always computed in float32: in bfloat16
+    a logit has 8 bits, so that many documents would be tied.
 
     Attributes:
         max_length: tokens of query and document together; the longer of the two is cut first.
-        template: of a model that was saved with a chat template for the roles query and document, as classifiers on causal
-            models are; then the document alone is cut.
-        prompt: the default prompt that the model was saved with, which stands before the query or is the system message.
-        cuts: of a model of Lightning IR, the tokens to which query and document are cut by themselves.
+        template: of a model that was saved with a chat template for the roles query and document,
+            as classifiers on causal models are; then the document alone is cut.
+        prompt: the default prompt that the model was saved with, which stands before the query or
+            is the system message.
+        cuts: of a model of Lightning IR, the tokens to which query and document are cut by
+            themselves.
         truncation: what the model did not read so far of the pairs it was given.
     """
 
-    def __init__(self, model: str, *, revision: str | None = None, max_length: int | None = None,
-                 precision: Precision = "auto", backend: BackendName = "auto", label: int | None = None,
-                 trust_remote_code: bool = False, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        max_length: int | None = None,
+        precision: Precision = "auto",
+        backend: BackendName = "auto",
+        label: int | None = None,
+        trust_remote_code: bool = False,
+        device: str | None = None,
+    ) -> None:
         """Load a model.
 
         Args:
@@ -58,10 +73,12 @@ class CrossEncoderTeacher:
             max_length: the model's own where None.
             precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
             backend: ``openvino`` is for CPUs; ``auto`` takes it there where it is installed.
-            label: the output that means *relevant*, for models with more than two; of two it is the log-odds.
+            label: the output that means *relevant*, for models with more than two; of two it is the
+                log-odds.
 
         Raises:
-            IrdistillError: the model cannot be loaded, has no trained head, or ``label`` is missing or wrong.
+            IrdistillError: the model cannot be loaded, has no trained head, or ``label`` is missing
+                or wrong.
         """
         device = device or str(best_device())
         self.template: PairTemplate | None = None
@@ -78,9 +95,13 @@ class CrossEncoderTeacher:
             self.template = _template(model, encoder, self.prompt)
         self.model_name, self.pinned = model, model_identity(model, revision)
         self.max_length = _length(model, max_length, own, network)
-        # without a padding token, each batch is padded with a token that none of its texts has, so that scores are those of
-        # texts by themselves
-        self._config: Any = network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+        # without a padding token, each batch is padded with a token that none of its texts has, so
+        # that scores are those of texts by themselves
+        self._config: Any = (
+            network.config.get_text_config()
+            if hasattr(network.config, "get_text_config")
+            else network.config
+        )
         self._known_padding = self._config.pad_token_id is not None
         self.labels = int(network.config.num_labels)
         self.label = _label(model, self.labels, label)
@@ -94,7 +115,10 @@ class CrossEncoderTeacher:
             suits = self.template is None and self._known_padding
             name = "openvino" if self.device.type == "cpu" and has_openvino() and suits else "torch"
         if name == "openvino" and not self._known_padding:
-            raise IrdistillError(f"the model {self.model_name!r} has no padding token, which openvino needs; use torch.")
+            raise IrdistillError(
+                f"the model {self.model_name!r} has no padding token, which openvino needs; use"
+                " torch."
+            )
         if name == "openvino":
             example = self.tokenizer([["a query", "a document"], ["another", "one that is longer"]])
             return OpenVinoBackend(body, self.dtype, self._padded(dict(example)))
@@ -104,39 +128,75 @@ class CrossEncoderTeacher:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores; back end and precision change the last digits, so they are here."""
+        """What decides the scores; back end and precision change the last digits, so they are
+        here.
+        """
         return {
-            "kind": "cross-encoder", **self.pinned, "max_length": self.max_length,
-            "prompt": self.prompt, **self._truncation(),
+            "kind": "cross-encoder",
+            **self.pinned,
+            "max_length": self.max_length,
+            "prompt": self.prompt,
+            **self._truncation(),
             "activation": "none (raw logits)",
-            "label": self.label if self.labels != 2 or self.label is not None else "log-odds", "backend": self.backend.name,
+            "label": self.label if self.labels != 2 or self.label is not None else "log-odds",
+            "backend": self.backend.name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
     def _truncation(self) -> dict[str, Any]:
         if self.template is not None:
-            return {"template": self.template.text, "truncation": TRUNCATION, "control_tokens": BROKEN_UP}
-        cuts = {"query_length": self.cuts[0], "document_length": self.cuts[1]} if self.cuts is not None else {}
-        return {**cuts, "truncation": "longest_first", "truncation_side": self.tokenizer.truncation_side}
+            return {
+                "template": self.template.text,
+                "truncation": TRUNCATION,
+                "control_tokens": BROKEN_UP,
+            }
+        cuts = (
+            {"query_length": self.cuts[0], "document_length": self.cuts[1]}
+            if self.cuts is not None
+            else {}
+        )
+        return {
+            **cuts,
+            "truncation": "longest_first",
+            "truncation_side": self.tokenizer.truncation_side,
+        }
 
     @property
     def token_budget(self) -> int:
-        """Padded tokens a forward pass; 8192 was as fast on CPUs as any larger budget, in less memory."""
+        """Padded tokens a forward pass; 8192 was as fast on CPUs as any larger budget, in less
+        memory.
+        """
         return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
 
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
         """Token ids of each pair, cut and not padded, and their lengths."""
         if self.template is not None:
-            ids, lengths = self.template.encode(self.tokenizer, [(pair.query.text, pair.text) for pair in pairs],
-                                                self.max_length, special_tokens=False, truncation=self.truncation["pair"])
+            ids, lengths = self.template.encode(
+                self.tokenizer,
+                [(pair.query.text, pair.text) for pair in pairs],
+                self.max_length,
+                special_tokens=False,
+                truncation=self.truncation["pair"],
+            )
             return {"input_ids": ids}, lengths
-        queries, documents = [self.prompt + pair.query.text for pair in pairs], [pair.text for pair in pairs]
+        queries, documents = (
+            [self.prompt + pair.query.text for pair in pairs],
+            [pair.text for pair in pairs],
+        )
         if self.cuts is not None:
             queries = cut_texts(self.tokenizer, queries, self.cuts[0], Truncation())
             documents = cut_texts(self.tokenizer, documents, self.cuts[1], self.truncation["pair"])
-        coded = self.tokenizer(queries, documents, truncation="longest_first", max_length=self.max_length, padding=False)
+        coded = self.tokenizer(
+            queries,
+            documents,
+            truncation="longest_first",
+            max_length=self.max_length,
+            padding=False,
+        )
         if self.cuts is None:
-            self.truncation["pair"].count(coded, self.max_length, self.tokenizer.num_special_tokens_to_add(True))
+            self.truncation["pair"].count(
+                coded, self.max_length, self.tokenizer.num_special_tokens_to_add(True)
+            )
         tokens = dict(coded)
         return tokens, np.array([len(ids) for ids in tokens["input_ids"]], dtype=np.int64)
 
@@ -145,7 +205,9 @@ class CrossEncoderTeacher:
         return self.logits(self.features(tokens, rows))
 
     def features(self, tokens: dict[str, list[list[int]]], rows: np.ndarray) -> np.ndarray:
-        """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at these places."""
+        """(n, H) float32 what the last linear layer is given: the pooled last state of each pair at
+        these places.
+        """
         batch = {key: [values[row] for row in rows.tolist()] for key, values in tokens.items()}
         return self.backend(self._padded(batch))
 
@@ -153,7 +215,13 @@ class CrossEncoderTeacher:
         columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
         if not self._known_padding:  # the network looks for the last token before the padding
             self._config.pad_token_id = unused_token(columns["input_ids"])
-        return pad_right(columns, {"input_ids": self._config.pad_token_id, "token_type_ids": self.tokenizer.pad_token_type_id})
+        return pad_right(
+            columns,
+            {
+                "input_ids": self._config.pad_token_id,
+                "token_type_ids": self.tokenizer.pad_token_type_id,
+            },
+        )
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(n,) float32 raw logits of pooled states (n, H)."""
@@ -163,37 +231,57 @@ class CrossEncoderTeacher:
         return logits[:, 1] - logits[:, 0] if self.label is None else logits[:, self.label]
 
 
-def take_head(network: nn.Module, labels: int) -> tuple[tuple[np.ndarray, np.ndarray] | None, nn.Module]:
+def take_head(
+    network: nn.Module, labels: int
+) -> tuple[tuple[np.ndarray, np.ndarray] | None, nn.Module]:
     """Cut off the last linear layer, to be computed in float32 whatever the precision of the rest.
 
     Returns:
-        Its weight (labels, H) and bias (labels,), or None where there is no such layer; and the network without it.
+        Its weight (labels, H) and bias (labels,), or None where there is no such layer; and the
+        network without it.
     """
-    found = [name for name, module in network.named_modules()
-             if type(module) is nn.Linear and module.out_features == labels]
+    found = [
+        name
+        for name, module in network.named_modules()
+        if type(module) is nn.Linear and module.out_features == labels
+    ]
     if not found:
         return None, network
     parent, _, own = found[-1].rpartition(".")
     layer = network.get_submodule(found[-1])
     assert isinstance(layer, nn.Linear)
     weight = layer.weight.detach().float().cpu().numpy().copy()
-    bias = layer.bias.detach().float().cpu().numpy().copy() if layer.bias is not None else np.zeros(labels, np.float32)
+    bias = (
+        layer.bias.detach().float().cpu().numpy().copy()
+        if layer.bias is not None
+        else np.zeros(labels, np.float32)
+    )
     setattr(network.get_submodule(parent), own, nn.Identity())
     return (weight, bias), network
 
 
-def _load(model: str, revision: str | None, trust_remote_code: bool, device: str) -> tuple[CrossEncoder, Any]:
+def _load(
+    model: str, revision: str | None, trust_remote_code: bool, device: str
+) -> tuple[CrossEncoder, Any]:
     resolved = resolve_model(model, revision)
     try:
         with complete_weights(model):
-            encoder = CrossEncoder(resolved, revision=revision, trust_remote_code=trust_remote_code, device=device,
-                                   local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"})
+            encoder = CrossEncoder(
+                resolved,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                device=device,
+                local_files_only=Path(resolved).is_dir(),
+                model_kwargs={"dtype": "float32"},
+            )
             network = _classifier(model, encoder)
             check_processing(encoder, model)
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+        raise IrdistillError(
+            f"the cross-encoder {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+        ) from error
     return encoder, network
 
 
@@ -202,27 +290,30 @@ def _classifier(model: str, encoder: CrossEncoder) -> Any:
     network: Any = encoder.model
     if network is None or not type(network).__name__.endswith("ForSequenceClassification"):
         raise IrdistillError(
-            f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a sequence classifier."
+            f"the model {model!r} is a {type(network).__name__}; a cross-encoder teacher needs a"
+            " sequence classifier."
         )
     architectures = network.config.architectures or []
     if not any(name.endswith("ForSequenceClassification") for name in architectures):
         raise IrdistillError(
-            f"the model {model!r} has no trained classification head (its architecture is "
-            f"{', '.join(architectures) or 'not stated'}), so its scores would be random. Give a reranker; a plain "
-            "encoder can teach as a retriever (kind: retriever)."
+            f"the model {model!r} has no trained classification head (its architecture is"
+            f" {', '.join(architectures) or 'not stated'}), so its scores would be random. Give a"
+            " reranker; a plain encoder can teach as a retriever (kind: retriever)."
         )
     return network
 
 
 def _template(model: str, encoder: CrossEncoder, prompt: str) -> PairTemplate | None:
-    """The template that sentence-transformers puts pairs into, where it does; without it the scores would be another model's."""
+    """The template that sentence-transformers puts pairs into, where it does; without it the scores
+    would be another model's.
+    """
     if "message" not in encoder[0].modality_config:
         return None
     text = chat_template(encoder.tokenizer, prompt)
     if text is None:
         raise IrdistillError(
-            f"the model {model!r} takes chat messages, and its template has no place for the roles query and document; save "
-            "it with a chat template that has."
+            f"the model {model!r} takes chat messages, and its template has no place for the roles"
+            " query and document; save it with a chat template that has."
         )
     return PairTemplate(text)
 
@@ -232,13 +323,20 @@ def _length(model: str, asked: int | None, own: int, network: nn.Module) -> int:
     if asked is None:
         return most
     if not 8 <= asked <= most:
-        raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected.")
+        raise IrdistillError(
+            f"max_length={asked} was asked of {model!r}; from 8 to {most} was expected."
+        )
     return asked
 
 
 def _label(model: str, labels: int, asked: int | None) -> int | None:
     if asked is not None and not 0 <= asked < labels:
-        raise IrdistillError(f"label={asked} was asked of {model!r}, which has the outputs 0 to {labels - 1}.")
+        raise IrdistillError(
+            f"label={asked} was asked of {model!r}, which has the outputs 0 to {labels - 1}."
+        )
     if asked is None and labels > 2:
-        raise IrdistillError(f"the model {model!r} has {labels} outputs; say which one means relevant (label: 0 … {labels - 1}).")
+        raise IrdistillError(
+            f"the model {model!r} has {labels} outputs; say which one means relevant (label: 0 …"
+            f" {labels - 1})."
+        )
     return asked

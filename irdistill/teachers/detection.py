@@ -8,16 +8,22 @@ from irdistill.errors import IrdistillError
 from irdistill.models import STUDENT_FILE, read_model_json, resolve_model
 from irdistill.students.detection import architectures, module_types, saved_as
 
-_ENDINGS = {"ForSequenceClassification": "cross-encoder", "ForConditionalGeneration": "seq2seq", "T5WithLMHeadModel": "seq2seq",
-            "ForCausalLM": "causal", "LMHeadModel": "causal"}
+_ENDINGS = {
+    "ForSequenceClassification": "cross-encoder",
+    "ForConditionalGeneration": "seq2seq",
+    "T5WithLMHeadModel": "seq2seq",
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+}
 
 
 def kind_of(model: str, revision: str | None = None) -> str:
     """``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` or ``interaction``.
 
-    A model saved by sentence-transformers says what it is in its own files, so an embedding model on a causal backbone is a
-    retriever. Of others the architecture decides; a plain encoder is a retriever. Files are read and no code is run, so it
-    makes no difference here whether a model brings code of its own.
+    A model saved by sentence-transformers says what it is in its own files, so an embedding model
+    on a causal backbone is a retriever. Of others the architecture decides; a plain encoder is a
+    retriever. Files are read and no code is run, so it makes no difference here whether a model
+    brings code of its own.
 
     Raises:
         IrdistillError: there is no such model.
@@ -32,7 +38,9 @@ def kind_of(model: str, revision: str | None = None) -> str:
         modules = module_types(model, revision)
         saved = saved_as(model, revision)
     except (OSError, ValueError) as error:
-        raise _unknown(model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise _unknown(
+            model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
     if config is None and not modules:
         raise _unknown(model, "it has no config.json")
     if "LogitScore" in modules:
@@ -44,11 +52,15 @@ def kind_of(model: str, revision: str | None = None) -> str:
     if is_lightning_ir(model, revision):
         return "cross-encoder"
     names = architectures(model, revision)
-    return next((kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)), "retriever")
+    return next(
+        (kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)),
+        "retriever",
+    )
 
 
 def _unknown(model: str, reason: str) -> IrdistillError:
     return IrdistillError(
-        f"there is no teacher {model!r}: no card of that name (cards are the YAML files in teachers/), and no model that "
-        f"can be loaded here ({reason}). Check the spelling, or give a folder that holds the model."
+        f"there is no teacher {model!r}: no card of that name (cards are the YAML files in"
+        f" teachers/), and no model that can be loaded here ({reason}). Check the spelling, or give"
+        " a folder that holds the model."
     )

@@ -1,4 +1,6 @@
-"""Late-interaction retrievers as teachers: ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832) and its like."""
+"""Late-interaction retrievers as teachers: ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832) and
+its like.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,13 @@ from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
 
 
 class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
-    """Any ``MultiVectorEncoder`` of sentence-transformers, PyLate and Stanford ColBERT checkpoints among them.
+    """Any ``MultiVectorEncoder`` of sentence-transformers, PyLate and Stanford ColBERT checkpoints
+    among them.
 
-    The score is MaxSim: for each query token the largest similarity to a token of the document, summed over query tokens in
-    float32 (``meanmaxsim`` where the model says so). Its scale grows with the number of query tokens.
+    The score is MaxSim: for each query token the largest similarity to a token of the document,
+        summed over query tokens in
+    float32 (``meanmaxsim`` where the model says so). Its scale grows with the number of query
+    tokens.
     """
 
     type = "late-interaction"
@@ -35,12 +40,17 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
         """(tokens, D) float32 of each text; None where no token is scored."""
-        return [found if found is not None and len(found) else None for found in super().encode(texts, kind)]
+        return [
+            found if found is not None and len(found) else None
+            for found in super().encode(texts, kind)
+        ]
 
     def forms(self, texts: list[str], kind: Kind) -> list[Tensor]:
         """Encode one batch: (tokens, D) float32 of each text."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        return [found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)]
+        return [
+            found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)
+        ]
 
     states = "tokens"
 
@@ -54,9 +64,13 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
     def _vectors(self, texts: Sequence[str], kind: Kind) -> list[np.ndarray]:
         none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)
-        return [none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)]
+        return [
+            none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)
+        ]
 
     def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
         """MaxSim (n,) float32."""
-        scores: np.ndarray = self.model.similarity([query], list(documents))[0].float().cpu().numpy()
+        scores: np.ndarray = (
+            self.model.similarity([query], list(documents))[0].float().cpu().numpy()
+        )
         return scores

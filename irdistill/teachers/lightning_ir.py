@@ -1,7 +1,9 @@
-"""Cross-encoders saved by Lightning IR (monoELECTRA of Rank-DistiLLM, Schlatt et al. 2025, arXiv:2405.07920).
+"""Cross-encoders saved by Lightning IR (monoELECTRA of Rank-DistiLLM, Schlatt et al. 2025,
+arXiv:2405.07920).
 
-Such a model is a plain encoder with one linear layer on its first token. The sequence classifiers of transformers have
-another layer in between, so none of them can hold it, and its configuration is of a type that transformers does not know.
+Such a model is a plain encoder with one linear layer on its first token. The sequence classifiers
+of transformers have another layer in between, so none of them can hold it, and its configuration is
+of a type that transformers does not know.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class LightningIrModel(NamedTuple):
 
 
 class MonoEncoder(nn.Module):
-    """An encoder and a linear layer on its first token, with the outside of a sequence classifier."""
+    """An encoder and a linear layer on its first token, with the outside of a sequence
+    classifier.
+    """
 
     def __init__(self, backbone: Any, bias: bool) -> None:
         super().__init__()
@@ -41,46 +45,90 @@ class MonoEncoder(nn.Module):
 
     def forward(self, **features: Tensor) -> SimpleNamespace:
         """``logits`` (n, 1)."""
-        return SimpleNamespace(logits=self.linear(self.backbone(**features).last_hidden_state[:, 0]))
+        return SimpleNamespace(
+            logits=self.linear(self.backbone(**features).last_hidden_state[:, 0])
+        )
 
 
 def is_lightning_ir(model: str, revision: str | None = None) -> bool:
     """Whether a model's configuration is that of a cross-encoder of Lightning IR."""
     config = read_model_json(model, "config.json", revision) or {}
-    return "backbone_model_type" in config and any(map(_ARCHITECTURE.fullmatch, config.get("architectures") or []))
+    return "backbone_model_type" in config and any(
+        map(_ARCHITECTURE.fullmatch, config.get("architectures") or [])
+    )
 
 
 def load_lightning_ir(model: str, revision: str | None = None) -> LightningIrModel:
     """Load a model for which `is_lightning_ir` holds.
 
     Raises:
-        IrdistillError: it pools in another way, its weights are not in one safetensors file, or are not those that the
-            encoder and the layer have.
+        IrdistillError: it pools in another way, its weights are not in one safetensors file, or are
+            not those that the encoder and the layer have.
     """
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     config: dict[str, Any] = read_model_json(model, "config.json", revision)
     weights = find_model_file(model, "model.safetensors", revision)
-    if weights is None or config.get("pooling_strategy", "first") != "first" or config.get("scoring_strategy", "rank") != "rank":
+    if (
+        weights is None
+        or config.get("pooling_strategy", "first") != "first"
+        or config.get("scoring_strategy", "rank") != "rank"
+    ):
         raise IrdistillError(
-            f"the Lightning IR model {model!r} cannot be loaded: model.safetensors, the pooling strategy 'first' and the scoring "
-            f"strategy 'rank' were expected; it has {config.get('pooling_strategy')!r} and {config.get('scoring_strategy')!r}."
+            f"the Lightning IR model {model!r} cannot be loaded: model.safetensors, the pooling"
+            " strategy 'first' and the scoring strategy 'rank' were expected; it has"
+            f" {config.get('pooling_strategy')!r} and {config.get('scoring_strategy')!r}."
         )
     family = config["backbone_model_type"]
-    inner = {key: value for key, value in config.items() if key not in ("model_type", "architectures", "backbone_model_type")}
-    network = MonoEncoder(AutoModel.from_config(AutoConfig.for_model(family, **inner)).float(), bool(config.get("linear_bias")))
-    stored = {name if name.startswith("linear.") else "backbone." + name.removeprefix(family + "."): value.float()
-              for name, value in read_weights(weights).items()}
-    unused = {name: value for name, value in network.state_dict().items() if name.startswith("backbone.pooler.")}
-    positions = {name for name in stored if name.endswith("position_ids")} - network.state_dict().keys()
-    fill(network, {name: value for name, value in (unused | stored).items() if name not in positions}, weights)
+    inner = {
+        key: value
+        for key, value in config.items()
+        if key not in ("model_type", "architectures", "backbone_model_type")
+    }
+    network = MonoEncoder(
+        AutoModel.from_config(AutoConfig.for_model(family, **inner)).float(),
+        bool(config.get("linear_bias")),
+    )
+    stored = {
+        (
+            name if name.startswith("linear.") else "backbone." + name.removeprefix(family + ".")
+        ): value.float()
+        for name, value in read_weights(weights).items()
+    }
+    unused = {
+        name: value
+        for name, value in network.state_dict().items()
+        if name.startswith("backbone.pooler.")
+    }
+    positions = {
+        name for name in stored if name.endswith("position_ids")
+    } - network.state_dict().keys()
+    fill(
+        network,
+        {name: value for name, value in (unused | stored).items() if name not in positions},
+        weights,
+    )
     with quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model, revision), revision=revision)
-    return LightningIrModel(tokenizer, network.eval(), int(config.get("query_length") or 512), int(config.get("doc_length") or 512))
+    return LightningIrModel(
+        tokenizer,
+        network.eval(),
+        int(config.get("query_length") or 512),
+        int(config.get("doc_length") or 512),
+    )
 
 
 def cut_texts(tokenizer: Any, texts: list[str], length: int, truncation: Truncation) -> list[str]:
     """The beginning of each text that makes at most so many tokens; what is cut off is counted."""
-    coded = tokenizer(texts, add_special_tokens=False, truncation=True, max_length=length, return_offsets_mapping=True)
+    coded = tokenizer(
+        texts,
+        add_special_tokens=False,
+        truncation=True,
+        max_length=length,
+        return_offsets_mapping=True,
+    )
     truncation.count(coded, length)
-    return [text[: places[-1][1]] if places else text for text, places in zip(texts, coded["offset_mapping"], strict=True)]
+    return [
+        text[: places[-1][1]] if places else text
+        for text, places in zip(texts, coded["offset_mapping"], strict=True)
+    ]

@@ -17,11 +17,17 @@ from irdistill.students.detection import RETRIEVER_TYPES
 from irdistill.teachers.detection import kind_of
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
 
-#: Kinds: the module of this package, and what in it makes the teacher. It takes settings as keyword-only arguments.
-_TEACHERS = {"cross-encoder": ("cross_encoder", "CrossEncoderTeacher"), "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
-             "causal": ("causal", "CausalTeacher"), "retriever": ("retriever", "load_retriever"),
-             "interaction": ("interaction", "load_interaction"), "bm25": ("bm25", "BM25Teacher"),
-             **dict.fromkeys(RETRIEVER_TYPES, ("retriever", "load_retriever"))}
+#: Kinds: the module of this package, and what in it makes the teacher. It takes settings as
+#: keyword-only arguments.
+_TEACHERS = {
+    "cross-encoder": ("cross_encoder", "CrossEncoderTeacher"),
+    "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
+    "causal": ("causal", "CausalTeacher"),
+    "retriever": ("retriever", "load_retriever"),
+    "interaction": ("interaction", "load_interaction"),
+    "bm25": ("bm25", "BM25Teacher"),
+    **dict.fromkeys(RETRIEVER_TYPES, ("retriever", "load_retriever")),
+}
 _KEEP_DOCUMENTS = ("retriever", *RETRIEVER_TYPES, "interaction")
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")
 KINDS = (*_TEACHERS, *LLM_KINDS)
@@ -33,13 +39,16 @@ class TeacherCard:
     """A declaration of a teacher, one YAML file in ``teachers/``.
 
     Attributes:
-        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` (``dense``, ``sparse`` or ``late-interaction`` where its
-            files do not say which), ``interaction``, ``bm25``, ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
+        kind: ``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` (``dense``, ``sparse`` or
+            ``late-interaction`` where its files do not say which), ``interaction``, ``bm25``,
+            ``llm-pointwise``, ``llm-pairwise`` or ``llm-listwise``.
         model, revision: hub id, folder or ``package:`` path, and what pins it.
         settings: ``max_length``, ``precision``, ``label`` …, as the teacher's class takes them.
-        backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any server with that interface.
+        backend: what runs a language model: ``transformers``, ``vllm``, or ``openai`` for any
+            server with that interface.
         prompt: of a language model: templates by name, as the kind's class takes them.
-        server: of the back end ``openai``: ``url``, ``key`` (the name of the environment variable that holds it), ``prices``.
+        server: of the back end ``openai``: ``url``, ``key`` (the name of the environment variable
+            that holds it), ``prices``.
         licence, source, published: of the model; the figure its authors give.
     """
 
@@ -59,14 +68,22 @@ class TeacherCard:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise IrdistillError(
-                f"the teacher card {self.name!r} has the kind {self.kind!r}; one of {', '.join(KINDS)} was expected."
+                f"the teacher card {self.name!r} has the kind {self.kind!r}; one of"
+                f" {', '.join(KINDS)} was expected."
             )
         if self.kind != "bm25" and not self.model:
-            raise IrdistillError(f"the teacher card {self.name!r} names no model; add a line model: ….")
-        if (self.backend not in BACKENDS) if self.kind in LLM_KINDS else (self.backend or self.prompt or self.server):
             raise IrdistillError(
-                f"the teacher card {self.name!r} of kind {self.kind} has the back end {self.backend!r}; a language model needs "
-                f"one of {', '.join(BACKENDS)}, and other kinds have no back end, prompt or server in their cards."
+                f"the teacher card {self.name!r} names no model; add a line model: …."
+            )
+        if (
+            (self.backend not in BACKENDS)
+            if self.kind in LLM_KINDS
+            else (self.backend or self.prompt or self.server)
+        ):
+            raise IrdistillError(
+                f"the teacher card {self.name!r} of kind {self.kind} has the back end"
+                f" {self.backend!r}; a language model needs one of {', '.join(BACKENDS)}, and other"
+                " kinds have no back end, prompt or server in their cards."
             )
 
 
@@ -82,16 +99,24 @@ def read_card(name: str) -> TeacherCard:
     unknown = sorted(set(data) - set(known))
     if unknown or "kind" not in data:
         raise IrdistillError(
-            f"the teacher card {path} {'has the unknown keys ' + ', '.join(unknown) if unknown else 'lacks kind'}; known "
-            f"keys: {', '.join(known)}."
+            f"the teacher card {path}"
+            f" {'has the unknown keys ' + ', '.join(unknown) if unknown else 'lacks kind'}; known"
+            f" keys: {', '.join(known)}."
         )
     check_values(data, TeacherCard, f"the teacher card {path}")
     named: dict[str, Any] = {"name": path.stem} | data
     return TeacherCard(**named)
 
 
-def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work: Path | None = None,
-                 responses: Path | None = None, **settings: Any) -> Teacher | BatchTeacher | ListwiseTeacher:
+def load_teacher(
+    teacher: str,
+    corpus: Corpus,
+    *,
+    kind: str | None = None,
+    work: Path | None = None,
+    responses: Path | None = None,
+    **settings: Any,
+) -> Teacher | BatchTeacher | ListwiseTeacher:
     """Make a teacher.
 
     Args:
@@ -99,8 +124,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         corpus: what it is to score; retrievers and BM25 keep an index of it.
         kind: for a model without a card; else it is told from the model's own files.
         work: where vectors and indexes are kept; the cache folder where None.
-        responses: the file in which the answers of a model behind a server are kept, unless the settings name another
-            (``log``); other teachers have none.
+        responses: the file in which the answers of a model behind a server are kept, unless the
+            settings name another (``log``); other teachers have none.
         settings: override the card's; None leaves it as it is.
 
     Raises:
@@ -119,7 +144,8 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
     unknown = sorted(set(options) - known)
     if unknown:
         raise IrdistillError(
-            f"a teacher of kind {card.kind} takes {', '.join(sorted(known))}, and was given {', '.join(unknown)}."
+            f"a teacher of kind {card.kind} takes {', '.join(sorted(known))}, and was given"
+            f" {', '.join(unknown)}."
         )
     check_values(options, make, f"the settings of the teacher {card.name!r}", free=True)
     if card.kind == "bm25":
@@ -127,16 +153,25 @@ def load_teacher(teacher: str, corpus: Corpus, *, kind: str | None = None, work:
         return found
     if card.kind in RETRIEVER_TYPES:
         if options.setdefault("type", card.kind) not in ("auto", card.kind):
-            raise IrdistillError(f"kind {card.kind} and type {options['type']} were both given for {teacher!r}; give one of them.")
+            raise IrdistillError(
+                f"kind {card.kind} and type {options['type']} were both given for {teacher!r}; give"
+                " one of them."
+            )
         options["type"] = card.kind
     options["revision"] = options.get("revision") or card.revision
-    made: Teacher | BatchTeacher = make(card.model, *((corpus, work) if card.kind in _KEEP_DOCUMENTS else ()), **options)
+    made: Teacher | BatchTeacher = make(
+        card.model, *((corpus, work) if card.kind in _KEEP_DOCUMENTS else ()), **options
+    )
     return made
 
 
 def known_settings(kind: str) -> set[str]:
     """What the settings of a card may hold, of every kind but those of language models."""
-    return {one.name for one in inspect.signature(_maker(kind)).parameters.values() if one.kind is one.KEYWORD_ONLY}
+    return {
+        one.name
+        for one in inspect.signature(_maker(kind)).parameters.values()
+        if one.kind is one.KEYWORD_ONLY
+    }
 
 
 def _maker(kind: str) -> Callable[..., Any]:
@@ -146,13 +181,16 @@ def _maker(kind: str) -> Callable[..., Any]:
 
 
 def responses_file(out: str | Path) -> Path:
-    """Where the answers of a server are kept for a run: beside its folder, so that overwriting the run keeps them."""
+    """Where the answers of a server are kept for a run: beside its folder, so that overwriting the
+    run keeps them.
+    """
     folder = Path(out).resolve()
     return folder.with_name(f"{folder.name}.responses.jsonl")
 
 
 def card_of(teacher: str, kind: str | None = None, revision: str | None = None) -> TeacherCard:
-    """The card of a teacher as ``load_teacher`` is given it; a model without a card gets one made from its own files.
+    """The card of a teacher as ``load_teacher`` is given it; a model without a card gets one made
+    from its own files.
 
     Raises:
         IrdistillError: there is no such card or model.
@@ -163,17 +201,24 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         if teacher.endswith((".yaml", ".yml")) or _is_card(teacher):
             raise
     if not teacher.strip():
-        raise IrdistillError(f"the teacher's name is empty; give a card, bm25 or a model. {known_names('teachers', '')}")
+        raise IrdistillError(
+            "the teacher's name is empty; give a card, bm25 or a model."
+            f" {known_names('teachers', '')}"
+        )
     if "/" not in teacher and not kind and teacher != "bm25" and not Path(teacher).exists():
-        # the name of a card with a mistake in it, or one of the few models whose hub id has no owner
+        # the name of a card with a mistake in it, or one of the few models whose hub id has no
+        # owner
         try:
             return TeacherCard(teacher, kind_of(teacher, revision), teacher)
         except IrdistillError as error:
             raise IrdistillError(
-                f"there is no teacher {teacher!r}: no card and no model has this name. {known_names('teachers', teacher)} "
-                "A model is given by its folder, package: path or hub id."
+                f"there is no teacher {teacher!r}: no card and no model has this name."
+                f" {known_names('teachers', teacher)} A model is given by its folder, package: path"
+                " or hub id."
             ) from error
-    return TeacherCard(teacher, kind or ("bm25" if teacher == "bm25" else kind_of(teacher, revision)), teacher)
+    return TeacherCard(
+        teacher, kind or ("bm25" if teacher == "bm25" else kind_of(teacher, revision)), teacher
+    )
 
 
 def _is_card(teacher: str) -> bool:

@@ -1,4 +1,6 @@
-"""Retrievers whose documents take too much room to be kept for a whole corpus: encoded part by part, each document once."""
+"""Retrievers whose documents take too much room to be kept for a whole corpus: encoded part by
+part, each document once.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,17 @@ from irdistill.weights import check_new_modules, complete_weights
 Kind = Literal["query", "document"]
 Form = TypeVar("Form")
 
-#: So many documents that are not yet encoded are encoded together: enough for batches of one length.
+#: So many documents that are not yet encoded are encoded together: enough for batches of one
+#: length.
 _AHEAD = 1024
 
 
 class PartTeacher(ABC, Generic[Form]):
     """A pointwise teacher that encodes queries and documents apart.
 
-    A text's form (``Form``) is what the model makes of it: a sparse vector, or a vector a token. Within one call of
-    ``score`` every query and document is encoded once, and a document's form is dropped after the last query that needs
-    it, so memory is bounded by a few queries' candidates.
+    A text's form (``Form``) is what the model makes of it: a sparse vector, or a vector a token.
+    Within one call of ``score`` every query and document is encoded once, and a document's form is
+    dropped after the last query that needs it, so memory is bounded by a few queries' candidates.
     """
 
     @abstractmethod
@@ -63,13 +66,21 @@ class PartTeacher(ABC, Generic[Form]):
             if any(row not in held for _, row in own):
                 texts = _wanted(pairs, lists[number:], held)
                 held.update(zip(texts, self.documents(texts), strict=True))
-            query, known = queries[number], [(place, form) for place, row in own if (form := held[row]) is not None]
+            query, known = (
+                queries[number],
+                [(place, form) for place, row in own if (form := held[row]) is not None],
+            )
             if query is not None and known:
-                values[[place for place, _ in known]] = self.compare(query, [form for _, form in known])
+                values[[place for place, _ in known]] = self.compare(
+                    query, [form for _, form in known]
+                )
             for row in {row for _, row in own if last[row] == number}:
                 del held[row]
         empty = np.isnan(values)
-        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()] if empty.any() else None)
+        return Scores(
+            values,
+            [NO_TOKENS if none else None for none in empty.tolist()] if empty.any() else None,
+        )
 
 
 class PartEncodingTeacher(PartTeacher[Form]):
@@ -79,14 +90,22 @@ class PartEncodingTeacher(PartTeacher[Form]):
     tokens_cpu: ClassVar[int]
     tokens_gpu: ClassVar[int]
 
-    def __init__(self, model: str, *, revision: str | None = None, precision: Precision = "auto", similarity: str | None = None,
-                 trust_remote_code: bool = False, device: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        precision: Precision = "auto",
+        similarity: str | None = None,
+        trust_remote_code: bool = False,
+        device: str | None = None,
+    ) -> None:
         """Load a model.
 
         Args:
             model: folder, ``package:`` path or hub id.
-            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32; scores are summed in
-                float32 always.
+            precision: ``auto`` is bfloat16 where the device has instructions for it, else float32;
+                scores are summed in float32 always.
             similarity: in place of the one the model states.
 
         Raises:
@@ -100,17 +119,24 @@ class PartEncodingTeacher(PartTeacher[Form]):
         try:
             with complete_weights(model):
                 self.model = self.library_class()(
-                    resolved, revision=revision, trust_remote_code=trust_remote_code, device=str(self.device),
-                    local_files_only=Path(resolved).is_dir(), model_kwargs={"dtype": "float32"},
+                    resolved,
+                    revision=revision,
+                    trust_remote_code=trust_remote_code,
+                    device=str(self.device),
+                    local_files_only=Path(resolved).is_dir(),
+                    model_kwargs={"dtype": "float32"},
                 ).eval()
-            check_new_modules(self.model, module_types(model, revision), architectures(model, revision), model)
+            check_new_modules(
+                self.model, module_types(model, revision), architectures(model, revision), model
+            )
             if similarity is not None:
                 self.model.similarity_fn_name = similarity
         except IrdistillError:
             raise
         except Exception as error:
             raise IrdistillError(
-                f"the model {model!r} cannot be loaded as a {self.type} retriever: {' '.join(str(error).split())[:400]}"
+                f"the model {model!r} cannot be loaded as a {self.type} retriever:"
+                f" {' '.join(str(error).split())[:400]}"
             ) from error
         self.pinned = model_identity(model, revision)
         prepare_inputs(self.model, model)
@@ -129,22 +155,33 @@ class PartEncodingTeacher(PartTeacher[Form]):
     def identity(self) -> dict[str, Any]:
         """Weights, lengths, prompts, similarity and precision."""
         first = self.model[0]
-        lengths = {kind: getattr(first, f"{kind}_length", None) or self.model.max_seq_length for kind in ("query", "document")}
+        lengths = {
+            kind: getattr(first, f"{kind}_length", None) or self.model.max_seq_length
+            for kind in ("query", "document")
+        }
         return {
-            "kind": "retriever", "type": self.type, **self.pinned,
-            "similarity": str(self.model.similarity_fn_name), "max_length": lengths["document"],
-            "max_query_length": lengths["query"], "prompts": dict(self.model.prompts),
+            "kind": "retriever",
+            "type": self.type,
+            **self.pinned,
+            "similarity": str(self.model.similarity_fn_name),
+            "max_length": lengths["document"],
+            "max_query_length": lengths["query"],
+            "prompts": dict(self.model.prompts),
             "default_prompt": self.model.default_prompt_name,
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
     def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
-        """The forms of texts, in their order; batches are cut by length within a token budget, halved when memory runs out."""
+        """The forms of texts, in their order; batches are cut by length within a token budget,
+        halved when memory runs out.
+        """
         found: list[Any] = [None] * len(texts)
         own: Any = getattr(self.model[0], f"{kind}_length", None)
         limit = int(own or self.model.max_seq_length or 512)
         tokenized = self.model.tokenizer(list(texts), truncation=True, max_length=limit)
-        self.truncation.setdefault(kind, Truncation()).count(tokenized, limit, self.model.tokenizer.num_special_tokens_to_add())
+        self.truncation.setdefault(kind, Truncation()).count(
+            tokenized, limit, self.model.tokenizer.num_special_tokens_to_add()
+        )
         coded = tokenized["input_ids"]
         lengths = np.array([len(ids) for ids in coded], dtype=np.int64)
         readable = np.flatnonzero(lengths > 0)
@@ -163,8 +200,12 @@ class PartEncodingTeacher(PartTeacher[Form]):
         return found
 
 
-def _wanted(pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]) -> dict[int, str]:
-    """The texts of the first list's documents that are not held, and of the next lists' until there are enough."""
+def _wanted(
+    pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]
+) -> dict[int, str]:
+    """The texts of the first list's documents that are not held, and of the next lists' until there
+    are enough.
+    """
     texts: dict[int, str] = {}
     for own in lists:
         texts |= {row: pairs[place].text for place, row in own if row not in held}

@@ -1,4 +1,6 @@
-"""What encoder-decoder and causal rerankers share: a prompt goes in, and the logits of one or two tokens come out."""
+"""What encoder-decoder and causal rerankers share: a prompt goes in, and the logits of one or two
+tokens come out.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,9 @@ _TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
 class LabelHead(nn.Module):
     """The wanted rows of a language model's head, in float32 whatever the precision of the rest.
 
-    It takes the place of the whole head in the model, which so goes on to scale what goes in (as T5 does) and to cap
-    what comes out (as Gemma 2 does), and never multiplies by the tens of thousands of rows that nobody asks for.
+    It takes the place of the whole head in the model, which so goes on to scale what goes in (as T5
+    does) and to cap what comes out (as Gemma 2 does), and never multiplies by the tens of thousands
+    of rows that nobody asks for.
     """
 
     def __init__(self, head: nn.Module, tokens: Sequence[int]) -> None:
@@ -38,7 +41,9 @@ class LabelHead(nn.Module):
         assert isinstance(weight, Tensor)
         rows = torch.tensor(tokens, device=weight.device)
         self.weight = nn.Parameter(weight.detach()[rows].float(), requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.detach()[rows].float(), requires_grad=False)
+        self.bias = (
+            None if bias is None else nn.Parameter(bias.detach()[rows].float(), requires_grad=False)
+        )
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, H) to (…, tokens)."""
@@ -48,8 +53,10 @@ class LabelHead(nn.Module):
 class PromptedTeacher(ABC):
     """A reranker that reads a prompt about one query and one document.
 
-    Its score is a raw logit: that of the token ``positive``, less that of ``negative`` where there is one. The latter is
-    the log-odds of the two, of which a softmax or sigmoid would be a function that squeezes good documents together.
+    Its score is a raw logit: that of the token ``positive``, less that of ``negative`` where there
+        is one. The latter is
+    the log-odds of the two, of which a softmax or sigmoid would be a function that squeezes good
+    documents together.
 
     Attributes:
         max_length: tokens of the whole prompt; see `irdistill.teachers.prompts` for what is cut.
@@ -60,8 +67,15 @@ class PromptedTeacher(ABC):
     special_tokens: ClassVar[bool]
     usual_length: ClassVar[int]
 
-    def __init__(self, model: str, revision: str | None, max_length: int | None, precision: Precision,
-                 trust_remote_code: bool, device: str | None) -> None:
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        max_length: int | None,
+        precision: Precision,
+        trust_remote_code: bool,
+        device: str | None,
+    ) -> None:
         resolved = resolve_model(model, revision)
         self.model_name = model
         self.device = torch.device(device) if device else best_device()
@@ -70,7 +84,9 @@ class PromptedTeacher(ABC):
         self.pinned = model_identity(model, revision)
         most = position_limit(self.network) or 1 << 30
         if max_length is not None and not 8 <= max_length <= most:
-            raise IrdistillError(f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected.")
+            raise IrdistillError(
+                f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected."
+            )
         self.max_length = max_length or min(self.usual_length, most)
         self.truncation = {"pair": Truncation()}
 
@@ -79,11 +95,16 @@ class PromptedTeacher(ABC):
     def auto_class(cls) -> Any:
         """The class of transformers that loads such a model."""
 
-    def _load(self, resolved: str, revision: str | None, trust_remote_code: bool) -> tuple[Any, Any]:
+    def _load(
+        self, resolved: str, revision: str | None, trust_remote_code: bool
+    ) -> tuple[Any, Any]:
         from transformers import AutoTokenizer
 
-        given: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
-                                 "local_files_only": Path(resolved).is_dir()}
+        given: dict[str, Any] = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": Path(resolved).is_dir(),
+        }
         try:
             with complete_weights(self.model_name):
                 tokenizer = AutoTokenizer.from_pretrained(resolved, **given)
@@ -93,12 +114,13 @@ class PromptedTeacher(ABC):
             raise
         except Exception as error:
             raise IrdistillError(
-                f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker: {' '.join(str(error).split())[:400]}"
+                f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker:"
+                f" {' '.join(str(error).split())[:400]}"
             ) from error
         if not tokenizer.is_fast:
             raise IrdistillError(
-                f"the tokenizer of {self.model_name!r} does not say where its tokens lie in a text, so documents cannot be cut "
-                "exactly; save a tokenizer.json beside the model."
+                f"the tokenizer of {self.model_name!r} does not say where its tokens lie in a text,"
+                " so documents cannot be cut exactly; save a tokenizer.json beside the model."
             )
         return tokenizer, network.eval()
 
@@ -106,14 +128,17 @@ class PromptedTeacher(ABC):
         names = network.config.architectures or []
         if not any(name.endswith(self.architectures) for name in names):
             raise IrdistillError(
-                f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'}) is no {self.kind} reranker: "
-                f"one of {', '.join('…' + name for name in self.architectures)} was expected."
+                f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'})"
+                f" is no {self.kind} reranker: one of"
+                f" {', '.join('…' + name for name in self.architectures)} was expected."
             )
 
     def _ask(self, template: PairTemplate, positive: str, negative: str | None) -> None:
         """Fix what is asked, and keep only what is needed of the model's head to answer it."""
         self.template, self.positive, self.negative = template, positive, negative
-        tokens = [self._token(name) for name in ([positive] if negative is None else [positive, negative])]
+        tokens = [
+            self._token(name) for name in ([positive] if negative is None else [positive, negative])
+        ]
         template.check(self.tokenizer, self.max_length, self.special_tokens)
         self.network.set_output_embeddings(LabelHead(self.network.get_output_embeddings(), tokens))
         self.network = self.network.to(self.device)
@@ -121,21 +146,35 @@ class PromptedTeacher(ABC):
     def _token(self, name: str) -> int:
         vocabulary = self.tokenizer.get_vocab()
         if name not in vocabulary:
-            written = self.tokenizer.convert_ids_to_tokens(self.tokenizer(name, add_special_tokens=False)["input_ids"])
+            written = self.tokenizer.convert_ids_to_tokens(
+                self.tokenizer(name, add_special_tokens=False)["input_ids"]
+            )
             raise IrdistillError(
-                f"the vocabulary of {self.model_name!r} has no token {name!r}; its tokenizer writes this word as "
-                f"{' '.join(map(repr, written))}. Give a token as it stands in the vocabulary."
+                f"the vocabulary of {self.model_name!r} has no token {name!r}; its tokenizer writes"
+                f" this word as {' '.join(map(repr, written))}. Give a token as it stands in the"
+                " vocabulary."
             )
         return int(vocabulary[name])
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the scores: the weights, the prompt word for word, the tokens compared, and the precision."""
-        score = f"logit({self.positive})" + (f" - logit({self.negative})" if self.negative is not None else "")
+        """What decides the scores: the weights, the prompt word for word, the tokens compared, and
+        the precision.
+        """
+        score = f"logit({self.positive})" + (
+            f" - logit({self.negative})" if self.negative is not None else ""
+        )
         return {
-            "kind": self.kind, **self.pinned, "template": self.template.text,
-            "score": score, "max_length": self.max_length, "truncation": TRUNCATION, "control_tokens": BROKEN_UP,
-            "activation": "none (raw logits)", "backend": "torch", "precision": str(self.dtype).removeprefix("torch."),
+            "kind": self.kind,
+            **self.pinned,
+            "template": self.template.text,
+            "score": score,
+            "max_length": self.max_length,
+            "truncation": TRUNCATION,
+            "control_tokens": BROKEN_UP,
+            "activation": "none (raw logits)",
+            "backend": "torch",
+            "precision": str(self.dtype).removeprefix("torch."),
         }
 
     @property
@@ -146,7 +185,9 @@ class PromptedTeacher(ABC):
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each prompt, cut and not padded, and their lengths."""
         texts = [(pair.query.text, pair.text) for pair in pairs]
-        return self.template.encode(self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"])
+        return self.template.encode(
+            self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"]
+        )
 
     @torch.inference_mode()
     def forward(self, tokens: list[list[int]], rows: np.ndarray) -> np.ndarray:
@@ -158,7 +199,12 @@ class PromptedTeacher(ABC):
         for place, row in enumerate(batch):
             ids[place, : len(row)] = torch.tensor(row)
         mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
-        logits = self.answer(ids.to(self.device), mask.to(self.device), lengths.to(self.device)).float().cpu().numpy()
+        logits = (
+            self.answer(ids.to(self.device), mask.to(self.device), lengths.to(self.device))
+            .float()
+            .cpu()
+            .numpy()
+        )
         scores: np.ndarray = logits[:, 0] if self.negative is None else logits[:, 0] - logits[:, 1]
         return scores
 

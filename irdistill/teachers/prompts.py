@@ -1,4 +1,6 @@
-"""Prompts about one query and one document, as data: where the two go, and how a prompt that is too long is cut."""
+"""Prompts about one query and one document, as data: where the two go, and how a prompt that is too
+long is cut.
+"""
 
 from __future__ import annotations
 
@@ -17,27 +19,32 @@ TRUNCATION = "the document is cut at its end; query and template stay whole"
 
 
 class PairTemplate:
-    """A text with the places ``{query}`` and ``{document}``, each once, and ``{instruction}`` where there is one.
+    """A text with the places ``{query}`` and ``{document}``, each once, and ``{instruction}`` where
+    there is one.
 
-    Only these places are filled in: braces elsewhere, in the template as in the texts, stand as they are.
+    Only these places are filled in: braces elsewhere, in the template as in the texts, stand as
+        they are.
 
     Attributes:
         text: the template with its instruction filled in.
 
     Raises:
-        IrdistillError: a place is missing or named twice, or an instruction is given and has no place.
+        IrdistillError: a place is missing or named twice, or an instruction is given and has no
+            place.
     """
 
     def __init__(self, text: str, instruction: str = "") -> None:
         for place in (QUERY, DOCUMENT):
             if text.count(place) != 1:
                 raise IrdistillError(
-                    f"the template {_shown(text)} names {place} {text.count(place)} times; exactly once was expected."
+                    f"the template {_shown(text)} names {place} {text.count(place)} times; exactly"
+                    " once was expected."
                 )
         if bool(instruction) != (INSTRUCTION in text):
             raise IrdistillError(
-                f"the template {_shown(text)} has {'a' if INSTRUCTION in text else 'no'} place {INSTRUCTION}, and "
-                f"{'an' if instruction else 'no'} instruction was given; give both or neither."
+                f"the template {_shown(text)} has {'a' if INSTRUCTION in text else 'no'} place"
+                f" {INSTRUCTION}, and {'an' if instruction else 'no'} instruction was given; give"
+                " both or neither."
             )
         self.query_first = text.index(QUERY) < text.index(DOCUMENT)
         first, second = (QUERY, DOCUMENT) if self.query_first else (DOCUMENT, QUERY)
@@ -53,13 +60,20 @@ class PairTemplate:
         place = len(start) + (len(first) + len(middle) if self.query_first else 0)
         return start + first + middle + second + end, place, place + len(document)
 
-    def encode(self, tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length: int,
-               special_tokens: bool, truncation: Truncation | None = None) -> tuple[list[list[int]], np.ndarray]:
+    def encode(
+        self,
+        tokenizer: Any,
+        pairs: Sequence[tuple[str, str]],
+        max_length: int,
+        special_tokens: bool,
+        truncation: Truncation | None = None,
+    ) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of the prompts of (query, document) pairs, each at most ``max_length``.
 
-        A prompt is tokenised as one text. Where it is too long, the last tokens that lie wholly in the document are
-        left out, so a short prompt has the very tokens of the whole text, and a cut one those of its beginning and end.
-        Control tokens in a query or document (``<|im_end|>``) are broken up, so that only the template's own count.
+        A prompt is tokenised as one text. Where it is too long, the last tokens that lie wholly in
+        the document are left out, so a short prompt has the very tokens of the whole text, and a
+        cut one those of its beginning and end. Control tokens in a query or document
+        (``<|im_end|>``) are broken up, so that only the template's own count.
 
         Args:
             tokenizer: one of transformers, backed by the library tokenizers.
@@ -67,22 +81,39 @@ class PairTemplate:
             truncation: counts what is left out.
 
         Returns:
-            The ids, and their lengths (n,) int64: ``TOO_LONG_LENGTH`` where query and template alone leave no room for a
+            The ids, and their lengths (n,) int64: ``TOO_LONG_LENGTH`` where query and template
+                alone leave no room for a
             document in ``max_length``.
         """
         control = ControlTokens(tokenizer)
-        filled = [self.fill(control.neutralize(query), control.neutralize(document)) for query, document in pairs]
-        coded = tokenizer([text for text, _, _ in filled], add_special_tokens=special_tokens, padding=False, truncation=False,
-                          return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+        filled = [
+            self.fill(control.neutralize(query), control.neutralize(document))
+            for query, document in pairs
+        ]
+        coded = tokenizer(
+            [text for text, _, _ in filled],
+            add_special_tokens=special_tokens,
+            padding=False,
+            truncation=False,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
         ids: list[list[int]] = coded["input_ids"]
         if truncation is not None:
-            truncation.add([len(row) for row in ids], [max(0, len(row) - max_length) for row in ids])
+            truncation.add(
+                [len(row) for row in ids], [max(0, len(row) - max_length) for row in ids]
+            )
         too_long: list[int] = []
         for row, (_, start, end) in enumerate(filled):
             surplus = len(ids[row]) - max_length
             if surplus <= 0:
                 continue
-            inner = [place for place, (_, last) in enumerate(coded["offset_mapping"][row]) if start < last <= end]
+            inner = [
+                place
+                for place, (_, last) in enumerate(coded["offset_mapping"][row])
+                if start < last <= end
+            ]
             if surplus >= len(inner):
                 too_long.append(row)
                 continue
@@ -100,20 +131,25 @@ class PairTemplate:
         """
         if self.encode(tokenizer, [("", "")], max_length, special_tokens)[1][0] < 0:
             raise IrdistillError(
-                f"the template {_shown(self.text)} alone takes more than max_length={max_length} tokens, which leaves no room for "
-                "a query and a document; give a larger --max-length."
+                f"the template {_shown(self.text)} alone takes more than max_length={max_length}"
+                " tokens, which leaves no room for a query and a document; give a larger"
+                " --max-length."
             )
 
 
 def chat_template(tokenizer: Any, prompt: str = "") -> str | None:
-    """The template of a model that was saved with a chat template for the roles query and document, as
-    sentence-transformers saves its rerankers; None where it has none.
+    """The template of a model that was saved with a chat template for the roles query and document,
+    as sentence-transformers saves its rerankers; None where it has none.
 
     Args:
         prompt: the default prompt that the model was saved with, which becomes the system message.
     """
     system = [{"role": "system", "content": prompt}] if prompt else []
-    messages = [*system, {"role": "query", "content": QUERY}, {"role": "document", "content": DOCUMENT}]
+    messages = [
+        *system,
+        {"role": "query", "content": QUERY},
+        {"role": "document", "content": DOCUMENT},
+    ]
     if not getattr(tokenizer, "chat_template", None):
         return None
     try:

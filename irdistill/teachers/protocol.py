@@ -20,7 +20,9 @@ class Pair(NamedTuple):
 
 
 NO_TOKENS, TOO_LONG = "no tokens", "too long"
-"""Flags of pairs that a model cannot read: of no tokens, or with a query that leaves no room for the document."""
+"""Flags of pairs that a model cannot read: of no tokens, or with a query that leaves no room for
+the document.
+"""
 TOO_LONG_LENGTH = -1
 """What ``BatchTeacher.tokenize`` gives as the length of a pair with too long a query."""
 NO_USAGE: Mapping[str, float] = MappingProxyType({})
@@ -32,8 +34,8 @@ class Scores(NamedTuple):
     Attributes:
         values: (n,) float32 raw scores (logits, inner products); NaN only where a flag says why.
         flags: why a score is missing or doubtful, for each pair; None where no pair has a flag.
-        usage: what was used up for them (``tokens``, ``requests``, ``cost`` …), numbers that a repeated call would give
-            again; summed into the run's manifest.
+        usage: what was used up for them (``tokens``, ``requests``, ``cost`` …), numbers that a
+            repeated call would give again; summed into the run's manifest.
     """
 
     values: np.ndarray
@@ -46,10 +48,11 @@ class PartialOrder(NamedTuple):
 
     Attributes:
         order: places of the ranked documents in the list that was given, best first, each once.
-        flags: (n,) for each document given why it is not ranked, or why its rank is doubtful; None otherwise. Every
-            document that is not in ``order`` has a flag.
-        values: (n,) float32 scores of the method's own, NaN where not ranked (the wins of all pairs, say); None where the
-            order is all there is, and the engine gives the first of n documents the score n, the next n - 1, and so on.
+        flags: (n,) for each document given why it is not ranked, or why its rank is doubtful; None
+            otherwise. Every document that is not in ``order`` has a flag.
+        values: (n,) float32 scores of the method's own, NaN where not ranked (the wins of all
+            pairs, say); None where the order is all there is, and the engine gives the first of n
+            documents the score n, the next n - 1, and so on.
         usage: as of `Scores`.
     """
 
@@ -77,7 +80,9 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class BatchTeacher(Protocol):
-    """A teacher whose model takes padded batches; the engine makes them, by length, within a token budget."""
+    """A teacher whose model takes padded batches; the engine makes them, by length, within a token
+    budget.
+    """
 
     @property
     def identity(self) -> Mapping[str, Any]: ...
@@ -90,7 +95,8 @@ class BatchTeacher(Protocol):
     def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
         """What ``forward`` takes, and the pairs' lengths in tokens, (n,) int64.
 
-        A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not given to ``forward``, and is null with a flag.
+        A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not given to
+        ``forward``, and is null with a flag.
         """
         ...
 
@@ -107,8 +113,10 @@ class ListwiseTeacher(Protocol):
     def identity(self) -> Mapping[str, Any]: ...
 
     def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
-        """Order the documents of each query; a list holds one query's pairs in the order of its candidates.
+        """Order the documents of each query; a list holds one query's pairs in the order of its
+        candidates.
 
-        Several queries are given at once so that a model which answers many requests at a time is kept busy.
+        Several queries are given at once so that a model which answers many requests at a time is
+        kept busy.
         """
         ...

@@ -27,7 +27,11 @@ class ScoringJob:
     teacher: AnyTeacher
 
     def __init__(self, collection: Collection, spec: TeacherSpec) -> None:
-        self.source, self.described, self.spec = Travelling.of(collection), collection.describe(), spec
+        self.source, self.described, self.spec = (
+            Travelling.of(collection),
+            collection.describe(),
+            spec,
+        )
 
     def load(self) -> Mapping[str, Any]:
         """The teacher's identity.
@@ -39,8 +43,8 @@ class ScoringJob:
         other = differences(self.described, self.collection.describe())
         if other:
             raise IrdistillError(
-                f"the collection {self.described['id']!r} is another one on {socket.gethostname()}: {'; '.join(other)}. Give all "
-                "machines the same files."
+                f"the collection {self.described['id']!r} is another one on {socket.gethostname()}:"
+                f" {'; '.join(other)}. Give all machines the same files."
             )
         self.teacher = self.spec.build(self.collection.corpus)
         return self.teacher.identity
@@ -62,10 +66,14 @@ class RayEngine(RayCluster):
             MissingExtra: Ray is not installed.
             IrdistillError: there is no such cluster, or a worker cannot load collection or teacher.
         """
-        if card_of(teacher.teacher, teacher.kind, teacher.settings.get("revision")).backend == "openai":
+        if (
+            card_of(teacher.teacher, teacher.kind, teacher.settings.get("revision")).backend
+            == "openai"
+        ):
             raise IrdistillError(
-                f"the teacher {teacher.teacher!r} is behind a server, whose answers and budget one process keeps. Leave --engine "
-                "ray out and say --parallel for more requests at a time."
+                f"the teacher {teacher.teacher!r} is behind a server, whose answers and budget one"
+                " process keeps. Leave --engine ray out and say --parallel for more requests at a"
+                " time."
             )
         with self.pool(ScoringJob(collection, teacher), "the teacher") as pool:
             yield RayScorer(pool)
@@ -82,10 +90,18 @@ class RayScorer:
         """The teacher's."""
         return self.pool.identity or {}
 
-    def score(self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done) -> Iterator[ScoredPart]:
+    def score(
+        self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done
+    ) -> Iterator[ScoredPart]:
         """Score parts on whichever worker is free."""
-        tasks = (Task(number, lists, f"part {number} (queries {lists[0].query_id!r} to {lists[-1].query_id!r})")
-                 for number, lists in parts)
+        tasks = (
+            Task(
+                number,
+                lists,
+                f"part {number} (queries {lists[0].query_id!r} to {lists[-1].query_id!r})",
+            )
+            for number, lists in parts
+        )
         for task, result in self.pool.run(tasks):
             done(sum(len(own.doc_ids) for own in task.given))
             yield ScoredPart(task.number, *result)

@@ -1,4 +1,6 @@
-"""Scoring that also keeps what the scores are made of: pooled states of pairs, or vectors of queries and documents."""
+"""Scoring that also keeps what the scores are made of: pooled states of pairs, or vectors of
+queries and documents.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from irdistill.truncation import Truncation, snapshot
 
 @runtime_checkable
 class PairStates(BatchTeacher, Protocol):
-    """A teacher of pairs whose scores are a linear function, ``logits``, of pooled states, ``features``."""
+    """A teacher of pairs whose scores are a linear function, ``logits``, of pooled states,
+    ``features``.
+    """
 
     head: tuple[np.ndarray, np.ndarray] | None
 
@@ -35,7 +39,9 @@ class PairStates(BatchTeacher, Protocol):
 
 @runtime_checkable
 class TextStates(Protocol):
-    """A retriever that gives vectors (v, D) of texts; ``states`` says of what sort: ``vectors`` or ``tokens``."""
+    """A retriever that gives vectors (v, D) of texts; ``states`` says of what sort: ``vectors`` or
+    ``tokens``.
+    """
 
     states: str
 
@@ -45,7 +51,9 @@ class TextStates(Protocol):
 
 
 class PairRecorder:
-    """Scores as the teacher does, in the same batches, and keeps the pooled state of each pair it was last given."""
+    """Scores as the teacher does, in the same batches, and keeps the pooled state of each pair it
+    was last given.
+    """
 
     def __init__(self, teacher: PairStates) -> None:
         self.teacher = teacher
@@ -83,7 +91,8 @@ class PairRecorder:
 
 @dataclass
 class Recording:
-    """An engine that scores in this process, and writes the representations of a part before its scores.
+    """An engine that scores in this process, and writes the representations of a part before its
+    scores.
 
     Attributes:
         out: the run's folder.
@@ -110,11 +119,14 @@ class Recording:
         built: Any = teacher.build(collection.corpus)
         if isinstance(built, PairStates):
             if built.head is None:
-                raise IrdistillError(f"the teacher {teacher.teacher!r} has no linear layer at its end, and so no pooled state.")
+                raise IrdistillError(
+                    f"the teacher {teacher.teacher!r} has no linear layer at its end, and so no"
+                    " pooled state."
+                )
         elif not isinstance(built, TextStates):
             raise IrdistillError(
-                f"the teacher {teacher.teacher!r} has no representations; cross-encoders, dense and late-interaction retrievers "
-                "have. Leave out --representations."
+                f"the teacher {teacher.teacher!r} has no representations; cross-encoders, dense and"
+                " late-interaction retrievers have. Leave out --representations."
             )
         self.collection, self.teacher = collection, built
         yield self
@@ -125,13 +137,17 @@ class Recording:
         found: Mapping[str, Any] = self.teacher.identity
         return found
 
-    def score(self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done) -> Iterator[ScoredPart]:
+    def score(
+        self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done
+    ) -> Iterator[ScoredPart]:
         """Score parts in their order; for who holds the run's folder."""
         for number, lists in parts:
             scored, usage = self.record(number, lists, done)
             yield ScoredPart(number, scored, usage)
 
-    def record(self, number: int, lists: Sequence[RankedList], done: Done) -> tuple[list[RankedList], dict[str, float]]:
+    def record(
+        self, number: int, lists: Sequence[RankedList], done: Done
+    ) -> tuple[list[RankedList], dict[str, float]]:
         """Score one part and write its representations, if they are not there."""
         writer = self._open()
         if not isinstance(self.teacher, PairStates):
@@ -148,15 +164,29 @@ class Recording:
     def _open(self) -> RepresentationWriter:
         if self.writer is None:
             pairs = isinstance(self.teacher, PairStates)
-            plan = Plan("pairs" if pairs else self.teacher.states, self.storage, dict(self.identity), self.collection.describe(),
-                        self.candidates.fingerprint, {"depth": self.depth}, digest(self.candidates.query_ids), self.part_queries)
-            self.writer = RepresentationWriter(self.out, plan, self.teacher.head[0] if pairs else None)
+            plan = Plan(
+                "pairs" if pairs else self.teacher.states,
+                self.storage,
+                dict(self.identity),
+                self.collection.describe(),
+                self.candidates.fingerprint,
+                {"depth": self.depth},
+                digest(self.candidates.query_ids),
+                self.part_queries,
+            )
+            self.writer = RepresentationWriter(
+                self.out, plan, self.teacher.head[0] if pairs else None
+            )
         return self.writer
 
-    def _pairs(self, number: int, lists: Sequence[RankedList], recorder: PairRecorder) -> list[Item]:
+    def _pairs(
+        self, number: int, lists: Sequence[RankedList], recorder: PairRecorder
+    ) -> list[Item]:
         """Of each pair that was scored; queries of the same text share them."""
-        known = {(pair.query.text, pair.query.history, pair.row): state
-                 for pair, state in zip(recorder.pairs, recorder.found, strict=True)}
+        known = {
+            (pair.query.text, pair.query.history, pair.row): state
+            for pair, state in zip(recorder.pairs, recorder.found, strict=True)
+        }
         items = []
         for place, found in enumerate(lists, number * self.part_queries):
             query = self.collection.queries[found.query_id]
@@ -167,17 +197,31 @@ class Recording:
         return items
 
     def _texts(self, number: int, lists: Sequence[RankedList]) -> list[Item]:
-        """Of the part's queries, and of the documents that no earlier part has; empty documents have none."""
-        queries = self.teacher.query_states([self.collection.queries[found.query_id].text for found in lists])
+        """Of the part's queries, and of the documents that no earlier part has; empty documents
+        have none.
+        """
+        queries = self.teacher.query_states(
+            [self.collection.queries[found.query_id].text for found in lists]
+        )
         corpus = self.collection.corpus
-        rows = sorted({row for found in lists for row in corpus.rows(found.doc_ids).tolist()
-                       if self._earliest(row) == number})
+        rows = sorted(
+            {
+                row
+                for found in lists
+                for row in corpus.rows(found.doc_ids).tolist()
+                if self._earliest(row) == number
+            }
+        )
         texts = dict(zip(rows, corpus.texts(np.array(rows, np.int64)), strict=True))
         rows = [row for row in rows if texts[row].strip()]
         documents = self.teacher.document_states(rows, [texts[row] for row in rows]) if rows else []
-        items = [Item(place, -1, state) for place, state in enumerate(queries, number * self.part_queries)] + [
-            Item(-1, row, state) for row, state in zip(rows, documents, strict=True)]
-        return [item for item in items if np.asarray(item.vectors).any()]  # texts without tokens have none
+        items = [
+            Item(place, -1, state)
+            for place, state in enumerate(queries, number * self.part_queries)
+        ] + [Item(-1, row, state) for row, state in zip(rows, documents, strict=True)]
+        return [
+            item for item in items if np.asarray(item.vectors).any()
+        ]  # texts without tokens have none
 
     def _earliest(self, row: int) -> int:
         """The first part whose lists hold a document; all lists are read once for it."""
@@ -188,7 +232,9 @@ class Recording:
         return self._first_part[row]
 
     def complete(self) -> None:
-        """Record what the run's parts were scored without, as those of an earlier call, and finish."""
+        """Record what the run's parts were scored without, as those of an earlier call, and
+        finish.
+        """
         with exclusive(self.out):
             writer = self._open()
             ids, size = self.candidates.query_ids, self.part_queries
@@ -196,19 +242,32 @@ class Recording:
             with progress(len(left), "parts", "represent") as bar:
                 for number in left:
                     own = ids[number * size : (number + 1) * size]
-                    self.record(number, [first(self.candidates[query_id], self.depth) for query_id in own], lambda count: None)
+                    self.record(
+                        number,
+                        [first(self.candidates[query_id], self.depth) for query_id in own],
+                        lambda count: None,
+                    )
                     bar.update()
             writer.finish()
 
 
-def score_with_representations(collection: Collection, candidates: Run | str | Path, teacher: TeacherSpec, out: str | Path,
-                               depth: int | None = None, part_queries: int = 64, overwrite: bool = False,
-                               storage: Storage = "float16") -> Run:
-    """``score``, and beside the run what its teacher made of the pairs, or of the queries and documents.
+def score_with_representations(
+    collection: Collection,
+    candidates: Run | str | Path,
+    teacher: TeacherSpec,
+    out: str | Path,
+    depth: int | None = None,
+    part_queries: int = 64,
+    overwrite: bool = False,
+    storage: Storage = "float16",
+) -> Run:
+    """``score``, and beside the run what its teacher made of the pairs, or of the queries and
+    documents.
 
-    The run is the same as without; representations of a finished run are added by scoring its pairs again. A stopped job
-    goes on and ends with the same bytes. Sizes: D numbers a pair of a cross-encoder; D a query and document of a dense
-    retriever, or a token of a late-interaction one, each document once a run.
+    The run is the same as without; representations of a finished run are added by scoring its pairs
+    again. A stopped job goes on and ends with the same bytes. Sizes: D numbers a pair of a
+    cross-encoder; D a query and document of a dense retriever, or a token of a late-interaction
+    one, each document once a run.
 
     Raises:
         IrdistillError: as ``score``; or the teacher has none, or they do not fit ``storage``.

@@ -1,4 +1,6 @@
-"""Learned sparse retrievers as teachers: SPLADE (Formal et al. 2021, arXiv:2107.05720) and its like."""
+"""Learned sparse retrievers as teachers: SPLADE (Formal et al. 2021, arXiv:2107.05720) and its
+like.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,17 @@ from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
 
 
 class SparseVector(NamedTuple):
-    """The terms of a text that weigh anything: (t,) int64 places in the vocabulary, (t,) float32 weights."""
+    """The terms of a text that weigh anything: (t,) int64 places in the vocabulary, (t,) float32
+    weights.
+    """
 
     terms: np.ndarray
     weights: np.ndarray
 
 
 class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
-    """Any ``SparseEncoder`` of sentence-transformers: the dot product of two sparse vectors, in float32.
+    """Any ``SparseEncoder`` of sentence-transformers: the dot product of two sparse vectors, in
+    float32.
 
     Where the model states cosine similarity, vectors are brought to length 1 first.
     """
@@ -32,7 +37,8 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
         super().__init__(model, **settings)
         if self.model.similarity_fn_name not in ("dot", "cosine"):
             raise IrdistillError(
-                f"the model {model!r} compares vectors by {self.model.similarity_fn_name!r}; dot and cosine are supported."
+                f"the model {model!r} compares vectors by {self.model.similarity_fn_name!r}; dot"
+                " and cosine are supported."
             )
 
     @classmethod
@@ -45,18 +51,32 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
     def forms(self, texts: list[str], kind: Kind) -> list[SparseVector]:
         """Encode one batch."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
-        found = encode(texts, batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True,
-                       convert_to_sparse_tensor=True, save_to_cpu=True).coalesce()
+        found = encode(
+            texts,
+            batch_size=len(texts),
+            show_progress_bar=False,
+            convert_to_tensor=True,
+            convert_to_sparse_tensor=True,
+            save_to_cpu=True,
+        ).coalesce()
         owners, terms = found.indices().numpy()
         weights = found.values().float().numpy()
         ends = np.searchsorted(owners, np.arange(len(texts) + 1))
-        vectors = [SparseVector(terms[start:end], weights[start:end]) for start, end in pairwise(ends)]
+        vectors = [
+            SparseVector(terms[start:end], weights[start:end]) for start, end in pairwise(ends)
+        ]
         if self.model.similarity_fn_name == "dot":
             return vectors
-        return [SparseVector(terms, weights / max(float(np.linalg.norm(weights)), 1e-12)) for terms, weights in vectors]
+        return [
+            SparseVector(terms, weights / max(float(np.linalg.norm(weights)), 1e-12))
+            for terms, weights in vectors
+        ]
 
     def compare(self, query: SparseVector, documents: Sequence[SparseVector]) -> np.ndarray:
         """Dot products (n,) float32."""
-        dense = np.zeros(1 + max([0, *(int(one.terms.max(initial=0)) for one in (query, *documents))]), dtype=np.float32)
+        dense = np.zeros(
+            1 + max([0, *(int(one.terms.max(initial=0)) for one in (query, *documents))]),
+            dtype=np.float32,
+        )
         dense[query.terms] = query.weights
         return np.array([dense[one.terms] @ one.weights for one in documents], dtype=np.float32)

@@ -36,5 +36,11 @@ class TeacherSpec:
         Raises:
             IrdistillError: as ``load_teacher``.
         """
-        return load_teacher(self.teacher, corpus, kind=self.kind, work=self.work, responses=self.responses,
-                            **self.settings)
+        return load_teacher(
+            self.teacher,
+            corpus,
+            kind=self.kind,
+            work=self.work,
+            responses=self.responses,
+            **self.settings,
+        )

@@ -10,8 +10,19 @@ from irdistill.errors import IrdistillError
 from irdistill.files import file_sha256, fsync_tree, read_json, write_json
 from irdistill.ownership import Ours, is_manifest, nothing, remove_ours
 
-__all__ = ["MARKER", "Timer", "checkpoint_files", "complete", "describe_newest", "find", "is_whole", "keep_newest", "latest_whole",
-           "remove", "step_of"]
+__all__ = [
+    "MARKER",
+    "Timer",
+    "checkpoint_files",
+    "complete",
+    "describe_newest",
+    "find",
+    "is_whole",
+    "keep_newest",
+    "latest_whole",
+    "remove",
+    "step_of",
+]
 
 logger = logging.getLogger(__name__)
 MARKER = "complete.json"
@@ -24,7 +35,8 @@ class Timer:
     """Says when a checkpoint is due by time.
 
     Args:
-        seconds: of training between checkpoints; more where writing one takes long. 0 for none by time.
+        seconds: of training between checkpoints; more where writing one takes long. 0 for none by
+            time.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -33,7 +45,9 @@ class Timer:
 
     def due(self) -> bool:
         """Whether enough time has passed since the last checkpoint, or since the start."""
-        return self.seconds > 0 and time.monotonic() - self._last >= max(self.seconds, _SHARE * self._cost)
+        return self.seconds > 0 and time.monotonic() - self._last >= max(
+            self.seconds, _SHARE * self._cost
+        )
 
     def wrote(self, seconds: float) -> None:
         """A checkpoint has just been written, and took this long."""
@@ -60,7 +74,9 @@ def find(folder: Path) -> list[Path]:
     """All checkpoint folders, whole or not, oldest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
+    found = [
+        path for path in folder.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()
+    ]
     return sorted(found, key=step_of)
 
 
@@ -84,7 +100,9 @@ def keep_newest(folder: Path, count: int) -> None:
 
 
 def describe_newest(folder: Path, steps: int) -> str:
-    """The step of the newest whole checkpoint in words, for a message; empty where there is none."""
+    """The step of the newest whole checkpoint in words, for a message; empty where there is
+    none.
+    """
     whole = [checkpoint for checkpoint in find(folder) if (checkpoint / MARKER).is_file()]
     return f"the checkpoint of step {step_of(whole[-1])} of {steps} in {folder}" if whole else ""
 

@@ -1,4 +1,6 @@
-"""From lists of row numbers to tensors: each text tokenised once, each document of a batch held once."""
+"""From lists of row numbers to tensors: each text tokenised once, each document of a batch held
+once.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,14 @@ class Tokenizer:
         processes: of the texts asked for, only this process's share is tokenised.
     """
 
-    def __init__(self, student: Student, kind: Kind, texts: Callable[[Sequence[Any]], Sequence[Any]],
-                 limit: int = 64 << 20, processes: Processes | None = None) -> None:
+    def __init__(
+        self,
+        student: Student,
+        kind: Kind,
+        texts: Callable[[Sequence[Any]], Sequence[Any]],
+        limit: int = 64 << 20,
+        processes: Processes | None = None,
+    ) -> None:
         self.student, self.kind, self.texts, self.limit = student, kind, texts, limit
         self.processes = processes or Processes()
         self._known: dict[Any, dict[str, np.ndarray]] = {}
@@ -63,7 +71,9 @@ class Tokenizer:
         numbers = [numbers[place] for place in self.processes.share(total).tolist()]
         missing = [number for number in dict.fromkeys(numbers) if number not in self._known]
         fresh = dict(zip(missing, self._tokenise(missing), strict=True)) if missing else {}
-        rows = [self._known[number] if number in self._known else fresh[number] for number in numbers]
+        rows = [
+            self._known[number] if number in self._known else fresh[number] for number in numbers
+        ]
         for number, row in fresh.items():
             self._known[number] = row
             self._bytes += _size(row)
@@ -87,19 +97,22 @@ def _size(row: dict[str, np.ndarray]) -> int:
 
 @dataclass
 class TrainBatch:
-    """One step, on the CPU: tokens of the B queries and of the U unique documents, and their scores.
+    """One step, on the CPU: tokens of the B queries and of the U unique documents, and their
+    scores.
 
     Attributes:
         queries: tokens of the B queries.
-        documents: tokens of the U documents, or their stored vectors where the document tower is frozen.
+        documents: tokens of the U documents, or their stored vectors where the document tower is
+            frozen.
         index: (B, N) int64, which of the U documents each list item is (0 on padding).
         mask: (B, N) bool, False on padding.
         teacher: (T, B, N) float32, NaN = not scored.
         labels: (B, N) float32.
         positives: (B, U) bool, documents judged relevant to the query, or suspected to be.
-        teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count the same.
-        pairs: for a student that reads query and document together, the tokens of the pairs that ``mask`` names,
-            list by list; then there are no tokens of queries and documents.
+        teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count
+            the same.
+        pairs: for a student that reads query and document together, the tokens of the pairs that
+            ``mask`` names, list by list; then there are no tokens of queries and documents.
         states: the teacher's representations, where the loss reads any.
     """
 
@@ -116,14 +129,17 @@ class TrainBatch:
 
 
 class TextKeys:
-    """A number for the text of each document, the same for documents with the same words; the latest are remembered.
+    """A number for the text of each document, the same for documents with the same words; the
+    latest are remembered.
 
     Args:
         texts: of documents by their rows.
         limit: how many numbers are remembered.
     """
 
-    def __init__(self, texts: Callable[[Sequence[int]], Sequence[str]], limit: int = 1 << 18) -> None:
+    def __init__(
+        self, texts: Callable[[Sequence[int]], Sequence[str]], limit: int = 1 << 18
+    ) -> None:
         self.texts, self.limit = texts, limit
         self._known: dict[int, int] = {}
 
@@ -131,9 +147,17 @@ class TextKeys:
         """(n,) uint64."""
         numbers = np.asarray(rows, dtype=np.int64).tolist()
         missing = [row for row in dict.fromkeys(numbers) if row not in self._known]
-        fresh = {row: xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
-                 for row, text in zip(missing, self.texts(missing), strict=True)} if missing else {}
-        keys = np.array([fresh[row] if row in fresh else self._known[row] for row in numbers], dtype=np.uint64)
+        fresh = (
+            {
+                row: xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
+                for row, text in zip(missing, self.texts(missing), strict=True)
+            }
+            if missing
+            else {}
+        )
+        keys = np.array(
+            [fresh[row] if row in fresh else self._known[row] for row in numbers], dtype=np.uint64
+        )
         self._known |= fresh
         while len(self._known) > self.limit:
             del self._known[next(iter(self._known))]
@@ -143,19 +167,28 @@ class TextKeys:
 class Collator:
     """Makes the batch of a step; a pure function of the step.
 
-    Documents with the same text are one: they share a column of the in-batch scores, and a copy of a positive is a positive
+    Documents with the same text are one: they share a column of the in-batch scores, and a copy of
+        a positive is a positive
     under whatever id.
 
     Args:
         documents: the tokeniser of documents, or their vectors.
-        pairs: of a student that reads pairs the tokeniser, which is given (query number, document row).
-        states: looks up the teacher's representations of a batch's lists and of its unique documents.
+        pairs: of a student that reads pairs the tokeniser, which is given (query number, document
+            row).
+        states: looks up the teacher's representations of a batch's lists and of its unique
+            documents.
         keys: tell which documents have the same text; where None, all differ.
     """
 
-    def __init__(self, sampler: ListSampler, queries: Tokenizer | None, documents: Tokenizer | Store | np.ndarray | None,
-                 pairs: Tokenizer | None = None,
-                 states: Callable[[ListBatch, np.ndarray], States] | None = None, keys: TextKeys | None = None) -> None:
+    def __init__(
+        self,
+        sampler: ListSampler,
+        queries: Tokenizer | None,
+        documents: Tokenizer | Store | np.ndarray | None,
+        pairs: Tokenizer | None = None,
+        states: Callable[[ListBatch, np.ndarray], States] | None = None,
+        keys: TextKeys | None = None,
+    ) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
         self.states, self.keys = states, keys
 
@@ -186,19 +219,27 @@ class Collator:
         elif isinstance(self.documents, Store):
             documents = self.documents.take(unique)
         else:
-            documents = Taken(torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32)))
+            documents = Taken(
+                torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
+            )
         weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
         return TrainBatch(
             queries=self.queries(lists.queries.tolist()) if self.queries else Tokens([]),
-            documents=documents, index=torch.from_numpy(index),
-            mask=torch.from_numpy(mask), teacher=torch.from_numpy(lists.teacher),
-            labels=torch.from_numpy(lists.labels), positives=torch.from_numpy(positives),
-            teacher_weights=None if weights is None else torch.from_numpy(weights), pairs=pairs,
+            documents=documents,
+            index=torch.from_numpy(index),
+            mask=torch.from_numpy(mask),
+            teacher=torch.from_numpy(lists.teacher),
+            labels=torch.from_numpy(lists.labels),
+            positives=torch.from_numpy(positives),
+            teacher_weights=None if weights is None else torch.from_numpy(weights),
+            pairs=pairs,
             states=None if self.states is None else self.states(lists, unique),
         )
 
     def _unique(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A row (U,) for each different text, ascending; which of them each of the rows is; and their keys."""
+        """A row (U,) for each different text, ascending; which of them each of the rows is; and
+        their keys.
+        """
         unique, inverse = np.unique(rows, return_inverse=True)
         if self.keys is None:
             return unique, inverse, unique

@@ -19,10 +19,12 @@ _REACH = 10.0
 class Controller:
     """The factor of a side's penalties that brings its active dimensions to a target.
 
-    The error is ``log(mean / target)``, looked ahead a quarter of the ramp by the running slope of ``log(mean)`` and cut to
-    [-1, 1]. Looking ahead is needed because dimensions that the pressure of too late a moment put out seldom come back. The
-    factor is ``exp(integral + min(error, 0))``: it lets go at once and presses slowly. The integral grows by ``rate * error`` a
-    step. A step's own dimensions are taken in after its factor was used. All of it stays on the device of the vectors.
+    The error is ``log(mean / target)``, looked ahead a quarter of the ramp by the running slope of
+    ``log(mean)`` and cut to [-1, 1]. Looking ahead is needed because dimensions that the pressure
+    of too late a moment put out seldom come back. The factor is ``exp(integral + min(error, 0))``:
+    it lets go at once and presses slowly. The integral grows by ``rate * error`` a step. A step's
+    own dimensions are taken in after its factor was used. All of it stays on the device of the
+    vectors.
 
     Args:
         target: active dimensions of a text, on average.
@@ -33,7 +35,11 @@ class Controller:
     """
 
     def __init__(self, target: float, ramp_steps: int) -> None:
-        self.target, self.rate, self.ahead = target, _REACH / max(ramp_steps, 20), max(ramp_steps, 20) / 4
+        self.target, self.rate, self.ahead = (
+            target,
+            _REACH / max(ramp_steps, 20),
+            max(ramp_steps, 20) / 4,
+        )
         self.state: Tensor | None = None
 
     def factor(self, like: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ import numpy as np
 
 
 def difficulties(lists: Iterable[np.ndarray], by: str) -> np.ndarray:
-    """(Q,) how hard each list is, between 0 and 1; with several teachers the mean of what each says.
+    """(Q,) how hard each list is, between 0 and 1; with several teachers the mean of what each
+    says.
 
-    Each teacher ranks the lists, so that their scales do not matter: by the ``gap`` between its two highest scores, the largest
-    first, or by the ``entropy`` of ``softmax(t / s)`` as a share of the most that is possible, the lowest first, where ``s`` is
-    the median over the lists of the scores' standard deviation. A list in which a teacher scored fewer than two documents
-    it says nothing of; one of which none says anything is the hardest.
+    Each teacher ranks the lists, so that their scales do not matter: by the ``gap`` between its two
+    highest scores, the largest first, or by the ``entropy`` of ``softmax(t / s)`` as a share of the
+    most that is possible, the lowest first, where ``s`` is the median over the lists of the scores'
+    standard deviation. A list in which a teacher scored fewer than two documents it says nothing
+    of; one of which none says anything is the hardest.
 
     Args:
         lists: for each query the scores (T, n), NaN where not scored.
@@ -23,8 +25,14 @@ def difficulties(lists: Iterable[np.ndarray], by: str) -> np.ndarray:
     for teacher, row in enumerate(found):
         own = [scores[teacher][~np.isnan(scores[teacher])].astype(np.float64) for scores in held]
         heard = np.array([len(scores) > 1 for scores in own])
-        scale = float(np.median([scores.std() for scores in own if len(scores) > 1])) if heard.any() else 1.0
-        values = np.array([_hardness(scores, by, scale or 1.0) for scores in own if len(scores) > 1])
+        scale = (
+            float(np.median([scores.std() for scores in own if len(scores) > 1]))
+            if heard.any()
+            else 1.0
+        )
+        values = np.array(
+            [_hardness(scores, by, scale or 1.0) for scores in own if len(scores) > 1]
+        )
         ranks = np.searchsorted(np.sort(values), values, side="left")
         row[heard] = ranks / max(1, len(values) - 1)
     known = ~np.isnan(found)

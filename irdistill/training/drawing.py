@@ -1,4 +1,6 @@
-"""What draws the lists of a training, made of its options: samplers of the queries to learn from and of those held out."""
+"""What draws the lists of a training, made of its options: samplers of the queries to learn from
+and of those held out.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,18 @@ if TYPE_CHECKING:
     from irdistill.students.base import Student
 
 
-def make_samplers(runs: Sequence[Lists], relevant: Mapping[str, Mapping[int, int]], query_ids: Sequence[str], options: TrainOptions,
-                  *, needs_teacher: bool, needs_labels: bool, world: int = 1) -> tuple[ListSampler, ListSampler | None]:
-    """The sampler to train on, and the one of the held-out queries where the training may stop early.
+def make_samplers(
+    runs: Sequence[Lists],
+    relevant: Mapping[str, Mapping[int, int]],
+    query_ids: Sequence[str],
+    options: TrainOptions,
+    *,
+    needs_teacher: bool,
+    needs_labels: bool,
+    world: int = 1,
+) -> tuple[ListSampler, ListSampler | None]:
+    """The sampler to train on, and the one of the held-out queries where the training may stop
+    early.
 
     Args:
         world: how many processes train together; a step's lists are those of all of them.
@@ -34,10 +45,21 @@ def make_samplers(runs: Sequence[Lists], relevant: Mapping[str, Mapping[int, int
 
     def sampler(chosen: Sequence[str]) -> ListSampler:
         return ListSampler(
-            runs, relevant, batch_size=options.batch_size * world, list_size=options.list_size, seed=options.seed,
-            sources=options.sources, positives=options.positives, max_positives=options.max_positives, scored=needs_teacher,
-            unscored_positives=needs_labels, query_ids=chosen, flagged=options.flagged, margin_bins=options.margin_bins,
-            teacher_weights=None if mixed else options.teacher_weights, gate=None if mixed else options.gate,
+            runs,
+            relevant,
+            batch_size=options.batch_size * world,
+            list_size=options.list_size,
+            seed=options.seed,
+            sources=options.sources,
+            positives=options.positives,
+            max_positives=options.max_positives,
+            scored=needs_teacher,
+            unscored_positives=needs_labels,
+            query_ids=chosen,
+            flagged=options.flagged,
+            margin_bins=options.margin_bins,
+            teacher_weights=None if mixed else options.teacher_weights,
+            gate=None if mixed else options.gate,
         )
 
     every = sampler(query_ids)
@@ -55,7 +77,13 @@ def in_steps(options: TrainOptions, sampler: ListSampler) -> TrainOptions:
     return replace(options, steps=max(1, -int(-options.epochs * len(sampler.query_ids) // size)))
 
 
-def order_of(sampler: ListSampler, collection: Collection, student: Student, folder: Path, options: TrainOptions) -> QueryOrder:
+def order_of(
+    sampler: ListSampler,
+    collection: Collection,
+    student: Student,
+    folder: Path,
+    options: TrainOptions,
+) -> QueryOrder:
     """Which queries a step takes: those of a curriculum, of a cluster, or any.
 
     Raises:
@@ -64,7 +92,9 @@ def order_of(sampler: ListSampler, collection: Collection, student: Student, fol
     size = sampler.batch_size
     if options.curriculum != "none":
         share = pacing(options.pacing, options.pacing_start, options.in_steps(options.pacing_end))
-        return Curriculum(difficulties(sampler.teacher_scores(), options.curriculum), share, size, options.seed)
+        return Curriculum(
+            difficulties(sampler.teacher_scores(), options.curriculum), share, size, options.seed
+        )
     if options.clusters:
         from irdistill.students.build import load_dense
         from irdistill.students.dense import DenseStudent
@@ -72,7 +102,9 @@ def order_of(sampler: ListSampler, collection: Collection, student: Student, fol
         encoder = load_dense(options.cluster_model) if options.cluster_model else student
         assert isinstance(encoder, DenseStudent)  # as check_order saw
         texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
-        clusters = query_clusters(folder, encoder, sampler.query_ids, texts, options.clusters, options.seed)
+        clusters = query_clusters(
+            folder, encoder, sampler.query_ids, texts, options.clusters, options.seed
+        )
         return Clustered(clusters, size, options.seed)
     return sampler.order
 

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from irdistill.students.base import Student
 
 
-def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool = False) -> dict[str, Tensor]:
-    """The tensors (n, length) of some texts, padded to the longest of them, with their attention mask.
+def pad(
+    tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool = False
+) -> dict[str, Tensor]:
+    """The tensors (n, length) of some texts, padded to the longest of them, with their attention
+    mask.
 
     Args:
         fill: what to pad with, by name of the tensor; 0 for those not named.
@@ -30,9 +33,18 @@ def pad(tokens: Tokens, chosen: np.ndarray, fill: Mapping[str, int], left: bool 
     rows = [tokens.rows[i] for i in chosen.tolist()]
     tokenless = torch.tensor([not len(row["input_ids"]) for row in rows])
     if tokenless.any():  # a token that can be computed with; the result is replaced
-        rows = [{key: np.full(1, fill.get(key, 0), np.int64) for key in row} if not len(row["input_ids"]) else row for row in rows]
+        rows = [
+            (
+                {key: np.full(1, fill.get(key, 0), np.int64) for key in row}
+                if not len(row["input_ids"])
+                else row
+            )
+            for row in rows
+        ]
     longest = max(len(row["input_ids"]) for row in rows)
-    arrays = {key: np.full((len(rows), longest), fill.get(key, 0), dtype=np.int64) for key in rows[0]}
+    arrays = {
+        key: np.full((len(rows), longest), fill.get(key, 0), dtype=np.int64) for key in rows[0]
+    }
     arrays["attention_mask"] = np.zeros((len(rows), longest), dtype=np.int64)
     for i, row in enumerate(rows):
         length = len(row["input_ids"])
@@ -50,22 +62,30 @@ def default_token_budget(device: torch.device) -> int:
 
 
 class Encoder:
-    """Encodes token lists in chunks of like lengths; the chunks' graphs are joined, so gradients are exact.
+    """Encodes token lists in chunks of like lengths; the chunks' graphs are joined, so gradients
+    are exact.
 
     Args:
         dtype: of the forward pass (autocast); vectors come out in float32.
         token_budget: padded tokens in one chunk; 0 chooses for the device.
         processes: each encodes its share, and has the results of all.
-        cached: keep only the vectors of a chunk. When their gradients are known the chunk is encoded once more, with the same
-            dropout, and its own gradients are added: the steps of GradCache (Gao et al. 2021, arXiv:2101.06983). No more than
-            one chunk's activations are held at a time.
+        cached: keep only the vectors of a chunk. When their gradients are known the chunk is
+            encoded once more, with the same dropout, and its own gradients are added: the steps of
+            GradCache (Gao et al. 2021, arXiv:2101.06983). No more than one chunk's activations are
+            held at a time.
 
     Attributes:
         watch: is called with the side and the result, where given.
     """
 
-    def __init__(self, student: Student, dtype: torch.dtype, token_budget: int = 0, cached: bool = False,
-                 processes: Processes | None = None) -> None:
+    def __init__(
+        self,
+        student: Student,
+        dtype: torch.dtype,
+        token_budget: int = 0,
+        cached: bool = False,
+        processes: Processes | None = None,
+    ) -> None:
         self.student, self.dtype = student, dtype
         self.token_budget, self.cached = token_budget, cached
         self.processes = processes or Processes()
@@ -94,17 +114,23 @@ class Encoder:
 
     def autocast(self) -> torch.autocast:
         """The precision of the forward pass."""
-        return torch.autocast(self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(
+            self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
+        )
 
     def __call__(self, tokens: Tokens, kind: Kind) -> Any:
-        """What the student makes of the texts in float32 and their order: vectors (n, D), of a dense student."""
+        """What the student makes of the texts in float32 and their order: vectors (n, D), of a
+        dense student.
+        """
         device = self.student.device
         fill, left, extra = self._padding(kind)
         budget = TokenBudget(self.token_budget or default_token_budget(device))
         parts, order = [], []
         for chosen in token_budget_batches(tokens.lengths, budget):
             padded = pad(tokens, chosen, fill, left)
-            features = extra | {key: value.to(device, non_blocking=True) for key, value in padded.items()}
+            features = extra | {
+                key: value.to(device, non_blocking=True) for key, value in padded.items()
+            }
             with self.autocast():
                 parts.append(self._embed(features, kind))
             order.append(chosen)

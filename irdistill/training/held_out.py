@@ -1,4 +1,6 @@
-"""Stopping early: the loss on lists that the training does not see, and the weights of the step where it is lowest."""
+"""Stopping early: the loss on lists that the training does not see, and the weights of the step
+where it is lowest.
+"""
 
 from __future__ import annotations
 
@@ -30,18 +32,25 @@ def split_queries(query_ids: list[str], share: float, seed: int) -> tuple[list[s
         IrdistillError: there is only one.
     """
     if len(query_ids) < 2:
-        raise IrdistillError("there is one query to train on, so none can be held out to stop early; leave early_stop out.")
+        raise IrdistillError(
+            "there is one query to train on, so none can be held out to stop early; leave"
+            " early_stop out."
+        )
     count = min(len(query_ids) - 1, max(1, round(share * len(query_ids))))
     held = set(np.random.default_rng([seed, 3]).permutation(len(query_ids))[:count].tolist())
-    return ([query for place, query in enumerate(query_ids) if place not in held],
-            [query for place, query in enumerate(query_ids) if place in held])
+    return (
+        [query for place, query in enumerate(query_ids) if place not in held],
+        [query for place, query in enumerate(query_ids) if place in held],
+    )
 
 
 class HeldOut(TrainerCallback):
-    """Measures the loss every ``evaluate_every`` steps and after the last, and ends the training when it no longer falls.
+    """Measures the loss every ``evaluate_every`` steps and after the last, and ends the training
+    when it no longer falls.
 
-    The lists are the same each time, and there is no dropout. The best weights stand beside the checkpoints under the number
-    of their step; those of steps that no checkpoint knows are never used.
+    The lists are the same each time, and there is no dropout. The best weights stand beside the
+    checkpoints under the number of their step; those of steps that no checkpoint knows are never
+    used.
 
     Args:
         collator: of the held-out lists; their sampler's order is set here.
@@ -68,7 +77,10 @@ class HeldOut(TrainerCallback):
 
     def loss(self) -> float:
         """The mean over the held-out lists."""
-        found = [(len(batch.mask), self.measure(batch)) for batch in map(self.collator, range(self.order.steps))]
+        found = [
+            (len(batch.mask), self.measure(batch))
+            for batch in map(self.collator, range(self.order.steps))
+        ]
         return sum(size * value for size, value in found) / sum(size for size, _ in found)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -80,9 +92,18 @@ class HeldOut(TrainerCallback):
         if value < self.best:
             self.best, self.best_step, self.since = value, step, 0
             if state.is_world_process_zero:
-                write_json(self.folder / _FILES, {"files": sorted({*weight_files(self.folder), self._path(step).name} - {_FILES})})
+                write_json(
+                    self.folder / _FILES,
+                    {
+                        "files": sorted(
+                            {*weight_files(self.folder), self._path(step).name} - {_FILES}
+                        )
+                    },
+                )
                 with atomic_path(self._path(step)) as temporary:
-                    torch.save({name: tensor.clone() for name, tensor in self.weights().items()}, temporary)
+                    torch.save(
+                        {name: tensor.clone() for name, tensor in self.weights().items()}, temporary
+                    )
         self.log({"step": step, "held_out": value, "best_step": self.best_step})
         control.should_training_stop = control.should_training_stop or self.stopped
 
@@ -91,14 +112,20 @@ class HeldOut(TrainerCallback):
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"best": None if math.isinf(self.best) else self.best, "best_step": self.best_step, "since": self.since}
+        return {
+            "best": None if math.isinf(self.best) else self.best,
+            "best_step": self.best_step,
+            "since": self.since,
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.best = math.inf if state["best"] is None else state["best"]
         self.best_step, self.since = state["best_step"], state["since"]
 
     def forget_others(self) -> None:
-        """Remove the weights of all steps but the best; only after a checkpoint knows which that is."""
+        """Remove the weights of all steps but the best; only after a checkpoint knows which that
+        is.
+        """
         for name in weight_files(self.folder) - {_FILES, self._path(self.best_step).name}:
             (self.folder / name).unlink(missing_ok=True)
 
@@ -110,12 +137,16 @@ class HeldOut(TrainerCallback):
         """
         if not self.best_step:
             raise IrdistillError("the held-out loss was never a number, so no step is the best.")
-        found: Mapping[str, Tensor] = torch.load(self._path(self.best_step), map_location="cpu", weights_only=True)
+        found: Mapping[str, Tensor] = torch.load(
+            self._path(self.best_step), map_location="cpu", weights_only=True
+        )
         return found
 
 
 def weight_files(folder: Path) -> set[str]:
-    """The files with the best weights that a folder of checkpoints says it has, and the list of them."""
+    """The files with the best weights that a folder of checkpoints says it has, and the list of
+    them.
+    """
     if not is_manifest(folder / _FILES, ("files",)):
         return set()
     names = {str(name) for name in read_json(folder / _FILES)["files"]}

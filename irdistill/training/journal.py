@@ -1,4 +1,6 @@
-"""What a training leaves to be read beside the model: the log of its steps, and a journal of its starts and ends."""
+"""What a training leaves to be read beside the model: the log of its steps, and a journal of its
+starts and ends.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +26,10 @@ def cut_log(log: Path, step: int) -> None:
 
 
 def journal(folder: Path, **entry: Any) -> None:
-    """Add a line with the time of day; nothing reads it, so it may differ between equal trainings."""
+    """Add a line with the time of day; nothing reads it, so it may differ between equal
+    trainings.
+    """
     with open(folder / "journal.jsonl", "a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry}) + "\n")
+        stream.write(
+            json.dumps({"time": datetime.now(UTC).isoformat(timespec="seconds"), **entry}) + "\n"
+        )

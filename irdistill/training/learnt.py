@@ -1,4 +1,6 @@
-"""What a loss learns beside the student: made before the first step, written when the training is finished."""
+"""What a loss learns beside the student: made before the first step, written when the training is
+finished.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,11 @@ from irdistill.training.scoring import score_batch
 FILE = "loss.safetensors"
 
 
-def make_learnt(loss: Loss, student: Student, collator: Collator, sampler: ListSampler,
-                options: TrainOptions) -> dict[str, nn.Module]:
-    """New modules in the shapes of the first batch, by the loss as it is written; none for losses without parameters.
+def make_learnt(
+    loss: Loss, student: Student, collator: Collator, sampler: ListSampler, options: TrainOptions
+) -> dict[str, nn.Module]:
+    """New modules in the shapes of the first batch, by the loss as it is written; none for losses
+    without parameters.
 
     Raises:
         IrdistillError: the loss cannot be fitted to the teacher's representations.
@@ -39,19 +43,27 @@ def make_learnt(loss: Loss, student: Student, collator: Collator, sampler: ListS
         sample = collator.states.sample(sampler.runs[0])
     student.model.eval()
     with torch.no_grad():
-        encoder = Encoder(student, choose_dtype(options.precision, student.device), options.token_budget)
+        encoder = Encoder(
+            student, choose_dtype(options.precision, student.device), options.token_budget
+        )
         example = score_batch(student, encoder, collator(0), loss.uses_in_batch)
     return learnt_modules(loss, example, sample, options.seed)
 
 
 def save_learnt(folder: Path, learnt: Mapping[str, nn.Module]) -> dict[str, Any]:
-    """Write what the loss has learnt to ``loss.safetensors``; gives how many parameters each has, and the checksum.
+    """Write what the loss has learnt to ``loss.safetensors``; gives how many parameters each has,
+    and the checksum.
 
     No part of the model needs it: it is there to be looked at.
     """
-    held = {f"{name}/{key}": value.detach().cpu().contiguous() for name, module in learnt.items()
-            for key, value in module.state_dict().items()}
+    held = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, module in learnt.items()
+        for key, value in module.state_dict().items()
+    }
     with atomic_path(folder / FILE) as temporary:
         save_file(held, temporary)
-    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in learnt.items()}
+    parameters = {
+        name: sum(p.numel() for p in module.parameters()) for name, module in learnt.items()
+    }
     return {"parameters": parameters, "sha256": file_sha256(folder / FILE)}

@@ -10,12 +10,15 @@ from irdistill.errors import IrdistillError
 
 @dataclass(frozen=True)
 class Matryoshka:
-    """Of a dense student: the loss is taken on vectors cut to each of some dimensions, so that the saved model may be cut to any.
+    """Of a dense student: the loss is taken on vectors cut to each of some dimensions, so that the
+    saved model may be cut to any.
 
-    Vectors that are cut are made of length 1 again, for cosine (Kusupati et al. 2022, arXiv:2205.13147).
+    Vectors that are cut are made of length 1 again, for cosine (Kusupati et al. 2022,
+    arXiv:2205.13147).
 
     Attributes:
-        matryoshka_dims: numbers of dimensions, whose losses are summed. List the full dimension too if it is to be used.
+        matryoshka_dims: numbers of dimensions, whose losses are summed. List the full dimension too
+            if it is to be used.
         matryoshka_weights: of the losses at these dimensions; all 1 unless given.
     """
 
@@ -25,12 +28,17 @@ class Matryoshka:
     def check(self) -> None:
         dims, weights = tuple(self.matryoshka_dims), self.matryoshka_weights
         if any(int(dim) != dim or dim < 1 for dim in dims) or len(set(dims)) < len(dims):
-            raise IrdistillError(f"matryoshka_dims is {dims}; different whole numbers of at least 1 were expected.")
+            raise IrdistillError(
+                f"matryoshka_dims is {dims}; different whole numbers of at least 1 were expected."
+            )
         object.__setattr__(self, "matryoshka_dims", tuple(map(int, dims)))
         if weights is None:
             return
         if len(weights) != len(dims) or not all(0 < weight < math.inf for weight in weights):
-            raise IrdistillError(f"matryoshka_weights is {weights}; a number above 0 for each of {len(dims)} dimensions is wanted.")
+            raise IrdistillError(
+                f"matryoshka_weights is {weights}; a number above 0 for each of {len(dims)}"
+                " dimensions is wanted."
+            )
         object.__setattr__(self, "matryoshka_weights", tuple(map(float, weights)))
 
     def idle(self) -> set[str]:
@@ -41,4 +49,10 @@ class Matryoshka:
         """The dimensions at which the loss is taken, with their weights; None is all of them."""
         if not self.matryoshka_dims:
             return ((None, 1.0),)
-        return tuple(zip(self.matryoshka_dims, self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims), strict=True))
+        return tuple(
+            zip(
+                self.matryoshka_dims,
+                self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims),
+                strict=True,
+            )
+        )

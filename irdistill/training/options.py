@@ -10,11 +10,25 @@ from irdistill.hardware import Precision
 from irdistill.runs import Gate, Mixing
 from irdistill.runs.mixing import Missing
 from irdistill.training.matryoshka import Matryoshka
-from irdistill.training.policies import GROUPS, Choice, EarlyStop, Mining, Penalties, Schedule, one_of
+from irdistill.training.policies import (
+    GROUPS,
+    Choice,
+    EarlyStop,
+    Mining,
+    Penalties,
+    Schedule,
+    one_of,
+)
 from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
-_WITHOUT_EFFECT = ("checkpoint_every", "checkpoint_seconds", "keep_checkpoints", "log_every", "grad_cache")
+_WITHOUT_EFFECT = (
+    "checkpoint_every",
+    "checkpoint_seconds",
+    "keep_checkpoints",
+    "log_every",
+    "grad_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -27,32 +41,37 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         precision: of the encoders' forward pass; the loss is always float32.
-        dropout: as the backbone has it. Where little is trained for a short time it costs more than it gives:
-            a query tower of two layers on labels alone gained 0.007 nDCG@10 on pydocs without it.
+        dropout: as the backbone has it. Where little is trained for a short time it costs more than
+            it gives: a query tower of two layers on labels alone gained 0.007 nDCG@10 on pydocs
+            without it.
         seed: of the lists drawn and of dropout.
-        sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``, ``1-50``,
-            ``1-10:4,11-100:12``.
+        sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``,
+            ``1-50``, ``1-10:4,11-100:12``.
         positives: put documents judged relevant first in each list.
-        only_scored: draw no document without a teacher's score even if the loss needs none, so that all losses are
-            given the same lists.
+        only_scored: draw no document without a teacher's score even if the loss needs none, so that
+            all losses are given the same lists.
         max_positives: at most so many of them.
-        mix: how several runs become one when a list is drawn, as `fuse` would: ``mean``, ``zscore``, ``minmax``,
-            ``softmax``, ``logsoftmax`` or ``rrf`` (see `irdistill.runs.Mixing`). ``none`` keeps them apart: the
-            loss is taken against each, and the first run gives candidates and ranks.
-        teacher_weights: one number a run: of the scores that are mixed, or with ``none`` of the losses.
+        mix: how several runs become one when a list is drawn, as `fuse` would: ``mean``,
+            ``zscore``, ``minmax``, ``softmax``, ``logsoftmax`` or ``rrf`` (see
+            `irdistill.runs.Mixing`). ``none`` keeps them apart: the loss is taken against each, and
+            the first run gives candidates and ranks.
+        teacher_weights: one number a run: of the scores that are mixed, or with ``none`` of the
+            losses.
         missing, mix_tau, abstain: of the mixing, as in `irdistill.runs.Mixing`.
         gate: multiplies the weights, query by query, of the scores or of the losses.
-        flagged: what becomes of documents that a run flags though they have a score. ``mask``: those suspected
-            to be false negatives (see `irdistill.runs.mask`) stay in the lists with their scores, and are
-            nobody's negatives; ``drop``: no flagged document is drawn that is not judged relevant; ``keep``:
-            flags are not looked at.
+        flagged: what becomes of documents that a run flags though they have a score. ``mask``:
+            those suspected to be false negatives (see `irdistill.runs.mask`) stay in the lists with
+            their scores, and are nobody's negatives; ``drop``: no flagged document is drawn that is
+            not judged relevant; ``keep``: flags are not looked at.
         token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
-        grad_cache: keep of a forward pass only the vectors and make its activations again for the gradients, so that memory
-            is bounded by the token budget and not by the batch, at the price of a second forward pass. The gradients are the same.
+        grad_cache: keep of a forward pass only the vectors and make its activations again for the
+            gradients, so that memory is bounded by the token budget and not by the batch, at the
+            price of a second forward pass. The gradients are the same.
         deterministic: on a GPU, use slower kernels whose results are the same bits every time.
         checkpoint_every: steps between checkpoints; 0 writes none, by time neither.
-        checkpoint_seconds: seconds of training between checkpoints, so that a short or slow training has some too; 0 for none by
-            time. Where a checkpoint takes more than a twentieth of this to write, they are further apart.
+        checkpoint_seconds: seconds of training between checkpoints, so that a short or slow
+            training has some too; 0 for none by time. Where a checkpoint takes more than a
+            twentieth of this to write, they are further apart.
         keep_checkpoints: how many are kept while training goes on.
         log_every: steps between writes of the log; every step has a line in it.
     """
@@ -84,15 +103,27 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("list_size", 2), ("max_positives", 1),
-                            ("keep_checkpoints", 1), ("log_every", 1), ("checkpoint_every", 0), ("checkpoint_seconds", 0),
-                            ("seed", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("list_size", 2),
+            ("max_positives", 1),
+            ("keep_checkpoints", 1),
+            ("log_every", 1),
+            ("checkpoint_every", 0),
+            ("checkpoint_seconds", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
-                raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
+                raise IrdistillError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}."
+                )
         for group in (*GROUPS, Matryoshka):
             group.check(self)
         if self.margin_bins and any(source.take for source in parse_sources(self.sources)):
-            raise IrdistillError("margin_bins was given, and sources with counts; the bins say how many come from where.")
+            raise IrdistillError(
+                "margin_bins was given, and sources with counts; the bins say how many come from"
+                " where."
+            )
         parse_sources(self.sources)
         for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
             if isinstance(value := getattr(self, name), list):
@@ -102,12 +133,15 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
             self.mixing()
         elif self.abstain or self.missing != "null" or self.mix_tau != 1.0:
             raise IrdistillError(
-                "abstain, missing or mix_tau was given and the teachers are not mixed; choose how, as mix=zscore."
+                "abstain, missing or mix_tau was given and the teachers are not mixed; choose how,"
+                " as mix=zscore."
             )
 
     def mixing(self) -> Mixing:
         """How the runs are mixed, where ``mix`` is not ``none``."""
-        return Mixing(self.mix, self.teacher_weights, self.missing, self.mix_tau, self.abstain, self.gate)
+        return Mixing(
+            self.mix, self.teacher_weights, self.missing, self.mix_tau, self.abstain, self.gate
+        )
 
     @property
     def ramp_steps(self) -> int:
@@ -115,7 +149,9 @@ class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
         return self.in_steps(self.ramp)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, and nothing that is idle, so that a policy that is off changes no identity."""
+        """What decides the trained weights, and nothing that is idle, so that a policy that is off
+        changes no identity.
+        """
         left_out = set(_WITHOUT_EFFECT)
         for group in (*GROUPS, Matryoshka):
             left_out |= group.idle(self)

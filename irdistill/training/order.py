@@ -1,4 +1,6 @@
-"""Which queries a step takes: pure functions of (seed, step), so that nothing of them needs saving."""
+"""Which queries a step takes: pure functions of (seed, step), so that nothing of them needs
+saving.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,15 @@ from typing import Protocol
 
 import numpy as np
 
-#: Lists drawn in a curriculum are of "epochs" from here on, so that none is the same as in an epoch over all queries.
+#: Lists drawn in a curriculum are of "epochs" from here on, so that none is the same as in an epoch
+#: over all queries.
 _CURRICULUM = 1 << 40
 
 
 class QueryOrder(Protocol):
-    """Gives the (epoch, query number) of all queries of a step (from 0); a list is drawn anew in each epoch."""
+    """Gives the (epoch, query number) of all queries of a step (from 0); a list is drawn anew in
+    each epoch.
+    """
 
     def __call__(self, step: int) -> list[tuple[int, int]]: ...
 
@@ -35,7 +40,10 @@ class Shuffled:
         for position in range(step * self.size, (step + 1) * self.size):
             epoch, within = divmod(position, self.count)
             if self._last is None or self._last[0] != epoch:
-                self._last = epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
+                self._last = (
+                    epoch,
+                    np.random.default_rng([self.seed, 0, epoch]).permutation(self.count),
+                )
             chosen.append((epoch, int(self._last[1][within])))
         return chosen
 
@@ -48,11 +56,14 @@ class InOrder:
         self.steps = -(-count // size)
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
-        return [(0, query) for query in range(step * self.size, min(self.count, (step + 1) * self.size))]
+        return [
+            (0, query) for query in range(step * self.size, min(self.count, (step + 1) * self.size))
+        ]
 
 
 class Curriculum:
-    """Draws each step from the easiest queries, a share that grows; from the time it is all of them, as `Shuffled`.
+    """Draws each step from the easiest queries, a share that grows; from the time it is all of
+    them, as `Shuffled`.
 
     Within a step no query comes twice, as long as there are enough.
 
@@ -61,7 +72,9 @@ class Curriculum:
         pace: the share to draw from in a step, above 0.
     """
 
-    def __init__(self, difficulty: np.ndarray, pace: Callable[[int], float], size: int, seed: int) -> None:
+    def __init__(
+        self, difficulty: np.ndarray, pace: Callable[[int], float], size: int, seed: int
+    ) -> None:
         self.easiest = np.argsort(difficulty, kind="stable")
         self.pace, self.size, self.seed = pace, size, seed
         self.afterwards = Shuffled(len(difficulty), size, seed)
@@ -79,24 +92,31 @@ class Curriculum:
 def pacing(kind: str, start: float, length: int) -> Callable[[int], float]:
     """How the share of a curriculum grows from ``start`` in step 0 to 1 in step ``length``.
 
-    ``linear``, or by the ``root`` of a line, under which the time a query has been in the pool falls as new ones come in
-    (Platanios et al. 2019, arXiv:1903.09848).
+    ``linear``, or by the ``root`` of a line, under which the time a query has been in the pool
+    falls as new ones come in (Platanios et al. 2019, arXiv:1903.09848).
     """
+
     def share(step: int) -> float:
         done = min(1.0, step / length) if length else 1.0
         if done == 1:
             return 1.0
-        return start + (1 - start) * done if kind == "linear" else math.sqrt(start**2 + (1 - start**2) * done)
+        return (
+            start + (1 - start) * done
+            if kind == "linear"
+            else math.sqrt(start**2 + (1 - start**2) * done)
+        )
 
     return share
 
 
 class Clustered:
-    """Steps of queries that lie close together, so that the documents of the other lists are hard negatives.
+    """Steps of queries that lie close together, so that the documents of the other lists are hard
+    negatives.
 
-    In every epoch the queries of a cluster are shuffled and cut into steps, those left over of all clusters make the
-    last steps together, and the steps are shuffled (after Hofstaetter et al. 2021, arXiv:2104.06967, who draw a cluster for each
-    step). Up to ``size - 1`` queries, others each time, have no place in an epoch.
+    In every epoch the queries of a cluster are shuffled and cut into steps, those left over of all
+    clusters make the last steps together, and the steps are shuffled (after Hofstaetter et al.
+    2021, arXiv:2104.06967, who draw a cluster for each step). Up to ``size - 1`` queries, others
+    each time, have no place in an epoch.
 
     Args:
         clusters: (Q,) the cluster of each query.
@@ -117,10 +137,14 @@ class Clustered:
         """(steps, size) query numbers."""
         random = np.random.default_rng([self.seed, 0, epoch])
         shuffled = random.permutation(len(self.clusters))
-        named = random.permutation(int(self.clusters.max()) + 1)[self.clusters]  # so that no cluster is always the last
+        named = random.permutation(int(self.clusters.max()) + 1)[
+            self.clusters
+        ]  # so that no cluster is always the last
         shuffled = shuffled[np.argsort(named[shuffled], kind="stable")]
         sizes = np.unique(named, return_counts=True)[1]
         place = np.arange(len(shuffled)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         whole = place < np.repeat(sizes // self.size * self.size, sizes)
-        joined = np.resize(np.concatenate([shuffled[whole], shuffled[~whole]]), (self.steps, self.size))
+        joined = np.resize(
+            np.concatenate([shuffled[whole], shuffled[~whole]]), (self.steps, self.size)
+        )
         return random.permutation(joined)

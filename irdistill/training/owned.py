@@ -23,7 +23,9 @@ _MINED = re.compile(r"\d+(-new|-scores)?")
 
 
 def training_files(folder: Path) -> Ours:
-    """Whether a file of a folder is part of the training in it: records, checkpoints, the model, runs of mined documents."""
+    """Whether a file of a folder is part of the training in it: records, checkpoints, the model,
+    runs of mined documents.
+    """
     if not is_manifest(folder / TRAINING, ("identity",)):
         return nothing
     model = read_json(folder / TRAINING).get(MODEL) or {}
@@ -37,7 +39,9 @@ def training_files(folder: Path) -> Ours:
         if place == MODEL:
             return inner in files
         if place == CHECKPOINTS:
-            return inner in held_out or (bool(rest) and checkpoint_files(folder / place / first)(rest))
+            return inner in held_out or (
+                bool(rest) and checkpoint_files(folder / place / first)(rest)
+            )
         if place == MINED and _MINED.fullmatch(first):
             return mined_files(folder / place / first)(rest)
         return name in _PLAIN
@@ -55,18 +59,25 @@ def _mined_files(folder: Path) -> Ours:
 def check_training_folder(folder: Path) -> None:
     """Refuse, before any work, a folder that no training can be written to.
 
-    A training's own folder may hold other files, except where the training replaces or deletes files.
+    A training's own folder may hold other files, except where the training replaces or deletes
+    files.
 
     Raises:
         IrdistillError: it holds files of others.
     """
     if folder.exists() and not folder.is_dir():
-        raise IrdistillError(f"cannot write {folder}: it is a file and a folder was expected; choose another name.")
+        raise IrdistillError(
+            f"cannot write {folder}: it is a file and a folder was expected; choose another name."
+        )
     ours = training_files(folder)
     if ours is nothing:
         refuse_foreign(folder, nothing, "a training")
     else:
-        refuse_foreign(folder, lambda name: ours(name) or not name.startswith((f"{MODEL}/", f"{CHECKPOINTS}/")), "a training")
+        refuse_foreign(
+            folder,
+            lambda name: ours(name) or not name.startswith((f"{MODEL}/", f"{CHECKPOINTS}/")),
+            "a training",
+        )
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -87,7 +98,8 @@ def recorded_model(folder: Path) -> dict[str, Any]:
 
 
 def place_model(folder: Path, staged: Path, record: dict[str, Any]) -> dict[str, str]:
-    """Move a saved model to ``folder/model``, whose files the record in ``training.json`` names before they are there.
+    """Move a saved model to ``folder/model``, whose files the record in ``training.json`` names
+    before they are there.
 
     Returns:
         The SHA-256 of each file.

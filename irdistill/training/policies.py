@@ -1,4 +1,6 @@
-"""Groups of training options: the rate, sparsity, the order of queries, the choice of documents, mining, stopping early."""
+"""Groups of training options: the rate, sparsity, the order of queries, the choice of documents,
+mining, stopping early.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ def at_least(options: Any, **least: float) -> None:
     """
     for name, value in least.items():
         if not value <= getattr(options, name) < math.inf:
-            raise IrdistillError(f"{name} is {getattr(options, name)}; it must be a finite number not below {value:g}.")
+            raise IrdistillError(
+                f"{name} is {getattr(options, name)}; it must be a finite number not below"
+                f" {value:g}."
+            )
 
 
 def one_of(options: Any, name: str, *allowed: str) -> None:
@@ -30,7 +35,10 @@ def one_of(options: Any, name: str, *allowed: str) -> None:
         IrdistillError: it is not.
     """
     if getattr(options, name) not in allowed:
-        raise IrdistillError(f"{name} is {getattr(options, name)!r}; {', '.join(allowed[:-1])} or {allowed[-1]} was expected.")
+        raise IrdistillError(
+            f"{name} is {getattr(options, name)!r}; {', '.join(allowed[:-1])} or {allowed[-1]} was"
+            " expected."
+        )
 
 
 def _names(group: type) -> set[str]:
@@ -45,11 +53,12 @@ class Schedule:
         steps: optimiser steps.
         epochs: in place of ``steps``, how often each query is seen; may be a fraction.
         learning_rate: its peak.
-        head_learning_rate: the peak for the layers of a split-cross-encoder or kernel student that no backbone brings (its
-            ``head``); None is ``learning_rate``.
-        loss_learning_rate: the peak for what the loss itself learns (the projection of `EmbeddingMSE`, the mask of `DACKL` …),
-            which begins from random weights.
-        schedule: how the rate falls after the warm-up: ``linear``, as half a ``cosine``, or ``constant``.
+        head_learning_rate: the peak for the layers of a split-cross-encoder or kernel student that
+            no backbone brings (its ``head``); None is ``learning_rate``.
+        loss_learning_rate: the peak for what the loss itself learns (the projection of
+            `EmbeddingMSE`, the mask of `DACKL` …), which begins from random weights.
+        schedule: how the rate falls after the warm-up: ``linear``, as half a ``cosine``, or
+            ``constant``.
         floor: the share of the peak at which it ends.
         warmup: share of the steps (below 1) or number of steps over which the rate rises.
     """
@@ -72,15 +81,27 @@ class Schedule:
                 "the rate must be above 0 and the warm-up not below."
             )
         if not 0 < self.loss_learning_rate < math.inf:
-            raise IrdistillError(f"loss_learning_rate is {self.loss_learning_rate}; it must be a finite number above 0.")
+            raise IrdistillError(
+                f"loss_learning_rate is {self.loss_learning_rate}; it must be a finite number"
+                " above 0."
+            )
         if self.head_learning_rate is not None and not self.head_learning_rate > 0:
-            raise IrdistillError(f"head_learning_rate is {self.head_learning_rate}; it must be above 0.")
+            raise IrdistillError(
+                f"head_learning_rate is {self.head_learning_rate}; it must be above 0."
+            )
         if self.floor > 1:
-            raise IrdistillError(f"floor is {self.floor}; it is a share of the learning rate, from 0 to 1.")
+            raise IrdistillError(
+                f"floor is {self.floor}; it is a share of the learning rate, from 0 to 1."
+            )
 
     def idle(self) -> set[str]:
         """Names of what changes nothing as it is set."""
-        usual = {"schedule": "linear", "floor": 0, "epochs": 0, "loss_learning_rate": Schedule.loss_learning_rate}
+        usual = {
+            "schedule": "linear",
+            "floor": 0,
+            "epochs": 0,
+            "loss_learning_rate": Schedule.loss_learning_rate,
+        }
         names = {name for name, value in usual.items() if getattr(self, name) == value}
         return names | ({"steps"} if self.epochs else set())
 
@@ -109,8 +130,8 @@ class EarlyStop:
     """When training ends before its last step, for lists that it does not see.
 
     Attributes:
-        early_stop: stop after so many evaluations in a row without a lower loss on held-out lists, and keep the weights of
-            the lowest; 0 trains to the last step.
+        early_stop: stop after so many evaluations in a row without a lower loss on held-out lists,
+            and keep the weights of the lowest; 0 trains to the last step.
         held_out: the share of the queries that are held out for this.
         evaluate_every: steps between evaluations.
     """
@@ -122,7 +143,9 @@ class EarlyStop:
     def check(self) -> None:
         at_least(self, early_stop=0, evaluate_every=1)
         if not 0 < self.held_out < 1:
-            raise IrdistillError(f"held_out is {self.held_out}; it is a share of the queries, above 0 and below 1.")
+            raise IrdistillError(
+                f"held_out is {self.held_out}; it is a share of the queries, above 0 and below 1."
+            )
 
     def idle(self) -> set[str]:
         return set() if self.early_stop else _names(EarlyStop)
@@ -133,10 +156,13 @@ class Penalties:
     """Of a sparse student: what keeps its vectors sparse (see `irdistill.losses.regularisers`).
 
     Attributes:
-        query_flops, document_flops, query_l1, document_l1: weights of the penalties; 0 leaves one out.
-        ramp: share of the steps (below 1) or number of steps over which those weights rise, quadratically.
-        query_active, document_active: the number of active dimensions to aim at; then a controller multiplies that side's
-            weights as needed, in place of the ramp, from the given ones on (of a side with none: L1 at 0.001).
+        query_flops, document_flops, query_l1, document_l1: weights of the penalties; 0 leaves one
+            out.
+        ramp: share of the steps (below 1) or number of steps over which those weights rise,
+            quadratically.
+        query_active, document_active: the number of active dimensions to aim at; then a controller
+            multiplies that side's weights as needed, in place of the ramp, from the given ones on
+            (of a side with none: L1 at 0.001).
         anti_zero: weight of the term that grows without bound as all weights of a side go to zero.
     """
 
@@ -162,7 +188,9 @@ class Penalties:
         return any(getattr(self, name) for name in (*_PENALTIES, *_TARGETS, "anti_zero"))
 
     def penalties(self, side: str) -> dict[str, float]:
-        """The weights of the penalties of a side, ``query`` or ``document``, before ramp or controller."""
+        """The weights of the penalties of a side, ``query`` or ``document``, before ramp or
+        controller.
+        """
         given = {"FLOPS": getattr(self, f"{side}_flops"), "L1": getattr(self, f"{side}_l1")}
         found = {name: weight for name, weight in given.items() if weight}
         return found or ({"L1": 1e-3} if getattr(self, f"{side}_active") else {})
@@ -173,15 +201,19 @@ class Choice:
     """Which queries make a step, and which documents make a list.
 
     Attributes:
-        curriculum: begin with the queries whose lists are easy by the teacher: those of the largest ``gap`` between its first
-            and its second document, or of the lowest ``entropy``; ``none`` takes all from the start.
-        pacing: how the share of the queries that are drawn from grows, by the step: ``linear``, or as a ``root``, so that the
-            hard ones come earlier.
+        curriculum: begin with the queries whose lists are easy by the teacher: those of the largest
+            ``gap`` between its first and its second document, or of the lowest ``entropy``;
+            ``none`` takes all from the start.
+        pacing: how the share of the queries that are drawn from grows, by the step: ``linear``, or
+            as a ``root``, so that the hard ones come earlier.
         pacing_start: that share in the first step.
-        pacing_end: share of the steps (below 1) or number of steps after which all queries are drawn from.
+        pacing_end: share of the steps (below 1) or number of steps after which all queries are
+            drawn from.
         clusters: make each step of queries of one of so many clusters; 0 mixes all.
-        cluster_model: the dense model whose vectors of the queries are clustered; the student itself where empty.
-        margin_bins: draw the documents of a list evenly from so many ranges of the teacher's margin; 0 draws from ranks alone.
+        cluster_model: the dense model whose vectors of the queries are clustered; the student
+            itself where empty.
+        margin_bins: draw the documents of a list evenly from so many ranges of the teacher's
+            margin; 0 draws from ranks alone.
     """
 
     curriculum: Literal["none", "gap", "entropy"] = "none"
@@ -197,11 +229,19 @@ class Choice:
         one_of(self, "pacing", "linear", "root")
         at_least(self, pacing_end=0, clusters=0, margin_bins=0)
         if not 0 < self.pacing_start <= 1:
-            raise IrdistillError(f"pacing_start is {self.pacing_start}; it is a share of the queries, above 0 and at most 1.")
+            raise IrdistillError(
+                f"pacing_start is {self.pacing_start}; it is a share of the queries, above 0 and at"
+                " most 1."
+            )
         if self.curriculum != "none" and self.clusters:
-            raise IrdistillError("a curriculum and clusters were both given; each says which queries make a step. Give one.")
+            raise IrdistillError(
+                "a curriculum and clusters were both given; each says which queries make a step."
+                " Give one."
+            )
         if self.cluster_model and not self.clusters:
-            raise IrdistillError("cluster_model was given without clusters; say how many, as clusters=200.")
+            raise IrdistillError(
+                "cluster_model was given without clusters; say how many, as clusters=200."
+            )
 
     def idle(self) -> set[str]:
         idle = set() if self.margin_bins else {"margin_bins"}
@@ -215,11 +255,13 @@ class Mining:
     """Negatives that the student itself ranks high, mined anew as it learns.
 
     Attributes:
-        mine_every: steps between searches of the corpus with the student as it is then; 0 mines nothing.
+        mine_every: steps between searches of the corpus with the student as it is then; 0 mines
+            nothing.
         mine_depth: documents kept a query.
-        mine_take: documents of each list that are drawn from these, from the first search on; half a list where 0.
-        mine_teacher: scores those that the run does not hold; without one they have no teacher score, and only losses that
-            need none, such as InfoNCE, see them.
+        mine_take: documents of each list that are drawn from these, from the first search on; half
+            a list where 0.
+        mine_teacher: scores those that the run does not hold; without one they have no teacher
+            score, and only losses that need none, such as InfoNCE, see them.
     """
 
     mine_every: int = 0
@@ -230,11 +272,15 @@ class Mining:
     def check(self) -> None:
         at_least(self, mine_every=0, mine_depth=1, mine_take=0)
         if (self.mine_teacher or self.mine_take) and not self.mine_every:
-            raise IrdistillError("mine_teacher or mine_take was given without mine_every; say how often, as mine_every=500.")
+            raise IrdistillError(
+                "mine_teacher or mine_take was given without mine_every; say how often, as"
+                " mine_every=500."
+            )
 
     def idle(self) -> set[str]:
         return set() if self.mine_every else _names(Mining)
 
 
-#: `TrainOptions` holds them all; ``check`` refuses what cannot be, ``idle`` names what changes nothing as things are set.
+#: `TrainOptions` holds them all; ``check`` refuses what cannot be, ``idle`` names what changes
+#: nothing as things are set.
 GROUPS = (Schedule, EarlyStop, Penalties, Choice, Mining)

@@ -1,4 +1,6 @@
-"""Masked-language-model training on a collection's texts: what comes before distillation in Well-Read Students."""
+"""Masked-language-model training on a collection's texts: what comes before distillation in
+Well-Read Students.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +16,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import DataCollatorForLanguageModeling, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import exclusive, make_folder, move_into_place, staging_path, write_json, write_text
+from irdistill.files import (
+    exclusive,
+    make_folder,
+    move_into_place,
+    staging_path,
+    write_json,
+    write_text,
+)
 from irdistill.hardware import Precision, best_device, choose_dtype
 from irdistill.models import model_revision, quiet_libraries
 from irdistill.progress import kept_when_stopped, progress
@@ -28,7 +42,12 @@ from irdistill.students.saving import save_tokenizer
 from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.loop import Steps, step_seed
-from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
+from irdistill.training.owned import (
+    check_training_folder,
+    place_model,
+    recorded_model,
+    remove_checkpoints,
+)
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import continues
 from irdistill.truncation import Truncation
@@ -48,12 +67,13 @@ class PretrainOptions:
         batch_size: documents a step.
         learning_rate: peak of a linear schedule that ends at 0.
         warmup: share of the steps over which the rate rises.
-        masked: share of the tokens that are to be guessed; of these four fifths are masked and a tenth replaced.
+        masked: share of the tokens that are to be guessed; of these four fifths are masked and a
+            tenth replaced.
         max_length: documents are truncated to so many tokens.
         precision: ``auto`` is bfloat16 where it is fast.
         seed: of the order of documents, of what is masked, of dropout, and of new weights.
-        checkpoint_every, checkpoint_seconds: steps, and seconds (0: none by time), between checkpoints; they change nothing of what
-            comes out, nor does
+        checkpoint_every, checkpoint_seconds: steps, and seconds (0: none by time), between
+            checkpoints; they change nothing of what comes out, nor does
         log_every: steps that a line of the log is the mean of.
     """
 
@@ -70,14 +90,28 @@ class PretrainOptions:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 0), ("batch_size", 1), ("max_length", 3), ("seed", 0), ("checkpoint_every", 1),
-                            ("checkpoint_seconds", 0),
-                            ("log_every", 1)):
+        for name, least in (
+            ("steps", 0),
+            ("batch_size", 1),
+            ("max_length", 3),
+            ("seed", 0),
+            ("checkpoint_every", 1),
+            ("checkpoint_seconds", 0),
+            ("log_every", 1),
+        ):
             if getattr(self, name) < least:
-                raise IrdistillError(f"{name} is {getattr(self, name)}; it must be at least {least}.")
-        if not 0 < self.masked < 1 or not 0 <= self.warmup < 1 or not 0 < self.learning_rate < math.inf:
-            raise IrdistillError(f"masked is {self.masked}, warmup {self.warmup} and learning_rate {self.learning_rate}; shares "
-                                 "below 1 and a rate above 0 were expected.")
+                raise IrdistillError(
+                    f"{name} is {getattr(self, name)}; it must be at least {least}."
+                )
+        if (
+            not 0 < self.masked < 1
+            or not 0 <= self.warmup < 1
+            or not 0 < self.learning_rate < math.inf
+        ):
+            raise IrdistillError(
+                f"masked is {self.masked}, warmup {self.warmup} and learning_rate"
+                f" {self.learning_rate}; shares below 1 and a rate above 0 were expected."
+            )
 
     def identity(self) -> dict[str, Any]:
         """What decides the weights."""
@@ -100,17 +134,31 @@ class _Masking:
         places = range(step * self.options.batch_size, (step + 1) * self.options.batch_size)
         for epoch in range(places[0] // size, places[-1] // size + 1):
             if self._order is None or self._order[0] != epoch:
-                self._order = epoch, np.random.default_rng([self.options.seed, epoch]).permutation(size)
-            found += self._order[1][[place % size for place in places if place // size == epoch]].tolist()
+                self._order = (
+                    epoch,
+                    np.random.default_rng([self.options.seed, epoch]).permutation(size),
+                )
+            found += self._order[1][
+                [place % size for place in places if place // size == epoch]
+            ].tolist()
         return found
 
     def __call__(self, step: int) -> dict[str, Any]:
         texts = self.corpus.texts(np.array(self.rows(step)))
-        tokens = self.tokenizer(list(texts), truncation=True, max_length=self.options.max_length, return_special_tokens_mask=True)
+        tokens = self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.options.max_length,
+            return_special_tokens_mask=True,
+        )
         self.truncation.count(tokens, self.options.max_length, self._special)
         seed = step_seed(self.options.seed, step)
-        mask = DataCollatorForLanguageModeling(self.tokenizer, mlm_probability=self.options.masked, seed=seed)
-        return dict(mask([{key: values[i] for key, values in tokens.items()} for i in range(len(texts))]))
+        mask = DataCollatorForLanguageModeling(
+            self.tokenizer, mlm_probability=self.options.masked, seed=seed
+        )
+        return dict(
+            mask([{key: values[i] for key, values in tokens.items()} for i in range(len(texts))])
+        )
 
 
 class _Bar(TrainerCallback):
@@ -132,9 +180,13 @@ class _Bar(TrainerCallback):
 
 
 class _MaskedTrainer(Trainer):
-    """transformers' Trainer with all randomness a function of the step, and checkpoints that are whole or not trusted."""
+    """transformers' Trainer with all randomness a function of the step, and checkpoints that are
+    whole or not trusted.
+    """
 
-    def __init__(self, batches: _Masking, first: int, timer: checkpoints.Timer, **given: Any) -> None:
+    def __init__(
+        self, batches: _Masking, first: int, timer: checkpoints.Timer, **given: Any
+    ) -> None:
         self.timer = timer
         self.steps = Steps(batches, first, given["args"].max_steps)
         super().__init__(train_dataset=self.steps, **given)
@@ -147,7 +199,9 @@ class _MaskedTrainer(Trainer):
         torch.manual_seed(step_seed(self.args.seed, self.state.global_step))
         return super().training_step(model, inputs, num_items_in_batch)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         return super().compute_loss(model, inputs["batch"], return_outputs, num_items_in_batch)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -172,35 +226,49 @@ class _MaskedTrainer(Trainer):
         self.timer.wrote(time.monotonic() - began)
 
 
-def pretrain(collection: Collection, backbone: str, out: str | Path, options: PretrainOptions | None = None, *,
-             layers: int | Sequence[int] | None = None, random_init: bool = False,
-             config: Mapping[str, Any] | None = None) -> Path:
-    """Train a backbone to guess masked words of a collection's documents, as a start for students of any kind.
+def pretrain(
+    collection: Collection,
+    backbone: str,
+    out: str | Path,
+    options: PretrainOptions | None = None,
+    *,
+    layers: int | Sequence[int] | None = None,
+    random_init: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Train a backbone to guess masked words of a collection's documents, as a start for students
+    of any kind.
 
-    Turc et al. (arXiv 1908.08962) found a compact model that was pre-trained, then distilled on unlabelled text, then trained on
-    labels better than any shorter way. Killed and started again with the same arguments it goes on from the last checkpoint.
+    Turc et al. (arXiv 1908.08962) found a compact model that was pre-trained, then distilled on
+    unlabelled text, then trained on labels better than any shorter way. Killed and started again
+    with the same arguments it goes on from the last checkpoint.
 
     Args:
-        backbone: model folder, ``package:`` path or hub id; gives tokenizer, config and, unless random, the weights. Where it
-            was saved without a masked-language-model head, the head begins at random.
+        backbone: model folder, ``package:`` path or hub id; gives tokenizer, config and, unless
+            random, the weights. Where it was saved without a masked-language-model head, the head
+            begins at random.
         out: folder for ``model/``, ``training.json`` and ``train_log.jsonl``.
         layers: keep this many encoder layers, evenly spaced, or exactly those of a list.
         random_init: begin with random weights, as the ablation does.
-        config: changes of the backbone's config, as ``{"hidden_size": 128}``; the weights are random then.
+        config: changes of the backbone's config, as ``{"hidden_size": 128}``; the weights are
+            random then.
 
     Returns:
         The folder of the trained model, which any student takes as its backbone.
 
     Raises:
-        IrdistillError: the backbone is no masked language model or cannot be shortened so, the config knows no such key, or
-            ``out`` holds a different training.
+        IrdistillError: the backbone is no masked language model or cannot be shortened so, the
+            config knows no such key, or ``out`` holds a different training.
     """
     options = options or PretrainOptions()
     if Processes.join().world > 1:
         raise IrdistillError("pretrain runs in one process; start it without torchrun.")
     first = load_transformer(backbone, task="fill-mask", new_head=True, seed=options.seed)
     if first.tokenizer.mask_token_id is None:
-        raise IrdistillError(f"the tokenizer of {backbone!r} has no mask token; give a masked language model, such as BERT.")
+        raise IrdistillError(
+            f"the tokenizer of {backbone!r} has no mask token; give a masked language model, such"
+            " as BERT."
+        )
     if layers is not None:
         keep_layers(first.model, layers)
     if random_init or config:
@@ -208,17 +276,33 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
     set_lengths((), (first,), options.max_length, None)
     check_training_folder(Path(out))
     folder = make_folder(out)
-    identity = json.loads(json.dumps({
-        "collection": collection.describe(), "backbone": backbone, "revision": model_revision(backbone), "layers": layers,
-        "random": bool(random_init or config), "config": dict(config or {}), "options": options.identity(),
-    }))
+    identity = json.loads(
+        json.dumps(
+            {
+                "collection": collection.describe(),
+                "backbone": backbone,
+                "revision": model_revision(backbone),
+                "layers": layers,
+                "random": bool(random_init or config),
+                "config": dict(config or {}),
+                "options": options.identity(),
+            }
+        )
+    )
     with exclusive(folder):
         if continues(folder, identity):
             logger.info("%s is finished already", folder / "model")
             return folder / "model"
-        write_json(folder / "training.json", {"identity": identity, "finished": False} | recorded_model(folder))
+        write_json(
+            folder / "training.json",
+            {"identity": identity, "finished": False} | recorded_model(folder),
+        )
         shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
-        log = _train(folder / "checkpoints", collection.corpus, first, options) if options.steps else []
+        log = (
+            _train(folder / "checkpoints", collection.corpus, first, options)
+            if options.steps
+            else []
+        )
         write_text(folder / "train_log.jsonl", "".join(json.dumps(row) + "\n" for row in log))
         staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
@@ -228,35 +312,65 @@ def pretrain(collection: Collection, backbone: str, out: str | Path, options: Pr
             first.model.save_pretrained(staged)
             save_tokenizer(first.tokenizer, staged)
         files = place_model(folder, staged, {"identity": identity})
-        write_json(folder / "training.json", {"identity": identity, "finished": True, "model": files})
+        write_json(
+            folder / "training.json", {"identity": identity, "finished": True, "model": files}
+        )
         remove_checkpoints(folder)
     return folder / "model"
 
 
-def _train(folder: Path, corpus: Corpus, first: Any, options: PretrainOptions) -> list[dict[str, Any]]:
+def _train(
+    folder: Path, corpus: Corpus, first: Any, options: PretrainOptions
+) -> list[dict[str, Any]]:
     """Train in place from the last whole checkpoint on; gives the rows of the log."""
     device = best_device()
     half = str(choose_dtype(options.precision, device)).removeprefix("torch.")
     found = checkpoints.latest_whole(make_folder(folder))
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=options.steps, per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate, lr_scheduler_type="linear", warmup_steps=int(options.warmup * options.steps),
-        seed=options.seed, bf16=half == "bfloat16", fp16=half == "float16", save_steps=options.checkpoint_every,
-        logging_steps=options.log_every, report_to="none", disable_tqdm=True, use_cpu=device.type == "cpu", log_level="error",
+        output_dir=str(folder),
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=int(options.warmup * options.steps),
+        seed=options.seed,
+        bf16=half == "bfloat16",
+        fp16=half == "float16",
+        save_steps=options.checkpoint_every,
+        logging_steps=options.log_every,
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu",
+        log_level="error",
         ignore_data_skip=True,
     )
-    batches, start = _Masking(corpus, first.tokenizer, options), checkpoints.step_of(found) if found else 0
+    batches, start = (
+        _Masking(corpus, first.tokenizer, options),
+        checkpoints.step_of(found) if found else 0,
+    )
     if found:
         logger.info("%s: resumed at step %d of %d", folder.parent, start, options.steps)
     timer = checkpoints.Timer(options.checkpoint_seconds)
-    with quiet_libraries(), kept_when_stopped(lambda: checkpoints.describe_newest(folder, options.steps)):
-        trainer = _MaskedTrainer(batches, start, timer, model=first.model, args=arguments, callbacks=[_Bar(timer)])
+    with (
+        quiet_libraries(),
+        kept_when_stopped(lambda: checkpoints.describe_newest(folder, options.steps)),
+    ):
+        trainer = _MaskedTrainer(
+            batches, start, timer, model=first.model, args=arguments, callbacks=[_Bar(timer)]
+        )
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(found) if found else None)
-    rows = [{key: row[key] for key in ("step", "loss", "learning_rate")} for row in trainer.state.log_history if "loss" in row]
+    rows = [
+        {key: row[key] for key in ("step", "loss", "learning_rate")}
+        for row in trainer.state.log_history
+        if "loss" in row
+    ]
     bad = next((row["step"] for row in rows if not math.isfinite(row["loss"])), None)
     if bad is not None:
-        raise IrdistillError(f"the loss was no longer finite at step {bad}; lower the learning rate, or use precision float32.")
+        raise IrdistillError(
+            f"the loss was no longer finite at step {bad}; lower the learning rate, or use"
+            " precision float32."
+        )
     batches.truncation.report("document", "the training", logger, options.max_length)
     first.model.to("cpu").eval()
     return rows

@@ -1,4 +1,6 @@
-"""The teacher's representations while a student trains: found, checked, and looked up batch by batch."""
+"""The teacher's representations while a student trains: found, checked, and looked up batch by
+batch.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Which kind of store holds what a loss reads, what makes it, and which student it is for.
 _SOURCES = {
-    "queries": ("vectors", "a dense retriever", "dense"), "documents": ("vectors", "a dense retriever", "dense"),
+    "queries": ("vectors", "a dense retriever", "dense"),
+    "documents": ("vectors", "a dense retriever", "dense"),
     "pairs": ("pairs", "a cross-encoder", "cross-encoder"),
     "query_tokens": ("tokens", "a late-interaction retriever", "late-interaction"),
     "document_tokens": ("tokens", "a late-interaction retriever", "late-interaction"),
@@ -40,14 +43,16 @@ def check_states(loss: Loss, student: Student) -> None:
     for term in loss.plain:
         for name in sorted(term.states - student.represents):
             raise IrdistillError(
-                f"the loss {term} reads representations that a {student.kind} student does not give ({name}); it is for a "
-                f"{_SOURCES[name][2]} student."
+                f"the loss {term} reads representations that a {student.kind} student does not give"
+                f" ({name}); it is for a {_SOURCES[name][2]} student."
             )
 
 
-def find_representations(loss: Loss, runs: Sequence[Run], given: str | Path | None,
-                         collection: Collection) -> Representations | None:
-    """Open what the loss reads: of the run that was named, else of the first of the runs that has any.
+def find_representations(
+    loss: Loss, runs: Sequence[Run], given: str | Path | None, collection: Collection
+) -> Representations | None:
+    """Open what the loss reads: of the run that was named, else of the first of the runs that has
+    any.
 
     Returns:
         None where the loss reads none.
@@ -57,21 +62,34 @@ def find_representations(loss: Loss, runs: Sequence[Run], given: str | Path | No
     """
     if not loss.states:
         if given is not None:
-            raise IrdistillError(f"representations were given, and the loss {loss} reads none; leave them out.")
+            raise IrdistillError(
+                f"representations were given, and the loss {loss} reads none; leave them out."
+            )
         return None
     kind, maker, _ = _SOURCES[min(loss.states)]
-    command = (f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER --out NEW "
-               f"--representations, with {maker} as TEACHER; then train with --representations NEW")
+    command = (
+        f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER"
+        f" --out NEW --representations, with {maker} as TEACHER; then train with"
+        " --representations NEW"
+    )
     if given is None:
-        own = [run.path for run in runs if run.path is not None and (run.path / "representations").is_dir()]
+        own = [
+            run.path
+            for run in runs
+            if run.path is not None and (run.path / "representations").is_dir()
+        ]
         if not own:
-            raise IrdistillError(f"the loss {loss} needs the teacher's representations, and no run has them. Make them: {command}.")
+            raise IrdistillError(
+                f"the loss {loss} needs the teacher's representations, and no run has them. Make"
+                f" them: {command}."
+            )
         given = own[0]
     held = Representations(given)
     held.check_collection(collection)
     if held.kind != kind:
         raise IrdistillError(
-            f"the representations in {held.folder} are {held.kind}, and the loss {loss} needs {kind}. Make them: {command}."
+            f"the representations in {held.folder} are {held.kind}, and the loss {loss} needs"
+            f" {kind}. Make them: {command}."
         )
     return held
 
@@ -84,7 +102,9 @@ class TeacherStates:
         query_ids: of the sampler, by the numbers in its lists.
     """
 
-    def __init__(self, held: Representations, names: frozenset[str], query_ids: Sequence[str]) -> None:
+    def __init__(
+        self, held: Representations, names: frozenset[str], query_ids: Sequence[str]
+    ) -> None:
         self.held, self.names, self.query_ids = held, names, query_ids
         self.dimension = held.dimension
 
@@ -94,9 +114,15 @@ class TeacherStates:
         made: dict[str, Callable[[], object]] = {
             "queries": lambda: self._vectors([self.held.query(query_id) for query_id in asked]),
             "documents": lambda: self._vectors(self.held.documents(unique)),
-            "pairs": lambda: torch.stack([self._vectors(self.held.pairs(query_id, rows))
-                                          for query_id, rows in zip(asked, lists.rows, strict=True)]),
-            "query_tokens": lambda: padded_tokens(self._tokens([self.held.query(query_id) for query_id in asked])),
+            "pairs": lambda: torch.stack(
+                [
+                    self._vectors(self.held.pairs(query_id, rows))
+                    for query_id, rows in zip(asked, lists.rows, strict=True)
+                ]
+            ),
+            "query_tokens": lambda: padded_tokens(
+                self._tokens([self.held.query(query_id) for query_id in asked])
+            ),
             "document_tokens": lambda: padded_tokens(self._tokens(self.held.documents(unique))),
         }
         return States(**{name: made[name]() for name in self.names})  # type: ignore[arg-type]
@@ -110,11 +136,18 @@ class TeacherStates:
         return torch.from_numpy(table)
 
     def _tokens(self, found: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        return [torch.from_numpy(np.asarray(vectors, np.float32)) if len(vectors) else torch.zeros(0, self.dimension)
-                for vectors in found]
+        return [
+            (
+                torch.from_numpy(np.asarray(vectors, np.float32))
+                if len(vectors)
+                else torch.zeros(0, self.dimension)
+            )
+            for vectors in found
+        ]
 
     def sample(self, scores: Lists) -> Sample:
-        """Scored pairs of queries spread evenly over the training set, with the teacher's classifier.
+        """Scored pairs of queries spread evenly over the training set, with the teacher's
+        classifier.
 
         Raises:
             IrdistillError: no pair has both a score and a state.
@@ -123,7 +156,9 @@ class TeacherStates:
         count = 0
         for number in np.random.default_rng(0).permutation(len(self.query_ids)).tolist():
             rows, own = scores.list(scores.index[self.query_ids[number]])
-            found = self._vectors(self.held.pairs(self.query_ids[number], np.asarray(rows, np.int64)))
+            found = self._vectors(
+                self.held.pairs(self.query_ids[number], np.asarray(rows, np.int64))
+            )
             given = torch.from_numpy(np.asarray(own, np.float32).copy())
             there = ~found.isnan().any(dim=1) & ~given.isnan()
             states.append(found[there])
@@ -132,7 +167,10 @@ class TeacherStates:
             if count >= _SAMPLE:
                 break
         if not count or self.held.classifier is None:
-            raise IrdistillError(f"no pair of these runs has both a score and a representation in {self.held.folder}.")
+            raise IrdistillError(
+                "no pair of these runs has both a score and a representation in"
+                f" {self.held.folder}."
+            )
         return Sample(torch.cat(states), torch.cat(values), torch.from_numpy(self.held.classifier))
 
     def check(self, batches: Sequence[ListBatch]) -> None:
@@ -146,14 +184,21 @@ class TeacherStates:
             states = self(lists, np.unique(lists.rows[lists.rows >= 0]))
             for name in self.names:
                 value = getattr(states, name)
-                present = value.mask.any(dim=1) if name.endswith("tokens") else ~value.isnan().any(dim=-1)
+                present = (
+                    value.mask.any(dim=1) if name.endswith("tokens") else ~value.isnan().any(dim=-1)
+                )
                 there += int(present.sum())
                 total += int((lists.rows >= 0).sum()) if name == "pairs" else present.numel()
         if not there:
             raise IrdistillError(
-                f"{self.held.folder} holds no representation of any text of the first {len(batches)} steps; it was made for other "
-                "candidates. Score these candidates with --representations."
+                f"{self.held.folder} holds no representation of any text of the first"
+                f" {len(batches)} steps; it was made for other candidates. Score these candidates"
+                " with --representations."
             )
         if there < total:
-            logger.info("%d of %d texts or pairs of the first steps have no representation and teach nothing by it",
-                        total - there, total)
+            logger.info(
+                "%d of %d texts or pairs of the first steps have no representation and teach"
+                " nothing by it",
+                total - there,
+                total,
+            )

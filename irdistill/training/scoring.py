@@ -1,4 +1,6 @@
-"""From a batch of texts to the scores that a loss sees, and where it reads any to the student's representations."""
+"""From a batch of texts to the scores that a loss sees, and where it reads any to the student's
+representations.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +20,39 @@ if TYPE_CHECKING:
 
 
 def encode_batch(student: Student, encoder: Encoder, batch: TrainBatch) -> tuple[Any, Any]:
-    """Encode the queries and the unique documents once each; of a student that reads pairs, the scores of each pair, and None."""
+    """Encode the queries and the unique documents once each; of a student that reads pairs, the
+    scores of each pair, and None.
+    """
     if batch.pairs is not None:
         return encoder(batch.pairs, "pair"), None
     queries = encoder(batch.queries, "query")
-    documents = batch.documents.on(student.device) if isinstance(batch.documents, Taken) else encoder(
-        batch.documents, "document"
+    documents = (
+        batch.documents.on(student.device)
+        if isinstance(batch.documents, Taken)
+        else encoder(batch.documents, "document")
     )
     return queries, documents
 
 
-def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch: bool,
-                learnt: Mapping[str, nn.Module] | None = None, encoded: tuple[Any, Any] | None = None,
-                dimension: int | None = None) -> ScoreBatch:
+def score_batch(
+    student: Student,
+    encoder: Encoder,
+    batch: TrainBatch,
+    in_batch: bool,
+    learnt: Mapping[str, nn.Module] | None = None,
+    encoded: tuple[Any, Any] | None = None,
+    dimension: int | None = None,
+) -> ScoreBatch:
     """Lay out the scores a loss sees.
 
-    Where the batch holds the teacher's representations, the student's of the same forward pass are laid out too.
+    Where the batch holds the teacher's representations, the student's of the same forward pass are
+    laid out too.
 
     Args:
         learnt: what the loss learns beside the student.
         encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
-        dimension: of dense vectors, score by the first so many numbers of each; representations are whole.
+        dimension: of dense vectors, score by the first so many numbers of each; representations are
+            whole.
     """
     device = student.device
     index, mask = batch.index.to(device), batch.mask.to(device)
@@ -48,7 +62,10 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
     queries, documents = encoded or encode_batch(student, encoder, batch)
     positives = batch.positives.to(device)
     if documents is not None:
-        asking, there = present(encoder, batch.queries, queries), present(encoder, batch.documents, documents)
+        asking, there = (
+            present(encoder, batch.queries, queries),
+            present(encoder, batch.documents, documents),
+        )
         mask = mask & asking[:, None] & there[index]
         positives = positives | ~there  # what has no tokens is never a negative
     if documents is None:
@@ -61,14 +78,23 @@ def score_batch(student: Student, encoder: Encoder, batch: TrainBatch, in_batch:
         states = student.represent(queries, documents) if batch.states is not None else None
         if dimension is not None:
             queries, documents = queries[:, :dimension], documents[:, :dimension]
-        with encoder.autocast():  # for layers that read both; what compares vectors does so in float32
+        with (
+            encoder.autocast()
+        ):  # for layers that read both; what compares vectors does so in float32
             lists, every = student.scores(queries, documents, index, in_batch)
     weights = batch.teacher_weights if len(batch.teacher) > 1 else None
     return ScoreBatch(
-        student=lists, teacher=batch.teacher.to(device).squeeze(0), mask=mask,
-        labels=batch.labels.to(device), columns=index, in_batch=every if in_batch else None,
-        positives=positives, teacher_weights=None if weights is None else weights.to(device),
-        student_states=states, teacher_states=None if batch.states is None else batch.states.to(device), learnt=learnt or {},
+        student=lists,
+        teacher=batch.teacher.to(device).squeeze(0),
+        mask=mask,
+        labels=batch.labels.to(device),
+        columns=index,
+        in_batch=every if in_batch else None,
+        positives=positives,
+        teacher_weights=None if weights is None else weights.to(device),
+        student_states=states,
+        teacher_states=None if batch.states is None else batch.states.to(device),
+        learnt=learnt or {},
     )
 
 
@@ -79,10 +105,16 @@ def present(encoder: Encoder, texts: Tokens | Taken, encoded: Any) -> Tensor:
         encoded: what ``encode_batch`` gave for them.
     """
     device = encoder.student.device
-    if not isinstance(encoded, Tensor):  # a text of which no token is scored counts as one without tokens
+    if not isinstance(
+        encoded, Tensor
+    ):  # a text of which no token is scored counts as one without tokens
         return torch.tensor([len(vectors) > 0 for vectors in encoded], device=device)
     if isinstance(texts, Taken):
-        return encoded.any(dim=1) if encoder.student.kind == "dense" else torch.ones(len(encoded), dtype=torch.bool, device=device)
+        return (
+            encoded.any(dim=1)
+            if encoder.student.kind == "dense"
+            else torch.ones(len(encoded), dtype=torch.bool, device=device)
+        )
     readable = torch.from_numpy(texts.lengths > 0).to(device)
     everywhere: Tensor = encoder.processes.gather(readable.long(), texts.total)
     return everywhere.bool()

@@ -15,7 +15,8 @@ _PATTERN = re.compile(r"(?:(?P<word>all|top)|(?P<first>\d+)-(?P<last>\d+))(?::(?
 class Source(NamedTuple):
     """Ranks ``first`` to ``last`` (from 1, both included), from which ``take`` documents are taken.
 
-    ``take`` 0 means a fair share of what the others leave; ``top`` takes the best in order, else at random.
+    ``take`` 0 means a fair share of what the others leave; ``top`` takes the best in order, else at
+    random.
     """
 
     first: int
@@ -36,8 +37,9 @@ def parse_sources(text: str) -> tuple[Source, ...]:
         first, last = (int(match["first"] or 1), int(match["last"] or 2**31)) if match else (0, 0)
         if match is None or not 1 <= first <= last or match["count"] == "0":
             raise IrdistillError(
-                f"the sources {text!r} have a part {part!r} that cannot be read. Write all, top or ranks "
-                "such as 1-50, each with :COUNT if wanted, joined by commas: 1-10:4,11-100:12."
+                f"the sources {text!r} have a part {part!r} that cannot be read. Write all, top or"
+                " ranks such as 1-50, each with :COUNT if wanted, joined by commas:"
+                " 1-10:4,11-100:12."
             )
         sources.append(Source(first, last, int(match["count"] or 0), match["word"] == "top"))
     return tuple(sources)
@@ -69,12 +71,14 @@ def draw(
 def draw_by_margin(
     scores: np.ndarray, allowed: np.ndarray, want: int, bins: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Choose at most ``want`` of the allowed places, each once, evenly from ranges of the score, in rank order.
+    """Choose at most ``want`` of the allowed places, each once, evenly from ranges of the score, in
+    rank order.
 
-    The range between the lowest and the highest score is cut into ``bins`` of one width. Each document is drawn from one of
-    those that still hold some, all equally likely, so that rare margins come as often as common ones (after the balanced
-    margins of Hofstaetter et al. 2021, arXiv:2104.06967; a margin to the positive differs from the score by a constant). Those
-    without a score are a range of their own.
+    The range between the lowest and the highest score is cut into ``bins`` of one width. Each
+    document is drawn from one of those that still hold some, all equally likely, so that rare
+    margins come as often as common ones (after the balanced margins of Hofstaetter et al. 2021,
+    arXiv:2104.06967; a margin to the positive differs from the score by a constant). Those without
+    a score are a range of their own.
 
     Args:
         scores: (n,) of one teacher, NaN where not scored.
@@ -85,8 +89,13 @@ def draw_by_margin(
     group = np.full(len(own), bins)
     if known.any():
         low, high = own[known].min(), own[known].max()
-        group[known] = np.minimum(bins - 1, (own[known] - low) / max(high - low, 1e-12) * bins).astype(np.int64)
-    held = {number: random.permutation(allowed[group == number]).tolist() for number in np.unique(group).tolist()}
+        group[known] = np.minimum(
+            bins - 1, (own[known] - low) / max(high - low, 1e-12) * bins
+        ).astype(np.int64)
+    held = {
+        number: random.permutation(allowed[group == number]).tolist()
+        for number in np.unique(group).tolist()
+    }
     taken: list[int] = []
     while held and len(taken) < want:
         number = list(held)[random.integers(len(held))]

@@ -1,4 +1,6 @@
-"""Fitting term vectors: BM25 distilled into the space of a corpus's document vectors, in closed form."""
+"""Fitting term vectors: BM25 distilled into the space of a corpus's document vectors, in closed
+form.
+"""
 
 from __future__ import annotations
 
@@ -31,44 +33,74 @@ logger = logging.getLogger(__name__)
 
 TRAINING = "training.json"
 _RIDGE = 1e-3
-"""Of the mean variance of the document vectors: from a third of it to three times it, nDCG@10 moved by 0.002 on three sets."""
+"""Of the mean variance of the document vectors: from a third of it to three times it, nDCG@10 moved
+by 0.002 on three sets.
+"""
 _SHARE = 0.5
-"""The spread of the words' part beside that of the model's own. Equal spreads are better where BM25 is as good as the model, and
-worse where it is not: 0, 0.5 and 1 gave nDCG@10 of 0.509, 0.552, 0.559 (cranfield), 0.646, 0.688, 0.683 (scifact), 0.476, 0.531,
-0.532 (cystic-fibrosis), but 0.316, 0.330, 0.303 (a pool of MTRAG's fiqa, rewrites) and 0.643, 0.647, 0.629 (TREC DL 2019's pool).
-A half was no loss on any of seven sets."""
+"""The spread of the words' part beside that of the model's own. Equal spreads are better where BM25
+is as good as the model, and worse where it is not: 0, 0.5 and 1 gave nDCG@10 of 0.509, 0.552, 0.559
+(cranfield), 0.646, 0.688, 0.683 (scifact), 0.476, 0.531, 0.532 (cystic-fibrosis), but 0.316, 0.330,
+0.303 (a pool of MTRAG's fiqa, rewrites) and 0.643, 0.647, 0.629 (TREC DL 2019's pool). A half was
+no loss on any of seven sets.
+"""
 _MOST_WORDS = 200_000
 _BLOCK = 65_536
 _QUERIES, _DEPTH = 256, 100
 
 
-def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str | Path, work: str | Path | None = None,
-                     overwrite: bool = False, kind: str | None = None, trust_remote_code: bool = False) -> DenseStudent:
-    """Give a dense model a query tower that adds up a vector for each word of the query; documents stay as they are.
+def fit_term_vectors(
+    collection: Collection,
+    model: str | DenseStudent,
+    out: str | Path,
+    work: str | Path | None = None,
+    overwrite: bool = False,
+    kind: str | None = None,
+    trust_remote_code: bool = False,
+) -> DenseStudent:
+    """Give a dense model a query tower that adds up a vector for each word of the query; documents
+    stay as they are.
 
-    The vector of a word is the least-squares answer to: which vector's inner products with all N documents are what the word
-    adds to their BM25 scores? So it is mean-squared-error distillation from BM25 over every (word, document) pair, with the
-    document tower frozen, and no gradient is needed. Least squares shrinks what few documents have, the rarest words most; each
-    vector is brought back by the square root of the factor by which it was shrunk on its own documents (nDCG@10 on scifact,
-    with MiniLM: 0.670 without, 0.686 with). Their common scale gives the words half the spread over the candidates that the model's
-    own part has, in the mean over the collection's queries, of which nothing but their texts is read. The words of most documents
-    get a vector, 200,000 at most.
+    The vector of a word is the least-squares answer to: which vector's inner products with all N
+        documents are what the word
+    adds to their BM25 scores? So it is mean-squared-error distillation from BM25 over every (word,
+    document) pair, with the document tower frozen, and no gradient is needed. Least squares shrinks
+    what few documents have, the rarest words most; each vector is brought back by the square root
+    of the factor by which it was shrunk on its own documents (nDCG@10 on scifact, with MiniLM:
+    0.670 without, 0.686 with). Their common scale gives the words half the spread over the
+    candidates that the model's own part has, in the mean over the collection's queries, of which
+    nothing but their texts is read. The words of most documents get a vector, 200,000 at most.
 
     Args:
-        collection: its corpus is what is learnt; its queries (the first 256) set the scale, and may be synthetic.
+        collection: its corpus is what is learnt; its queries (the first 256) set the scale, and may
+            be synthetic.
         model: a dense model whose towers are one.
         kind: ``dense``, where the model's files do not say it.
-        out: the folder; the model goes to ``OUT/model``. What was finished there for the same input is opened.
+        out: the folder; the model goes to ``OUT/model``. What was finished there for the same input
+            is opened.
         work: where the corpus's vectors are kept; the cache folder where None.
 
     Raises:
-        IrdistillError: the model has two towers, the corpus has fewer than two documents, its vectors are all the same, or
-            ``out`` holds something else.
+        IrdistillError: the model has two towers, the corpus has fewer than two documents, its
+            vectors are all the same, or ``out`` holds something else.
     """
-    student = model if isinstance(model, DenseStudent) else load_dense(model, kind, trust_remote_code=trust_remote_code)
+    student = (
+        model
+        if isinstance(model, DenseStudent)
+        else load_dense(model, kind, trust_remote_code=trust_remote_code)
+    )
     one_tower(student.model, f"the model {student.source!r}")
-    identity = {"verb": "terms", "model": student.identity(), "collection": collection.describe(),
-                "settings": {"ridge": _RIDGE, "share": _SHARE, "most_words": _MOST_WORDS, "queries": _QUERIES, "depth": _DEPTH}}
+    identity = {
+        "verb": "terms",
+        "model": student.identity(),
+        "collection": collection.describe(),
+        "settings": {
+            "ridge": _RIDGE,
+            "share": _SHARE,
+            "most_words": _MOST_WORDS,
+            "queries": _QUERIES,
+            "depth": _DEPTH,
+        },
+    }
     folder = Path(out)
     check_training_folder(folder)
     make_folder(folder)
@@ -77,7 +109,8 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
         stored = read_json_object(done)
         if stored.get("identity") != identity:
             raise IrdistillError(
-                f"{folder} holds term vectors of another model or collection; choose another folder, or overwrite."
+                f"{folder} holds term vectors of another model or collection; choose another"
+                " folder, or overwrite."
             )
         if stored.get("finished", True) and is_whole(folder / "model", stored.get("model") or {}):
             return DenseStudent.load(folder / "model")
@@ -88,7 +121,13 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
         weight *= _scale(collection, student, bm25, vectors, places, weight)
         tower = copy_tower(student.model, None)
         first: Any = tower[0]
-        tower.append(TermVectors(first.tokenizer, [bm25.stems[place] for place in places.tolist()], from_numpy(weight)))
+        tower.append(
+            TermVectors(
+                first.tokenizer,
+                [bm25.stems[place] for place in places.tolist()],
+                from_numpy(weight),
+            )
+        )
         if any(isinstance(module, Normalize) for module in tower):
             tower.append(Normalize())
         fitted = DenseStudent(two_towers(student.model, tower), student.source, student.revision)
@@ -103,7 +142,9 @@ def fit_term_vectors(collection: Collection, model: str | DenseStudent, out: str
     return DenseStudent.load(folder / "model")
 
 
-def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORDS) -> tuple[np.ndarray, np.ndarray]:
+def term_vectors(
+    scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORDS
+) -> tuple[np.ndarray, np.ndarray]:
     """The words kept and their vectors.
 
     Args:
@@ -146,12 +187,25 @@ def term_vectors(scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORD
     return places, (found * np.sqrt(shrunk)[:, None]).astype(np.float32)
 
 
-def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: np.ndarray, places: np.ndarray,
-           weight: np.ndarray) -> float:
-    """The factor by which the spread of the words' part over the candidates is the wanted share of the model's own, in the mean."""
+def _scale(
+    collection: Collection,
+    student: DenseStudent,
+    bm25: BM25,
+    vectors: np.ndarray,
+    places: np.ndarray,
+    weight: np.ndarray,
+) -> float:
+    """The factor by which the spread of the words' part over the candidates is the wanted share of
+    the model's own, in the mean.
+    """
     queries = list(collection.queries.values())[:_QUERIES]
-    own = student.encode([query.text for query in queries], "query", normalize=student.similarity == "cosine")
-    corpus, known = collection.corpus, {bm25.stems[place]: number for number, place in enumerate(places.tolist())}
+    own = student.encode(
+        [query.text for query in queries], "query", normalize=student.similarity == "cosine"
+    )
+    corpus, known = (
+        collection.corpus,
+        {bm25.stems[place]: number for number, place in enumerate(places.tolist())},
+    )
     spreads = []
     for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):
         words = [known[stem] for stem in bm25.words(query.text) if stem in known]
@@ -161,11 +215,17 @@ def _scale(collection: Collection, student: DenseStudent, bm25: BM25, vectors: n
         excluded = corpus.find(list(query.excluded))
         excluded = excluded[excluded >= 0]
         dense[excluded], lexical[excluded] = -np.inf, 0.0
-        pool = np.union1d(best_rows(corpus, dense, _DEPTH).rows, best_rows(corpus, lexical, _DEPTH, above=0.0).rows)
+        pool = np.union1d(
+            best_rows(corpus, dense, _DEPTH).rows,
+            best_rows(corpus, lexical, _DEPTH, above=0.0).rows,
+        )
         pool = np.setdiff1d(pool, excluded)
         added = vectors[pool] @ (weight[words].sum(axis=0) / np.sqrt(len(words)))
         spreads.append((dense[pool].std(), added.std()))
     total = np.array(spreads, np.float64).reshape(-1, 2).sum(axis=0)
     if not (total > 0).all():
-        raise IrdistillError(f"no query of {collection.id!r} shares a word with its corpus; queries set the scale of term vectors.")
+        raise IrdistillError(
+            f"no query of {collection.id!r} shares a word with its corpus; queries set the scale of"
+            " term vectors."
+        )
     return _SHARE * float(total[0] / total[1])

@@ -17,7 +17,14 @@ import torch
 from transformers import TrainerCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, exclusive, make_folder, read_json_object, staging_path, write_json
+from irdistill.files import (
+    differences,
+    exclusive,
+    make_folder,
+    read_json_object,
+    staging_path,
+    write_json,
+)
 from irdistill.hardware import choose_dtype
 from irdistill.losses import Loss, parse_loss
 from irdistill.models import quiet_libraries
@@ -47,10 +54,21 @@ from irdistill.training.loop import DistillTrainer
 from irdistill.training.mining import Miner, check_mining
 from irdistill.training.mixed import MixedRun
 from irdistill.training.options import TrainOptions
-from irdistill.training.owned import check_training_folder, place_model, recorded_model, remove_checkpoints
+from irdistill.training.owned import (
+    check_training_folder,
+    place_model,
+    recorded_model,
+    remove_checkpoints,
+)
 from irdistill.training.processes import Processes
 from irdistill.training.representations import TeacherStates, check_states, find_representations
-from irdistill.training.stored import Vectors, check_vectors, open_vectors, vectors_digest, vectors_identity
+from irdistill.training.stored import (
+    Vectors,
+    check_vectors,
+    open_vectors,
+    vectors_digest,
+    vectors_identity,
+)
 from irdistill.truncation import Truncation, changes, snapshot
 
 if TYPE_CHECKING:
@@ -83,7 +101,9 @@ class _Watch(TrainerCallback):
         if not self.options.checkpoint_every:
             return
         if self.options.mine_every and state.global_step % self.options.mine_every == 0:
-            control.should_save = True  # a search that is stopped goes on, and not the steps before it once more
+            control.should_save = (
+                True  # a search that is stopped goes on, and not the steps before it once more
+            )
         if self.is_due():
             control.should_save = True
 
@@ -92,15 +112,22 @@ class _Watch(TrainerCallback):
 
 
 def train(
-    collection: Collection, scores: Run | str | Path | Sequence[Run | str | Path], student: Student,
-    loss: str | Loss, out: str | Path, options: TrainOptions | None = None,
-    document_vectors: Vectors = None, work: str | Path | None = None, representations: str | Path | None = None,
+    collection: Collection,
+    scores: Run | str | Path | Sequence[Run | str | Path],
+    student: Student,
+    loss: str | Loss,
+    out: str | Path,
+    options: TrainOptions | None = None,
+    document_vectors: Vectors = None,
+    work: str | Path | None = None,
+    representations: str | Path | None = None,
 ) -> Path:
     """Train a student on the teacher scores of a run, or of several runs of the same candidates.
 
-    Killed at any moment and started again with the same arguments it goes on from the last whole checkpoint
-    and ends with the same bytes. A finished training is recognised and not done again. Started by ``torchrun`` in several
-    processes, these train together: each step has ``batch_size`` lists of each, and the first process writes.
+    Killed at any moment and started again with the same arguments it goes on from the last whole
+    checkpoint and ends with the same bytes. A finished training is recognised and not done again.
+    Started by ``torchrun`` in several processes, these train together: each step has ``batch_size``
+    lists of each, and the first process writes.
 
     Args:
         collection: gives texts and, through its qrels, the labels.
@@ -108,19 +135,19 @@ def train(
         student: is trained in place.
         loss: an expression such as ``KL(tau=0.05) + 0.1*InfoNCE``.
         out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and the checkpoints.
-        document_vectors: what the student's own frozen document tower made of the corpus: a store, or of a dense student
-            an array (corpus size, D); then no document is encoded while training. ``stored`` makes the store on first
-            use, where the tower is frozen.
+        document_vectors: what the student's own frozen document tower made of the corpus: a store,
+            or of a dense student an array (corpus size, D); then no document is encoded while
+            training. ``stored`` makes the store on first use, where the tower is frozen.
         work: where that store is kept; the cache folder where None.
-        representations: the run beside which the teacher's representations lie, for losses that read them; the first of
-            ``scores`` that has any where None.
+        representations: the run beside which the teacher's representations lie, for losses that
+            read them; the first of ``scores`` that has any where None.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
 
     Raises:
-        IrdistillError: the data do not hold what the loss needs, teacher scores that cannot teach, ``out``
-            holds a different training, or the loss is no longer finite.
+        IrdistillError: the data do not hold what the loss needs, teacher scores that cannot teach,
+            ``out`` holds a different training, or the loss is no longer finite.
     """
     options = options or TrainOptions()
     expression = parse_loss(loss)
@@ -142,7 +169,9 @@ def train(
     folder = make_folder(out)
     identity = {
         "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
-        "scores": [run.fingerprint for run in runs], "student": student.identity(), "loss": str(expression),
+        "scores": [run.fingerprint for run in runs],
+        "student": student.identity(),
+        "loss": str(expression),
         "options": options.identity() | cluster_identity(options),
         "document_vectors": vectors_digest(collection, student, document_vectors),
     } | ({"processes": processes.world} if processes.world > 1 else {})
@@ -151,21 +180,50 @@ def train(
     identity = json.loads(json.dumps(identity, default=str))
     others = differences(processes.agree(lambda: identity), identity)
     if others:
-        raise IrdistillError(f"the processes were given different trainings: {'; '.join(others)} in process {processes.rank}.")
+        raise IrdistillError(
+            f"the processes were given different trainings: {'; '.join(others)} in process"
+            f" {processes.rank}."
+        )
     model = folder / "model"
     with ExitStack() as held:
         processes.agree(lambda: held.enter_context(exclusive(folder)))
-        about = json.loads(json.dumps(_about(collection, runs, student, document_vectors), default=str))
+        about = json.loads(
+            json.dumps(_about(collection, runs, student, document_vectors), default=str)
+        )
         if processes.agree(lambda: continues(folder, identity, about)):
             logger.info("%s is finished already", model)
             return model
-        _train(folder, collection, runs, student, expression, options, document_vectors, work, identity, processes, kept, about)
+        _train(
+            folder,
+            collection,
+            runs,
+            student,
+            expression,
+            options,
+            document_vectors,
+            work,
+            identity,
+            processes,
+            kept,
+            about,
+        )
     return model
 
 
-def _train(folder: Path, collection: Collection, runs: list[Run], student: Student, loss: Loss, options: TrainOptions,
-           vectors: Vectors, work: str | Path | None, identity: dict[str, Any], processes: Processes,
-           kept: Representations | None = None, about: dict[str, Any] | None = None) -> None:
+def _train(
+    folder: Path,
+    collection: Collection,
+    runs: list[Run],
+    student: Student,
+    loss: Loss,
+    options: TrainOptions,
+    vectors: Vectors,
+    work: str | Path | None,
+    identity: dict[str, Any],
+    processes: Processes,
+    kept: Representations | None = None,
+    about: dict[str, Any] | None = None,
+) -> None:
     corpus = collection.corpus
     relevant = {
         qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
@@ -173,24 +231,45 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
     }
     with processes.in_turn():
         compiled = [compile_run(run, corpus) for run in runs]
-    lists: list[Lists] = [MixedRun(compiled, options.mixing(), corpus)] if options.mix != "none" else list(compiled)
+    lists: list[Lists] = (
+        [MixedRun(compiled, options.mixing(), corpus)] if options.mix != "none" else list(compiled)
+    )
     sampler, held = make_samplers(
-        lists, relevant, list(collection.queries), options, world=processes.world,
+        lists,
+        relevant,
+        list(collection.queries),
+        options,
+        world=processes.world,
         needs_teacher=options.only_scored or bool(loss.needs & _TEACHER),
-        needs_labels="label" in loss.needs and not options.only_scored)
+        needs_labels="label" in loss.needs and not options.only_scored,
+    )
     options = in_steps(options, sampler)
     with processes.in_turn():
         sampler.order = order_of(sampler, collection, student, folder, options)
     if sampler.unusable:
-        logger.info("%d queries have fewer than two usable documents and are left out", sampler.unusable)
+        logger.info(
+            "%d queries have fewer than two usable documents and are left out", sampler.unusable
+        )
     if sampler.flagged_documents:
-        logger.info("%d of %d candidates are flagged and are %s", sampler.flagged_documents, sampler.documents,
-                    "masked as negatives" if options.flagged == "mask" else "dropped")
-    counts = {"queries": len(sampler.query_ids), "unusable_queries": sampler.unusable, "documents": sampler.documents,
-              "flagged": sampler.flagged_documents, **({"held_out_queries": len(held.query_ids)} if held else {})}
+        logger.info(
+            "%d of %d candidates are flagged and are %s",
+            sampler.flagged_documents,
+            sampler.documents,
+            "masked as negatives" if options.flagged == "mask" else "dropped",
+        )
+    counts = {
+        "queries": len(sampler.query_ids),
+        "unusable_queries": sampler.unusable,
+        "documents": sampler.documents,
+        "flagged": sampler.flagged_documents,
+        **({"held_out_queries": len(held.query_ids)} if held else {}),
+    }
     first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    check_needs(loss, sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
-                sum(int((~np.isnan(batch.teacher)).sum()) for batch in first))
+    check_needs(
+        loss,
+        sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
+        sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
+    )
     warnings = check_teacher(loss, first, student.similarity, options.mix)
     if options.mix == "mean":
         warnings += check_scales(compiled)
@@ -224,7 +303,11 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         if found:
             logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
         elif begun:
-            logger.info("%s: it was stopped before its first checkpoint, so it starts at step 0 of %d", folder, options.steps)
+            logger.info(
+                "%s: it was stopped before its first checkpoint, so it starts at step 0 of %d",
+                folder,
+                options.steps,
+            )
         return found
 
     found = processes.agree(begin)
@@ -236,10 +319,22 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
         watch = _Watch(options)
         place = make_folder(folder / "checkpoints")
         trainer = DistillTrainer(
-            student, loss, collator, options, place, folder / "train_log.jsonl",
-            choose_dtype(options.precision, student.device), callbacks=[watch],
-            miner=Miner(collection, student, sampler, folder, options, work, processes.in_turn) if options.mine_every else None,
-            held_out=HeldOut(collator_of(held), place, options) if held else None, processes=processes, learnt=learnt,
+            student,
+            loss,
+            collator,
+            options,
+            place,
+            folder / "train_log.jsonl",
+            choose_dtype(options.precision, student.device),
+            callbacks=[watch],
+            miner=(
+                Miner(collection, student, sampler, folder, options, work, processes.in_turn)
+                if options.mine_every
+                else None
+            ),
+            held_out=HeldOut(collator_of(held), place, options) if held else None,
+            processes=processes,
+            learnt=learnt,
         )
         watch.write = trainer.write_log
         watch.is_due = lambda: processes.agree(trainer.timer.due)
@@ -261,21 +356,43 @@ def _train(folder: Path, collection: Collection, runs: list[Run], student: Stude
             student.save(staged)
         files = place_model(folder, staged, {"identity": identity, "lists": counts})
         own = {"loss": save_learnt(folder, learnt)} if learnt else {}
-        write_json(folder / "training.json", {"identity": identity, "about": about, "finished": True, "lists": counts,
-                                              "model": files} | own)
+        write_json(
+            folder / "training.json",
+            {
+                "identity": identity,
+                "about": about,
+                "finished": True,
+                "lists": counts,
+                "model": files,
+            }
+            | own,
+        )
         seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
         ended = max(start, trainer.state.global_step)
-        journal(folder, event="finish", step=ended, seconds=round(seconds, 3),
-                truncation={kind: asdict(counts) for kind, counts in read.items()},
-                 lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3))
+        journal(
+            folder,
+            event="finish",
+            step=ended,
+            seconds=round(seconds, 3),
+            truncation={kind: asdict(counts) for kind, counts in read.items()},
+            lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3),
+        )
         remove_checkpoints(folder)
 
     processes.agree(finish)
 
 
-def _collator(collection: Collection, sampler: ListSampler, student: Student, vectors: Store | np.ndarray | None,
-              processes: Processes | None = None) -> Collator:
-    """What makes the batches: tokenisers of the student's sides, or vectors in place of the documents' one."""
+def _collator(
+    collection: Collection,
+    sampler: ListSampler,
+    student: Student,
+    vectors: Store | np.ndarray | None,
+    processes: Processes | None = None,
+) -> Collator:
+    """What makes the batches: tokenisers of the student's sides, or vectors in place of the
+    documents' one.
+    """
+
     def asked(numbers: Sequence[int]) -> list[str]:
         return [collection.queries[sampler.query_ids[number]].text for number in numbers]
 
@@ -283,31 +400,66 @@ def _collator(collection: Collection, sampler: ListSampler, student: Student, ve
         return list(collection.corpus.texts(np.asarray(rows, dtype=np.int64)))
 
     if "pair" in student.sides:
-        return Collator(sampler, None, None, Tokenizer(student, "pair", lambda pairs: list(
-            zip(asked([query for query, _ in pairs]), read([row for _, row in pairs]), strict=True)
-        ), processes=processes), keys=TextKeys(read))
-    documents = vectors if vectors is not None else Tokenizer(student, "document", read, processes=processes)
-    return Collator(sampler, Tokenizer(student, "query", asked, processes=processes), documents, keys=TextKeys(read))
+        return Collator(
+            sampler,
+            None,
+            None,
+            Tokenizer(
+                student,
+                "pair",
+                lambda pairs: list(
+                    zip(
+                        asked([query for query, _ in pairs]),
+                        read([row for _, row in pairs]),
+                        strict=True,
+                    )
+                ),
+                processes=processes,
+            ),
+            keys=TextKeys(read),
+        )
+    documents = (
+        vectors
+        if vectors is not None
+        else Tokenizer(student, "document", read, processes=processes)
+    )
+    return Collator(
+        sampler,
+        Tokenizer(student, "query", asked, processes=processes),
+        documents,
+        keys=TextKeys(read),
+    )
 
 
-def _about(collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors) -> dict[str, Any]:
-    """What the fingerprints of an identity stand for, so that an error can name the setting that differs."""
-    return {"scores": [asdict(run.identity) for run in runs],
-            "document_vectors": vectors_identity(collection, student, vectors)}
+def _about(
+    collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors
+) -> dict[str, Any]:
+    """What the fingerprints of an identity stand for, so that an error can name the setting that
+    differs.
+    """
+    return {
+        "scores": [asdict(run.identity) for run in runs],
+        "document_vectors": vectors_identity(collection, student, vectors),
+    }
 
 
-def continues(folder: Path, identity: dict[str, Any], about: Mapping[str, Any] | None = None) -> bool:
+def continues(
+    folder: Path, identity: dict[str, Any], about: Mapping[str, Any] | None = None
+) -> bool:
     """Whether the training is finished; False when it is to be begun or continued.
 
     Args:
         about: by keys of the identity, what their fingerprints stand for.
 
     Raises:
-        IrdistillError: the folder holds a training of something else; the message shows the difference.
+        IrdistillError: the folder holds a training of something else; the message shows the
+            difference.
     """
     if not (folder / "training.json").exists():
         if (folder / "model").exists():
-            raise IrdistillError(f"{folder} holds a model that no training here made; choose another --out.")
+            raise IrdistillError(
+                f"{folder} holds a model that no training here made; choose another --out."
+            )
         return False
     known = read_json_object(folder / "training.json")
     there, here = dict(known.get("identity", {})), dict(identity)
@@ -321,11 +473,15 @@ def continues(folder: Path, identity: dict[str, Any], about: Mapping[str, Any] |
             f"{folder} holds a different training: {'; '.join(different)}. "
             "Choose another --out, or remove the folder."
         )
-    return bool(known.get("finished")) and checkpoints.is_whole(folder / "model", known.get("model", {}))
+    return bool(known.get("finished")) and checkpoints.is_whole(
+        folder / "model", known.get("model", {})
+    )
 
 
 def _forget_padding(student: Student) -> None:
-    """Undo what tokenising left in the tokenizers: they would be saved with the settings of the last call."""
+    """Undo what tokenising left in the tokenizers: they would be saved with the settings of the
+    last call.
+    """
     for module in student.model.modules():
         backend = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)
         if backend is not None:

@@ -3,17 +3,18 @@
     python -m tests.campaigns.flips --trials 500                 (all kinds, some minutes)
     python -m tests.campaigns.flips --trials 20 --kinds bm25 hnsw
 
-A trial damages one file of an artifact: it flips a bit (two of three trials), truncates, empties or removes the file, appends
-to it, or swaps it with another file of the artifact. Then the artifact is used as a command would use it. What came of it is
+A trial damages one file of an artifact: it flips a bit (two of three trials), truncates, empties or
+    removes the file, appends
+to it, or swaps it with another file of the artifact. Then the artifact is used as a command would
+use it. What came of it is
 
     rebuilt      the right result, and the file was written again, or removed
     refused      one sentence, of the package's own errors
-    harmless     the right result although the file was left as it is: the damage is in what decides nothing
-    silent       a wrong result
-    traceback    any other error
-    crash        the process ended
+    harmless     the right result although the file was left as it is: the damage is in what decides
+    nothing silent       a wrong result traceback    any other error crash        the process ended
 
-Each kind runs in a process of its own. Half of the trials check each block on its first use, as is done for large artifacts.
+Each kind runs in a process of its own. Half of the trials check each block on its first use, as is
+done for large artifacts.
 """
 
 from __future__ import annotations
@@ -40,7 +41,11 @@ Use = Callable[[Path], Any]
 
 def damage(folder: Path, draw: random.Random, only: Callable[[Path], bool]) -> tuple[Path, str]:
     """Damage one file of an artifact; gives it and how."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size and only(path)]
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.stat().st_size and only(path)
+    ]
     path = draw.choice(files)
     how = draw.choice(["flip"] * 10 + ["truncate", "empty", "remove", "append", "swap"])
     data = bytearray(path.read_bytes())
@@ -66,8 +71,14 @@ def is_data(path: Path) -> bool:
     return not path.name.startswith(".") and path.name != "journal.jsonl"
 
 
-def trial(artifact: Path, use: Use, right: Any, draw: random.Random, scratch: Path,
-          only: Callable[[Path], bool] = is_data) -> tuple[str, str]:
+def trial(
+    artifact: Path,
+    use: Use,
+    right: Any,
+    draw: random.Random,
+    scratch: Path,
+    only: Callable[[Path], bool] = is_data,
+) -> tuple[str, str]:
     """Damage a copy, use it; gives the outcome and what was done."""
     from irdistill.errors import IrdistillError
 
@@ -82,15 +93,20 @@ def trial(artifact: Path, use: Use, right: Any, draw: random.Random, scratch: Pa
     try:
         result = use(scratch)
     except IrdistillError as error:
-        return ("refused" if len(str(error)) < 1000 and "\n\n" not in str(error) else "traceback"), f"{about}: {error}"
+        return (
+            "refused" if len(str(error)) < 1000 and "\n\n" not in str(error) else "traceback"
+        ), f"{about}: {error}"
     except BaseException as error:
         return "traceback", f"{about}: {error!r}"
     if not np.array_equal(json.dumps(result), json.dumps(right)):
         return "silent", about
-    return ("harmless" if (path.read_bytes() if path.is_file() else None) == damaged else "rebuilt"), about
+    return (
+        "harmless" if (path.read_bytes() if path.is_file() else None) == damaged else "rebuilt"
+    ), about
 
 
-# -- the kinds: each makes an artifact in a folder, and gives how it is used ---------------------------------
+# -- the kinds: each makes an artifact in a folder, and gives how it is used
+# ---------------------------------
 
 
 def _collection() -> Any:
@@ -109,12 +125,18 @@ def corpus(folder: Path) -> Use:
     from irdistill.collections import Document
     from irdistill.collections.compiling import cached_corpus
 
-    documents = [Document(f"d{number}", f"title {number}", f"text {number} " * 30) for number in range(2000)]
+    documents = [
+        Document(f"d{number}", f"title {number}", f"text {number} " * 30) for number in range(2000)
+    ]
 
     def use(place: Path) -> Any:
         found = cached_corpus(lambda: documents, place / "key", "made up")
         ids = [document.id for document in documents]
-        return [found.texts(range(len(found))), found.rows(ids).tolist(), [found.row(doc_id) for doc_id in ids[:50]]]
+        return [
+            found.texts(range(len(found))),
+            found.rows(ids).tolist(),
+            [found.row(doc_id) for doc_id in ids[:50]],
+        ]
 
     use(folder)
     return use
@@ -127,7 +149,10 @@ def bm25(folder: Path) -> Use:
 
     def use(place: Path) -> Any:
         index = BM25(collection.corpus, cache=place)
-        return [[found.doc_ids, found.scores.tolist()] for found in index.search(list(collection.queries.values()), 50)]
+        return [
+            [found.doc_ids, found.scores.tolist()]
+            for found in index.search(list(collection.queries.values()), 50)
+        ]
 
     use(folder)
     return use
@@ -141,12 +166,17 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
         from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
         makers: dict[str, Callable[[Path], Path]] = {
-            "dense": lambda place: tiny_backbone(place, layers=2), "sparse": tiny_splade, "late": tiny_colbert}
+            "dense": lambda place: tiny_backbone(place, layers=2),
+            "sparse": tiny_splade,
+            "late": tiny_colbert,
+        }
         student = load_student(str(makers[model](folder.with_name(f"{folder.name}-model"))))
         collection = _collection()
 
         def use(place: Path) -> Any:
-            return _hits(open_engine(collection.corpus, student, index, place, "float32"), collection)  # type: ignore[arg-type]
+            return _hits(
+                open_engine(collection.corpus, student, index, place, "float32"), collection
+            )  # type: ignore[arg-type]
 
         use(folder)
         return use
@@ -161,7 +191,10 @@ def lucene(folder: Path) -> Use:
 
     def use(place: Path) -> Any:
         found = LuceneBM25(collection.corpus, cache=place)
-        return [[hits.doc_ids, hits.scores.tolist()] for hits in found.search(list(collection.queries.values()), 50)]
+        return [
+            [hits.doc_ids, hits.scores.tolist()]
+            for hits in found.search(list(collection.queries.values()), 50)
+        ]
 
     use(folder)
     return use
@@ -189,8 +222,15 @@ def _run(folder: Path) -> tuple[Any, Any]:
 
     collection = _collection()
     draw = np.random.default_rng(1)
-    lists = [RankedList(query, [f"d{row}" for row in draw.permutation(300)[:100]], draw.normal(size=100).astype(np.float32),
-                        [None, "doubtful"] * 50) for query in collection.queries]
+    lists = [
+        RankedList(
+            query,
+            [f"d{row}" for row in draw.permutation(300)[:100]],
+            draw.normal(size=100).astype(np.float32),
+            [None, "doubtful"] * 50,
+        )
+        for query in collection.queries
+    ]
     identity = RunIdentity("teacher", {"model": "made up"}, collection.describe())
     return collection, lambda place: write_run(place, identity, lists, part_queries=2)
 
@@ -237,8 +277,10 @@ def compiled(folder: Path) -> Use:
         shutil.copytree(place, source / "compiled")
         try:
             found = compile_run(open_run(source), collection.corpus)
-            return [[rows.tolist(), scores.tolist(), found.flags(number).tolist()]
-                    for number, (rows, scores) in enumerate(map(found.list, range(len(found))))]
+            return [
+                [rows.tolist(), scores.tolist(), found.flags(number).tolist()]
+                for number, (rows, scores) in enumerate(map(found.list, range(len(found))))
+            ]
         finally:
             shutil.rmtree(place)
             shutil.copytree(source / "compiled", place)
@@ -257,15 +299,28 @@ def representations(folder: Path) -> Use:
     writer = RepresentationWriter(folder, plan, np.ones((1, 16), np.float32))
     for number in range(3):
         owners = range(2 * number, min(2 * number + 2, len(collection.queries)))
-        writer.write(number, len(owners), [Item(owner, row, draw.normal(size=(1, 16)).astype(np.float32))
-                                           for owner in owners for row in range(40)])
+        writer.write(
+            number,
+            len(owners),
+            [
+                Item(owner, row, draw.normal(size=(1, 16)).astype(np.float32))
+                for owner in owners
+                for row in range(40)
+            ],
+        )
     writer.finish()
 
     def use(place: Path) -> Any:
         held = Representations(place)
         assert held.classifier is not None
-        return [[vector.tolist() for query in collection.queries for vector in held.pairs(query, np.arange(40))],
-                held.classifier.tolist()]
+        return [
+            [
+                vector.tolist()
+                for query in collection.queries
+                for vector in held.pairs(query, np.arange(40))
+            ],
+            held.classifier.tolist(),
+        ]
 
     return use
 
@@ -283,8 +338,19 @@ def checkpoint(folder: Path) -> Use:
 
     def use(place: Path) -> Any:
         found = checkpoints.latest_whole(place)
-        contents = {} if found is None else {path.name: path.read_bytes().hex() for path in sorted(found.iterdir())}
-        right = None if found is None else {path.name: path.read_bytes().hex() for path in sorted((folder / found.name).iterdir())}
+        contents = (
+            {}
+            if found is None
+            else {path.name: path.read_bytes().hex() for path in sorted(found.iterdir())}
+        )
+        right = (
+            None
+            if found is None
+            else {
+                path.name: path.read_bytes().hex()
+                for path in sorted((folder / found.name).iterdir())
+            }
+        )
         return contents == (right or {})  # an older whole one, or none, is a right answer
 
     return use
@@ -296,23 +362,45 @@ def model(folder: Path) -> Use:
     from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
     place = folder.with_name(f"{folder.name}-inputs")
-    scores, backbone = make_run(place / "scores", make_collection()).path, make_backbone(place / "backbone")
+    scores, backbone = (
+        make_run(place / "scores", make_collection()).path,
+        make_backbone(place / "backbone"),
+    )
     options = TrainOptions(steps=3, batch_size=4, list_size=5, precision="float32", seed=7)
 
     def use(out: Path) -> Any:
         train(make_collection(), str(scores), make_student(backbone), "KL()", out, options)
-        return {path.name: path.read_bytes().hex() for path in sorted((out / "model").rglob("*")) if path.is_file()}
+        return {
+            path.name: path.read_bytes().hex()
+            for path in sorted((out / "model").rglob("*"))
+            if path.is_file()
+        }
 
     use(folder)
     return use
 
 
 KINDS: dict[str, Callable[[Path], Use]] = {
-    "corpus": corpus, "compiled": compiled, "run": run, "resumed-run": resumed_run, "merged-run": merged_run,
-    "representations": representations, "bm25": bm25, "dense": engine("dense", "flat"), "hnsw": engine("dense", "hnsw"),
-    "ivfpq": engine("dense", "ivfpq"), "sq8": engine("dense", "sq8"), "sparse": engine("sparse", "flat"),
-    "late": engine("late", "flat"), "plaid": engine("late", "plaid"), "token-states": token_states, "checkpoint": checkpoint,
-    "model": model, "lucene": lucene, "lucene-hnsw": engine("dense", "lucene"), "lucene-impact": engine("sparse", "lucene"),
+    "corpus": corpus,
+    "compiled": compiled,
+    "run": run,
+    "resumed-run": resumed_run,
+    "merged-run": merged_run,
+    "representations": representations,
+    "bm25": bm25,
+    "dense": engine("dense", "flat"),
+    "hnsw": engine("dense", "hnsw"),
+    "ivfpq": engine("dense", "ivfpq"),
+    "sq8": engine("dense", "sq8"),
+    "sparse": engine("sparse", "flat"),
+    "late": engine("late", "flat"),
+    "plaid": engine("late", "plaid"),
+    "token-states": token_states,
+    "checkpoint": checkpoint,
+    "model": model,
+    "lucene": lucene,
+    "lucene-hnsw": engine("dense", "lucene"),
+    "lucene-impact": engine("sparse", "lucene"),
 }
 SLOW = ("model", "lucene", "lucene-hnsw", "lucene-impact")
 
@@ -339,24 +427,45 @@ def campaign(kinds: Iterable[str], trials: int, seed: int) -> dict[str, Counter[
     table: dict[str, Counter[str]] = {}
     for kind in kinds:
         with tempfile.TemporaryDirectory() as place:
-            command = [sys.executable, "-m", "tests.campaigns.flips", "--kind", kind, "--trials", str(trials), "--seed", str(seed),
-                       "--folder", place]
+            command = [
+                sys.executable,
+                "-m",
+                "tests.campaigns.flips",
+                "--kind",
+                kind,
+                "--trials",
+                str(trials),
+                "--seed",
+                str(seed),
+                "--folder",
+                place,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
         lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
         table[kind] = Counter(outcome for outcome, _ in lines)
         if done.returncode or len(lines) < trials:
             table[kind]["crash"] += trials - len(lines)
-            print(f"{kind}: the process ended with {done.returncode}: {done.stderr[-2000:]}", file=sys.stderr)
+            print(
+                f"{kind}: the process ended with {done.returncode}: {done.stderr[-2000:]}",
+                file=sys.stderr,
+            )
         for outcome, about in lines:
             if outcome in ("silent", "traceback"):
                 print(f"{kind}: {outcome}: {about}", file=sys.stderr)
-        print(f"{kind:<16}" + "".join(f"{outcome} {table[kind][outcome]:<5}" for outcome in OUTCOMES), flush=True)
+        print(
+            f"{kind:<16}" + "".join(f"{outcome} {table[kind][outcome]:<5}" for outcome in OUTCOMES),
+            flush=True,
+        )
     return table
 
 
 def main() -> None:
-    """Print how many trials of each kind ended how; exits with 1 where any was silent, a traceback or a crash."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Print how many trials of each kind ended how; exits with 1 where any was silent, a traceback
+    or a crash.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=500, help="of all kinds together")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seed", type=int, default=1)

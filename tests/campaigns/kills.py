@@ -1,12 +1,15 @@
-"""Kill every verb at random moments, run it again, and compare what it leaves with an undisturbed run, byte for byte.
+"""Kill every verb at random moments, run it again, and compare what it leaves with an undisturbed
+run, byte for byte.
 
     python -m tests.campaigns.kills --minutes 10                 (all verbs, round after round)
     python -m tests.campaigns.kills --rounds 1 --verbs fuse merge
 
-A round of a verb: the command is started and killed (SIGKILL, the whole process group) after a random share of the time that an
-undisturbed run took, up to three times; then it is run to its end. It has to exit with 0, print no traceback, and leave the same
-files with the same bytes as the undisturbed run; times and logs are left out. The caches are shared by the attempts of a round, and
-are new for each round, so that kills hit them too.
+A round of a verb: the command is started and killed (SIGKILL, the whole process group) after a
+    random share of the time that an
+undisturbed run took, up to three times; then it is run to its end. It has to exit with 0, print no
+traceback, and leave the same files with the same bytes as the undisturbed run; times and logs are
+left out. The caches are shared by the attempts of a round, and are new for each round, so that
+kills hit them too.
 """
 
 from __future__ import annotations
@@ -30,30 +33,50 @@ VERBS: Mapping[str, str] = {
     "candidates": "candidates IN/data#train --retriever bm25 --out OUT",
     "dense candidates": "candidates IN/data#train --retriever IN/model --out OUT",
     "search": "search IN/data#test --model IN/model --index hnsw --k 10 --out OUT",
-    "score": "score IN/data#train --candidates IN/bm25 --teacher IN/model --kind retriever --part-queries 2 --out OUT",
+    "score": (
+        "score IN/data#train --candidates IN/bm25 --teacher IN/model --kind retriever"
+        " --part-queries 2 --out OUT"
+    ),
     "fuse": "fuse IN/bm25 IN/dense --method rrf --out OUT",
     "mask": "runs mask IN/dense --collection IN/data#train --rule margin=0.1 --out OUT",
     "merge": "runs merge IN/shard-1 IN/shard-2 --out OUT",
     "import": "runs import IN/bm25.trec --collection IN/data#train --format trec --out OUT",
     "export": "runs export IN/bm25 --format trec --out OUT/run.trec",
-    "train": "train IN/data#train --scores IN/scores --loss KL() --backbone IN/model --steps 8 --batch-size 4 --list-size 4 "
-             "--out OUT",
-    "pretrain": "pretrain IN/data#train --backbone IN/model --steps 6 --batch-size 4 --max-length 32 --out OUT",
+    "train": (
+        "train IN/data#train --scores IN/scores --loss KL() --backbone IN/model --steps 8"
+        " --batch-size 4 --list-size 4 --out OUT"
+    ),
+    "pretrain": (
+        "pretrain IN/data#train --backbone IN/model --steps 6 --batch-size 4 --max-length 32"
+        " --out OUT"
+    ),
     "generate": "generate IN/data#train --kinds sentence --out OUT",
     "split": "split IN/data#train --folds 2 --out OUT",
     "recipe": "run IN/small.yaml --out OUT",
 }
 
 
-def execute(command: str, inputs: Path, out: Path, cache: Path, kill_after: float | None = None) -> tuple[int, str, float]:
+def execute(
+    command: str, inputs: Path, out: Path, cache: Path, kill_after: float | None = None
+) -> tuple[int, str, float]:
     """Run a command of irdistill; gives its exit status, what it printed, and its seconds."""
     words = [word.replace("IN/", f"{inputs}/").replace("OUT", str(out)) for word in command.split()]
-    environment = os.environ | {"IRDISTILL_CACHE": str(cache), "PYTHONPATH": os.getcwd(), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "IRDISTILL_CACHE": str(cache),
+        "PYTHONPATH": os.getcwd(),
+        "HF_HUB_OFFLINE": "1",
+    }
     if "OUT/" in command:
         out.mkdir(exist_ok=True)
     began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-c", "from irdistill.cli import main; main()", *words], env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from irdistill.cli import main; main()", *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
         output, _ = process.communicate(timeout=kill_after)
     except subprocess.TimeoutExpired:
@@ -64,8 +87,14 @@ def execute(command: str, inputs: Path, out: Path, cache: Path, kill_after: floa
 
 def tree(folder: Path) -> dict[str, bytes]:
     """All files that must not depend on how the job went."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in TIMED and not path.name.endswith(".lock") and "costs" not in path.parts}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in TIMED
+        and not path.name.endswith(".lock")
+        and "costs" not in path.parts
+    }
 
 
 def prepare(inputs: Path, verbs: Iterable[str]) -> None:
@@ -79,7 +108,9 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
     needs = {
         "bm25": f"candidates {data} --retriever bm25 --out IN/bm25",
         "dense": f"candidates {data} --retriever {model} --out IN/dense",
-        "scores": f"score {data} --candidates IN/bm25 --teacher {model} --kind retriever --out IN/scores",
+        "scores": (
+            f"score {data} --candidates IN/bm25 --teacher {model} --kind retriever --out IN/scores"
+        ),
         "shard-1": f"{shard} --shard 1/2 --out IN/shard-1",
         "shard-2": f"{shard} --shard 2/2 --out IN/shard-2",
         "bm25.trec": "runs export IN/bm25 --format trec --out IN/bm25.trec",
@@ -91,13 +122,22 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
             assert status == 0, f"{command}: {output}"
 
 
-def attempt(verb: str, inputs: Path, right: dict[str, bytes], seconds: float, draw: random.Random, place: Path) -> tuple[int, str]:
+def attempt(
+    verb: str,
+    inputs: Path,
+    right: dict[str, bytes],
+    seconds: float,
+    draw: random.Random,
+    place: Path,
+) -> tuple[int, str]:
     """Kill a verb up to three times, then let it end; gives the kills, and what is wrong."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     kills = 0
     for _ in range(draw.randint(1, 3)):
-        status, output, _ = execute(VERBS[verb], inputs, place / "out", place / "cache", draw.uniform(0.2, 1.05) * seconds)
+        status, output, _ = execute(
+            VERBS[verb], inputs, place / "out", place / "cache", draw.uniform(0.2, 1.05) * seconds
+        )
         kills += status == -signal.SIGKILL
         if status not in (0, -signal.SIGKILL):
             return kills, f"exit status {status} before the end: {output[-1500:]}"
@@ -109,7 +149,9 @@ def attempt(verb: str, inputs: Path, right: dict[str, bytes], seconds: float, dr
     return kills, f"these files differ: {', '.join(different[:5])}" if different else ""
 
 
-def campaign(verbs: Iterable[str], rounds: int, minutes: float, seed: int) -> tuple[Counter[str], list[str]]:
+def campaign(
+    verbs: Iterable[str], rounds: int, minutes: float, seed: int
+) -> tuple[Counter[str], list[str]]:
     """Rounds over all verbs; gives the kills of each verb, and the faults."""
     kills, faults, draw = Counter[str](), [], random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +165,9 @@ def campaign(verbs: Iterable[str], rounds: int, minutes: float, seed: int) -> tu
                     return kills, faults
                 if verb not in whole:
                     (place / "whole").mkdir(exist_ok=True)
-                    status, output, seconds = execute(VERBS[verb], inputs, place / "out", place / "whole" / verb.replace(" ", "-"))
+                    status, output, seconds = execute(
+                        VERBS[verb], inputs, place / "out", place / "whole" / verb.replace(" ", "-")
+                    )
                     assert status == 0, f"{verb}: {output}"
                     whole[verb] = tree(place / "out"), seconds
                     shutil.rmtree(place / "out")
@@ -138,7 +182,9 @@ def campaign(verbs: Iterable[str], rounds: int, minutes: float, seed: int) -> tu
 
 def main() -> None:
     """Print the kills of each verb; exits with 1 where any round left something else."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=10_000)
     parser.add_argument("--verbs", nargs="+", choices=list(VERBS), default=list(VERBS))

@@ -1,4 +1,6 @@
-"""The campaigns in small: a few trials of the kinds that are quick to make, and a few kills of quick verbs."""
+"""The campaigns in small: a few trials of the kinds that are quick to make, and a few kills of
+quick verbs.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,30 @@ import pytest
 from tests.campaigns import flips, kills
 
 
-@pytest.mark.parametrize("kind", ["corpus", "compiled", "run", "resumed-run", "merged-run", "representations", "bm25", "checkpoint",
-                                  "dense", "hnsw", "sparse", "late", "token-states"])
-def test_damage_is_repaired_or_refused(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", flips.checksums.WHOLE_BYTES)  # put back at the end
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "corpus",
+        "compiled",
+        "run",
+        "resumed-run",
+        "merged-run",
+        "representations",
+        "bm25",
+        "checkpoint",
+        "dense",
+        "hnsw",
+        "sparse",
+        "late",
+        "token-states",
+    ],
+)
+def test_damage_is_repaired_or_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "irdistill.checksums.WHOLE_BYTES", flips.checksums.WHOLE_BYTES
+    )  # put back at the end
     found = flips.run_kind(kind, 6, 7, tmp_path)
     assert found["notes"] == [] and sum(found["counts"].values()) == 6
 
@@ -21,8 +43,16 @@ def test_damage_is_repaired_or_refused(kind: str, tmp_path: Path, monkeypatch: p
 def test_the_campaign_notices_silent_damage(tmp_path: Path) -> None:
     (tmp_path / "artifact").mkdir()
     (tmp_path / "artifact" / "data").write_bytes(bytes(100))
-    outcomes = {flips.trial(tmp_path / "artifact", lambda place: (place / "data").read_bytes().hex(), "00" * 100,
-                            random.Random(seed), tmp_path / "scratch")[0] for seed in range(20)}
+    outcomes = {
+        flips.trial(
+            tmp_path / "artifact",
+            lambda place: (place / "data").read_bytes().hex(),
+            "00" * 100,
+            random.Random(seed),
+            tmp_path / "scratch",
+        )[0]
+        for seed in range(20)
+    }
     assert outcomes == {"silent", "traceback"}  # a removed file is no sentence
 
 

@@ -25,8 +25,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "set" / "qrels").mkdir(parents=True)
     lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in docs.items()]
     (tmp_path / "set" / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "set" / "queries.jsonl").write_text('{"_id": "q1", "text": "bark"}\n{"_id": "q2", "text": "swim"}\n')
-    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tdogs\t1\nq2\tfish\t1\n")
+    (tmp_path / "set" / "queries.jsonl").write_text(
+        '{"_id": "q1", "text": "bark"}\n{"_id": "q2", "text": "swim"}\n'
+    )
+    (tmp_path / "set" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\tdogs\t1\nq2\tfish\t1\n"
+    )
     return tmp_path
 
 
@@ -36,10 +40,15 @@ def run(*arguments: str) -> int:
     return int(stop.value.code or 0)
 
 
-def test_candidates_fuse_export_import_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_candidates_fuse_export_import_verify(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("candidates", "set", "--out", "bm25", "--json", "bm25.json") == 0
     assert open_run(folder / "bm25")["q1"].doc_ids == ["dogs"]
-    assert json.loads((folder / "bm25.json").read_text())["fingerprint"] == open_run(folder / "bm25").fingerprint
+    assert (
+        json.loads((folder / "bm25.json").read_text())["fingerprint"]
+        == open_run(folder / "bm25").fingerprint
+    )
     assert run("runs", "export", "bm25", "--out", "bm25.txt") == 0
     assert run("runs", "import", "bm25.txt", "--collection", "set", "--out", "again") == 0
     assert open_run(folder / "again").to_dict() == open_run(folder / "bm25").to_dict()
@@ -54,40 +63,83 @@ def test_candidates_fuse_export_import_verify(folder: Path, capsys: pytest.Captu
     assert "part-00000.parquet: is truncated" in capsys.readouterr().out
 
 
-def test_estimate_says_what_it_takes_and_writes_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_estimate_says_what_it_takes_and_writes_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("candidates", "set", "--out", "bm25") == 0
     before = sorted(folder.glob("*"))
     asked = ["score", "set", "--candidates", "bm25", "--teacher", "bm25"]
     assert run(*asked, "--estimate", "--hourly-price", "2") == 0
     assert sorted(folder.glob("*")) == before
     out = capsys.readouterr().out
-    assert "sample        2 of 2 queries" in out and "pairs         2" in out and "machine cost" in out
+    assert (
+        "sample        2 of 2 queries" in out and "pairs         2" in out and "machine cost" in out
+    )
     assert run(*asked, "--estimate", "--json", "estimate.json") == 0
     found = json.loads((folder / "estimate.json").read_text())
     assert found["pairs"] == 2 and found["hours"]["value"] > 0
     assert run(*asked, "--out", "scores", "--part-queries", "1") == 0
     assert len(list((folder / "scores").glob("part-*.parquet"))) == 2
-    assert abs(found["bytes"]["value"] - sum(path.stat().st_size for path in (folder / "scores").iterdir())) < 3000
+    assert (
+        abs(
+            found["bytes"]["value"]
+            - sum(path.stat().st_size for path in (folder / "scores").iterdir())
+        )
+        < 3000
+    )
 
 
-def test_one_query_prints_hits_with_their_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_query_prints_hits_with_their_text(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("search", "set", "--model", "bm25", "--query", "who swims") == 0
     out = capsys.readouterr().out
     assert "1. fish" in out and "fish swim" in out and "dogs" not in out
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["candidates", "no/such/set", "--out", "x"], "no/such/set"),
-    (["search", "set", "--model", "bm25", "--query", "  "], "the query is empty"),
-    (["search", "set", "--model", "bm25"], "either --out RUN"),
-    (["search", "set", "--model", "./nothing", "--out", "x"], "there is no model folder"),
-    (["fuse", "set/a", "set/b", "--out", "x"], "there is no run 'set/a'"),
-    (["runs", "stats", "set"], "is not a run"),
-    (["train", "set", "--scores", "x", "--backbone", "y", "--loss", "Nonsense", "--out", "z"], "Nonsense"),
-    (["candidates", "set", "--out", "set"], "which irdistill did not write there"),
-    (["score", "set", "--candidates", "x", "--teacher", "bm25"], "--out is missing"),
-    (["score", "set", "--candidates", "x", "--teacher", "bm25", "--out", "y", "--workers", "2"], "--engine ray"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["candidates", "no/such/set", "--out", "x"], "no/such/set"),
+        (["search", "set", "--model", "bm25", "--query", "  "], "the query is empty"),
+        (["search", "set", "--model", "bm25"], "either --out RUN"),
+        (["search", "set", "--model", "./nothing", "--out", "x"], "there is no model folder"),
+        (["fuse", "set/a", "set/b", "--out", "x"], "there is no run 'set/a'"),
+        (["runs", "stats", "set"], "is not a run"),
+        (
+            [
+                "train",
+                "set",
+                "--scores",
+                "x",
+                "--backbone",
+                "y",
+                "--loss",
+                "Nonsense",
+                "--out",
+                "z",
+            ],
+            "Nonsense",
+        ),
+        (["candidates", "set", "--out", "set"], "which irdistill did not write there"),
+        (["score", "set", "--candidates", "x", "--teacher", "bm25"], "--out is missing"),
+        (
+            [
+                "score",
+                "set",
+                "--candidates",
+                "x",
+                "--teacher",
+                "bm25",
+                "--out",
+                "y",
+                "--workers",
+                "2",
+            ],
+            "--engine ray",
+        ),
+    ],
+)
 def test_faults_are_one_paragraph_and_exit_1(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
@@ -96,29 +148,58 @@ def test_faults_are_one_paragraph_and_exit_1(
     assert message in err and "Traceback" not in err and err.startswith("irdistill: ")
 
 
-def test_cards_are_listed_shown_and_copied(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cards_are_listed_shown_and_copied(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("cards", "list") == 0
     out = capsys.readouterr().out
-    assert "teachers:\n" in out and "\n  minilm" in out and "\n  prompts/rewrite" in out and "\n  quickstart" in out
+    assert (
+        "teachers:\n" in out
+        and "\n  minilm" in out
+        and "\n  prompts/rewrite" in out
+        and "\n  quickstart" in out
+    )
     assert run("cards", "show", "minilm") == 0
     assert "kind: retriever" in capsys.readouterr().out
     assert run("cards", "copy", "recipes/quickstart", "mine.yaml") == 0
     assert (folder / "mine.yaml").read_text() == find_card("recipes", "quickstart").read_text()
     assert "irdistill run mine.yaml" in capsys.readouterr().out
-    assert run("cards", "copy", "minilm", "mine.yaml") == 1 and "mine.yaml exists" in capsys.readouterr().err
-    assert run("cards", "copy", "minilm", "cards") == 0 and (folder / "cards" / "minilm.yaml").is_file()
-    assert run("cards", "show", "nothing-like-it") == 1 and "there is no card" in capsys.readouterr().err
+    assert (
+        run("cards", "copy", "minilm", "mine.yaml") == 1
+        and "mine.yaml exists" in capsys.readouterr().err
+    )
+    assert (
+        run("cards", "copy", "minilm", "cards") == 0
+        and (folder / "cards" / "minilm.yaml").is_file()
+    )
+    assert (
+        run("cards", "show", "nothing-like-it") == 1
+        and "there is no card" in capsys.readouterr().err
+    )
 
 
-@pytest.mark.parametrize("arguments", [
-    ["cards", "list", "recipes"], ["candidates", "set", "--out", "a"], ["search", "set", "--model", "bm25", "--query", "bark"],
-    ["evaluate", "set", "bm25"], ["runs", "stats", "bm25"], ["runs", "diff", "bm25", "bm25"], ["runs", "verify", "bm25"],
-    ["fuse", "bm25", "scores", "--out", "f"], ["runs", "export", "bm25", "--out", "x.trec"], ["audit", "set", "bm25"],
-    ["runs", "import", "b", "--format", "trec", "--collection", "set", "--out", "i"], ["measure", "set", "bm25"],
-    ["runs", "mask", "bm25", "--collection", "set", "--rule", "above-positive", "--out", "m"],
-    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "s"], ["doctor"],
-    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--estimate"], ["split", "set", "--folds", "2", "--out", "p"],
-])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["cards", "list", "recipes"],
+        ["candidates", "set", "--out", "a"],
+        ["search", "set", "--model", "bm25", "--query", "bark"],
+        ["evaluate", "set", "bm25"],
+        ["runs", "stats", "bm25"],
+        ["runs", "diff", "bm25", "bm25"],
+        ["runs", "verify", "bm25"],
+        ["fuse", "bm25", "scores", "--out", "f"],
+        ["runs", "export", "bm25", "--out", "x.trec"],
+        ["audit", "set", "bm25"],
+        ["runs", "import", "b", "--format", "trec", "--collection", "set", "--out", "i"],
+        ["measure", "set", "bm25"],
+        ["runs", "mask", "bm25", "--collection", "set", "--rule", "above-positive", "--out", "m"],
+        ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "s"],
+        ["doctor"],
+        ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--estimate"],
+        ["split", "set", "--folds", "2", "--out", "p"],
+    ],
+)
 def test_json_to_standard_output_and_nothing_else(
     folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
@@ -142,52 +223,169 @@ def test_options_of_several_values() -> None:
     def command(one: str, scores: tuple[str, ...], mix: str) -> None:
         click.echo(f"{one} {'+'.join(scores)} {mix}")
 
-    for given in (["x", "--scores", "a", "b", "c", "--mix", "m"], ["x", "--mix", "m", "--scores", "a", "--scores", "b", "c"],
-                  ["x", "--scores=a", "--scores", "b", "c", "--mix", "m"]):
+    for given in (
+        ["x", "--scores", "a", "b", "c", "--mix", "m"],
+        ["x", "--mix", "m", "--scores", "a", "--scores", "b", "c"],
+        ["x", "--scores=a", "--scores", "b", "c", "--mix", "m"],
+    ):
         assert CliRunner().invoke(command, given).output == "x a+b+c m\n"
     assert CliRunner().invoke(command, ["--mix", "m", "x"]).output == "x  m\n"
 
 
 def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq1 Q0 dogs 2 5 a\nq1 Q0 fish 3 1 a\nq2 Q0 fish 1 4 a\nq2 Q0 cats 2 1 a\n")
-    (folder / "b.txt").write_text("q1 Q0 fish 1 3 b\nq1 Q0 dogs 2 2 b\nq1 Q0 cats 3 1 b\nq2 Q0 fish 1 4 b\nq2 Q0 cats 2 1 b\n")
+    (folder / "a.txt").write_text(
+        "q1 Q0 cats 1 9 a\nq1 Q0 dogs 2 5 a\nq1 Q0 fish 3 1 a\nq2 Q0 fish 1 4 a\nq2 Q0 cats 2 1 a\n"
+    )
+    (folder / "b.txt").write_text(
+        "q1 Q0 fish 1 3 b\nq1 Q0 dogs 2 2 b\nq1 Q0 cats 3 1 b\nq2 Q0 fish 1 4 b\nq2 Q0 cats 2 1 b\n"
+    )
     for name in ("a", "b"):
         assert run("runs", "import", f"{name}.txt", "--collection", "set", "--out", name) == 0
-    assert run("runs", "mask", "a", "--collection", "set", "--rule", "above-positive", "--out", "m", "--json", "m.json") == 0
+    assert (
+        run(
+            "runs",
+            "mask",
+            "a",
+            "--collection",
+            "set",
+            "--rule",
+            "above-positive",
+            "--out",
+            "m",
+            "--json",
+            "m.json",
+        )
+        == 0
+    )
     assert json.loads((folder / "m.json").read_text())["flagged_above-positive"] == 1
     assert open_run(folder / "m")["q1"].flags == ["false negative: above-positive", None, None]
-    assert run("fuse", "a", "b", "--abstain", "tau<0", "--weights", "agreement", "--power", "0", "--out", "f",
-               "--json", "f.json") == 0
+    assert (
+        run(
+            "fuse",
+            "a",
+            "b",
+            "--abstain",
+            "tau<0",
+            "--weights",
+            "agreement",
+            "--power",
+            "0",
+            "--out",
+            "f",
+            "--json",
+            "f.json",
+        )
+        == 0
+    )
     told = json.loads((folder / "f.json").read_text())
     assert (told["abstained_queries"], told["nulls"], told["weights"]) == (1, 3, [0.5, 0.5])
     capsys.readouterr()
-    assert run("fuse", "a", "b", "--weights", "similarity", "--dev", "set", "--dev-run", "a", "b", "--out", "g") == 1
+    assert (
+        run(
+            "fuse",
+            "a",
+            "b",
+            "--weights",
+            "similarity",
+            "--dev",
+            "set",
+            "--dev-run",
+            "a",
+            "b",
+            "--out",
+            "g",
+        )
+        == 1
+    )
     assert "held out" in capsys.readouterr().err
-    assert run("train", "set", "--scores", "a", "b", "--abstain", "sd>1", "--backbone", "x", "--loss", "KL", "--out", "z") == 1
+    assert (
+        run(
+            "train",
+            "set",
+            "--scores",
+            "a",
+            "b",
+            "--abstain",
+            "sd>1",
+            "--backbone",
+            "x",
+            "--loss",
+            "KL",
+            "--out",
+            "z",
+        )
+        == 1
+    )
     assert "teachers are not mixed" in capsys.readouterr().err
 
 
 def test_evaluate_report_and_measure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq1 Q0 dogs 2 5 a\nq2 Q0 fish 1 4 a\n")
     assert run("candidates", "set", "--out", "bm25") == 0
-    assert run("evaluate", "set/qrels/test.tsv", "a.txt", "bm25", "--measures", "RR@10 nDCG@10", "--baseline", "a.txt",
-               "--json", "figures.json") == 0
+    assert (
+        run(
+            "evaluate",
+            "set/qrels/test.tsv",
+            "a.txt",
+            "bm25",
+            "--measures",
+            "RR@10 nDCG@10",
+            "--baseline",
+            "a.txt",
+            "--json",
+            "figures.json",
+        )
+        == 0
+    )
     rows = json.loads((folder / "figures.json").read_text())["rows"]
-    assert [(row["system"], row["value"]) for row in rows if row["measure"] == "RR@10"] == [("a.txt", 0.75), ("bm25", 1.0)]
+    assert [(row["system"], row["value"]) for row in rows if row["measure"] == "RR@10"] == [
+        ("a.txt", 0.75),
+        ("bm25", 1.0),
+    ]
     capsys.readouterr()
     assert run("report", "bm25") == 0
     assert "### set (2 queries)" in capsys.readouterr().out
-    assert run("report", "a.txt", "bm25", "--collection", "set", "--baseline", "bm25", "--out", "pages/report.html") == 0
+    assert (
+        run(
+            "report",
+            "a.txt",
+            "bm25",
+            "--collection",
+            "set",
+            "--baseline",
+            "bm25",
+            "--out",
+            "pages/report.html",
+        )
+        == 0
+    )
     assert "dogs bark at cats" in (folder / "pages" / "report.html").read_text()
     assert run("report", "figures.json", "--out", "tables.tex") == 0
     assert "\\toprule" in (folder / "tables.tex").read_text()
-    assert run("report", "figures.json", "--format", "mteb", "--model", "bm25", "--out", "mteb") == 0
+    assert (
+        run("report", "figures.json", "--format", "mteb", "--model", "bm25", "--out", "mteb") == 0
+    )
     assert len(list(folder.glob("mteb/results/irdistill__bm25/irdistill/*.json"))) == 2
-    (folder / "self.txt").write_text("q1 Q0 q1 1 9 a\nq1 Q0 dogs 2 5 a\nq2 Q0 q2 1 4 a\nq2 Q0 fish 2 3 a\n")
+    (folder / "self.txt").write_text(
+        "q1 Q0 q1 1 9 a\nq1 Q0 dogs 2 5 a\nq2 Q0 q2 1 4 a\nq2 Q0 fish 2 3 a\n"
+    )
     assert run("evaluate", "set/qrels/test.tsv", "self.txt", "--measures", "RR@10") == 0
     printed = capsys.readouterr()
-    assert "0.5000 [" in printed.out and "own id" in printed.err and "--self-match drop" in printed.err
-    assert run("evaluate", "set/qrels/test.tsv", "self.txt", "--measures", "RR@10", "--self-match", "drop") == 0
+    assert (
+        "0.5000 [" in printed.out and "own id" in printed.err and "--self-match drop" in printed.err
+    )
+    assert (
+        run(
+            "evaluate",
+            "set/qrels/test.tsv",
+            "self.txt",
+            "--measures",
+            "RR@10",
+            "--self-match",
+            "drop",
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     assert "1.0000 [" in printed.out and "counts as any other" not in printed.err
     assert run("report", "figures.json", "--self-match", "drop") == 1
@@ -205,12 +403,20 @@ def test_help_and_a_small_evaluation_load_nothing_heavy(folder: Path) -> None:
 
     (folder / "a.txt").write_text("q1 Q0 cats 1 9 a\nq2 Q0 fish 1 4 a\n")
     (folder / "b.txt").write_text("q1 Q0 dogs 1 9 a\nq2 Q0 fish 1 4 a\n")
-    for arguments, absent in ((["--help"], ["numpy", "pyarrow", "torch"]),
-                              (["evaluate", "set", "a.txt", "b.txt", "--baseline", "a.txt"],
-                               ["torch", "transformers", "scipy.stats", "jinja2", "faiss", "ranx"])):
-        code = ("import sys\nfrom irdistill.cli import main\ntry:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-                f"print('loaded:', *(set(sys.modules) & set({absent!r})))")
-        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder)
+    for arguments, absent in (
+        (["--help"], ["numpy", "pyarrow", "torch"]),
+        (
+            ["evaluate", "set", "a.txt", "b.txt", "--baseline", "a.txt"],
+            ["torch", "transformers", "scipy.stats", "jinja2", "faiss", "ranx"],
+        ),
+    ):
+        code = (
+            "import sys\nfrom irdistill.cli import main\ntry:\n    main(sys.argv[1:])\nexcept"
+            f" SystemExit:\n    pass\nprint('loaded:', *(set(sys.modules) & set({absent!r})))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=folder
+        )
         assert done.stdout.splitlines()[-1].strip() == "loaded:", done.stdout + done.stderr
 
 
@@ -226,18 +432,38 @@ def test_an_interruption_is_one_line_that_says_what_is_kept(
         written.append(write(self, *arguments))
 
     monkeypatch.setattr(RunWriter, "write_part", stop_in_the_second_part)
-    command = ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--part-queries", "1", "--out", "scores"]
+    command = [
+        "score",
+        "set",
+        "--candidates",
+        "bm25",
+        "--teacher",
+        "bm25",
+        "--part-queries",
+        "1",
+        "--out",
+        "scores",
+    ]
     capsys.readouterr()
     assert run(*command) == 130
     captured = capsys.readouterr()
-    assert captured.err == "irdistill: interrupted. Kept: 1 of 2 parts of scores. Run the same command again to resume.\n"
+    assert (
+        captured.err
+        == "irdistill: interrupted. Kept: 1 of 2 parts of scores. Run the same command again to"
+        " resume.\n"
+    )
     assert captured.out == ""
     monkeypatch.setattr(RunWriter, "write_part", write)
     assert run(*command) == 0 and "scores: resumed after 1 of 2 parts" in capsys.readouterr().err
-    monkeypatch.setattr("irdistill.cli.score.named", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "irdistill.cli.score.named", lambda paths: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     assert run("evaluate", "set", "bm25") == 130
-    assert capsys.readouterr().err == ("irdistill: interrupted before anything new was finished; what was finished earlier is "
-                                       "kept. Run the same command again.\n")
+    assert (
+        capsys.readouterr().err
+        == "irdistill: interrupted before anything new was finished; what was finished earlier is "
+        "kept. Run the same command again.\n"
+    )
 
 
 def test_an_interrupted_recipe_names_its_finished_stages(
@@ -245,35 +471,59 @@ def test_an_interrupted_recipe_names_its_finished_stages(
 ) -> None:
     (folder / "two.yaml").write_text(
         "stages:\n- {name: first, verb: candidates, collection: set}\n"
-        "- {name: second, verb: search, collection: set, model: bm25}\n")
+        "- {name: second, verb: search, collection: set, model: bm25}\n"
+    )
 
     def stop(*arguments: Any, **named: Any) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setitem(VERBS, "search", lambda kitchen, out, collection, model: stop())  # type: ignore[index]
     assert run("run", "two.yaml", "--out", "two") == 130
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        "irdistill: interrupted. Kept: 1 of 2 stages of two. Run the same command again to resume.")
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "irdistill: interrupted. Kept: 1 of 2 stages of two. Run the same command again to"
+        " resume."
+    )
     monkeypatch.setitem(VERBS, "candidates", lambda kitchen, out, collection: stop())  # type: ignore[index]
     assert run("run", "two.yaml", "--out", "none") == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("irdistill: interrupted before anything new was finished")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("irdistill: interrupted before anything new was finished")
+    )
 
 
-def test_documents_alone_are_enough_where_no_query_is_used(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documents_alone_are_enough_where_no_query_is_used(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (folder / "set" / "queries.jsonl").unlink()
     (folder / "set" / "qrels" / "test.tsv").unlink()
     docs = {"dogs": "Why dogs bark at every cat", "fish": "How fish swim under water"}
-    (folder / "set" / "corpus.jsonl").write_text("".join(
-        json.dumps({"_id": key, "title": title, "text": f"{title}, and the dogs bark. " * 3}) + "\n"
-        for key, title in docs.items()))
+    (folder / "set" / "corpus.jsonl").write_text(
+        "".join(
+            json.dumps({"_id": key, "title": title, "text": f"{title}, and the dogs bark. " * 3})
+            + "\n"
+            for key, title in docs.items()
+        )
+    )
     assert run("generate", "set", "--kinds", "title", "--held-out", "0", "--out", "made") == 0
-    assert run("search", "set", "--model", "bm25", "--query", "bark") == 0 and "dogs bark" in capsys.readouterr().out
+    assert (
+        run("search", "set", "--model", "bm25", "--query", "bark") == 0
+        and "dogs bark" in capsys.readouterr().out
+    )
     assert run("candidates", "made#train", "--out", "bm25") == 0
-    (folder / "recipe.yaml").write_text("stages:\n- {name: made, verb: generate, collection: set, kinds: [title], held_out: 0}\n")
+    (folder / "recipe.yaml").write_text(
+        "stages:\n- {name: made, verb: generate, collection: set, kinds: [title], held_out: 0}\n"
+    )
     assert run("run", "recipe.yaml", "--out", "recipe") == 0
-    for command in (["candidates", "set", "--out", "a"], ["search", "set", "--model", "bm25", "--out", "b"],
-                    ["measure", "set", "bm25"], ["evaluate", "set", "bm25"], ["audit", "set", "bm25"],
-                    ["split", "set", "--out", "d"],
-                    ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "c"]):
+    for command in (
+        ["candidates", "set", "--out", "a"],
+        ["search", "set", "--model", "bm25", "--out", "b"],
+        ["measure", "set", "bm25"],
+        ["evaluate", "set", "bm25"],
+        ["audit", "set", "bm25"],
+        ["split", "set", "--out", "d"],
+        ["score", "set", "--candidates", "bm25", "--teacher", "bm25", "--out", "c"],
+    ):
         capsys.readouterr()
         assert run(*command) == 1 and "set has no queries.jsonl" in capsys.readouterr().err

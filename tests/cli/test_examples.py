@@ -1,7 +1,9 @@
-"""Every example of the help is one line that can be pasted, and runs; every command of the README and the docs can be parsed.
+"""Every example of the help is one line that can be pasted, and runs; every command of the README
+and the docs can be parsed.
 
-The examples run on a small collection in place of pydocs and of ir_datasets, with MiniLM as it is. Trainings take two steps. A
-stand-in writes for the language model, and the ONNX export is called and not made; tests/students/test_export.py makes it.
+The examples run on a small collection in place of pydocs and of ir_datasets, with MiniLM as it is.
+Trainings take two steps. A stand-in writes for the language model, and the ONNX export is called
+and not made; tests/students/test_export.py makes it.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from tests.recipes.tiny import beir_folder
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def commands(command: click.Command = cli, name: str = "irdistill") -> Iterator[tuple[str, click.Command]]:
+def commands(
+    command: click.Command = cli, name: str = "irdistill"
+) -> Iterator[tuple[str, click.Command]]:
     yield name, command
     if isinstance(command, click.Group):
         for key, inner in command.commands.items():
@@ -37,18 +41,26 @@ def commands(command: click.Command = cli, name: str = "irdistill") -> Iterator[
 
 
 def examples(command: click.Command) -> list[str]:
-    return [line.strip() for line in (command.epilog or "").splitlines() if line.strip().startswith("irdistill ")]
+    return [
+        line.strip()
+        for line in (command.epilog or "").splitlines()
+        if line.strip().startswith("irdistill ")
+    ]
 
 
 ALL = [line for _, command in commands() for line in examples(command)]
 
 
-def test_every_command_has_examples_of_itself_each_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_has_examples_of_itself_each_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     for name, command in commands():
         if isinstance(command, click.Group) and name != "irdistill":
             continue
         assert examples(command) and examples(command)[0].startswith(name), name
-        with click.Context(command, info_name=name, terminal_width=80, max_content_width=80) as context:
+        with click.Context(
+            command, info_name=name, terminal_width=80, max_content_width=80
+        ) as context:
             lines = [line.strip() for line in command.get_help(context).splitlines()]
         for example in examples(command):
             assert example in lines, f"{name}: {example}"
@@ -64,7 +76,10 @@ class Writer:
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         ends = [" ".join(request.messages[-1].content.split()[-4:]) for request in requests]
-        return [Answer(text=f"what is the meaning of {end}?", input_tokens=1, output_tokens=1) for end in ends]
+        return [
+            Answer(text=f"what is the meaning of {end}?", input_tokens=1, output_tokens=1)
+            for end in ends
+        ]
 
 
 @pytest.fixture()
@@ -75,15 +90,30 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = beir_folder(tmp_path / "mydocs")
     words = (source / "corpus.jsonl").read_text().splitlines()
     entries = [json.loads(line) for line in words]
-    (source / "corpus.jsonl").write_text("".join(json.dumps(
-        entry | {"title": f"About {entry['text']}", "text": f"This is what there is to say of {entry['text']}."}) + "\n"
-        for entry in entries))
+    (source / "corpus.jsonl").write_text(
+        "".join(
+            json.dumps(
+                entry
+                | {
+                    "title": f"About {entry['text']}",
+                    "text": f"This is what there is to say of {entry['text']}.",
+                }
+            )
+            + "\n"
+            for entry in entries
+        )
+    )
     for split, other in (("dev", "test"), ("howto", "test")):
         shutil.copy(source / "qrels" / f"{other}.tsv", source / "qrels" / f"{split}.tsv")
 
     def small(name: str, *_: Any) -> Collection:
         split = name.rsplit("/", 1)[-1]
-        return load_beir(name, source, split if split in ("train", "dev", "howto") else "test", tmp_path / "cache")
+        return load_beir(
+            name,
+            source,
+            split if split in ("train", "dev", "howto") else "test",
+            tmp_path / "cache",
+        )
 
     monkeypatch.setattr("irdistill.collections.pydocs.load_pydocs", small)
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
@@ -91,28 +121,63 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from irdistill.training import train
     from irdistill.training.pretrain import PretrainOptions, pretrain
 
-    def short_train(collection: Any, scores: Any, student: Any, loss: Any, out: Any, options: Any, *more: Any, **named: Any) -> Any:
-        return train(collection, scores, student, loss, out, replace(options, steps=2, batch_size=2, list_size=4), *more, **named)
+    def short_train(
+        collection: Any,
+        scores: Any,
+        student: Any,
+        loss: Any,
+        out: Any,
+        options: Any,
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        return train(
+            collection,
+            scores,
+            student,
+            loss,
+            out,
+            replace(options, steps=2, batch_size=2, list_size=4),
+            *more,
+            **named,
+        )
 
-    def short_pretrain(collection: Any, backbone: str, out: Any, options: PretrainOptions, **named: Any) -> Any:
+    def short_pretrain(
+        collection: Any, backbone: str, out: Any, options: PretrainOptions, **named: Any
+    ) -> Any:
         return pretrain(collection, backbone, out, replace(options, steps=2, batch_size=2), **named)
 
     monkeypatch.setattr("irdistill.training.train", short_train)
     monkeypatch.setattr("irdistill.recipes.verbs.train", short_train)
     monkeypatch.setattr("irdistill.training.pretrain.pretrain", short_pretrain)
 
-    def no_export(student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float) -> Agreement:
+    def no_export(
+        student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float
+    ) -> Agreement:
         assert len(queries) and len(documents) > 1 and form == "onnx"
         return Agreement(4, 0.0, 1.0, 1)
 
     monkeypatch.setattr("irdistill.students.export.export", no_export)
     # conversations, as irdistill rewrite takes them
-    history = [{"role": "user", "text": "what is a cat?"}, {"role": "assistant", "text": "an animal"}]
+    history = [
+        {"role": "user", "text": "what is a cat?"},
+        {"role": "assistant", "text": "an animal"},
+    ]
     talks = tmp_path / "talks"
     shutil.copytree(source, talks)
-    (talks / "queries.jsonl").write_text("".join(
-        json.dumps(json.loads(line) | {"history": history, "rewrite": f"cats and {json.loads(line)['text']}"}) + "\n"
-        for line in (talks / "queries.jsonl").read_text().splitlines()))
+    (talks / "queries.jsonl").write_text(
+        "".join(
+            json.dumps(
+                json.loads(line)
+                | {
+                    "history": history,
+                    "rewrite": f"cats and {json.loads(line)['text']}",
+                }
+            )
+            + "\n"
+            for line in (talks / "queries.jsonl").read_text().splitlines()
+        )
+    )
     assert Query("q", "x", (Turn(**history[0]),)).history  # type: ignore[arg-type]
     return tmp_path
 
@@ -129,8 +194,10 @@ def prepare(line: str, place: Path) -> None:
     if "--weights similarity" in line:
         for name, split in (("a-dev", "dev"), ("b-dev", "dev")):
             run(f"irdistill candidates pydocs/{split} --out out/{name}-pool")
-            run(f"irdistill score pydocs/{split} --candidates out/{name}-pool --teacher {'bm25' if name[0] == 'a' else 'minilm'} "
-                f"--out out/{name}")
+            run(
+                f"irdistill score pydocs/{split} --candidates out/{name}-pool --teacher"
+                f" {'bm25' if name[0] == 'a' else 'minilm'} --out out/{name}"
+            )
         run("irdistill score pydocs/train --candidates out/bm25 --teacher bm25 --out out/a")
         shutil.copytree(out / "minilm", out / "b")
     if line.startswith("irdistill evaluate pydocs/test"):
@@ -140,24 +207,45 @@ def prepare(line: str, place: Path) -> None:
         shutil.copy(place / "mydocs" / "qrels" / "test.tsv", place / "qrels.tsv")
     if line.startswith("irdistill compare"):
         for name in ("KL.s1", "KL.s2", "MSE.s1", "MSE.s2"):
-            shutil.copytree(out / ("student-test" if name[0] == "K" else "bm25-test"), out / "losses" / name)
+            shutil.copytree(
+                out / ("student-test" if name[0] == "K" else "bm25-test"), out / "losses" / name
+            )
     if line.startswith("irdistill runs import"):
         shutil.copy(place / "run.txt.gz", place / "bm25.txt.gz")
         assert gzip.decompress((place / "bm25.txt.gz").read_bytes())
     if line.startswith("irdistill runs merge"):
         for number in (1, 2):
-            run(f"irdistill score pydocs/train --candidates out/bm25 --teacher bm25 --shard {number}/2 --part-queries 4 "
-                f"--out out/shard-{number}")
+            run(
+                "irdistill score pydocs/train --candidates out/bm25 --teacher bm25 --shard"
+                f" {number}/2 --part-queries 4 --out out/shard-{number}"
+            )
     if line.startswith("irdistill filter") and not (out / "teacher").exists():
         run("irdistill candidates out/queries#train --out out/queries-bm25")
-        run("irdistill score out/queries#train --candidates out/queries-bm25 --teacher bm25 --out out/teacher")
+        run(
+            "irdistill score out/queries#train --candidates out/queries-bm25 --teacher bm25 --out"
+            " out/teacher"
+        )
 
 
 def in_order(line: str) -> int:
     """Where a line stands: what makes things comes before what reads them."""
-    first = ("cards", "candidates", "score", "fuse", "train", "search pydocs", "evaluate", "generate", "filter", "split",
-             "search out")
-    return next((place for place, verb in enumerate(first) if line.startswith(f"irdistill {verb}")), len(first))
+    first = (
+        "cards",
+        "candidates",
+        "score",
+        "fuse",
+        "train",
+        "search pydocs",
+        "evaluate",
+        "generate",
+        "filter",
+        "split",
+        "search out",
+    )
+    return next(
+        (place for place, verb in enumerate(first) if line.startswith(f"irdistill {verb}")),
+        len(first),
+    )
 
 
 @pytest.mark.slow
@@ -166,23 +254,46 @@ def test_every_example_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         prepare(line, place)
         run(line)
         assert "Traceback" not in capsys.readouterr().err
-    made = ["out/student/model/README.md", "report.html", "report.md", "audit.html", "costs.json", "fused.txt.gz", "mine.yaml",
-            "out/quickstart/results.json", "out/short/report.md", "out/mine/terms/model", "out/backbone/model", "out/losses.svg",
-            "out/beir/results.json", "out/minilm.yaml"]
+    made = [
+        "out/student/model/README.md",
+        "report.html",
+        "report.md",
+        "audit.html",
+        "costs.json",
+        "fused.txt.gz",
+        "mine.yaml",
+        "out/quickstart/results.json",
+        "out/short/report.md",
+        "out/mine/terms/model",
+        "out/backbone/model",
+        "out/losses.svg",
+        "out/beir/results.json",
+        "out/minilm.yaml",
+    ]
     assert [path for path in made if not (place / path).exists()] == []
 
 
 def shell_lines(text: str) -> Iterator[str]:
-    """The irdistill commands in the code blocks of a page, lines joined where they end with a backslash."""
+    """The irdistill commands in the code blocks of a page, lines joined where they end with a
+    backslash.
+    """
     for block in re.findall(r"```(?:\w*)\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             command = line.strip().removeprefix("$ ").partition("  #")[0].strip()
-            if re.match(r"(torchrun .*-m )?irdistill ", command) and "…" not in command and "..." not in command:
+            if (
+                re.match(r"(torchrun .*-m )?irdistill ", command)
+                and "…" not in command
+                and "..." not in command
+            ):
                 yield command[command.index("irdistill ") :]
 
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), REPOSITORY / "data" / "README.md",
-         REPOSITORY / "recipes" / "README.md"]
+PAGES = [
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+    REPOSITORY / "data" / "README.md",
+    REPOSITORY / "recipes" / "README.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,4 +1,6 @@
-"""Searching and reranking with saved models of every kind, from the command line and from recipes."""
+"""Searching and reranking with saved models of every kind, from the command line and from
+recipes.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +26,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "set" / "qrels").mkdir(parents=True)
-    lines = [json.dumps({"_id": f"d{i}", "title": "", "text": " ".join(WORDS[i : i + 6])}) for i in range(30)]
+    lines = [
+        json.dumps({"_id": f"d{i}", "title": "", "text": " ".join(WORDS[i : i + 6])})
+        for i in range(30)
+    ]
     (tmp_path / "set" / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    (tmp_path / "set" / "queries.jsonl").write_text('{"_id": "q1", "text": "small dog"}\n{"_id": "q2", "text": "heat wave"}\n')
-    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td4\t1\nq2\td9\t1\n")
+    (tmp_path / "set" / "queries.jsonl").write_text(
+        '{"_id": "q1", "text": "small dog"}\n{"_id": "q2", "text": "heat wave"}\n'
+    )
+    (tmp_path / "set" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td4\t1\nq2\td9\t1\n"
+    )
     return tmp_path
 
 
@@ -38,23 +47,77 @@ def model(kind: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_searches_reranks_and_is_measured(kind: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_searches_reranks_and_is_measured(
+    kind: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     name = model(kind, folder)
     assert run("candidates", "set", "--retriever", name, "--depth", "6", "--out", "first") == 0
-    assert run("search", "set", "--model", name, "--precision", "float32", "--k", "6", "--out", "found") == 0
+    assert (
+        run(
+            "search", "set", "--model", name, "--precision", "float32", "--k", "6", "--out", "found"
+        )
+        == 0
+    )
     assert open_run(folder / "found").identity.settings["precision"] == "float32"
-    assert run("score", "set", "--candidates", "found", "--teacher", name, "--kind", "retriever", "--precision", "float32",
-               "--out", "again") == 0
+    assert (
+        run(
+            "score",
+            "set",
+            "--candidates",
+            "found",
+            "--teacher",
+            name,
+            "--kind",
+            "retriever",
+            "--precision",
+            "float32",
+            "--out",
+            "again",
+        )
+        == 0
+    )
     for one, other in zip(open_run(folder / "found"), open_run(folder / "again"), strict=True):
         assert len(one.doc_ids) == 6
         reranked = dict(zip(other.doc_ids, other.scores.tolist(), strict=True))
-        assert [reranked[doc_id] for doc_id in one.doc_ids] == pytest.approx(one.scores.tolist(), abs=1e-4)
+        assert [reranked[doc_id] for doc_id in one.doc_ids] == pytest.approx(
+            one.scores.tolist(), abs=1e-4
+        )
     capsys.readouterr()
-    assert run("search", "set", "--model", name, "--query", "small dog", "--k", "2", "--json", "hits.json") == 0
+    assert (
+        run(
+            "search",
+            "set",
+            "--model",
+            name,
+            "--query",
+            "small dog",
+            "--k",
+            "2",
+            "--json",
+            "hits.json",
+        )
+        == 0
+    )
     hits = json.loads((folder / "hits.json").read_text())["hits"]
     assert [hit["rank"] for hit in hits] == [1, 2] and hits[0]["doc_id"] in capsys.readouterr().out
     for index in {"dense": ("hnsw",), "late-interaction": ("hnsw", "plaid")}.get(kind, ()):
-        assert run("search", "set", "--model", name, "--index", index, "--k", "3", "--out", index, "--json", "found.json") == 0
+        assert (
+            run(
+                "search",
+                "set",
+                "--model",
+                name,
+                "--index",
+                index,
+                "--k",
+                "3",
+                "--out",
+                index,
+                "--json",
+                "found.json",
+            )
+            == 0
+        )
         assert json.loads((folder / "found.json").read_text())["recall of exact search"] >= 0.9
         assert "recall of exact search  " in capsys.readouterr().out
     assert run("search", "set", "--model", name, "--k", "0", "--out", "nothing") == 1
@@ -62,26 +125,53 @@ def test_a_model_searches_reranks_and_is_measured(kind: str, folder: Path, capsy
 
     kitchen = Kitchen(work=folder / "work")
     collection = str(folder / "set")
-    stages = [VERBS[verb](kitchen, folder / verb, collection=collection, **{about: name}) for verb, about in
-              (("candidates", "retriever"), ("search", "model"))]
+    stages = [
+        VERBS[verb](kitchen, folder / verb, collection=collection, **{about: name})
+        for verb, about in (("candidates", "retriever"), ("search", "model"))
+    ]
     assert all(len(stage) == 16 for stage in stages)
-    VERBS["measure"](kitchen, folder / "measure", collection=collection, systems={kind: name, "bm25": "bm25"}, k=5)
+    VERBS["measure"](
+        kitchen,
+        folder / "measure",
+        collection=collection,
+        systems={kind: name, "bm25": "bm25"},
+        k=5,
+    )
     rows = {row["system"]: row for row in read_json(folder / "measure" / "result.json")["systems"]}
-    assert rows[kind]["index_bytes"] > 0 and rows[kind]["layers"] == 2 and rows["bm25"]["layers"] == 0
+    assert (
+        rows[kind]["index_bytes"] > 0 and rows[kind]["layers"] == 2 and rows["bm25"]["layers"] == 0
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_recipe_trains_a_small_query_encoder_beside_a_frozen_document_tower(kind: str, folder: Path) -> None:
-    large, small = str(tiny_backbone(folder / "large", layers=2)), str(tiny_backbone(folder / "small", layers=1))
+def test_a_recipe_trains_a_small_query_encoder_beside_a_frozen_document_tower(
+    kind: str, folder: Path
+) -> None:
+    large, small = (
+        str(tiny_backbone(folder / "large", layers=2)),
+        str(tiny_backbone(folder / "small", layers=1)),
+    )
     held = make_collection()
     make_run(folder / "scores", held)
     kitchen = Kitchen(work=folder / "work")
     kitchen._collections["tiny"] = held
-    arguments: dict[str, Any] = {"collection": "tiny", "scores": str(folder / "scores"), "loss": "KL(teacher_tau=2)",
-                                 "student": kind, "backbone": large, "query_backbone": small, "steps": 2, "batch_size": 2,
-                                 "list_size": 3}
+    arguments: dict[str, Any] = {
+        "collection": "tiny",
+        "scores": str(folder / "scores"),
+        "loss": "KL(teacher_tau=2)",
+        "student": kind,
+        "backbone": large,
+        "query_backbone": small,
+        "steps": 2,
+        "batch_size": 2,
+        "list_size": 3,
+    }
     check_arguments("train", arguments)
     VERBS["train"](kitchen, folder / "out", **arguments)
-    assert VERBS["search"](kitchen, folder / "run", collection="tiny", model=str(folder / "out" / "model"), k=3)
-    assert len(list((folder / "work").iterdir())) == 1, "training and search share the document vectors"
+    assert VERBS["search"](
+        kitchen, folder / "run", collection="tiny", model=str(folder / "out" / "model"), k=3
+    )
+    assert len(list((folder / "work").iterdir())) == 1, (
+        "training and search share the document vectors"
+    )
     assert read_json(folder / "out" / "training.json")["identity"]["document_vectors"] is not None

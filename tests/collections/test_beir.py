@@ -19,12 +19,21 @@ from irdistill.collections.load import _load
 from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
 
-DOCS = [{"_id": "d1", "title": "One", "text": "first"}, {"_id": "d2", "title": "", "text": "second"}]
-QUERIES = [{"_id": "q1", "text": "what?"}, {"_id": "q2", "text": "and?"}, {"_id": "q3", "text": "never"}]
+DOCS = [
+    {"_id": "d1", "title": "One", "text": "first"},
+    {"_id": "d2", "title": "", "text": "second"},
+]
+QUERIES = [
+    {"_id": "q1", "text": "what?"},
+    {"_id": "q2", "text": "and?"},
+    {"_id": "q3", "text": "never"},
+]
 QRELS = "query-id\tcorpus-id\tscore\nq2\td2\t2\nq1\td1\t1\nq1\td2\t0\n"
 
 
-def write(folder: Path, docs: Any = DOCS, queries: Any = QUERIES, qrels: str | None = QRELS) -> Path:
+def write(
+    folder: Path, docs: Any = DOCS, queries: Any = QUERIES, qrels: str | None = QRELS
+) -> Path:
     folder.mkdir(exist_ok=True)
     for name, entries in (("corpus", docs), ("queries", queries)):
         lines = entries
@@ -51,9 +60,14 @@ def test_a_folder_loads(tmp_path: Path) -> None:
     assert list(collection.queries) == ["q1", "q2"]
     assert collection.qrels.to_dict() == {"q1": {"d1": 1, "d2": 0}, "q2": {"d2": 2}}
     assert collection.report.places("unjudged queries") == ["queries.jsonl (q3)"]
-    assert (collection.report.documents, collection.report.queries, collection.report.judgments) == (2, 2, 3)
+    assert (
+        collection.report.documents,
+        collection.report.queries,
+        collection.report.judgments,
+    ) == (2, 2, 3)
     assert collection.report.lines() == [
-        "2 documents, 2 queries, 3 judgments", "1 unjudged queries: queries.jsonl (q3)"
+        "2 documents, 2 queries, 3 judgments",
+        "1 unjudged queries: queries.jsonl (q3)",
     ]
 
 
@@ -82,7 +96,10 @@ def test_a_changed_text_is_seen_although_the_folder_was_compiled(tmp_path: Path)
 
 def test_conversations(tmp_path: Path) -> None:
     history = [{"role": "user", "text": "tell me of X"}, {"role": "assistant", "text": "X is."}]
-    queries = [{"_id": "q1", "text": "why?", "history": history, "rewrite": "why is X?"}, QUERIES[1]]
+    queries = [
+        {"_id": "q1", "text": "why?", "history": history, "rewrite": "why is X?"},
+        QUERIES[1],
+    ]
     collection = load_collection(write(tmp_path / "c", queries=queries), cache=tmp_path / "cache")
     turns = (Turn("user", "tell me of X"), Turn("assistant", "X is."))
     assert collection.queries["q1"] == Query("q1", "why?", turns, "why is X?")
@@ -94,7 +111,9 @@ def test_splits(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td1\t1\n")
     assert list(load_collection(f"{folder}#dev", cache=tmp_path / "cache").queries) == ["q3"]
-    with pytest.raises(IrdistillError, match=r"Splits in that folder: dev, test\. Choose one as .*#dev"):
+    with pytest.raises(
+        IrdistillError, match=r"Splits in that folder: dev, test\. Choose one as .*#dev"
+    ):
         load_collection(f"{folder}#train", cache=tmp_path / "cache")
     everything = load_collection(write(tmp_path / "n", qrels=None), cache=tmp_path / "cache")
     assert len(everything.queries) == 3 and len(everything.qrels) == 0
@@ -107,27 +126,44 @@ def test_splits(tmp_path: Path) -> None:
             {"docs": '{"_id": "d1", "text": "x"}\n{"_id": "d2", \n'},
             ["line 2 of ", "corpus.jsonl is broken", "not JSON"],
         ),
-        ({"docs": '{"_id": "d1", "text": "x"}\n\n["d2"]\n'}, ["line 3 of ", "expected an object in braces"]),
+        (
+            {"docs": '{"_id": "d1", "text": "x"}\n\n["d2"]\n'},
+            ["line 3 of ", "expected an object in braces"],
+        ),
         ({"docs": [{"text": "x"}]}, ["line 1 of ", 'expected an "_id"', "got None"]),
         ({"docs": [{"_id": " ", "text": "x"}]}, ["line 1 of ", 'expected an "_id"']),
         ({"docs": [{"_id": "d1", "text": ["x"]}]}, ["line 1 of ", '"text" should be a text']),
         ({"docs": '{"_id": "d1", "text": "\\ud800"}\n'}, ["line 1 of ", "half a character"]),
-        ({"docs": [*DOCS, DOCS[0] | {"text": "z"}]}, ["'d1' twice with different texts, in lines 1 and 3"]),
-        ({"queries": [*QUERIES, {"_id": "q4", "text": "  "}]}, ["line 4 of ", "empty query ('q4')"]),
+        (
+            {"docs": [*DOCS, DOCS[0] | {"text": "z"}]},
+            ["'d1' twice with different texts, in lines 1 and 3"],
+        ),
+        (
+            {"queries": [*QUERIES, {"_id": "q4", "text": "  "}]},
+            ["line 4 of ", "empty query ('q4')"],
+        ),
         ({"queries": [*QUERIES, {"_id": "q1", "text": "?"}]}, ["'q1' twice", "in lines 1 and 4"]),
         ({"queries": '{"_id": "q1"'}, ["line 1 of ", "queries.jsonl is broken"]),
         ({"qrels": QRELS + "q1\td1\n"}, ["line 5 of ", "test.tsv is not a judgment", "'q1\\td1'"]),
         ({"qrels": QRELS + "q1 0 d1 1\n"}, ["line 5 of ", "separated by tabs"]),
         ({"qrels": QRELS + "q2\td1\thigh\n"}, ["line 5 of ", "a whole number"]),
-        ({"qrels": QRELS + "q1\td1\t3\n"}, ["'d1' for query 'q1' twice and differently: 1 in line 3, 3 in"]),
+        (
+            {"qrels": QRELS + "q1\td1\t3\n"},
+            ["'d1' for query 'q1' twice and differently: 1 in line 3, 3 in"],
+        ),
         (
             {"qrels": QRELS + "q1\tdX\t1\n"},
             ["line 5 of ", "test.tsv", "'dX'", "'q1'", '"judgments_without_doc": 1'],
         ),
-        ({"qrels": QRELS + "qX\td1\t1\n"}, ["line 5 of ", "'qX'", '"judged_queries_without_text": 1']),
+        (
+            {"qrels": QRELS + "qX\td1\t1\n"},
+            ["line 5 of ", "'qX'", '"judged_queries_without_text": 1'],
+        ),
     ],
 )
-def test_faults_that_would_corrupt_a_result(tmp_path: Path, parts: dict[str, Any], words: list[str]) -> None:
+def test_faults_that_would_corrupt_a_result(
+    tmp_path: Path, parts: dict[str, Any], words: list[str]
+) -> None:
     said = fault(write(tmp_path / "c", **parts))
     assert all(word in said for word in words), said
     assert len(said.split("\n")) == 1
@@ -140,10 +176,14 @@ def test_a_corpus_without_documents_is_refused(tmp_path: Path, text: str) -> Non
 
 def test_broken_encodings_and_archives(tmp_path: Path) -> None:
     folder = write(tmp_path / "c")
-    (folder / "corpus.jsonl").write_bytes(b'{"_id": "1", "text": "x"}\n{"_id": "2", "text": "\xff"}\n')
+    (folder / "corpus.jsonl").write_bytes(
+        b'{"_id": "1", "text": "x"}\n{"_id": "2", "text": "\xff"}\n'
+    )
     assert "line 2 of " in fault(folder) and "is not UTF-8" in fault(folder)
     (folder / "corpus.jsonl").unlink()
-    (folder / "corpus.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "1", "text": "x"}\n' * 99)[:-12])
+    (folder / "corpus.jsonl.gz").write_bytes(
+        gzip.compress(b'{"_id": "1", "text": "x"}\n' * 99)[:-12]
+    )
     assert "the archive is damaged" in fault(folder)
     (folder / "corpus.jsonl.gz").write_bytes(b"no archive")
     assert "the archive is damaged" in fault(folder)
@@ -188,25 +228,37 @@ def test_what_is_no_collection_is_said(tmp_path: Path) -> None:
         load_collection(f"{tmp_path / 'file'}#test", cache=tmp_path / "cache")
 
 
-NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\t\r\n"), min_size=1, max_size=8).filter(
-    lambda name: name == name.strip() and "\ufeff" not in name
-)
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="\t\r\n"), min_size=1, max_size=8
+).filter(lambda name: name == name.strip() and "\ufeff" not in name)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.dictionaries(NAMES, st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=8),
+    st.dictionaries(
+        NAMES, st.text(st.characters(codec="utf-8"), max_size=20), min_size=1, max_size=8
+    ),
     st.dictionaries(NAMES, NAMES, min_size=1, max_size=8),
     st.booleans(),
 )
 def test_what_is_written_is_what_is_read(
-    tmp_path_factory: pytest.TempPathFactory, docs: dict[str, str], queries: dict[str, str], ascii_only: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    docs: dict[str, str],
+    queries: dict[str, str],
+    ascii_only: bool,
 ) -> None:
     folder = tmp_path_factory.mktemp("beir") / "c"
-    lines = [[{"_id": key, "text": text} for key, text in entries.items()] for entries in (docs, queries)]
-    text = ["".join(json.dumps(entry, ensure_ascii=ascii_only) + "\n" for entry in part) for part in lines]
+    lines = [
+        [{"_id": key, "text": text} for key, text in entries.items()] for entries in (docs, queries)
+    ]
+    text = [
+        "".join(json.dumps(entry, ensure_ascii=ascii_only) + "\n" for entry in part)
+        for part in lines
+    ]
     grades = {query: {doc: grade for grade, doc in enumerate(docs)} for query in queries}
-    rows = [f"{query}\t{doc}\t{grade}\n" for query in queries for doc, grade in grades[query].items()]
+    rows = [
+        f"{query}\t{doc}\t{grade}\n" for query in queries for doc, grade in grades[query].items()
+    ]
     write(folder, *text, "query-id\tcorpus-id\tscore\n" + "".join(rows))
     collection = load_collection(folder, cache=folder.parent / "cache")
     assert {key: collection.corpus.text(collection.corpus.row(key)) for key in docs} == docs
@@ -216,29 +268,38 @@ def test_what_is_written_is_what_is_read(
 
 def test_importing_the_room_pulls_in_nothing_heavy() -> None:
     program = (
-        "import sys, irdistill.collections\n"
-        "print([name for name in ('torch', 'pandas', 'ir_datasets', 'transformers') if name in sys.modules])"
+        "import sys, irdistill.collections\nprint([name for name in ('torch', 'pandas',"
+        " 'ir_datasets', 'transformers') if name in sys.modules])"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_a_folder_is_found_by_its_bare_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_found_by_its_bare_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mydocs")
     for name in ("mydocs", "./mydocs", "mydocs#test", str(tmp_path / "mydocs"), "mydocs[:1]"):
         assert load_collection(name, cache=tmp_path / "cache").corpus.ids_at([0]) == ["d1"]
     (tmp_path / "empty").mkdir()
     for name in ("empty", "./empty", "empty#test", "empty[:3]"):
-        with pytest.raises(IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one line a document"):
+        with pytest.raises(
+            IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one line a document"
+        ):
             load_collection(name, cache=tmp_path / "cache")
     (tmp_path / "docs.jsonl").write_text("{}")
     with pytest.raises(IrdistillError, match=r"docs.jsonl is a file, and a collection is a folder"):
         load_collection("docs.jsonl", cache=tmp_path / "cache")
     # a folder that happens to have the name of a known collection does not hide it
     (tmp_path / "vaswani").mkdir()
-    monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", lambda name, cache, need: f"ir_datasets {name}")
+    monkeypatch.setattr(
+        "irdistill.collections.ir_datasets_reader.load_ir_dataset",
+        lambda name, cache, need: f"ir_datasets {name}",
+    )
     assert _load("vaswani", tmp_path / "cache") == "ir_datasets vaswani"  # type: ignore[comparison-overlap]
 
 
@@ -248,24 +309,34 @@ def test_queries_are_needed_where_they_are_used(tmp_path: Path) -> None:
         path.unlink()
     documents = load_collection(folder, cache=cache, queries=False)
     assert len(documents.corpus) == 2 and documents.queries == {} and len(documents.qrels) == 0
-    message = r"has no queries.jsonl and no queries.jsonl.gz. Queries are needed here.*irdistill generate .*mydocs --out NEW"
+    message = (
+        r"has no queries.jsonl and no queries.jsonl.gz. Queries are needed here.*irdistill generate"
+        r" .*mydocs --out NEW"
+    )
     for name in (str(folder), f"{folder}#train", f"{folder}[:3]"):
         with pytest.raises(IrdistillError, match=message):
             load_collection(name, cache=cache)
     (folder / "queries.jsonl").write_text("")
-    with pytest.raises(IrdistillError, match=r"the collection .* has no queries. Queries are needed here"):
+    with pytest.raises(
+        IrdistillError, match=r"the collection .* has no queries. Queries are needed here"
+    ):
         load_collection(folder, cache=cache)
     write(folder)
     assert len(load_collection(folder, cache=cache, queries=False).queries) == 2
 
 
-def test_queries_of_other_splits_are_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_queries_of_other_splits_are_no_fault(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write(tmp_path / "mydocs", docs=[*DOCS, {"_id": "d9", "text": ""}])
     with caplog.at_level("INFO", logger="irdistill"):
         collection = load_collection(folder, cache=tmp_path / "cache")
         assert "1 empty documents" in caplog.text and "unjudged" not in caplog.text
         retrieve(collection, "bm25", tmp_path / "run", 3, work=tmp_path / "cache")
-    assert f"searching for the 2 queries that {folder} judges; 1 others of its file are left out" in caplog.text
+    assert (
+        f"searching for the 2 queries that {folder} judges; 1 others of its file are left out"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("name", ["corpus", "queries"])
@@ -273,5 +344,7 @@ def test_a_file_that_is_there_in_two_forms_is_refused(tmp_path: Path, name: str)
     (tmp_path / "corpus.jsonl").write_text('{"_id": "d1", "text": "a"}\n')
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "a"}\n')
     (tmp_path / f"{name}.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "x", "text": "another"}\n'))
-    with pytest.raises(IrdistillError, match=rf"has {name}\.jsonl and {name}\.jsonl\.gz, and either could be meant"):
+    with pytest.raises(
+        IrdistillError, match=rf"has {name}\.jsonl and {name}\.jsonl\.gz, and either could be meant"
+    ):
         load_collection(tmp_path, cache=tmp_path / "cache")

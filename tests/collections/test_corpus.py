@@ -50,18 +50,28 @@ def test_every_id_is_found_and_no_other(
         expected = [f"{title} {text}" if title else text for title, text in docs.values()]
         assert corpus.texts(np.arange(len(docs))) == expected
         for row, doc_id in enumerate(docs):
-            assert (corpus.row(doc_id), corpus.id(row), corpus.text(row)) == (row, doc_id, expected[row])
+            assert (corpus.row(doc_id), corpus.id(row), corpus.text(row)) == (
+                row,
+                doc_id,
+                expected[row],
+            )
         for other in others:
             assert corpus.has(other) == (other in docs) == (other in corpus.ids)
-        assert corpus.find(others).tolist() == [list(docs).index(o) if o in docs else -1 for o in others]
+        assert corpus.find(others).tolist() == [
+            list(docs).index(o) if o in docs else -1 for o in others
+        ]
     assert on_disk.fingerprint == Corpus.in_memory(documents).fingerprint
 
 
 def test_unknown_ids_are_named(tmp_path: Path) -> None:
     corpus = compiled([Document("a", "", "x"), Document("b", "", "y")], tmp_path / "c")
-    with pytest.raises(IrdistillError, match=r"there is no document 'z' in this corpus of 2 documents"):
+    with pytest.raises(
+        IrdistillError, match=r"there is no document 'z' in this corpus of 2 documents"
+    ):
         corpus.row("z")
-    with pytest.raises(IrdistillError, match=r"6 of 7 document ids .*'0', '1', '2', '3', '4' \.\.\."):
+    with pytest.raises(
+        IrdistillError, match=r"6 of 7 document ids .*'0', '1', '2', '3', '4' \.\.\."
+    ):
         corpus.rows([*"012345", "a"])
     assert not corpus.has("\ud800")
     with pytest.raises(IndexError, match="row 2 is outside"):
@@ -71,7 +81,9 @@ def test_unknown_ids_are_named(tmp_path: Path) -> None:
     assert corpus.rows([]).dtype == np.int64
 
 
-def test_colliding_hashes_do_not_mix_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colliding_hashes_do_not_mix_documents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (compiling_module, sys.modules["irdistill.collections.corpus"]):
         monkeypatch.setattr(module, "id_hash", lambda doc_id: len(doc_id))
     monkeypatch.setattr(Fields, "hashes", lambda self: self.lengths.astype(np.uint64))
@@ -81,9 +93,13 @@ def test_colliding_hashes_do_not_mix_documents(tmp_path: Path, monkeypatch: pyte
     assert not corpus.has("ee") and corpus.find(["ee", "dd"]).tolist() == [-1, 3]
 
 
-def test_many_batches_are_read_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_batches_are_read_in_any_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(compiling_module, "BATCH_ROWS", 7)
-    corpus = compiled([Document(f"d{n}", "t" if n % 2 else "", str(n)) for n in range(100)], tmp_path / "c")
+    corpus = compiled(
+        [Document(f"d{n}", "t" if n % 2 else "", str(n)) for n in range(100)], tmp_path / "c"
+    )
     rows = np.random.default_rng(0).integers(0, 100, 300)
     assert corpus.texts(rows) == [f"t {n}" if n % 2 else str(n) for n in rows]
     assert corpus.ids[-1] == "d99" and corpus.ids[5:8] == ["d5", "d6", "d7"]
@@ -117,11 +133,17 @@ def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     corpus = compiled(documents, tmp_path / "c")
     assert list(corpus.ids) == ["a", "b"] and corpus.row("b") == 1
     assert corpus.findings["duplicate documents"] == {
-        "count": 1, "places": ["corpus.jsonl line 5 (a, first in line 1)"]
+        "count": 1,
+        "places": ["corpus.jsonl line 5 (a, first in line 1)"],
     }
     assert corpus.fingerprint == Corpus.in_memory(documents[:2]).fingerprint
     assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
-        "corpus.arrow", "hashes.bin", "manifest.json", "offsets.bin", "rows.bin", "starts.bin"
+        "corpus.arrow",
+        "hashes.bin",
+        "manifest.json",
+        "offsets.bin",
+        "rows.bin",
+        "starts.bin",
     ]
 
 
@@ -145,7 +167,9 @@ def test_a_damaged_corpus_is_named_and_built_again(
     documents = [Document("a", "", "x")]
     cached_corpus(lambda: documents, folder, "s")
     (folder / "rows.bin").write_bytes(b"short")
-    with pytest.raises(IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, and its manifest says 8"):
+    with pytest.raises(
+        IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, and its manifest says 8"
+    ):
         Corpus.open(folder)
     assert cached_corpus(lambda: documents, folder, "s").row("a") == 0
     assert "damaged" in caplog.text
@@ -176,7 +200,9 @@ def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
         f"cached_corpus(slow, Path({str(tmp_path / 'key')!r}), 's')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment)
+    child = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, env=environment
+    )
     assert child.stdout is not None and child.stdout.readline() == b"written\n"
     child.send_signal(signal.SIGKILL)
     child.wait()
@@ -206,7 +232,9 @@ def test_a_collection_in_memory() -> None:
     assert collection.queries["q1"] == Query("q1", "first?")
     assert collection.qrels["q1"]["d1"] == 1 and collection.qrels.to_dict() == {"q1": {"d1": 1}}
     assert collection.describe() == {
-        "id": "mine", "corpus": collection.corpus.fingerprint, "queries": collection.queries_fingerprint
+        "id": "mine",
+        "corpus": collection.corpus.fingerprint,
+        "queries": collection.queries_fingerprint,
     }
     others = [
         Collection.from_dicts("mine", docs | {"d1": "tex"}, queries, {"q1": {"d1": 1}}),
@@ -231,7 +259,10 @@ def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
 
     def use(folder: Path) -> tuple[list[str], list[int]]:
         corpus = Corpus.open(folder)
-        return corpus.texts(range(300)), corpus.rows([document.id for document in documents]).tolist()
+        return (
+            corpus.texts(range(300)),
+            corpus.rows([document.id for document in documents]).tolist(),
+        )
 
     right = use(compiled(documents, tmp_path / "c").folder or tmp_path)
     draw = random.Random(1)
@@ -247,7 +278,9 @@ def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
     assert use(tmp_path / "c") == right
 
 
-def test_a_large_corpus_checks_only_the_blocks_that_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_corpus_checks_only_the_blocks_that_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", 0)
     documents = [Document(f"d{number:05}", "", "word " * 100) for number in range(3000)]
     folder = compiled(documents, tmp_path / "c").folder
@@ -259,5 +292,7 @@ def test_a_large_corpus_checks_only_the_blocks_that_are_used(tmp_path: Path, mon
     assert corpus.document(0) == documents[0] and corpus.row("d02999") == 2999
     with pytest.raises(DamagedError, match=r"corpus.arrow is damaged.*rebuilt"):
         corpus.texts(range(3000))
-    with pytest.raises(DamagedError, match="found damaged"):  # so that the cache is rebuilt at the next use
+    with pytest.raises(
+        DamagedError, match="found damaged"
+    ):  # so that the cache is rebuilt at the next use
         Corpus.open(folder)

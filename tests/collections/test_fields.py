@@ -21,7 +21,9 @@ def test_hashes_are_those_of_xxhash_and_strings_come_back(names: list[str]) -> N
     assert fields.hashes().tolist() == [xxhash.xxh64_intdigest(name.encode()) for name in names]
     assert fields.texts() == names and fields.packed().texts() == names
     back = np.arange(len(names))[::-1]
-    assert fields.equal(fields.take(back)).tolist() == [one == other for one, other in zip(names, names[::-1], strict=True)]
+    assert fields.equal(fields.take(back)).tolist() == [
+        one == other for one, other in zip(names, names[::-1], strict=True)
+    ]
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 17, 1000])

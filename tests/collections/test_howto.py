@@ -34,7 +34,9 @@ def test_lines_are_whole_and_unique() -> None:
     assert len({entry["id"] for entry in ENTRIES}) == len(ENTRIES)
     assert len({normalised(entry["question"]) for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
-        assert entry["question"] == entry["question"].strip() and len(entry["question"].split()) >= 2
+        assert (
+            entry["question"] == entry["question"].strip() and len(entry["question"].split()) >= 2
+        )
         assert entry["answers"] and len(set(entry["answers"])) == len(entry["answers"])
 
 
@@ -53,7 +55,9 @@ def test_answers_resolve_each_to_a_document_of_its_own(built: Pydocs) -> None:
         found = [built.resolve(answer) for answer in entry["answers"]]
         known = [doc_id for doc_id in found if doc_id is not None]
         assert len(set(known)) == len(known), entry
-        unknown += [answer for answer, doc_id in zip(entry["answers"], found, strict=True) if doc_id is None]
+        unknown += [
+            answer for answer, doc_id in zip(entry["answers"], found, strict=True) if doc_id is None
+        ]
     assert len(unknown) <= (0 if JUDGED_ON_THIS_PYTHON else 30), unknown
 
 
@@ -61,7 +65,9 @@ def test_answers_lie_in_the_standard_library() -> None:
     for entry in ENTRIES:
         for answer in entry["answers"]:
             first = answer.split(".")[0]
-            assert first in sys.stdlib_module_names or hasattr(__import__("builtins"), first), answer
+            assert first in sys.stdlib_module_names or hasattr(__import__("builtins"), first), (
+                answer
+            )
 
 
 def test_some_questions_have_several_answers(howto: Collection) -> None:
@@ -76,7 +82,10 @@ def test_no_question_quotes_a_summary(built: Pydocs) -> None:
 
 
 def test_a_known_pair(howto: Collection) -> None:
-    [query] = [query for query in howto.queries.values()
-               if query.text == "how do I delete a folder and all it contains"]
+    [query] = [
+        query
+        for query in howto.queries.values()
+        if query.text == "how do I delete a folder and all it contains"
+    ]
     assert dict(howto.qrels[query.id]) == {"shutil.rmtree": 1}
     assert "ignore_errors" in howto.corpus.text(howto.corpus.row("shutil.rmtree"))

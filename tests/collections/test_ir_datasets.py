@@ -16,7 +16,15 @@ ir_datasets = pytest.importorskip("ir_datasets")
 
 from ir_datasets.datasets.base import Dataset  # noqa: E402
 from ir_datasets.datasets.trec_cast import Cast2020Query, Cast2022Query  # noqa: E402
-from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericDoc, GenericQuery, TrecQrel, TrecSubQrel  # noqa: E402
+from ir_datasets.formats import (
+    BaseDocs,
+    BaseQrels,
+    BaseQueries,
+    GenericDoc,
+    GenericQuery,
+    TrecQrel,
+    TrecSubQrel,
+)  # noqa: E402
 
 
 class TitledDoc(NamedTuple):
@@ -71,13 +79,22 @@ DOCS = [TitledDoc("d1", "One", "first"), TitledDoc("d2", "Two", "second")]
 
 
 def test_a_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
-    queries = [GenericQuery("q1", "what?"), GenericQuery("q2", "and?"), GenericQuery("q3", "unjudged")]
-    qrels = [TrecQrel("q2", "d1", 2, "0"), TrecQrel("q1", "d2", 0, "0"), TrecQrel("q1", "gone", 1, "0")]
+    queries = [
+        GenericQuery("q1", "what?"),
+        GenericQuery("q2", "and?"),
+        GenericQuery("q3", "unjudged"),
+    ]
+    qrels = [
+        TrecQrel("q2", "d1", 2, "0"),
+        TrecQrel("q1", "d2", 0, "0"),
+        TrecQrel("q1", "gone", 1, "0"),
+    ]
     register("irdistill-test/test", Dataset(Docs(DOCS), Queries(queries), Qrels(qrels)))
     collection = load_collection("irdistill-test/test", cache=tmp_path)
     assert collection.id == "irdistill-test/test"
     assert dict(zip(collection.corpus.ids, collection.corpus.texts([0, 1]), strict=True)) == {
-        "d1": "One first", "d2": "Two second"
+        "d1": "One first",
+        "d2": "Two second",
     }
     assert list(collection.queries.values()) == [Query("q1", "what?"), Query("q2", "and?")]
     assert collection.qrels.to_dict() == {"q2": {"d1": 2}, "q1": {"d2": 0, "gone": 1}}
@@ -90,31 +107,48 @@ def test_a_registered_data_set_loads(register: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("grade", [0.5, 1.9, "1.5", float("nan"), None])
 def test_grades_are_never_cut_off(grade: Any, register: Any, tmp_path: Path) -> None:
     qrels = Qrels([TrecQrel("q1", "d1", grade, "0")])
-    register("irdistill-test/grades", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), qrels))
-    with pytest.raises(IrdistillError, match=r"irdistill-test/grades qrels \(query q1, document d1\): the grade is .*whole number"):
+    register(
+        "irdistill-test/grades", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), qrels)
+    )
+    with pytest.raises(
+        IrdistillError,
+        match=r"irdistill-test/grades qrels \(query q1, document d1\): the grade is .*whole number",
+    ):
         load_collection("irdistill-test/grades", cache=tmp_path)
 
 
 def test_whole_grades_of_other_types_are_kept(register: Any, tmp_path: Path) -> None:
     qrels = [TrecQrel("q1", "d1", 2.0, "0"), TrecQrel("q1", "d2", "3", "0")]
-    register("irdistill-test/types", Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), Qrels(qrels)))
-    assert load_collection("irdistill-test/types", cache=tmp_path).qrels.to_dict() == {"q1": {"d1": 2, "d2": 3}}
+    register(
+        "irdistill-test/types",
+        Dataset(Docs(DOCS), Queries([GenericQuery("q1", "what?")]), Qrels(qrels)),
+    )
+    assert load_collection("irdistill-test/types", cache=tmp_path).qrels.to_dict() == {
+        "q1": {"d1": 2, "d2": 3}
+    }
 
 
 def test_judgments_that_contradict_each_other_stop(register: Any, tmp_path: Path) -> None:
     queries = Queries([GenericQuery("q1", "what?")])
     twice = [TrecQrel("q1", "d1", 1, "0"), TrecQrel("q1", "d1", 2, "0")]
     register("irdistill-test/twice", Dataset(Docs(DOCS), queries, Qrels(twice)))
-    with pytest.raises(IrdistillError, match="judge document 'd1' for query 'q1' twice and differently: 1 and 2"):
+    with pytest.raises(
+        IrdistillError, match="judge document 'd1' for query 'q1' twice and differently: 1 and 2"
+    ):
         load_collection("irdistill-test/twice", cache=tmp_path)
     topics = [TrecSubQrel("q1", "d1", 0, "1"), TrecSubQrel("q1", "d1", 1, "2")]
     register("irdistill-test/diversity", Dataset(Docs(DOCS), queries, Qrels(topics)))
-    with pytest.raises(IrdistillError, match=r"0 for subtopic 1, 1 for subtopic 2.*judgments by subtopic"):
+    with pytest.raises(
+        IrdistillError, match=r"0 for subtopic 1, 1 for subtopic 2.*judgments by subtopic"
+    ):
         load_collection("irdistill-test/diversity", cache=tmp_path)
     same = [TrecSubQrel("q1", "d1", 1, "1"), TrecSubQrel("q1", "d1", 1, "2")]
     register("irdistill-test/same", Dataset(Docs(DOCS), queries, Qrels(same)))
     collection = load_collection("irdistill-test/same", cache=tmp_path)
-    assert collection.qrels.to_dict() == {"q1": {"d1": 1}} and collection.report.count("duplicate judgments") == 1
+    assert (
+        collection.qrels.to_dict() == {"q1": {"d1": 1}}
+        and collection.report.count("duplicate judgments") == 1
+    )
 
 
 def test_a_registered_data_set_that_changes_is_compiled_anew(register: Any, tmp_path: Path) -> None:
@@ -151,9 +185,14 @@ def test_canonical_answers_are_passages_of_the_corpus(register: Any, tmp_path: P
     register("irdistill-test/answers", Dataset(Docs(DOCS), Queries(queries)))
     collection = load_collection("irdistill-test/answers", cache=tmp_path)
     before = (Turn("user", "tell me of X"), Turn("assistant", "Two second"))
-    assert [query.history for query in collection.queries.values()] == [(), before, (*before, Turn("user", "why?"))]
+    assert [query.history for query in collection.queries.values()] == [
+        (),
+        before,
+        (*before, Turn("user", "why?")),
+    ]
     assert collection.report.places("responses without document") == [
-        "irdistill-test/answers queries (query 1_2, document gone)"]
+        "irdistill-test/answers queries (query 1_2, document gone)"
+    ]
 
 
 def test_branches_follow_the_parent(register: Any, tmp_path: Path) -> None:
@@ -184,12 +223,17 @@ def test_an_unknown_id_is_answered_with_near_ones(tmp_path: Path) -> None:
 
 
 def test_an_id_without_queries_lists_those_beneath(tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match=r"'msmarco-passage' has no queries .*passage/dev/small,"):
+    with pytest.raises(
+        IrdistillError, match=r"'msmarco-passage' has no queries .*passage/dev/small,"
+    ):
         load_collection("msmarco-passage", cache=tmp_path)
 
 
 def test_passages_may_be_those_of_an_id_without_queries(register: Any, tmp_path: Path) -> None:
-    register("irdistill-test/passages", Dataset(Docs([GenericDoc(key, text) for key, text in published.PASSAGES.items()])))
+    register(
+        "irdistill-test/passages",
+        Dataset(Docs([GenericDoc(key, text) for key, text in published.PASSAGES.items()])),
+    )
     published.cast(tmp_path / "cast", 2020)
     (tmp_path / "cast" / "passages.jsonl").unlink()
     (tmp_path / "cast" / "corpus.txt").write_text("irdistill-test/passages")
@@ -199,7 +243,9 @@ def test_passages_may_be_those_of_an_id_without_queries(register: Any, tmp_path:
 
 def test_unreachable_files_are_explained(register: Any, tmp_path: Path) -> None:
     register("irdistill-test/away", Dataset(Unreachable(), Queries([GenericQuery("q1", "what?")])))
-    with pytest.raises(IrdistillError, match=r"'irdistill-test/away' could not be had .*does not answer"):
+    with pytest.raises(
+        IrdistillError, match=r"'irdistill-test/away' could not be had .*does not answer"
+    ):
         load_collection("irdistill-test/away", cache=tmp_path)
 
 
@@ -209,23 +255,41 @@ def test_faults_of_a_data_set(register: Any, tmp_path: Path) -> None:
         load_collection("irdistill-test/empty", cache=tmp_path)
     twice = Docs([GenericDoc("d1", "a"), GenericDoc("d1", "b")])
     register("irdistill-test/twice", Dataset(twice, Queries([GenericQuery("q1", "what?")])))
-    with pytest.raises(IrdistillError, match="document id 'd1' twice with different texts, in lines 1 and 2"):
+    with pytest.raises(
+        IrdistillError, match="document id 'd1' twice with different texts, in lines 1 and 2"
+    ):
         load_collection("irdistill-test/twice", cache=tmp_path)
 
 
-@pytest.mark.parametrize(("doc", "query", "words"), [
-    (b"1", "7", "doc_id b'1', which is bytes"), (None, "7", "doc_id None"), (1.0, "7", "doc_id 1.0, which is float"),
-    ("1", 7.0, "query_id 7.0"),
-    ("\ud800", "7", "half a character"), ("", "7", "doc_id ''"),
-])
-def test_ids_are_text_or_whole_numbers(register: Any, tmp_path: Path, doc: Any, query: Any, words: str) -> None:
+@pytest.mark.parametrize(
+    ("doc", "query", "words"),
+    [
+        (b"1", "7", "doc_id b'1', which is bytes"),
+        (None, "7", "doc_id None"),
+        (1.0, "7", "doc_id 1.0, which is float"),
+        ("1", 7.0, "query_id 7.0"),
+        ("\ud800", "7", "half a character"),
+        ("", "7", "doc_id ''"),
+    ],
+)
+def test_ids_are_text_or_whole_numbers(
+    register: Any, tmp_path: Path, doc: Any, query: Any, words: str
+) -> None:
     qrels = Qrels([TrecQrel(query, doc, 1, "0")])
-    register("irdistill-test/ids", Dataset(Docs([GenericDoc(doc, "a")]), Queries([GenericQuery(query, "x")]), qrels))
+    register(
+        "irdistill-test/ids",
+        Dataset(Docs([GenericDoc(doc, "a")]), Queries([GenericQuery(query, "x")]), qrels),
+    )
     with pytest.raises(IrdistillError, match=words):
         load_collection("irdistill-test/ids", cache=tmp_path)
 
 
 def test_ids_that_are_numbers(register: Any, tmp_path: Path) -> None:
     qrels = Qrels([TrecQrel(7, 1, 1, "0")])
-    register("irdistill-test/numbers", Dataset(Docs([GenericDoc(1, "a")]), Queries([GenericQuery(7, "x")]), qrels))
-    assert load_collection("irdistill-test/numbers", cache=tmp_path).qrels.to_dict() == {"7": {"1": 1}}
+    register(
+        "irdistill-test/numbers",
+        Dataset(Docs([GenericDoc(1, "a")]), Queries([GenericQuery(7, "x")]), qrels),
+    )
+    assert load_collection("irdistill-test/numbers", cache=tmp_path).qrels.to_dict() == {
+        "7": {"1": 1}
+    }

@@ -22,7 +22,9 @@ def test_grades_given_in_python_are_never_cut_off(grade: Any) -> None:
 
 
 def test_ids_are_text() -> None:
-    with pytest.raises(IrdistillError, match="the document id 1, which is int; ids are text: write '1'"):
+    with pytest.raises(
+        IrdistillError, match="the document id 1, which is int; ids are text: write '1'"
+    ):
         Qrels({"q": {1: 1}})  # type: ignore[dict-item]
     with pytest.raises(IrdistillError, match="query id 7, which is int"):
         Qrels({7: {"d": 1}})  # type: ignore[dict-item]
@@ -30,20 +32,31 @@ def test_ids_are_text() -> None:
 
 def test_both_layouts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("q1 0 d1 2\nq1\t0\td2 -1\n\nq2 0 d1 0\n")
-    (tmp_path / "b.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t-1\nq2\td1\t0\n")
+    (tmp_path / "b.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t-1\nq2\td1\t0\n"
+    )
     (tmp_path / "c.txt.gz").write_bytes(gzip.compress((tmp_path / "a.txt").read_bytes()))
     for name in ("a.txt", "b.tsv", "c.txt.gz"):
-        assert read_judgments(tmp_path / name).to_dict() == {"q1": {"d1": 2, "d2": -1}, "q2": {"d1": 0}}
+        assert read_judgments(tmp_path / name).to_dict() == {
+            "q1": {"d1": 2, "d2": -1},
+            "q2": {"d1": 0},
+        }
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("q1 0 d1 2\nq1 0 d2\n", "line 2 of .* is not a judgment"),
-    ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently: 2 in line 1, 1 in line 2"),
-    ("q1 0 d1 2\nq1 0 d2 1.5\n", "line 2 of .*: the grade is '1.5', and a whole number was expected"),
-    ("q1 0 d1 1_0\n", "line 1 of .*: the grade is '1_0', and a whole number was expected"),
-    ("q1 0 d1 99999999999\n", "line 1 of .*: the grade is 99999999999; grades from"),
-    ("q1 d1 x y z\nq1 d1\n", "line 1 of .* is not a judgment"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1 0 d1 2\nq1 0 d2\n", "line 2 of .* is not a judgment"),
+        ("q1 0 d1 2\nq1 0 d1 1\n", "twice and differently: 2 in line 1, 1 in line 2"),
+        (
+            "q1 0 d1 2\nq1 0 d2 1.5\n",
+            "line 2 of .*: the grade is '1.5', and a whole number was expected",
+        ),
+        ("q1 0 d1 1_0\n", "line 1 of .*: the grade is '1_0', and a whole number was expected"),
+        ("q1 0 d1 99999999999\n", "line 1 of .*: the grade is 99999999999; grades from"),
+        ("q1 d1 x y z\nq1 d1\n", "line 1 of .* is not a judgment"),
+    ],
+)
 def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "q.txt").write_text(text)
     with pytest.raises(IrdistillError, match=message):
@@ -52,8 +65,12 @@ def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
         read_judgments(tmp_path / "absent.txt")
 
 
-def test_a_text_that_is_read_as_a_whole_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_is_read_as_a_whole_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irdistill.collections.opening.LARGEST_TEXT", 1 << 16)
-    (tmp_path / "qrels.json.gz").write_bytes(gzip.compress(b"{" + b" " * (1 << 20) + b'"q": {"d": 1}}'))
+    (tmp_path / "qrels.json.gz").write_bytes(
+        gzip.compress(b"{" + b" " * (1 << 20) + b'"q": {"d": 1}}')
+    )
     with pytest.raises(IrdistillError, match="more than 0 MiB of text"):
         read_judgments(tmp_path / "qrels.json.gz")

@@ -1,4 +1,6 @@
-"""The embedded collection: how docstrings are split, and what comes out of the installed packages."""
+"""The embedded collection: how docstrings are split, and what comes out of the installed
+packages.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("docstring", "parts"),
     [
         (f"Delete a directory tree.\n\n{BODY}", Parts(BODY, "Delete a directory tree")),
-        (f"Delete a whole\ntree of folders.  {BODY}", Parts(BODY, "Delete a whole tree of folders")),
+        (
+            f"Delete a whole\ntree of folders.  {BODY}",
+            Parts(BODY, "Delete a whole tree of folders"),
+        ),
         (
             f"D.pop(k[,d]) -> v, remove specified key and return the value.\n\n{BODY}",
             Parts(f"D.pop(k[,d]) -> v\n{BODY}", "remove specified key and return the value"),
@@ -48,12 +53,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Parts(f"f(x) ->\n{BODY}", "create an iterator which returns x for the number of times"),
         ),
         (
-            f"gmtime([s]) -> (year, month,\n  day of the year)\n\nConvert seconds to a tuple.\n{BODY}",
-            Parts(f"gmtime([s]) -> (year, month, day of the year)\n{BODY}", "Convert seconds to a tuple"),
+            (
+                "gmtime([s]) -> (year, month,\n  day of the year)\n\nConvert seconds to a"
+                f" tuple.\n{BODY}"
+            ),
+            Parts(
+                f"gmtime([s]) -> (year, month, day of the year)\n{BODY}",
+                "Convert seconds to a tuple",
+            ),
         ),
-        ("Recursively delete a directory tree.", Parts("Recursively delete a directory tree.", None)),
+        (
+            "Recursively delete a directory tree.",
+            Parts("Recursively delete a directory tree.", None),
+        ),
         (f"Delete it.\n\n{BODY}", Parts(f"Delete it.\n\n{BODY}", None)),
-        (f"Parameters of it all\n------\n{BODY}", Parts(f"Parameters of it all\n------\n{BODY}", None)),
+        (
+            f"Parameters of it all\n------\n{BODY}",
+            Parts(f"Parameters of it all\n------\n{BODY}", None),
+        ),
         (f"See the method of dict.\n\n{BODY}", Parts(f"See the method of dict.\n\n{BODY}", None)),
         (f">>> f(1, 2, 3, 4)\n\n{BODY}", Parts(f">>> f(1, 2, 3, 4)\n\n{BODY}", None)),
     ],
@@ -63,7 +80,9 @@ def test_a_docstring_is_split(docstring: str, parts: Parts) -> None:
 
 
 def test_markup_is_taken_out_of_a_summary() -> None:
-    marked = "Like :func:`~os.path.join` of ``a`` and `b`, *not* **c**, see `here <https://x.y>`_ [1]_."
+    marked = (
+        "Like :func:`~os.path.join` of ``a`` and `b`, *not* **c**, see `here <https://x.y>`_ [1]_."
+    )
     assert clean(marked) == "Like join of a and b, not c, see here"
     assert clean(":class:`a title <a.B>` and :meth:`C.d`::") == "a title and C.d"
     assert clean("Takes *args and **kwargs of an f.") == "Takes *args and **kwargs of an f"
@@ -90,9 +109,18 @@ def test_the_collection(cache: Path) -> None:
     assert len(splits["test"].queries) >= 400
     queries = [query_id for split in splits.values() for query_id in split.queries]
     assert len(queries) == len(set(queries))
-    texts = [normalised(query.text) for split in splits.values() for query in split.queries.values()]
+    texts = [
+        normalised(query.text) for split in splits.values() for query in split.queries.values()
+    ]
     assert len(texts) == len(set(texts))
-    for name in ("shutil.rmtree", "dict.update", "os.path.join", "itertools.chain", "re.sub", "len"):
+    for name in (
+        "shutil.rmtree",
+        "dict.update",
+        "os.path.join",
+        "itertools.chain",
+        "re.sub",
+        "len",
+    ):
         assert corpus.has(name), name
     assert not corpus.has("posixpath.join") and not corpus.has("os._exists")
     train = splits["train"]
@@ -102,7 +130,9 @@ def test_the_collection(cache: Path) -> None:
     assert max(len(document.text) for document in corpus.documents()) <= TEXT_CHARACTERS
     for split in splits.values():
         assert all(corpus.has(doc_id) for judged in split.qrels.values() for doc_id in judged)
-        assert all(4 <= len(normalised(query.text).split()) <= 40 for query in split.queries.values())
+        assert all(
+            4 <= len(normalised(query.text).split()) <= 40 for query in split.queries.values()
+        )
     notes = splits["test"].report.notes
     assert sum(notes["documents"].values()) == len(corpus)
     assert notes["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -114,7 +144,11 @@ def test_building_again_gives_the_same(cache: Path, tmp_path: Path) -> None:
     assert "antigravity" not in sys.modules and "this" not in sys.modules
     [folder] = (tmp_path / "pydocs").glob("[!.]*")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "aliases.json", "corpus", "manifest.json", "notes.json", "queries.json"
+        "aliases.json",
+        "corpus",
+        "manifest.json",
+        "notes.json",
+        "queries.json",
     ]
 
 
@@ -123,7 +157,10 @@ def test_further_names_lead_to_the_document(cache: Path) -> None:
     assert built.resolve("shutil.rmtree") == "shutil.rmtree"
     assert built.resolve("pathlib.Path.with_suffix") == "pathlib.PurePath.with_suffix"
     assert built.resolve("collections.Counter.keys") == "dict.keys"
-    assert built.resolve("concurrent.futures.ThreadPoolExecutor.map") == "concurrent.futures.Executor.map"
+    assert (
+        built.resolve("concurrent.futures.ThreadPoolExecutor.map")
+        == "concurrent.futures.Executor.map"
+    )
     assert built.resolve("socket.socket.connect") == "socket.socket.connect"
     assert built.resolve("no.such.name") is None
 
@@ -133,7 +170,11 @@ def test_howto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing = {"missing packages": {"scipy": "ImportError: no"}}
     built = Pydocs(corpus, {}, {}, {"os.unlink": "os.remove"}, missing)
     lines = [
-        {"id": "howto-001", "question": "delete a folder?", "answers": ["shutil.rmtree", "os.gone"]},
+        {
+            "id": "howto-001",
+            "question": "delete a folder?",
+            "answers": ["shutil.rmtree", "os.gone"],
+        },
         {"id": "howto-002", "question": "and a file?", "answers": ["os.unlink", "os.remove"]},
         {"id": "howto-003", "question": "and all?", "answers": ["os.gone"]},
     ]
@@ -143,13 +184,20 @@ def test_howto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pydocs, "open_pydocs", lambda cache: built)
     collection = load_collection("pydocs/howto", cache=tmp_path / "cache")
     assert {key: query.text for key, query in collection.queries.items()} == {
-        "howto-001": "delete a folder?", "howto-002": "and a file?"
+        "howto-001": "delete a folder?",
+        "howto-002": "and a file?",
     }
-    assert collection.qrels.to_dict() == {"howto-001": {"shutil.rmtree": 1}, "howto-002": {"os.remove": 1}}
+    assert collection.qrels.to_dict() == {
+        "howto-001": {"shutil.rmtree": 1},
+        "howto-002": {"os.remove": 1},
+    }
     assert collection.report.places("answers without document") == [
-        f"{path.name} line 1 (howto-001: os.gone)", f"{path.name} line 3 (howto-003: os.gone)"
+        f"{path.name} line 1 (howto-001: os.gone)",
+        f"{path.name} line 3 (howto-003: os.gone)",
     ]
-    assert collection.report.places("questions without answers") == [f"{path.name} line 3 (howto-003)"]
+    assert collection.report.places("questions without answers") == [
+        f"{path.name} line 3 (howto-003)"
+    ]
     assert collection.report.places("missing packages") == ["scipy: ImportError: no"]
     for text, words in (
         ('{"id": "a"}', r"line 2 of .* is broken \(KeyError: 'question'\)"),
@@ -165,9 +213,13 @@ def test_howto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(IrdistillError, match="there is no collection 'pydocs/all'; the embedded ones are"):
+    with pytest.raises(
+        IrdistillError, match="there is no collection 'pydocs/all'; the embedded ones are"
+    ):
         load_collection("pydocs/all", cache=tmp_path)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(IrdistillError, match=r"documentation of the installed packages failed \(exit 1"):
+    with pytest.raises(
+        IrdistillError, match=r"documentation of the installed packages failed \(exit 1"
+    ):
         load_collection("pydocs/test", cache=tmp_path)
     assert not list((tmp_path / "pydocs").glob("[!.]*"))

@@ -27,12 +27,16 @@ def test_counts_are_those_of_stats_json(folder: Path, tmp_path: Path) -> None:
         "queries": len(collection.queries) + report.count("unjudged queries"),
         "judged_queries": len(collection.queries),
         "judgments": collection.qrels.judgments,
-        "positive": sum(grade > 0 for grades in collection.qrels.values() for grade in grades.values()),
+        "positive": sum(
+            grade > 0 for grades in collection.qrels.values() for grade in grades.values()
+        ),
         "judgments_without_doc": report.count("judgments without document"),
         "positive_without_doc": report.count("positive judgments without document"),
         "judged_queries_without_text": report.count("judgments without query"),
     } == stats
-    assert list(collection.corpus.ids) == [document.id for document in collection.corpus.documents()]
+    assert list(collection.corpus.ids) == [
+        document.id for document in collection.corpus.documents()
+    ]
 
 
 def test_conversations_have_history_and_rewrite(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Shares of a collection's queries: disjoint, whole together, and the same whatever the order of the file."""
+"""Shares of a collection's queries: disjoint, whole together, and the same whatever the order of
+the file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from tests.recipes.tiny import beir_folder
 
 
 def made(ids: list[str]) -> Collection:
-    return Collection.from_dicts("made", {"d": "text"}, dict.fromkeys(ids, "ask"), {query: {"d": 1} for query in ids})
+    return Collection.from_dicts(
+        "made", {"d": "text"}, dict.fromkeys(ids, "ask"), {query: {"d": 1} for query in ids}
+    )
 
 
 @given(st.sets(st.text("abc0", min_size=1, max_size=4), min_size=2), st.integers(0, 100))
@@ -26,8 +30,15 @@ def test_two_parts_are_the_whole(ids: set[str], share: int) -> None:
     for part, size in ((f"[:{share}%]", sizes), (f"[{share}%:]", len(ids) - sizes)):
         if size:
             found = slice_queries(whole, part)
-            assert len(found.queries) == size and list(found.qrels) == list(found.queries) and found.id == f"made{part}"
-            assert slice_queries(made(sorted(ids, reverse=True)), part).queries.keys() == found.queries.keys()
+            assert (
+                len(found.queries) == size
+                and list(found.qrels) == list(found.queries)
+                and found.id == f"made{part}"
+            )
+            assert (
+                slice_queries(made(sorted(ids, reverse=True)), part).queries.keys()
+                == found.queries.keys()
+            )
             parts += list(found.queries)
         else:
             with pytest.raises(IrdistillError, match="none of the"):
@@ -38,16 +49,26 @@ def test_two_parts_are_the_whole(ids: set[str], share: int) -> None:
 def test_numbers_of_queries_and_the_order_of_the_file() -> None:
     ids = [f"q{number}" for number in range(30)]
     whole = made(ids)
-    first, next_, rest = (list(slice_queries(whole, part).queries) for part in ("[:10]", "[10:25]", "[25:]"))
-    assert [len(first), len(next_), len(rest)] == [10, 15, 5] and sorted([*first, *next_, *rest]) == sorted(ids)
+    first, next_, rest = (
+        list(slice_queries(whole, part).queries) for part in ("[:10]", "[10:25]", "[25:]")
+    )
+    assert [len(first), len(next_), len(rest)] == [10, 15, 5] and sorted(
+        [*first, *next_, *rest]
+    ) == sorted(ids)
     assert first == [query for query in ids if query in first] and first != ids[:10]
     assert list(slice_queries(whole, "[:]").queries) == ids
 
 
-@pytest.mark.parametrize(("name", "parts"), [
-    ("pydocs/test[:300]", ("pydocs/test", "[:300]")), ("a#b[80%:]", ("a#b", "[80%:]")), ("a", ("a", "")), ("a[x]", ("a[x]", "")),
-    ("a[3]", ("a[3]", "")),
-])
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("pydocs/test[:300]", ("pydocs/test", "[:300]")),
+        ("a#b[80%:]", ("a#b", "[80%:]")),
+        ("a", ("a", "")),
+        ("a[x]", ("a[x]", "")),
+        ("a[3]", ("a[3]", "")),
+    ],
+)
 def test_names(name: str, parts: tuple[str, str]) -> None:
     assert split_slice(name) == parts
 
@@ -57,5 +78,8 @@ def test_loading_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     folder = beir_folder(tmp_path / "data")
     whole, part = load_collection(f"{folder}#train"), load_collection(f"{folder}#train[:25%]")
     assert len(part.queries) == len(whole.queries) // 4 and set(part.queries) < set(whole.queries)
-    assert part.corpus.fingerprint == whole.corpus.fingerprint and part.fingerprint != whole.fingerprint
+    assert (
+        part.corpus.fingerprint == whole.corpus.fingerprint
+        and part.fingerprint != whole.fingerprint
+    )
     assert part.id == f"{folder}#train[:25%]"

@@ -33,7 +33,10 @@ ONE = {"q1": {"d1": 2, "d2": 0}}
         "q1 4.5 d1 2\nq1 5 d2 0\n",
         "topic iter docno rel\r\nq1 0 d1 2\r\n\r\nq1 0 d2 0\r\n",
         b"\xef\xbb\xbfq1 0 d1 2\nq1 0 d2 0\n",
-        '{"query-id": "q1", "corpus-id": "d1", "score": 2}\n{"query-id": "q1", "corpus-id": "d2", "score": 0}\n',
+        (
+            '{"query-id": "q1", "corpus-id": "d1", "score": 2}\n{"query-id": "q1", "corpus-id":'
+            ' "d2", "score": 0}\n'
+        ),
         '{"q1": {"d1": 2,\n"d2": 0}}',
         '"query-id"\t"corpus-id"\t"score"\n"q1"\t"d1"\t2\n"q1"\t"d2"\t0\n',
     ],
@@ -65,12 +68,18 @@ def test_ids_with_spaces_are_not_split(tmp_path: Path) -> None:
         ("q1\td1\n", "line 1 of .*is not a judgment"),
         ("1\t21\t11\n", "query, document, grade; or query, positive"),
         ("1 0 21\n", "query, document, grade; or query, 0, document"),
-        ("1\t5\t1\n1\t6\t2\n1\t7\t3\n1\t8\t4\n", "query, document, grade; or query, document, rank"),
+        (
+            "1\t5\t1\n1\t6\t2\n1\t7\t3\n1\t8\t4\n",
+            "query, document, grade; or query, document, rank",
+        ),
         ("0\t7\t21\t1\n", "row number, query, document, grade"),
         ("id\tpassage\trelevant\nq1\td1\t1\nq1\td2\t1\n", "line 1 of .*: the grade is 'relevant'"),
         (
             "qid\tdocid\tdocno\trel\n1\t2\t3\t1\n",
-            "several columns that could be the document: docid, docno. .*--qrels-columns document=docid",
+            (
+                "several columns that could be the document: docid, docno. .*--qrels-columns"
+                " document=docid"
+            ),
         ),
         ("# ours\nq1\td1\t1\n", "line 1 of .*looks like a comment"),
         ("q1 d1 0 1 0.5\n", "has 5 columns"),
@@ -97,14 +106,18 @@ def test_judgments_before_blank_lines_without_end(tmp_path: Path) -> None:
 def test_the_user_names_the_columns_of_judgments(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("1\t21\t11\n")
     assert read_judgments(tmp_path / "a.tsv", "query,document,grade").to_dict() == {"1": {"21": 11}}
-    assert read_judgments(tmp_path / "a.tsv", ["qid", "pid", "score"]).to_dict() == {"1": {"21": 11}}
+    assert read_judgments(tmp_path / "a.tsv", ["qid", "pid", "score"]).to_dict() == {
+        "1": {"21": 11}
+    }
     (tmp_path / "b.tsv").write_text("qid\tdocid\tdocno\trel\n1\t2\t3\t1\n")
     assert read_judgments(tmp_path / "b.tsv", "document=docno").to_dict() == {"1": {"3": 1}}
 
 
 def folder(path: Path, qrels: dict[str, bytes]) -> Path:
     (path / "qrels").mkdir(parents=True)
-    (path / "corpus.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "d1", "text": "x"}\n{"_id": "d2", "text": "y"}\n'))
+    (path / "corpus.jsonl.gz").write_bytes(
+        gzip.compress(b'{"_id": "d1", "text": "x"}\n{"_id": "d2", "text": "y"}\n')
+    )
     (path / "queries.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "q1", "text": "x"}\n'))
     for name, content in qrels.items():
         (path / name).write_bytes(content)
@@ -113,7 +126,10 @@ def folder(path: Path, qrels: dict[str, bytes]) -> Path:
 
 TSV, LINES = (
     b"query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td2\t0\n",
-    b'{"query-id": "q1", "corpus-id": "d1", "score": 2}\n{"query-id": "q1", "corpus-id": "d2", "score": 0}\n',
+    (
+        b'{"query-id": "q1", "corpus-id": "d1", "score": 2}\n{"query-id": "q1", "corpus-id": "d2",'
+        b' "score": 0}\n'
+    ),
 )
 
 
@@ -137,13 +153,21 @@ def test_judgments_of_a_folder(tmp_path: Path, name: str, content: bytes) -> Non
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"qrels/test.tsv": TSV, "qrels/test.jsonl": LINES}, "has test.jsonl and test.tsv, and either could be meant"),
+        (
+            {"qrels/test.tsv": TSV, "qrels/test.jsonl": LINES},
+            "has test.jsonl and test.tsv, and either could be meant",
+        ),
         ({"qrels/test.parquet": b"PAR1"}, "qrels/test.parquet is not read"),
         ({"qrels.tsv": TSV}, "qrels.tsv is not read; judgments are expected as qrels/SPLIT.tsv"),
-        ({"qrels/dev.tsv.gz": gzip.compress(TSV, mtime=0)}, "Splits in that folder: dev. Choose one as .*#dev"),
+        (
+            {"qrels/dev.tsv.gz": gzip.compress(TSV, mtime=0)},
+            "Splits in that folder: dev. Choose one as .*#dev",
+        ),
     ],
 )
-def test_judgments_of_a_folder_are_never_ignored(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
+def test_judgments_of_a_folder_are_never_ignored(
+    tmp_path: Path, files: dict[str, bytes], words: str
+) -> None:
     with pytest.raises(IrdistillError, match=words):
         load_collection(folder(tmp_path / "set", files), cache=tmp_path / "cache")
 
@@ -153,6 +177,8 @@ def test_folders_with_a_hash_in_their_names(tmp_path: Path) -> None:
     for name in (f"{here}", f"{here}#test", f"{here}#dev", f"{here}/"):
         assert load_collection(name, cache=tmp_path / "cache").qrels.to_dict() == ONE
     folder(tmp_path / "c#1" / "my", {"qrels/set.tsv": TSV})
-    with pytest.raises(IrdistillError, match="is a folder and could be the split 'set' of the folder"):
+    with pytest.raises(
+        IrdistillError, match="is a folder and could be the split 'set' of the folder"
+    ):
         load_collection(here, cache=tmp_path / "cache")
     assert load_collection(f"{here}/", cache=tmp_path / "cache").qrels.to_dict() == ONE

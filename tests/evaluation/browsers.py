@@ -1,7 +1,8 @@
-"""The browsers there are to open a page with: Chromium where it is installed, and the one in the package PyQt6-WebEngine.
+"""The browsers there are to open a page with: Chromium where it is installed, and the one in the
+package PyQt6-WebEngine.
 
-Both are Chromium, run without a screen and without a network. The package is among the extras for development, so that one is
-there wherever the tests run.
+Both are Chromium, run without a screen and without a network. The package is among the extras for
+development, so that one is there wherever the tests run.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-CHROME = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+CHROME = next(
+    (
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    ),
+    None,
+)
 _NO_LIBRARY = 77
 _QT = """
 import sys
@@ -53,10 +61,23 @@ sys.exit(code)
 def _chromium(page: Path) -> str:
     if CHROME is None:
         pytest.skip("no Chromium or Chrome is installed")
-    done = subprocess.run([
-        CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={page.parent / 'profile'}", "--dump-dom", page.as_uri(),
-    ], capture_output=True, encoding="utf-8", timeout=300)
+    done = subprocess.run(
+        [
+            CHROME,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={page.parent / 'profile'}",
+            "--dump-dom",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -66,10 +87,19 @@ def _qt(page: Path) -> str:
         if CHROME is None and os.environ.get("CI"):
             pytest.fail("no browser is there to open the page with; install the extra dev")
         pytest.skip("PyQt6-WebEngine is not installed")
-    own = {"QT_QPA_PLATFORM": "offscreen", "QTWEBENGINE_DISABLE_SANDBOX": "1", "QTWEBENGINE_CHROMIUM_FLAGS": "--disable-gpu",
-           "XDG_RUNTIME_DIR": str(page.parent)}
-    done = subprocess.run([sys.executable, "-c", _QT, page.as_uri()], capture_output=True, encoding="utf-8", timeout=300,
-                          env=os.environ | own)
+    own = {
+        "QT_QPA_PLATFORM": "offscreen",
+        "QTWEBENGINE_DISABLE_SANDBOX": "1",
+        "QTWEBENGINE_CHROMIUM_FLAGS": "--disable-gpu",
+        "XDG_RUNTIME_DIR": str(page.parent),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", _QT, page.as_uri()],
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        env=os.environ | own,
+    )
     if done.returncode == _NO_LIBRARY and not os.environ.get("CI"):
         pytest.skip(f"PyQt6-WebEngine cannot be loaded: {done.stderr.strip()[-300:]}")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -77,4 +107,6 @@ def _qt(page: Path) -> str:
 
 
 BROWSERS = {"chromium": _chromium, "qt": _qt}
-"""Each gives the document of a page as it is after its scripts ran, and fails where the page asks for anything else."""
+"""Each gives the document of a page as it is after its scripts ran, and fails where the page asks
+for anything else.
+"""

@@ -1,4 +1,6 @@
-"""Model cards whose code runs as it is pasted, figures named for what they are, and short names of datasets."""
+"""Model cards whose code runs as it is pasted, figures named for what they are, and short names of
+datasets.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from tests.students.tiny import tiny_backbone
 
 
 def figures(*datasets: str) -> Evaluation:
-    return Evaluation(tuple(Row("student", dataset, "nDCG@10", 3, 0.5, 0.4, 0.6) for dataset in datasets))
+    return Evaluation(
+        tuple(Row("student", dataset, "nDCG@10", 3, 0.5, 0.4, 0.6) for dataset in datasets)
+    )
 
 
 def code_of(card: str) -> str:
@@ -41,24 +45,54 @@ def code_of(card: str) -> str:
 def save_term_vectors(folder: Path, backbone: str) -> None:
     student = DenseStudent.build(backbone, device="cpu")
     tower = copy_tower(student.model, None)
-    words = TermVectors(tower[0].tokenizer, ["dictionari", "merg"], torch.ones(2, student.dimension))
+    words = TermVectors(
+        tower[0].tokenizer, ["dictionari", "merg"], torch.ones(2, student.dimension)
+    )
     DenseStudent(two_towers(student.model, [*tower, words])).save(folder)
 
 
-@pytest.mark.parametrize("kind", ["dense", "frozen documents", "sparse", "late-interaction", "cross-encoder", "split-cross-encoder",
-                                  "kernel", "term vectors", "export", "pretrained"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "dense",
+        "frozen documents",
+        "sparse",
+        "late-interaction",
+        "cross-encoder",
+        "split-cross-encoder",
+        "kernel",
+        "term vectors",
+        "export",
+        "pretrained",
+    ],
+)
 def test_the_code_of_a_card_runs_as_it_is_pasted(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone, folder = str(tiny_backbone(tmp_path / "backbone", layers=2)), tmp_path / "out" / "model"
+    backbone, folder = (
+        str(tiny_backbone(tmp_path / "backbone", layers=2)),
+        tmp_path / "out" / "model",
+    )
     if kind == "term vectors":
         save_term_vectors(folder, backbone)
     elif kind == "export":
         pytest.importorskip("onnxscript", reason="export needs the extra onnx")
-        export(DenseStudent.build(backbone, device="cpu"), folder, "onnx", ["the cat"], ["a dog", "rain"])
+        export(
+            DenseStudent.build(backbone, device="cpu"),
+            folder,
+            "onnx",
+            ["the cat"],
+            ["a dog", "rain"],
+        )
     elif kind == "pretrained":
         held = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
-        pretrain(held, backbone, tmp_path / "out", PretrainOptions(steps=0, max_length=16), random_init=True)
+        pretrain(
+            held,
+            backbone,
+            tmp_path / "out",
+            PretrainOptions(steps=0, max_length=16),
+            random_init=True,
+        )
     else:
         frozen = {"freeze_documents": True} if kind == "frozen documents" else {}
         build_student("dense" if frozen else kind, backbone, device="cpu", **frozen).save(folder)
@@ -69,7 +103,10 @@ def test_the_code_of_a_card_runs_as_it_is_pasted(
     printed = capsys.readouterr().out
     assert "out/model" in code_of(card) and re.search(r"tensor|\[|Size", printed)
     assert ("trust_remote_code=True" in code_of(card)) == (kind == "term vectors")
-    assert yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["dataset"]["name"] == "small/set"
+    assert (
+        yaml.safe_load(card.split("---")[1])["model-index"][0]["results"][0]["dataset"]["name"]
+        == "small/set"
+    )
     if kind == "export":
         assert 'backend="onnx", model_kwargs={"file_name": "model.onnx"}' in card
 
@@ -77,27 +114,45 @@ def test_the_code_of_a_card_runs_as_it_is_pasted(
 def made_of(source: Collection, folder: Path, verb: str, same: bool) -> str:
     queries = list(source.queries.values()) if same else [Query("s1", "a sentence")]
     judged = {query.id: {"d1": 1} for query in queries}
-    write_derived(folder, source, queries, {"dev": judged, "train": judged}, {"verb": verb}, same_questions=same)
+    write_derived(
+        folder,
+        source,
+        queries,
+        {"dev": judged, "train": judged},
+        {"verb": verb},
+        same_questions=same,
+    )
     return f"{folder}#dev"
 
 
-def test_synthetic_queries_are_called_so_and_are_no_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_queries_are_called_so_and_are_no_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     source = load_collection(f"{beir_folder(tmp_path / 'mydocs')}#train")
     real = source.id
     synthetic = made_of(source, tmp_path / "out" / "queries", "generate", False)
     filtered = made_of(load_collection(synthetic), tmp_path / "out" / "good", "filter", True)
     rewritten = made_of(source, tmp_path / "out" / "rewritten", "rewrite", True)
-    kinds = {name: is_synthetic(name) for name in (synthetic, f"{synthetic}[:10]", filtered, rewritten, real, "beir/nq", "")}
+    kinds = {
+        name: is_synthetic(name)
+        for name in (synthetic, f"{synthetic}[:10]", filtered, rewritten, real, "beir/nq", "")
+    }
     assert list(kinds.values()) == [True, True, True, False, False, False, False]
     model = tmp_path / "out" / "terms" / "model"
     DenseStudent.build(str(tiny_backbone(tmp_path / "b", layers=1)), device="cpu").save(model)
-    (tmp_path / "out" / "results.json").write_text(json.dumps({"rows": figures(synthetic, real).to_rows()}))
+    (tmp_path / "out" / "results.json").write_text(
+        json.dumps({"rows": figures(synthetic, real).to_rows()})
+    )
     publish(from_json(tmp_path / "out" / "results.json"), "card", model)
     card = (model / "README.md").read_text()
     index: Any = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
     assert [one["dataset"]["name"] for one in index] == ["mydocs#train"]
-    assert card.index("## Figures\n") < card.index("#### mydocs#train") < card.index("## Figures on synthetic queries")
+    assert (
+        card.index("## Figures\n")
+        < card.index("#### mydocs#train")
+        < card.index("## Figures on synthetic queries")
+    )
     assert "#### queries#dev (3 synthetic queries)" in card and "are no benchmark" in card
     assert str(tmp_path) not in card.split("## Use")[0]
     (tmp_path / "out").rename(tmp_path / "moved")  # the figures still say so
@@ -111,12 +166,33 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(tmp_path: Path, mo
 def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "queries").mkdir(parents=True)
-    given = ["/data/scifact#test", "beir/nq/test", "out/queries#dev", "./mydocs[:300]", "~/sets/fiqa", "pydocs/test[:80%]", "set"]
-    assert list(short_names(given).values()) == ["scifact#test", "beir/nq/test", "queries#dev", "mydocs[:300]", "fiqa",
-                                                 "pydocs/test[:80%]", "set"]
-    assert list(short_names(["/a/x/set", "/a/y/set", "/b/set#test"]).values()) == ["x/set", "y/set", "set#test"]
+    given = [
+        "/data/scifact#test",
+        "beir/nq/test",
+        "out/queries#dev",
+        "./mydocs[:300]",
+        "~/sets/fiqa",
+        "pydocs/test[:80%]",
+        "set",
+    ]
+    assert list(short_names(given).values()) == [
+        "scifact#test",
+        "beir/nq/test",
+        "queries#dev",
+        "mydocs[:300]",
+        "fiqa",
+        "pydocs/test[:80%]",
+        "set",
+    ]
+    assert list(short_names(["/a/x/set", "/a/y/set", "/b/set#test"]).values()) == [
+        "x/set",
+        "y/set",
+        "set#test",
+    ]
     assert list(short_names(["/a/set", "set"]).values()) == ["a/set", "set"]
     assert list(short_names(["/a#1/x/set#test[:10]", "/a#1/c"]).values()) == ["set#test[:10]", "c"]
     found = figures("/a/x/set", "/a/y/set")
-    assert "### x/set (3 queries)" in evaluation_markdown(found) and "/a/x" not in evaluation_markdown(found)
+    assert "### x/set (3 queries)" in evaluation_markdown(
+        found
+    ) and "/a/x" not in evaluation_markdown(found)
     assert "/a/x" not in evaluation_latex(found) and found.datasets == ["/a/x/set", "/a/y/set"]

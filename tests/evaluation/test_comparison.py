@@ -1,4 +1,6 @@
-"""Losses compared over students and seeds: every figure worked out by hand or by scipy from the runs themselves."""
+"""Losses compared over students and seeds: every figure worked out by hand or by scipy from the
+runs themselves.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ QUERIES = 40
 def made_collection() -> Collection:
     docs = {f"d{number}": f"text {number}" for number in range(12)}
     queries = {f"q{number}": f"query {number}" for number in range(QUERIES)}
-    return Collection.from_dicts("made", docs, queries, {f"q{n}": {f"d{n % 12}": 1} for n in range(QUERIES)})
+    return Collection.from_dicts(
+        "made", docs, queries, {f"q{n}": {f"d{n % 12}": 1} for n in range(QUERIES)}
+    )
 
 
 def made_run(folder: Path, collection: Collection, seed: int, lift: float) -> Path:
@@ -47,15 +51,23 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Collection, list[Ent
     """kl is good, mse and ranknet are as good as each other."""
     folder, collection = tmp_path_factory.mktemp("cells"), made_collection()
     entries = []
-    for number, (loss, student, seed) in enumerate((a, b, c) for a in LOSSES for b in STUDENTS for c in SEEDS):
-        run = made_run(folder / f"{loss}.{student}.s{seed}", collection, number, 3.0 if loss == "kl" else 0.6)
+    for number, (loss, student, seed) in enumerate(
+        (a, b, c) for a in LOSSES for b in STUDENTS for c in SEEDS
+    ):
+        run = made_run(
+            folder / f"{loss}.{student}.s{seed}", collection, number, 3.0 if loss == "kl" else 0.6
+        )
         entries.append(Entry(loss, student, "made", seed, run))
     return collection, entries
 
 
 def values(collection: Collection, entries: list[Entry]) -> dict[tuple[str, str, str], np.ndarray]:
-    return {(entry.loss, entry.student, entry.seed): per_query(collection.qrels, _run(entry), "nDCG@10").values["nDCG@10"]
-            for entry in entries}
+    return {
+        (entry.loss, entry.student, entry.seed): (
+            per_query(collection.qrels, _run(entry), "nDCG@10").values["nDCG@10"]
+        )
+        for entry in entries
+    }
 
 
 def _run(entry: Entry) -> dict[str, dict[str, float]]:
@@ -72,31 +84,57 @@ def test_means_spread_and_ranks(made: tuple[Collection, list[Entry]]) -> None:
         for student in STUDENTS:
             own = [known[loss, student, seed].mean() for seed in SEEDS]
             figure = found.figure(loss, student, "made")
-            assert figure.mean == pytest.approx(np.mean(own)) and figure.deviation == pytest.approx(np.std(own, ddof=1))
+            assert figure.mean == pytest.approx(np.mean(own)) and figure.deviation == pytest.approx(
+                np.std(own, ddof=1)
+            )
             assert figure.seeds == pytest.approx(dict(zip(SEEDS, own, strict=True)))
             assert figure.best == (loss == "kl") and figure.worse == (loss != "kl")
-    table = np.array([[known[loss, student, seed].mean() for loss in LOSSES] for student in STUDENTS for seed in SEEDS])
+    table = np.array(
+        [
+            [known[loss, student, seed].mean() for loss in LOSSES]
+            for student in STUDENTS
+            for seed in SEEDS
+        ]
+    )
     ranks = dict(zip(LOSSES, rankdata(-table, axis=1).mean(axis=0), strict=True))
     assert found.over_blocks is not None and found.over_blocks.ranks == pytest.approx(ranks)
     assert found.over_blocks == friedman(dict(zip(LOSSES, table.T, strict=True)))
     assert found.losses[0] == "kl" and found.over_blocks.blocks == 4
     assert found.over_settings is not None and found.over_settings.blocks == 2
-    per_setting = np.mean([found.figure(loss, student, "made").rank for loss in LOSSES for student in STUDENTS])
+    per_setting = np.mean(
+        [found.figure(loss, student, "made").rank for loss in LOSSES for student in STUDENTS]
+    )
     assert per_setting == pytest.approx(2.0)
 
 
-def test_pairs_are_tested_over_queries_of_seed_means_and_corrected_over_the_table(made: tuple[Collection, list[Entry]]) -> None:
+def test_pairs_are_tested_over_queries_of_seed_means_and_corrected_over_the_table(
+    made: tuple[Collection, list[Entry]],
+) -> None:
     collection, entries = made
     found = compare_losses(entries, {"made": collection})
     known = values(collection, entries)
     expected = []
     for student in STUDENTS:
-        means = {loss: np.mean([known[loss, student, seed] for seed in SEEDS], axis=0) for loss in LOSSES}
-        expected += [(loss, other, student, ttest_rel(means[loss], means[other]).pvalue, (means[loss] > means[other]).sum())
-                     for loss, other in combinations(LOSSES, 2)]
-    assert [(pair.loss, pair.against, pair.student) for pair in found.pairs] == [row[:3] for row in expected]
+        means = {
+            loss: np.mean([known[loss, student, seed] for seed in SEEDS], axis=0) for loss in LOSSES
+        }
+        expected += [
+            (
+                loss,
+                other,
+                student,
+                ttest_rel(means[loss], means[other]).pvalue,
+                (means[loss] > means[other]).sum(),
+            )
+            for loss, other in combinations(LOSSES, 2)
+        ]
+    assert [(pair.loss, pair.against, pair.student) for pair in found.pairs] == [
+        row[:3] for row in expected
+    ]
     assert [pair.p for pair in found.pairs] == pytest.approx([row[3] for row in expected])
-    assert [pair.p_holm for pair in found.pairs] == pytest.approx(holm([row[3] for row in expected]))
+    assert [pair.p_holm for pair in found.pairs] == pytest.approx(
+        holm([row[3] for row in expected])
+    )
     assert all(pair.wins + pair.ties + pair.losses == QUERIES for pair in found.pairs)
 
 
@@ -105,8 +143,14 @@ def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path
     found = compare_losses(entries, {"made": collection})
     text = comparison_markdown(found)
     best = found.figure("kl", "dense", "made")
-    assert f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5  # four figures, and what it means
-    assert "Over 4 cells of student × collection × seed" in text and "kl over mse" in text and "Not told apart: " in text
+    assert (
+        f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5
+    )  # four figures, and what it means
+    assert (
+        "Over 4 cells of student × collection × seed" in text
+        and "kl over mse" in text
+        and "Not told apart: " in text
+    )
     for name in ("one.svg", "two.svg", "plot.png"):
         write_diagram(found, tmp_path / name)
     one = (tmp_path / "one.svg").read_bytes()
@@ -121,19 +165,25 @@ def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path
         write_diagram(found, tmp_path / "plot.gif")
 
 
-def test_one_cell_has_figures_and_no_diagram(made: tuple[Collection, list[Entry]], tmp_path: Path) -> None:
+def test_one_cell_has_figures_and_no_diagram(
+    made: tuple[Collection, list[Entry]], tmp_path: Path
+) -> None:
     collection, entries = made
     one = [entry for entry in entries if entry.student == "dense" and entry.seed == "1"]
     found = compare_losses(one, {"made": collection})
     assert found.over_blocks is None and found.over_settings is None and found.losses[0] == "kl"
-    assert found.figure("kl", "dense", "made").deviation is None and "| -" in comparison_markdown(found).replace("         ", " ")
+    assert found.figure("kl", "dense", "made").deviation is None and "| -" in comparison_markdown(
+        found
+    ).replace("         ", " ")
     with pytest.raises(IrdistillError, match="at least two cells"):
         write_diagram(found, tmp_path / "plot.svg")
 
 
 def test_a_run_that_is_missing_or_comes_twice_stops(made: tuple[Collection, list[Entry]]) -> None:
     collection, entries = made
-    with pytest.raises(IrdistillError, match="the loss kl has no run of the student dense with seed 1 on made"):
+    with pytest.raises(
+        IrdistillError, match="the loss kl has no run of the student dense with seed 1 on made"
+    ):
         compare_losses(entries[1:], {"made": collection})
     with pytest.raises(IrdistillError, match="more than one run"):
         compare_losses([*entries, entries[0]], {"made": collection})
@@ -145,7 +195,9 @@ def test_a_run_that_is_missing_or_comes_twice_stops(made: tuple[Collection, list
 
 @pytest.fixture()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a collection that the command can load by its id, and some that no pattern should take."""
+    """Runs of a collection that the command can load by its id, and some that no pattern should
+    take.
+    """
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     beir_folder(tmp_path / "data")
@@ -155,17 +207,35 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     draw = np.random.default_rng(0)
     for loss in ("kl", "list.mle"):
         for seed in (1, 2, 3):
-            lists = [RankedList(query, ["d000", "d001", *judged],
-                                np.array([0.5, 0.4, draw.random() + (loss == "kl")], np.float32), None)
-                     for query, judged in collection.qrels.items() if not {"d000", "d001"} & set(judged)]
-            identity = RunIdentity("student", {"model": loss}, collection.describe(), None, {"seed": seed})
+            lists = [
+                RankedList(
+                    query,
+                    ["d000", "d001", *judged],
+                    np.array([0.5, 0.4, draw.random() + (loss == "kl")], np.float32),
+                    None,
+                )
+                for query, judged in collection.qrels.items()
+                if not {"d000", "d001"} & set(judged)
+            ]
+            identity = RunIdentity(
+                "student", {"model": loss}, collection.describe(), None, {"seed": seed}
+            )
             write_run(tmp_path / "out" / f"{loss}+dense+s{seed}", identity, lists)
     (tmp_path / "out" / "kl+dense+s9").mkdir()
     return tmp_path
 
 
 def test_the_command(folder: Path) -> None:
-    asked = ["compare", "out/{loss}+{student}+s{seed}", "--plot", "plots/cd.svg", "--json", "found.json", "--markdown", "found.md"]
+    asked = [
+        "compare",
+        "out/{loss}+{student}+s{seed}",
+        "--plot",
+        "plots/cd.svg",
+        "--json",
+        "found.json",
+        "--markdown",
+        "found.md",
+    ]
     done = CliRunner().invoke(cli, asked, catch_exceptions=False)
     assert done.exit_code == 0 and "| kl " in done.output and "dense, data" in done.output
     result = json.loads((folder / "found.json").read_text())
@@ -180,13 +250,21 @@ def test_the_command(folder: Path) -> None:
 @pytest.mark.parametrize("level", ["2", "1", "0", "-0.1", "nan"])
 def test_a_level_that_is_none(folder: Path, level: str) -> None:
     with pytest.raises(IrdistillError, match="a number between 0 and 1 was expected"):
-        CliRunner().invoke(cli, ["compare", "out/{loss}+*+s1", "--level", level], catch_exceptions=False)
+        CliRunner().invoke(
+            cli, ["compare", "out/{loss}+*+s1", "--level", level], catch_exceptions=False
+        )
 
 
-@pytest.mark.parametrize(("pattern", "fault"), [
-    ("out/{student}+*", r"{loss} was expected once"), ("out/{loss}+{loss}", "was expected once"), ("out/{loss}+{dose}", "dose"),
-    ("nowhere/{loss}", "no run folder matches"), ("out/{loss}+dense+s{seed}x", "no run folder matches"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "fault"),
+    [
+        ("out/{student}+*", r"{loss} was expected once"),
+        ("out/{loss}+{loss}", "was expected once"),
+        ("out/{loss}+{dose}", "dose"),
+        ("nowhere/{loss}", "no run folder matches"),
+        ("out/{loss}+dense+s{seed}x", "no run folder matches"),
+    ],
+)
 def test_a_pattern_that_cannot_be(folder: Path, pattern: str, fault: str) -> None:
     with pytest.raises(IrdistillError, match=fault):
         CliRunner().invoke(cli, ["compare", pattern], catch_exceptions=False)

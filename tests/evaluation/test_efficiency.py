@@ -23,50 +23,88 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture()
 def held() -> Collection:
-    return Collection.from_dicts("c", DOCS, {"q0": "text one", "q1": "number two"}, {"q0": {"d0": 1}})
+    return Collection.from_dicts(
+        "c", DOCS, {"q0": "text one", "q1": "number two"}, {"q0": {"d0": 1}}
+    )
 
 
-def test_a_dense_models_operations_by_hand(held: Collection, backbone: Path, tmp_path: Path) -> None:
-    """Of each token: query, key, value and output matrices, the two of the feed-forward part, attention; of each query the
-    pooler, which runs though nothing reads it, and the search.
+def test_a_dense_models_operations_by_hand(
+    held: Collection, backbone: Path, tmp_path: Path
+) -> None:
+    """Of each token: query, key, value and output matrices, the two of the feed-forward part,
+    attention; of each query the pooler, which runs though nothing reads it, and the search.
     """
     student = build_student("dense", str(backbone))
     student.save(tmp_path / "m")
     found = measure_efficiency(held, "dense", tmp_path / "m", 3, work=tmp_path / "work")
     config = student.model[0].model.config
-    lengths = [len(ids) for ids in student.tokenize([query.text for query in held.queries.values()], "query")["input_ids"]]
+    lengths = [
+        len(ids)
+        for ids in student.tokenize([query.text for query in held.queries.values()], "query")[
+            "input_ids"
+        ]
+    ]
     hidden, wide, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    expected = [layers * (2 * length * (4 * hidden * hidden + 2 * hidden * wide) + 4 * length * length * hidden)
-                + 2 * hidden * hidden + 2 * len(DOCS) * hidden for length in lengths]
+    expected = [
+        layers
+        * (2 * length * (4 * hidden * hidden + 2 * hidden * wide) + 4 * length * length * hidden)
+        + 2 * hidden * hidden
+        + 2 * len(DOCS) * hidden
+        for length in lengths
+    ]
     assert found.flops_per_query == pytest.approx(sum(expected) / 2)
     assert found.index_bytes == len(DOCS) * hidden * 4 and found.layers == 2 and found.reranks == 0
-    assert found.parameters == sum(p.numel() for p in SentenceTransformer(str(tmp_path / "m")).parameters())
+    assert found.parameters == sum(
+        p.numel() for p in SentenceTransformer(str(tmp_path / "m")).parameters()
+    )
     assert found.model_bytes == 4 * found.parameters
     assert found.documents_per_second is not None and found.documents_per_second > 0
     assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms and found.queries_per_second > 0
 
 
 @pytest.mark.parametrize("kind", ["sparse", "late-interaction", "cross-encoder"])
-def test_every_kind_is_measured(kind: str, held: Collection, backbone: Path, tmp_path: Path) -> None:
+def test_every_kind_is_measured(
+    kind: str, held: Collection, backbone: Path, tmp_path: Path
+) -> None:
     student = build_student(kind, str(backbone))
     student.save(tmp_path / "m")
     found = measure_efficiency(held, kind, tmp_path / "m", 4, queries=1)
-    assert found.reranks == (4 if kind == "cross-encoder" else 0) and found.layers == 2 and found.parameters > 0
-    assert (found.documents_per_second is None) == (kind == "cross-encoder") == (found.index_bytes == 0)
+    assert (
+        found.reranks == (4 if kind == "cross-encoder" else 0)
+        and found.layers == 2
+        and found.parameters > 0
+    )
+    assert (
+        (found.documents_per_second is None)
+        == (kind == "cross-encoder")
+        == (found.index_bytes == 0)
+    )
     if kind == "cross-encoder":
         one = measure_efficiency(held, kind, tmp_path / "m", 2, queries=1)
         assert one.flops_per_query == pytest.approx(found.flops_per_query / 2, rel=0.05)
     if kind == "late-interaction":
         vectors = student.search_vectors(list(DOCS.values()), "document")
-        assert found.index_bytes == sum(4 * own.size for own in vectors) + 4 * len(DOCS)  # and the number of each one's tokens
+        assert found.index_bytes == sum(4 * own.size for own in vectors) + 4 * len(
+            DOCS
+        )  # and the number of each one's tokens
 
 
-def test_bm25_and_systems_of_several_parts(held: Collection, backbone: Path, tmp_path: Path) -> None:
+def test_bm25_and_systems_of_several_parts(
+    held: Collection, backbone: Path, tmp_path: Path
+) -> None:
     build_student("dense", str(backbone)).save(tmp_path / "m")
     alone = measure_efficiency(held, "bm25", "bm25", work=tmp_path / "work")
-    assert (alone.parameters, alone.layers, alone.flops_per_query, alone.documents_per_second) == (0, 0, 0, None)
+    assert (alone.parameters, alone.layers, alone.flops_per_query, alone.documents_per_second) == (
+        0,
+        0,
+        0,
+        None,
+    )
     dense = measure_efficiency(held, "dense", tmp_path / "m", work=tmp_path / "work")
     both = measure_efficiency(held, "both", ["bm25", tmp_path / "m"], work=tmp_path / "work")
-    assert both.index_bytes == alone.index_bytes + dense.index_bytes and both.flops_per_query == dense.flops_per_query
+    assert (
+        both.index_bytes == alone.index_bytes + dense.index_bytes
+        and both.flops_per_query == dense.flops_per_query
+    )
     with pytest.raises(IrdistillError, match="no queries"):
         measure_efficiency(Collection.from_dicts("e", DOCS, {}), "bm25", "bm25")

@@ -38,53 +38,99 @@ def run(held: Collection, rank_of_d0: list[int | None]) -> MemoryRun:
 
 def test_rows() -> None:
     held = collection()
-    found = evaluate(held, {"good": run(held, [1, 1, 2, 1]), "poor": run(held, [2, 3, 2, None])}, "RR@10 nDCG@10", "poor")
+    found = evaluate(
+        held,
+        {"good": run(held, [1, 1, 2, 1]), "poor": run(held, [2, 3, 2, None])},
+        "RR@10 nDCG@10",
+        "poor",
+    )
     good = found.row("good", "small", "RR@10")
     assert good.value == pytest.approx((1 + 1 + 0.5 + 1) / 4)
     assert found.row("poor", "small", "RR@10").value == pytest.approx((0.5 + 1 / 3 + 0.5) / 4)
-    assert found.row("poor", "small", "nDCG@10").value == pytest.approx((2 / math.log2(3) + 0.5) / 4)
+    assert found.row("poor", "small", "nDCG@10").value == pytest.approx(
+        (2 / math.log2(3) + 0.5) / 4
+    )
     assert (good.n, good.against, good.wins, good.ties, good.losses) == (4, "poor", 3, 1, 0)
     assert good.difference == pytest.approx((0.5 + 2 / 3 + 0 + 1) / 4)
     assert found.row("poor", "small", "RR@10").missing == 1
     assert found.row("poor", "small", "RR@10").p is None
-    assert good.p is not None and good.p_holm == pytest.approx(min(1.0, 2 * min(row.p for row in found.rows if row.p)), abs=1)
+    assert good.p is not None and good.p_holm == pytest.approx(
+        min(1.0, 2 * min(row.p for row in found.rows if row.p)), abs=1
+    )
     assert len(good.run) == 16
 
 
 def test_ties_holes_and_power_are_told() -> None:
-    """q0 has d0 and an unjudged document of the same score at the top; d0 comes second, as its id is the smaller one."""
+    """q0 has d0 and an unjudged document of the same score at the top; d0 comes second, as its id
+    is the smaller one.
+    """
     held = collection()
-    lists = [RankedList("q0", ["d0", "d1"], np.array([1, 1], np.float32)), RankedList("q1", ["d0"], np.array([1], np.float32)),
-             RankedList("q2", ["d1", "d0"], np.array([2, 1], np.float32))]
-    runs = {"tied": MemoryRun(RunIdentity("imported", {}, held.describe()), lists), "other": run(held, [1, 2, 1, 1])}
+    lists = [
+        RankedList("q0", ["d0", "d1"], np.array([1, 1], np.float32)),
+        RankedList("q1", ["d0"], np.array([1], np.float32)),
+        RankedList("q2", ["d1", "d0"], np.array([2, 1], np.float32)),
+    ]
+    runs = {
+        "tied": MemoryRun(RunIdentity("imported", {}, held.describe()), lists),
+        "other": run(held, [1, 2, 1, 1]),
+    }
     row = evaluate(held, runs, "RR@10", "other").row("tied", "small", "RR@10")
-    assert (row.value, row.tie_low, row.tie_high, row.tied, row.missing) == ((0.5 + 1 + 0.5) / 4, 0.5, (1 + 1 + 0.5) / 4, 1, 1)
-    assert row.judged == pytest.approx((0.5 + 1 + 0.5 + 0) / 4) and row.holes == pytest.approx((0.5 + 0 + 0.5 + 0) / 4)
+    assert (row.value, row.tie_low, row.tie_high, row.tied, row.missing) == (
+        (0.5 + 1 + 0.5) / 4,
+        0.5,
+        (1 + 1 + 0.5) / 4,
+        1,
+        1,
+    )
+    assert row.judged == pytest.approx((0.5 + 1 + 0.5 + 0) / 4) and row.holes == pytest.approx(
+        (0.5 + 0 + 0.5 + 0) / 4
+    )
     difference = np.array([-0.5, 0.5, -0.5, -1])
-    assert row.detectable == pytest.approx((3.18245 + 0.97847) * difference.std(ddof=1) / 2, rel=1e-4)
+    assert row.detectable == pytest.approx(
+        (3.18245 + 0.97847) * difference.std(ddof=1) / 2, rel=1e-4
+    )
 
 
 def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
     """All columns of the row say the same: nothing can be concluded."""
-    held = Collection.from_dicts("two", DOCS, {"a": "one", "b": "two"}, {"a": {"d0": 1}, "b": {"d0": 1}})
+    held = Collection.from_dicts(
+        "two", DOCS, {"a": "one", "b": "two"}, {"a": {"d0": 1}, "b": {"d0": 1}}
+    )
     found = evaluate(held, {"good": run(held, [1, 1]), "poor": run(held, [2, 2])}, "RR@10", "poor")
     row = found.row("good", "two", "RR@10")
-    assert (row.p, row.p_random, row.p_holm, row.effect, row.detectable, row.difference) == (0.5, 0.5, 0.5, None, None, 0.5)
+    assert (row.p, row.p_random, row.p_holm, row.effect, row.detectable, row.difference) == (
+        0.5,
+        0.5,
+        0.5,
+        None,
+        None,
+        0.5,
+    )
     text = evaluation_markdown(found)
-    assert "+0.5000 [+0.5000, +0.5000] | 0.5000 |     0.5000 |   0.5000 |   - |          - |        2/0/0 |" in text
+    assert (
+        "+0.5000 [+0.5000, +0.5000] | 0.5000 |     0.5000 |   0.5000 |   - |          - |       "
+        " 2/0/0 |" in text
+    )
 
 
 def argument_collection(numbers: bool = False, same: bool = True) -> Collection:
-    """Queries that are documents, as in ArguAna: each run finds the query itself first, then the answer."""
+    """Queries that are documents, as in ArguAna: each run finds the query itself first, then the
+    answer.
+    """
     names = [str(number) if numbers else f"argument-{number}" for number in range(4)]
     docs = {name: f"a claim about matter {name}" for name in names} | {"answer": "the reply"}
     queries = {name: docs[name] if same else f"something about {name}" for name in names}
-    return Collection.from_dicts("arguments", docs, queries, {name: {"answer": 1} for name in names})
+    return Collection.from_dicts(
+        "arguments", docs, queries, {name: {"answer": 1} for name in names}
+    )
 
 
 def self_finding(held: Collection) -> MemoryRun:
     scores = np.array([2, 1], np.float32)
-    return MemoryRun(RunIdentity("imported", {}, held.describe()), [RankedList(q, [q, "answer"], scores) for q in held.queries])
+    return MemoryRun(
+        RunIdentity("imported", {}, held.describe()),
+        [RankedList(q, [q, "answer"], scores) for q in held.queries],
+    )
 
 
 @pytest.mark.parametrize("numbers", [False, True])
@@ -92,7 +138,10 @@ def test_a_document_with_the_querys_own_id(numbers: bool, caplog: pytest.LogCapt
     held = argument_collection(numbers)
     kept = evaluate(held, {"s": self_finding(held)}, "RR@10").rows[0]
     assert (kept.value, kept.self_matches) == (0.5, 4)
-    assert "for 4 of 4 queries the run holds the document that has the query's own id" in caplog.text and "drop" in caplog.text
+    assert (
+        "for 4 of 4 queries the run holds the document that has the query's own id" in caplog.text
+        and "drop" in caplog.text
+    )
     caplog.clear()
     dropped = evaluate(held, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
     assert (dropped.value, dropped.self_matches) == (1.0, 0) and "the run holds" not in caplog.text
@@ -103,7 +152,9 @@ def test_a_document_with_the_querys_own_id(numbers: bool, caplog: pytest.LogCapt
     assert "for 4 of 4 queries" in caplog.text
 
 
-def test_numbers_that_are_the_same_by_chance_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_numbers_that_are_the_same_by_chance_give_no_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     """Query 2 and document 2 have nothing in common in Cranfield."""
     held = argument_collection(numbers=True, same=False)
     evaluate(held, {"s": self_finding(held)}, "RR@10")
@@ -115,14 +166,27 @@ def test_comparisons_and_audits_have_the_same_policy(caplog: pytest.LogCaptureFi
     entries = [Entry(loss, "dense", "arguments", "1", self_finding(held)) for loss in ("a", "b")]
     assert compare_losses(entries, {"arguments": held}, "RR@10").figures[0].mean == 0.5
     assert caplog.text.count("own id") == 2
-    assert compare_losses(entries, {"arguments": held}, "RR@10", self_match="drop").figures[0].mean == 1.0
+    assert (
+        compare_losses(entries, {"arguments": held}, "RR@10", self_match="drop").figures[0].mean
+        == 1.0
+    )
     caplog.clear()
     kept = audit(held, {"t": self_finding(held)}).teachers[0].quality
-    dropped = audit(held, {"t": self_finding(held)}, options=AuditOptions(self_match="drop")).teachers[0].quality
-    assert kept is not None and dropped is not None and (kept.values["RR@10"], dropped.values["RR@10"]) == (0.5, 1.0)
+    dropped = (
+        audit(held, {"t": self_finding(held)}, options=AuditOptions(self_match="drop"))
+        .teachers[0]
+        .quality
+    )
+    assert (
+        kept is not None
+        and dropped is not None
+        and (kept.values["RR@10"], dropped.values["RR@10"]) == (0.5, 1.0)
+    )
     assert caplog.text.count("own id") == 1
-    for wrong in (lambda: evaluate(held, {"s": self_finding(held)}, self_match="maybe"),  # type: ignore[arg-type]
-                  lambda: AuditOptions(self_match="maybe")):  # type: ignore[arg-type]
+    for wrong in (
+        lambda: evaluate(held, {"s": self_finding(held)}, self_match="maybe"),  # type: ignore[arg-type]
+        lambda: AuditOptions(self_match="maybe"),
+    ):  # type: ignore[arg-type]
         with pytest.raises(IrdistillError, match="self_match is 'maybe'; one of keep, drop"):
             wrong()
 
@@ -142,7 +206,10 @@ def test_judgments_alone_are_enough() -> None:
 
 def test_the_correction_covers_all_datasets() -> None:
     one, two = collection("one"), collection("two")
-    tables = [evaluate(held, {"a": run(held, [1, 1, 1, 2]), "b": run(held, [2, 2, 3, 3])}, "RR@10", "b") for held in (one, two)]
+    tables = [
+        evaluate(held, {"a": run(held, [1, 1, 1, 2]), "b": run(held, [2, 2, 3, 3])}, "RR@10", "b")
+        for held in (one, two)
+    ]
     both = combine(*tables)
     assert tables[0].rows[0].p_holm == tables[0].rows[0].p
     assert both.rows[0].p_holm == pytest.approx(min(1.0, 2 * both.rows[0].p))
@@ -165,7 +232,11 @@ def test_a_baseline_that_is_not_there_stops() -> None:
 
 def test_audit() -> None:
     held = collection()
-    seen = audit(held, {"good": run(held, [1, 1, 1, 1]), "poor": run(held, [3, 2, 1, None])}, run(held, [3, 3, 3, 2]))
+    seen = audit(
+        held,
+        {"good": run(held, [1, 1, 1, 1]), "poor": run(held, [3, 2, 1, None])},
+        run(held, [3, 3, 3, 2]),
+    )
     good, poor = seen.teachers
     assert good.value == 1.0
     assert good.first_stage == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
@@ -181,18 +252,26 @@ def test_audit() -> None:
 
 def test_an_audit_warns() -> None:
     held = collection()
-    lists = [RankedList(q, ["d0", "d1", "d2"], np.array([1.0, 1.0, np.nan], np.float32)) for q in held.queries]
+    lists = [
+        RankedList(q, ["d0", "d1", "d2"], np.array([1.0, 1.0, np.nan], np.float32))
+        for q in held.queries
+    ]
     flat = MemoryRun(RunIdentity("teacher", {}, held.describe()), lists)
     found = audit(held, {"flat": flat}).teachers[0]
     assert found.unscored == 4 and found.tied == 1.0 and found.spread == 0.0
-    assert "4 of 12 documents have no score" in found.verdict and "all scores of a list are equal" in found.verdict
+    assert (
+        "4 of 12 documents have no score" in found.verdict
+        and "all scores of a list are equal" in found.verdict
+    )
 
 
 def test_documents_that_a_query_excludes_count_for_nothing() -> None:
     docs = {f"d{i}": f"text {i}" for i in range(4)}
     qrels = {"q": {"d0": 1, "d2": 1}}
     plain = Collection.from_dicts("set", docs, {"q": "text"}, qrels)
-    excluding = Collection.from_dicts("set", docs, {"q": Query("q", "text", excluded=("d0", "d1"))}, qrels)
+    excluding = Collection.from_dicts(
+        "set", docs, {"q": Query("q", "text", excluded=("d0", "d1"))}, qrels
+    )
 
     def given(held: Collection) -> MemoryRun:
         found = RankedList("q", ["d0", "d1", "d3", "d2"], np.array([4, 3, 2, 1], np.float32))

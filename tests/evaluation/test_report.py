@@ -32,7 +32,9 @@ NASTY = "</script><script>document.title='broken'</script> & <b>\u2028"
 def held() -> Collection:
     docs = {"d0": f"answer {NASTY}", "d1": "first other", "d2": "second other", "<d3>": "third"}
     queries = {"q0": f"why {NASTY}", "q1": "how", "q2": "where", "q3": "when"}
-    return Collection.from_dicts("small/set_1", docs, queries, {q: {"d0": 2, "d1": 0} for q in queries})
+    return Collection.from_dicts(
+        "small/set_1", docs, queries, {q: {"d0": 2, "d1": 0} for q in queries}
+    )
 
 
 def run(held: Collection, ranks: list[int]) -> MemoryRun:
@@ -54,15 +56,24 @@ def found(held: Collection, runs: dict[str, MemoryRun]) -> Evaluation:
     return evaluate(held, runs, "nDCG@10 RR@10 R@2", "base_line")
 
 
-COSTS = (Efficiency("base_line", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0),
-         Efficiency("student", 11_000_000, 2, 44_000_000, 5000, 100.0, 5.0, 9.0, 11.0, 80.0, 2.5e9))
+COSTS = (
+    Efficiency("base_line", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0),
+    Efficiency("student", 11_000_000, 2, 44_000_000, 5000, 100.0, 5.0, 9.0, 11.0, 80.0, 2.5e9),
+)
 
 
 def test_tables(found: Evaluation) -> None:
     text = evaluation_markdown(found)
     lines = text.splitlines()
     assert lines[0] == "### small/set_1 (4 queries)"
-    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == ["system", "nDCG@10", "RR@10", "R@2", "Judged@10", "holes@2"]
+    assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
+        "system",
+        "nDCG@10",
+        "RR@10",
+        "R@2",
+        "Judged@10",
+        "holes@2",
+    ]
     # four documents, d0 and d1 judged; among the first two of base_line: d1 d2, d1 d0, d1 d0, d0 d1
     row = [cell.strip() for cell in lines[4].split("|")[1:-1]]
     assert row[0] == "base_line" and row[2].startswith("0.5625 [") and row[3].startswith("0.7500 [")
@@ -72,10 +83,16 @@ def test_tables(found: Evaluation) -> None:
 
 def test_latex(found: Evaluation) -> None:
     text = evaluation_latex(found)
-    assert "\\toprule" in text and "base\\_line & 0." in text and "\\caption{small/set\\_1, 4 queries" in text
+    assert (
+        "\\toprule" in text
+        and "base\\_line & 0." in text
+        and "\\caption{small/set\\_1, 4 queries" in text
+    )
     assert "50.0\\%" in text and text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
-    assert Table(["a"], [["\\ & $ # { } ~ ^ < %"]]).latex("").splitlines()[7] == (
-        r"\textbackslash{} \& \$ \# \{ \} \textasciitilde{} \textasciicircum{} \textless{} \% \\")
+    assert (
+        Table(["a"], [["\\ & $ # { } ~ ^ < %"]]).latex("").splitlines()[7]
+        == r"\textbackslash{} \& \$ \# \{ \} \textasciitilde{} \textasciicircum{} \textless{} \% \\"
+    )
 
 
 def test_markdown_cells_cannot_end_a_row() -> None:
@@ -83,13 +100,38 @@ def test_markdown_cells_cannot_end_a_row() -> None:
 
 
 def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
-    cells = [cell.strip() for cell in costs_table(COSTS, {"student": 0.9}).markdown().splitlines()[3].split("|")[1:-1]]
-    assert cells == ["student", "11.0M", "2", "44.0", "0.0", "2.5", "80", "100", "5.0", "9.0", "11.0", "90.0%"]
+    cells = [
+        cell.strip()
+        for cell in costs_table(COSTS, {"student": 0.9}).markdown().splitlines()[3].split("|")[1:-1]
+    ]
+    assert cells == [
+        "student",
+        "11.0M",
+        "2",
+        "44.0",
+        "0.0",
+        "2.5",
+        "80",
+        "100",
+        "5.0",
+        "9.0",
+        "11.0",
+        "90.0%",
+    ]
     given = points(found, COSTS)
-    assert [(point["system"], point["cost"]) for point in given] == [("base_line", 0.5), ("student", 5.0)]
+    assert [(point["system"], point["cost"]) for point in given] == [
+        ("base_line", 0.5),
+        ("student", 5.0),
+    ]
     assert given[1]["value"] == found.row("student", "small/set_1", "nDCG@10").value
-    assert frontier([{"cost": 1, "value": 2}, {"cost": 2, "value": 2}, {"cost": 3, "value": 3}, {"cost": 1, "value": 2}]) == [
-        True, False, True, True]
+    assert frontier(
+        [
+            {"cost": 1, "value": 2},
+            {"cost": 2, "value": 2},
+            {"cost": 3, "value": 3},
+            {"cost": 1, "value": 2},
+        ]
+    ) == [True, False, True, True]
     pytest.importorskip("matplotlib")
     draw(given, tmp_path / "p.svg")
     drawn = (tmp_path / "p.svg").read_text()
@@ -104,21 +146,32 @@ def page(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], path: 
     return text
 
 
-def test_the_page_is_whole_and_escaped(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path) -> None:
+def test_the_page_is_whole_and_escaped(
+    found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+) -> None:
     text = page(found, held, runs, tmp_path / "page.html")
     assert text.count("<script") == 2 and "document.title='broken'</script>" not in text
-    assert "http://www.w3.org/2000/svg" in text and "https://" not in text and text.count("http://") == 1
+    assert (
+        "http://www.w3.org/2000/svg" in text
+        and "https://" not in text
+        and text.count("http://") == 1
+    )
     assert "default-src 'none'" in text
     start = text.index('id="data">') + len('id="data">')
     data = json.loads(text[start : text.index("</script>", start)])["queries"]
     assert data["texts"][0] == f"why {NASTY}" and data["systems"] == ["base_line", "student"]
     names = [name for name, _ in data["documents"]]
     assert [names[doc] for doc, *_ in data["lists"]["0"][0]] == ["d1", "d2", "<d3>", "d0"]
-    assert data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2, [4, 1]] and data["lists"]["0"][0][1][2] is None
+    assert (
+        data["lists"]["0"][1][0] == [names.index("d0"), 4.0, 2, [4, 1]]
+        and data["lists"]["0"][0][1][2] is None
+    )
     assert data["values"]["RR@10"] == [[0.25, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5]]
 
 
-def test_few_queries_are_kept_with_their_lists(found: Evaluation, held: Collection, runs: dict[str, MemoryRun]) -> None:
+def test_few_queries_are_kept_with_their_lists(
+    found: Evaluation, held: Collection, runs: dict[str, MemoryRun]
+) -> None:
     text = html_report(found, held, runs, queries=1, documents=2)
     start = text.index('id="data">') + len('id="data">')
     data = json.loads(text[start : text.index("</script>", start)])["queries"]
@@ -151,11 +204,14 @@ document.body.append(answer);
 
 
 @pytest.mark.parametrize("browser", BROWSERS)
-def test_the_page_in_a_browser(browser: str, found: Evaluation, held: Collection, runs: dict[str, MemoryRun],
-                               tmp_path: Path) -> None:
-    """With no network: tables sort both ways, a query opens with both rankings, what is relevant and what moved.
+def test_the_page_in_a_browser(
+    browser: str, found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+) -> None:
+    """With no network: tables sort both ways, a query opens with both rankings, what is relevant
+    and what moved.
 
-    Relevant is what the chosen measure counts: of the grades 0 and 2 here the 2, and neither where it counts from 3 on.
+    Relevant is what the chosen measure counts: of the grades 0 and 2 here the 2, and neither where
+        it counts from 3 on.
     """
     found = evaluate(held, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
     text = page(found, held, runs, tmp_path / "page.html").replace("</body>", SCRIPT + "</body>")
@@ -164,8 +220,18 @@ def test_the_page_in_a_browser(browser: str, found: Evaluation, held: Collection
     assert 'id="answer">' in dom, dom[-2000:]
     start = dom.index('id="answer">') + len('id="answer">')
     told = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))
-    assert told == ["student", "base_line", 4, 2, "d1 d2 <d3> d0 | d0 d1 d2 <d3>", "1/1 1/1", "↓ 3, rank 1 there",
-                    f"q0: why {NASTY}", "0/4", 0]
+    assert told == [
+        "student",
+        "base_line",
+        4,
+        2,
+        "d1 d2 <d3> d0 | d0 d1 d2 <d3>",
+        "1/1 1/1",
+        "↓ 3, rank 1 there",
+        f"q0: why {NASTY}",
+        "0/4",
+        0,
+    ]
     assert "<title>Figures of base_line, student</title>" in dom
 
 
@@ -177,18 +243,31 @@ def test_card(found: Evaluation, tmp_path: Path) -> None:
 
     folder = tmp_path / "trained" / "model"
     DenseStudent.build(str(tiny_backbone(tmp_path / "b"))).save(folder)
-    (tmp_path / "trained" / "training.json").write_text(json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}}))
+    (tmp_path / "trained" / "training.json").write_text(
+        json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}})
+    )
     path = write_card(found, "student", folder)
     text = path.read_text()
     front = yaml.safe_load(text.split("---")[1])
     result = front["model-index"][0]["results"][0]
-    assert front["library_name"] == "sentence-transformers" and front["pipeline_tag"] == "sentence-similarity"
+    assert (
+        front["library_name"] == "sentence-transformers"
+        and front["pipeline_tag"] == "sentence-similarity"
+    )
     assert result["dataset"] == {"type": "small/set_1", "name": "small/set_1"}
     values = {metric["type"]: metric["value"] for metric in result["metrics"]}
-    assert values == {name: found.row("student", "small/set_1", measure).value
-                      for name, measure in (("ndcg_at_10", "nDCG@10"), ("mrr_at_10", "RR@10"), ("recall_at_2", "R@2"))}
+    assert values == {
+        name: found.row("student", "small/set_1", measure).value
+        for name, measure in (
+            ("ndcg_at_10", "nDCG@10"),
+            ("mrr_at_10", "RR@10"),
+            ("recall_at_2", "R@2"),
+        )
+    }
     loaded = ModelCard.load(path)
-    assert [one.metric_value for one in loaded.data.eval_results] == [metric["value"] for metric in result["metrics"]]
+    assert [one.metric_value for one in loaded.data.eval_results] == [
+        metric["value"] for metric in result["metrics"]
+    ]
     assert "- loss: `KL(tau=0.05)`" in text and "- steps: `7`" in text
     assert SentenceTransformer(str(folder)).encode(["a"]).shape[0] == 1
     assert write_card(found, "student", folder) == path
@@ -199,28 +278,48 @@ def test_card(found: Evaluation, tmp_path: Path) -> None:
 
 
 def test_mteb_layout(found: Evaluation, tmp_path: Path) -> None:
-    assert task_of("beir/scifact/test") == ("SciFact", "test") and task_of("a/fiqa#dev") == ("FiQA2018", "dev")
+    assert task_of("beir/scifact/test") == ("SciFact", "test") and task_of("a/fiqa#dev") == (
+        "FiQA2018",
+        "dev",
+    )
     assert task_of("beir/nq") == ("NQ", "test") and task_of("my set/x y") == ("x-y", "test")
-    assert metric_name("RR@10") == "mrr_at_10" and metric_name("R(rel=2)@5") is None and metric_name("AP") is None
+    assert (
+        metric_name("RR@10") == "mrr_at_10"
+        and metric_name("R(rel=2)@5") is None
+        and metric_name("AP") is None
+    )
     written = write_results(found, "student", tmp_path)
     assert written == [tmp_path / "results" / "irdistill__student" / "irdistill" / "set_1.json"]
     told = json.loads(written[0].read_text())
     scores = told["scores"]["test"][0]
-    assert told["task_name"] == "set_1" and scores["main_score"] == scores["ndcg_at_10"] == found.rows[3].value
+    assert (
+        told["task_name"] == "set_1"
+        and scores["main_score"] == scores["ndcg_at_10"] == found.rows[3].value
+    )
     mteb = pytest.importorskip("mteb")
     assert mteb.TaskResult.from_disk(written[0]).get_score() == found.rows[3].value
 
 
 def test_publish(found: Evaluation, tmp_path: Path) -> None:
-    rows = {"rows": found.to_rows(), "efficiency": [cost.to_json() for cost in COSTS], "retention": {"student": 1.0}}
+    rows = {
+        "rows": found.to_rows(),
+        "efficiency": [cost.to_json() for cost in COSTS],
+        "retention": {"student": 1.0},
+    }
     (tmp_path / "results.json").write_text(json.dumps(rows))
     given = from_json(tmp_path / "results.json")
     assert given.found.rows == found.rows and given.costs == COSTS
     assert publish(given, out=tmp_path / "a.html") is None
-    assert "base_line" in (tmp_path / "a.html").read_text() and 'id="scatter"' not in (tmp_path / "a.html").read_text()
+    assert (
+        "base_line" in (tmp_path / "a.html").read_text()
+        and 'id="scatter"' not in (tmp_path / "a.html").read_text()
+    )
     assert "100.0%" in str(publish(given)) and "GFLOPs" in str(publish(given, "latex"))
-    for arguments, message in ((("html",), "--out is missing"), ((None, tmp_path / "a.xyz"), "cannot be told"),
-                               (("card", tmp_path, 1, 1, "x"), "no system 'x'")):
+    for arguments, message in (
+        (("html",), "--out is missing"),
+        ((None, tmp_path / "a.xyz"), "cannot be told"),
+        (("card", tmp_path, 1, 1, "x"), "no system 'x'"),
+    ):
         with pytest.raises(IrdistillError, match=message):
             publish(given, *arguments)
     (tmp_path / "bad.json").write_text('{"rows": [{"system": 1, "what": 2}]}')
@@ -233,11 +332,17 @@ def test_publish(found: Evaluation, tmp_path: Path) -> None:
 
 def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -> None:
     docs = ("d0", "d1", "d2")
-    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps({"_id": doc, "text": f"text of {doc}"}) + "\n" for doc in docs))
-    (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "a question", "excluded_ids": ["d0"]}) + "\n")
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": doc, "text": f"text of {doc}"}) + "\n" for doc in docs)
+    )
+    (tmp_path / "queries.jsonl").write_text(
+        json.dumps({"_id": "q", "text": "a question", "excluded_ids": ["d0"]}) + "\n"
+    )
     (tmp_path / "qrels").mkdir()
     (tmp_path / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td2\t1\n")
-    (tmp_path / "r.txt").write_text("".join(f"q Q0 {doc} {rank} {9 - rank} t\n" for rank, doc in enumerate(docs, 1)))
+    (tmp_path / "r.txt").write_text(
+        "".join(f"q Q0 {doc} {rank} {9 - rank} t\n" for rank, doc in enumerate(docs, 1))
+    )
     found = evaluated({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
     assert found.found.rows[0].value == 0.5
     assert list(found.runs["r"]["q"].doc_ids) == ["d1", "d2"]

@@ -26,8 +26,13 @@ def test_paired_t_is_scipys(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_randomisation_is_exact_on_few_queries(seed: int) -> None:
     left, right = two(seed, 9)
-    exact = permutation_test((left, right), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples",
-                             vectorized=True, n_resamples=np.inf)
+    exact = permutation_test(
+        (left, right),
+        lambda a, b, axis: np.mean(a - b, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
     assert randomisation(left, right) == pytest.approx(exact.pvalue, abs=1e-12)
 
 
@@ -46,18 +51,30 @@ def test_randomisation_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> 
 def test_nothing_differs() -> None:
     same = np.random.default_rng(0).random(40)
     found = compare(same, same.copy())
-    assert (found.p, found.p_random, found.mean, found.effect, found.ties) == (1.0, 1.0, 0.0, 0.0, 40)
+    assert (found.p, found.p_random, found.mean, found.effect, found.ties) == (
+        1.0,
+        1.0,
+        0.0,
+        0.0,
+        40,
+    )
 
 
 CONSTANT = [
     (np.array([0.9, 0.4]), np.array([0.8, 0.3]), 0.1),
-    (np.array([0.1 + 0.2, 0.7]), np.array([0.2, 0.6]), 0.1),  # 0.10000000000000003 and 0.09999999999999998
+    (
+        np.array([0.1 + 0.2, 0.7]),
+        np.array([0.2, 0.6]),
+        0.1,
+    ),  # 0.10000000000000003 and 0.09999999999999998
     (np.array([1e6 + 0.1, 2e6 + 0.1]), np.array([1e6, 2e6]), 0.1),
 ]
 
 
 @pytest.mark.parametrize(("values", "other", "mean"), CONSTANT)
-def test_two_queries_with_the_same_difference_say_one_thing(values: np.ndarray, other: np.ndarray, mean: float) -> None:
+def test_two_queries_with_the_same_difference_say_one_thing(
+    values: np.ndarray, other: np.ndarray, mean: float
+) -> None:
     """t and d_z are not defined; of four sign patterns two are as extreme."""
     found = compare(values, other)
     assert (found.p, found.p_random, found.effect, found.detectable) == (0.5, 0.5, None, None)
@@ -80,7 +97,13 @@ def test_one_query_tells_nothing() -> None:
 def test_rounding_errors_are_no_difference() -> None:
     left = np.array([0.1 + 0.2, 0.5, 1 - 0.9])
     found = compare(left, np.array([0.3, 0.5, 0.1]))
-    assert (found.p, found.p_random, found.effect, found.detectable, found.ties) == (1.0, 1.0, 0.0, None, 3)
+    assert (found.p, found.p_random, found.effect, found.detectable, found.ties) == (
+        1.0,
+        1.0,
+        0.0,
+        None,
+        3,
+    )
 
 
 def test_values_that_are_equal_up_to_rounding_become_equal() -> None:
@@ -119,8 +142,12 @@ def test_different_queries_stop() -> None:
 
 
 @pytest.mark.parametrize(("size", "expected"), [(25, 0.5842), (100, 0.2829)])
-def test_detectable_is_the_difference_that_a_power_of_80_percent_needs(size: int, expected: float) -> None:
-    """By the t quantiles of size - 1 degrees of freedom: (2.0639 + 0.8569) / 5, and (1.9842 + 0.8453) / 10."""
+def test_detectable_is_the_difference_that_a_power_of_80_percent_needs(
+    size: int, expected: float
+) -> None:
+    """By the t quantiles of size - 1 degrees of freedom: (2.0639 + 0.8569) / 5, and (1.9842 +
+    0.8453) / 10.
+    """
     difference = np.random.default_rng(0).normal(size=size)
     difference = (difference - difference.mean()) / difference.std(ddof=1)
     assert detectable(difference, np.zeros(size)) == pytest.approx(expected, abs=2e-4)
@@ -140,7 +167,9 @@ def test_intervals_are_those_of_each_row() -> None:
 
 
 def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its Student's test to its last digit; its randomisation test, of other random signs, near ours."""
+    """Its Student's test to its last digit; its randomisation test, of other random signs, near
+    ours.
+    """
     pytest.importorskip("ranx")
     from importlib import import_module
 
@@ -150,6 +179,10 @@ def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fisher, "permute", fisher.permute.py_func)
     for seed, shift in ((3, 0.05), (4, 0.1)):
         left, right = two(seed, 40, shift)
-        assert paired_t(left, right) == pytest.approx(float(student.paired_student_t_test(left, right)[0]), rel=1e-9)
-        theirs = float(fisher.fisher_randomization_test.py_func(left, right, n_permutations=1500)[0])
+        assert paired_t(left, right) == pytest.approx(
+            float(student.paired_student_t_test(left, right)[0]), rel=1e-9
+        )
+        theirs = float(
+            fisher.fisher_randomization_test.py_func(left, right, n_permutations=1500)[0]
+        )
         assert randomisation(left, right) == pytest.approx(theirs, abs=0.04)

@@ -1,4 +1,6 @@
-"""Suites: their cards, averages, policies, how they run and resume, and published figures made again."""
+"""Suites: their cards, averages, policies, how they run and resume, and published figures made
+again.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +43,37 @@ def test_cards_name_datasets_that_ir_datasets_has(name: str) -> None:
 
 
 def test_all_suites_are_there() -> None:
-    assert CARDS == ["beir", "cast", "conversations", "ikat", "local", "lotte", "msmarco", "nanobeir", "robust04", "trec-dl"]
+    assert CARDS == [
+        "beir",
+        "cast",
+        "conversations",
+        "ikat",
+        "local",
+        "lotte",
+        "msmarco",
+        "nanobeir",
+        "robust04",
+        "trec-dl",
+    ]
 
 
 def test_beir_counts_its_parts_as_the_paper_does() -> None:
     suite = read_suite("beir")
     assert {name: len(parts) for name, parts in suite.averages.items()} == {
-        "BEIR-13": 13, "BEIR-14": 14, "BEIR-15": 15, "BEIR-18": 18}
+        "BEIR-13": 13,
+        "BEIR-14": 14,
+        "BEIR-15": 15,
+        "BEIR-18": 18,
+    }
     assert len(suite.members("cqadupstack")) == 12 and len(suite.members("BEIR-18")) == 29
     assert {dataset.self_match for dataset in suite.datasets.values()} == {"drop"}
     assert suite.datasets["webis-touche2020"].id == "beir/webis-touche2020/v2"
     for model in dict.fromkeys(row.model for row in suite.published):
-        figures = {row.where: row.value for row in suite.published if (row.model, row.measure) == (model, "nDCG@10")}
+        figures = {
+            row.where: row.value
+            for row in suite.published
+            if (row.model, row.measure) == (model, "nDCG@10")
+        }
         parts = [figures[dataset.name] for dataset in suite.members("BEIR-13")]
         assert np.mean(parts) == pytest.approx(figures["BEIR-13"], abs=5e-5)
 
@@ -63,10 +84,16 @@ def _row(dataset: str, measure: str, value: float) -> Row:
 
 def test_averages_count_a_group_once_and_are_refused_by_name() -> None:
     groups = {"a": "", "g/1": "g", "g/2": "g", "b": ""}
-    suite = Suite("s", {name: Dataset(name, id="x", group=group) for name, group in groups.items()}, ("RR",),
-                  averages={"all": ("a", "g"), "more": ("g", "b")})
+    suite = Suite(
+        "s",
+        {name: Dataset(name, id="x", group=group) for name, group in groups.items()},
+        ("RR",),
+        averages={"all": ("a", "g"), "more": ("g", "b")},
+    )
     values = {"a": 0.6, "g/1": 0.1, "g/2": 0.3}
-    averages, refused = average(suite, Evaluation(tuple(_row(name, "RR", value) for name, value in values.items())))
+    averages, refused = average(
+        suite, Evaluation(tuple(_row(name, "RR", value) for name, value in values.items()))
+    )
     assert averages == {"all": {"RR": pytest.approx((0.6 + 0.2) / 2)}}
     assert refused == {"more": ["b"]}
     assert choose(suite, ["b", "g", "a=there"]) == {"a": "there", "g/1": "", "g/2": "", "b": ""}
@@ -76,13 +103,21 @@ def test_averages_count_a_group_once_and_are_refused_by_name() -> None:
 
 
 def test_policies_leave_out_and_count() -> None:
-    documents = {"q": "the query itself", "a": "same  words", "b": "same words", "c": "the query itself", "d": "other"}
+    documents = {
+        "q": "the query itself",
+        "a": "same  words",
+        "b": "same words",
+        "c": "the query itself",
+        "d": "other",
+    }
     collection = Collection.from_dicts("c", documents, {"q": "the query itself"}, {"q": {"a": 1}})
     identity = RunIdentity("imported", {"model": "x"}, collection.describe(), None, {})
     scores = np.arange(5, 0, -1).astype(np.float32)
     run = MemoryRun(identity, [RankedList("q", ["q", "a", "b", "c", "d"], scores, None)])
 
-    def left(self_match: bool, duplicates: bool, depth: int = 9) -> tuple[list[str], list[float], int, int]:
+    def left(
+        self_match: bool, duplicates: bool, depth: int = 9
+    ) -> tuple[list[str], list[float], int, int]:
         counted = PolicyRun(run, collection, self_match, duplicates, depth)
         (found,) = list(counted)
         assert len(list(counted)) == 1
@@ -95,14 +130,19 @@ def test_policies_leave_out_and_count() -> None:
     thinned = PolicyRun(run, collection, True, True, 9)
     assert thinned.fingerprint == run.fingerprint and thinned.query_ids == ["q"] and "q" in thinned
     assert thinned["q"].doc_ids == ["a", "d"]
-    assert [(ids, table.column("doc_id").to_pylist()) for ids, table in thinned.parts()] == [(["q"], ["a", "d"])]
+    assert [(ids, table.column("doc_id").to_pylist()) for ids, table in thinned.parts()] == [
+        (["q"], ["a", "d"])
+    ]
 
 
 def test_rewrites_are_asked_in_place_of_the_turn() -> None:
     asked = {"q": Query("q", "and its tail?", rewrite="the tail of a cat")}
     collection = Collection.from_dicts("c", {"a": "x"}, asked, {"q": {"a": 1}})
     rewritten = with_rewrites(collection)
-    assert rewritten.queries["q"].text == "the tail of a cat" and collection.queries["q"].text == "and its tail?"
+    assert (
+        rewritten.queries["q"].text == "the tail of a cat"
+        and collection.queries["q"].text == "and its tail?"
+    )
     assert rewritten.queries_fingerprint != collection.queries_fingerprint
     with pytest.raises(IrdistillError, match="no rewrite, as 'q'"):
         with_rewrites(Collection.from_dicts("c", {"a": "x"}, {"q": "x"}, {"q": {"a": 1}}))
@@ -113,12 +153,17 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two collections, one whose query is a document, and a suite of them."""
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    for name, docs in (("pets", {"cats": "cats purr", "dogs": "dogs bark at cats"}), ("self", {"q": "cats", "cats": "cats purr"})):
+    for name, docs in (
+        ("pets", {"cats": "cats purr", "dogs": "dogs bark at cats"}),
+        ("self", {"q": "cats", "cats": "cats purr"}),
+    ):
         (tmp_path / name / "qrels").mkdir(parents=True)
         lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in docs.items()]
         (tmp_path / name / "corpus.jsonl").write_text("\n".join(lines) + "\n")
         (tmp_path / name / "queries.jsonl").write_text('{"_id": "q", "text": "cats"}\n')
-        (tmp_path / name / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tcats\t1\n")
+        (tmp_path / name / "qrels" / "test.tsv").write_text(
+            "query-id\tcorpus-id\tscore\nq\tcats\t1\n"
+        )
     (tmp_path / "suite.yaml").write_text("""
 description: two small ones
 measures: RR@10 nDCG@10
@@ -143,16 +188,36 @@ def _run(*arguments: str) -> int:
 
 
 def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("benchmark", "suite.yaml", "--model", "bm25", "--datasets", "pets", "self", "--out", "out", "--json", "found.json")
+    words = (
+        "benchmark",
+        "suite.yaml",
+        "--model",
+        "bm25",
+        "--datasets",
+        "pets",
+        "self",
+        "--out",
+        "out",
+        "--json",
+        "found.json",
+    )
     assert _run(*words) == 0
     said = capsys.readouterr().out
     found = json.loads((place / "found.json").read_text())
     assert {(row["dataset"], row["measure"]): row["value"] for row in found["rows"]} == {
-        ("pets", "RR@10"): 1.0, ("pets", "nDCG@10"): 1.0, ("self", "RR@10"): 1.0, ("self", "nDCG@10"): 1.0}
-    assert found["averages"] == {"both": {"RR@10": 1.0, "nDCG@10": 1.0}} and found["refused"] == {"three": ["third"]}
+        ("pets", "RR@10"): 1.0,
+        ("pets", "nDCG@10"): 1.0,
+        ("self", "RR@10"): 1.0,
+        ("self", "nDCG@10"): 1.0,
+    }
+    assert found["averages"] == {"both": {"RR@10": 1.0, "nDCG@10": 1.0}} and found["refused"] == {
+        "three": ["third"]
+    }
     assert found["left_out"]["self"] == {"excluded": 0, "self_matches": 1, "duplicates": 0}
     assert "self: left out 1 self matches." in said and "three: no average without third." in said
-    assert {row["where"]: row["verdict"] for row in found["published"] if row["measure"] == "nDCG@10"} == {"self": "off by +0.5000"}
+    assert {
+        row["where"]: row["verdict"] for row in found["published"] if row["measure"] == "nDCG@10"
+    } == {"self": "off by +0.5000"}
     before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.parquet")}
     assert before
     assert _run(*words) == 0
@@ -164,7 +229,9 @@ def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str
 
 def test_reranking_and_runs_that_are_given(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = read_suite("suite.yaml")
-    reranked = run_suite(suite, System("bm25", rerank="bm25", depth=2), "reranked", ["pets", "self"])
+    reranked = run_suite(
+        suite, System("bm25", rerank="bm25", depth=2), "reranked", ["pets", "self"]
+    )
     assert (reranked.value("both", "RR@10"), reranked.value("three", "RR@10")) == (1.0, None)
     given = run_suite(suite, System(runs="pets/own.trec", depth=2), "given", ["pets"])
     assert given.value("pets", "RR@10") == 0.5
@@ -172,7 +239,9 @@ def test_reranking_and_runs_that_are_given(place: Path, capsys: pytest.CaptureFi
     assert over.value("pets", "RR@10") == 1.0
     (place / "runs").mkdir()
     (place / "runs" / "pets.trec").write_text("q Q0 dogs 1 2.0 x\nq Q0 cats 2 1.0 x\n")
-    with pytest.raises(IrdistillError, match=r"no run for the dataset 'self' in runs; name it runs/self"):
+    with pytest.raises(
+        IrdistillError, match=r"no run for the dataset 'self' in runs; name it runs/self"
+    ):
         run_suite(suite, System(runs="runs"), "several", ["pets", "self"])
     assert not (place / "several").exists()
     with pytest.raises(IrdistillError, match="there is no folder third"):
@@ -185,21 +254,48 @@ def test_reranking_and_runs_that_are_given(place: Path, capsys: pytest.CaptureFi
 def test_published_figures_are_checked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("benchmark", "suite.yaml", "--check", "--out", "out", "--json", "checks.json") == 1
     rows = json.loads((place / "checks.json").read_text())["published"]
-    assert {(row["model"] or row["run"], row["where"], row["measure"]): row["verdict"] for row in rows} == {
-        ("bm25", "pets", "RR@10"): "ok", ("bm25", "both", "RR@10"): "ok", ("bm25", "self", "nDCG@10"): "off by +0.5000",
-        ("own.trec", "pets", "RR@10"): "ok"}
+    assert {
+        (row["model"] or row["run"], row["where"], row["measure"]): row["verdict"] for row in rows
+    } == {
+        ("bm25", "pets", "RR@10"): "ok",
+        ("bm25", "both", "RR@10"): "ok",
+        ("bm25", "self", "nDCG@10"): "off by +0.5000",
+        ("own.trec", "pets", "RR@10"): "ok",
+    }
     assert "off by +0.5000" in capsys.readouterr().out
-    assert _run("benchmark", "suite.yaml", "--check", "--model", "bm25", "--datasets", "pets=pets", "--out", "again") == 0
+    assert (
+        _run(
+            "benchmark",
+            "suite.yaml",
+            "--check",
+            "--model",
+            "bm25",
+            "--datasets",
+            "pets=pets",
+            "--out",
+            "again",
+        )
+        == 0
+    )
     assert _run("benchmark", "suite.yaml", "--check", "--model", "lucene", "--out", "out") == 1
     assert "no published figure" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ("unheard: 1", "unknown keys: unheard"), ("datasets: {}", "needs datasets"), ("measures: Loudness@3", "not one of ir-measures"),
-    ("datasets: {a: {folder: x, self_match: maybe}}", "known are keep, drop"), ("datasets: {a: {note: x}}", "either an id"),
-    ("datasets: {a: {folder: x, colour: red}}", "dataset a has unknown keys: colour"), ("averages: {x: [b]}", "no dataset 'b'"),
-    ("published: [{model: m, values: {RR: {a: 1}}}]", "needs a source"), ("measures: [", "not readable"), ("", "no dataset"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("unheard: 1", "unknown keys: unheard"),
+        ("datasets: {}", "needs datasets"),
+        ("measures: Loudness@3", "not one of ir-measures"),
+        ("datasets: {a: {folder: x, self_match: maybe}}", "known are keep, drop"),
+        ("datasets: {a: {note: x}}", "either an id"),
+        ("datasets: {a: {folder: x, colour: red}}", "dataset a has unknown keys: colour"),
+        ("averages: {x: [b]}", "no dataset 'b'"),
+        ("published: [{model: m, values: {RR: {a: 1}}}]", "needs a source"),
+        ("measures: [", "not readable"),
+        ("", "no dataset"),
+    ],
+)
 def test_faults_in_a_card_are_told(change: str, said: str, tmp_path: Path) -> None:
     card: dict[str, str] = {"datasets": "datasets: {a: {folder: x}}", "measures": "measures: RR"}
     card[change.partition(":")[0]] = change if change else "averages: {x: [zzz]}"
@@ -208,23 +304,43 @@ def test_faults_in_a_card_are_told(change: str, said: str, tmp_path: Path) -> No
         read_suite(tmp_path / "card.yaml")
 
 
-def test_an_id_of_ir_datasets_is_opened_through_its_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_of_ir_datasets_is_opened_through_its_api(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from tests.collections.test_ir_datasets import Dataset as Held
-    from tests.collections.test_ir_datasets import Docs, GenericQuery, Qrels, Queries, TitledDoc, TrecQrel, ir_datasets
+    from tests.collections.test_ir_datasets import (
+        Docs,
+        GenericQuery,
+        Qrels,
+        Queries,
+        TitledDoc,
+        TrecQrel,
+        ir_datasets,
+    )
 
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ir_datasets.registry, "_registered", dict(ir_datasets.registry._registered))
     docs: list[Any] = [TitledDoc("d1", "One", "first"), TitledDoc("d2", "Two", "second first")]
-    ir_datasets.registry.register("irdistill-suite/test", Held(Docs(docs), Queries([GenericQuery("q", "second first")]),
-                                                               Qrels([TrecQrel("q", "d1", 1, "0")])))
+    ir_datasets.registry.register(
+        "irdistill-suite/test",
+        Held(
+            Docs(docs),
+            Queries([GenericQuery("q", "second first")]),
+            Qrels([TrecQrel("q", "d1", 1, "0")]),
+        ),
+    )
     suite = Suite("s", {"one": Dataset("one", id="irdistill-suite/test")}, ("RR@10", "R@1"))
     result = run_suite(suite, System("bm25"), tmp_path / "out")
     assert (result.value("one", "RR@10"), result.value("one", "R@1")) == (0.5, 0.0)
 
 
 @needs_lucene
-@pytest.mark.skipif(not DATA.is_dir(), reason="the shared collections (../shared/data) are not on this machine")
-def test_published_figures_that_can_be_made_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="the shared collections (../shared/data) are not on this machine"
+)
+def test_published_figures_that_can_be_made_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     names = ["scifact", "cranfield", "cystic-fibrosis", "trec-dl19-top100"]
     checks = reproduce(read_suite("local"), tmp_path / "out", names, DATA)

@@ -28,11 +28,17 @@ def collection(name: str, first: int, count: int, judged: bool = True) -> Collec
     """Queries q{first}…; the answer of each is the document of its number modulo 30."""
     ids = [f"q{i}" for i in range(first, first + count)]
     qrels = {query_id: {f"d{int(query_id[1:]) % 30}": 1} for query_id in ids} if judged else {}
-    return Collection.from_dicts(name, DOCS, {query_id: f"question {query_id}" for query_id in ids}, qrels)
+    return Collection.from_dicts(
+        name, DOCS, {query_id: f"question {query_id}" for query_id in ids}, qrels
+    )
 
 
-def teacher(held: Collection, model: str, seed: int, right: set[int] | None, noise: float = 1.0) -> Run:
-    """Puts the answer far above the rest for queries whose number modulo 2 is in ``right``; else the answer is as any."""
+def teacher(
+    held: Collection, model: str, seed: int, right: set[int] | None, noise: float = 1.0
+) -> Run:
+    """Puts the answer far above the rest for queries whose number modulo 2 is in ``right``; else
+    the answer is as any.
+    """
     random = np.random.default_rng(seed)
     lists = []
     for query_id in held.queries:
@@ -55,7 +61,12 @@ def test_power_weights_by_hand() -> None:
     assert power_weights([0.6, 0.2, 0.0], 0) == pytest.approx((1 / 3,) * 3)
     assert power_weights([0.6, 0.2, 0.6], math.inf) == (0.5, 0.0, 0.5)
     assert power_weights([0.6, 0.2], 5000) == (1.0, 0.0)
-    for quality, power in (([0.0, 0.0], 1.0), ([math.nan, 1.0], 1.0), ([1.0, 1.0], -1.0), ([], 1.0)):
+    for quality, power in (
+        ([0.0, 0.0], 1.0),
+        ([math.nan, 1.0], 1.0),
+        ([1.0, 1.0], -1.0),
+        ([], 1.0),
+    ):
         with pytest.raises(IrdistillError, match="no weights"):
             power_weights(quality, power)
 
@@ -67,12 +78,21 @@ def test_labelled_weights_are_the_figures_on_dev_and_are_recorded(tmp_path: Path
     found = labelled_weights(runs, dev, own, power=2)
     quality = [ndcg(dev, run) for run in own]
     assert found.origin["quality"] == quality and quality[0] == 1.0 and quality[1] < 0.7
-    assert found.values == pytest.approx((1 / (1 + quality[1] ** 2), quality[1] ** 2 / (1 + quality[1] ** 2)))
-    fused = fuse_teachers(runs, tmp_path / "f", weights="similarity", power=2, dev=dev, dev_runs=own)
+    assert found.values == pytest.approx(
+        (1 / (1 + quality[1] ** 2), quality[1] ** 2 / (1 + quality[1] ** 2))
+    )
+    fused = fuse_teachers(
+        runs, tmp_path / "f", weights="similarity", power=2, dev=dev, dev_runs=own
+    )
     assert fused.identity.producer["weights"] == list(found.values)
     assert fused.identity.producer["origin"] == found.origin
-    nearest = fuse_teachers(runs, tmp_path / "n", "mean", "similarity", power=math.inf, dev=dev, dev_runs=own)
-    assert nearest.to_dict() == runs[0].to_dict() and nearest.identity.producer["origin"]["power"] == "inf"
+    nearest = fuse_teachers(
+        runs, tmp_path / "n", "mean", "similarity", power=math.inf, dev=dev, dev_runs=own
+    )
+    assert (
+        nearest.to_dict() == runs[0].to_dict()
+        and nearest.identity.producer["origin"]["power"] == "inf"
+    )
 
 
 def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
@@ -81,15 +101,28 @@ def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
     truth = random.normal(size=(30, 30))
     runs = []
     for model, noise in (("a", 0.3), ("b", 0.3), ("noise", 50.0)):
-        lists = [RankedList(query_id, list(DOCS), (truth[i] + noise * random.normal(size=30)).astype(np.float32))
-                 for i, query_id in enumerate(held.queries)]
+        lists = [
+            RankedList(
+                query_id, list(DOCS), (truth[i] + noise * random.normal(size=30)).astype(np.float32)
+            )
+            for i, query_id in enumerate(held.queries)
+        ]
         runs.append(MemoryRun(RunIdentity("teacher", {"model": model}, held.describe()), lists))
     weights = agreement_weights(runs).values
-    assert weights[0] > 0.35 and weights[1] > 0.35 and weights[2] < 0.15 and sum(weights) == pytest.approx(1.0)
+    assert (
+        weights[0] > 0.35
+        and weights[1] > 0.35
+        and weights[2] < 0.15
+        and sum(weights) == pytest.approx(1.0)
+    )
     assert agreement_weights(runs[:2]).values == pytest.approx((0.5, 0.5))
     reverse = [RankedList(found.query_id, found.doc_ids, -found.scores, None) for found in runs[0]]
-    with pytest.raises(IrdistillError, match=r"no run agrees with the others \(mean Kendall tau -1\.000, -1\.000\)"):
-        agreement_weights([runs[0], MemoryRun(RunIdentity("teacher", {}, held.describe()), reverse)])
+    with pytest.raises(
+        IrdistillError, match=r"no run agrees with the others \(mean Kendall tau -1\.000, -1\.000\)"
+    ):
+        agreement_weights(
+            [runs[0], MemoryRun(RunIdentity("teacher", {}, held.describe()), reverse)]
+        )
 
 
 def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -> None:
@@ -97,14 +130,17 @@ def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -
     dev, test = collection("c/dev", 0, 60), collection("c/test", 100, 60)
     own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
     runs = [teacher(test, "A", 3, {0}), teacher(test, "B", 4, {1})]
-    # The mean of ranks cannot tell who is right: the answer is first for one and anywhere for the other.
+    # The mean of ranks cannot tell who is right: the answer is first for one and anywhere for the
+    # other.
     uniform = ndcg(test, fuse(runs, tmp_path / "uniform", "rrf"))
     gate = fit_gate(runs, dev, own)
     gated = ndcg(test, fuse(runs, tmp_path / "gated", "rrf", gate=gate))
     assert gated > max(uniform, *(ndcg(test, run) for run in runs)) + 0.02
     assert gated > 0.97
     fused = fuse_teachers(runs, tmp_path / "verb", "rrf", gate="fit", dev=dev, dev_runs=own)
-    assert fused.identity.producer["gate"]["coefficients"] == [list(row) for row in gate.coefficients]
+    assert fused.identity.producer["gate"]["coefficients"] == [
+        list(row) for row in gate.coefficients
+    ]
     assert fused.identity.producer["gate"]["origin"]["balance"] == 0.1
     assert ndcg(test, fused) == gated
 
@@ -121,7 +157,8 @@ def test_the_balance_term_keeps_the_load_even_where_features_say_nothing() -> No
         loads.append(float((np.exp(bias) / np.exp(bias).sum())[0]))
     assert loads[0] == pytest.approx(gains[:, 0].sum(), abs=1e-3)  # the share of the gains is A's
     assert loads[0] > loads[1] > loads[2] and loads[2] == pytest.approx(0.5, abs=0.01)
-    # by hand: d/dg [-p log g - (1-p) log (1-g) - (b/2) (log g + log (1-g))] = 0 at g = (p + b/2) / (1 + b)
+    # by hand: d/dg [-p log g - (1-p) log (1-g) - (b/2) (log g + log (1-g))] = 0 at g = (p + b/2) /
+    # (1 + b)
     assert loads[1] == pytest.approx((gains[:, 0].sum() + 0.5) / 2, abs=1e-3)
 
 
@@ -135,7 +172,11 @@ def test_the_fit_stands_at_the_least_of_what_it_minimises() -> None:
         logits = np.einsum("qtf,tf->qt", inputs, coefficients) + bias
         gate = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
         load = gate.mean(0)
-        return float(-(gains * np.log(gate)).sum() + 0.3 * np.sum(np.log(1 / 3 / load) / 3) + 0.05 / 2 * (coefficients**2).sum())
+        return float(
+            -(gains * np.log(gate)).sum()
+            + 0.3 * np.sum(np.log(1 / 3 / load) / 3)
+            + 0.05 / 2 * (coefficients**2).sum()
+        )
 
     coefficients, bias = _fit(inputs, gains, 0.3, 0.05)
     least = objective(coefficients, bias)
@@ -145,9 +186,17 @@ def test_the_fit_stands_at_the_least_of_what_it_minimises() -> None:
         assert objective(coefficients + step[:9].reshape(3, 3), bias + step[9:]) >= least - 1e-9
 
 
-@pytest.mark.parametrize("name", [
-    "c/test", "beir/scifact/test", "folder#test", "x/trec-dl-2019/judged", "pydocs/howto", "./folder",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "c/test",
+        "beir/scifact/test",
+        "folder#test",
+        "x/trec-dl-2019/judged",
+        "pydocs/howto",
+        "./folder",
+    ],
+)
 def test_labels_of_test_are_refused(name: str) -> None:
     dev = collection(name, 0, 10)
     own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
@@ -163,15 +212,24 @@ def test_top_is_of_a_gate(tmp_path: Path) -> None:
 
 def test_split_names() -> None:
     assert split_names("pydocs/dev") == ["dev"] and split_names("/home/test/set#dev") == ["dev"]
-    assert split_names("msmarco-passage/train/judged") == ["train", "judged"] and split_names("tiny") == []
+    assert (
+        split_names("msmarco-passage/train/judged") == ["train", "judged"]
+        and split_names("tiny") == []
+    )
     assert split_names("/home/x/set") == ["test"]  # the split that a folder has unless said
 
 
-def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(tmp_path: Path) -> None:
+def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(
+    tmp_path: Path,
+) -> None:
     def both(held: Collection) -> list[Run]:
         return [teacher(held, "A", 1, {0}), teacher(held, "B", 2, {1})]
 
-    dev, train, other = collection("c/dev", 0, 20), collection("c/train", 200, 20), collection("c/part", 10, 20)
+    dev, train, other = (
+        collection("c/dev", 0, 20),
+        collection("c/train", 200, 20),
+        collection("c/part", 10, 20),
+    )
     with pytest.raises(IrdistillError, match="20 of the 20 queries"):
         labelled_weights(both(dev), dev, both(dev))
     with pytest.raises(IrdistillError, match=r"10 of the 20 queries .* \(as 'q10'\)"):
@@ -180,7 +238,9 @@ def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(tm
     assert labelled_weights(both(train), dev, both(dev)).values[0] > 0
     with pytest.raises(IrdistillError, match="same order"):
         labelled_weights(both(train), dev, both(dev)[::-1])
-    with pytest.raises(IrdistillError, match="1 runs were given for the labelled queries and 2 teachers"):
+    with pytest.raises(
+        IrdistillError, match="1 runs were given for the labelled queries and 2 teachers"
+    ):
         labelled_weights(both(train), dev, both(dev)[:1])
     with pytest.raises(IrdistillError, match="no judgments"):
         labelled_weights(both(train), collection("c/dev", 0, 20, judged=False), both(dev))

@@ -32,12 +32,26 @@ def batch(seed: int = 0, rows: int = 5, width: int = 7, **given: object) -> Scor
     teacher[0, 3] = NAN
     mask = torch.ones(rows, width, dtype=torch.bool)
     mask[1, 2:] = False
-    fields = {"student": torch.randn(rows, width, generator=draw).double(), "teacher": teacher, "mask": mask}
+    fields = {
+        "student": torch.randn(rows, width, generator=draw).double(),
+        "teacher": teacher,
+        "mask": mask,
+    }
     return ScoreBatch(**fields | given)  # type: ignore[arg-type]
 
 
 def with_bounds(loss: DACKL, low: float, high: float, given: ScoreBatch) -> float:
-    return float(loss(ScoreBatch(given.student, given.teacher, given.mask, given.labels, learnt={str(loss): Bounds(low, high)})))
+    return float(
+        loss(
+            ScoreBatch(
+                given.student,
+                given.teacher,
+                given.mask,
+                given.labels,
+                learnt={str(loss): Bounds(low, high)},
+            )
+        )
+    )
 
 
 def test_an_open_mask_is_kl() -> None:
@@ -62,16 +76,27 @@ def test_the_mask_by_hand() -> None:
     def edge(x: float) -> float:
         return 1 / (1 + math.exp(-x))
 
-    expected = [edge((rank - 0.5) / 0.1) * edge((1.5 - rank) / 0.1) for rank in (1, 1 / 3, 2 / 3, 0)]
+    expected = [
+        edge((rank - 0.5) / 0.1) * edge((1.5 - rank) / 0.1) for rank in (1, 1 / 3, 2 / 3, 0)
+    ]
     found = loss.mask(network, scores, usable, none)
     assert found[0].tolist() == pytest.approx(expected, abs=1e-12)
     kept = torch.tensor([[False, False, False, True]])
-    assert loss.mask(network, scores, usable, kept)[0].tolist() == pytest.approx([*expected[:3], 1.0], abs=1e-12)
+    assert loss.mask(network, scores, usable, kept)[0].tolist() == pytest.approx(
+        [*expected[:3], 1.0], abs=1e-12
+    )
     m = torch.tensor(expected, dtype=torch.float64)
-    teacher, student = (m * scores[0].softmax(0)), (m * torch.tensor([0.3, 0.1, 0.2, 0.4], dtype=torch.float64).softmax(0))
+    teacher, student = (
+        (m * scores[0].softmax(0)),
+        (m * torch.tensor([0.3, 0.1, 0.2, 0.4], dtype=torch.float64).softmax(0)),
+    )
     teacher, student = teacher / teacher.sum(), student / student.sum()
     by_hand = float((teacher * (teacher / student).log()).sum())
-    given = ScoreBatch(torch.tensor([[0.3, 0.1, 0.2, 0.4]], dtype=torch.float64), scores, learnt={str(loss): network})
+    given = ScoreBatch(
+        torch.tensor([[0.3, 0.1, 0.2, 0.4]], dtype=torch.float64),
+        scores,
+        learnt={str(loss): network},
+    )
     assert loss(given).item() == pytest.approx(by_hand, abs=1e-12)
 
 
@@ -79,20 +104,33 @@ def test_ranks_of_ties_and_of_what_is_not_usable() -> None:
     scores = torch.tensor([[2.0, 5.0, 2.0, 0.0, 9.0]])
     usable = torch.tensor([[True, True, True, True, False]])
     assert rank_from_below(scores, usable)[0].tolist() == pytest.approx([0.5, 1.0, 0.5, 0.0, 0.0])
-    assert rank_from_below(torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool))[0].tolist() == [0.5, 0.5, 0.5]
+    assert rank_from_below(torch.ones(1, 3), torch.ones(1, 3, dtype=torch.bool))[0].tolist() == [
+        0.5,
+        0.5,
+        0.5,
+    ]
 
 
 def test_what_the_network_sees_does_not_change_with_shift_scale_or_padding() -> None:
     scores = torch.tensor([[4.0, 1.0, 0.0, -5.0]], dtype=torch.float64)
     usable = torch.ones(1, 4, dtype=torch.bool)
-    seen = features(scores, usable, 1e9)  # of a flat teacher the entropy is 1 and does not change either
+    seen = features(
+        scores, usable, 1e9
+    )  # of a flat teacher the entropy is 1 and does not change either
     assert torch.allclose(features(scores * 3 + 100, usable, 1e9), seen)
-    padded, there = torch.tensor([[4.0, NAN, 1.0, 0.0, -5.0, 0.0]], dtype=torch.float64), torch.tensor([[1, 0, 1, 1, 1, 0]]).bool()
+    padded, there = (
+        torch.tensor([[4.0, NAN, 1.0, 0.0, -5.0, 0.0]], dtype=torch.float64),
+        torch.tensor([[1, 0, 1, 1, 1, 0]]).bool(),
+    )
     assert torch.allclose(features(padded, there, 1e9), seen)
     spread = math.sqrt(sum((s - 0.0) ** 2 for s in (4, 1, 0, -5)) / 4)
-    assert seen[0, 0].item() == pytest.approx(4 / spread) and seen[0, 7].item() == pytest.approx(-5 / spread)
+    assert seen[0, 0].item() == pytest.approx(4 / spread) and seen[0, 7].item() == pytest.approx(
+        -5 / spread
+    )
     assert seen[0, 8].item() == pytest.approx(1.0)
-    assert seen[0, 9].item() == pytest.approx(3 / spread) and seen[0, 10].item() == pytest.approx(5 / spread)
+    assert seen[0, 9].item() == pytest.approx(3 / spread) and seen[0, 10].item() == pytest.approx(
+        5 / spread
+    )
     same = features(torch.ones(1, 4), usable, 1.0)
     assert torch.isfinite(same).all()
 
@@ -130,9 +168,13 @@ def test_positives_ties_short_lists_and_half_precision() -> None:
     mask = DACKL(least=0.5).mask(network, given.teacher, given.scored, given.relevant)
     assert mask[2].tolist() == pytest.approx([0, 0, 1, 0, 0, 0, 0], abs=1e-3)
     assert mask[1].tolist()[2:] == [0] * 5  # padding
-    half = ScoreBatch(given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, batch()))
+    half = ScoreBatch(
+        given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, batch())
+    )
     assert half.student.dtype == torch.float32
-    half = ScoreBatch(given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, half))
+    half = ScoreBatch(
+        given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, half)
+    )
     assert torch.isfinite(loss(half)) and loss(half).dtype == torch.float32
 
 
@@ -148,10 +190,14 @@ def test_gradients_and_several_teachers() -> None:
     assert torch.autograd.gradcheck(of, given.student.clone().requires_grad_())
     value = of(given.student)
     value.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in learnt[str(loss)].parameters())
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in learnt[str(loss)].parameters()
+    )
     assert given.teacher is not None
     both = torch.stack([given.teacher, -given.teacher])
-    parts = [loss(ScoreBatch(given.student, teacher, given.mask, learnt=learnt)) for teacher in both]
+    parts = [
+        loss(ScoreBatch(given.student, teacher, given.mask, learnt=learnt)) for teacher in both
+    ]
     together = loss(ScoreBatch(given.student, both, given.mask, learnt=learnt))
     assert together.item() == pytest.approx((parts[0] + parts[1]).item() / 2)
 
@@ -162,7 +208,10 @@ def test_in_expressions() -> None:
     given = batch()
     learnt = learnt_modules(loss, given, seed=3)
     assert list(learnt) == ["DACKL(tau=0.05, least=2)"]
-    one, same = (list(made[next(iter(made))].parameters()) for made in (learnt, learnt_modules(loss, given, seed=3)))
+    one, same = (
+        list(made[next(iter(made))].parameters())
+        for made in (learnt, learnt_modules(loss, given, seed=3))
+    )
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
     assert torch.isfinite(loss(ScoreBatch(given.student, given.teacher, given.mask, learnt=learnt)))
     with pytest.raises(ValueError, match="learnt_modules"):

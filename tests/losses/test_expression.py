@@ -14,15 +14,20 @@ from irdistill.losses import KL, MSE, Cut, InfoNCE, MarginMSE, Sum, parse_loss
         ("MarginMSE", "MarginMSE"),
         ("MarginMSE()", "MarginMSE"),
         ('MarginMSE(pairs="all", scale=20)', 'MarginMSE(pairs="all", scale=20)'),
-        ("KL(tau=0.05, teacher_tau=0.3) + 0.1*InfoNCE(tau=0.01)",
-         "KL(tau=0.05, teacher_tau=0.3) + 0.1*InfoNCE(tau=0.01)"),
+        (
+            "KL(tau=0.05, teacher_tau=0.3) + 0.1*InfoNCE(tau=0.01)",
+            "KL(tau=0.05, teacher_tau=0.3) + 0.1*InfoNCE(tau=0.01)",
+        ),
         ("KL(tau = 1)", "KL"),
         ("KL(teacher_tau=2, tau=1e-3)", "KL(tau=0.001, teacher_tau=2)"),
         ("2*KL@20", "2*KL@20"),
         ("1*KL", "KL"),
         ("0.5*(KL + 2*MSE)@10", "0.5*KL@10 + MSE@10"),
         ("KL*0.25", "0.25*KL"),
-        ('InfoNCE(negatives="batch", masked="teacher")', 'InfoNCE(negatives="batch", masked="teacher")'),
+        (
+            'InfoNCE(negatives="batch", masked="teacher")',
+            'InfoNCE(negatives="batch", masked="teacher")',
+        ),
     ],
 )
 def test_reading_and_writing(text: str, written: str) -> None:
@@ -32,7 +37,9 @@ def test_reading_and_writing(text: str, written: str) -> None:
 
 
 def test_the_objects_are_those_built_by_hand() -> None:
-    assert parse_loss("KL(tau=0.05) + 0.1*InfoNCE(tau=0.01)") == KL(tau=0.05) + 0.1 * InfoNCE(tau=0.01)
+    assert parse_loss("KL(tau=0.05) + 0.1*InfoNCE(tau=0.01)") == KL(tau=0.05) + 0.1 * InfoNCE(
+        tau=0.01
+    )
     assert parse_loss("KL@20") == Cut(KL(), 20) == KL() @ 20
     assert parse_loss("0.1*MSE") == Sum(((0.1, MSE()),))
     loss = KL()
@@ -55,7 +62,10 @@ def test_needs() -> None:
     [
         ("KLL", "Did you mean KL? Known: ADRMSE(tau=1.0"),
         ("kl", "Did you mean KL?"),
-        ("KL(temperature=2)", "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None)"),
+        (
+            "KL(temperature=2)",
+            "no parameter 'temperature'. It is written KL(tau=1.0, teacher_tau=1.0, top=None)",
+        ),
         ("KL(0.05)", "written with their names, as in KL(tau=1.0"),
         ("KL(tau=0)", "must be a finite number above 0"),
         ("KL(tau=-1)", "must be a finite number above 0"),
@@ -79,7 +89,15 @@ def test_errors_say_what_is_known(text: str, said: str) -> None:
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["+".join(["KL"] * 20_000), "-" * 5000 + "KL", "2*" * 3000 + "KL", "(" * 300 + "KL" + ")" * 300])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+".join(["KL"] * 20_000),
+        "-" * 5000 + "KL",
+        "2*" * 3000 + "KL",
+        "(" * 300 + "KL" + ")" * 300,
+    ],
+)
 def test_endless_expressions_are_refused(text: str) -> None:
     with pytest.raises(IrdistillError, match="the loss"):
         parse_loss(text)

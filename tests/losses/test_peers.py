@@ -31,7 +31,10 @@ def lists(ties: bool, grades: bool = False) -> tuple[ScoreBatch, list[Any], list
     """The same lists for us, padded, and for a peer."""
     draw = torch.Generator().manual_seed(3)
     width = max(LENGTHS)
-    student, target = torch.randn(len(LENGTHS), width, generator=draw), torch.randn(len(LENGTHS), width, generator=draw)
+    student, target = (
+        torch.randn(len(LENGTHS), width, generator=draw),
+        torch.randn(len(LENGTHS), width, generator=draw),
+    )
     if ties or grades:
         target = (target * (1.5 if grades else 1.0)).round()
     if grades:
@@ -44,17 +47,34 @@ def lists(ties: bool, grades: bool = False) -> tuple[ScoreBatch, list[Any], list
     return batch, [queries, docs], [target[row, :size] for row, size in enumerate(LENGTHS)]
 
 
-@pytest.mark.parametrize(("ours", "theirs", "ties"), [
-    (ADRMSE(), peers.ADRMSELoss, False), (ADRMSE(), peers.ADRMSELoss, True),
-    (RankNet(), lambda model: peers.RankNetLoss(model, reduction_log="natural"), True),
-    (RankNet(tau=0.5), lambda model: peers.RankNetLoss(model, sigma=2.0, reduction_log="natural"), False),
-    (ListNet(), peers.ListNetLoss, True),
-], ids=["ADRMSE", "ADRMSE with ties", "RankNet with ties", "RankNet(tau=0.5)", "ListNet with ties"])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "ties"),
+    [
+        (ADRMSE(), peers.ADRMSELoss, False),
+        (ADRMSE(), peers.ADRMSELoss, True),
+        (RankNet(), lambda model: peers.RankNetLoss(model, reduction_log="natural"), True),
+        (
+            RankNet(tau=0.5),
+            lambda model: peers.RankNetLoss(model, sigma=2.0, reduction_log="natural"),
+            False,
+        ),
+        (ListNet(), peers.ListNetLoss, True),
+    ],
+    ids=[
+        "ADRMSE",
+        "ADRMSE with ties",
+        "RankNet with ties",
+        "RankNet(tau=0.5)",
+        "ListNet with ties",
+    ],
+)
 def test_a_teachers_order(ours: Loss, theirs: Any, ties: bool) -> None:
     batch, inputs, labels = lists(ties)
     whole = theirs(Given())(inputs, labels).item()
     found = ours(batch).item()
-    if isinstance(ours, ADRMSE):  # a list of one is never wrong: theirs counts its item, ours does not
+    if isinstance(
+        ours, ADRMSE
+    ):  # a list of one is never wrong: theirs counts its item, ours does not
         whole *= sum(LENGTHS) / (sum(LENGTHS) - 1)
     if isinstance(ours, ListNet):  # likewise its entropy of 0
         whole *= len(LENGTHS) / (len(LENGTHS) - 1)
@@ -62,10 +82,16 @@ def test_a_teachers_order(ours: Loss, theirs: Any, ties: bool) -> None:
 
 
 @pytest.mark.parametrize("k", [None, 2])
-@pytest.mark.parametrize(("scheme", "theirs"), [
-    ("ndcg1", peers.NDCGLoss1Scheme()), ("ndcg2", peers.NDCGLoss2Scheme()), ("lambdarank", peers.LambdaRankScheme()),
-    ("ndcg2++", peers.NDCGLoss2PPScheme()),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("scheme", "theirs"),
+    [
+        ("ndcg1", peers.NDCGLoss1Scheme()),
+        ("ndcg2", peers.NDCGLoss2Scheme()),
+        ("lambdarank", peers.LambdaRankScheme()),
+        ("ndcg2++", peers.NDCGLoss2PPScheme()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_lambda_loss(scheme: str, theirs: Any, k: int | None) -> None:
     batch, inputs, labels = lists(ties=True, grades=True)
     # the list of one is left out on both sides: under ndcg1 theirs pairs its item with itself
@@ -84,7 +110,10 @@ def test_list_mle_is_theirs_divided_by_the_positions() -> None:
     for row, size in enumerate(LENGTHS):
         if size > 1:
             one = [[part[row]] for part in inputs]
-            apart.append(peers.ListMLELoss(Given(), respect_input_order=False)(one, [labels[row]]).item() / (size - 1))
+            apart.append(
+                peers.ListMLELoss(Given(), respect_input_order=False)(one, [labels[row]]).item()
+                / (size - 1)
+            )
     assert len(apart) == len(sizes)
     assert ListMLE()(batch).item() == pytest.approx(sum(apart) / len(apart), rel=1e-5)
 
@@ -98,5 +127,8 @@ def test_bce() -> None:
     soft = torch.cat(labels).sigmoid()
     expected = -(soft * values.sigmoid().log() + (1 - soft) * (-values).sigmoid().log()).mean()
     assert BCE(by="teacher")(batch).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert math.isclose(BCE(tau=2)(batch).item(), BCE()(ScoreBatch(student=batch.student / 2, labels=batch.labels,
-                                                                  mask=batch.mask)).item(), rel_tol=1e-6)
+    assert math.isclose(
+        BCE(tau=2)(batch).item(),
+        BCE()(ScoreBatch(student=batch.student / 2, labels=batch.labels, mask=batch.mask)).item(),
+        rel_tol=1e-6,
+    )

@@ -1,4 +1,6 @@
-"""Losses over pseudo-classes of the teacher's states: what is found, what is learnt, hand values, and what is missing."""
+"""Losses over pseudo-classes of the teacher's states: what is found, what is learnt, hand values,
+and what is missing.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ from irdistill.losses.pseudo_classes import PseudoClasses
 from tests.losses.test_representations import NAN, normal
 
 
-def teacher_with_subclasses(count: int = 400) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States (n, 6) in which each class falls into two halves: of relevant pairs along axis 1, of others along axis 2.
+def teacher_with_subclasses(
+    count: int = 400,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """States (n, 6) in which each class falls into two halves: of relevant pairs along axis 1, of
+    others along axis 2.
 
-    Axis 0 is what the classifier sees, and varies most. Also the scores, the classifier and the halves (-1 or 1).
+    Axis 0 is what the classifier sees, and varies most. Also the scores, the classifier and the
+    halves (-1 or 1).
     """
     relevant = torch.arange(count) % 2 == 0
     half = torch.where(normal(count, seed=3) > 0, 1.0, -1.0).double()
@@ -40,9 +46,13 @@ def test_lelp_finds_the_subclasses_that_are_there_and_not_what_the_classifier_se
     assert abs(float(classes.axes[0, 0, 2])) == pytest.approx(1, abs=1e-3)
     assert classes.axes[:, :, 0].abs().max() < 1e-9
     assert classes.axes.norm(dim=2).flatten().tolist() == pytest.approx([1] * 4)
-    assert float(classes.spread[1, 0]) == pytest.approx(float(states[scores > 0, 1].std(correction=0)), rel=1e-2)
+    assert float(classes.spread[1, 0]) == pytest.approx(
+        float(states[scores > 0, 1].std(correction=0)), rel=1e-2
+    )
     shares = classes.targets(states, 0.2)
-    assert shares.shape == (400, 2, 4) and torch.allclose(shares.sum(dim=2), torch.ones(400, 2).double())
+    assert shares.shape == (400, 2, 4) and torch.allclose(
+        shares.sum(dim=2), torch.ones(400, 2).double()
+    )
     own = shares[scores > 0, 1]
     up = own[:, 0] > own[:, 2]  # +u_1 against -u_1
     assert torch.equal(up, half[scores > 0] * classes.axes[1, 0, 1].sign() > 0)
@@ -52,15 +62,26 @@ def test_a_student_learns_the_subclasses() -> None:
     states, scores, classifier, half = teacher_with_subclasses()
     turned = states @ torch.linalg.qr(normal(6, 6, seed=7)).Q
     loss = LELP(directions=1, temperature=0.2)
-    example = ScoreBatch(scores[None], scores[None], student_states=States(pairs=turned[None]),
-                         teacher_states=States(pairs=states[None]))
+    example = ScoreBatch(
+        scores[None],
+        scores[None],
+        student_states=States(pairs=turned[None]),
+        teacher_states=States(pairs=states[None]),
+    )
     learnt = learnt_modules(loss, example, Sample(states, scores, classifier))
     classes = learnt[str(loss)]
     assert isinstance(classes, PseudoClasses)
     optimiser = torch.optim.Adam(classes.parameters(), lr=0.05)
     for _ in range(150):
-        value = loss(ScoreBatch(scores[None], scores[None], student_states=example.student_states,
-                                teacher_states=example.teacher_states, learnt=learnt))
+        value = loss(
+            ScoreBatch(
+                scores[None],
+                scores[None],
+                student_states=example.student_states,
+                teacher_states=example.teacher_states,
+                learnt=learnt,
+            )
+        )
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -74,8 +95,12 @@ def lelp_example() -> tuple[LELP, dict[str, Any], dict[str, nn.Module]]:
     loss = LELP(directions=2, tau=0.7, teacher_tau=2, threshold=0.5)
     scores = normal(2, 3, seed=2)
     own, theirs = normal(2, 3, 4), normal(2, 3, 5, seed=1)
-    fields = {"student": normal(2, 3, seed=6), "teacher": scores, "student_states": States(pairs=own),
-              "teacher_states": States(pairs=theirs)}
+    fields = {
+        "student": normal(2, 3, seed=6),
+        "teacher": scores,
+        "student_states": States(pairs=own),
+        "teacher_states": States(pairs=theirs),
+    }
     sample = Sample(normal(50, 5, seed=11), normal(50, seed=12), normal(1, 5, seed=13))
     return loss, fields, learnt_modules(loss, ScoreBatch(**fields), sample)
 
@@ -94,7 +119,9 @@ def test_lelp_by_hand_and_its_relevance_is_a_difference_of_log_sums() -> None:
             p_class = [1 / (1 + math.exp(t)), 1 / (1 + math.exp(-t))]
             for c in range(2):
                 h = fields["teacher_states"].pairs[i, j] - classes.mean[c]
-                along = torch.stack([classes.axes[c, k] @ h / classes.spread[c, k] for k in range(2)])
+                along = torch.stack(
+                    [classes.axes[c, k] @ h / classes.spread[c, k] for k in range(2)]
+                )
                 p = torch.cat([along, -along]).softmax(0) * p_class[c]
                 total -= float((p * z.flatten().log_softmax(0).reshape(2, 4)[c]).sum()) / 6
     assert loss(ScoreBatch(**fields, learnt=learnt)).item() == pytest.approx(total, abs=1e-9)
@@ -111,8 +138,12 @@ def test_lelp_leaves_out_what_has_no_score_or_state() -> None:
     def only(values: torch.Tensor) -> torch.Tensor:
         return torch.stack([values[place] for place in kept])[None]
 
-    few = {"student": only(fields["student"]), "teacher": only(teacher), "student_states": States(pairs=only(
-        fields["student_states"].pairs)), "teacher_states": States(pairs=only(states))}
+    few = {
+        "student": only(fields["student"]),
+        "teacher": only(teacher),
+        "student_states": States(pairs=only(fields["student_states"].pairs)),
+        "teacher_states": States(pairs=only(states)),
+    }
     found = loss(ScoreBatch(**fields, learnt=learnt)).item()
     assert found == pytest.approx(loss(ScoreBatch(**few, learnt=learnt)).item(), abs=1e-12)
     none = fields | {"teacher": torch.full_like(teacher, NAN)}

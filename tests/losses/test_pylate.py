@@ -1,6 +1,8 @@
-"""MaxSim and KL against PyLate's own distillation loss, from token vectors on, where that is installed.
+"""MaxSim and KL against PyLate's own distillation loss, from token vectors on, where that is
+installed.
 
-PyLate asks for sentence-transformers 5, so it stands in no environment of this package by itself: ``pip install --no-deps pylate``.
+PyLate asks for sentence-transformers 5, so it stands in no environment of this package by itself:
+``pip install --no-deps pylate``.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Given(nn.Module):
 
 def test_kl_of_maxsim_is_pylates_distillation() -> None:
     draw = torch.Generator().manual_seed(8)
-    # positive, as theirs lets padding score 0: where a query token is unlike all of a document's, the padding would be its best
+    # positive, as theirs lets padding score 0: where a query token is unlike all of a document's,
+    # the padding would be its best
     queries, documents = torch.rand(2, 4, 8, generator=draw), torch.rand(6, 7, 8, generator=draw)
     teacher = torch.randn(2, 3, generator=draw)
     mask = (torch.arange(7)[None] < torch.tensor(LENGTHS)[:, None]).long()
@@ -39,13 +42,24 @@ def test_kl_of_maxsim_is_pylates_distillation() -> None:
     for peer in (False, True):
         asked, held = queries.clone().requires_grad_(), documents.clone().requires_grad_()
         if peer:
-            sides = [{"input_ids": torch.ones(2, 4).long(), "attention_mask": torch.ones(2, 4).long(), "vectors": asked},
-                     {"input_ids": torch.ones(6, 7).long(), "attention_mask": mask, "vectors": held}]
+            sides = [
+                {
+                    "input_ids": torch.ones(2, 4).long(),
+                    "attention_mask": torch.ones(2, 4).long(),
+                    "vectors": asked,
+                },
+                {"input_ids": torch.ones(6, 7).long(), "attention_mask": mask, "vectors": held},
+            ]
             loss = peers.Distillation(Given(), normalize_scores=False)(sides, teacher)
         else:
             unit = [nn.functional.normalize(vectors, dim=-1) for vectors in (asked, held)]
-            every = maxsim(list(unit[0]), [vectors[:length] for vectors, length in zip(unit[1], LENGTHS, strict=True)])
-            loss = KL()(ScoreBatch(student=every.gather(1, torch.arange(6).reshape(2, 3)), teacher=teacher))
+            every = maxsim(
+                list(unit[0]),
+                [vectors[:length] for vectors, length in zip(unit[1], LENGTHS, strict=True)],
+            )
+            loss = KL()(
+                ScoreBatch(student=every.gather(1, torch.arange(6).reshape(2, 3)), teacher=teacher)
+            )
         loss.backward()
         found.append((loss.detach(), asked.grad, held.grad))
     for ours, theirs in zip(*found, strict=True):

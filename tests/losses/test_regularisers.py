@@ -21,14 +21,22 @@ def test_values_by_hand() -> None:
 
 
 def test_flops_of_small_batches_is_on_average_that_of_the_large_one() -> None:
-    """Over all batches of each size drawn from six vectors; the usual estimator falls with the size."""
-    vectors = torch.rand(6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64).relu()
+    """Over all batches of each size drawn from six vectors; the usual estimator falls with the
+    size.
+    """
+    vectors = torch.rand(
+        6, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64
+    ).relu()
     whole = float(flops(vectors))
     usual = []
     for size in (2, 3, 5):
         batches = [vectors[list(chosen)] for chosen in combinations(range(6), size)]
-        assert sum(float(flops(batch)) for batch in batches) / len(batches) == pytest.approx(whole, rel=1e-9)
-        usual.append(sum(float(batch.mean(dim=0).square().sum()) for batch in batches) / len(batches))
+        assert sum(float(flops(batch)) for batch in batches) / len(batches) == pytest.approx(
+            whole, rel=1e-9
+        )
+        usual.append(
+            sum(float(batch.mean(dim=0).square().sum()) for batch in batches) / len(batches)
+        )
     assert usual[0] > usual[1] > usual[2] > whole
 
 
@@ -49,12 +57,18 @@ def test_anti_zero_by_hand() -> None:
 
 
 def process(rank: int, folder: str) -> None:
-    """Of two processes with 1 and 4 of five vectors: values, and gradients averaged as in training, to a file."""
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    """Of two processes with 1 and 4 of five vectors: values, and gradients averaged as in training,
+    to a file.
+    """
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
     vectors = torch.load(f"{folder}/vectors.pt")[slice(1) if rank == 0 else slice(1, None)]
     found = []
     for penalty in (flops, l1):
-        scale = torch.ones(3, dtype=torch.float64, requires_grad=True)  # a weight that both processes share
+        scale = torch.ones(
+            3, dtype=torch.float64, requires_grad=True
+        )  # a weight that both processes share
         value = penalty(vectors * scale, shared_out=True)
         value.backward()
         distributed.all_reduce(scale.grad)
@@ -64,12 +78,16 @@ def process(rank: int, folder: str) -> None:
 
 
 def test_two_processes_make_one_batch(tmp_path: Path) -> None:
-    """Shares of different sizes; the same value and the same gradient of a weight as one process with all vectors."""
+    """Shares of different sizes; the same value and the same gradient of a weight as one process
+    with all vectors.
+    """
     vectors = torch.rand(5, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     torch.save(vectors, tmp_path / "vectors.pt")
     multiprocessing.spawn(process, (str(tmp_path),), nprocs=2)
     for rank in (0, 1):
-        for penalty, (value, gradient) in zip((flops, l1), torch.load(tmp_path / f"found-{rank}.pt"), strict=True):
+        for penalty, (value, gradient) in zip(
+            (flops, l1), torch.load(tmp_path / f"found-{rank}.pt"), strict=True
+        ):
             scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
             whole = penalty(vectors * scale)
             whole.backward()

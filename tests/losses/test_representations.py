@@ -1,4 +1,6 @@
-"""Losses between representations: hand values, identities, bounds, gradients, and what is missing."""
+"""Losses between representations: hand values, identities, bounds, gradients, and what is
+missing.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def batch(own: States, theirs: States, lists: int = 3, width: int = 4, **given: Any) -> ScoreBatch:
-    fields = {"student": normal(lists, width, seed=8), "teacher": normal(lists, width, seed=9)} | given
+    fields = {
+        "student": normal(lists, width, seed=8),
+        "teacher": normal(lists, width, seed=9),
+    } | given
     return ScoreBatch(**fields, student_states=own, teacher_states=theirs)
 
 
@@ -46,13 +51,16 @@ def sides(student: torch.Tensor, teacher: torch.Tensor, **given: Any) -> ScoreBa
     return batch(States(documents=student), States(documents=teacher), **given)
 
 
-# -- vectors ------------------------------------------------------------------------------------------------
+# -- vectors
+# ------------------------------------------------------------------------------------------------
 
 
 def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
     own, theirs = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     loss = EmbeddingMSE(side="document")
-    assert loss(sides(own, theirs)).item() == pytest.approx(((2 - 2 * 0.6) + 2) / 2)  # |x - y|^2 = 2 - 2 cos
+    assert loss(sides(own, theirs)).item() == pytest.approx(
+        ((2 - 2 * 0.6) + 2) / 2
+    )  # |x - y|^2 = 2 - 2 cos
     raw = EmbeddingMSE(side="document", normalise=False)
     assert raw(sides(own, theirs)).item() == pytest.approx(((4 + 16) + (1 + 4)) / 2)
     peer = MSELoss.__new__(MSELoss)
@@ -60,7 +68,9 @@ def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
     peer.loss_fct = nn.MSELoss()
     expected = peer.loss_fct(own, theirs).item() * own.shape[1]
     assert raw(sides(own, theirs)).item() == pytest.approx(expected)
-    assert EmbeddingMSE(side="document")(sides(theirs * 7, theirs)).item() == pytest.approx(0.0, abs=1e-12)
+    assert EmbeddingMSE(side="document")(sides(theirs * 7, theirs)).item() == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
@@ -79,7 +89,14 @@ def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
     assert value.item() < 1e-4
 
 
-@pytest.mark.parametrize("loss", [EmbeddingMSE(side="document"), MIAlpha(dimension=None), MIAlpha(dimension=3, baseline="learnt")])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        EmbeddingMSE(side="document"),
+        MIAlpha(dimension=None),
+        MIAlpha(dimension=3, baseline="learnt"),
+    ],
+)
 def test_texts_without_a_vector_are_left_out(loss: Loss) -> None:
     own, theirs = normal(5, 4), normal(5, 4, seed=1)
     theirs[2] = NAN
@@ -98,7 +115,13 @@ def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
     theirs[0, 1] = NAN
     given = batch(States(pairs=own), States(pairs=theirs), 2, 3, mask=mask)
     chosen = [(0, 0), (0, 2), (1, 0)]
-    expected = sum((F.normalize(own[i, j], dim=0) - F.normalize(theirs[i, j], dim=0)).square().sum() for i, j in chosen) / 3
+    expected = (
+        sum(
+            (F.normalize(own[i, j], dim=0) - F.normalize(theirs[i, j], dim=0)).square().sum()
+            for i, j in chosen
+        )
+        / 3
+    )
     assert EmbeddingMSE(side="pair")(given).item() == pytest.approx(float(expected))
     one = batch(States(queries=own[0]), States(queries=own[0]))
     assert EmbeddingMSE()(one).item() == 0.0
@@ -106,7 +129,9 @@ def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
         EmbeddingMSE(side="document")(one)
     # a cut list takes its states along: the second list's pairs of the teacher's first two scores
     teacher = torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]]).double()
-    cut = batch(States(pairs=own), States(pairs=normal(2, 3, 4, seed=1)), 2, 3, teacher=teacher).top(1)
+    cut = batch(
+        States(pairs=own), States(pairs=normal(2, 3, 4, seed=1)), 2, 3, teacher=teacher
+    ).top(1)
     assert cut.student_states is not None and cut.student_states.pairs is not None
     assert torch.equal(cut.student_states.pairs[:, 0], torch.stack([own[0, 1], own[1, 2]]))
 
@@ -124,17 +149,23 @@ def test_mi_alpha_is_info_nce_at_one_and_by_hand_below() -> None:
     own, theirs = normal(6, 5), normal(6, 5, seed=4)
     critic = F.normalize(own, dim=1) @ F.normalize(theirs, dim=1).T / 0.2
     expected = F.cross_entropy(critic.T, torch.arange(6)).item() - math.log(6)  # each y among all x
-    assert MIAlpha(alpha=1, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(expected, abs=1e-12)
+    assert MIAlpha(alpha=1, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(
+        expected, abs=1e-12
+    )
     value, m = 0.0, critic.exp().mean(dim=0)
     z = 0.3 * m + 0.7
     value = 1 + sum(float(critic[j, j] - z[j].log()) for j in range(6)) / 6
     value -= sum(float(critic[i, j].exp() / z[j]) for i in range(6) for j in range(6)) / 36
-    assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(-value, abs=1e-12)
+    assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(
+        -value, abs=1e-12
+    )
     learnt = nn.ModuleDict({"baseline": nn.Linear(5, 1)}).double()
     loss = MIAlpha(alpha=0.3, tau=0.2, dimension=None, baseline="learnt")
     z = 0.3 * m + 0.7 * learnt["baseline"](theirs)[:, 0].exp()
     value = 1 + float(((critic.diagonal() - z.log()).mean() - (critic.exp() / z).mean()).detach())
-    assert loss(sides(own, theirs, learnt={str(loss): learnt})).item() == pytest.approx(-value, abs=1e-9)
+    assert loss(sides(own, theirs, learnt={str(loss): learnt})).item() == pytest.approx(
+        -value, abs=1e-9
+    )
 
 
 def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
@@ -151,16 +182,21 @@ def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
         optimiser.step()
         seen.append(value.item())
     assert seen[-1] < seen[0] - 1 and -seen[-1] <= math.log(16 / 0.9)
-    with pytest.raises(IrdistillError, match="3 dimensions and the teacher's 7; give dimension=128"):
+    with pytest.raises(
+        IrdistillError, match="3 dimensions and the teacher's 7; give dimension=128"
+    ):
         learnt_modules(MIAlpha(dimension=None), sides(own, theirs))
     assert loss(sides(own[:1], theirs[:1], learnt=learnt)).item() == 0.0
 
 
-# -- tokens -------------------------------------------------------------------------------------------------
+# -- tokens
+# -------------------------------------------------------------------------------------------------
 
 
 def tokens(vectors: torch.Tensor, *lengths: int) -> TokenVectors:
-    return TokenVectors(vectors, torch.arange(vectors.shape[1])[None] < torch.tensor(lengths)[:, None])
+    return TokenVectors(
+        vectors, torch.arange(vectors.shape[1])[None] < torch.tensor(lengths)[:, None]
+    )
 
 
 def graph(own: TokenVectors, theirs: TokenVectors) -> ScoreBatch:
@@ -182,26 +218,40 @@ def test_trg_by_hand() -> None:
         return float((t * (t / s).log()).sum())
 
     across = [divergence(i, [j for j in places if j[0] != i[0]]) for i in places]
-    inside = [divergence(i, [j for j in places if j[0] == i[0] and j != i]) for i in places if lengths[i[0]] > 2]
+    inside = [
+        divergence(i, [j for j in places if j[0] == i[0] and j != i])
+        for i in places
+        if lengths[i[0]] > 2
+    ]
     given = graph(tokens(own, *lengths), tokens(theirs, *lengths))
     assert TRG(within=0)(given).item() == pytest.approx(sum(across) / 5, abs=1e-9)
     assert TRG(cross=0)(given).item() == pytest.approx(sum(inside) / 3, abs=1e-9)
-    assert TRG(cross=0.5, within=2)(given).item() == pytest.approx(0.5 * sum(across) / 5 + 2 * sum(inside) / 3, abs=1e-9)
+    assert TRG(cross=0.5, within=2)(given).item() == pytest.approx(
+        0.5 * sum(across) / 5 + 2 * sum(inside) / 3, abs=1e-9
+    )
     unit = F.normalize(theirs, dim=-1)
     near = []
     for i in places:
-        others = sorted((j for j in places if j[0] != i[0]), key=lambda j: -float(unit[i] @ unit[j]))[:2]
+        others = sorted(
+            (j for j in places if j[0] != i[0]), key=lambda j: -float(unit[i] @ unit[j])
+        )[:2]
         near.append(divergence(i, others))
     assert TRG(within=0, neighbours=2)(given).item() == pytest.approx(sum(near) / 5, abs=1e-9)
 
 
 def test_trg_of_equal_graphs_is_nothing_whatever_the_padding() -> None:
     theirs = normal(3, 5, 4)
-    turned = theirs @ torch.linalg.qr(normal(4, 4, seed=3)).Q * 3.0  # rotated and longer: the same similarities
+    turned = (
+        theirs @ torch.linalg.qr(normal(4, 4, seed=3)).Q * 3.0
+    )  # rotated and longer: the same similarities
     wide = torch.cat([turned, turned.new_full((3, 2, 4), NAN)], dim=1)
-    own = TokenVectors(wide, torch.cat([tokens(turned, 5, 2, 1).mask, torch.zeros(3, 2).bool()], dim=1))
+    own = TokenVectors(
+        wide, torch.cat([tokens(turned, 5, 2, 1).mask, torch.zeros(3, 2).bool()], dim=1)
+    )
     assert TRG()(graph(own, tokens(theirs, 5, 2, 1))).item() == pytest.approx(0.0, abs=1e-12)
-    assert TRG()(graph(own, tokens(theirs, 5, 2, 0))).item() == pytest.approx(0.0, abs=1e-12)  # a text without teacher vectors
+    assert TRG()(graph(own, tokens(theirs, 5, 2, 0))).item() == pytest.approx(
+        0.0, abs=1e-12
+    )  # a text without teacher vectors
     with pytest.raises(IrdistillError, match="2 token vectors of the student and 4 of the teacher"):
         TRG()(graph(own, tokens(theirs, 5, 4, 1)))
     assert TRG()(graph(tokens(theirs, 1, 0, 0), tokens(theirs, 1, 0, 0))).item() == 0.0
@@ -215,7 +265,9 @@ def test_trg_takes_no_more_tokens_than_asked() -> None:
     # one token a text would forbid nothing more than the diagonal, so give each its own text again
     texts = [place // 9 for place in chosen]
     assert len(set(texts)) == 4
-    similarities = [(F.normalize(v[:, 0], dim=1) @ F.normalize(v[:, 0], dim=1).T / 0.1) for v in few]
+    similarities = [
+        (F.normalize(v[:, 0], dim=1) @ F.normalize(v[:, 0], dim=1).T / 0.1) for v in few
+    ]
     total = 0.0
     for i in range(6):
         others = [j for j in range(6) if texts[j] != texts[i]]
@@ -224,25 +276,43 @@ def test_trg_takes_no_more_tokens_than_asked() -> None:
     assert TRG(within=0, tokens=6)(given).item() == pytest.approx(total, abs=1e-9)
 
 
-# -- all of them --------------------------------------------------------------------------------------------
+# -- all of them
+# --------------------------------------------------------------------------------------------
 
-ALL: list[Loss] = [EmbeddingMSE(), EmbeddingMSE(side="document", normalise=False), EmbeddingMSE(side="pair"), MIAlpha(dimension=3),
-                   MIAlpha(side="pair", alpha=1, dimension=None), MIAlpha(side="query", alpha=0.4, baseline="learnt", dimension=2),
-                   TRG(), TRG(side="query", neighbours=2, cross=0.5), LELP(directions=2)]
+ALL: list[Loss] = [
+    EmbeddingMSE(),
+    EmbeddingMSE(side="document", normalise=False),
+    EmbeddingMSE(side="pair"),
+    MIAlpha(dimension=3),
+    MIAlpha(side="pair", alpha=1, dimension=None),
+    MIAlpha(side="query", alpha=0.4, baseline="learnt", dimension=2),
+    TRG(),
+    TRG(side="query", neighbours=2, cross=0.5),
+    LELP(directions=2),
+]
 
 
 def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5) -> ScoreBatch:
     def states(size: int, seed: int) -> States:
-        return States(normal(3, size, seed=seed).to(dtype), normal(6, size, seed=seed + 1).to(dtype),
-                      normal(3, 4, size, seed=seed + 2).to(dtype),
-                      tokens(normal(3, 5, size, seed=seed + 3).to(dtype), 5, 3, 1),
-                      tokens(normal(6, 5, size, seed=seed + 4).to(dtype), 5, 4, 3, 2, 1, 0))
+        return States(
+            normal(3, size, seed=seed).to(dtype),
+            normal(6, size, seed=seed + 1).to(dtype),
+            normal(3, 4, size, seed=seed + 2).to(dtype),
+            tokens(normal(3, 5, size, seed=seed + 3).to(dtype), 5, 3, 1),
+            tokens(normal(6, 5, size, seed=seed + 4).to(dtype), 5, 4, 3, 2, 1, 0),
+        )
+
     teacher = normal(3, 4, seed=30).to(dtype)
     teacher[1, 2] = NAN
     mask = torch.ones(3, 4, dtype=torch.bool)
     mask[2, 2:] = False
-    return ScoreBatch(normal(3, 4, seed=31).to(dtype), teacher, mask, student_states=states(own, 40),
-                      teacher_states=states(theirs, 50))
+    return ScoreBatch(
+        normal(3, 4, seed=31).to(dtype),
+        teacher,
+        mask,
+        student_states=states(own, 40),
+        teacher_states=states(theirs, 50),
+    )
 
 
 SAMPLE = Sample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
@@ -262,16 +332,41 @@ def test_gradients(loss: Loss) -> None:
     given = fitting(loss)
     learnt = learnt_for(loss, given)
     states = given.student_states
-    assert states is not None and states.query_tokens is not None and states.document_tokens is not None
-    inputs = [given.student, states.queries, states.documents, states.pairs, states.query_tokens.vectors,
-              states.document_tokens.vectors]
+    assert (
+        states is not None
+        and states.query_tokens is not None
+        and states.document_tokens is not None
+    )
+    inputs = [
+        given.student,
+        states.queries,
+        states.documents,
+        states.pairs,
+        states.query_tokens.vectors,
+        states.document_tokens.vectors,
+    ]
 
     def of(*values: torch.Tensor) -> torch.Tensor:
-        assert states is not None and states.query_tokens is not None and states.document_tokens is not None
-        made = States(*values[1:4], TokenVectors(values[4], states.query_tokens.mask),
-                      TokenVectors(values[5], states.document_tokens.mask))
-        return loss(ScoreBatch(values[0], given.teacher, given.mask, student_states=made, teacher_states=given.teacher_states,
-                               learnt=learnt)) + sum(value.sum() * 0.0 for value in values)
+        assert (
+            states is not None
+            and states.query_tokens is not None
+            and states.document_tokens is not None
+        )
+        made = States(
+            *values[1:4],
+            TokenVectors(values[4], states.query_tokens.mask),
+            TokenVectors(values[5], states.document_tokens.mask),
+        )
+        return loss(
+            ScoreBatch(
+                values[0],
+                given.teacher,
+                given.mask,
+                student_states=made,
+                teacher_states=given.teacher_states,
+                learnt=learnt,
+            )
+        ) + sum(value.sum() * 0.0 for value in values)
 
     assert torch.autograd.gradcheck(of, [value.clone().requires_grad_() for value in inputs])  # type: ignore[union-attr]
 
@@ -280,26 +375,55 @@ def test_gradients(loss: Loss) -> None:
 def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
     half = fitting(loss, torch.float16)
     learnt = learnt_for(loss, half)
-    value = loss(ScoreBatch(half.student, half.teacher, half.mask, student_states=half.student_states,
-                            teacher_states=half.teacher_states, learnt=learnt))
+    value = loss(
+        ScoreBatch(
+            half.student,
+            half.teacher,
+            half.mask,
+            student_states=half.student_states,
+            teacher_states=half.teacher_states,
+            learnt=learnt,
+        )
+    )
     assert value.dtype == torch.float32
     wide = fitting(loss)
-    exact = loss(ScoreBatch(wide.student, wide.teacher, wide.mask, student_states=wide.student_states,
-                            teacher_states=wide.teacher_states, learnt={k: m.double() for k, m in learnt.items()}))
+    exact = loss(
+        ScoreBatch(
+            wide.student,
+            wide.teacher,
+            wide.mask,
+            student_states=wide.student_states,
+            teacher_states=wide.teacher_states,
+            learnt={k: m.double() for k, m in learnt.items()},
+        )
+    )
     assert value.item() == pytest.approx(exact.item(), rel=0.02, abs=0.005)
     assert parse_loss(str(loss)) == loss and parse_loss(f"KL + 0.5*{loss}@2").states == loss.states
     assert "representation" in loss.needs and loss.states
-    both = ScoreBatch(wide.student, torch.stack([wide.teacher, wide.teacher]), wide.mask,  # type: ignore[list-item]
-                      teacher_weights=torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]), student_states=wide.student_states,
-                      teacher_states=wide.teacher_states, columns=torch.zeros(3, 4, dtype=torch.int64), learnt=learnt)
+    both = ScoreBatch(
+        wide.student,
+        torch.stack([wide.teacher, wide.teacher]),
+        wide.mask,  # type: ignore[list-item]
+        teacher_weights=torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]),
+        student_states=wide.student_states,
+        teacher_states=wide.teacher_states,
+        columns=torch.zeros(3, 4, dtype=torch.int64),
+        learnt=learnt,
+    )
     assert torch.isfinite(loss(both)) and torch.isfinite((KL() + 0.1 * loss)(both))
 
 
 def test_parameters_that_have_no_meaning() -> None:
-    for text, match in (("EmbeddingMSE(side=\"token\")", "must be one of"), ("EmbeddingMSE(normalise=2)", "True or False"),
-                        ("MIAlpha(alpha=1.5)", "at most 1"), ("MIAlpha(dimension=0)", "whole number of at least 1"),
-                        ("TRG(cross=0, within=0)", "compares nothing"), ("TRG(within=-1)", "at least 0"),
-                        ("TRG(tokens=1)", "at least 2"),
-                        ("LELP(directions=0)", "at least 1"), ("LELP(threshold=\"x\")", "must be a number")):
+    for text, match in (
+        ('EmbeddingMSE(side="token")', "must be one of"),
+        ("EmbeddingMSE(normalise=2)", "True or False"),
+        ("MIAlpha(alpha=1.5)", "at most 1"),
+        ("MIAlpha(dimension=0)", "whole number of at least 1"),
+        ("TRG(cross=0, within=0)", "compares nothing"),
+        ("TRG(within=-1)", "at least 0"),
+        ("TRG(tokens=1)", "at least 2"),
+        ("LELP(directions=0)", "at least 1"),
+        ('LELP(threshold="x")', "must be a number"),
+    ):
         with pytest.raises(IrdistillError, match=match):
             parse_loss(text)

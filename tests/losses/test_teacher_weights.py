@@ -9,11 +9,27 @@ import torch
 
 from irdistill.losses import Loss, ScoreBatch, parse_loss
 
-LOSSES = [parse_loss(text) for text in (
-    "KL(tau=0.5)", "MarginMSE", "MSE(scale=2)", "KL@2", "InfoNCE(negatives=\"list\")", "KL + 0.1*InfoNCE(tau=0.5)",
-    "InfoNCE(tau=0.5, weights=\"teacher\")", "CPRD(tau=0.5)", "ListNet", "ListMLE", "RankNet", "Preference", "ADRMSE",
-    "ApproxNDCG", "LambdaLoss", "BCE(by=\"teacher\")",
-)]
+LOSSES = [
+    parse_loss(text)
+    for text in (
+        "KL(tau=0.5)",
+        "MarginMSE",
+        "MSE(scale=2)",
+        "KL@2",
+        'InfoNCE(negatives="list")',
+        "KL + 0.1*InfoNCE(tau=0.5)",
+        'InfoNCE(tau=0.5, weights="teacher")',
+        "CPRD(tau=0.5)",
+        "ListNet",
+        "ListMLE",
+        "RankNet",
+        "Preference",
+        "ADRMSE",
+        "ApproxNDCG",
+        "LambdaLoss",
+        'BCE(by="teacher")',
+    )
+]
 
 
 def batch(teachers: int = 3, lists: int = 4) -> ScoreBatch:
@@ -23,15 +39,21 @@ def batch(teachers: int = 3, lists: int = 4) -> ScoreBatch:
     labels = torch.zeros(lists, 5)
     labels[:, 0] = 1
     return ScoreBatch(
-        student=torch.randn(lists, 5, generator=generator, dtype=torch.float64), teacher=teacher, labels=labels,
+        student=torch.randn(lists, 5, generator=generator, dtype=torch.float64),
+        teacher=teacher,
+        labels=labels,
         in_batch=torch.randn(lists, 9, generator=generator, dtype=torch.float64),
-        columns=torch.arange(5).expand(lists, 5), positives=torch.zeros(lists, 9, dtype=torch.bool),
+        columns=torch.arange(5).expand(lists, 5),
+        positives=torch.zeros(lists, 9, dtype=torch.bool),
     )
 
 
 def apart(loss: Loss, given: ScoreBatch) -> list[float]:
     assert given.teacher is not None
-    return [float(loss(replace(given, teacher=scores, teacher_weights=None))) for scores in given.teacher]
+    return [
+        float(loss(replace(given, teacher=scores, teacher_weights=None)))
+        for scores in given.teacher
+    ]
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
@@ -49,8 +71,10 @@ def test_the_loss_is_the_mean_of_those_against_each_teacher(loss: Loss) -> None:
 def test_weights_of_one_teacher_give_its_gradient(loss: Loss) -> None:
     given = batch()
     gradients = []
-    for held in (replace(given, teacher_weights=torch.tensor([0.0, 1.0, 0.0])),
-                 replace(given, teacher=given.teacher[1])):  # type: ignore[index]
+    for held in (
+        replace(given, teacher_weights=torch.tensor([0.0, 1.0, 0.0])),
+        replace(given, teacher=given.teacher[1]),
+    ):  # type: ignore[index]
         student = held.student.clone().requires_grad_()
         loss(replace(held, student=student)).backward()
         gradients.append(student.grad)
@@ -59,25 +83,36 @@ def test_weights_of_one_teacher_give_its_gradient(loss: Loss) -> None:
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
 def test_weights_list_by_list(loss: Loss) -> None:
-    """By hand: each list as a batch of its own, its weighted mean over teachers, and the mean of these."""
+    """By hand: each list as a batch of its own, its weighted mean over teachers, and the mean of
+    these.
+    """
     given = batch()
     weights = torch.tensor([[1.0, 0.0, 2.0, 1.0], [1.0, 1.0, 0.0, 1.0], [0.0, 0.0, 2.0, 6.0]])
     expected = 0.0
     for place in range(4):
         assert given.teacher is not None and given.labels is not None and given.in_batch is not None
         alone = ScoreBatch(
-            student=given.student[place : place + 1], teacher=given.teacher[:, place : place + 1],
-            labels=given.labels[place : place + 1], in_batch=given.in_batch[place : place + 1],
-            columns=torch.arange(5)[None], positives=torch.zeros(1, 9, dtype=torch.bool),
+            student=given.student[place : place + 1],
+            teacher=given.teacher[:, place : place + 1],
+            labels=given.labels[place : place + 1],
+            in_batch=given.in_batch[place : place + 1],
+            columns=torch.arange(5)[None],
+            positives=torch.zeros(1, 9, dtype=torch.bool),
         )
         own = weights[:, place] / weights[:, place].sum()
-        expected += sum(float(w) * value for w, value in zip(own, apart(loss, alone), strict=True)) / 4
+        expected += (
+            sum(float(w) * value for w, value in zip(own, apart(loss, alone), strict=True)) / 4
+        )
     assert float(loss(replace(given, teacher_weights=weights))) == pytest.approx(expected, rel=1e-6)
 
 
-def test_equal_weights_list_by_list_are_the_plain_mean_of_a_loss_that_is_a_mean_over_lists() -> None:
+def test_equal_weights_list_by_list_are_the_plain_mean_of_a_loss_that_is_a_mean_over_lists() -> (
+    None
+):
     loss, given = parse_loss("KL(tau=0.5)"), batch()
-    assert float(loss(replace(given, teacher_weights=torch.full((3, 4), 0.3)))) == pytest.approx(float(loss(given)), rel=1e-6)
+    assert float(loss(replace(given, teacher_weights=torch.full((3, 4), 0.3)))) == pytest.approx(
+        float(loss(given)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(2,), (4, 3), (3, 4, 5), ()])
@@ -88,10 +123,22 @@ def test_weights_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
         replace(batch(), teacher=None, teacher_weights=torch.ones(3))
 
 
-@pytest.mark.parametrize("text", [
-    'InfoNCE(tau=0.5, negatives="list")', "Hinge", 'RankNet(by="label")', 'ListNet(by="label")', 'ListMLE(by="label")',
-    "Preference", 'ADRMSE(by="label")', 'ApproxNDCG(by="label")', 'LambdaLoss(by="label")', "BCE", "CPRD(tau=0.5)",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'InfoNCE(tau=0.5, negatives="list")',
+        "Hinge",
+        'RankNet(by="label")',
+        'ListNet(by="label")',
+        'ListMLE(by="label")',
+        "Preference",
+        'ADRMSE(by="label")',
+        'ApproxNDCG(by="label")',
+        'LambdaLoss(by="label")',
+        "BCE",
+        "CPRD(tau=0.5)",
+    ],
+)
 def test_a_suspected_document_is_no_negative_of_a_label(text: str) -> None:
     """The loss is that of the lists without it; losses of the teacher's numbers keep it."""
     given = replace(batch(1), in_batch=None)
@@ -108,4 +155,6 @@ def test_a_suspected_document_is_no_negative_of_a_label(text: str) -> None:
     assert marked == pytest.approx(float(loss(replace(given, mask=without))), rel=1e-9)
     assert marked != pytest.approx(float(loss(given)), rel=1e-3)
     for kept in ("KL", "MarginMSE", "RankNet"):
-        assert float(parse_loss(kept)(replace(given, positives=positives))) == float(parse_loss(kept)(given))
+        assert float(parse_loss(kept)(replace(given, positives=positives))) == float(
+            parse_loss(kept)(given)
+        )

@@ -30,13 +30,42 @@ from irdistill.losses import (
 )
 
 NAN = math.nan
-ALL = [KL(), KL(tau=0.5, teacher_tau=2), MSE(scale=3), MarginMSE(), MarginMSE(pairs="all"),
-       InfoNCE(), InfoNCE(negatives="list", masked="teacher"), InfoNCE(positive_by="teacher"),
-       KL() + 0.1 * InfoNCE(tau=0.5), Cut(KL(), 2), KL(top=2), InfoNCE(masked="share", weights="teacher"), BCE(), BCE(by="teacher"),
-       RankNet(), RankNet(tau=2, by="label"), Hinge(), Hinge(by="teacher"), Preference(beta=0.5), ListNet(), ListNet(by="label"),
-       ListMLE(), ListMLE(by="label"), ADRMSE(), ADRMSE(normalise=True, by="label", discount="none"), ApproxNDCG(),
-       ApproxNDCG(by="label"), LambdaLoss(), LambdaLoss(scheme="ndcg1", by="label"), LambdaLoss(scheme="ndcg2", k=2), CPRD(),
-       CPRD(positive=False, negatives="list"), CPRD(valid="gap>1"), CPRD(valid="top<=2", positive=False)]
+ALL = [
+    KL(),
+    KL(tau=0.5, teacher_tau=2),
+    MSE(scale=3),
+    MarginMSE(),
+    MarginMSE(pairs="all"),
+    InfoNCE(),
+    InfoNCE(negatives="list", masked="teacher"),
+    InfoNCE(positive_by="teacher"),
+    KL() + 0.1 * InfoNCE(tau=0.5),
+    Cut(KL(), 2),
+    KL(top=2),
+    InfoNCE(masked="share", weights="teacher"),
+    BCE(),
+    BCE(by="teacher"),
+    RankNet(),
+    RankNet(tau=2, by="label"),
+    Hinge(),
+    Hinge(by="teacher"),
+    Preference(beta=0.5),
+    ListNet(),
+    ListNet(by="label"),
+    ListMLE(),
+    ListMLE(by="label"),
+    ADRMSE(),
+    ADRMSE(normalise=True, by="label", discount="none"),
+    ApproxNDCG(),
+    ApproxNDCG(by="label"),
+    LambdaLoss(),
+    LambdaLoss(scheme="ndcg1", by="label"),
+    LambdaLoss(scheme="ndcg2", k=2),
+    CPRD(),
+    CPRD(positive=False, negatives="list"),
+    CPRD(valid="gap>1"),
+    CPRD(valid="top<=2", positive=False),
+]
 BY_NAME = {"argvalues": ALL, "ids": [str(loss) for loss in ALL]}
 
 
@@ -44,7 +73,9 @@ def example(dtype: torch.dtype = torch.float64) -> ScoreBatch:
     generator = torch.Generator().manual_seed(1)
     return ScoreBatch(
         student=torch.randn(3, 4, generator=generator, dtype=torch.float64).to(dtype),
-        teacher=torch.tensor([[4.0, 1.0, 0.5, NAN], [2.0, 3.0, -1.0, 0.0], [1.0, 2.0, NAN, NAN]]).to(dtype),
+        teacher=torch.tensor(
+            [[4.0, 1.0, 0.5, NAN], [2.0, 3.0, -1.0, 0.0], [1.0, 2.0, NAN, NAN]]
+        ).to(dtype),
         mask=torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]]),
         labels=torch.tensor([[1, 0, 0, 0], [1, 2, 0, 0], [0, 1, 0, 0]]),
         in_batch=torch.randn(3, 6, generator=generator, dtype=torch.float64).to(dtype),
@@ -57,7 +88,9 @@ def test_kl_by_hand() -> None:
     expected = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
     assert KL()(batch).item() == pytest.approx(expected, abs=1e-6)
     halved = ScoreBatch(student=torch.zeros(1, 2), teacher=torch.tensor([[2 * math.log(3.0), 0.0]]))
-    assert KL(teacher_tau=2)(halved).item() == pytest.approx(expected, abs=1e-6)  # temperatures divide
+    assert KL(teacher_tau=2)(halved).item() == pytest.approx(
+        expected, abs=1e-6
+    )  # temperatures divide
     sharp = ScoreBatch(student=torch.tensor([[0.1, 0.0]]), teacher=torch.zeros(1, 2))
     p = 1 / (1 + math.exp(-2.0))
     expected = -0.5 * math.log(2 * p) - 0.5 * math.log(2 * (1 - p))
@@ -75,13 +108,18 @@ def test_kl_is_teacher_against_student_and_never_negative() -> None:
 def test_kl_is_zero_at_equality_and_does_not_see_a_shift() -> None:
     scores = torch.tensor([[3.0, 1.0, -2.0], [0.5, 0.25, 9.0]])
     assert KL()(ScoreBatch(student=scores, teacher=scores)).item() == 0.0
-    assert KL()(ScoreBatch(student=scores - 4, teacher=scores)).item() == pytest.approx(0.0, abs=1e-6)
+    assert KL()(ScoreBatch(student=scores - 4, teacher=scores)).item() == pytest.approx(
+        0.0, abs=1e-6
+    )
     assert KL(tau=0.1, teacher_tau=1)(ScoreBatch(student=scores / 10, teacher=scores)).item() < 1e-6
 
 
 def test_margin_mse_by_hand() -> None:
-    batch = ScoreBatch(student=torch.tensor([[3.0, 1.0, 0.0]]), teacher=torch.tensor([[5.0, 4.0, -1.0]]),
-                       labels=torch.tensor([[1, 0, 0]]))
+    batch = ScoreBatch(
+        student=torch.tensor([[3.0, 1.0, 0.0]]),
+        teacher=torch.tensor([[5.0, 4.0, -1.0]]),
+        labels=torch.tensor([[1, 0, 0]]),
+    )
     assert MarginMSE()(batch).item() == pytest.approx(((2 - 1) ** 2 + (3 - 6) ** 2) / 2)
     assert MarginMSE(pairs="all")(batch).item() == pytest.approx((1 + 9 + 16) / 3)
     assert MarginMSE(scale=2)(batch).item() == pytest.approx(((4 - 1) ** 2 + (6 - 6) ** 2) / 2)
@@ -90,7 +128,9 @@ def test_margin_mse_by_hand() -> None:
 
 
 def test_mse_by_hand() -> None:
-    batch = ScoreBatch(student=torch.tensor([[1.0, 2.0, 5.0]]), teacher=torch.tensor([[3.0, 2.0, NAN]]))
+    batch = ScoreBatch(
+        student=torch.tensor([[1.0, 2.0, 5.0]]), teacher=torch.tensor([[3.0, 2.0, NAN]])
+    )
     assert MSE()(batch).item() == pytest.approx(2.0)
     assert MSE(scale=2)(batch).item() == pytest.approx((1 + 4) / 2)
 
@@ -102,25 +142,40 @@ def test_infonce_by_hand() -> None:
 
 
 def test_infonce_leaves_out_other_positives_and_copies() -> None:
-    student = torch.tensor([[1.0, 0.8, 1.0, 0.0]])  # two positives, a copy of the first, one negative
-    batch = ScoreBatch(student=student, labels=torch.tensor([[1, 2, 0, 0]]),
-                       columns=torch.tensor([[0, 1, 0, 2]]),
-                       in_batch=torch.tensor([[1.0, 0.8, 0.0, 0.3, 0.9]]),
-                       positives=torch.tensor([[True, True, False, False, True]]))
+    student = torch.tensor(
+        [[1.0, 0.8, 1.0, 0.0]]
+    )  # two positives, a copy of the first, one negative
+    batch = ScoreBatch(
+        student=student,
+        labels=torch.tensor([[1, 2, 0, 0]]),
+        columns=torch.tensor([[0, 1, 0, 2]]),
+        in_batch=torch.tensor([[1.0, 0.8, 0.0, 0.3, 0.9]]),
+        positives=torch.tensor([[True, True, False, False, True]]),
+    )
     first = math.log(math.exp(1.0) + math.exp(0.0) + math.exp(0.3)) - 1.0
     # for the second positive too: column 0 is known to be relevant, wherever it stands
     second = math.log(math.exp(0.8) + math.exp(0.0) + math.exp(0.3)) - 0.8
     assert InfoNCE(tau=1)(batch).item() == pytest.approx((first + second) / 2, abs=1e-6)
-    in_batch = math.log(math.exp(1.0) + math.exp(0.3)) - 1.0 + math.log(math.exp(0.8) + math.exp(0.3)) - 0.8
+    in_batch = (
+        math.log(math.exp(1.0) + math.exp(0.3))
+        - 1.0
+        + math.log(math.exp(0.8) + math.exp(0.3))
+        - 0.8
+    )
     assert InfoNCE(tau=1, negatives="batch")(batch).item() == pytest.approx(in_batch / 2, abs=1e-6)
 
 
 def test_infonce_masks_what_the_teacher_thinks_as_good() -> None:
-    batch = ScoreBatch(student=torch.tensor([[1.0, 0.0, 0.5]]), teacher=torch.tensor([[2.0, 3.0, 1.0]]),
-                       labels=torch.tensor([[1, 0, 0]]))
+    batch = ScoreBatch(
+        student=torch.tensor([[1.0, 0.0, 0.5]]),
+        teacher=torch.tensor([[2.0, 3.0, 1.0]]),
+        labels=torch.tensor([[1, 0, 0]]),
+    )
     masked = InfoNCE(tau=1, masked="teacher")(batch)
     assert masked.item() == pytest.approx(math.log(1 + math.exp(-0.5)), abs=1e-6)
-    best = InfoNCE(tau=1, positive_by="teacher")(ScoreBatch(student=batch.student, teacher=batch.teacher))
+    best = InfoNCE(tau=1, positive_by="teacher")(
+        ScoreBatch(student=batch.student, teacher=batch.teacher)
+    )
     assert best.item() == pytest.approx(math.log(math.e + 1 + math.exp(0.5)), abs=1e-6)
 
 
@@ -128,7 +183,9 @@ def test_sum_weight_cut_and_several_teachers() -> None:
     batch = example()
     total = (KL() + 0.1 * InfoNCE())(batch)
     assert total.item() == pytest.approx(KL()(batch).item() + 0.1 * InfoNCE()(batch).item())
-    whole = ScoreBatch(student=torch.tensor([[0.0, 5.0, 1.0]]), teacher=torch.tensor([[2.0, NAN, 9.0]]))
+    whole = ScoreBatch(
+        student=torch.tensor([[0.0, 5.0, 1.0]]), teacher=torch.tensor([[2.0, NAN, 9.0]])
+    )
     top = ScoreBatch(student=torch.tensor([[0.0, 1.0]]), teacher=torch.tensor([[2.0, 9.0]]))
     assert Cut(MSE(), 1)(whole).item() == pytest.approx((1.0 - 9.0) ** 2)
     assert (KL() @ 2)(whole).item() == pytest.approx(KL()(top).item())
@@ -144,12 +201,23 @@ def test_gradients(loss: Loss) -> None:
     fixed = example()
 
     def value(student: torch.Tensor, in_batch: torch.Tensor) -> torch.Tensor:
-        return loss(ScoreBatch(student=student, teacher=fixed.teacher, mask=fixed.mask, labels=fixed.labels,
-                               in_batch=in_batch, columns=fixed.columns))
+        return loss(
+            ScoreBatch(
+                student=student,
+                teacher=fixed.teacher,
+                mask=fixed.mask,
+                labels=fixed.labels,
+                in_batch=in_batch,
+                columns=fixed.columns,
+            )
+        )
 
     assert fixed.in_batch is not None
     assert torch.autograd.gradcheck(
-        value, (fixed.student.requires_grad_(), fixed.in_batch.requires_grad_()), eps=1e-6, atol=1e-5
+        value,
+        (fixed.student.requires_grad_(), fixed.in_batch.requires_grad_()),
+        eps=1e-6,
+        atol=1e-5,
     )
 
 
@@ -170,9 +238,14 @@ def test_padding_changes_nothing(loss: Loss) -> None:
     student, mask = wider(batch.student, NAN), wider(batch.mask, 0)
     assert student is not None
     student.requires_grad_()
-    padded = ScoreBatch(student=student, teacher=wider(batch.teacher, 99.0), mask=mask,
-                        labels=wider(batch.labels, 1), columns=wider(batch.columns, 1),
-                        in_batch=batch.in_batch)
+    padded = ScoreBatch(
+        student=student,
+        teacher=wider(batch.teacher, 99.0),
+        mask=mask,
+        labels=wider(batch.labels, 1),
+        columns=wider(batch.columns, 1),
+        in_batch=batch.in_batch,
+    )
     value = loss(padded)
     value.backward()
     assert value.item() == pytest.approx(loss(batch).item(), rel=1e-12)
@@ -218,8 +291,12 @@ def test_sentence_transformers_agrees() -> None:
     model = Fixed()
     theirs = MarginMSELoss(model)(features, teacher)
     assert MarginMSE()(batch).item() == pytest.approx(theirs.item(), rel=1e-6)
-    theirs = DistillKLDivLoss(model, student_temperature=0.5, teacher_temperature=2.0)(features, teacher)
-    assert KL(tau=0.5, teacher_tau=2)(batch).item() * 0.5**2 == pytest.approx(theirs.item(), rel=1e-5)
+    theirs = DistillKLDivLoss(model, student_temperature=0.5, teacher_temperature=2.0)(
+        features, teacher
+    )
+    assert KL(tau=0.5, teacher_tau=2)(batch).item() * 0.5**2 == pytest.approx(
+        theirs.item(), rel=1e-5
+    )
 
 
 def test_shapes_are_checked() -> None:

@@ -18,8 +18,13 @@ from irdistill.runs.store import MemoryRun
 
 NAN = float("nan")
 #: The teacher's scores of d0, d1, d2; the source of every query is d0.
-SCORES = {"title:d0:0": [3.0, 1.0, 2.0], "title:d0:1": [1.0, 5.0, 2.0], "sentence:d0:0": [2.0, 2.0, 1.0],
-          "sentence:d0:1": [NAN, 1.0, 0.5], "sentence:d0:2": [-1.0, -2.0, -3.0]}
+SCORES = {
+    "title:d0:0": [3.0, 1.0, 2.0],
+    "title:d0:1": [1.0, 5.0, 2.0],
+    "sentence:d0:0": [2.0, 2.0, 1.0],
+    "sentence:d0:1": [NAN, 1.0, 0.5],
+    "sentence:d0:2": [-1.0, -2.0, -3.0],
+}
 
 
 @pytest.fixture
@@ -27,26 +32,46 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "source"
     folder.mkdir()
-    (folder / "corpus.jsonl").write_text("".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(3)))
+    (folder / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(3))
+    )
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "real"}) + "\n")
     queries = [Query(query_id, f"words of {query_id}") for query_id in SCORES]
-    write_derived(tmp_path / "made", load_collection(folder), queries, {"train": {query.id: {"d0": 1} for query in queries}},
-                  {}, same_questions=False)
+    write_derived(
+        tmp_path / "made",
+        load_collection(folder),
+        queries,
+        {"train": {query.id: {"d0": 1} for query in queries}},
+        {},
+        same_questions=False,
+    )
     return load_collection(tmp_path / "made")
 
 
 def run(made: Collection, scores: dict[str, list[float]] = SCORES) -> MemoryRun:
-    lists = [RankedList(query_id, ["d0", "d1", "d2"], np.array(row, np.float32), None) for query_id, row in scores.items()]
+    lists = [
+        RankedList(query_id, ["d0", "d1", "d2"], np.array(row, np.float32), None)
+        for query_id, row in scores.items()
+    ]
     return MemoryRun(RunIdentity("teacher", {}, made.describe()), lists)
 
 
-@pytest.mark.parametrize(("rule", "kept"), [
-    ("first", ["title:d0:0", "sentence:d0:2"]),  # a tie is not first
-    ("first=2", ["title:d0:0", "sentence:d0:0", "sentence:d0:2"]),
-    ("critic=1", ["title:d0:0", "title:d0:1", "sentence:d0:0"]),
-    ("critic=-1", ["title:d0:0", "title:d0:1", "sentence:d0:0", "sentence:d0:2"]),  # no score, no pass
-    ("percentile=50", ["title:d0:1", "sentence:d0:0", "sentence:d0:1"]),  # bests: 3, 5 | 2, 1, -1
-])
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ("first", ["title:d0:0", "sentence:d0:2"]),  # a tie is not first
+        ("first=2", ["title:d0:0", "sentence:d0:0", "sentence:d0:2"]),
+        ("critic=1", ["title:d0:0", "title:d0:1", "sentence:d0:0"]),
+        (
+            "critic=-1",
+            ["title:d0:0", "title:d0:1", "sentence:d0:0", "sentence:d0:2"],
+        ),  # no score, no pass
+        (
+            "percentile=50",
+            ["title:d0:1", "sentence:d0:0", "sentence:d0:1"],
+        ),  # bests: 3, 5 | 2, 1, -1
+    ],
+)
 def test_rules_of_the_teacher(rule: str, kept: list[str], made: Collection, tmp_path: Path) -> None:
     found = filter_queries(made, tmp_path / "out", [rule], run(made))
     assert list(found.queries) == kept
@@ -55,11 +80,17 @@ def test_rules_of_the_teacher(rule: str, kept: list[str], made: Collection, tmp_
 
 def test_rules_in_order_with_counts_by_kind(made: Collection, tmp_path: Path) -> None:
     retrieved = run(made, SCORES | {"title:d0:0": [0.0, 1.0, 2.0]})
-    found = filter_queries(made, tmp_path / "out", ["consistency=2", "first=1"], run(made), retrieved)
+    found = filter_queries(
+        made, tmp_path / "out", ["consistency=2", "first=1"], run(made), retrieved
+    )
     assert list(found.queries) == ["sentence:d0:2"]
     made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {
-        "sentence: failed consistency=2": 1, "sentence: failed first=1": 1, "sentence: kept": 1, "title: failed consistency=2": 2}
+        "sentence: failed consistency=2": 1,
+        "sentence: failed first=1": 1,
+        "sentence: kept": 1,
+        "title: failed consistency=2": 2,
+    }
     assert (made_by["of"], made_by["kept"]) == (5, 1)
     assert made_by["runs"].keys() == {"scores", "retrieved"}
 
@@ -69,30 +100,53 @@ def test_the_curve_of_a_critic(made: Collection) -> None:
     assert [row["threshold"] for row in rows] == [-1, 1, 2, 3]
     assert [row["kept"] for row in rows] == [0.8, 0.6, 0.4, 0.2]
     assert [row["first"] for row in rows] == pytest.approx([0.5, 1 / 3, 0.5, 1])
-    assert [row["mrr"] for row in rows] == pytest.approx([(1 + 1 / 3 + 1 / 2 + 1) / 4, (1 + 1 / 3 + 1 / 2) / 3, 0.75, 1])
+    assert [row["mrr"] for row in rows] == pytest.approx(
+        [(1 + 1 / 3 + 1 / 2 + 1) / 4, (1 + 1 / 3 + 1 / 2) / 3, 0.75, 1]
+    )
 
 
-@pytest.mark.parametrize(("rules", "message"), [
-    ([], "no rule"), (["second"], "'second' cannot be read"), (["critic"], "cannot be read"), (["first=0"], "nothing can meet"),
-    (["percentile=101"], "nothing can meet"), (["consistency"], "looks at the run of retrieved"),
-    (["critic=9"], "none of 5 queries"),
-])
-def test_what_cannot_be_filtered_by_is_refused(rules: list[str], message: str, made: Collection, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ([], "no rule"),
+        (["second"], "'second' cannot be read"),
+        (["critic"], "cannot be read"),
+        (["first=0"], "nothing can meet"),
+        (["percentile=101"], "nothing can meet"),
+        (["consistency"], "looks at the run of retrieved"),
+        (["critic=9"], "none of 5 queries"),
+    ],
+)
+def test_what_cannot_be_filtered_by_is_refused(
+    rules: list[str], message: str, made: Collection, tmp_path: Path
+) -> None:
     with pytest.raises(IrdistillError, match=message):
         filter_queries(made, tmp_path / "out", rules, run(made))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_query_with_two_sources_is_no_synthetic_one(made: Collection, tmp_path: Path) -> None:
-    two = Collection.from_dicts("two", {"d0": "a", "d1": "b"}, {"q": "x"}, {"q": {"d0": 1, "d1": 1}})
+    two = Collection.from_dicts(
+        "two", {"d0": "a", "d1": "b"}, {"q": "x"}, {"q": {"d0": 1, "d1": 1}}
+    )
     lists = [RankedList("q", ["d0", "d1"], np.array([1, 0], np.float32), None)]
     with pytest.raises(IrdistillError, match="has 2 relevant passages"):
-        filter_queries(two, tmp_path / "out", ["first"], MemoryRun(RunIdentity("teacher", {}, two.describe()), lists))
+        filter_queries(
+            two,
+            tmp_path / "out",
+            ["first"],
+            MemoryRun(RunIdentity("teacher", {}, two.describe()), lists),
+        )
 
 
 def test_small_things() -> None:
     listed = RankedList("q", ["a", "b", "c"], np.array([1, 1, NAN], np.float32), None)
-    assert (rank_of(listed, "a"), rank_of(listed, "c"), rank_of(listed, "z"), rank_of(None, "a")) == (2, None, None, None)
+    assert (
+        rank_of(listed, "a"),
+        rank_of(listed, "c"),
+        rank_of(listed, "z"),
+        rank_of(None, "a"),
+    ) == (2, None, None, None)
     assert diversity(["a b a", "A b"]) == {"distinct_1": 2 / 5, "distinct_2": 2 / 3, "words": 2.5}
     for text in ("consistency=20", "first=1", "percentile=25", "critic=-0.5"):
         assert str(Rule.parse(text)) == text

@@ -18,7 +18,10 @@ from irdistill.queries.generating import example_pairs, kind_of_query
 from irdistill.queries.kinds import heading, normal, sentences
 from irdistill.teachers.llm.model import Answer, Request
 
-TEXT = "The first sentence has six words. Too short. A second one, again of eight words here! and this goes on"
+TEXT = (
+    "The first sentence has six words. Too short. A second one, again of eight words here! and this"
+    " goes on"
+)
 
 
 @pytest.fixture
@@ -26,8 +29,14 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "source"
     (folder / "qrels").mkdir(parents=True)
-    lines = [{"_id": f"d{i}", "title": f"Title number {i}" if i else "", "text": f"Number {i} is here in this sentence. {TEXT}"}
-             for i in range(10)]
+    lines = [
+        {
+            "_id": f"d{i}",
+            "title": f"Title number {i}" if i else "",
+            "text": f"Number {i} is here in this sentence. {TEXT}",
+        }
+        for i in range(10)
+    ]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "a real query"}) + "\n")
     (folder / "qrels" / "test.tsv").write_text("q\td\tscore\nq\td3\t1\nq\td4\t2\nq\td5\t0\n")
@@ -36,14 +45,23 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
     found = generate(source, tmp_path / "out", Generation(sentences=9, held_out=0))
-    assert found.id == f"{tmp_path / 'out'}#train" and found.corpus.fingerprint == source.corpus.fingerprint
+    assert (
+        found.id == f"{tmp_path / 'out'}#train"
+        and found.corpus.fingerprint == source.corpus.fingerprint
+    )
     texts = {query.id: query.text for query in found.queries.values()}
     assert texts["title:d1:0"] == "Title number 1" and "title:d0:0" not in texts
     assert texts["sentence:d0:0"] == "Number 0 is here in this sentence."
     assert texts["sentence:d0:1"] == "The first sentence has six words."
-    assert [key for key in texts if key.startswith("sentence:d1:")] == ["sentence:d1:0"]  # the others are d0's already
+    assert [key for key in texts if key.startswith("sentence:d1:")] == [
+        "sentence:d1:0"
+    ]  # the others are d0's already
     made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
-    assert made_by["counts"] == {"title": 7, "sentence": 10, "duplicates": 14}  # 8 sources, two sentences in common
+    assert made_by["counts"] == {
+        "title": 7,
+        "sentence": 10,
+        "duplicates": 14,
+    }  # 8 sources, two sentences in common
     assert (made_by["sources"], made_by["avoided"]) == (8, 2)
     assert all(found.qrels[query_id] == {query_id.split(":")[1]: 1} for query_id in texts)
     assert {kind_of_query(query_id) for query_id in texts} == {"title", "sentence"}
@@ -52,7 +70,11 @@ def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
 def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: Path) -> None:
     def used(**settings: Any) -> set[str]:
         out = tmp_path / str(sorted(settings.items()))
-        return {doc for judged in generate(source, out, Generation(held_out=0, **settings)).qrels.values() for doc in judged}
+        return {
+            doc
+            for judged in generate(source, out, Generation(held_out=0, **settings)).qrels.values()
+            for doc in judged
+        }
 
     assert used() == {f"d{i}" for i in range(10)} - {"d3", "d4"}
     assert used(avoid="where-possible") == used()
@@ -62,13 +84,19 @@ def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: P
 
 def test_where_too_few_are_left_it_says_so_or_stops(source: Collection, tmp_path: Path) -> None:
     folder = tmp_path / "source"
-    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(9)))
+    (folder / "qrels" / "test.tsv").write_text(
+        "q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(9))
+    )
     held = load_collection(folder)
     assert len(generate(held, tmp_path / "strict", Generation(held_out=0)).qrels) == 3
     generate(held, tmp_path / "loose", Generation(avoid="where-possible"))
     made_by = json.loads((tmp_path / "loose" / "derived.json").read_text())["made_by"]
-    assert made_by["avoided"] == 0 and made_by["note"].startswith("9 of 10 passages are judged relevant")
-    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(10)))
+    assert made_by["avoided"] == 0 and made_by["note"].startswith(
+        "9 of 10 passages are judged relevant"
+    )
+    (folder / "qrels" / "test.tsv").write_text(
+        "q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(10))
+    )
     with pytest.raises(IrdistillError, match=r"every passage .* is judged relevant"):
         generate(load_collection(folder), tmp_path / "none")
 
@@ -82,8 +110,10 @@ def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_pa
     assert sources[1] == {"d0", "d4", "d5"}  # by chance, and the same for ever
     whole = generate(source, tmp_path / "whole", Generation(avoid="never", held_out=0))
     assert {key: query.text for key, query in {**train.queries, **dev.queries}.items()} == {
-        key: query.text for key, query in whole.queries.items()}
-    # to learn from, a query that is the source's own words excludes it; held out, it is to be found again
+        key: query.text for key, query in whole.queries.items()
+    }
+    # to learn from, a query that is the source's own words excludes it; held out, it is to be found
+    # again
     assert all(query.excluded == tuple(train.qrels[key]) for key, query in train.queries.items())
     assert not any(query.excluded for query in dev.queries.values())
 
@@ -110,14 +140,20 @@ class Model:
             text = next(message.content for message in request.messages if message.role == "user")
             self.prompts.append(text)
             number = text.rsplit("Number ", 1)[1][0]
-            found.append(Answer(error="refused") if number == "7" else Answer(f'Query: "what is {number}?"\nbecause'))
+            found.append(
+                Answer(error="refused")
+                if number == "7"
+                else Answer(f'Query: "what is {number}?"\nbecause')
+            )
         return found
 
 
 def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_path: Path) -> None:
     given = Generation(kinds=("questions", "web"), held_out=0)
     whole = generate(source, tmp_path / "whole", given, Model())
-    assert [query.text for query in whole.queries.values()] == [f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)]
+    assert [query.text for query in whole.queries.values()] == [
+        f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)
+    ]
     counts = json.loads((tmp_path / "whole" / "derived.json").read_text())["made_by"]["counts"]
     assert counts == {"questions": 7, "web": 0, "refused": 2, "duplicates": 7}
     with pytest.raises(KeyboardInterrupt):
@@ -142,7 +178,8 @@ class Says(Model):
 
 
 UNUSABLE = {
-    "refused": Answer("I'm sorry, but I can't write that."), "cut": Answer("<think>The passage says"),
+    "refused": Answer("I'm sorry, but I can't write that."),
+    "cut": Answer("<think>The passage says"),
     "no answer": Answer("Here is the question:"),
     "too long": Answer(error="too long"),
 }
@@ -151,9 +188,16 @@ UNUSABLE = {
 @pytest.mark.parametrize("flag", UNUSABLE)
 def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, flag: str) -> None:
     model = Says(UNUSABLE[flag])
-    with pytest.raises(IrdistillError, match=rf"none of the 8 answers .* holds a query \(all {flag}\).*nothing.responses.jsonl"):
+    with pytest.raises(
+        IrdistillError,
+        match=rf"none of the 8 answers .* holds a query \(all {flag}\).*nothing.responses.jsonl",
+    ):
         generate(source, tmp_path / "nothing", Generation(kinds=("web",)), model)
-    assert model.seen == 8 and not (tmp_path / "nothing").exists() and (tmp_path / "nothing.responses.jsonl").exists()
+    assert (
+        model.seen == 8
+        and not (tmp_path / "nothing").exists()
+        and (tmp_path / "nothing.responses.jsonl").exists()
+    )
     for _ in range(2):
         with pytest.raises(IrdistillError, match="none of the 8 answers"):  # what was taken is kept
             generate(source, tmp_path / "titles", Generation(kinds=("title", "web")), model)
@@ -162,13 +206,19 @@ def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, fla
     assert len(load_collection(f"{tmp_path / 'titles'}#train").queries) == 6
 
 
-def test_what_was_cut_is_asked_once_more(source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_cut_is_asked_once_more(
+    source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = Says(Answer("<think>The passage", cut=True))
-    found = generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), model)
+    found = generate(
+        source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), model
+    )
     assert [query.text for query in found.queries.values()] == ["what is more?"]
     assert model.seen == 16 and "WARNING:" not in caplog.text
     rest = Says(Answer("other"))
-    generate(source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), rest)
+    generate(
+        source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), rest
+    )
     assert rest.seen == 0
     with pytest.raises(IrdistillError, match="retry_tokens is 50"):
         Generation(retry_tokens=50)
@@ -184,10 +234,17 @@ def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None
     assert len({prompt.split("Number")[0] for prompt in model.prompts}) > 1
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"kinds": ()}, "kinds of queries"), ({"kinds": ("poems",)}, "poems"), ({"kinds": ("title", "title")}, "each once"),
-    ({"avoid": "maybe"}, "avoid is 'maybe'"), ({"sentences": 0}, "sentences is 0"), ({"passages": -1}, "passages is -1"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kinds": ()}, "kinds of queries"),
+        ({"kinds": ("poems",)}, "poems"),
+        ({"kinds": ("title", "title")}, "each once"),
+        ({"avoid": "maybe"}, "avoid is 'maybe'"),
+        ({"sentences": 0}, "sentences is 0"),
+        ({"passages": -1}, "passages is -1"),
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(IrdistillError, match=message):
         Generation(**settings)
@@ -213,4 +270,6 @@ def test_headings() -> None:
     assert heading(Document("d", "", "text\n## The heading ##\n# Other")) == "The heading"
     assert heading(Document("d", "", "no heading")) == ""
     assert sentences("one two three four five .\nsix seven eight nine ten eleven .") == [
-        "one two three four five .", "six seven eight nine ten eleven ."]
+        "one two three four five .",
+        "six seven eight nine ten eleven .",
+    ]

@@ -1,4 +1,6 @@
-"""Rewritten collections: by a person, laid out, or by a language model that may be killed and may answer badly."""
+"""Rewritten collections: by a person, laid out, or by a language model that may be killed and may
+answer badly.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,30 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     lines = [{"_id": "q0", "text": "who is Ada?", "rewrite": "who is Ada?"}]
     history = []
     for number in range(1, 7):
-        turns = [{"role": "user", "text": lines[-1]["text"]}, {"role": "assistant", "text": f"SECRET answer {number - 1}"}]
+        turns = [
+            {"role": "user", "text": lines[-1]["text"]},
+            {"role": "assistant", "text": f"SECRET answer {number - 1}"},
+        ]
         history = [*history, *turns]
-        lines.append({"_id": f"q{number}", "text": f"and {number}?", "history": history, "rewrite": f"REWRITE {number}"})
+        lines.append(
+            {
+                "_id": f"q{number}",
+                "text": f"and {number}?",
+                "history": history,
+                "rewrite": f"REWRITE {number}",
+            }
+        )
     (folder / "queries.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q{i}\td0\t1\n" for i in range(7)))
+    (folder / "qrels" / "test.tsv").write_text(
+        "q\td\tscore\n" + "".join(f"q{i}\td0\t1\n" for i in range(7))
+    )
     return load_collection(folder)
 
 
 class Model:
-    """Answers with the question in capitals, two at a time; keeps what it was asked, and may be stopped."""
+    """Answers with the question in capitals, two at a time; keeps what it was asked, and may be
+    stopped.
+    """
 
     parallel = 2
 
@@ -52,27 +68,46 @@ class Model:
         if len(self.seen) + len(requests) > self.stop_after:
             raise KeyboardInterrupt
         self.seen += [request.messages[-1].content for request in requests]
-        questions = [text.rsplit("--\n", 1)[1] for text in self.seen[-len(requests):]]
+        questions = [text.rsplit("--\n", 1)[1] for text in self.seen[-len(requests) :]]
         return [self.answers.get(question, Answer(question.upper())) for question in questions]
 
 
 def test_human_rewrites_last_turns_and_histories(source: Collection, tmp_path: Path) -> None:
     human = rewrite(source, tmp_path / "human", "human")
-    assert [query.text for query in human.queries.values()] == ["who is Ada?", *(f"REWRITE {i}" for i in range(1, 7))]
+    assert [query.text for query in human.queries.values()] == [
+        "who is Ada?",
+        *(f"REWRITE {i}" for i in range(1, 7)),
+    ]
     last = rewrite(source, tmp_path / "last", "last-turn")
     assert [query.text for query in last.queries.values()][:2] == ["who is Ada?", "and 1?"]
-    laid_out = rewrite(source, tmp_path / "laid", HistoryTemplate.parse("newest questions tokens=9"))
+    laid_out = rewrite(
+        source, tmp_path / "laid", HistoryTemplate.parse("newest questions tokens=9")
+    )
     assert laid_out.queries["q2"].text == "and 2? [SEP] and 1? [SEP] who is Ada?"
     assert laid_out.queries["q3"].text == "and 3? [SEP] and 2? [SEP] and 1?"
     told = json.loads((tmp_path / "laid" / "derived.json").read_text())["made_by"]
-    assert (told["turns_cut"], told["queries_cut"], told["tokens_by"]) == (1 + 2 + 3 + 4, 4, "words")
+    assert (told["turns_cut"], told["queries_cut"], told["tokens_by"]) == (
+        1 + 2 + 3 + 4,
+        4,
+        "words",
+    )
     assert laid_out.qrels.to_dict() == source.qrels.to_dict()
 
 
-def test_nothing_a_student_must_not_see_is_in_what_it_reads(source: Collection, tmp_path: Path) -> None:
-    """No rewrite, no later turn, no answer to the question itself; answers to earlier ones only where asked for."""
-    for name, template in (("questions", "newest questions"), ("all", "oldest all"), ("last", None)):
-        held = rewrite(source, tmp_path / name, HistoryTemplate.parse(template) if template else "last-turn")
+def test_nothing_a_student_must_not_see_is_in_what_it_reads(
+    source: Collection, tmp_path: Path
+) -> None:
+    """No rewrite, no later turn, no answer to the question itself; answers to earlier ones only
+    where asked for.
+    """
+    for name, template in (
+        ("questions", "newest questions"),
+        ("all", "oldest all"),
+        ("last", None),
+    ):
+        held = rewrite(
+            source, tmp_path / name, HistoryTemplate.parse(template) if template else "last-turn"
+        )
         for number, query in enumerate(held.queries.values()):
             assert query.rewrite is None and query.history == () and "REWRITE" not in query.text
             later = [f"and {other}?" for other in range(number + 1, 7)]
@@ -89,30 +124,53 @@ def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_pa
     texts = [query.text for query in found.queries.values()]
     assert texts == ["who is Ada?", "AND 1?", "and 2?", "and 3?", "AND 4?", "AND 5?", "AND 6?"]
     assert model.seen[0] == "user: who is Ada?\nassistant: SECRET answer 0\n--\nand 1?"
-    assert json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]["kept_as_asked"] == 2
+    assert (
+        json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]["kept_as_asked"] == 2
+    )
 
 
-def test_what_holds_no_question_leaves_it_as_it_was_asked(source: Collection, tmp_path: Path,
-                                                          caplog: pytest.LogCaptureFixture) -> None:
-    answers = {"and 1?": Answer("<think>a</think>\n\nWhat is one?"), "and 2?": Answer("<think>and 9?"),
-               "and 3?": Answer("What is", cut=True),
-               "and 4?": Answer("I'm sorry, but I can't."), "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```")}
+def test_what_holds_no_question_leaves_it_as_it_was_asked(
+    source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = {
+        "and 1?": Answer("<think>a</think>\n\nWhat is one?"),
+        "and 2?": Answer("<think>and 9?"),
+        "and 3?": Answer("What is", cut=True),
+        "and 4?": Answer("I'm sorry, but I can't."),
+        "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```"),
+    }
     found = rewrite_with(Model(answers=answers), source, tmp_path / "llm", PROMPT)
     texts = [query.text for query in found.queries.values()]
-    assert texts == ["who is Ada?", "What is one?", "and 2?", "and 3?", "and 4?", "What is five?", "AND 6?"]
+    assert texts == [
+        "who is Ada?",
+        "What is one?",
+        "and 2?",
+        "and 3?",
+        "and 4?",
+        "What is five?",
+        "AND 6?",
+    ]
     made_by = json.loads((tmp_path / "llm" / "derived.json").read_text())["made_by"]
     assert made_by["kept_as_asked"] == 3 and made_by["unusable"] == {"cut": 2, "refused": 1}
-    assert "WARNING: 3 of 6 answers hold no question: 2 cut, 1 refused." in caplog.text and "--retry-tokens" in caplog.text
+    assert (
+        "WARNING: 3 of 6 answers hold no question: 2 cut, 1 refused." in caplog.text
+        and "--retry-tokens" in caplog.text
+    )
 
 
 def test_a_rewrite_of_nothing_is_an_error_after_saving(source: Collection, tmp_path: Path) -> None:
     model = Model(answers={f"and {number}?": Answer("<think>", cut=True) for number in range(1, 7)})
-    with pytest.raises(IrdistillError, match=r"none of the 6 answers .* holds a question \(all cut\).*--retry-tokens"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"none of the 6 answers .* holds a question \(all cut\).*--retry-tokens",
+    ):
         rewrite_with(model, source, tmp_path / "llm", PROMPT)
     assert load_collection(tmp_path / "llm").queries["q2"].text == "and 2?"
 
 
-def test_stopped_it_goes_on_and_ends_with_the_same_bytes(source: Collection, tmp_path: Path) -> None:
+def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
+    source: Collection, tmp_path: Path
+) -> None:
     whole = Model()
     rewrite_with(whole, source, tmp_path / "whole", PROMPT)
     with pytest.raises(KeyboardInterrupt):
@@ -123,12 +181,16 @@ def test_stopped_it_goes_on_and_ends_with_the_same_bytes(source: Collection, tmp
     assert rest.seen == whole.seen[4:]
     for path in (tmp_path / "whole").rglob("*"):
         if path.is_file() and path.name != ".lock":
-            assert (tmp_path / "cut" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+            assert (
+                tmp_path / "cut" / path.relative_to(tmp_path / "whole")
+            ).read_bytes() == path.read_bytes()
 
 
 def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
     derived = rewrite(source, tmp_path / "last", "last-turn")
-    with pytest.raises(IrdistillError, match=r"7 of 7 questions of .* have no rewrite, 'q0' for one"):
+    with pytest.raises(
+        IrdistillError, match=r"7 of 7 questions of .* have no rewrite, 'q0' for one"
+    ):
         rewrite(derived, tmp_path / "no", "human")
     with pytest.raises(IrdistillError, match="by 'nobody'"):
         rewrite(source, tmp_path / "no", "nobody")  # type: ignore[arg-type]
@@ -139,6 +201,12 @@ def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
 
 def test_turns_as_the_model_is_shown_them(source: Collection) -> None:
     query = source.queries["q2"]
-    assert transcript(query, HistoryTemplate("newest", "questions", " / ")) == "user: and 1? / user: who is Ada?"
-    assert transcript(query, HistoryTemplate("oldest", "all", "\n", turns=1)) == "assistant: SECRET answer 1"
+    assert (
+        transcript(query, HistoryTemplate("newest", "questions", " / "))
+        == "user: and 1? / user: who is Ada?"
+    )
+    assert (
+        transcript(query, HistoryTemplate("oldest", "all", "\n", turns=1))
+        == "assistant: SECRET answer 1"
+    )
     assert set(read_prompt("prompts/rewrite")) == {"system", "user"}

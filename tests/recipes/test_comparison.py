@@ -1,4 +1,6 @@
-"""A comparison of losses as a recipe: grids, learning rates chosen on dev, the same lists for all."""
+"""A comparison of losses as a recipe: grids, learning rates chosen on dev, the same lists for
+all.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,11 @@ def test_a_rate_is_chosen_on_dev_and_used_for_every_seed(made: tuple[Path, Path]
         chosen = json.loads((out / f"{loss}.chosen" / "result.json").read_text())
         figures = [one["value"] for one in chosen["candidates"]]
         best = chosen["candidates"][figures.index(max(figures))]["settings"]
-        assert chosen["settings"] == best and best["learning_rate"] in (1e-3, 1e-2) and len(figures) == 2
+        assert (
+            chosen["settings"] == best
+            and best["learning_rate"] in (1e-3, 1e-2)
+            and len(figures) == 2
+        )
         for seed in (1, 2):
             options = training(out / f"{loss}.s{seed}")["identity"]["options"]  # type: ignore[index]
             assert (options["learning_rate"], options["seed"]) == (best["learning_rate"], seed)
@@ -92,28 +98,47 @@ def test_all_losses_drew_from_the_same_lists(made: tuple[Path, Path]) -> None:
 def test_the_table_comes_out(made: tuple[Path, Path]) -> None:
     _, out = made
     result = json.loads((out / "results.json").read_text())["comparisons"][0]
-    assert {figure["loss"] for figure in result["figures"]} == {"infonce", "kl"} and result["over_blocks"]["blocks"] == 2
+    assert {figure["loss"] for figure in result["figures"]} == {"infonce", "kl"} and result[
+        "over_blocks"
+    ]["blocks"] == 2
     assert (out / "comparison" / "comparison.md").read_text() in (out / "report.md").read_text()
 
 
-def test_without_a_grid_the_rate_of_the_stage_is_used(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_without_a_grid_the_rate_of_the_stage_is_used(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     path, _ = made
     recipe = read_recipe(path, ["rates=[]", "losses=[infonce, kl]", "seeds=[1]"])
-    assert [stage.name for stage in recipe.stages if stage.verb == "train"] == ["infonce.s1", "kl.s1"]
+    assert [stage.name for stage in recipe.stages if stage.verb == "train"] == [
+        "infonce.s1",
+        "kl.s1",
+    ]
     out = run_recipe(recipe, tmp_path / "out", work=path.parent / "work")
     assert training(out / "kl.s1")["identity"]["options"]["learning_rate"] == 5e-4  # type: ignore[index]
     assert json.loads((out / "kl.chosen" / "result.json").read_text())["settings"] == {}
 
 
-@pytest.mark.parametrize(("stage", "fault"), [
-    ("{name: a, verb: compare, runs: [{loss: kl}]}", "loss, student, collection, seed, run"),
-    ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
-    ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "settings, run"),
-    ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {learning_rate: 1e-4}}]}", "1.0e-04"),
-    ("{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {loss: LK}}]}", "LK"),
-    ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
-    ("{name: a, verb: compare, level: 2, runs: []}", "the level of the tests is 2"),
-])
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ("{name: a, verb: compare, runs: [{loss: kl}]}", "loss, student, collection, seed, run"),
+        ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
+        ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "settings, run"),
+        (
+            (
+                "{name: a, verb: choose, collection: x, candidates: [{run: y, settings:"
+                " {learning_rate: 1e-4}}]}"
+            ),
+            "1.0e-04",
+        ),
+        (
+            "{name: a, verb: choose, collection: x, candidates: [{run: y, settings: {loss: LK}}]}",
+            "LK",
+        ),
+        ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
+        ("{name: a, verb: compare, level: 2, runs: []}", "the level of the tests is 2"),
+    ],
+)
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:
     path = tmp_path / "r.yaml"
     path.write_text(f"stages: [{stage}]")
@@ -126,8 +151,14 @@ def test_the_published_recipe_writes_its_losses_for_both_students() -> None:
 
     recipe = read_recipe(card_folder("recipes") / "loss-comparison.yaml", ["rates=[1.0e-4]"])
     for student in ("dense", "cross-encoder"):
-        written = [value for key, value in recipe.settings.items() if key.startswith(f"{student}-") and isinstance(value, str)]
+        written = [
+            value
+            for key, value in recipe.settings.items()
+            if key.startswith(f"{student}-") and isinstance(value, str)
+        ]
         assert len(written) >= 8 and not any(parse_loss(loss).uses_in_batch for loss in written)
     compared = recipe.stages[-1].arguments["runs"]
     trained = [stage for stage in recipe.stages if stage.verb == "train"]
-    assert len(compared) == 8 * 2 * 2 * 3 and all(stage.arguments["only_scored"] for stage in trained)
+    assert len(compared) == 8 * 2 * 2 * 3 and all(
+        stage.arguments["only_scored"] for stage in trained
+    )

@@ -29,8 +29,15 @@ run_recipe(read_recipe(sys.argv[1]), "out", work=Path("work"))
 
 def start(recipe: Path, where: Path) -> subprocess.Popen[str]:
     """Run a recipe into ``out`` in a process of its own."""
-    return subprocess.Popen([sys.executable, "-c", CHILD, str(recipe)], cwd=where, text=True, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, start_new_session=True, env=os.environ | {"PYTHONPATH": os.getcwd()})
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(recipe)],
+        cwd=where,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +55,12 @@ def artifacts(folder: Path) -> dict[str, bytes]:
     """All files that a repeated run must make again, byte for byte: not the measured times."""
     timed = {"journal.jsonl", ".lock", "results.json", "report.md"}
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in timed and "costs" not in path.parts and path.name != "costs.json"
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name not in timed
+        and "costs" not in path.parts
+        and path.name != "costs.json"
     }
 
 
@@ -60,7 +71,11 @@ def test_every_stage_leaves_its_artifact(made: tuple[Path, Path]) -> None:
     for stage in recipe.stages:
         assert (out / stage.name).is_dir() and (out / "stages" / f"{stage.name}.json").is_file()
     results = json.loads((out / "results.json").read_text())
-    row = next(row for row in results["rows"] if row["system"] == "distilled" and row["measure"] == "nDCG@10")
+    row = next(
+        row
+        for row in results["rows"]
+        if row["system"] == "distilled" and row["measure"] == "nDCG@10"
+    )
     assert row["against"] == "labels" and 0 <= row["p"] <= row["p_holm"] <= 1 and row["n"] == 8
     assert {"system", "dataset", "measure", "n", "value", "low", "high", "p"} <= set(row)
     assert set(results["seconds"]) == {stage.name for stage in recipe.stages}
@@ -88,7 +103,9 @@ def test_other_settings_are_refused_and_nothing_is_touched(made: tuple[Path, Pat
     assert artifacts(out) == before
 
 
-def test_overwrite_makes_anew_what_depends_on_it_and_no_more(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_overwrite_makes_anew_what_depends_on_it_and_no_more(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     path, _ = made
     out, work = tmp_path / "out", path.parent / "work"
     run_recipe(read_recipe(path), out, work=work)
@@ -96,21 +113,31 @@ def test_overwrite_makes_anew_what_depends_on_it_and_no_more(made: tuple[Path, P
     figures = (out / "figures" / "result.json").read_bytes()
     run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
     assert (out / "teacher-train" / "manifest.json").stat().st_mtime_ns == scores
-    assert json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"] == 12
+    assert (
+        json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"]
+        == 12
+    )
     assert (out / "figures" / "result.json").read_bytes() != figures
 
 
-def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(made: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
     path, whole = made
     out, work = tmp_path / "out", path.parent / "work"
     shutil.copytree(whole, out)
     record = out / "stages" / "labels.json"
     begun = json.loads(record.read_text()) | {"fingerprint": None}
     record.write_text(json.dumps(begun))
-    with pytest.raises(IrdistillError, match=r"'labels'.*made with other settings: steps: 24 there, 12 here"):
+    with pytest.raises(
+        IrdistillError, match=r"'labels'.*made with other settings: steps: 24 there, 12 here"
+    ):
         run_recipe(read_recipe(path, ["steps=12"]), out, work=work)
     run_recipe(read_recipe(path, ["steps=12"]), out, work=work, overwrite=True)
-    assert json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"] == 12
+    assert (
+        json.loads((out / "labels" / "training.json").read_text())["identity"]["options"]["steps"]
+        == 12
+    )
     # one that left nothing behind, as a setting was wrong, needs no --overwrite
     shutil.rmtree(out / "labels")
     record.write_text(json.dumps(begun))
@@ -119,8 +146,12 @@ def test_a_stage_that_was_killed_is_of_the_settings_it_began_with(made: tuple[Pa
 
 
 @pytest.mark.slow
-def test_killed_at_ten_moments_it_ends_with_the_same_bytes(made: tuple[Path, Path], tmp_path: Path) -> None:
-    """SIGKILL at moments drawn anew each time; a run that ends before its moment is compared, and begun again."""
+def test_killed_at_ten_moments_it_ends_with_the_same_bytes(
+    made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """SIGKILL at moments drawn anew each time; a run that ends before its moment is compared, and
+    begun again.
+    """
     path, whole = made
     began = time.monotonic()
     finish(start(path, tmp_path), tmp_path, whole)
@@ -155,38 +186,62 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("text", "fault"), [
-    ("name: x", "stages a list"),
-    ("stages: [", "not readable as YAML"),
-    ("stages: [{name: a}]", "no verb"),
-    ("stages: [{name: A/b, verb: fuse}]", "cannot be a folder"),
-    ("stages: [{name: a, verb: fuse, runs: ['${b}']}]", "refers to 'b'"),
-    ("stages: [{name: a, verb: fuse}, {name: a, verb: fuse}]", "twice"),
-    ("stages: [{name: a, verb: fuse, for: [x]}]", "for: must be"),
-    ("recipes: {}\nstages: []", "the keys"),
-])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("name: x", "stages a list"),
+        ("stages: [", "not readable as YAML"),
+        ("stages: [{name: a}]", "no verb"),
+        ("stages: [{name: A/b, verb: fuse}]", "cannot be a folder"),
+        ("stages: [{name: a, verb: fuse, runs: ['${b}']}]", "refers to 'b'"),
+        ("stages: [{name: a, verb: fuse}, {name: a, verb: fuse}]", "twice"),
+        ("stages: [{name: a, verb: fuse, for: [x]}]", "for: must be"),
+        ("recipes: {}\nstages: []", "the keys"),
+    ],
+)
 def test_a_faulty_recipe_stops(tmp_path: Path, text: str, fault: str) -> None:
     with pytest.raises(IrdistillError, match=fault):
         read_recipe(write(tmp_path / "r.yaml", text))
 
 
-@pytest.mark.parametrize(("stage", "fault"), [
-    ("{name: a, verb: bake}", "verb 'bake'"),
-    ("{name: a, verb: fuse, runs: [x], heat: 3}", "heat"),
-    ("{name: a, verb: fuse}", "runs"),
-    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: ./absent, loss: KL}", "no model folder"),
-    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: LK}", "LK"),
-    ("{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: KL, step: 3}", "step"),
-    ("{name: a, verb: evaluate, datasets: {}, measures: nDGC}", "nDGC"),
-    ("{name: a, verb: candidates, collection: ./absent}", "absent"),
-    ("{name: a, verb: fuse, runs: [x]}", "1 run to fuse; at least two"),
-    ("{name: a, verb: fuse, runs: [x, y], method: average}", "method 'average'"),
-    ("{name: a, verb: fuse, runs: [x, y], missing: zero}", "missing 'zero'"),
-    ("{name: a, verb: fuse, runs: [x, y], weights: [1]}", "weights"),
-    ("{name: a, verb: fuse, runs: [x, y], tau: 0}", "the temperature 0"),
-    ("{name: a, verb: evaluate, datasets: {}}", "names no run to measure"),
-    ("{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, compare: {a: c}}", "'a' cannot be compared with 'c'"),
-])
+@pytest.mark.parametrize(
+    ("stage", "fault"),
+    [
+        ("{name: a, verb: bake}", "verb 'bake'"),
+        ("{name: a, verb: fuse, runs: [x], heat: 3}", "heat"),
+        ("{name: a, verb: fuse}", "runs"),
+        (
+            (
+                "{name: a, verb: train, collection: pydocs/train, scores: x, backbone: ./absent,"
+                " loss: KL}"
+            ),
+            "no model folder",
+        ),
+        (
+            "{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: LK}",
+            "LK",
+        ),
+        (
+            (
+                "{name: a, verb: train, collection: pydocs/train, scores: x, backbone: m, loss: KL,"
+                " step: 3}"
+            ),
+            "step",
+        ),
+        ("{name: a, verb: evaluate, datasets: {}, measures: nDGC}", "nDGC"),
+        ("{name: a, verb: candidates, collection: ./absent}", "absent"),
+        ("{name: a, verb: fuse, runs: [x]}", "1 run to fuse; at least two"),
+        ("{name: a, verb: fuse, runs: [x, y], method: average}", "method 'average'"),
+        ("{name: a, verb: fuse, runs: [x, y], missing: zero}", "missing 'zero'"),
+        ("{name: a, verb: fuse, runs: [x, y], weights: [1]}", "weights"),
+        ("{name: a, verb: fuse, runs: [x, y], tau: 0}", "the temperature 0"),
+        ("{name: a, verb: evaluate, datasets: {}}", "names no run to measure"),
+        (
+            "{name: a, verb: evaluate, datasets: {x: {a: r, b: s}}, compare: {a: c}}",
+            "'a' cannot be compared with 'c'",
+        ),
+    ],
+)
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:
     recipe = read_recipe(write(tmp_path / "r.yaml", f"stages: [{stage}]"))
     with pytest.raises(IrdistillError, match=fault):
@@ -195,8 +250,11 @@ def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, f
 
 
 def test_settings_are_changed_by_name_only(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.yaml", "settings: {steps: 3, which: [a, b]}\nstages: [{name: 's-${x}', verb: fuse, "
-                 "for: {x: '${which}'}, runs: ['n${steps}', '${steps}']}]".replace("'${which}'", "[a, b]"))
+    path = write(
+        tmp_path / "r.yaml",
+        "settings: {steps: 3, which: [a, b]}\nstages: [{name: 's-${x}', verb: fuse, "
+        "for: {x: '${which}'}, runs: ['n${steps}', '${steps}']}]".replace("'${which}'", "[a, b]"),
+    )
     recipe = read_recipe(path, ["steps=50"])
     assert [stage.name for stage in recipe.stages] == ["s-a", "s-b"]
     assert recipe.stages[0].arguments["runs"] == ["n50", 50]
@@ -208,8 +266,13 @@ def test_settings_are_changed_by_name_only(tmp_path: Path) -> None:
 
 
 def test_a_setting_may_refer_to_another(tmp_path: Path) -> None:
-    recipe = read_recipe(write(tmp_path / "r.yaml", "settings: {depth: 3, half: '${depth}'}\n"
-                               "stages: [{name: s, verb: candidates, collection: c, depth: '${half}'}]"))
+    recipe = read_recipe(
+        write(
+            tmp_path / "r.yaml",
+            "settings: {depth: 3, half: '${depth}'}\n"
+            "stages: [{name: s, verb: candidates, collection: c, depth: '${half}'}]",
+        )
+    )
     assert recipe.stages[0].arguments["depth"] == 3
 
 
@@ -224,11 +287,18 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
     [
         ('settings: {a: "x${a}"}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
         ('settings: {a: "${a}"}\nstages: [{name: s, verb: fuse, runs: ["${a}"]}]', "have no end"),
-        ('settings: {a: "${b}", b: "${a}"}\nstages: [{name: s, verb: fuse, runs: ["${a}"]}]', "have no end"),
-        ('settings: {a: "${b} ", b: "${a} "}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]', "have no end"),
         (
-            "settings: {" + ", ".join(f'a{i}: "${{a{i + 1}}}${{a{i + 1}}}"' for i in range(40)) + ", a40: xx}\n"
-            'stages: [{name: s, verb: fuse, runs: ["-${a0}"]}]',
+            'settings: {a: "${b}", b: "${a}"}\nstages: [{name: s, verb: fuse, runs: ["${a}"]}]',
+            "have no end",
+        ),
+        (
+            'settings: {a: "${b} ", b: "${a} "}\nstages: [{name: s, verb: fuse, runs: ["-${a}"]}]',
+            "have no end",
+        ),
+        (
+            "settings: {"
+            + ", ".join(f'a{i}: "${{a{i + 1}}}${{a{i + 1}}}"' for i in range(40))
+            + ', a40: xx}\nstages: [{name: s, verb: fuse, runs: ["-${a0}"]}]',
             "have no end",
         ),
         (
@@ -238,7 +308,11 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
             "combinations",
         ),
         (
-            "stages: [{name: s, verb: fuse, runs: " + "{for: {a: [1, 2, 3, 4, 5, 6, 7, 8, 9]}, each: " * 9 + "x" + "}" * 9 + "}]",
+            "stages: [{name: s, verb: fuse, runs: "
+            + "{for: {a: [1, 2, 3, 4, 5, 6, 7, 8, 9]}, each: " * 9
+            + "x"
+            + "}" * 9
+            + "}]",
             "values",
         ),
         (
@@ -249,7 +323,9 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
         ),
         (
             "a: &a [x, x, x, x, x, x, x, x, x]\n"
-            + "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '*a'] * 9)}]" for i in range(9)),
+            + "\n".join(
+                f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else '*a'] * 9)}]" for i in range(9)
+            ),
             "aliases multiply",
         ),
         ("stages: &s [*s]", "refers to itself"),
@@ -264,7 +340,9 @@ def test_every_recipe_that_comes_with_the_package_can_be_read() -> None:
         ("stages: [x]", "no name or no verb"),
     ],
 )
-def test_a_recipe_without_end_or_with_wrong_types_stops(tmp_path: Path, text: str, fault: str) -> None:
+def test_a_recipe_without_end_or_with_wrong_types_stops(
+    tmp_path: Path, text: str, fault: str
+) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     begun = time.monotonic()
@@ -284,7 +362,9 @@ def test_a_recipe_name_is_one_folder(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["report.md", "results.json", "stages", "journal.jsonl"])
 def test_a_stage_is_not_named_as_a_file_of_the_recipe(name: str, tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_text(json.dumps({"name": "r", "stages": [{"name": name, "verb": "audit"}]}))
+    (tmp_path / "r.yaml").write_text(
+        json.dumps({"name": "r", "stages": [{"name": name, "verb": "audit"}]})
+    )
     with pytest.raises(IrdistillError, match="cannot be a folder's"):
         read_recipe(tmp_path / "r.yaml")
 
@@ -301,13 +381,21 @@ def test_a_recipe_touches_no_files_of_others(tmp_path: Path) -> None:
     from tests.recipes.tiny import beir_folder
 
     (tmp_path / "two.yaml").write_text(SPLITS.replace("DATA", str(beir_folder(tmp_path / "data"))))
-    for number, name in enumerate(("report.md", "results.json", "folds/thesis.txt", "thesis.txt", "stages/folds.json")):
+    for number, name in enumerate(
+        ("report.md", "results.json", "folds/thesis.txt", "thesis.txt", "stages/folds.json")
+    ):
         path = tmp_path / f"out{number}" / name
         path.parent.mkdir(parents=True)
         path.write_text("mine")
-        with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
-            run_recipe(read_recipe(tmp_path / "two.yaml"), tmp_path / f"out{number}", overwrite=True)
-        assert [file.read_text() for file in (tmp_path / f"out{number}").rglob("*") if file.is_file()] == ["mine"]
+        with pytest.raises(
+            IrdistillError, match=f"holds {name}, which irdistill did not write there"
+        ):
+            run_recipe(
+                read_recipe(tmp_path / "two.yaml"), tmp_path / f"out{number}", overwrite=True
+            )
+        assert [
+            file.read_text() for file in (tmp_path / f"out{number}").rglob("*") if file.is_file()
+        ] == ["mine"]
     out = run_recipe(read_recipe(tmp_path / "two.yaml"), tmp_path / "out")
     (out / "notes.txt").write_text("mine")
     (out / "folds" / "thesis.txt").write_text("mine")
@@ -315,4 +403,6 @@ def test_a_recipe_touches_no_files_of_others(tmp_path: Path) -> None:
         run_recipe(read_recipe(tmp_path / "two.yaml", ["count=3"]), out, overwrite=True)
     (out / "folds" / "thesis.txt").unlink()
     run_recipe(read_recipe(tmp_path / "two.yaml", ["count=3"]), out, overwrite=True)
-    assert (out / "notes.txt").read_text() == "mine" and (out / "folds" / "qrels" / "2-test.tsv").exists()
+    assert (out / "notes.txt").read_text() == "mine" and (
+        out / "folds" / "qrels" / "2-test.tsv"
+    ).exists()

@@ -1,4 +1,6 @@
-"""Specialising: the plan is made once and kept, the recipe can be read and run again, and the verdict is what the figures say."""
+"""Specialising: the plan is made once and kept, the recipe can be read and run again, and the
+verdict is what the figures say.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,21 @@ def collection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "source"
     (folder / "qrels").mkdir(parents=True)
-    lines = [{"_id": f"d{i}", "title": f"w{i} w{i + 1}", "text": f"w{i} w{i + 2} w{i + 1} w{i + 3} w{i}. W{i} w{i} w1 w2 w{i}."}
-             for i in range(12)]
+    lines = [
+        {
+            "_id": f"d{i}",
+            "title": f"w{i} w{i + 1}",
+            "text": f"w{i} w{i + 2} w{i + 1} w{i + 3} w{i}. W{i} w{i} w1 w2 w{i}.",
+        }
+        for i in range(12)
+    ]
     (folder / "corpus.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": f"q{i}", "text": f"w{i}"}) + "\n" for i in range(3)))
-    (folder / "qrels" / "test.tsv").write_text("q\td\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(3)))
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{i}", "text": f"w{i}"}) + "\n" for i in range(3))
+    )
+    (folder / "qrels" / "test.tsv").write_text(
+        "q\td\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in range(3))
+    )
     make_backbone(tmp_path / "model")
     return folder
 
@@ -48,30 +60,55 @@ def test_it_ends_with_a_table_and_goes_on_with_the_same_plan(
     assert told["plan"]["steps"] == 3 and told["plan"]["queries_per_second"] == 0.5
     rows = json.loads((folder / "results.json").read_text())["rows"]
     assert {row["dataset"] for row in rows} == {str(collection), str(folder / "queries") + "#dev"}
-    assert [row["system"] for row in rows[::2]][:6] == ["before", "BM25", "teacher", "after", "KL alone", "InfoNCE alone"]
+    assert [row["system"] for row in rows[::2]][:6] == [
+        "before",
+        "BM25",
+        "teacher",
+        "after",
+        "KL alone",
+        "InfoNCE alone",
+    ]
     report = (folder / "report.md").read_text()
-    assert "## In words" in report and "judged queries of" in report and "held-out synthetic queries" in report
+    assert (
+        "## In words" in report
+        and "judged queries of" in report
+        and "held-out synthetic queries" in report
+    )
     assert len(read_recipe(folder / "recipe.yaml").stages) == 30
-    before = {path: path.read_bytes() for path in [folder / "plan.json", *folder.glob("stages/*"), *folder.glob("*/manifest.json")]}
+    before = {
+        path: path.read_bytes()
+        for path in [
+            folder / "plan.json",
+            *folder.glob("stages/*"),
+            *folder.glob("*/manifest.json"),
+        ]
+    }
     monkeypatch.setattr(module, "plan", lambda *_: pytest.fail("the plan is there already"))
     specialise(str(collection), asked, tmp_path / "out", work=tmp_path / "work")
     assert {path: path.read_bytes() for path in before} == before
-    with pytest.raises(IrdistillError, match=r"begun with other settings \(minutes: 1.0 there, 2.0 here"):
+    with pytest.raises(
+        IrdistillError, match=r"begun with other settings \(minutes: 1.0 there, 2.0 here"
+    ):
         specialise(str(collection), replace(asked, minutes=2.0), tmp_path / "out")
 
 
-def test_the_plan_shares_out_the_time(collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_plan_shares_out_the_time(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from irdistill.collections import load_collection
 
     held = load_collection(collection)
     rates = {"document": 1.0, "query": 10.0}
     monkeypatch.setattr(module, "_rate", lambda student, texts, side: rates[side])
     found = plan(held, given(tmp_path, minutes=10.0))
-    # 588 s are left; 15% of them make 882 queries, more than the passages have; 60% allow 294 steps, 12 epochs 180
+    # 588 s are left; 15% of them make 882 queries, more than the passages have; 60% allow 294
+    # steps, 12 epochs 180
     assert found == Plan(None, 4, 180, 1.0, 10.0)
     assert plan(held, given(tmp_path, minutes=10.0, control=True)).steps == 147  # half of 294
     fitted = fit_term_vectors(held, given(tmp_path).model, tmp_path / "fitted", tmp_path / "work")
-    with pytest.raises(IrdistillError, match="has a query tower already"):  # before anything is made
+    with pytest.raises(
+        IrdistillError, match="has a query tower already"
+    ):  # before anything is made
         plan(held, replace(given(tmp_path), model=str(tmp_path / "fitted" / "model")))
     assert not fitted.learns("document")
     rates["document"] = 0.1
@@ -86,35 +123,77 @@ def test_a_recipe_for_a_teacher_with_a_card_and_no_judgments(tmp_path: Path) -> 
     stages = {stage.name: stage for stage in read_recipe(path).stages}
     assert stages["queries"].arguments["kinds"] == ["title", "sentence", "questions", "keywords"]
     assert stages["queries"].arguments["llm"] == "smollm2-pointwise"
-    assert stages["teacher-dev"].arguments["teacher"] == "minilm" and "bm25-scores-dev" not in stages
-    assert list(stages["figures"].arguments["datasets"]) == ["${queries}#dev"] and "before-real" not in stages
+    assert (
+        stages["teacher-dev"].arguments["teacher"] == "minilm" and "bm25-scores-dev" not in stages
+    )
+    assert (
+        list(stages["figures"].arguments["datasets"]) == ["${queries}#dev"]
+        and "before-real" not in stages
+    )
     trained = stages["specialised"].arguments
-    assert trained["loss"] == 'KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
-    assert trained["backbone"] == "${terms}" and trained["positives"] is False and trained["early_stop"] == 3
+    assert (
+        trained["loss"]
+        == 'KL(tau=0.05, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.05, positive_by="teacher")'
+    )
+    assert (
+        trained["backbone"] == "${terms}"
+        and trained["positives"] is False
+        and trained["early_stop"] == 3
+    )
 
 
 def test_the_fused_teacher_needs_term_vectors_alone(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe("set", True, given(tmp_path), Plan(100, 2, 50, 1, 1))))
     stages = {stage.name: stage for stage in read_recipe(path).stages}
-    assert not {stage.verb for stage in stages.values()} & {"train"} and "teacher-train" not in stages
+    assert (
+        not {stage.verb for stage in stages.values()} & {"train"} and "teacher-train" not in stages
+    )
     assert stages["figures"].arguments["datasets"]["set"]["after"] == "${terms-real}"
-    assert given(tmp_path, refine=True).trainings == 1 and given(tmp_path, control=True).trainings == 2
+    assert (
+        given(tmp_path, refine=True).trainings == 1 and given(tmp_path, control=True).trainings == 2
+    )
 
 
-@pytest.mark.parametrize(("after", "p", "teacher", "words"), [
-    (0.56, 0.01, 0.6, "0.5000 before, 0.5600 now (+0.0600, 60% of what the teacher is ahead). It helped"),
-    (0.44, 0.01, 0.6, "(-0.0600, -60% of what the teacher is ahead). It did harm"),
-    (0.51, 0.2, 0.6, "It cannot be told whether it helped (corrected p = 0.2000, 30 queries)"),
-    (0.51, 0.2, 0.5, "(+0.0100; the teacher is not ahead of the model here, so there was nothing to learn)"),
-])
-def test_the_verdict_is_what_the_figures_say(after: float, p: float, teacher: float, words: str) -> None:
+@pytest.mark.parametrize(
+    ("after", "p", "teacher", "words"),
+    [
+        (
+            0.56,
+            0.01,
+            0.6,
+            "0.5000 before, 0.5600 now (+0.0600, 60% of what the teacher is ahead). It helped",
+        ),
+        (0.44, 0.01, 0.6, "(-0.0600, -60% of what the teacher is ahead). It did harm"),
+        (0.51, 0.2, 0.6, "It cannot be told whether it helped (corrected p = 0.2000, 30 queries)"),
+        (
+            0.51,
+            0.2,
+            0.5,
+            "(+0.0100; the teacher is not ahead of the model here, so there was nothing to learn)",
+        ),
+    ],
+)
+def test_the_verdict_is_what_the_figures_say(
+    after: float, p: float, teacher: float, words: str
+) -> None:
     def row(system: str, value: float, **more: Any) -> dict[str, Any]:
-        return {"system": system, "dataset": "set", "measure": "nDCG@10", "value": value, "n": 30, "p_holm": None,
-                "difference": None} | more
+        return {
+            "system": system,
+            "dataset": "set",
+            "measure": "nDCG@10",
+            "value": value,
+            "n": 30,
+            "p_holm": None,
+            "difference": None,
+        } | more
 
-    rows = [row("before", 0.5), row("teacher", teacher, p_holm=0.5, difference=teacher - 0.5),
-            row("after", after, p_holm=p, difference=after - 0.5), row("after", 0.9, measure="R@100")]
+    rows = [
+        row("before", 0.5),
+        row("teacher", teacher, p_holm=0.5, difference=teacher - 0.5),
+        row("after", after, p_holm=p, difference=after - 0.5),
+        row("after", 0.9, measure="R@100"),
+    ]
     [line] = verdict(rows)
     assert words in line and "the judged queries of set" in line
 

@@ -43,15 +43,23 @@ def beir_folder(folder: Path, documents: int = 60, queries: int = 24) -> Path:
     """Random words; a query is three words of its one relevant document."""
     draw = random.Random(5)
     (folder / "qrels").mkdir(parents=True)
-    texts = {f"d{n:03}": [draw.choice(WORDS) for _ in range(draw.randint(4, 20))] for n in range(documents)}
+    texts = {
+        f"d{n:03}": [draw.choice(WORDS) for _ in range(draw.randint(4, 20))]
+        for n in range(documents)
+    }
     with open(folder / "corpus.jsonl", "w") as stream:
         for doc, words in texts.items():
             stream.write(json.dumps({"_id": doc, "title": "", "text": " ".join(words)}) + "\n")
     asked = {f"q{n:03}": draw.choice(list(texts)) for n in range(queries)}
     with open(folder / "queries.jsonl", "w") as stream:
         for query, doc in asked.items():
-            stream.write(json.dumps({"_id": query, "text": " ".join(draw.sample(texts[doc], 3))}) + "\n")
-    for split, chosen in (("train", list(asked)[: queries * 2 // 3]), ("test", list(asked)[queries * 2 // 3 :])):
+            stream.write(
+                json.dumps({"_id": query, "text": " ".join(draw.sample(texts[doc], 3))}) + "\n"
+            )
+    for split, chosen in (
+        ("train", list(asked)[: queries * 2 // 3]),
+        ("test", list(asked)[queries * 2 // 3 :]),
+    ):
         lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{asked[query]}\t1" for query in chosen)]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     return folder
@@ -61,30 +69,50 @@ def small_recipe(folder: Path) -> Path:
     """The recipe over a collection and a model made in the same folder."""
     model, data = tiny_backbone(folder / "model", layers=2), beir_folder(folder / "data")
     text = RECIPE.replace("MODEL", str(model)).replace("DATA", str(data))
-    text = text.replace("depth: 10}\nstages", f"depth: 10, one: bm25, two: {model}, labels-loss: InfoNCE(tau=0.05),\n"
-                        "  distilled-loss: KL(tau=0.05) + 0.5*InfoNCE(tau=0.05)}\nstages")
+    text = text.replace(
+        "depth: 10}\nstages",
+        f"depth: 10, one: bm25, two: {model}, labels-loss: InfoNCE(tau=0.05),\n"
+        "  distilled-loss: KL(tau=0.05) + 0.5*InfoNCE(tau=0.05)}\nstages",
+    )
     path = folder / "small.yaml"
     path.write_text(text)
     return path
 
 
 def pydocs_folder(folder: Path, documents: int = 60) -> Path:
-    """The first documents of the embedded collection, in BEIR layout, with the queries of each split that one of them answers."""
+    """The first documents of the embedded collection, in BEIR layout, with the queries of each
+    split that one of them answers.
+    """
     (folder / "qrels").mkdir(parents=True)
     queries: dict[str, str] = {}
     for split in ("train", "test"):
         whole = load_collection(f"pydocs/{split}")
-        judged = {query: {doc for doc, grade in answers.items() if grade > 0} for query, answers in whole.qrels.items()}
+        judged = {
+            query: {doc for doc, grade in answers.items() if grade > 0}
+            for query, answers in whole.qrels.items()
+        }
         if split == "train":
             answers = [doc for docs in judged.values() for doc in sorted(docs)][: documents // 2]
         else:
-            answers += [doc for docs in judged.values() for doc in sorted(docs)][: documents - len(answers)]
+            answers += [doc for docs in judged.values() for doc in sorted(docs)][
+                : documents - len(answers)
+            ]
         asked = {query: docs for query, docs in judged.items() if docs <= set(answers)}
         queries |= {query: whole.queries[query].text for query in asked}
-        lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{doc}\t1" for query, docs in asked.items() for doc in sorted(docs))]
+        lines = [
+            "query-id\tcorpus-id\tscore",
+            *(f"{query}\t{doc}\t1" for query, docs in asked.items() for doc in sorted(docs)),
+        ]
         (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
     rows = whole.corpus.rows(list(dict.fromkeys(answers)))
-    (folder / "corpus.jsonl").write_text("".join(
-        json.dumps({"_id": whole.corpus.id(row), "title": "", "text": whole.corpus.text(row)}) + "\n" for row in rows))
-    (folder / "queries.jsonl").write_text("".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in queries.items()))
+    (folder / "corpus.jsonl").write_text(
+        "".join(
+            json.dumps({"_id": whole.corpus.id(row), "title": "", "text": whole.corpus.text(row)})
+            + "\n"
+            for row in rows
+        )
+    )
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in queries.items())
+    )
     return folder

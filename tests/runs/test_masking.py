@@ -24,41 +24,83 @@ def collection() -> Collection:
 
 @pytest.fixture()
 def run(tmp_path: Path, collection: Collection) -> Run:
-    """a: positives at 4 and 2, a judged negative at 9; b: the positive is at -1; c: the positive has no score."""
+    """a: positives at 4 and 2, a judged negative at 9; b: the positive is at -1; c: the positive
+    has no score.
+    """
     nan = np.nan
     flags = [None, None, None, None, "truncated", None, None]
     lists = [
-        RankedList("a", ["d1", "d0", "d2", "d3", "d4", "d5", "d6"], np.array([9, 6, 4, 3.5, 3, 2, nan], np.float32), flags),
+        RankedList(
+            "a",
+            ["d1", "d0", "d2", "d3", "d4", "d5", "d6"],
+            np.array([9, 6, 4, 3.5, 3, 2, nan], np.float32),
+            flags,
+        ),
         RankedList("b", ["d0", "d1", "d2", "d3"], np.array([2, -0.9, -1, -3], np.float32)),
         RankedList("c", ["d0", "d1", "d7"], np.array([8, 1, nan], np.float32)),
     ]
-    return write_run(tmp_path / "r", RunIdentity("teacher", {"model": "m"}, collection.describe()), lists, part_queries=2)
+    return write_run(
+        tmp_path / "r",
+        RunIdentity("teacher", {"model": "m"}, collection.describe()),
+        lists,
+        part_queries=2,
+    )
 
 
 def flagged(run: Run) -> dict[str, list[str]]:
-    return {found.query_id: [doc for doc, flag in zip(found.doc_ids, found.flags or [], strict=bool(found.flags))
-                             if flag and flag.startswith("false negative")] for found in run}
+    return {
+        found.query_id: [
+            doc
+            for doc, flag in zip(found.doc_ids, found.flags or [], strict=bool(found.flags))
+            if flag and flag.startswith("false negative")
+        ]
+        for found in run
+    }
 
 
-@pytest.mark.parametrize(("rule", "positive", "expected"), [
-    ("above-positive", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": []}),
-    ("above-positive", "lowest", {"a": ["d0", "d3", "d4"], "b": ["d0", "d1"], "c": []}),
-    ("above-positive", "mean", {"a": ["d0", "d3"], "b": ["d0", "d1"], "c": []}),
-    ("margin=0", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": []}),
-    ("margin=0.5", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": []}),  # 3.5 is not above 4 - 0.5
-    ("margin=0.6", "highest", {"a": ["d0", "d3"], "b": ["d0", "d1"], "c": []}),
-    ("percentage=0.8", "highest", {"a": ["d0", "d3"], "b": [], "c": []}),  # b: 0.8 * -1 lies above -1
-    ("threshold=2.5", "highest", {"a": ["d0", "d3", "d4"], "b": [], "c": ["d0"]}),
-    ("top-k=2", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": ["d0", "d1"]}),
-])
-def test_rules_by_hand(tmp_path: Path, collection: Collection, run: Run, rule: str, positive: str,
-                       expected: dict[str, list[str]]) -> None:
+@pytest.mark.parametrize(
+    ("rule", "positive", "expected"),
+    [
+        ("above-positive", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": []}),
+        ("above-positive", "lowest", {"a": ["d0", "d3", "d4"], "b": ["d0", "d1"], "c": []}),
+        ("above-positive", "mean", {"a": ["d0", "d3"], "b": ["d0", "d1"], "c": []}),
+        ("margin=0", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": []}),
+        (
+            "margin=0.5",
+            "highest",
+            {"a": ["d0"], "b": ["d0", "d1"], "c": []},
+        ),  # 3.5 is not above 4 - 0.5
+        ("margin=0.6", "highest", {"a": ["d0", "d3"], "b": ["d0", "d1"], "c": []}),
+        (
+            "percentage=0.8",
+            "highest",
+            {"a": ["d0", "d3"], "b": [], "c": []},
+        ),  # b: 0.8 * -1 lies above -1
+        ("threshold=2.5", "highest", {"a": ["d0", "d3", "d4"], "b": [], "c": ["d0"]}),
+        ("top-k=2", "highest", {"a": ["d0"], "b": ["d0", "d1"], "c": ["d0", "d1"]}),
+    ],
+)
+def test_rules_by_hand(
+    tmp_path: Path,
+    collection: Collection,
+    run: Run,
+    rule: str,
+    positive: str,
+    expected: dict[str, list[str]],
+) -> None:
     found = mask(run, collection, tmp_path / "m", rule, positive)  # type: ignore[arg-type]
     assert flagged(found) == expected
     name = rule.partition("=")[0]
     count = sum(map(len, expected.values()))
     assert found.manifest.usage[f"flagged_{name}"] == count
-    assert sum(n for flag, n in stats(found)["flags"].items() if flag.startswith(f"false negative: {name}")) == count
+    assert (
+        sum(
+            n
+            for flag, n in stats(found)["flags"].items()
+            if flag.startswith(f"false negative: {name}")
+        )
+        == count
+    )
     unruled = {"threshold": 0, "top-k": 0, "percentage": 2}.get(name, 1)
     assert found.manifest.usage["unruled_queries"] == unruled
     for one, other in zip(run, found, strict=True):  # no score and no order changes
@@ -67,30 +109,72 @@ def test_rules_by_hand(tmp_path: Path, collection: Collection, run: Run, rule: s
     assert verify(tmp_path / "m") == []
 
 
-def test_the_first_rule_that_hits_gives_the_reason_and_other_flags_stay(tmp_path: Path, collection: Collection, run: Run) -> None:
+def test_the_first_rule_that_hits_gives_the_reason_and_other_flags_stay(
+    tmp_path: Path, collection: Collection, run: Run
+) -> None:
     found = mask(run, collection, tmp_path / "m", ["above-positive", "threshold=2.5"])
     flags = dict(zip(found["a"].doc_ids, found["a"].flags or [], strict=True))
-    assert flags["d0"] == "false negative: above-positive" and flags["d3"] == "false negative: threshold"
+    assert (
+        flags["d0"] == "false negative: above-positive"
+        and flags["d3"] == "false negative: threshold"
+    )
     assert flags["d4"] == "false negative: threshold; truncated" and flags["d6"] == "unscored"
     assert flags["d1"] is flags["d2"] is flags["d5"] is None
-    assert found.manifest.usage == {"flagged_above-positive": 3, "flagged_threshold": 3, "unruled_queries": 1}
+    assert found.manifest.usage == {
+        "flagged_above-positive": 3,
+        "flagged_threshold": 3,
+        "unruled_queries": 1,
+    }
     assert found.identity.kind == "teacher" and found.identity.producer == run.identity.producer
     assert found.identity.settings["mask"]["rules"] == ["above-positive", "threshold=2.5"]
     again = mask(found, collection, tmp_path / "again", "threshold=2.5")
-    assert [row.flags for row in again] == [row.flags for row in found]  # what is flagged is not flagged twice
+    assert [row.flags for row in again] == [
+        row.flags for row in found
+    ]  # what is flagged is not flagged twice
     assert again.manifest.usage["flagged_threshold"] == 0
 
 
-def test_compiled_runs_know_the_flags_of_what_is_scored(tmp_path: Path, collection: Collection, run: Run) -> None:
-    assert compile_run(run, collection.corpus).flags(0).tolist() == [UNFLAGGED] * 4 + [DOUBTFUL] + [UNFLAGGED] * 2
+def test_compiled_runs_know_the_flags_of_what_is_scored(
+    tmp_path: Path, collection: Collection, run: Run
+) -> None:
+    assert (
+        compile_run(run, collection.corpus).flags(0).tolist()
+        == [UNFLAGGED] * 4 + [DOUBTFUL] + [UNFLAGGED] * 2
+    )
     found = compile_run(mask(run, collection, tmp_path / "m", "above-positive"), collection.corpus)
-    assert found.flags(0).tolist() == [UNFLAGGED, SUSPECTED, UNFLAGGED, UNFLAGGED, DOUBTFUL, UNFLAGGED, UNFLAGGED]
-    assert found.flags(1).tolist() == [SUSPECTED, SUSPECTED, UNFLAGGED, UNFLAGGED] and found.flags(2).tolist() == [0, 0, 0]
+    assert found.flags(0).tolist() == [
+        UNFLAGGED,
+        SUSPECTED,
+        UNFLAGGED,
+        UNFLAGGED,
+        DOUBTFUL,
+        UNFLAGGED,
+        UNFLAGGED,
+    ]
+    assert found.flags(1).tolist() == [SUSPECTED, SUSPECTED, UNFLAGGED, UNFLAGGED] and found.flags(
+        2
+    ).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("rule", ["margin", "margin=-1", "percentage=1.5", "percentage=0", "top-k=1.5", "top-k=0", "nonsense=1",
-                                  "above-positive=3", "threshold=x", "threshold=e", ""])
-def test_rules_that_cannot_be_meant_are_refused(tmp_path: Path, collection: Collection, run: Run, rule: str) -> None:
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "margin",
+        "margin=-1",
+        "percentage=1.5",
+        "percentage=0",
+        "top-k=1.5",
+        "top-k=0",
+        "nonsense=1",
+        "above-positive=3",
+        "threshold=x",
+        "threshold=e",
+        "",
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(
+    tmp_path: Path, collection: Collection, run: Run, rule: str
+) -> None:
     with pytest.raises(IrdistillError, match="rule"):
         mask(run, collection, tmp_path / "m", rule)
     assert not (tmp_path / "m").exists()

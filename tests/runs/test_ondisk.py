@@ -18,8 +18,16 @@ def test_slices_are_those_of_the_array(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", values)
     held = OnDisk(tmp_path / "a.npy")
     again = pickle.loads(pickle.dumps(held))
-    for part in (slice(0, 64), slice(10, 20), slice(990, 2000), slice(5, 5), slice(9, 3), slice(None), slice(-4, None),
-                 slice(np.int64(7), np.int64(9))):
+    for part in (
+        slice(0, 64),
+        slice(10, 20),
+        slice(990, 2000),
+        slice(5, 5),
+        slice(9, 3),
+        slice(None),
+        slice(-4, None),
+        slice(np.int64(7), np.int64(9)),
+    ):
         np.testing.assert_array_equal(held[part], values[part])
         np.testing.assert_array_equal(again[part], values[part])
     assert len(held) == 1000 and held[:3].dtype == np.float32

@@ -12,12 +12,26 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, compile_run, fuse, mask, merge, open_run, verify, write_run
+from irdistill.runs import (
+    RankedList,
+    Run,
+    RunIdentity,
+    RunWriter,
+    compile_run,
+    fuse,
+    mask,
+    merge,
+    open_run,
+    verify,
+    write_run,
+)
 from irdistill.runs.manifest import MANIFEST, Manifest
 
 QUERIES = [f"q{number}" for number in range(10)]
 DOCUMENTS = [f"d{number}" for number in range(6)]
-COLLECTION = Collection.from_dicts("small", dict.fromkeys(DOCUMENTS, "text"), dict.fromkeys(QUERIES, "question"), {"q0": {"d0": 1}})
+COLLECTION = Collection.from_dicts(
+    "small", dict.fromkeys(DOCUMENTS, "text"), dict.fromkeys(QUERIES, "question"), {"q0": {"d0": 1}}
+)
 
 
 def identity(model: str = "a") -> RunIdentity:
@@ -25,7 +39,10 @@ def identity(model: str = "a") -> RunIdentity:
 
 
 def lists(shift: float = 0.0) -> list[RankedList]:
-    return [RankedList(query, DOCUMENTS, np.arange(6, dtype=np.float32) + number + shift) for number, query in enumerate(QUERIES)]
+    return [
+        RankedList(query, DOCUMENTS, np.arange(6, dtype=np.float32) + number + shift)
+        for number, query in enumerate(QUERIES)
+    ]
 
 
 def write(folder: Path, model: str = "a", shift: float = 0.0, overwrite: bool = False) -> Run:
@@ -42,30 +59,66 @@ def write_shard(folder: Path, number: int, model: str = "a", shift: float = 0.0)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and not path.name.endswith(".lock")}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
 
 
-FOREIGN = ("part-00000.parquet", "queries.parquet", "journal.jsonl", "thesis.tex", "compiled/thesis.tex", "compiled/x/offsets.npy",
-           "representations/thesis.tex", "part-00000.snappy.parquet", "PART-00000.PARQUET", ".hidden", "a/b/c.txt",
-           "representations/part-00000.bin", ".notes.tmp-12")
+FOREIGN = (
+    "part-00000.parquet",
+    "queries.parquet",
+    "journal.jsonl",
+    "thesis.tex",
+    "compiled/thesis.tex",
+    "compiled/x/offsets.npy",
+    "representations/thesis.tex",
+    "part-00000.snappy.parquet",
+    "PART-00000.PARQUET",
+    ".hidden",
+    "a/b/c.txt",
+    "representations/part-00000.bin",
+    ".notes.tmp-12",
+)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_folder_with_a_foreign_file_is_refused(name: str, overwrite: bool, tmp_path: Path) -> None:
+def test_a_folder_with_a_foreign_file_is_refused(
+    name: str, overwrite: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "x" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    for verb in (lambda: write(tmp_path / "x", overwrite=overwrite),
-                 lambda: merge([write_shard(tmp_path / "1", 1), write_shard(tmp_path / "2", 2)], tmp_path / "x", overwrite)):
-        with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
+    for verb in (
+        lambda: write(tmp_path / "x", overwrite=overwrite),
+        lambda: merge(
+            [write_shard(tmp_path / "1", 1), write_shard(tmp_path / "2", 2)],
+            tmp_path / "x",
+            overwrite,
+        ),
+    ):
+        with pytest.raises(
+            IrdistillError, match=f"holds {name}, which irdistill did not write there"
+        ):
             verb()
         assert tree(tmp_path / "x") == {name: b"mine"}
 
 
-@pytest.mark.parametrize("name", ["thesis.tex", "part-00009.parquet", "part-0.parquet", "compiled/thesis.tex",
-                                  "representations/thesis.tex", "x.snappy.parquet", "part-00000.bin", "compiled/a/rows.npy"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thesis.tex",
+        "part-00009.parquet",
+        "part-0.parquet",
+        "compiled/thesis.tex",
+        "representations/thesis.tex",
+        "x.snappy.parquet",
+        "part-00000.bin",
+        "compiled/a/rows.npy",
+    ],
+)
 def test_overwriting_a_run_keeps_what_its_manifest_does_not_name(name: str, tmp_path: Path) -> None:
     run = write(tmp_path / "x")
     compile_run(run, COLLECTION.corpus)
@@ -79,11 +132,20 @@ def test_overwriting_a_run_keeps_what_its_manifest_does_not_name(name: str, tmp_
     shutil.rmtree(tmp_path / "x" / "compiled" / "a", ignore_errors=True)
     assert write(tmp_path / "x", "b", 1.0, overwrite=True).identity.producer == {"model": "b"}
     assert not (tmp_path / "x" / "compiled").exists()
-    assert tree(tmp_path / "x").keys() == tree(write(tmp_path / "fresh", "b", 1.0).path or tmp_path).keys()
+    assert (
+        tree(tmp_path / "x").keys()
+        == tree(write(tmp_path / "fresh", "b", 1.0).path or tmp_path).keys()
+    )
 
 
 def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:
-    for text in ("{}", "not JSON", '{"format": "mine"}', "[]", json.dumps({"format": "irdistill-run"})):
+    for text in (
+        "{}",
+        "not JSON",
+        '{"format": "mine"}',
+        "[]",
+        json.dumps({"format": "irdistill-run"}),
+    ):
         shutil.rmtree(tmp_path / "x", ignore_errors=True)
         (tmp_path / "x").mkdir()
         (tmp_path / "x" / MANIFEST).write_text(text)
@@ -95,7 +157,9 @@ def test_a_foreign_manifest_is_refused(tmp_path: Path) -> None:
             assert tree(tmp_path / "x") == before
 
 
-@pytest.mark.parametrize("name", ["../../victim", "/victim", "../victim", "part-00001.parquet", "compiled"])
+@pytest.mark.parametrize(
+    "name", ["../../victim", "/victim", "../victim", "part-00001.parquet", "compiled"]
+)
 def test_names_in_a_tampered_manifest_are_never_followed(name: str, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("mine")
     name = str(tmp_path / "victim") if name.startswith("/") else name
@@ -104,11 +168,17 @@ def test_names_in_a_tampered_manifest_are_never_followed(name: str, tmp_path: Pa
     data = {key: value for key, value in json.loads(path.read_text()).items() if key != "checksum"}
     data["parts"][0]["name"] = name
     path.write_text(json.dumps(data))
-    for use in (lambda: write(tmp_path / "a" / "x", "b", overwrite=True), lambda: write(tmp_path / "a" / "x"),
-                lambda: open_run(tmp_path / "a" / "x"), lambda: merge([tmp_path / "a" / "x"], tmp_path / "y")):
+    for use in (
+        lambda: write(tmp_path / "a" / "x", "b", overwrite=True),
+        lambda: write(tmp_path / "a" / "x"),
+        lambda: open_run(tmp_path / "a" / "x"),
+        lambda: merge([tmp_path / "a" / "x"], tmp_path / "y"),
+    ):
         with pytest.raises(IrdistillError, match=r"manifest.json is damaged: part 0 is"):
             use()
-    assert (tmp_path / "victim").read_text() == "mine" and len(list((tmp_path / "a" / "x").glob("part-*"))) == 4
+    assert (tmp_path / "victim").read_text() == "mine" and len(
+        list((tmp_path / "a" / "x").glob("part-*"))
+    ) == 4
 
 
 @pytest.mark.parametrize("name", ["compiled", "representations", "part-00000.parquet", "thesis"])
@@ -140,28 +210,36 @@ def test_a_part_that_was_changed_is_written_again(tmp_path: Path) -> None:
     data = bytearray(part.read_bytes())
     data[len(data) // 2] ^= 1
     part.write_bytes(data)
-    with pytest.raises(IrdistillError, match=r"part-00002.parquet is truncated or damaged .its SHA-256"):
+    with pytest.raises(
+        IrdistillError, match=r"part-00002.parquet is truncated or damaged .its SHA-256"
+    ):
         list(open_run(tmp_path / "x"))
     (tmp_path / "x" / "queries.parquet").unlink()
     write(tmp_path / "x")
     assert {name: data for name, data in tree(tmp_path / "x").items() if "journal" not in name} == {
-        name: data for name, data in right.items() if "journal" not in name}
+        name: data for name, data in right.items() if "journal" not in name
+    }
 
 
 def test_a_run_is_not_written_over_its_own_input(tmp_path: Path) -> None:
     one, two = write(tmp_path / "one"), write(tmp_path / "two", "b", 1.0)
     before = tree(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "one")
-    for verb in (lambda out: fuse([one, two], out, overwrite=True),
-                 lambda out: mask(one, COLLECTION, out, ["margin=1"], overwrite=True),
-                 lambda out: merge([tmp_path / "one"], out, overwrite=True)):
+    for verb in (
+        lambda out: fuse([one, two], out, overwrite=True),
+        lambda out: mask(one, COLLECTION, out, ["margin=1"], overwrite=True),
+        lambda out: merge([tmp_path / "one"], out, overwrite=True),
+    ):
         for out in (tmp_path / "one", tmp_path / "link"):
-            with pytest.raises(IrdistillError, match="is read and would be written at the same time"):
+            with pytest.raises(
+                IrdistillError, match="is read and would be written at the same time"
+            ):
                 verb(out)
     assert tree(tmp_path) == before
 
 
-# -- merge ---------------------------------------------------------------------------------------------------
+# -- merge
+# ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -173,23 +251,36 @@ def test_merging_again_changes_nothing(shards: list[Path], tmp_path: Path) -> No
     merge(shards, tmp_path / "x")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "x").glob("part-*")}
     content = tree(tmp_path / "x")
-    assert merge(shards, tmp_path / "x").fingerprint == merge(shards[::-1], tmp_path / "x").fingerprint
-    assert tree(tmp_path / "x") == content and all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert (
+        merge(shards, tmp_path / "x").fingerprint == merge(shards[::-1], tmp_path / "x").fingerprint
+    )
+    assert tree(tmp_path / "x") == content and all(
+        path.stat().st_mtime_ns == time for path, time in before.items()
+    )
     assert open_run(tmp_path / "x").manifest.usage == {"pairs": 10}
 
 
 @pytest.mark.parametrize("damage", ["missing", "flipped", "truncated", "emptied", "queries"])
 @pytest.mark.parametrize("finished", [False, True])
-def test_a_merge_with_a_damaged_part_is_repaired(damage: str, finished: bool, shards: list[Path], tmp_path: Path) -> None:
+def test_a_merge_with_a_damaged_part_is_repaired(
+    damage: str, finished: bool, shards: list[Path], tmp_path: Path
+) -> None:
     merge(shards, tmp_path / "x")
     right = tree(tmp_path / "x")
     if not finished:
         manifest = Manifest.read(tmp_path / "x")
-        Manifest(manifest.identity, manifest.queries, manifest.queries_digest, manifest.part_queries,
-                 software=manifest.software).write(tmp_path / "x")
+        Manifest(
+            manifest.identity,
+            manifest.queries,
+            manifest.queries_digest,
+            manifest.part_queries,
+            software=manifest.software,
+        ).write(tmp_path / "x")
     path = tmp_path / "x" / ("queries.parquet" if damage == "queries" else "part-00001.parquet")
     data = path.read_bytes()
-    path.write_bytes({"flipped": bytes([data[0] ^ 1]) + data[1:], "truncated": data[:-5]}.get(damage, b""))
+    path.write_bytes(
+        {"flipped": bytes([data[0] ^ 1]) + data[1:], "truncated": data[:-5]}.get(damage, b"")
+    )
     if damage == "missing":
         path.unlink()
     merge(shards, tmp_path / "x")
@@ -200,7 +291,10 @@ def test_merging_into_another_run_keeps_it(shards: list[Path], tmp_path: Path) -
     with RunWriter(tmp_path / "x", identity("other"), QUERIES, 3) as writer:
         writer.write_part(0, lists()[:3])
     before = tree(tmp_path / "x")
-    with pytest.raises(IrdistillError, match=r'holds another run. What differs: producer.model: "other" there, "a" here'):
+    with pytest.raises(
+        IrdistillError,
+        match=r'holds another run. What differs: producer.model: "other" there, "a" here',
+    ):
         merge(shards, tmp_path / "x")
     assert tree(tmp_path / "x") == before
     write(tmp_path / "whole", "other")
@@ -210,8 +304,9 @@ def test_merging_into_another_run_keeps_it(shards: list[Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize("model", ["a", "b"])
-def test_a_half_done_merge_is_not_continued_with_other_shards(model: str, shards: list[Path], tmp_path: Path,
-                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_done_merge_is_not_continued_with_other_shards(
+    model: str, shards: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copied: list[Path] = []
     whole = os.replace
 
@@ -227,7 +322,9 @@ def test_a_half_done_merge_is_not_continued_with_other_shards(model: str, shards
         merge(shards, tmp_path / "x")
     before = tree(tmp_path / "x")
     others = [write_shard(tmp_path / f"other-{number}", number, model, 5.0) for number in (1, 2)]
-    with pytest.raises(IrdistillError, match="holds parts of other shards" if model == "a" else "holds another run"):
+    with pytest.raises(
+        IrdistillError, match="holds parts of other shards" if model == "a" else "holds another run"
+    ):
         merge(others, tmp_path / "x")
     assert tree(tmp_path / "x") == before
     merge(shards, tmp_path / "x")

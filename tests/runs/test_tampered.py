@@ -19,7 +19,9 @@ from tests.runs.test_store import QUERIES, files, identity, lists
 
 @pytest.fixture()
 def collection() -> Collection:
-    return Collection.from_dicts("tiny", {f"d{i}": f"text {i}" for i in range(50)}, QUERIES, {"q0": {"d0": 1}})
+    return Collection.from_dicts(
+        "tiny", {f"d{i}": f"text {i}" for i in range(50)}, QUERIES, {"q0": {"d0": 1}}
+    )
 
 
 def change(**values: Any) -> Callable[[dict[str, Any]], None]:
@@ -90,9 +92,21 @@ def test_a_changed_manifest_is_refused(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "1", "null", "{", "[" * 100_000, "9" * 5000, '{"format": "irdistill-run", "version": 1}']
+    "text",
+    [
+        "",
+        "[]",
+        "1",
+        "null",
+        "{",
+        "[" * 100_000,
+        "9" * 5000,
+        '{"format": "irdistill-run", "version": 1}',
+    ],
 )
-def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, collection: Collection, text: str) -> None:
+def test_a_manifest_that_is_no_manifest_is_refused(
+    tmp_path: Path, collection: Collection, text: str
+) -> None:
     folder = tmp_path / "run"
     write_run(folder, identity(collection), lists().values(), part_queries=4)
     (folder / "manifest.json").write_text(text)
@@ -127,7 +141,9 @@ def test_a_manifest_that_is_no_manifest_is_refused(tmp_path: Path, collection: C
         ),
     ],
 )
-def test_a_damaged_line_of_the_journal_is_a_part_that_is_made_again(tmp_path: Path, collection: Collection, line: str) -> None:
+def test_a_damaged_line_of_the_journal_is_a_part_that_is_made_again(
+    tmp_path: Path, collection: Collection, line: str
+) -> None:
     whole = write_run(tmp_path / "whole", identity(collection), lists().values(), part_queries=4)
     rows = lists()
     with RunWriter(tmp_path / "run", identity(collection), list(rows), 4) as writer:
@@ -142,7 +158,9 @@ def test_a_damaged_line_of_the_journal_is_a_part_that_is_made_again(tmp_path: Pa
 
 
 @pytest.mark.parametrize("columns", [{"fingerprint": ["a"]}, {"id": ["q0"]}])
-def test_a_list_of_queries_without_its_column_is_refused(tmp_path: Path, columns: dict[str, list[str]]) -> None:
+def test_a_list_of_queries_without_its_column_is_refused(
+    tmp_path: Path, columns: dict[str, list[str]]
+) -> None:
     parquet.write(tmp_path / "queries.parquet", parquet.encode(pa.table(columns)))
     for read in (parquet.read_ids, parquet.read_query_fingerprints):
         with pytest.raises(IrdistillError, match=r"queries\.parquet is missing or damaged"):

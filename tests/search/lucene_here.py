@@ -11,5 +11,8 @@ from irdistill.java import MINIMUM_VERSION, find_java, install_command
 _JAVA = find_java()
 needs_lucene = pytest.mark.skipif(
     _JAVA is None or find_spec("pyserini") is None,
-    reason=f"Lucene needs Java {MINIMUM_VERSION} or newer ({install_command()}) and pip install 'irdistill[lucene]'",
+    reason=(
+        f"Lucene needs Java {MINIMUM_VERSION} or newer ({install_command()}) and pip install"
+        " 'irdistill[lucene]'"
+    ),
 )

@@ -28,16 +28,19 @@ def small() -> Collection:
     return Collection.from_dicts("small", DOCS, {"q": "cat sat"}, {})
 
 
-@pytest.mark.parametrize(("name", "expected"), [("scifact", 0.676), ("cranfield", 0.485),
-                                                ("cystic-fibrosis", 0.436)])
+@pytest.mark.parametrize(
+    ("name", "expected"), [("scifact", 0.676), ("cranfield", 0.485), ("cystic-fibrosis", 0.436)]
+)
 def test_ndcg_on_public_collections(name: str, expected: float, tmp_path: Path) -> None:
     ir_measures = pytest.importorskip("ir_measures")
     if not (DATA / name).is_dir():
         pytest.skip(f"the collection {name} is not in {DATA}")
     collection = load_collection(str(DATA / name), cache=tmp_path)
     bm25 = BM25(collection.corpus, cache=tmp_path / "bm25")
-    run = {found.query_id: dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
-           for found in bm25.search(list(collection.queries.values()), 100)}
+    run = {
+        found.query_id: dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
+        for found in bm25.search(list(collection.queries.values()), 100)
+    }
     qrels = {query: dict(documents) for query, documents in collection.qrels.items()}
     value = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
     assert value == pytest.approx(expected, abs=0.001)
@@ -68,8 +71,9 @@ def test_zero_scores_are_left_out_and_ties_go_by_id(small: Collection, tmp_path:
     assert bm25.score("zebra", rows).tolist() == [0.0] * 6
 
 
-def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, tmp_path: Path,
-                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(
+    small: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = BM25(small.corpus, cache=tmp_path)
     right, build, builds = first.all_scores("dogs cat"), BM25._build, []
 
@@ -79,17 +83,28 @@ def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, t
 
     monkeypatch.setattr(BM25, "_build", counted)
     np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
-    assert not builds and [path.name for path in tmp_path.iterdir() if path.is_dir()] == [first.folder.name]
-    for number, name in enumerate(("data.npy", "indices.npy", "indptr.npy", "vocabulary.json", "manifest.json"), 1):
+    assert not builds and [path.name for path in tmp_path.iterdir() if path.is_dir()] == [
+        first.folder.name
+    ]
+    for number, name in enumerate(
+        ("data.npy", "indices.npy", "indptr.npy", "vocabulary.json", "manifest.json"), 1
+    ):
         path = first.folder / name
         data = bytearray(path.read_bytes())
         data[len(data) - 9] ^= 1
         path.write_bytes(data)
-        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+        np.testing.assert_array_equal(
+            BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right
+        )
         assert len(builds) == number
-    for damage in (lambda: (first.folder / "data.npy").write_bytes(b""), (first.folder / "manifest.json").unlink):
+    for damage in (
+        lambda: (first.folder / "data.npy").write_bytes(b""),
+        (first.folder / "manifest.json").unlink,
+    ):
         damage()
-        np.testing.assert_array_equal(BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right)
+        np.testing.assert_array_equal(
+            BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right
+        )
     assert len(builds) == 7
     with pytest.raises(IrdistillError, match="k1="):
         BM25(small.corpus, k1=-1, cache=tmp_path)
@@ -97,16 +112,27 @@ def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(small: Collection, t
 
 @pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
 @pytest.mark.parametrize("memory", [1, 4000, 1 << 30])
-def test_index_is_that_of_bm25s_whatever_the_memory(k1: float, b: float, memory: int, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_index_is_that_of_bm25s_whatever_the_memory(
+    k1: float, b: float, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To the last bit; also where a term's postings, or a run's, are more than fit into memory."""
     monkeypatch.setattr(corpus_module, "BATCH_ROWS", 16)
     draw = np.random.default_rng(7)
-    texts = [" ".join(f"w{number}" for number in draw.geometric(0.05, draw.integers(0, 60))) for _ in range(150)]
-    corpus = Collection.from_dicts("c", {f"d{place}": text for place, text in enumerate(texts)}, {}, {}).corpus
+    texts = [
+        " ".join(f"w{number}" for number in draw.geometric(0.05, draw.integers(0, 60)))
+        for _ in range(150)
+    ]
+    corpus = Collection.from_dicts(
+        "c", {f"d{place}": text for place, text in enumerate(texts)}, {}, {}
+    ).corpus
     vocabulary: dict[str, int] = {}
-    tokens = [[vocabulary.setdefault(stem, len(vocabulary)) for stem in Tokenizer()(text)] for text in texts]
-    plain = Bm25s(k1=k1, b=b, method="lucene").build_index_from_ids(list(range(len(vocabulary))), tokens, show_progress=False)
+    tokens = [
+        [vocabulary.setdefault(stem, len(vocabulary)) for stem in Tokenizer()(text)]
+        for text in texts
+    ]
+    plain = Bm25s(k1=k1, b=b, method="lucene").build_index_from_ids(
+        list(range(len(vocabulary))), tokens, show_progress=False
+    )
     bm25 = BM25(corpus, k1, b, tmp_path, memory)
     assert bm25.stems == list(vocabulary)
     for name in ("data", "indices", "indptr"):
@@ -114,7 +140,12 @@ def test_index_is_that_of_bm25s_whatever_the_memory(k1: float, b: float, memory:
     assert sorted(path.suffix for path in bm25.folder.iterdir()) == [".json"] * 2 + [".npy"] * 3
 
 
-@given(st.lists(st.text("abcXYZ09_ .,-'\n\t\0éßİıÅ日本ǅ²٣ªºͅ\u0301\u200d\x85\xa0ﬁ\ud800", max_size=30), max_size=5))
+@given(
+    st.lists(
+        st.text("abcXYZ09_ .,-'\n\t\0éßİıÅ日本ǅ²٣ªºͅ\u0301\u200d\x85\xa0ﬁ\ud800", max_size=30),
+        max_size=5,
+    )
+)
 def test_words_by_the_block_are_those_of_the_tokenizer(texts: list[str]) -> None:
     words, sizes = split_words(texts)
     expected = [words_of(text) for text in texts]
@@ -137,10 +168,15 @@ def test_forgotten_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
     assert [forgotten[word] for word in words] == expected == [*range(20)] * 3 + [-1]
 
 
-@given(scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30), k=st.integers(1, 12))
+@given(
+    scores=st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=30),
+    k=st.integers(1, 12),
+)
 def test_best_rows_orders_as_trec_eval(scores: list[float], k: int) -> None:
     names = [f"d{(7 * place) % len(scores)}-{place}" for place in range(len(scores))]
     corpus = Collection.from_dicts("c", dict.fromkeys(names, "x"), {}, {}).corpus
     rows, values = best_rows(corpus, np.array(scores, dtype=np.float32), k, above=0.0)
-    expected = sorted(((s, n) for s, n in zip(scores, names, strict=True) if s > 0), reverse=True)[:k]
+    expected = sorted(((s, n) for s, n in zip(scores, names, strict=True) if s > 0), reverse=True)[
+        :k
+    ]
     assert [(float(v), names[row]) for v, row in zip(values, rows, strict=True)] == expected

@@ -1,4 +1,6 @@
-"""Searching with every kind of encoder: what plain sentence-transformers scores, to the digit, whatever the blocks."""
+"""Searching with every kind of encoder: what plain sentence-transformers scores, to the digit,
+whatever the blocks.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,20 @@ from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.families import tiny_classifier
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
-LIBRARY = {"dense": SentenceTransformer, "sparse": SparseEncoder, "late-interaction": MultiVectorEncoder}
+LIBRARY = {
+    "dense": SentenceTransformer,
+    "sparse": SparseEncoder,
+    "late-interaction": MultiVectorEncoder,
+}
 CPU: Any = {"precision": "float32"}
 
 
 def make_collection(documents: int = 60) -> Collection:
     rng = np.random.default_rng(0)
-    docs = {f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 14)))) for number in range(documents)}
+    docs = {
+        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 14))))
+        for number in range(documents)
+    }
     if documents > 1:
         docs |= {"twin-a": docs["d0"], "twin-b": docs["d0"], "empty": ""}
     queries = {f"q{number}": " ".join(rng.choice(WORDS, size=3)) for number in range(5)}
@@ -43,8 +52,11 @@ def make_collection(documents: int = 60) -> Collection:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("models")
-    return {"dense": str(tiny_backbone(folder / "dense", layers=2)), "sparse": str(tiny_splade(folder / "sparse")),
-            "late-interaction": str(tiny_colbert(folder / "late"))}
+    return {
+        "dense": str(tiny_backbone(folder / "dense", layers=2)),
+        "sparse": str(tiny_splade(folder / "sparse")),
+        "late-interaction": str(tiny_colbert(folder / "late")),
+    }
 
 
 def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
@@ -57,14 +69,22 @@ def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_search_finds_what_sentence_transformers_scores_highest(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+def test_search_finds_what_sentence_transformers_scores_highest(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
     collection = make_collection()
     corpus = collection.corpus
     run = retrieve(collection, models[kind], tmp_path / "run", k=9, work=tmp_path / "work", **CPU)
-    every = retrieve(collection, models[kind], tmp_path / "all", k=1000, work=tmp_path / "work", **CPU)
-    assert run.identity.producer["model"] == models[kind] and run.identity.settings["index"] == {"kind": "flat"}
+    every = retrieve(
+        collection, models[kind], tmp_path / "all", k=1000, work=tmp_path / "work", **CPU
+    )
+    assert run.identity.producer["model"] == models[kind] and run.identity.settings["index"] == {
+        "kind": "flat"
+    }
     assert recall(run) is None
-    for expected, best, whole in zip(plain_scores(kind, models[kind], collection), run, every, strict=True):
+    for expected, best, whole in zip(
+        plain_scores(kind, models[kind], collection), run, every, strict=True
+    ):
         for found in (best, whole):
             rows = [corpus.row(doc_id) for doc_id in found.doc_ids]
             np.testing.assert_allclose(found.scores, expected[rows], rtol=1e-5, atol=1e-5)
@@ -76,39 +96,61 @@ def test_search_finds_what_sentence_transformers_scores_highest(kind: str, model
         assert ties == ["twin-b", "twin-a", "d0"], "equal scores go by id, the last first"
 
 
-@pytest.mark.parametrize(("kind", "settings"), [
-    ("late-interaction", {"dimension": 8, "expand_queries": 12}), ("late-interaction", {"dimension": 8, "token_pooling": 2.0}),
-    ("late-interaction", {"query_layers": 1, "expand_queries": 9, "max_query_length": 12}), ("dense", {"query_layers": 1}),
-    ("sparse", {"inference_free": True}), ("sparse", {"query_layers": [1], "max_length": 6}),
-])
-def test_shaped_students_are_searched_as_sentence_transformers_scores(kind: str, settings: dict[str, Any], models: dict[str, str],
-                                                                       tmp_path: Path) -> None:
-    """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without a model."""
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("late-interaction", {"dimension": 8, "expand_queries": 12}),
+        ("late-interaction", {"dimension": 8, "token_pooling": 2.0}),
+        ("late-interaction", {"query_layers": 1, "expand_queries": 9, "max_query_length": 12}),
+        ("dense", {"query_layers": 1}),
+        ("sparse", {"inference_free": True}),
+        ("sparse", {"query_layers": [1], "max_length": 6}),
+    ],
+)
+def test_shaped_students_are_searched_as_sentence_transformers_scores(
+    kind: str, settings: dict[str, Any], models: dict[str, str], tmp_path: Path
+) -> None:
+    """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without
+    a model.
+    """
     folder = tmp_path / "backbone"
     copytree(models["dense"], folder)
-    (folder / "tokenizer.json").write_text((folder / "tokenizer.json").read_text().replace('"cat"', '"."'))
+    (folder / "tokenizer.json").write_text(
+        (folder / "tokenizer.json").read_text().replace('"cat"', '"."')
+    )
     (folder / "vocab.txt").unlink(missing_ok=True)
     student = build_student(kind, str(folder), device="cpu", **settings)
     if kind == "late-interaction":
         assert student.identity()["skiplist"] == ["."]
     student.save(tmp_path / "model")
-    docs = {f"d{place}": text for place, text in enumerate(["the dog .", ". . .", "a big dog and . a bird", "dog . " * 9])}
+    docs = {
+        f"d{place}": text
+        for place, text in enumerate(["the dog .", ". . .", "a big dog and . a bird", "dog . " * 9])
+    }
     collection = Collection.from_dicts("marks", docs, {"q": "dog . bird", "r": "."}, {})
     run = retrieve(collection, tmp_path / "model", tmp_path / "run", work=tmp_path / "work", **CPU)
-    for found, scores in zip(run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True):
+    for found, scores in zip(
+        run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True
+    ):
         rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
         assert len(rows) == (4 if kind != "sparse" else (scores > 0).sum())
         np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_one_document_and_an_empty_result(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+def test_one_document_and_an_empty_result(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
     collection = make_collection(1)
     run = retrieve(collection, models[kind], tmp_path / "run", k=5, work=tmp_path, **CPU)
     expected = plain_scores(kind, models[kind], collection)
-    assert [list(found.doc_ids) for found in run] == [["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected]
+    assert [list(found.doc_ids) for found in run] == [
+        ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
+    ]
     if kind == "sparse":  # a query that shares no word with any document
-        engine = open_engine(collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU)
+        engine = open_engine(
+            collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU
+        )
         nothing = engine.encode(["cat"])
         nothing.data[:] = 0
         nothing.eliminate_zeros()
@@ -118,8 +160,13 @@ def test_one_document_and_an_empty_result(kind: str, models: dict[str, str], tmp
 
 @pytest.mark.parametrize("kind", LIBRARY)
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_a_killed_store_goes_on_to_the_same_bytes(kind: str, killed_at: int, models: dict[str, str], tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_store_goes_on_to_the_same_bytes(
+    kind: str,
+    killed_at: int,
+    models: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     corpus = make_collection().corpus
     student = load_student(models[kind], device="cpu")
     build: Any = STORES[kind].build
@@ -149,7 +196,9 @@ def test_a_killed_store_goes_on_to_the_same_bytes(kind: str, killed_at: int, mod
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_the_store_gives_the_vectors_of_chosen_documents(kind: str, models: dict[str, str], tmp_path: Path) -> None:
+def test_the_store_gives_the_vectors_of_chosen_documents(
+    kind: str, models: dict[str, str], tmp_path: Path
+) -> None:
     corpus = make_collection().corpus
     student = load_student(models[kind], device="cpu")
     rows = np.array([62, 3, 3, 0, 17])
@@ -165,16 +214,28 @@ def test_the_store_gives_the_vectors_of_chosen_documents(kind: str, models: dict
     assert store.nbytes < corpus_vectors(corpus, student, tmp_path, **CPU).nbytes
 
 
-def random_sparse(folder: Path, rows: int, words: int, seed: int = 0) -> tuple[SparseStore, np.ndarray]:
+def random_sparse(
+    folder: Path, rows: int, words: int, seed: int = 0
+) -> tuple[SparseStore, np.ndarray]:
     rng = np.random.default_rng(seed)
-    matrix = np.where(rng.random((rows, words)) < 0.2, rng.gamma(1.0, size=(rows, words)), 0).astype(np.float32)
-    write_arrays(folder, {"kind": "sparse", "dimension": words}, SparseStore.layout(words, "float32"), rows, 7,
-                 lambda start, end: SparseStore.arrays(csr_matrix(matrix[start:end])))
+    matrix = np.where(
+        rng.random((rows, words)) < 0.2, rng.gamma(1.0, size=(rows, words)), 0
+    ).astype(np.float32)
+    write_arrays(
+        folder,
+        {"kind": "sparse", "dimension": words},
+        SparseStore.layout(words, "float32"),
+        rows,
+        7,
+        lambda start, end: SparseStore.arrays(csr_matrix(matrix[start:end])),
+    )
     return SparseStore(folder), matrix
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 16, 1000])
-def test_an_inverted_index_gives_exact_products_whatever_its_blocks(block_rows: int, tmp_path: Path) -> None:
+def test_an_inverted_index_gives_exact_products_whatever_its_blocks(
+    block_rows: int, tmp_path: Path
+) -> None:
     store, matrix = random_sparse(tmp_path / "store", 53, 31)
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(53)}, {}, {}).corpus
     queries = np.where(np.random.default_rng(1).random((6, 31)) < 0.3, 1.5, 0).astype(np.float32)
@@ -192,42 +253,86 @@ def test_an_inverted_index_gives_exact_products_whatever_its_blocks(block_rows: 
         SparseIndex.build(other, tmp_path / "index", block_rows=block_rows)
 
 
-def random_tokens(folder: Path, lengths: list[int], dimension: int = 8) -> tuple[TokenStore, list[np.ndarray]]:
+def random_tokens(
+    folder: Path, lengths: list[int], dimension: int = 8
+) -> tuple[TokenStore, list[np.ndarray]]:
     rng = np.random.default_rng(0)
     vectors = [rng.normal(size=(length, dimension)).astype(np.float32) for length in lengths]
-    write_arrays(folder, {"kind": "late-interaction", "dimension": dimension}, TokenStore.layout(dimension, "float32"),
-                 len(lengths), 3, lambda start, end: TokenStore.arrays(vectors[start:end]))
+    write_arrays(
+        folder,
+        {"kind": "late-interaction", "dimension": dimension},
+        TokenStore.layout(dimension, "float32"),
+        len(lengths),
+        3,
+        lambda start, end: TokenStore.arrays(vectors[start:end]),
+    )
     return TokenStore(folder), vectors
 
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize(("memory", "query_tokens"), [(1, 1), (2000, 5), (256 << 20, 512)])
-def test_maxsim_is_exact_whatever_the_memory(mean: bool, memory: int, query_tokens: int, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_maxsim_is_exact_whatever_the_memory(
+    mean: bool, memory: int, query_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(multi_vector, "_QUERY_TOKENS", query_tokens)
     monkeypatch.setattr(multi_vector, "_chunk_tokens", lambda device, memory: max(1, memory // 100))
     store, documents = random_tokens(tmp_path, [4, 0, 1, 9, 2, 0, 30, 5])
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(8)}, {}, {}).corpus
     rng = np.random.default_rng(2)
-    groups = [[rng.normal(size=(n, 8)).astype(np.float32) for n in sizes] for sizes in ([3, 1, 7], [], [2])]
-    found = maxsim_search(store, groups, corpus, 8, mean=mean, memory=memory, device=torch.device("cpu"))
+    groups = [
+        [rng.normal(size=(n, 8)).astype(np.float32) for n in sizes]
+        for sizes in ([3, 1, 7], [], [2])
+    ]
+    found = maxsim_search(
+        store, groups, corpus, 8, mean=mean, memory=memory, device=torch.device("cpu")
+    )
     assert [len(group) for group in found] == [3, 0, 1]
     for group, hits in zip(groups, found, strict=True):
         for query, one in zip(group, hits, strict=True):
-            true = maxsim([torch.from_numpy(query)], [torch.from_numpy(tokens) for tokens in documents],
-                          length_normalize=mean)[0].numpy()
-            assert sorted(one.rows.tolist()) == [0, 2, 3, 4, 6, 7]  # documents without tokens are not found
+            true = maxsim(
+                [torch.from_numpy(query)],
+                [torch.from_numpy(tokens) for tokens in documents],
+                length_normalize=mean,
+            )[0].numpy()
+            assert sorted(one.rows.tolist()) == [
+                0,
+                2,
+                3,
+                4,
+                6,
+                7,
+            ]  # documents without tokens are not found
             np.testing.assert_allclose(one.scores, true[one.rows], rtol=1e-5)
-            by_hand = [sum(max(float(q @ d) for d in documents[row]) for q in query) for row in one.rows]
+            by_hand = [
+                sum(max(float(q @ d) for d in documents[row]) for q in query) for row in one.rows
+            ]
             np.testing.assert_allclose(one.scores * (len(query) if mean else 1), by_hand, rtol=1e-4)
             assert (np.diff(one.scores) <= 0).all()
 
 
-@pytest.mark.parametrize(("kind", "index"), [(kind, index) for kind in ("dense", "late-interaction") for index in INDEXES[kind]
-                                             if index != "lucene"])
-def test_approximate_runs_state_their_recall(kind: str, index: Any, models: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "index"),
+    [
+        (kind, index)
+        for kind in ("dense", "late-interaction")
+        for index in INDEXES[kind]
+        if index != "lucene"
+    ],
+)
+def test_approximate_runs_state_their_recall(
+    kind: str, index: Any, models: dict[str, str], tmp_path: Path
+) -> None:
     collection = make_collection(90)
-    run = retrieve(collection, models[kind], tmp_path / "run", k=6, index=index, work=tmp_path, part_queries=2, **CPU)
+    run = retrieve(
+        collection,
+        models[kind],
+        tmp_path / "run",
+        k=6,
+        index=index,
+        work=tmp_path,
+        part_queries=2,
+        **CPU,
+    )
     flat = retrieve(collection, models[kind], tmp_path / "flat", k=6, work=tmp_path, **CPU)
     if index == "flat":
         assert recall(run) is None
@@ -236,20 +341,39 @@ def test_approximate_runs_state_their_recall(kind: str, index: Any, models: dict
     assert recall(run) == sum(same[:4]) / 24, "of the first two parts"
     assert recall(run) >= (0.8 if index in ("hnsw", "sq8") or kind == "late-interaction" else 0.2)  # type: ignore[operator]
     if kind == "late-interaction":  # what is found is scored exactly
-        exact = {query.query_id: dict(zip(query.doc_ids, query.scores.tolist(), strict=True)) for query in flat}
+        exact = {
+            query.query_id: dict(zip(query.doc_ids, query.scores.tolist(), strict=True))
+            for query in flat
+        }
         for query in run:
             for doc_id, score in zip(query.doc_ids, query.scores.tolist(), strict=True):
                 assert score == pytest.approx(exact[query.query_id].get(doc_id, score), rel=1e-5)
 
 
-def test_seismic_finds_the_best_and_scores_them_exactly(models: dict[str, str], tmp_path: Path,
-                                                        capfd: pytest.CaptureFixture[str]) -> None:
+def test_seismic_finds_the_best_and_scores_them_exactly(
+    models: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     collection = make_collection(90)
     if find_spec("seismic") is None:
         with pytest.raises(IrdistillError, match=r"pip install 'irdistill\[seismic\]'"):
-            retrieve(collection, models["sparse"], tmp_path / "run", index="seismic", work=tmp_path / "work", **CPU)
+            retrieve(
+                collection,
+                models["sparse"],
+                tmp_path / "run",
+                index="seismic",
+                work=tmp_path / "work",
+                **CPU,
+            )
         pytest.skip("pyseismic-lsr is not installed")
-    run = retrieve(collection, models["sparse"], tmp_path / "run", k=6, index="seismic", work=tmp_path / "work", **CPU)
+    run = retrieve(
+        collection,
+        models["sparse"],
+        tmp_path / "run",
+        k=6,
+        index="seismic",
+        work=tmp_path / "work",
+        **CPU,
+    )
     expected = plain_scores("sparse", models["sparse"], collection)
     for found, scores in zip(run, expected, strict=True):
         rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
@@ -257,36 +381,66 @@ def test_seismic_finds_the_best_and_scores_them_exactly(models: dict[str, str], 
     share = recall(run)
     assert share is not None and share >= 0.6
     assert capfd.readouterr().out == "", "it says nothing of its own"
-    again = open_engine(collection.corpus, load_student(models["sparse"], device="cpu"), "seismic", tmp_path / "work", **CPU)
+    again = open_engine(
+        collection.corpus,
+        load_student(models["sparse"], device="cpu"),
+        "seismic",
+        tmp_path / "work",
+        **CPU,
+    )
     (hits,) = again.search([again.encode([query.text for query in collection.queries.values()])], 6)
-    assert [[collection.corpus.id(int(row)) for row in one.rows] for one in hits] == [list(found.doc_ids) for found in run]
+    assert [[collection.corpus.id(int(row)) for row in one.rows] for one in hits] == [
+        list(found.doc_ids) for found in run
+    ]
 
 
-def test_many_equal_scores_at_the_cut_off_go_by_id(models: dict[str, str], tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_equal_scores_at_the_cut_off_go_by_id(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The vectors are made of quarters, so that all products are exact."""
-    collection = Collection.from_dicts("same", {f"d{number:03}": "the cat" for number in range(150)}, {"q": "cat"}, {})
+    collection = Collection.from_dicts(
+        "same", {f"d{number:03}": "the cat" for number in range(150)}, {"q": "cat"}, {}
+    )
     for kind, model in models.items():
         student = load_student(model, device="cpu")
         one = np.full((1, student.dimension), 0.25, dtype=np.float32)
-        forms: dict[str, Any] = {"dense": lambda n, one=one: np.repeat(one, n, axis=0),
-                                 "sparse": lambda n, one=one: csr_matrix(np.repeat(one, n, axis=0)),
-                                 "late-interaction": lambda n, one=one: [one] * n}
-        monkeypatch.setattr(type(student), "search_vectors", lambda self, texts, *_, make=forms[kind], **__: make(len(texts)))
-        (found,) = retrieve(collection, student, tmp_path / kind, k=3, work=tmp_path / "work", **CPU)
+        forms: dict[str, Any] = {
+            "dense": lambda n, one=one: np.repeat(one, n, axis=0),
+            "sparse": lambda n, one=one: csr_matrix(np.repeat(one, n, axis=0)),
+            "late-interaction": lambda n, one=one: [one] * n,
+        }
+        monkeypatch.setattr(
+            type(student),
+            "search_vectors",
+            lambda self, texts, *_, make=forms[kind], **__: make(len(texts)),
+        )
+        (found,) = retrieve(
+            collection, student, tmp_path / kind, k=3, work=tmp_path / "work", **CPU
+        )
         assert list(found.doc_ids) == ["d149", "d148", "d147"], kind
 
 
 def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -> None:
     collection = make_collection(3)
-    with pytest.raises(IrdistillError, match="is a cross-encoder, which reads query and document together"):
+    with pytest.raises(
+        IrdistillError, match="is a cross-encoder, which reads query and document together"
+    ):
         retrieve(collection, str(tiny_classifier(tmp_path / "ce", "bert")), tmp_path / "run")
-    with pytest.raises(IrdistillError, match="a sparse model has no index 'hnsw'; give one of flat, seismic"):
+    with pytest.raises(
+        IrdistillError, match="a sparse model has no index 'hnsw'; give one of flat, seismic"
+    ):
         retrieve(collection, models["sparse"], tmp_path / "run", index="hnsw", work=tmp_path)
     with pytest.raises(IrdistillError, match="a dense model has no index 'seismic'"):
         retrieve(collection, models["dense"], tmp_path / "run", index="seismic", work=tmp_path)
-    with pytest.raises(IrdistillError, match="a dense model has no index 'plaid'; give one of flat, hnsw"):
+    with pytest.raises(
+        IrdistillError, match="a dense model has no index 'plaid'; give one of flat, hnsw"
+    ):
         retrieve(collection, models["dense"], tmp_path / "run", index="plaid", work=tmp_path)
-    with pytest.raises(IrdistillError, match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid"):
-        retrieve(collection, models["late-interaction"], tmp_path / "run", index="lucene", work=tmp_path)
+    with pytest.raises(
+        IrdistillError,
+        match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid",
+    ):
+        retrieve(
+            collection, models["late-interaction"], tmp_path / "run", index="lucene", work=tmp_path
+        )
     assert not (tmp_path / "run").exists()

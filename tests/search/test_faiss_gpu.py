@@ -1,4 +1,6 @@
-"""Inverted lists on GPUs: which indexes are moved and searched there, over a stand-in for FAISS's GPU half."""
+"""Inverted lists on GPUs: which indexes are moved and searched there, over a stand-in for FAISS's
+GPU half.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from tests.search.test_vectors import random_store
 
 
 class OnGpus:
-    """An index that was moved: it notes each search, and gives what the processor's finds in another order."""
+    """An index that was moved: it notes each search, and gives what the processor's finds in
+    another order.
+    """
 
     def __init__(self, index: Any, options: Any) -> None:
         self.index, self.options = index, options
@@ -46,8 +50,9 @@ def moved(monkeypatch: pytest.MonkeyPatch) -> list[OnGpus]:
 
 
 @pytest.mark.parametrize("kind", ["ivfflat", "ivfpq"])
-def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(kind: Any, tmp_path: Path, moved: list[OnGpus],
-                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(
+    kind: Any, tmp_path: Path, moved: list[OnGpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = random_store(tmp_path / "store", rows=2600)
     queries = np.asarray(store.matrix[:7])
     on_gpus = FaissIndex.build(store, kind, tmp_path / kind)
@@ -61,36 +66,49 @@ def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(kind: An
     on_processor._index.nprobe = 1
     for k in (10, 400):
         groups = [queries[:3], queries[3:]]
-        for (scores, rows), (others, places) in zip(on_gpus.search_groups(groups, k), on_processor.search_groups(groups, k),
-                                                    strict=True):
+        for (scores, rows), (others, places) in zip(
+            on_gpus.search_groups(groups, k), on_processor.search_groups(groups, k), strict=True
+        ):
             np.testing.assert_array_equal(rows, places)
             np.testing.assert_array_equal(scores, others)
             assert ((rows < 0) == np.isneginf(scores)).all()
     assert (places < 0).any()
     assert copy.asked == [(3, 10), (4, 10), (3, 400), (4, 400)]
     on_gpus.search(queries, 2500)
-    assert len(copy.asked) == 4, "more neighbours than FAISS's kernels select are searched on the processor"
+    assert len(copy.asked) == 4, (
+        "more neighbours than FAISS's kernels select are searched on the processor"
+    )
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "sq8"])
-def test_what_faiss_has_no_gpu_code_for_stays(kind: Any, tmp_path: Path, moved: list[OnGpus]) -> None:
+def test_what_faiss_has_no_gpu_code_for_stays(
+    kind: Any, tmp_path: Path, moved: list[OnGpus]
+) -> None:
     store = random_store(tmp_path / "store", rows=300)
     index = FaissIndex.build(store, kind, tmp_path / kind)
     assert index.search(np.asarray(store.matrix[:3]), 1)[1].ravel().tolist() == [0, 1, 2]
     assert moved == [] and "on" not in index.settings
 
 
-def test_long_codes_have_half_tables_and_a_refusal_is_no_end(tmp_path: Path, moved: list[OnGpus], monkeypatch: pytest.MonkeyPatch,
-                                                             caplog: pytest.LogCaptureFixture) -> None:
+def test_long_codes_have_half_tables_and_a_refusal_is_no_end(
+    tmp_path: Path,
+    moved: list[OnGpus],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     store = random_store(tmp_path / "store", rows=300, dimension=224)
     FaissIndex.build(store, "ivfpq", tmp_path / "long")
     assert moved[0].options.useFloat16 is True  # 56 bytes a vector
 
     def refuse(index: Any, options: Any) -> OnGpus:
-        raise RuntimeError("Number of bytes per encoded vector / sub-quantizers (56)\nis not supported")
+        raise RuntimeError(
+            "Number of bytes per encoded vector / sub-quantizers (56)\nis not supported"
+        )
 
     monkeypatch.setattr(import_faiss(), "index_cpu_to_all_gpus", refuse)
     with caplog.at_level(logging.WARNING):
         index = FaissIndex.load(store, tmp_path / "long")
     assert "is searched on the processor" in caplog.text and "(56) is not supported" in caplog.text
-    assert "on" not in index.settings and index.search(np.asarray(store.matrix[:2]), 5)[1].shape == (2, 5)
+    assert "on" not in index.settings and index.search(np.asarray(store.matrix[:2]), 5)[
+        1
+    ].shape == (2, 5)

@@ -1,4 +1,6 @@
-"""Lucene's BM25: values by hand, order, what is kept on disk, the figures of Anserini, and how Java is started."""
+"""Lucene's BM25: values by hand, order, what is kept on disk, the figures of Anserini, and how Java
+is started.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,30 @@ def _hits(bm25: LuceneBM25, text: str, k: int = 10) -> list[tuple[str, float]]:
 
 @pytest.fixture(scope="module")
 def small() -> Collection:
-    documents = {"a": "red apple", "b": ("Apple", "apple apple banana"), "c": "", "d": "green pears", "é😀": "cherry 樱桃 tart"}
+    documents = {
+        "a": "red apple",
+        "b": ("Apple", "apple apple banana"),
+        "c": "",
+        "d": "green pears",
+        "é😀": "cherry 樱桃 tart",
+    }
     return Collection.from_dicts("small", documents, {"q": "apple"}, {"q": {"a": 1}})
 
 
 def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> None:
     bm25 = LuceneBM25(small.corpus, k1=1.2, b=0.75, cache=tmp_path)
-    # 4 documents have text; "apple" is in 2 of them, and the lengths are 2, 4, 2 and 4 (樱 and 桃 are two words, 😀 none)
+    # 4 documents have text; "apple" is in 2 of them, and the lengths are 2, 4, 2 and 4 (樱 and 桃 are
+    # two words, 😀 none)
     idf = math.log(1 + (4 - 2 + 0.5) / (2 + 0.5))
     average = (2 + 4 + 2 + 4) / 4
 
     def score(count: int, length: int) -> float:
         return idf * count / (count + 1.2 * (1 - 0.75 + 0.75 * length / average))
 
-    assert _hits(bm25, "Apples") == [("b", pytest.approx(score(3, 4), rel=1e-6)), ("a", pytest.approx(score(1, 2), rel=1e-6))]
+    assert _hits(bm25, "Apples") == [
+        ("b", pytest.approx(score(3, 4), rel=1e-6)),
+        ("a", pytest.approx(score(1, 2), rel=1e-6)),
+    ]
     assert _hits(bm25, "the kiwi") == []
     assert [doc for doc, _ in _hits(bm25, "樱 cherry 😀")] == ["é😀"]
 
@@ -58,7 +70,9 @@ def test_a_long_query_is_searched_whole(tmp_path: Path) -> None:
     assert [doc for doc, _ in _hits(LuceneBM25(corpus, cache=tmp_path), text)] == ["a"]
 
 
-def test_index_is_reused_and_a_broken_one_built_anew(small: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_index_is_reused_and_a_broken_one_built_anew(
+    small: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = LuceneBM25(small.corpus, cache=tmp_path)
     folder = first._index.folder
     made = (folder / "manifest.json").stat().st_mtime_ns
@@ -91,8 +105,11 @@ def test_an_index_that_is_given(small: Collection, tmp_path: Path) -> None:
 
 
 def test_names() -> None:
-    assert [name for name in ("bm25", "lucene", "lucene:x", "lucene-model", Path("lucene")) if is_lexical(name)] == [
-        "bm25", "lucene", "lucene:x"]
+    assert [
+        name
+        for name in ("bm25", "lucene", "lucene:x", "lucene-model", Path("lucene"))
+        if is_lexical(name)
+    ] == ["bm25", "lucene", "lucene:x"]
 
 
 def test_a_run_names_what_made_it(small: Collection, tmp_path: Path) -> None:
@@ -100,15 +117,26 @@ def test_a_run_names_what_made_it(small: Collection, tmp_path: Path) -> None:
     assert run["q"].doc_ids == ["b", "a"]
     identity = run.manifest.identity
     assert identity.kind == "first-stage"
-    assert identity.producer == {"model": "lucene", "revision": f"pyserini-{version('pyserini')}", "k1": 1.5, "b": 0.4,
-                                 "analyzer": "anserini-english"}
+    assert identity.producer == {
+        "model": "lucene",
+        "revision": f"pyserini-{version('pyserini')}",
+        "k1": 1.5,
+        "b": 0.4,
+        "analyzer": "anserini-english",
+    }
     with pytest.raises(IrdistillError, match="k1"):
         retrieve(small, "lucene", tmp_path / "run", 2, work=tmp_path)
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if key != "OPENAI_API_KEY"}
-    return subprocess.run([sys.executable, "-c", code], env={**kept, **environment}, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 _SEARCH = """
@@ -124,16 +152,26 @@ print([found.doc_ids for found in bm25.search([Query("q", "apple")], 5)])
 def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) -> None:
     code = f"CACHE = {str(tmp_path)!r}\n{_SEARCH}\nimport os, signal\n"
     code += "print(os.environ.get('JAVA_HOME'), os.environ.get('OPENAI_API_KEY'))\n"
-    code += "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, 'torch' in sys.modules)"
+    code += (
+        "print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, 'torch' in"
+        " sys.modules)"
+    )
     done = _python(code, JAVA_HOME="/nowhere", IRDISTILL_JAVA_MEMORY="300m")
     # what the virtual machine itself says of a machine short of memory or time is not Lucene's
-    said = [line for line in done.stderr.splitlines() if "[warning]" not in line and "VM warning" not in line]
+    said = [
+        line
+        for line in done.stderr.splitlines()
+        if "[warning]" not in line and "VM warning" not in line
+    ]
     assert said == []
     assert done.stdout.splitlines() == ["[['a']]", "/nowhere None", "True False"]
 
 
 def test_without_a_java_that_is_new_enough(tmp_path: Path) -> None:
-    code = f"import irdistill.java\nirdistill.java.KNOWN_FOLDERS = ()\nCACHE = {str(tmp_path)!r}\n{_SEARCH}"
+    code = (
+        "import irdistill.java\nirdistill.java.KNOWN_FOLDERS = ()\nCACHE ="
+        f" {str(tmp_path)!r}\n{_SEARCH}"
+    )
     done = _python(code, JAVA_HOME="", PATH="/nowhere")
     assert "Lucene needs Java 21 or newer; there is none. Install it with: " in done.stderr
 
@@ -148,9 +186,14 @@ def test_with_java_started_by_another_library(tmp_path: Path) -> None:
 
 
 def test_pyserini_reads_the_index_and_ranks_alike(tmp_path: Path) -> None:
-    """Pyserini's own searcher (which wants a key of OpenAI) gives the same scores; it rounds them to four decimals."""
+    """Pyserini's own searcher (which wants a key of OpenAI) gives the same scores; it rounds them
+    to four decimals.
+    """
     words = ["ant", "bee", "cat", "dog", "eel", "fox"]
-    documents = {f"d{n:02}": " ".join(words[(n * step) % 6] for step in range(1, 3 + n % 7)) for n in range(40)}
+    documents = {
+        f"d{n:02}": " ".join(words[(n * step) % 6] for step in range(1, 3 + n % 7))
+        for n in range(40)
+    }
     bm25 = LuceneBM25(Collection.from_dicts("peer", documents, {}).corpus, cache=tmp_path)
     code = f"""
 from pyserini.search.lucene import LuceneSearcher

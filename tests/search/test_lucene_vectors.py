@@ -1,4 +1,6 @@
-"""Vectors in Lucene: HNSW against exact search, and impacts against the quantised dot product computed here."""
+"""Vectors in Lucene: HNSW against exact search, and impacts against the quantised dot product
+computed here.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,26 @@ pytestmark = needs_lucene
 
 def _dense(folder: Path, matrix: np.ndarray, similarity: str) -> VectorStore:
     identity = {"kind": "dense", "dimension": matrix.shape[1], "similarity": similarity}
-    write_arrays(folder, identity, VectorStore.layout(matrix.shape[1], "float32"), len(matrix), 100,
-                 lambda start, end: VectorStore.arrays(matrix[start:end].astype(np.float32)))
+    write_arrays(
+        folder,
+        identity,
+        VectorStore.layout(matrix.shape[1], "float32"),
+        len(matrix),
+        100,
+        lambda start, end: VectorStore.arrays(matrix[start:end].astype(np.float32)),
+    )
     return VectorStore(folder)
 
 
 def _sparse(folder: Path, matrix: np.ndarray) -> SparseStore:
-    write_arrays(folder, {"kind": "sparse", "dimension": matrix.shape[1]}, SparseStore.layout(matrix.shape[1], "float32"),
-                 len(matrix), 100, lambda start, end: SparseStore.arrays(csr_matrix(matrix[start:end].astype(np.float32))))
+    write_arrays(
+        folder,
+        {"kind": "sparse", "dimension": matrix.shape[1]},
+        SparseStore.layout(matrix.shape[1], "float32"),
+        len(matrix),
+        100,
+        lambda start, end: SparseStore.arrays(csr_matrix(matrix[start:end].astype(np.float32))),
+    )
     return SparseStore(folder)
 
 
@@ -50,18 +64,26 @@ def test_hnsw_finds_what_exact_search_finds(similarity: str, tmp_path: Path) -> 
     index = LuceneHnsw(store, tmp_path / "lucene")
     (scores, rows), (more, _) = index.search_groups([queries, queries[:1]], 10)
     true_scores, true_rows = exact_search(matrix, [queries], 10)[0]
-    found = np.mean([len(np.intersect1d(own, true)) / 10 for own, true in zip(rows, true_rows, strict=True)])
+    found = np.mean(
+        [len(np.intersect1d(own, true)) / 10 for own, true in zip(rows, true_rows, strict=True)]
+    )
     assert found >= 0.95
     np.testing.assert_allclose(scores[:, 0], true_scores[:, 0], rtol=1e-5)
-    np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, rows, 1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        scores, np.take_along_axis(queries @ matrix.T, rows, 1), rtol=1e-4, atol=1e-5
+    )
     np.testing.assert_array_equal(more[0], scores[0])
     made = {path: path.stat().st_mtime_ns for path in (tmp_path / "lucene").rglob("*")}
-    np.testing.assert_array_equal(LuceneHnsw(store, tmp_path / "lucene").search(queries, 10)[1], rows)
+    np.testing.assert_array_equal(
+        LuceneHnsw(store, tmp_path / "lucene").search(queries, 10)[1], rows
+    )
     assert made.keys() <= set((tmp_path / "lucene").rglob("*")) and index.nbytes > matrix.nbytes
 
 
 def test_hnsw_of_fewer_vectors_than_asked_for_and_of_long_ones(tmp_path: Path) -> None:
-    few = LuceneHnsw(_dense(tmp_path / "few", np.eye(3, dtype=np.float32), "cosine"), tmp_path / "lucene")
+    few = LuceneHnsw(
+        _dense(tmp_path / "few", np.eye(3, dtype=np.float32), "cosine"), tmp_path / "lucene"
+    )
     scores, rows = few.search(np.array([[0.6, 0.8, 0.0]], dtype=np.float32), 10)
     assert rows.tolist() == [[1, 0, 2]] and scores[0].tolist() == pytest.approx([0.8, 0.6, 0.0])
     with pytest.raises(IrdistillError, match="1025 dimensions"):
@@ -70,13 +92,17 @@ def test_hnsw_of_fewer_vectors_than_asked_for_and_of_long_ones(tmp_path: Path) -
 
 def test_impacts_are_the_quantised_dot_product(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
-    matrix = np.where(rng.random((300, 40)) < 0.2, rng.gamma(1.0, 1.0, (300, 40)), 0).astype(np.float32)
+    matrix = np.where(rng.random((300, 40)) < 0.2, rng.gamma(1.0, 1.0, (300, 40)), 0).astype(
+        np.float32
+    )
     matrix[7] = 0
     index = LuceneImpact(_sparse(tmp_path / "sparse", matrix), tmp_path / "lucene")
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(300)}, {}).corpus
     levels = np.rint(matrix * (LEVELS / matrix.max()))
     for _ in range(8):
-        query = csr_matrix(np.where(rng.random((1, 40)) < 0.15, rng.gamma(1.0, 1.0, (1, 40)), 0).astype(np.float32))
+        query = csr_matrix(
+            np.where(rng.random((1, 40)) < 0.15, rng.gamma(1.0, 1.0, (1, 40)), 0).astype(np.float32)
+        )
         expected = (levels @ query.toarray()[0]).astype(np.float32)
         rows, scores = index.candidates(query, 300)
         assert sorted(rows.tolist()) == np.flatnonzero(expected > 0).tolist()
@@ -90,9 +116,13 @@ def test_impacts_are_the_quantised_dot_product(tmp_path: Path) -> None:
 
 def test_impacts_of_nothing_and_below_nothing(tmp_path: Path) -> None:
     corpus = Collection.from_dicts("c", {"a": "x", "b": "x"}, {}).corpus
-    index = LuceneImpact(_sparse(tmp_path / "sparse", np.array([[1.0, 0], [0, 0]])), tmp_path / "lucene")
+    index = LuceneImpact(
+        _sparse(tmp_path / "sparse", np.array([[1.0, 0], [0, 0]])), tmp_path / "lucene"
+    )
     queries = csr_matrix(np.array([[0, 0], [2.0, 1.0]], dtype=np.float32))
-    assert [(hits.rows.tolist(), hits.scores.tolist()) for hits in index.search(queries, corpus, 5)] == [([], []), ([0], [2.0])]
+    assert [
+        (hits.rows.tolist(), hits.scores.tolist()) for hits in index.search(queries, corpus, 5)
+    ] == [([], []), ([0], [2.0])]
     with pytest.raises(IrdistillError, match="negative weight"):
         LuceneImpact(_sparse(tmp_path / "negative", np.array([[1.0, -1.0]])), tmp_path / "lucene")
 
@@ -100,14 +130,33 @@ def test_impacts_of_nothing_and_below_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
     collection = make_collection(90)
-    model = str(tiny_backbone(tmp_path / "model", layers=2) if kind == "dense" else tiny_splade(tmp_path / "model"))
+    model = str(
+        tiny_backbone(tmp_path / "model", layers=2)
+        if kind == "dense"
+        else tiny_splade(tmp_path / "model")
+    )
     run = retrieve(collection, model, tmp_path / "run", 6, "lucene", tmp_path / "work", "float32")
     share = recall(run)
     assert share is not None and share >= 0.9
-    assert run.identity.settings["index"]["kind"] == {"dense": "lucene-hnsw", "sparse": "lucene-impact"}[kind]
-    exact = retrieve(collection, model, tmp_path / "exact", 200, "flat", tmp_path / "work", "float32")
+    assert (
+        run.identity.settings["index"]["kind"]
+        == {"dense": "lucene-hnsw", "sparse": "lucene-impact"}[kind]
+    )
+    exact = retrieve(
+        collection, model, tmp_path / "exact", 200, "flat", tmp_path / "work", "float32"
+    )
     for found in run:
-        true = dict(zip(exact[found.query_id].doc_ids, exact[found.query_id].scores.tolist(), strict=True))
-        assert found.scores.tolist() == pytest.approx([true[doc] for doc in found.doc_ids], rel=1e-5)
+        true = dict(
+            zip(exact[found.query_id].doc_ids, exact[found.query_id].scores.tolist(), strict=True)
+        )
+        assert found.scores.tolist() == pytest.approx(
+            [true[doc] for doc in found.doc_ids], rel=1e-5
+        )
     with pytest.raises(IrdistillError, match="a late-interaction model has no index 'lucene'"):
-        retrieve(collection, str(tiny_colbert(tmp_path / "late")), tmp_path / "other", index="lucene", work=tmp_path / "work")
+        retrieve(
+            collection,
+            str(tiny_colbert(tmp_path / "late")),
+            tmp_path / "other",
+            index="lucene",
+            work=tmp_path / "work",
+        )

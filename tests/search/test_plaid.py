@@ -1,4 +1,6 @@
-"""PLAID: the codec of residuals, each stage against the plain computation, and searches against exact ones."""
+"""PLAID: the codec of residuals, each stage against the plain computation, and searches against
+exact ones.
+"""
 
 from __future__ import annotations
 
@@ -40,16 +42,29 @@ def passages(count: int, seed: int = 0) -> list[np.ndarray]:
     found = []
     for _ in range(count):
         topic, length = int(rng.integers(TOPICS)), int(rng.integers(0, 13))
-        chosen = np.where(rng.random(length) < 0.7, topic * WORDS // TOPICS + rng.integers(0, WORDS // TOPICS, length),
-                          rng.integers(0, WORDS, length))
-        found.append(unit(words[chosen] + 0.1 * rng.normal(size=(length, DIMENSION))).reshape(length, DIMENSION))
+        chosen = np.where(
+            rng.random(length) < 0.7,
+            topic * WORDS // TOPICS + rng.integers(0, WORDS // TOPICS, length),
+            rng.integers(0, WORDS, length),
+        )
+        found.append(
+            unit(words[chosen] + 0.1 * rng.normal(size=(length, DIMENSION))).reshape(
+                length, DIMENSION
+            )
+        )
     return found
 
 
 def token_store(folder: Path, vectors: list[np.ndarray]) -> TokenStore:
     dimension = vectors[0].shape[1]
-    write_arrays(folder, {"kind": "late-interaction", "dimension": dimension}, TokenStore.layout(dimension, "float32"),
-                 len(vectors), 100, lambda start, end: TokenStore.arrays(vectors[start:end]))
+    write_arrays(
+        folder,
+        {"kind": "late-interaction", "dimension": dimension},
+        TokenStore.layout(dimension, "float32"),
+        len(vectors),
+        100,
+        lambda start, end: TokenStore.arrays(vectors[start:end]),
+    )
     return TokenStore(folder)
 
 
@@ -72,13 +87,22 @@ def index(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> PlaidI
 def test_residuals_that_lie_on_the_weights_come_back_exactly(bits: int, dimension: int) -> None:
     rng = np.random.default_rng(0)
     weights = (np.arange(1 << bits) - (1 << bits) / 2 + 0.5) / 64
-    arrays = {"centroids": rng.integers(-9, 9, (7, dimension)) * 8, "cutoffs": (weights[1:] + weights[:-1]) / 2, "weights": weights}
+    arrays = {
+        "centroids": rng.integers(-9, 9, (7, dimension)) * 8,
+        "cutoffs": (weights[1:] + weights[:-1]) / 2,
+        "weights": weights,
+    }
     codec = ResidualCodec(arrays, CPU)
     owners = rng.integers(0, 7, 50)
-    vectors = (arrays["centroids"][owners] + rng.choice(weights, (50, dimension))).astype(np.float32)
+    vectors = (arrays["centroids"][owners] + rng.choice(weights, (50, dimension))).astype(
+        np.float32
+    )
     codes, residuals = codec.encode(vectors)
     assert codes.tolist() == owners.tolist()
-    assert residuals.dtype == np.uint8 and residuals.shape == (50, -(-dimension * bits // 8)) == (50, codec.width)
+    assert residuals.dtype == np.uint8 and residuals.shape == (50, -(-dimension * bits // 8)) == (
+        50,
+        codec.width,
+    )
     np.testing.assert_array_equal(arrays["centroids"][codes] + codec.decode(residuals), vectors)
 
 
@@ -91,15 +115,21 @@ def test_a_trained_codec_loses_little_and_less_with_more_bits() -> None:
         codes, packed = codec.encode(vectors)
         centroids, cutoffs, weights = (arrays[name] for name in ("centroids", "cutoffs", "weights"))
         distances = np.linalg.norm(vectors[:, None] - centroids, axis=2)
-        np.testing.assert_allclose(distances[np.arange(len(vectors)), codes], distances.min(axis=1), rtol=1e-4)
+        np.testing.assert_allclose(
+            distances[np.arange(len(vectors)), codes], distances.min(axis=1), rtol=1e-4
+        )
         residuals = vectors - centroids[codes]
         buckets = np.searchsorted(cutoffs, residuals, side="right")
         decoded = centroids[codes] + codec.decode(packed)
         np.testing.assert_allclose(decoded, centroids[codes] + weights[buckets], atol=1e-6)
         counts = np.bincount(buckets.ravel(), minlength=1 << bits)
-        assert len(counts) == 1 << bits and counts.min() > 0.9 * counts.max(), "buckets are equally full"
+        assert len(counts) == 1 << bits and counts.min() > 0.9 * counts.max(), (
+            "buckets are equally full"
+        )
         inner = (buckets > 0) & (buckets < len(weights) - 1)  # the outermost have no bound
-        assert (np.abs(decoded - vectors)[inner] <= np.diff(cutoffs)[(buckets - 1)[inner]] + 1e-6).all()
+        assert (
+            np.abs(decoded - vectors)[inner] <= np.diff(cutoffs)[(buckets - 1)[inner]] + 1e-6
+        ).all()
         errors.append(float(np.square(decoded - vectors).sum() / np.square(residuals).sum()))
     assert errors[0] < 0.5 and errors[1] < 0.2 and errors[2] < 0.04
 
@@ -113,11 +143,15 @@ def test_a_centroid_is_as_long_as_its_vectors_are_on_average(lengths: tuple[floa
     codes = nearest(torch.from_numpy(vectors), torch.from_numpy(centroids)).numpy()
     norms = np.linalg.norm(vectors, axis=1)
     for cell, centroid in enumerate(centroids):
-        assert np.linalg.norm(centroid) == pytest.approx(norms[codes == cell].mean(), rel=1e-5 if lengths == (1, 1) else 0.1)
+        assert np.linalg.norm(centroid) == pytest.approx(
+            norms[codes == cell].mean(), rel=1e-5 if lengths == (1, 1) else 0.1
+        )
 
 
 def test_k_means_leaves_an_idle_centroid_where_it_was() -> None:
-    vectors = np.tile(unit(np.arange(1.0, 4.0)), (6, 1))  # all alike: one of the three centroids gets all
+    vectors = np.tile(
+        unit(np.arange(1.0, 4.0)), (6, 1)
+    )  # all alike: one of the three centroids gets all
     arrays = train_codec(vectors, vectors, 3, 2, np.random.default_rng(0), CPU)
     np.testing.assert_allclose(arrays["centroids"], vectors[:3], rtol=1e-6)
     assert set(nearest(torch.from_numpy(vectors), torch.eye(3)).tolist()) == {2}
@@ -128,9 +162,13 @@ def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[in
     starts, centroids = index.starts, index.codec.centroids.numpy()
     whole = np.asarray(index.store.matrix)
     codes, residuals = index.codec.encode(whole)
-    assert codes.tolist() == [int(np.square(centroids - vector).sum(axis=1).argmin()) for vector in whole]
+    assert codes.tolist() == [
+        int(np.square(centroids - vector).sum(axis=1).argmin()) for vector in whole
+    ]
     decoded = centroids[codes] + index.codec.decode(residuals)
-    tokens, codes = ([values[first:last] for first, last in pairwise(starts)] for values in (decoded, codes))
+    tokens, codes = (
+        [values[first:last] for first, last in pairwise(starts)] for values in (decoded, codes)
+    )
     near, probes = query @ centroids.T, stages.probes
 
     def probed() -> set[int]:
@@ -149,13 +187,16 @@ def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[in
         probes *= 2
     rows = best({row: interaction(row, stages.threshold) for row in rows}, stages.documents)
     rows = best({row: interaction(row, -np.inf) for row in rows}, stages.documents // 4)
-    return best({row: float((query @ tokens[row].T).max(axis=1).sum()) for row in rows}, stages.rescored)
+    return best(
+        {row: float((query @ tokens[row].T).max(axis=1).sum()) for row in rows}, stages.rescored
+    )
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])
 @pytest.mark.parametrize("chunk", [40, 4096])
-def test_each_stage_keeps_what_the_plain_computation_keeps(size: int, chunk: int, index: PlaidIndex,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_stage_keeps_what_the_plain_computation_keeps(
+    size: int, chunk: int, index: PlaidIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plaid_index, "_CHUNK", chunk)
     rng = np.random.default_rng(size)
     for stages in (Stages(1, 0.5, 24, 4), Stages(3, 0.3, 60, 9), Stages(128, 0.6, 100, 25)):
@@ -178,7 +219,9 @@ def test_more_centroids_are_probed_until_there_are_candidates_enough(index: Plai
 
 def test_a_threshold_that_no_centroid_reaches_discards_nothing(index: PlaidIndex) -> None:
     query = unit(np.random.default_rng(5).normal(size=(4, DIMENSION)))
-    high, low = (index.candidates(query, 1, Stages(2, threshold, 40, 10)) for threshold in (9.0, -9.0))
+    high, low = (
+        index.candidates(query, 1, Stages(2, threshold, 40, 10)) for threshold in (9.0, -9.0)
+    )
     assert high.tolist() == low.tolist()
 
 
@@ -197,40 +240,64 @@ def engine(index: PlaidIndex, similarity: str) -> MultiVectorEngine:
 
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
-def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(similarity: str, index: PlaidIndex,
-                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
+    similarity: str, index: PlaidIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(plaid_index, "stages_for", lambda k: Stages(10_000, 0.0, 10_000, 10_000))
     searched = engine(index, similarity)
-    queries = [unit(np.random.default_rng(seed).normal(size=(size, DIMENSION))) for seed, size in enumerate((1, 5, 32))]
+    queries = [
+        unit(np.random.default_rng(seed).normal(size=(size, DIMENSION)))
+        for seed, size in enumerate((1, 5, 32))
+    ]
     ((*found,),), (true,) = searched.search([queries], 50), searched.true_best([queries], 50)
     for query, one, other in zip(queries, found, true, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
         tokens = torch.from_numpy(index.store.take(one.rows[:1]).values.numpy())
-        by_library = maxsim([torch.from_numpy(query)], [tokens], length_normalize=similarity == "meanmaxsim")
+        by_library = maxsim(
+            [torch.from_numpy(query)], [tokens], length_normalize=similarity == "meanmaxsim"
+        )
         assert one.scores[0] == pytest.approx(float(by_library), rel=1e-5)
     (every,) = next(iter(searched.search([queries[:1]], 10_000)))
-    assert len(every.rows) == (np.diff(index.starts) > 0).sum(), "a document without tokens is not found"
+    assert len(every.rows) == (np.diff(index.starts) > 0).sum(), (
+        "a document without tokens is not found"
+    )
 
 
 @pytest.mark.parametrize(("bits", "k", "least"), [(4, 5, 0.9), (1, 5, 0.8), (4, 20, 0.9)])
-def test_most_of_the_true_best_are_found(bits: int, k: int, least: float, store: TokenStore, tmp_path: Path,
-                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plaid_index, "stages_for", lambda k: Stages(2, 0.4, 16 * k, 2 * k))  # of 650 passages with tokens
+def test_most_of_the_true_best_are_found(
+    bits: int,
+    k: int,
+    least: float,
+    store: TokenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        plaid_index, "stages_for", lambda k: Stages(2, 0.4, 16 * k, 2 * k)
+    )  # of 650 passages with tokens
     searched = engine(PlaidIndex.build(store, tmp_path, bits=bits, device=CPU), "maxsim")
     queries = [tokens for tokens in passages(60, seed=3) if len(tokens) > 5]
     (found,), (true,) = searched.search([queries], k), searched.true_best([queries], k)
-    shares = [len(np.intersect1d(one.rows, other.rows)) / k for one, other in zip(found, true, strict=True)]
+    shares = [
+        len(np.intersect1d(one.rows, other.rows)) / k
+        for one, other in zip(found, true, strict=True)
+    ]
     assert np.mean(shares) >= least
-    for one, other in zip(found, true, strict=True):  # scores are those of MaxSim, whatever the bits
+    for one, other in zip(
+        found, true, strict=True
+    ):  # scores are those of MaxSim, whatever the bits
         exact = dict(zip(other.rows.tolist(), other.scores.tolist(), strict=True))
         for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True):
             assert score == pytest.approx(exact.get(row, score), rel=1e-5)
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name != ".lock"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @pytest.fixture()
@@ -241,8 +308,9 @@ def small_shards(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_an_interrupted_build_ends_with_the_same_bytes(store: TokenStore, index: PlaidIndex, tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_build_ends_with_the_same_bytes(
+    store: TokenStore, index: PlaidIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     blocks = PlaidIndex.build(store, tmp_path / "whole", centroids=128, device=CPU)
     whole = files(tmp_path / "whole")
     append, calls = shards._append, []
@@ -264,11 +332,15 @@ def test_an_interrupted_build_ends_with_the_same_bytes(store: TokenStore, index:
         assert len(calls) == 7, "what was whole is not made again"
         assert files(folder) == whole
     query = unit(np.random.default_rng(8).normal(size=(4, DIMENSION)))
-    assert blocks.candidates(query, 10).tolist() == index.candidates(query, 10).tolist(), "whatever the blocks"
+    assert blocks.candidates(query, 10).tolist() == index.candidates(query, 10).tolist(), (
+        "whatever the blocks"
+    )
     assert blocks.nbytes == sum(len(data) for name, data in whole.items() if name.endswith(".bin"))
 
 
-def test_only_an_index_of_the_same_vectors_and_settings_is_opened(store: TokenStore, tmp_path: Path) -> None:
+def test_only_an_index_of_the_same_vectors_and_settings_is_opened(
+    store: TokenStore, tmp_path: Path
+) -> None:
     PlaidIndex.build(store, tmp_path / "plaid", device=CPU)
     with pytest.raises(IrdistillError, match="seed: 42 there, 43 here"):
         PlaidIndex.build(store, tmp_path / "plaid", seed=43, device=CPU)
@@ -280,36 +352,59 @@ def test_only_an_index_of_the_same_vectors_and_settings_is_opened(store: TokenSt
 
 
 def test_settings_that_make_no_index_are_refused(store: TokenStore, tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="residuals of 3 bits a number were asked for; give one of 1, 2, 4, 8"):
+    with pytest.raises(
+        IrdistillError, match="residuals of 3 bits a number were asked for; give one of 1, 2, 4, 8"
+    ):
         PlaidIndex.build(store, tmp_path / "plaid", bits=3)
     tokens = len(store.matrix)
     for count in (0, tokens + 1):
-        with pytest.raises(IrdistillError, match=f"{count} centroids were asked for, and k-means sees {tokens} tokens"):
+        with pytest.raises(
+            IrdistillError,
+            match=f"{count} centroids were asked for, and k-means sees {tokens} tokens",
+        ):
             PlaidIndex.build(store, tmp_path / "plaid", centroids=count)
     empty = token_store(tmp_path / "empty", [np.empty((0, DIMENSION), np.float32)] * 3)
-    with pytest.raises(IrdistillError, match="holds no token vectors, and a plaid index needs some; use the flat index"):
+    with pytest.raises(
+        IrdistillError,
+        match="holds no token vectors, and a plaid index needs some; use the flat index",
+    ):
         PlaidIndex.build(empty, tmp_path / "plaid")
     assert not (tmp_path / "plaid").exists()
 
 
 def test_one_token_is_enough(tmp_path: Path) -> None:
-    single = token_store(tmp_path / "one", [np.empty((0, DIMENSION), np.float32), unit(np.ones((1, DIMENSION)))])
+    single = token_store(
+        tmp_path / "one", [np.empty((0, DIMENSION), np.float32), unit(np.ones((1, DIMENSION)))]
+    )
     index = PlaidIndex.build(single, tmp_path / "plaid", device=CPU)
     assert index.settings["centroids"] == 1
     assert index.candidates(unit(np.ones((3, DIMENSION))), 10).tolist() == [1]
 
 
-def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(tmp_path: Path) -> None:
+def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
+    tmp_path: Path,
+) -> None:
     from dataclasses import replace
 
     model = str(tiny_colbert(tmp_path / "model"))
-    collection = Collection.from_dicts("same", {f"d{number:03}": "the cat" for number in range(400)}, {"q": "cat"}, {})
+    collection = Collection.from_dicts(
+        "same", {f"d{number:03}": "the cat" for number in range(400)}, {"q": "cat"}, {}
+    )
     settings: Any = {"k": 3, "index": "plaid", "work": tmp_path / "work", "precision": "float32"}
     (found,) = run = retrieve(collection, model, tmp_path / "run", **settings)
     assert list(found.doc_ids) == ["d399", "d398", "d397"]
-    assert run.identity.settings["index"] == {"kind": "plaid", "bits": 4, "centroids": 200, "sampled": 1600, "rounds": 4,
-                                              "seed": 42, "search": 1}
-    excluding = replace(collection, queries={"q": replace(collection.queries["q"], excluded=("d399", "d397"))})
+    assert run.identity.settings["index"] == {
+        "kind": "plaid",
+        "bits": 4,
+        "centroids": 200,
+        "sampled": 1600,
+        "rounds": 4,
+        "seed": 42,
+        "search": 1,
+    }
+    excluding = replace(
+        collection, queries={"q": replace(collection.queries["q"], excluded=("d399", "d397"))}
+    )
     (found,) = retrieve(excluding, model, tmp_path / "excluding", **settings)
     assert list(found.doc_ids) == ["d398", "d396", "d395"]
     assert load_student(model, device="cpu").kind == "late-interaction"
@@ -320,5 +415,7 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
 def test_maxsim_search_and_the_index_agree_on_the_best(index: PlaidIndex) -> None:
     queries = [tokens for tokens in passages(40, seed=7) if len(tokens) > 3]
     (true,) = maxsim_search(index.store, [queries], corpus_of(700), 1, device=CPU)
-    hits = [hit.rows[0] in index.candidates(query, 1) for hit, query in zip(true, queries, strict=True)]
+    hits = [
+        hit.rows[0] in index.candidates(query, 1) for hit, query in zip(true, queries, strict=True)
+    ]
     assert np.mean(hits) >= 0.95

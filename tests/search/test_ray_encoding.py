@@ -1,4 +1,6 @@
-"""Two Ray workers encode a corpus: the bytes of one process, also when a worker is killed or a shard fails for good."""
+"""Two Ray workers encode a corpus: the bytes of one process, also when a worker is killed or a
+shard fails for good.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(tmp_path: Path, notes: Path) -> None:
+def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(
+    tmp_path: Path, notes: Path
+) -> None:
     collection, model = make_collection(), str(tiny_colbert(tmp_path / "model"))
     student = load_student(model, device="cpu")
     TokenStore: Any = STORES["late-interaction"]
@@ -78,23 +82,32 @@ def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(tmp_path: 
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     had = [line.split() for line in (notes / "processes").read_text().splitlines()]
     assert sorted(int(start) for start, _ in had) == [0, 10, 20, 20, 30, 40, 50, 60]
-    assert len({process for _, process in had}) >= 2 and str(os.getpid()) not in {process for _, process in had}
+    assert len({process for _, process in had}) >= 2 and str(os.getpid()) not in {
+        process for _, process in had
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_what_was_encoded_before_a_failure_stays(tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_encoded_before_a_failure_stays(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     collection, model = make_collection(), str(tiny_splade(tmp_path / "model"))
     student = load_student(model, device="cpu")
     SparseStore: Any = STORES["sparse"]
     SparseStore.build(collection.corpus, student, tmp_path / "local", **SHARDS)
     (notes / "raise-40").touch()
     encoding = RayEncoding(RayCluster(1), collection, model, {"device": "cpu"})
-    with pytest.raises(IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"):
+    with pytest.raises(
+        IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"
+    ):
         SparseStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
     encode, given = type(student).search_vectors, []
-    monkeypatch.setattr(type(student), "search_vectors",
-                        lambda self, texts, *rest: (given.append(len(texts)), encode(self, texts, *rest))[1])
+    monkeypatch.setattr(
+        type(student),
+        "search_vectors",
+        lambda self, texts, *rest: (given.append(len(texts)), encode(self, texts, *rest))[1],
+    )
     SparseStore.build(collection.corpus, student, tmp_path / "ray", **SHARDS)
     assert given == [10, 10, 3], "the first four shards are not encoded again"
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
@@ -102,17 +115,49 @@ def test_what_was_encoded_before_a_failure_stays(tmp_path: Path, notes: Path, mo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_there(tmp_path: Path, notes: Path) -> None:
+def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_there(
+    tmp_path: Path, notes: Path
+) -> None:
     collection, model = make_collection(), str(tiny_backbone(tmp_path / "model", layers=2))
     one = retrieve(collection, model, tmp_path / "one", 9, work=tmp_path / "a", precision="float32")
-    other = retrieve(collection, model, tmp_path / "other", 9, work=tmp_path / "b", precision="float32", cluster=RayCluster(1))
+    other = retrieve(
+        collection,
+        model,
+        tmp_path / "other",
+        9,
+        work=tmp_path / "b",
+        precision="float32",
+        cluster=RayCluster(1),
+    )
     assert one.fingerprint == other.fingerprint
     assert len((notes / "processes").read_text().splitlines()) == 1
-    again = retrieve(collection, model, tmp_path / "again", 9, work=tmp_path / "b", precision="float32", cluster=RayCluster(1))
-    assert again.fingerprint == one.fingerprint and len((notes / "processes").read_text().splitlines()) == 1
-    wrong = RayEncoding(RayCluster(1), collection, str(tiny_backbone(tmp_path / "wrong", layers=1)), {"device": "cpu"})
+    again = retrieve(
+        collection,
+        model,
+        tmp_path / "again",
+        9,
+        work=tmp_path / "b",
+        precision="float32",
+        cluster=RayCluster(1),
+    )
+    assert (
+        again.fingerprint == one.fingerprint
+        and len((notes / "processes").read_text().splitlines()) == 1
+    )
+    wrong = RayEncoding(
+        RayCluster(1),
+        collection,
+        str(tiny_backbone(tmp_path / "wrong", layers=1)),
+        {"device": "cpu"},
+    )
     with pytest.raises(IrdistillError, match="what is encoded differs between workers"):
-        STORES["dense"].build(collection.corpus, load_student(model, device="cpu"), tmp_path / "c", encoding=wrong, **SHARDS)
+        STORES["dense"].build(
+            collection.corpus,
+            load_student(model, device="cpu"),
+            tmp_path / "c",
+            encoding=wrong,
+            **SHARDS,
+        )
 
 
 def test_workers_need_the_name_of_a_model_with_vectors(tmp_path: Path) -> None:

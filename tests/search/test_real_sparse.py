@@ -19,7 +19,10 @@ from tests.search.lucene_here import needs_lucene
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 
 ADI = Path(__file__).resolve().parents[3] / "shared" / "data" / "adi"
-pytestmark = [needs_splade, pytest.mark.skipif(not ADI.is_dir(), reason="the collections of ../shared/data are not here")]
+pytestmark = [
+    needs_splade,
+    pytest.mark.skipif(not ADI.is_dir(), reason="the collections of ../shared/data are not here"),
+]
 FLOAT: dict[str, Any] = {"precision": "float32"}
 
 
@@ -45,37 +48,59 @@ def run(adi: Collection, model: str, work: Path) -> Any:
 
 
 def test_it_finds_more_as_what_it_is(adi: Collection, work: Path) -> None:
-    runs = {kind: retrieve(adi, MODEL, work / kind, 20, work=work, kind=kind, **FLOAT) for kind in ("sparse", "dense")}
+    runs = {
+        kind: retrieve(adi, MODEL, work / kind, 20, work=work, kind=kind, **FLOAT)
+        for kind in ("sparse", "dense")
+    }
     values = {row.system: row.value for row in evaluate(adi, runs, "nDCG@10").rows}
-    assert values["sparse"] == pytest.approx(0.3952, abs=0.002) and values["dense"] < values["sparse"] - 0.04
+    assert (
+        values["sparse"] == pytest.approx(0.3952, abs=0.002)
+        and values["dense"] < values["sparse"] - 0.04
+    )
 
 
-needs_seismic = pytest.mark.skipif(find_spec("seismic") is None, reason="needs pip install 'irdistill[seismic]'")
+needs_seismic = pytest.mark.skipif(
+    find_spec("seismic") is None, reason="needs pip install 'irdistill[seismic]'"
+)
 
 
-@pytest.mark.parametrize("index", [pytest.param("seismic", marks=needs_seismic), pytest.param("lucene", marks=needs_lucene)])
-def test_indexes_find_the_true_best(index: Any, adi: Collection, run: Any, model: str, work: Path) -> None:
+@pytest.mark.parametrize(
+    "index",
+    [pytest.param("seismic", marks=needs_seismic), pytest.param("lucene", marks=needs_lucene)],
+)
+def test_indexes_find_the_true_best(
+    index: Any, adi: Collection, run: Any, model: str, work: Path
+) -> None:
     found = retrieve(adi, model, work / index, 20, index, work=work, **FLOAT)
     assert (recall(found) or 0) > 0.97
-    same = np.mean([one.doc_ids[:5] == other.doc_ids[:5] for one, other in zip(run, found, strict=True)])
+    same = np.mean(
+        [one.doc_ids[:5] == other.doc_ids[:5] for one, other in zip(run, found, strict=True)]
+    )
     assert same > 0.9
     exact = dict(zip(run["1"].doc_ids, run["1"].scores, strict=True)) if "1" in adi.queries else {}
-    for doc_id, value in zip(*((found["1"].doc_ids, found["1"].scores) if exact else ((), ())), strict=True):
+    for doc_id, value in zip(
+        *((found["1"].doc_ids, found["1"].scores) if exact else ((), ())), strict=True
+    ):
         assert doc_id not in exact or value == pytest.approx(float(exact[doc_id]), rel=1e-4)
 
 
-def test_the_teacher_gives_the_students_products(adi: Collection, run: Any, model: str, work: Path) -> None:
+def test_the_teacher_gives_the_students_products(
+    adi: Collection, run: Any, model: str, work: Path
+) -> None:
     teacher = load_teacher(model, adi.corpus, work=work, **FLOAT)
     scored = score(adi, run, teacher, work / "scores")
     for one, other in zip(run, scored, strict=True):
         expected = dict(zip(one.doc_ids, one.scores, strict=True))
-        assert all(value == pytest.approx(float(expected[doc]), rel=1e-3, abs=1e-3)
-                   for doc, value in zip(other.doc_ids, other.scores, strict=True))
+        assert all(
+            value == pytest.approx(float(expected[doc]), rel=1e-3, abs=1e-3)
+            for doc, value in zip(other.doc_ids, other.scores, strict=True)
+        )
 
 
 @pytest.mark.parametrize("settings", [{}, {"inference_free": True}, {"query_layers": 1}])
-def test_students_of_it_learn_and_stay_sparse(settings: dict[str, Any], adi: Collection, run: Any, model: str, work: Path,
-                                              tmp_path: Path) -> None:
+def test_students_of_it_learn_and_stay_sparse(
+    settings: dict[str, Any], adi: Collection, run: Any, model: str, work: Path, tmp_path: Path
+) -> None:
     scored = score(adi, run, load_teacher(model, adi.corpus, work=work, **FLOAT), work / "scores")
     student = build_student("sparse", MODEL, device="cpu", max_length=48, **settings)
     assert isinstance(student, SparseStudent)
@@ -83,10 +108,26 @@ def test_students_of_it_learn_and_stay_sparse(settings: dict[str, Any], adi: Col
     before = student.encode(texts, show_progress=False, **FLOAT)
     # under a backbone that is read as what it is, no weight begins at random
     assert 20 < before.nnz / 20 < 300
-    train(adi, scored, student, "KL(tau=2)", tmp_path / "out",
-          TrainOptions(steps=3, batch_size=4, list_size=4, learning_rate=1e-4, query_flops=0.01, checkpoint_every=0))
+    train(
+        adi,
+        scored,
+        student,
+        "KL(tau=2)",
+        tmp_path / "out",
+        TrainOptions(
+            steps=3,
+            batch_size=4,
+            list_size=4,
+            learning_rate=1e-4,
+            query_flops=0.01,
+            checkpoint_every=0,
+        ),
+    )
     after: Any = load_student(tmp_path / "out" / "model", device="cpu")
-    assert after.kind == "sparse" and after.encode(texts, show_progress=False, **FLOAT).nnz < 1.2 * before.nnz
+    assert (
+        after.kind == "sparse"
+        and after.encode(texts, show_progress=False, **FLOAT).nnz < 1.2 * before.nnz
+    )
 
 
 def test_a_saved_folder_of_it_needs_no_kind(adi: Collection, tmp_path: Path) -> None:
@@ -94,4 +135,9 @@ def test_a_saved_folder_of_it_needs_no_kind(adi: Collection, tmp_path: Path) -> 
     plain: Any = load_student(MODEL, kind="sparse", device="cpu")
     texts = list(adi.corpus.texts(range(5)))
     assert student.max_length("document") == 256
-    assert abs(student.encode(texts, show_progress=False) - plain.encode(texts, show_progress=False)).max() < 1e-5
+    assert (
+        abs(
+            student.encode(texts, show_progress=False) - plain.encode(texts, show_progress=False)
+        ).max()
+        < 1e-5
+    )

@@ -17,7 +17,10 @@ from tests.students.tiny import WORDS, tiny_backbone
 @pytest.fixture(scope="module")
 def collection() -> Collection:
     rng = np.random.default_rng(0)
-    docs = {f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(2, 12)))) for number in range(90)}
+    docs = {
+        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(2, 12))))
+        for number in range(90)
+    }
     docs |= {"twin-a": docs["d0"], "twin-b": docs["d0"]}
     queries = {f"q{number}": " ".join(rng.choice(WORDS, size=3)) for number in range(10)}
     return Collection.from_dicts("tiny", docs, queries, {})
@@ -29,37 +32,55 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def parts(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()
-            if path.name == "manifest.json" or path.suffix == ".parquet"}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name == "manifest.json" or path.suffix == ".parquet"
+    }
 
 
 def test_bm25_run(collection: Collection, tmp_path: Path) -> None:
     run = retrieve(collection, "bm25", tmp_path / "run", k=5, work=tmp_path / "work")
     assert run.identity.kind == "first-stage" and run.identity.producer["model"] == "bm25"
-    expected = {found.query_id: found.doc_ids for found in
-                BM25(collection.corpus, cache=tmp_path / "work").search(list(collection.queries.values()), 5)}
+    expected = {
+        found.query_id: found.doc_ids
+        for found in BM25(collection.corpus, cache=tmp_path / "work").search(
+            list(collection.queries.values()), 5
+        )
+    }
     assert {found.query_id: list(found.doc_ids) for found in run} == expected
 
 
 @pytest.mark.parametrize("index", ["flat", "hnsw", "ivfpq"])
 def test_dense_run(index: str, collection: Collection, model: str, tmp_path: Path) -> None:
-    run = retrieve(collection, model, tmp_path / "run", k=7, index=index, work=tmp_path / "work",  # type: ignore
-                   precision="float32")
+    run = retrieve(
+        collection,
+        model,
+        tmp_path / "run",
+        k=7,
+        index=index,
+        work=tmp_path / "work",  # type: ignore
+        precision="float32",
+    )
     assert run.identity.kind == "student" and run.identity.producer["model"] == model
     assert len(run.query_ids) == 10
     if index == "ivfpq":
         return
     student = DenseStudent.load(model)
-    documents = student.encode(collection.corpus.texts(range(92)), precision="float32", normalize=True)
-    queries = student.encode([query.text for query in collection.queries.values()], "query", "float32",
-                             normalize=True)
+    documents = student.encode(
+        collection.corpus.texts(range(92)), precision="float32", normalize=True
+    )
+    queries = student.encode(
+        [query.text for query in collection.queries.values()], "query", "float32", normalize=True
+    )
     truth = -np.sort(-(queries @ documents.T), axis=1)[:, :7]
     for found, scores in zip(run, truth, strict=True):
         np.testing.assert_allclose(found.scores, scores, atol=1e-5)
 
 
-def test_a_killed_search_goes_on_to_the_same_bytes(collection: Collection, model: str, tmp_path: Path,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_search_goes_on_to_the_same_bytes(
+    collection: Collection, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import irdistill.search.retrieve  # noqa: F401
     from irdistill.runs import RunWriter
 
@@ -88,14 +109,18 @@ def test_k_below_one_is_refused(collection: Collection, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bm25", "model"])
-def test_what_a_query_excludes_is_not_found(name: str, collection: Collection, model: str, tmp_path: Path) -> None:
+def test_what_a_query_excludes_is_not_found(
+    name: str, collection: Collection, model: str, tmp_path: Path
+) -> None:
     from dataclasses import replace
 
     retriever = model if name == "model" else name
     run = retrieve(collection, retriever, tmp_path / "a", k=9, work=tmp_path / "work")
     before = {found.query_id: found.doc_ids for found in run}
-    queries = {key: replace(query, excluded=(before[key][0], before[key][3], "no such document"))
-               for key, query in collection.queries.items()}
+    queries = {
+        key: replace(query, excluded=(before[key][0], before[key][3], "no such document"))
+        for key, query in collection.queries.items()
+    }
     excluding = replace(collection, queries=queries)
     for found in retrieve(excluding, retriever, tmp_path / "b", k=5, work=tmp_path / "work"):
         ids = before[found.query_id]

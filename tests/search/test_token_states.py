@@ -25,31 +25,49 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> SplitCrossEncoderStuden
 @pytest.fixture(scope="module")
 def collection() -> Collection:
     rng = np.random.default_rng(0)
-    docs = {f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(0, 12)))) for number in range(50)}
+    docs = {
+        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(0, 12))))
+        for number in range(50)
+    }
     return Collection.from_dicts("tiny", docs, {"q1": "cat dog"}, {})
 
 
-def test_it_holds_every_token_of_every_document(student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path) -> None:
-    store = TokenStates.build(collection.corpus, student, tmp_path / "a", shard_rows=16, precision="float32")
+def test_it_holds_every_token_of_every_document(
+    student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
+) -> None:
+    store = TokenStates.build(
+        collection.corpus, student, tmp_path / "a", shard_rows=16, precision="float32"
+    )
     texts = list(collection.corpus.texts(range(50)))
     expected = student.encode(texts, "document", "float32")
     assert len(store) == 50 and store.nbytes == 4 * 32 * sum(map(len, expected)) + 4 * 50
-    assert [len(store.of(row)) for row in range(50)] == [min(len(text.split()) + 1, 9) for text in texts]
+    assert [len(store.of(row)) for row in range(50)] == [
+        min(len(text.split()) + 1, 9) for text in texts
+    ]
     for row in range(50):
         torch.testing.assert_close(store.of(row), expected[row], atol=1e-5, rtol=1e-5)
-    half = TokenStates.build(collection.corpus, student, tmp_path / "b", precision="float32", storage="float16")
+    half = TokenStates.build(
+        collection.corpus, student, tmp_path / "b", precision="float32", storage="float16"
+    )
     assert (half.nbytes - 200) * 2 == store.nbytes - 200 and half.of(3).dtype == torch.float32
     torch.testing.assert_close(half.of(3), store.of(3), atol=1e-2, rtol=1e-2)
     assert not torch.equal(half.of(3), store.of(3))
 
 
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitCrossEncoderStudent, collection: Collection,
-                                                 tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_gives_the_same_bytes(
+    killed_at: int,
+    student: SplitCrossEncoderStudent,
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole = TokenStates.build(collection.corpus, student, tmp_path / "whole", shard_rows=16)
     encode, calls = SplitCrossEncoderStudent.encode, []
 
-    def killed(self: SplitCrossEncoderStudent, *args: object, **settings: object) -> list[torch.Tensor]:
+    def killed(
+        self: SplitCrossEncoderStudent, *args: object, **settings: object
+    ) -> list[torch.Tensor]:
         calls.append(1)
         if len(calls) == killed_at + 1:
             raise KeyboardInterrupt
@@ -72,21 +90,33 @@ def test_killed_and_resumed_gives_the_same_bytes(killed_at: int, student: SplitC
         TokenStates(tmp_path / "cut")
 
 
-def test_other_students_and_lengths_have_other_stores(student: SplitCrossEncoderStudent, collection: Collection,
-                                                      tmp_path: Path) -> None:
+def test_other_students_and_lengths_have_other_stores(
+    student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
+) -> None:
     first = corpus_states(collection.corpus, student, tmp_path)
     assert corpus_states(collection.corpus, student, tmp_path).folder == first.folder
-    for other in (SplitCrossEncoderStudent.build(student.source, max_length=9, split_layer=0, device="cpu"),
-                  SplitCrossEncoderStudent.build(student.source, max_length=9, max_query_length=6, device="cpu"),
-                  KernelStudent.build(student.source, max_length=9, device="cpu")):
+    for other in (
+        SplitCrossEncoderStudent.build(student.source, max_length=9, split_layer=0, device="cpu"),
+        SplitCrossEncoderStudent.build(
+            student.source, max_length=9, max_query_length=6, device="cpu"
+        ),
+        KernelStudent.build(student.source, max_length=9, device="cpu"),
+    ):
         assert corpus_states(collection.corpus, other, tmp_path).folder != first.folder
         with pytest.raises(IrdistillError, match="holds the vectors of something else"):
             TokenStates.build(collection.corpus, other, first.folder)
 
 
-def test_what_does_not_fit_the_storage_is_refused(student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SplitCrossEncoderStudent, "encode",
-                        lambda self, texts, *rest, **more: [torch.full((1, 32), 1e6) for _ in texts])
+def test_what_does_not_fit_the_storage_is_refused(
+    student: SplitCrossEncoderStudent,
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        SplitCrossEncoderStudent,
+        "encode",
+        lambda self, texts, *rest, **more: [torch.full((1, 32), 1e6) for _ in texts],
+    )
     with pytest.raises(IrdistillError, match="not finite in float16"), np.errstate(over="ignore"):
         TokenStates.build(collection.corpus, student, tmp_path, storage="float16")

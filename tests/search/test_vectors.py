@@ -27,17 +27,28 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> DenseStudent:
 @pytest.fixture(scope="module")
 def collection() -> Collection:
     rng = np.random.default_rng(0)
-    docs = {f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 12)))) for number in range(90)}
+    docs = {
+        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 12))))
+        for number in range(90)
+    }
     return Collection.from_dicts("tiny", docs, {"q1": "cat dog", "q2": "heat wave"}, {})
 
 
-def random_store(folder: Path, rows: int = 3000, dimension: int = 32, clusters: int = 40) -> VectorStore:
+def random_store(
+    folder: Path, rows: int = 3000, dimension: int = 32, clusters: int = 40
+) -> VectorStore:
     rng = np.random.default_rng(1)
     centres = rng.normal(size=(clusters, dimension))
     data = centres[rng.integers(0, clusters, rows)] + 0.3 * rng.normal(size=(rows, dimension))
     data = (data / np.linalg.norm(data, axis=1, keepdims=True)).astype(np.float32)
-    write_arrays(folder, {"dimension": dimension, "rows": rows}, VectorStore.layout(dimension, "float32"), rows, 1000,
-                 lambda start, end: VectorStore.arrays(data[start:end]))
+    write_arrays(
+        folder,
+        {"dimension": dimension, "rows": rows},
+        VectorStore.layout(dimension, "float32"),
+        rows,
+        1000,
+        lambda start, end: VectorStore.arrays(data[start:end]),
+    )
     return VectorStore(folder)
 
 
@@ -47,19 +58,31 @@ def recall(index: FaissIndex, queries: np.ndarray, k: int = 10) -> float:
     return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(true, found, strict=True)]))
 
 
-def test_store_holds_the_vectors(student: DenseStudent, collection: Collection, tmp_path: Path) -> None:
-    store = VectorStore.build(collection.corpus, student, tmp_path, shard_rows=32, precision="float32")
-    expected = student.encode(collection.corpus.texts(range(90)), precision="float32", normalize=True)
+def test_store_holds_the_vectors(
+    student: DenseStudent, collection: Collection, tmp_path: Path
+) -> None:
+    store = VectorStore.build(
+        collection.corpus, student, tmp_path, shard_rows=32, precision="float32"
+    )
+    expected = student.encode(
+        collection.corpus.texts(range(90)), precision="float32", normalize=True
+    )
     np.testing.assert_allclose(store.matrix, expected, atol=1e-5)
-    half = VectorStore.build(collection.corpus, student, tmp_path / "half", precision="float32",
-                             storage="float16")
+    half = VectorStore.build(
+        collection.corpus, student, tmp_path / "half", precision="float32", storage="float16"
+    )
     assert half.matrix.dtype == np.float16 and half.nbytes * 2 == store.nbytes
     np.testing.assert_allclose(half.matrix, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
-def test_killed_and_resumed_gives_the_same(killed_at: int, student: DenseStudent, collection: Collection,
-                                           tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_and_resumed_gives_the_same(
+    killed_at: int,
+    student: DenseStudent,
+    collection: Collection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole = VectorStore.build(collection.corpus, student, tmp_path / "whole", shard_rows=32)
     encode, calls = DenseStudent.encode, []
 
@@ -83,7 +106,9 @@ def test_killed_and_resumed_gives_the_same(killed_at: int, student: DenseStudent
     assert resumed.fingerprint == whole.fingerprint
 
 
-def test_another_identity_is_refused(student: DenseStudent, collection: Collection, tmp_path: Path) -> None:
+def test_another_identity_is_refused(
+    student: DenseStudent, collection: Collection, tmp_path: Path
+) -> None:
     VectorStore.build(collection.corpus, student, tmp_path, shard_rows=32)
     with pytest.raises(IrdistillError, match="shard_rows: 32 there, 64 here"):
         VectorStore.build(collection.corpus, student, tmp_path, shard_rows=64)
@@ -101,7 +126,9 @@ def test_exact_search_equals_brute_force_whatever_the_chunks() -> None:
     for memory in (1, 10_000, 1 << 28):
         scores, rows = exact_search(matrix, [queries, queries[:2]], 20, memory=memory)[0]
         np.testing.assert_array_equal(rows, truth)
-        np.testing.assert_allclose(scores, np.take_along_axis(queries @ matrix.T, truth, axis=1), atol=1e-5)
+        np.testing.assert_allclose(
+            scores, np.take_along_axis(queries @ matrix.T, truth, axis=1), atol=1e-5
+        )
     assert exact_search(matrix, [queries], 9999)[0][1].shape == (7, 500)
 
 
@@ -112,7 +139,12 @@ def test_flat_and_approximate_indexes(tmp_path: Path) -> None:
     truth = np.argsort(-(queries @ np.asarray(store.matrix).T), axis=1)[:, :10]
     np.testing.assert_array_equal(flat.search(queries, 10)[1], truth)
     assert flat.nbytes == store.nbytes and recall(flat, queries) == 1.0
-    for kind, least, most_bytes in (("hnsw", 0.99, 3.5), ("ivfflat", 0.9, 1.3), ("sq8", 0.95, 0.3), ("ivfpq", 0.4, 0.5)):
+    for kind, least, most_bytes in (
+        ("hnsw", 0.99, 3.5),
+        ("ivfflat", 0.9, 1.3),
+        ("sq8", 0.95, 0.3),
+        ("ivfpq", 0.4, 0.5),
+    ):
         index = FaissIndex.build(store, kind, tmp_path / kind)  # type: ignore[arg-type]
         assert recall(index, queries) >= least, kind
         assert index.nbytes < most_bytes * store.nbytes, kind
@@ -123,26 +155,40 @@ def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
     store = random_store(tmp_path / "store", rows=800)
     one = FaissIndex.build(store, kind, tmp_path / "one")  # type: ignore[arg-type]
     FaissIndex.build(store, kind, tmp_path / "two")  # type: ignore[arg-type]
-    assert (tmp_path / "one/index.faiss").read_bytes() == (tmp_path / "two/index.faiss").read_bytes()
+    assert (tmp_path / "one/index.faiss").read_bytes() == (
+        tmp_path / "two/index.faiss"
+    ).read_bytes()
     queries = np.asarray(store.matrix[:5])
     loaded = FaissIndex.load(store, tmp_path / "one")
     for a, b in zip(one.search(queries, 5), loaded.search(queries, 5), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(IrdistillError, match="another index"):
-        FaissIndex.build(store, kind, tmp_path / "one", seed=1) if kind != "hnsw" else FaissIndex.build(
-            random_store(tmp_path / "other", rows=100), kind, tmp_path / "one")
+        (
+            FaissIndex.build(store, kind, tmp_path / "one", seed=1)
+            if kind != "hnsw"
+            else FaissIndex.build(
+                random_store(tmp_path / "other", rows=100), kind, tmp_path / "one"
+            )
+        )
     with pytest.raises(IrdistillError, match="over the vectors"):
         FaissIndex.load(random_store(tmp_path / "third", rows=70), tmp_path / "one")
 
 
 def test_faiss_before_torch_works(tmp_path: Path) -> None:
     random_store(tmp_path / "store", rows=200)
-    code = ("import sys, faiss\nfrom irdistill.search.faiss_index import FaissIndex\n"
-            "from irdistill.search.vectors import VectorStore\nstore = VectorStore(sys.argv[1])\n"
-            "index = FaissIndex.build(store, 'hnsw', sys.argv[2])\n"
-            "print(index.search(store.matrix[:3], 1)[1].ravel().tolist())")
-    result = subprocess.run([sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "hnsw")],
-                            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    code = (
+        "import sys, faiss\nfrom irdistill.search.faiss_index import FaissIndex\n"
+        "from irdistill.search.vectors import VectorStore\nstore = VectorStore(sys.argv[1])\n"
+        "index = FaissIndex.build(store, 'hnsw', sys.argv[2])\n"
+        "print(index.search(store.matrix[:3], 1)[1].ravel().tolist())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store"), str(tmp_path / "hnsw")],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
     assert result.stdout.strip() == "[0, 1, 2]"
 
 

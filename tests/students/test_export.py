@@ -1,4 +1,6 @@
-"""Exported students score as the student does, in the runtime they were exported to, and disagreement is refused."""
+"""Exported students score as the student does, in the runtime they were exported to, and
+disagreement is refused.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def run(network: Path, student: Student, kind: Any, texts: list[Any]) -> np.ndar
 
 @pytest.mark.slow
 def test_a_dense_student_with_two_towers(backbone: str, tmp_path: Path) -> None:
-    """A network in the folder of each, whose token vectors have the mean that is the student's vector."""
+    """A network in the folder of each, whose token vectors have the mean that is the student's
+    vector.
+    """
     student = build_student("dense", backbone, freeze_documents=True, device="cpu")
     with torch.no_grad():
         for parameter in student.tower("query")[0].parameters():
@@ -53,7 +57,9 @@ def test_a_dense_student_with_two_towers(backbone: str, tmp_path: Path) -> None:
         folder = tmp_path / "out" / f"{kind}_0_Transformer" / "onnx"
         assert [path.name for path in folder.iterdir()] == ["model.onnx"]
         tokens = run(folder / "model.onnx", student, kind, DOCUMENTS)
-        mask = student.pad(student.tokenize(DOCUMENTS, kind), kind)["attention_mask"].numpy()[:, :, None]  # type: ignore[arg-type]
+        mask = student.pad(student.tokenize(DOCUMENTS, kind), kind)["attention_mask"].numpy()[
+            :, :, None
+        ]  # type: ignore[arg-type]
         mean = (tokens * mask).sum(axis=1) / mask.sum(axis=1)
         assert np.allclose(mean, student.encode(DOCUMENTS, kind, "float32"), atol=1e-4)  # type: ignore[attr-defined]
     saved = json.loads((tmp_path / "out" / "irdistill_export.json").read_text())
@@ -68,26 +74,46 @@ def test_a_cross_encoder_with_8_bit_weights(backbone: str, tmp_path: Path) -> No
     student = build_student("cross-encoder", backbone, device="cpu")
     found = export(student, tmp_path / "out", "onnx-int8", QUERIES, DOCUMENTS, least_tau=0.5)
     network = tmp_path / "out" / "onnx" / "model_qint8.onnx"
-    assert list(network.parent.iterdir()) == [network] and found.file_bytes == network.stat().st_size
+    assert (
+        list(network.parent.iterdir()) == [network] and found.file_bytes == network.stat().st_size
+    )
     pairs = [(query, document) for query in QUERIES for document in DOCUMENTS]
-    off = np.abs(run(network, student, "pair", pairs).reshape(-1) - student.predict(pairs).numpy()).max()  # type: ignore[attr-defined]
-    assert 1e-5 < found.difference < 0.1 and 0.2 < off / found.difference < 5  # the batches, and so the scales, are others
+    off = np.abs(
+        run(network, student, "pair", pairs).reshape(-1) - student.predict(pairs).numpy()
+    ).max()  # type: ignore[attr-defined]
+    assert (
+        1e-5 < found.difference < 0.1 and 0.2 < off / found.difference < 5
+    )  # the batches, and so the scales, are others
     assert 0.5 <= found.tau < 1
 
 
 @pytest.mark.slow
 def test_openvino(backbone: str, tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    found = export(build_student("dense", backbone, device="cpu"), tmp_path / "out", "openvino", QUERIES, DOCUMENTS)
+    found = export(
+        build_student("dense", backbone, device="cpu"),
+        tmp_path / "out",
+        "openvino",
+        QUERIES,
+        DOCUMENTS,
+    )
     assert found.difference <= 1e-4
-    assert sorted(path.name for path in (tmp_path / "out" / "openvino").iterdir()) == ["openvino_model.bin", "openvino_model.xml"]
+    assert sorted(path.name for path in (tmp_path / "out" / "openvino").iterdir()) == [
+        "openvino_model.bin",
+        "openvino_model.xml",
+    ]
 
 
-def test_another_network_is_found_out(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_network_is_found_out(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If what is written computes something else, nothing is left."""
+
     def wrong(module: Any, other: Any, *given: Any) -> int:
         inner = other.forward
-        other.forward = lambda **features: {"last_hidden_state": inner(**features).last_hidden_state.flip(-1) ** 2}
+        other.forward = lambda **features: {
+            "last_hidden_state": inner(**features).last_hidden_state.flip(-1) ** 2
+        }
         return 0
 
     monkeypatch.setattr(module, "_write", wrong)
@@ -105,7 +131,9 @@ def test_term_vectors_and_adapters_are_refused_by_name(backbone: str, tmp_path: 
     student = DenseStudent(two_towers(base.model, [*copy_tower(base.model, None), words]))
     student.save(tmp_path / "terms")
     for one in (student, DenseStudent.load(str(tmp_path / "terms"), device="cpu")):
-        with pytest.raises(IrdistillError, match="TermVectors, which no exported network can carry"):
+        with pytest.raises(
+            IrdistillError, match="TermVectors, which no exported network can carry"
+        ):
             export(one, tmp_path / "out", "onnx", QUERIES, DOCUMENTS)
     pytest.importorskip("peft")
     adapted = build_student("dense", backbone, lora_rank=2, lora_merge=False, device="cpu")
@@ -115,9 +143,12 @@ def test_term_vectors_and_adapters_are_refused_by_name(backbone: str, tmp_path: 
 
 
 @pytest.mark.slow
-def test_scores_are_compared_from_the_written_folder_on(backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the folder lost would be missing on both sides, were the student in memory compared with itself; prompts and lengths
-    are part of a whole text."""
+def test_scores_are_compared_from_the_written_folder_on(
+    backbone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the folder lost would be missing on both sides, were the student in memory compared with
+    itself; prompts and lengths are part of a whole text.
+    """
     student = build_student("dense", backbone, query_prompt="what is ", max_length=12, device="cpu")
     long = [*DOCUMENTS, "heat shock wave in the cell " * 9]
     found = export(student, tmp_path / "out", "onnx", QUERIES, long)
@@ -129,7 +160,10 @@ def test_scores_are_compared_from_the_written_folder_on(backbone: str, tmp_path:
         vectors.append(run(tmp_path / "out" / "onnx" / "model.onnx", student, kind, texts))
         features = student.pad(student.tokenize(texts, kind), kind)  # type: ignore[arg-type]
         masks.append(features["attention_mask"].numpy()[:, :, None])
-    means = [(one * mask).sum(axis=1) / mask.sum(axis=1) for one, mask in zip(vectors, masks, strict=True)]
+    means = [
+        (one * mask).sum(axis=1) / mask.sum(axis=1)
+        for one, mask in zip(vectors, masks, strict=True)
+    ]
     units = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in means]
     np.testing.assert_allclose(units[0] @ units[1].T, expected, atol=1e-5)
 
@@ -137,7 +171,8 @@ def test_scores_are_compared_from_the_written_folder_on(backbone: str, tmp_path:
 def test_figures_of_agreement() -> None:
     one = np.array([[1.0, 2, 3], [4, 5, 8]])
     found = module._compare(one, np.array([[1.0, 3, 2], [4, 5, 8]]), 7)
-    # one of three pairs of the first query is turned round: tau 1/3; the difference of 1 is an eighth of the largest score
+    # one of three pairs of the first query is turned round: tau 1/3; the difference of 1 is an
+    # eighth of the largest score
     assert found == Agreement(6, 0.125, pytest.approx((1 / 3 + 1) / 2), 7)
     module._check(Agreement(1, 1e-4, 1.0, 1), "onnx", 0.9)
     with pytest.raises(IrdistillError, match="differ"):
@@ -148,9 +183,11 @@ def test_figures_of_agreement() -> None:
 
 def test_what_is_refused(backbone: str, tmp_path: Path) -> None:
     student = build_student("dense", backbone, device="cpu")
-    for kind, form, queries, message in (("dense", "tflite", QUERIES, "one of onnx, onnx-int8, openvino"),
-                                         ("late-interaction", "onnx", QUERIES, "dense ones and cross-encoders"),
-                                         ("dense", "onnx", [], "no texts")):
+    for kind, form, queries, message in (
+        ("dense", "tflite", QUERIES, "one of onnx, onnx-int8, openvino"),
+        ("late-interaction", "onnx", QUERIES, "dense ones and cross-encoders"),
+        ("dense", "onnx", [], "no texts"),
+    ):
         chosen = student if kind == "dense" else build_student(kind, backbone, device="cpu")
         with pytest.raises(IrdistillError, match=message):
             export(chosen, tmp_path / "no", form, queries, DOCUMENTS)

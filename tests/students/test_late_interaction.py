@@ -1,4 +1,6 @@
-"""The late-interaction student: MaxSim by hand, expansion of queries, masked punctuation, chunks."""
+"""The late-interaction student: MaxSim by hand, expansion of queries, masked punctuation,
+chunks.
+"""
 
 from __future__ import annotations
 
@@ -25,29 +27,50 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(student: LateInteractionStudent, texts: list[str], kind: str) -> list[torch.Tensor]:
     """In small chunks, as in training."""
     tokens = student.tokenize(texts, kind)  # type: ignore[arg-type]
-    rows = [{key: torch.tensor(values[i]).numpy() for key, values in tokens.items() if key != "attention_mask"}
-            for i in range(len(texts))]
+    rows = [
+        {
+            key: torch.tensor(values[i]).numpy()
+            for key, values in tokens.items()
+            if key != "attention_mask"
+        }
+        for i in range(len(texts))
+    ]
     found: list[torch.Tensor] = Encoder(student, torch.float32, token_budget=30)(Tokens(rows), kind)  # type: ignore[arg-type]
     return found
 
 
-def test_scores_are_maxsim_in_lists_batches_and_chunks(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_maxsim_in_lists_batches_and_chunks(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = LateInteractionStudent.build(str(bert), dimension=8, device="cpu")
     queries, documents = encoded(student, TEXTS[:2], "query"), encoded(student, TEXTS, "document")
-    by_hand = torch.tensor([[sum(max(float((q @ d).detach()) for d in document) for q in query) for document in documents]
-                            for query in queries])
+    by_hand = torch.tensor(
+        [
+            [
+                sum(max(float((q @ d).detach()) for d in document) for q in query)
+                for document in documents
+            ]
+            for query in queries
+        ]
+    )
     index = torch.tensor([[3, 0, 3], [2, 1, -1]])
     lists, every = student.scores(queries, documents, index)
     assert torch.allclose(every, by_hand, atol=1e-5)
     assert torch.allclose(lists[:, :2], by_hand.gather(1, index[:, :2]), atol=1e-5)
     apart, none = student.scores(queries, documents, index, every=False)
     assert none is None and torch.allclose(apart, lists, atol=1e-6)
-    gradient = torch.autograd.grad(every.sum(), student.train_parameters(), retain_graph=True, allow_unused=True)
+    gradient = torch.autograd.grad(
+        every.sum(), student.train_parameters(), retain_graph=True, allow_unused=True
+    )
     monkeypatch.setattr(late_interaction, "_CHUNK", 1)
     _, small = student.scores(queries, documents, index)
     assert torch.allclose(small, every, atol=1e-6)
     again = torch.autograd.grad(small.sum(), student.train_parameters(), allow_unused=True)
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(gradient, again, strict=True) if a is not None)
+    assert all(
+        torch.allclose(a, b, atol=1e-4)
+        for a, b in zip(gradient, again, strict=True)
+        if a is not None
+    )
     student.model.similarity_fn_name = "meanmaxsim"
     mean, _ = student.scores(queries, documents, index)
     assert torch.allclose(mean[0] * len(queries[0]), lists[0], atol=1e-5)
@@ -55,7 +78,9 @@ def test_scores_are_maxsim_in_lists_batches_and_chunks(bert: Path, monkeypatch: 
 
 @pytest.mark.parametrize("strategy", ["fixed", "min"])
 @pytest.mark.parametrize("attend", [False, True])
-def test_expanded_queries_are_those_of_sentence_transformers(bert: Path, tmp_path: Path, strategy: str, attend: bool) -> None:
+def test_expanded_queries_are_those_of_sentence_transformers(
+    bert: Path, tmp_path: Path, strategy: str, attend: bool
+) -> None:
     student = LateInteractionStudent.build(str(bert), dimension=8, expand_queries=12, device="cpu")
     student.model[0].query_expansion = {"strategy": strategy, "attend": attend, "length": 12}
     student.save(tmp_path / "model")
@@ -76,8 +101,15 @@ def test_masked_punctuation_is_not_scored(bert: Path, tmp_path: Path) -> None:
     (folder / "tokenizer.json").write_text(text.replace('"cat"', '"."'))
     (folder / "vocab.txt").unlink(missing_ok=True)
     masked = LateInteractionStudent.build(str(folder), dimension=8, device="cpu")
-    kept = LateInteractionStudent.build(str(folder), dimension=8, mask_punctuation=False, device="cpu")
+    kept = LateInteractionStudent.build(
+        str(folder), dimension=8, mask_punctuation=False, device="cpu"
+    )
     assert masked.identity()["skiplist"] == ["."]
-    lengths = [[len(student.embed(student.tokenize(["the dog ."], kind), kind)[0]) for kind in ("query", "document")]
-               for student in (masked, kept)]
+    lengths = [
+        [
+            len(student.embed(student.tokenize(["the dog ."], kind), kind)[0])
+            for kind in ("query", "document")
+        ]
+        for student in (masked, kept)
+    ]
     assert lengths == [[5, 4], [5, 5]]

@@ -1,4 +1,6 @@
-"""Students trained by adapters: only these learn and are checkpointed, and the saved model is a plain one."""
+"""Students trained by adapters: only these learn and are checkpointed, and the saved model is a
+plain one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(kind: str, place: Path, **settings: Any) -> Student:
-    return build_student(kind, str(place / "backbone"), device="cpu", lora_rank=2, **SETTINGS.get(kind, {}) | settings)
+    return build_student(
+        kind,
+        str(place / "backbone"),
+        device="cpu",
+        lora_rank=2,
+        **SETTINGS.get(kind, {}) | settings,
+    )
 
 
 def scores(student: Student, query: str, texts: list[str]) -> np.ndarray:
@@ -41,15 +49,22 @@ def scores(student: Student, query: str, texts: list[str]) -> np.ndarray:
     student.model.eval()
     with torch.no_grad():
         if student.kind == "cross-encoder":
-            return student.embed(student.tokenize([(query, text) for text in texts], "pair"), "pair").numpy()  # type: ignore[list-item]
-        queries, documents = (student.join([student.embed(student.tokenize(given, kind), kind)], torch.arange(len(given)))
-                              for given, kind in (([query], "query"), (texts, "document")))  # type: ignore[arg-type]
+            return student.embed(
+                student.tokenize([(query, text) for text in texts], "pair"), "pair"
+            ).numpy()  # type: ignore[list-item]
+        queries, documents = (
+            student.join(
+                [student.embed(student.tokenize(given, kind), kind)], torch.arange(len(given))
+            )
+            for given, kind in (([query], "query"), (texts, "document"))
+        )  # type: ignore[arg-type]
         return student.scores(queries, documents, torch.arange(len(texts))[None])[0][0].numpy()
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_adapters_learn_and_the_saved_model_is_plain(kind: str, place: Path, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapters_learn_and_the_saved_model_is_plain(
+    kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student = make(kind, place)
     heads = {"late-interaction": ("1.linear",), "cross-encoder": ("classifier",)}.get(kind, ())
     learning = [name for name, value in student.model.named_parameters() if value.requires_grad]
@@ -58,12 +73,26 @@ def test_adapters_learn_and_the_saved_model_is_plain(kind: str, place: Path, tmp
     before = {name: value.clone() for name, value in student.model.named_parameters()}
     states: list[set[str]] = []
     inner = DistillTrainer._learning_state
-    monkeypatch.setattr(DistillTrainer, "_learning_state", lambda self: (states.append(set(inner(self))), inner(self))[1])
-    train(make_collection(), place / "scores", student, written(LOSSES[0], kind), tmp_path / "out",
-          replace(OPTIONS, steps=4, learning_rate=1e-2, checkpoint_every=2))
+    monkeypatch.setattr(
+        DistillTrainer,
+        "_learning_state",
+        lambda self: (states.append(set(inner(self))), inner(self))[1],
+    )
+    train(
+        make_collection(),
+        place / "scores",
+        student,
+        written(LOSSES[0], kind),
+        tmp_path / "out",
+        replace(OPTIONS, steps=4, learning_rate=1e-2, checkpoint_every=2),
+    )
     buffers = {name for name, _ in student.model.named_buffers()}
     assert states and all(state <= {*learning, *buffers} for state in states)
-    changed = {name for name, value in student.model.named_parameters() if not torch.equal(value, before[name])}
+    changed = {
+        name
+        for name, value in student.model.named_parameters()
+        if not torch.equal(value, before[name])
+    }
     assert changed <= set(learning) and any("lora_B" in name for name in changed)
 
     model = tmp_path / "out" / "model"
@@ -92,9 +121,17 @@ def test_adapters_alone_are_saved_where_asked_for(kind: str, place: Path, tmp_pa
                 value.add_(0.1)
     student.save(tmp_path / "model")
     config = json.loads(next((tmp_path / "model").rglob("adapter_config.json")).read_text())
-    assert sorted(config["target_modules"]) == ["query", "value"] and config["r"] == 2 and config["lora_alpha"] == 4
+    assert (
+        sorted(config["target_modules"]) == ["query", "value"]
+        and config["r"] == 2
+        and config["lora_alpha"] == 4
+    )
     assert not list((tmp_path / "model").rglob("model.safetensors"))
-    assert np.allclose(plain_scores(kind, tmp_path / "model", "w1 w2", TEXTS), scores(student, "w1 w2", TEXTS), atol=1e-5)
+    assert np.allclose(
+        plain_scores(kind, tmp_path / "model", "w1 w2", TEXTS),
+        scores(student, "w1 w2", TEXTS),
+        atol=1e-5,
+    )
 
 
 def test_a_query_tower_alone_has_adapters(place: Path, tmp_path: Path) -> None:
@@ -105,13 +142,23 @@ def test_a_query_tower_alone_has_adapters(place: Path, tmp_path: Path) -> None:
     plain = build_student("dense", str(place / "backbone"), device="cpu", query_layers=1)
     assert student.weights_digest("document") == plain.weights_digest("document")
     student.save(tmp_path / "model")
-    assert np.allclose(plain_scores("dense", tmp_path / "model", "w1 w2", TEXTS), scores(plain, "w1 w2", TEXTS), atol=1e-5)
+    assert np.allclose(
+        plain_scores("dense", tmp_path / "model", "w1 w2", TEXTS),
+        scores(plain, "w1 w2", TEXTS),
+        atol=1e-5,
+    )
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"lora_rank": 0.5}, "lora_rank=0.5"), ({"lora_alpha": -1}, "lora_alpha=-1"), ({"lora_targets": ["nothing"]}, "lora_targets"),
-    ({"layers": 1, "lora_merge": False}, "shortened"), ({"lora_rank": None, "lora_alpha": 4}, "without lora_rank"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_rank": 0.5}, "lora_rank=0.5"),
+        ({"lora_alpha": -1}, "lora_alpha=-1"),
+        ({"lora_targets": ["nothing"]}, "lora_targets"),
+        ({"layers": 1, "lora_merge": False}, "shortened"),
+        ({"lora_rank": None, "lora_alpha": 4}, "without lora_rank"),
+    ],
+)
 def test_what_is_refused(settings: dict[str, Any], message: str, place: Path) -> None:
     with pytest.raises(IrdistillError, match=message):
         build_student("dense", str(place / "backbone"), device="cpu", **{"lora_rank": 2} | settings)
@@ -119,5 +166,7 @@ def test_what_is_refused(settings: dict[str, Any], message: str, place: Path) ->
 
 @pytest.mark.parametrize("kind", ["kernel", "split-cross-encoder"])
 def test_adapters_of_other_kinds_are_refused(kind: str, place: Path) -> None:
-    with pytest.raises(IrdistillError, match=f"given for a {kind} student; adapters are for dense, sparse"):
+    with pytest.raises(
+        IrdistillError, match=f"given for a {kind} student; adapters are for dense, sparse"
+    ):
         build_student(kind, str(place / "backbone"), lora_rank=2, device="cpu")

@@ -1,4 +1,6 @@
-"""Every student with every score loss: it learns, resumes to the same bytes, and is saved as what was trained."""
+"""Every student with every score loss: it learns, resumes to the same bytes, and is saved as what
+was trained.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+)
 
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
@@ -28,14 +35,40 @@ from irdistill.training.sparsity import Sparsity
 from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run
 
-OPTIONS = TrainOptions(steps=20, batch_size=4, list_size=5, learning_rate=5e-3, precision="float32", seed=7,
-                       checkpoint_every=0, log_every=10, dropout=False)
+OPTIONS = TrainOptions(
+    steps=20,
+    batch_size=4,
+    list_size=5,
+    learning_rate=5e-3,
+    precision="float32",
+    seed=7,
+    checkpoint_every=0,
+    log_every=10,
+    dropout=False,
+)
 #: A loss, and the same with numbers for scores that are no cosines.
-LOSSES = ["KL(tau={tau}, teacher_tau=2)", "MSE(scale={scale})", "BCE(tau={tau})", "MarginMSE(scale={scale})", "RankNet(tau={tau})",
-          "Hinge", "Preference", "ListNet(tau={tau})", "ListMLE(tau={tau})", "ADRMSE", "ApproxNDCG", "LambdaLoss",
-          'InfoNCE(tau={tau}, negatives="{negatives}")', 'CPRD(tau={tau}, negatives="{negatives}")']
-PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "sparse": SparseEncoder, "late-interaction": MultiVectorEncoder,
-                         "cross-encoder": CrossEncoder}
+LOSSES = [
+    "KL(tau={tau}, teacher_tau=2)",
+    "MSE(scale={scale})",
+    "BCE(tau={tau})",
+    "MarginMSE(scale={scale})",
+    "RankNet(tau={tau})",
+    "Hinge",
+    "Preference",
+    "ListNet(tau={tau})",
+    "ListMLE(tau={tau})",
+    "ADRMSE",
+    "ApproxNDCG",
+    "LambdaLoss",
+    'InfoNCE(tau={tau}, negatives="{negatives}")',
+    'CPRD(tau={tau}, negatives="{negatives}")',
+]
+PLAIN: dict[str, Any] = {
+    "dense": SentenceTransformer,
+    "sparse": SparseEncoder,
+    "late-interaction": MultiVectorEncoder,
+    "cross-encoder": CrossEncoder,
+}
 SETTINGS: dict[str, dict[str, Any]] = {"late-interaction": {"dimension": 8}}
 
 
@@ -48,12 +81,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make(kind: str, place: Path, **settings: Any) -> Student:
-    return build_student(kind, str(place / "backbone"), device="cpu", **SETTINGS.get(kind, {}) | settings)
+    return build_student(
+        kind, str(place / "backbone"), device="cpu", **SETTINGS.get(kind, {}) | settings
+    )
 
 
 def written(loss: str, kind: str) -> str:
     narrow = kind == "dense"
-    return loss.format(tau=0.2 if narrow else 1, scale=6 if narrow else 1, negatives="list" if kind == "cross-encoder" else "all")
+    return loss.format(
+        tau=0.2 if narrow else 1,
+        scale=6 if narrow else 1,
+        negatives="list" if kind == "cross-encoder" else "all",
+    )
 
 
 def collate(place: Path, student: Student) -> Any:
@@ -86,15 +125,26 @@ def test_every_loss_trains_every_student(kind: str, loss: str, place: Path, tmp_
 
 
 def digests(folder: Path) -> dict[str, str]:
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in ("journal.jsonl", ".lock")]
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("journal.jsonl", ".lock")
+    ]
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def plain_scores(kind: str, model: Path, query: str, texts: list[str]) -> np.ndarray:
     """By sentence-transformers alone; of what it does not know, by the saved folder."""
     if kind not in PLAIN:
         saved = STUDENTS[kind].load(model, device="cpu")
-        return saved.compare(saved.encode([query], "query", "float32")[0], saved.encode(texts, "document", "float32"), "float32")
+        return saved.compare(
+            saved.encode([query], "query", "float32")[0],
+            saved.encode(texts, "document", "float32"),
+            "float32",
+        )
     plain = PLAIN[kind](str(model), device="cpu")
     if kind == "cross-encoder":
         return np.asarray(plain.predict([(query, text) for text in texts], show_progress_bar=False))
@@ -106,7 +156,9 @@ def plain_scores(kind: str, model: Path, query: str, texts: list[str]) -> np.nda
 def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped between checkpoints; then the saved model is loaded by sentence-transformers and scores as in training."""
+    """Stopped between checkpoints; then the saved model is loaded by sentence-transformers and
+    scores as in training.
+    """
     collection = make_collection()
     options = replace(OPTIONS, steps=8, checkpoint_every=3, log_every=2, dropout=True)
     loss = written(LOSSES[0], kind)
@@ -130,19 +182,31 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     student = make(kind, place)
     model = train(collection, place / "scores", student, loss, tmp_path / "stopped", options)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "whole" / "train_log.jsonl").read_text().splitlines()
+    ]
     assert len(losses) == 8 and np.isfinite(losses).all()
 
     sampler, collator = collate(place, student)
     lists = sampler(0)
     for reread in (student, STUDENTS[kind].load(model, device="cpu")):
         reread.model.eval()
-        found = score_batch(reread, Encoder(reread, torch.float32, token_budget=60), _again(collator, reread, place), False)
+        found = score_batch(
+            reread,
+            Encoder(reread, torch.float32, token_budget=60),
+            _again(collator, reread, place),
+            False,
+        )
         for i, number in enumerate(lists.queries.tolist()):
             valid = lists.rows[i] >= 0
             query = collection.queries[sampler.query_ids[number]].text
-            expected = plain_scores(kind, model, query, collection.corpus.texts(lists.rows[i][valid]))
-            np.testing.assert_allclose(found.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5)
+            expected = plain_scores(
+                kind, model, query, collection.corpus.texts(lists.rows[i][valid])
+            )
+            np.testing.assert_allclose(
+                found.student[i][torch.from_numpy(valid)].detach(), expected, atol=1e-5
+            )
 
 
 @pytest.mark.parametrize("kind", ["split-cross-encoder", "kernel"])
@@ -158,24 +222,45 @@ def test_a_head_learns_at_its_own_rate(kind: str, place: Path, tmp_path: Path) -
         own = id(value) in head
         moved[own] = max(moved[own], float((value.detach() - before[name]).abs().max()))
     assert moved == {True: pytest.approx(1e-2, rel=1e-3), False: pytest.approx(1e-4, rel=1e-2)}
-    with pytest.raises(IrdistillError, match=r"head_learning_rate=0.01 was given for a dense student, which has no head"):
-        train(make_collection(), place / "scores", make("dense", place), "RankNet", tmp_path / "no", options)
+    with pytest.raises(
+        IrdistillError,
+        match=r"head_learning_rate=0.01 was given for a dense student, which has no head",
+    ):
+        train(
+            make_collection(),
+            place / "scores",
+            make("dense", place),
+            "RankNet",
+            tmp_path / "no",
+            options,
+        )
 
 
 def _again(collator: Any, student: Student, place: Path) -> Any:
     return collate(place, student)[1](0)
 
 
-def test_sparse_queries_without_a_model_are_weights_of_their_tokens(place: Path, tmp_path: Path) -> None:
+def test_sparse_queries_without_a_model_are_weights_of_their_tokens(
+    place: Path, tmp_path: Path
+) -> None:
     student = make("sparse", place, inference_free=True, max_query_length=8)
     vectors = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
     first = student.model.tokenizer if hasattr(student.model, "tokenizer") else None
     assert sorted(vectors.sum(dim=1).tolist()) == [1.0, 2.0] and first is not None
-    model = train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", tmp_path / "free", OPTIONS)
+    model = train(
+        make_collection(),
+        place / "scores",
+        student,
+        "KL(teacher_tau=2)",
+        tmp_path / "free",
+        OPTIONS,
+    )
     plain = SparseEncoder(str(model), device="cpu")
     trained = student.embed(student.tokenize(["w1 w3 w1", "w2 " * 20], "query"), "query")
     assert not torch.allclose(trained, vectors, atol=1e-3)
-    assert torch.allclose(plain.encode_query(["w1 w3 w1", "w2 " * 20]).to_dense(), trained, atol=1e-6)
+    assert torch.allclose(
+        plain.encode_query(["w1 w3 w1", "w2 " * 20]).to_dense(), trained, atol=1e-6
+    )
     texts = ["w1 w2", "w3 w4 w5"]
     student.model.eval()
     ours = student.embed(student.tokenize(texts, "document"), "document")
@@ -184,12 +269,24 @@ def test_sparse_queries_without_a_model_are_weights_of_their_tokens(place: Path,
     assert again.max_length("query") == 8 and again.identity()["similarity"] == "dot"
 
 
-def test_penalties_make_vectors_sparse_and_are_logged_with_their_ramp(place: Path, tmp_path: Path) -> None:
+def test_penalties_make_vectors_sparse_and_are_logged_with_their_ramp(
+    place: Path, tmp_path: Path
+) -> None:
     rows = {}
     for name, weight in (("free", 0.0), ("pressed", 0.05)):
         options = replace(OPTIONS, document_flops=weight, query_l1=weight, ramp=10)
-        train(make_collection(), place / "scores", make("sparse", place), "KL(teacher_tau=2)", tmp_path / name, options)
-        rows[name] = [json.loads(line) for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()]
+        train(
+            make_collection(),
+            place / "scores",
+            make("sparse", place),
+            "KL(teacher_tau=2)",
+            tmp_path / name,
+            options,
+        )
+        rows[name] = [
+            json.loads(line)
+            for line in (tmp_path / name / "train_log.jsonl").read_text().splitlines()
+        ]
     first, *_, last = rows["pressed"]
     assert set(first["terms"]) == {"KL(teacher_tau=2)", "FLOPS(document)", "L1(query)"}
     assert first["terms"]["FLOPS(document)"] == first["terms"]["L1(query)"] == 0
@@ -197,12 +294,21 @@ def test_penalties_make_vectors_sparse_and_are_logged_with_their_ramp(place: Pat
     sparsity("query", torch.ones(2, 4))
     sparsity("document", torch.ones(3, 4))
     assert {key: round(float(value), 6) for key, value in sparsity.penalties(5).items()} == {
-        "L1(query)": 0.3, "FLOPS(document)": 0.1}  # a quarter of the weight, times 4
+        "L1(query)": 0.3,
+        "FLOPS(document)": 0.1,
+    }  # a quarter of the weight, times 4
     for kind in ("query", "document"):
         assert last["sparsity"][kind]["active"] < rows["free"][-1]["sparsity"][kind]["active"]
     assert "terms" not in rows["free"][0]
     with pytest.raises(IrdistillError, match="given for a dense student"):
-        train(make_collection(), place / "scores", make("dense", place), "KL", tmp_path / "no", replace(OPTIONS, query_l1=1))
+        train(
+            make_collection(),
+            place / "scores",
+            make("dense", place),
+            "KL",
+            tmp_path / "no",
+            replace(OPTIONS, query_l1=1),
+        )
 
 
 def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
@@ -210,8 +316,13 @@ def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptur
     sparsity("query", torch.zeros(2, 10))
     sparsity("document", torch.ones(2, 10))
     found = sparsity.finish()
-    assert sparsity.log(1, found) == {"query": {"active": 0.0, "all_zero": 1.0}, "document": {"active": 10.0, "all_zero": 0.0}}
-    assert [record.message.split(":")[0] for record in caplog.records] == ["at step 1 100% of the query vectors are all zero"]
+    assert sparsity.log(1, found) == {
+        "query": {"active": 0.0, "all_zero": 1.0},
+        "document": {"active": 10.0, "all_zero": 0.0},
+    }
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "at step 1 100% of the query vectors are all zero"
+    ]
     sparsity.log(3, found)
     sparsity.log(4, found)
     assert len(caplog.records) == 2 and "100% of all dimensions active" in caplog.records[1].message
@@ -220,7 +331,10 @@ def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptur
 def test_a_cross_encoder_refuses_losses_over_the_batch(place: Path, tmp_path: Path) -> None:
     student = make("cross-encoder", place)
     for loss in ("InfoNCE", "KL + 0.1*CPRD"):
-        with pytest.raises(IrdistillError, match=r'cross-encoder student scores only .* negatives="list"|negatives="list"'):
+        with pytest.raises(
+            IrdistillError,
+            match=r'cross-encoder student scores only .* negatives="list"|negatives="list"',
+        ):
             train(make_collection(), place / "scores", student, loss, tmp_path / "no", OPTIONS)
     with pytest.raises(IrdistillError, match="by itself"):
         student.scores(None, None, torch.zeros(1, 1, dtype=torch.int64))
@@ -244,7 +358,9 @@ def test_layers_and_lengths(kind: str, place: Path) -> None:
     tokens = student.tokenize([(texts[0], texts[0])] if side == "pair" else texts, side)
     assert len(tokens["input_ids"][0]) == 9
     if kind == "kernel":
-        assert make(kind, place, max_length=99).max_length("document") == 99  # its positions have no end
+        assert (
+            make(kind, place, max_length=99).max_length("document") == 99
+        )  # its positions have no end
         return
     with pytest.raises(IrdistillError, match="3 to 32"):
         make(kind, place, max_length=99)

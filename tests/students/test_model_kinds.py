@@ -1,4 +1,6 @@
-"""How a trained model is read: as its files say, as the user says, and never silently as another kind."""
+"""How a trained model is read: as its files say, as the user says, and never silently as another
+kind.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
-DOCUMENTS = {"d1": "what causes rain and snow", "d2": "the heart pumps blood through the body", "d3": "fish live in water"}
+DOCUMENTS = {
+    "d1": "what causes rain and snow",
+    "d2": "the heart pumps blood through the body",
+    "d3": "fish live in water",
+}
 QUERIES = {"q1": "why does it rain", "q2": "heart and blood"}
 
 
@@ -42,23 +48,31 @@ def collection() -> Collection:
 def beir(tmp_path: Path) -> str:
     folder = tmp_path / "beir"
     (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text("".join(
-        json.dumps({"_id": name, "title": "", "text": text}) + "\n" for name, text in DOCUMENTS.items()))
-    (folder / "queries.jsonl").write_text("".join(
-        json.dumps({"_id": name, "text": text}) + "\n" for name, text in QUERIES.items()))
+    (folder / "corpus.jsonl").write_text(
+        "".join(
+            json.dumps({"_id": name, "title": "", "text": text}) + "\n"
+            for name, text in DOCUMENTS.items()
+        )
+    )
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in QUERIES.items())
+    )
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq2\td2\t1\n")
     return f"{folder}#test"
 
 
 @needs_splade
 def test_a_splade_model_without_modules_is_sparse_where_asked_and_warned_of_elsewhere(
-        tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     asked = load_student(MODEL, kind="sparse", device="cpu")
     saved = load_student(splade_folder(tmp_path / "splade"), device="cpu")
     assert isinstance(asked, SparseStudent) and isinstance(saved, SparseStudent)
     texts = list(DOCUMENTS.values())
     vectors = asked.encode(texts, show_progress=False, precision="float32")
-    assert np.abs(vectors - saved.encode(texts, show_progress=False, precision="float32")).max() == 0
+    assert (
+        np.abs(vectors - saved.encode(texts, show_progress=False, precision="float32")).max() == 0
+    )
     assert vectors.shape == (3, 30522) and 5 < vectors.nnz / 3 < 300
     rain = asked._first("document").tokenizer.convert_tokens_to_ids("rain")
     assert vectors[0, rain] > 1 and vectors[1, rain] == 0
@@ -71,19 +85,41 @@ def test_a_splade_model_without_modules_is_sparse_where_asked_and_warned_of_else
 
 
 @needs_splade
-def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(collection: Collection, tmp_path: Path) -> None:
-    run = retrieve(collection, MODEL, tmp_path / "run", 3, work=tmp_path / "work", kind="sparse", precision="float32")
+def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
+    collection: Collection, tmp_path: Path
+) -> None:
+    run = retrieve(
+        collection,
+        MODEL,
+        tmp_path / "run",
+        3,
+        work=tmp_path / "work",
+        kind="sparse",
+        precision="float32",
+    )
     assert run.identity.producer["kind"] == "sparse" and run["q1"].doc_ids[0] == "d1"
-    dense = retrieve(collection, MODEL, tmp_path / "dense", 3, work=tmp_path / "work", kind="dense", precision="float32")
+    dense = retrieve(
+        collection,
+        MODEL,
+        tmp_path / "dense",
+        3,
+        work=tmp_path / "work",
+        kind="dense",
+        precision="float32",
+    )
     assert dense.identity.producer["kind"] == "dense" and dense.fingerprint != run.fingerprint
     teacher: Any = load_teacher(MODEL, collection.corpus, kind="sparse", work=tmp_path / "work")
     assert teacher.identity["type"] == "sparse"
     (tmp_path / "splade.yaml").write_text(f"kind: sparse\nmodel: {MODEL}\n")
     assert read_card(str(tmp_path / "splade.yaml")).kind == "sparse"
-    assert load_teacher(str(tmp_path / "splade.yaml"), collection.corpus).identity == teacher.identity
+    assert (
+        load_teacher(str(tmp_path / "splade.yaml"), collection.corpus).identity == teacher.identity
+    )
     with pytest.raises(IrdistillError, match="kind sparse and type dense"):
         load_teacher(MODEL, collection.corpus, kind="sparse", type="dense")
-    found = measure_efficiency(collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"})
+    found = measure_efficiency(
+        collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"}
+    )
     assert found.parameters > 4_000_000
     assert System(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
 
@@ -100,38 +136,89 @@ def test_the_kind_of_a_recipe_stage(beir: str, tmp_path: Path) -> None:
 
 
 @needs_splade
-@pytest.mark.parametrize("words", [
-    ["candidates", "BEIR", "--retriever", MODEL, "--depth", "2", "--kind", "sparse", "--out", "OUT"],
-    ["search", "BEIR", "--model", MODEL, "--k", "2", "--kind", "sparse", "--out", "OUT"],
-    ["score", "BEIR", "--candidates", "RUN", "--teacher", MODEL, "--kind", "sparse", "--out", "OUT"],
-])
-def test_the_option_of_the_command_line(words: list[str], beir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        [
+            "candidates",
+            "BEIR",
+            "--retriever",
+            MODEL,
+            "--depth",
+            "2",
+            "--kind",
+            "sparse",
+            "--out",
+            "OUT",
+        ],
+        ["search", "BEIR", "--model", MODEL, "--k", "2", "--kind", "sparse", "--out", "OUT"],
+        [
+            "score",
+            "BEIR",
+            "--candidates",
+            "RUN",
+            "--teacher",
+            MODEL,
+            "--kind",
+            "sparse",
+            "--out",
+            "OUT",
+        ],
+    ],
+)
+def test_the_option_of_the_command_line(
+    words: list[str], beir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     given = {"BEIR": beir, "OUT": str(tmp_path / "out"), "RUN": str(tmp_path / "run")}
     if "RUN" in words:
-        bm25 = CliRunner().invoke(cli, ["candidates", beir, "--out", given["RUN"]], catch_exceptions=False)
+        bm25 = CliRunner().invoke(
+            cli, ["candidates", beir, "--out", given["RUN"]], catch_exceptions=False
+        )
         assert bm25.exit_code == 0
-    result = CliRunner().invoke(cli, [given.get(word, word) for word in words], catch_exceptions=False)
+    result = CliRunner().invoke(
+        cli, [given.get(word, word) for word in words], catch_exceptions=False
+    )
     assert result.exit_code == 0
     producer = open_run(tmp_path / "out").identity.producer
     assert "sparse" in (producer["kind"], producer.get("type"))
 
 
-@pytest.mark.parametrize("command", ["candidates", "search", "score", "train", "benchmark", "export", "specialise", "measure",
-                                     "audit"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "candidates",
+        "search",
+        "score",
+        "train",
+        "benchmark",
+        "export",
+        "specialise",
+        "measure",
+        "audit",
+    ],
+)
 def test_every_command_that_takes_a_model_has_the_option(command: str) -> None:
     text = CliRunner().invoke(cli, [command, "--help"]).output
     assert "--kind" in text and "--trust-remote-code" in text
 
 
 def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
-    encoder, reranker = str(tiny_backbone(tmp_path / "encoder")), str(tiny_cross_encoder(tmp_path / "reranker"))
+    encoder, reranker = (
+        str(tiny_backbone(tmp_path / "encoder")),
+        str(tiny_cross_encoder(tmp_path / "reranker")),
+    )
     assert model_kind(encoder) == "dense" and model_kind(reranker) == "cross-encoder"
-    for kind, message in (("sparse", "no masked-language-model head"), ("late-interaction", "no trained projection"),
-                          ("splade", "is unknown")):
+    for kind, message in (
+        ("sparse", "no masked-language-model head"),
+        ("late-interaction", "no trained projection"),
+        ("splade", "is unknown"),
+    ):
         with pytest.raises(IrdistillError, match=message):
             load_student(encoder, kind=kind)
-    with pytest.raises(IrdistillError, match="was saved as a cross-encoder model, and kind 'dense'"):
+    with pytest.raises(
+        IrdistillError, match="was saved as a cross-encoder model, and kind 'dense'"
+    ):
         load_student(reranker, kind="dense")
     with pytest.raises(IrdistillError, match="irdistill score"):
         load_student(reranker)
@@ -140,12 +227,22 @@ def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
 
 
 @pytest.mark.parametrize("labels", [2, 3])
-def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(labels: int, tmp_path: Path) -> None:
+def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(
+    labels: int, tmp_path: Path
+) -> None:
     folder = str(tiny_cross_encoder(tmp_path / "reranker", labels=labels))
-    for make in (lambda: build_student("cross-encoder", folder, device="cpu"), lambda: CrossEncoderStudent.load(folder)):
-        with pytest.raises(IrdistillError, match=f"has {labels} outputs; a cross-encoder student needs one"):
+    for make in (
+        lambda: build_student("cross-encoder", folder, device="cpu"),
+        lambda: CrossEncoderStudent.load(folder),
+    ):
+        with pytest.raises(
+            IrdistillError, match=f"has {labels} outputs; a cross-encoder student needs one"
+        ):
             make()
-    assert build_student("cross-encoder", str(tiny_cross_encoder(tmp_path / "one")), device="cpu").kind == "cross-encoder"
+    assert (
+        build_student("cross-encoder", str(tiny_cross_encoder(tmp_path / "one")), device="cpu").kind
+        == "cross-encoder"
+    )
 
 
 @needs_splade
@@ -159,8 +256,11 @@ def test_a_saved_sparse_model_is_not_read_as_another_kind(tmp_path: Path) -> Non
 def test_a_model_with_code_of_its_own_is_recognised_without_running_it(tmp_path: Path) -> None:
     folder = tiny_cross_encoder(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "made-up", "auto_map": {"AutoConfig": "code.Config"},
-               "architectures": ["MadeUpForSequenceClassification"]}
+    config |= {
+        "model_type": "made-up",
+        "auto_map": {"AutoConfig": "code.Config"},
+        "architectures": ["MadeUpForSequenceClassification"],
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "code.py").write_text("raise RuntimeError('code of the model was run')")
     assert kind_of(str(folder)) == "cross-encoder" and model_kind(str(folder)) == "cross-encoder"

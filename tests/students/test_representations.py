@@ -31,20 +31,37 @@ from irdistill.training.trainer import train
 from tests.students.test_matrix import collate, digests, plain_scores
 from tests.training.tiny import make_backbone, make_collection, make_run
 
-OPTIONS = TrainOptions(steps=6, batch_size=4, list_size=5, learning_rate=5e-3, loss_learning_rate=1e-2, precision="float32", seed=7,
-                       checkpoint_every=3, log_every=2)
+OPTIONS = TrainOptions(
+    steps=6,
+    batch_size=4,
+    list_size=5,
+    learning_rate=5e-3,
+    loss_learning_rate=1e-2,
+    precision="float32",
+    seed=7,
+    checkpoint_every=3,
+    log_every=2,
+)
 CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 #: Loss, student, and the teacher whose representations it reads (None: none).
-CASES = [("DACKL(tau=0.2, teacher_tau=2)", "dense", None), ('EmbeddingMSE(side="document", normalise=False)', "dense", "dense"),
-         ("EmbeddingMSE", "dense", "wide"), ('KL(tau=0.2) + 0.5*MIAlpha(side="query", dimension=None)', "dense", "dense"),
-         ("MIAlpha(dimension=8)", "dense", "wide"), ('TRG(side="query")', "late-interaction", "colbert"),
-         ("TRG(tokens=64)", "late-interaction", "colbert"), ('EmbeddingMSE(side="pair") + KL@4', "cross-encoder", "cross"),
-         ("LELP(directions=2)", "cross-encoder", "cross")]
+CASES = [
+    ("DACKL(tau=0.2, teacher_tau=2)", "dense", None),
+    ('EmbeddingMSE(side="document", normalise=False)', "dense", "dense"),
+    ("EmbeddingMSE", "dense", "wide"),
+    ('KL(tau=0.2) + 0.5*MIAlpha(side="query", dimension=None)', "dense", "dense"),
+    ("MIAlpha(dimension=8)", "dense", "wide"),
+    ('TRG(side="query")', "late-interaction", "colbert"),
+    ("TRG(tokens=64)", "late-interaction", "colbert"),
+    ('EmbeddingMSE(side="pair") + KL@4', "cross-encoder", "cross"),
+    ("LELP(directions=2)", "cross-encoder", "cross"),
+]
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backbone, teachers of another seed with their representations of the candidates, and a run without any."""
+    """A backbone, teachers of another seed with their representations of the candidates, and a run
+    without any.
+    """
     folder = tmp_path_factory.mktemp("representations")
     collection = make_collection()
     make_run(folder / "scores", collection)
@@ -61,7 +78,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given = CPU | ({"backend": "torch"} if name == "cross" else {"type": kind})
         sort = "cross-encoder" if name == "cross" else "retriever"
         teacher = TeacherSpec(str(folder / name), sort, folder / "work", settings=given)
-        score_with_representations(collection, folder / "scores", teacher, folder / f"{name}-scores", part_queries=3)
+        score_with_representations(
+            collection, folder / "scores", teacher, folder / f"{name}-scores", part_queries=3
+        )
     return folder
 
 
@@ -70,10 +89,20 @@ def make(kind: str, place: Path) -> Student:
     return build_student(kind, str(place / "backbone"), device="cpu", **given)
 
 
-@pytest.mark.parametrize(("loss", "kind", "teacher"), CASES[::2], ids=[case[0] for case in CASES[::2]])
-def test_a_training_that_stops_goes_on_to_the_same_bytes(loss: str, kind: str, teacher: str | None, place: Path, tmp_path: Path,
-                                                         monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped between checkpoints; the saved model is plain, and what the loss learnt lies beside it."""
+@pytest.mark.parametrize(
+    ("loss", "kind", "teacher"), CASES[::2], ids=[case[0] for case in CASES[::2]]
+)
+def test_a_training_that_stops_goes_on_to_the_same_bytes(
+    loss: str,
+    kind: str,
+    teacher: str | None,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stopped between checkpoints; the saved model is plain, and what the loss learnt lies beside
+    it.
+    """
     collection = make_collection()
     scores = place / (f"{teacher}-scores" if teacher else "scores")
     whole = tmp_path / "whole"
@@ -93,15 +122,18 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes(loss: str, kind: str, t
     student = make(kind, place)
     model = train(collection, scores, student, loss, tmp_path / "stopped", OPTIONS)
     assert digests(tmp_path / "stopped") == digests(whole)
-    losses = [json.loads(line)["loss"] for line in (whole / "train_log.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"] for line in (whole / "train_log.jsonl").read_text().splitlines()
+    ]
     assert len(losses) == 6 and np.isfinite(losses).all()
 
     record = json.loads((whole / "training.json").read_text())
     assert ("representations" in record["identity"]) == (teacher is not None)
     if "loss" in record:
         held = load_file(whole / "loss.safetensors")
-        assert sum(record["loss"]["parameters"].values()) > 0 and set(record["loss"]["parameters"]) == {
-            name.rpartition("/")[0] for name in held}
+        assert sum(record["loss"]["parameters"].values()) > 0 and set(
+            record["loss"]["parameters"]
+        ) == {name.rpartition("/")[0] for name in held}
     else:
         assert not (whole / "loss.safetensors").exists()
     texts = collection.corpus.texts([0, 1, 2])
@@ -112,22 +144,36 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes(loss: str, kind: str, t
     assert np.isfinite(plain).all() and not (model / "loss.safetensors").exists()
     if kind == "cross-encoder":
         assert CrossEncoder(str(model), device="cpu").num_labels == 1
-        np.testing.assert_allclose(plain, student.predict([("w1 w2", text) for text in texts]), atol=1e-5)  # type: ignore[attr-defined]
+        np.testing.assert_allclose(
+            plain, student.predict([("w1 w2", text) for text in texts]), atol=1e-5
+        )  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("loss", "kind", "teacher"), CASES, ids=[case[0] for case in CASES])
-def test_each_loss_falls_on_a_batch_seen_again(loss: str, kind: str, teacher: str | None, place: Path, tmp_path: Path) -> None:
+def test_each_loss_falls_on_a_batch_seen_again(
+    loss: str, kind: str, teacher: str | None, place: Path, tmp_path: Path
+) -> None:
     """Over 40 steps of two queries, with what the loss learns."""
     options = replace(OPTIONS, steps=40, batch_size=8, checkpoint_every=0, dropout=False)
     scores = place / (f"{teacher}-scores" if teacher else "scores")
     train(make_collection(), scores, make(kind, place), loss, tmp_path / "out", options)
-    losses = [json.loads(line)["loss"] for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()
+    ]
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.01 * abs(np.mean(losses[:5])), losses
 
 
-@pytest.mark.parametrize(("kind", "teacher"), [("dense", "dense"), ("late-interaction", "colbert"), ("cross-encoder", "cross")])
-def test_the_representations_of_a_batch_are_those_of_the_texts(kind: str, teacher: str, place: Path) -> None:
-    """The student's come out of the pass that scores, the teacher's out of the store: with the teacher as student they agree."""
+@pytest.mark.parametrize(
+    ("kind", "teacher"),
+    [("dense", "dense"), ("late-interaction", "colbert"), ("cross-encoder", "cross")],
+)
+def test_the_representations_of_a_batch_are_those_of_the_texts(
+    kind: str, teacher: str, place: Path
+) -> None:
+    """The student's come out of the pass that scores, the teacher's out of the store: with the
+    teacher as student they agree.
+    """
     collection = make_collection()
     student = STUDENTS[kind].load(place / teacher, device="cpu")
     sampler, collator = collate(place, student)
@@ -159,18 +205,28 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(kind: str, teache
         assert len(collection.queries) == 8
 
 
-def test_what_is_missing_is_said_with_the_command_that_makes_it(place: Path, tmp_path: Path) -> None:
+def test_what_is_missing_is_said_with_the_command_that_makes_it(
+    place: Path, tmp_path: Path
+) -> None:
     collection = make_collection()
 
     def attempt(kind: str, loss: str, scores: str, **given: Any) -> None:
-        train(collection, place / scores, make(kind, place), loss, tmp_path / "out", OPTIONS, **given)
+        train(
+            collection, place / scores, make(kind, place), loss, tmp_path / "out", OPTIONS, **given
+        )
 
-    command = r"irdistill score tiny --candidates \S+scores --teacher TEACHER --out NEW --representations, with a dense retriever"
+    command = (
+        r"irdistill score tiny --candidates \S+scores --teacher TEACHER --out NEW"
+        r" --representations, with a dense retriever"
+    )
     with pytest.raises(IrdistillError, match=command):
         attempt("dense", "EmbeddingMSE", "scores")
     with pytest.raises(IrdistillError, match="are pairs, and the loss EmbeddingMSE needs vectors"):
         attempt("dense", "EmbeddingMSE", "cross-scores")
-    with pytest.raises(IrdistillError, match=r"a dense student does not give \(pairs\); it is for a cross-encoder student"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"a dense student does not give \(pairs\); it is for a cross-encoder student",
+    ):
         attempt("dense", "LELP", "cross-scores")
     with pytest.raises(IrdistillError, match="a sparse student does not give"):
         attempt("sparse", "MIAlpha", "dense-scores")
@@ -179,32 +235,56 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(place: Path, tmp
     other = make_collection(documents=41)
     make_run(tmp_path / "other", other)
     with pytest.raises(IrdistillError, match="was made for the collection"):
-        train(other, tmp_path / "other", make("dense", place), "MIAlpha", tmp_path / "out", OPTIONS,
-              representations=place / "dense-scores")
+        train(
+            other,
+            tmp_path / "other",
+            make("dense", place),
+            "MIAlpha",
+            tmp_path / "out",
+            OPTIONS,
+            representations=place / "dense-scores",
+        )
     assert not (tmp_path / "out").exists()
     # those of another run of the same collection serve
     attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "dense-scores")
-    with pytest.raises(IrdistillError, match=r"representations: other contents .fingerprint .{16} there, .{16} here"):
-        attempt("dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "wide-scores")
+    with pytest.raises(
+        IrdistillError,
+        match=r"representations: other contents .fingerprint .{16} there, .{16} here",
+    ):
+        attempt(
+            "dense", "KL(tau=0.2) + EmbeddingMSE", "scores", representations=place / "wide-scores"
+        )
 
 
 def test_a_token_graph_needs_the_same_tokens(place: Path, tmp_path: Path) -> None:
     student = build_student("late-interaction", str(place / "backbone"), device="cpu", max_length=6)
     with pytest.raises(IrdistillError, match="Use a teacher and a student of one tokenizer"):
-        train(make_collection(), place / "colbert-scores", student, "TRG", tmp_path / "out", OPTIONS)
+        train(
+            make_collection(), place / "colbert-scores", student, "TRG", tmp_path / "out", OPTIONS
+        )
 
 
 def test_an_own_rate_for_what_the_loss_learns(place: Path, tmp_path: Path) -> None:
     learnt = {}
     for rate in (1e-9, 1e-2):
         options = replace(OPTIONS, loss_learning_rate=rate, checkpoint_every=0)
-        train(make_collection(), place / "wide-scores", make("dense", place), "EmbeddingMSE", tmp_path / str(rate), options)
+        train(
+            make_collection(),
+            place / "wide-scores",
+            make("dense", place),
+            "EmbeddingMSE",
+            tmp_path / str(rate),
+            options,
+        )
         learnt[rate] = load_file(tmp_path / str(rate) / "loss.safetensors")["EmbeddingMSE/weight"]
     fresh = parse_loss("EmbeddingMSE")
     assert fresh.has_parameters and (learnt[1e-9] - learnt[1e-2]).abs().max() > 1e-2
     with pytest.raises(IrdistillError, match="loss_learning_rate is 0"):
         TrainOptions(loss_learning_rate=0)
-    assert "loss_learning_rate" not in TrainOptions().identity() and "loss_learning_rate" in OPTIONS.identity()
+    assert (
+        "loss_learning_rate" not in TrainOptions().identity()
+        and "loss_learning_rate" in OPTIONS.identity()
+    )
 
 
 def test_a_run_of_candidates_that_have_none_is_refused(place: Path, tmp_path: Path) -> None:
@@ -213,4 +293,5 @@ def test_a_run_of_candidates_that_have_none_is_refused(place: Path, tmp_path: Pa
     assert held.folder.name == FOLDER and len(run) == 8
     with pytest.raises(IrdistillError, match="holds no representation of any text"):
         TeacherStates(held, frozenset({"pairs"}), ["unknown"] * 8).check(
-            [collate(place, make("cross-encoder", place))[0](0)])
+            [collate(place, make("cross-encoder", place))[0](0)]
+        )

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers import (
+    CrossEncoder,
+    MultiVectorEncoder,
+    SentenceTransformer,
+    SparseEncoder,
+)
 from transformers import AutoTokenizer
 
 from irdistill import IrdistillError
@@ -29,9 +34,16 @@ KINDS = ["dense", "sparse", "late-interaction", "cross-encoder", "split-cross-en
 
 
 def lower_cased(folder: Path) -> Path:
-    """A backbone whose tokenizer keeps case, and whose folder asks sentence-transformers for lower case."""
-    SentenceTransformer(str(tiny_backbone(folder.with_name(folder.name + "-plain"), layers=2)), device="cpu").save(str(folder))
-    for file, key in (("tokenizer_config.json", "do_lower_case"), ("sentence_bert_config.json", "do_lower_case")):
+    """A backbone whose tokenizer keeps case, and whose folder asks sentence-transformers for lower
+    case.
+    """
+    SentenceTransformer(
+        str(tiny_backbone(folder.with_name(folder.name + "-plain"), layers=2)), device="cpu"
+    ).save(str(folder))
+    for file, key in (
+        ("tokenizer_config.json", "do_lower_case"),
+        ("sentence_bert_config.json", "do_lower_case"),
+    ):
         content = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps(content | {key: file.startswith("sentence")}))
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
@@ -51,7 +63,10 @@ def test_lower_case_over_a_cased_tokenizer_is_kept(tmp_path: Path, kind: str) ->
     student = build_student(kind, str(lower_cased(tmp_path / "model")), device="cpu")
     before = {side: tokens(student, side) for side in student.sides}
     for side in student.sides:
-        assert student._first(side).tokenizer("The CAT")["input_ids"] == student._first(side).tokenizer("the cat")["input_ids"]
+        assert (
+            student._first(side).tokenizer("The CAT")["input_ids"]
+            == student._first(side).tokenizer("the cat")["input_ids"]
+        )
     for place in (tmp_path / "one", tmp_path / "two"):
         student.save(place)
         student = STUDENTS[kind].load(str(place), device="cpu")
@@ -60,14 +75,27 @@ def test_lower_case_over_a_cased_tokenizer_is_kept(tmp_path: Path, kind: str) ->
     assert plain("The CAT")["input_ids"] == plain("the cat")["input_ids"]
 
 
-@pytest.mark.parametrize(("kind", "library"), [("dense", SentenceTransformer), ("sparse", SparseEncoder),
-                                               ("late-interaction", MultiVectorEncoder)])
-def test_lower_case_in_two_towers_and_in_sentence_transformers(tmp_path: Path, kind: str, library: Any) -> None:
-    student = build_student(kind, str(lower_cased(tmp_path / "model")), freeze_documents=True, device="cpu")
+@pytest.mark.parametrize(
+    ("kind", "library"),
+    [
+        ("dense", SentenceTransformer),
+        ("sparse", SparseEncoder),
+        ("late-interaction", MultiVectorEncoder),
+    ],
+)
+def test_lower_case_in_two_towers_and_in_sentence_transformers(
+    tmp_path: Path, kind: str, library: Any
+) -> None:
+    student = build_student(
+        kind, str(lower_cased(tmp_path / "model")), freeze_documents=True, device="cpu"
+    )
     student.save(tmp_path / "saved")
     for encode in ("encode_query", "encode_document"):
         here, there = getattr(library(str(tmp_path / "saved"), device="cpu"), encode)(TEXTS[:2])
-        dense = [torch.as_tensor(value.to_dense() if getattr(value, "is_sparse", False) else value) for value in (here, there)]
+        dense = [
+            torch.as_tensor(value.to_dense() if getattr(value, "is_sparse", False) else value)
+            for value in (here, there)
+        ]
         assert torch.allclose(dense[0], dense[1], atol=1e-6)
 
 
@@ -84,15 +112,20 @@ def test_lower_case_with_term_vectors_adapters_and_pretraining(tmp_path: Path) -
     for merge in (True, False):
         adapted = build_student("dense", str(folder), lora_rank=2, lora_merge=merge, device="cpu")
         adapted.save(tmp_path / f"lora-{merge}")
-        assert tokens(DenseStudent.load(str(tmp_path / f"lora-{merge}"), device="cpu"), "query") == tokens(adapted, "query")
-    saved = pretrain(make_collection(), str(folder), tmp_path / "pre", PretrainOptions(steps=0, max_length=32))
+        assert tokens(
+            DenseStudent.load(str(tmp_path / f"lora-{merge}"), device="cpu"), "query"
+        ) == tokens(adapted, "query")
+    saved = pretrain(
+        make_collection(), str(folder), tmp_path / "pre", PretrainOptions(steps=0, max_length=32)
+    )
     plain = AutoTokenizer.from_pretrained(saved)
     assert plain("The CAT")["input_ids"] == plain("the cat")["input_ids"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                                        kind: str) -> None:
+def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     student = build_student(kind, str(tiny_backbone(tmp_path / "model", layers=2)), device="cpu")
     write = type(student)._write
 
@@ -105,7 +138,10 @@ def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(tmp_path
         (folder / "tokenizer_config.json").write_text(json.dumps(config | {"do_lower_case": False}))
 
     monkeypatch.setattr(type(student), "_write", damaged)
-    with pytest.raises(IrdistillError, match=r"cannot be saved without changing it.*'The CAT, and a Dog.* other tokens"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"cannot be saved without changing it.*'The CAT, and a Dog.* other tokens",
+    ):
         student.save(tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     (tmp_path / "out").mkdir()
@@ -118,21 +154,38 @@ def test_what_would_load_as_another_model_is_refused_and_leaves_nothing(tmp_path
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("setting", "message"), [
-    ("weights", "numbers differ by up to"), ("prompts", "the prompt of a query"), ("length", "the length of a query is 9"),
-    ("pooling", "numbers differ"), ("similarity", "similarity is 'dot' instead of 'cosine'"), ("config", "does not load again")])
-def test_each_setting_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, message: str) -> None:
-    student = build_student("dense", str(tiny_backbone(tmp_path / "model", layers=2)), query_prompt="what ", max_length=20,
-                            device="cpu")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("weights", "numbers differ by up to"),
+        ("prompts", "the prompt of a query"),
+        ("length", "the length of a query is 9"),
+        ("pooling", "numbers differ"),
+        ("similarity", "similarity is 'dot' instead of 'cosine'"),
+        ("config", "does not load again"),
+    ],
+)
+def test_each_setting_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str, message: str
+) -> None:
+    student = build_student(
+        "dense",
+        str(tiny_backbone(tmp_path / "model", layers=2)),
+        query_prompt="what ",
+        max_length=20,
+        device="cpu",
+    )
     write = DenseStudent._write
 
     def damaged(self: Student, folder: Path) -> None:
         write(self, folder)
-        changes = {"prompts": ("config_sentence_transformers.json", {"prompts": {}}),
-                   "length": ("tokenizer_config.json", {"model_max_length": 9}),
-                   "pooling": ("1_Pooling/config.json", {"pooling_mode": "cls"}),
-                   "similarity": ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}),
-                   "config": ("config.json", {"num_hidden_layers": 3})}
+        changes = {
+            "prompts": ("config_sentence_transformers.json", {"prompts": {}}),
+            "length": ("tokenizer_config.json", {"model_max_length": 9}),
+            "pooling": ("1_Pooling/config.json", {"pooling_mode": "cls"}),
+            "similarity": ("config_sentence_transformers.json", {"similarity_fn_name": "dot"}),
+            "config": ("config.json", {"num_hidden_layers": 3}),
+        }
         if setting == "weights":
             with torch.no_grad():
                 weight = self._first("query").model.encoder.layer[0].output.dense.weight
@@ -151,38 +204,70 @@ def test_each_setting_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def prompted(folder: Path, **prompts: Any) -> Path:
-    CrossEncoder(str(tiny_cross_encoder(folder.with_name("plain"))), device="cpu", **prompts).save(str(folder))
+    CrossEncoder(str(tiny_cross_encoder(folder.with_name("plain"))), device="cpu", **prompts).save(
+        str(folder)
+    )
     return folder
 
 
 def test_a_cross_encoder_goes_on_with_its_saved_prompt(tmp_path: Path) -> None:
-    """Its logits are those of ``CrossEncoder.predict`` before and after saving, and the prompt is in the saved folder."""
-    folder = prompted(tmp_path / "model", prompts={"ask": "what is the ", "other": "no "}, default_prompt_name="ask")
+    """Its logits are those of ``CrossEncoder.predict`` before and after saving, and the prompt is
+    in the saved folder.
+    """
+    folder = prompted(
+        tmp_path / "model",
+        prompts={"ask": "what is the ", "other": "no "},
+        default_prompt_name="ask",
+    )
     pairs = [("cat", "the cat sat"), ("dog in rain", "heat shock wave " * 9), ("bird", "red bird")]
     student = build_student("cross-encoder", str(folder), device="cpu")
-    expected = CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=torch.nn.Identity())
-    without = CrossEncoder(str(folder), device="cpu").predict(pairs, activation_fn=torch.nn.Identity(), prompt="")
+    expected = CrossEncoder(str(folder), device="cpu").predict(
+        pairs, activation_fn=torch.nn.Identity()
+    )
+    without = CrossEncoder(str(folder), device="cpu").predict(
+        pairs, activation_fn=torch.nn.Identity(), prompt=""
+    )
     assert np.abs(expected - without).max() > 0.01
     for _ in range(2):
         features = student.tokenize(pairs, "pair")  # type: ignore[arg-type]
         with torch.no_grad():
-            trained = torch.cat([student.embed(student.pad(features, "pair", [row]), "pair") for row in range(3)])
+            trained = torch.cat(
+                [student.embed(student.pad(features, "pair", [row]), "pair") for row in range(3)]
+            )
         np.testing.assert_allclose(trained, expected, atol=1e-5)
         np.testing.assert_allclose(student.predict(pairs), expected, atol=1e-5)  # type: ignore[attr-defined]
         assert student.identity()["prompts"] == {"pair": "what is the "}
         student.save(tmp_path / "saved")
         student = STUDENTS["cross-encoder"].load(str(tmp_path / "saved"), device="cpu")
     saved = json.loads((tmp_path / "saved" / "config_sentence_transformers.json").read_text())
-    assert saved["default_prompt_name"] == "ask" and saved["prompts"] == {"ask": "what is the ", "other": "no "}
+    assert saved["default_prompt_name"] == "ask" and saved["prompts"] == {
+        "ask": "what is the ",
+        "other": "no ",
+    }
 
 
-@pytest.mark.parametrize(("prompts", "name"), [
-    ({"query": "what is ", "document": "the "}, None), ({"query": "what is ", "passage": "the "}, None), ({"all": "big "}, "all"),
-    ({"query": "", "document": "", "all": "big "}, "all"), ({"corpus": "red "}, None), ({"query": "how "}, "query")])
-@pytest.mark.parametrize(("kind", "library"), [("dense", SentenceTransformer), ("sparse", SparseEncoder),
-                                               ("late-interaction", MultiVectorEncoder)])
-def test_prompts_of_encoders_are_those_of_sentence_transformers(tmp_path: Path, kind: str, library: Any,
-                                                                prompts: dict[str, str], name: str | None) -> None:
+@pytest.mark.parametrize(
+    ("prompts", "name"),
+    [
+        ({"query": "what is ", "document": "the "}, None),
+        ({"query": "what is ", "passage": "the "}, None),
+        ({"all": "big "}, "all"),
+        ({"query": "", "document": "", "all": "big "}, "all"),
+        ({"corpus": "red "}, None),
+        ({"query": "how "}, "query"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "library"),
+    [
+        ("dense", SentenceTransformer),
+        ("sparse", SparseEncoder),
+        ("late-interaction", MultiVectorEncoder),
+    ],
+)
+def test_prompts_of_encoders_are_those_of_sentence_transformers(
+    tmp_path: Path, kind: str, library: Any, prompts: dict[str, str], name: str | None
+) -> None:
     """By name, by default, empty or under another name; before and after saving."""
     student = build_student(kind, str(tiny_backbone(tmp_path / "model", layers=2)), device="cpu")
     student.save(tmp_path / "plain")
@@ -194,7 +279,10 @@ def test_prompts_of_encoders_are_those_of_sentence_transformers(tmp_path: Path, 
         for side in ("query", "document"):
             encode = peer.encode_query if side == "query" else peer.encode_document
             here = opened.search_vectors(TEXTS, side, "float32")
-            options = {"sparse": {"convert_to_tensor": True}, "dense": {"normalize_embeddings": opened.similarity == "cosine"}}
+            options = {
+                "sparse": {"convert_to_tensor": True},
+                "dense": {"normalize_embeddings": opened.similarity == "cosine"},
+            }
             there = encode(TEXTS, **options.get(kind, {}))
             if kind == "sparse":
                 here, there = here.toarray(), there.to_dense().numpy()
@@ -205,15 +293,36 @@ def test_prompts_of_encoders_are_those_of_sentence_transformers(tmp_path: Path, 
 @pytest.mark.parametrize("kind", ["split-cross-encoder", "kernel"])
 def test_a_saved_reranker_of_our_own_goes_on_with_its_head(tmp_path: Path, kind: str) -> None:
     """A second training begins where the first one ended, not with a head of random weights."""
-    first = build_student(kind, str(tiny_backbone(tmp_path / "backbone", layers=3)), dimension=8, max_query_length=9, device="cpu")
+    first = build_student(
+        kind,
+        str(tiny_backbone(tmp_path / "backbone", layers=3)),
+        dimension=8,
+        max_query_length=9,
+        device="cpu",
+    )
     with torch.no_grad():
         for parameter in first.model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
     first.save(tmp_path / "saved")
-    settings: dict[str, Any] = {"dimension": 8, "max_query_length": 9, "layers": 3 if kind.startswith("split") else 2}
+    settings: dict[str, Any] = {
+        "dimension": 8,
+        "max_query_length": 9,
+        "layers": 3 if kind.startswith("split") else 2,
+    }
     for given in ({}, settings):
         again = build_student(kind, str(tmp_path / "saved"), device="cpu", seed=5, **given)
-        assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in first.model.state_dict().items())
-    for name, value in (("dimension", 16), ("max_query_length", 12), ("layers", 1), ("max_length", 20)):
-        with pytest.raises(IrdistillError, match=f"{name}={value} was given, and the backbone .* is a saved {kind} student"):
+        assert all(
+            torch.equal(value, again.model.state_dict()[key])
+            for key, value in first.model.state_dict().items()
+        )
+    for name, value in (
+        ("dimension", 16),
+        ("max_query_length", 12),
+        ("layers", 1),
+        ("max_length", 20),
+    ):
+        with pytest.raises(
+            IrdistillError,
+            match=f"{name}={value} was given, and the backbone .* is a saved {kind} student",
+        ):
             build_student(kind, str(tmp_path / "saved"), device="cpu", **{name: value})

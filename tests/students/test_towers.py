@@ -1,4 +1,6 @@
-"""Students with a query tower of their own: saved for plain sentence-transformers, trained on stored document vectors."""
+"""Students with a query tower of their own: saved for plain sentence-transformers, trained on
+stored document vectors.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +25,22 @@ from irdistill.training import TrainOptions, train
 from tests.students.tiny import tiny_backbone
 from tests.training.tiny import make_backbone, make_collection, make_run
 
-PLAIN: dict[str, Any] = {"dense": SentenceTransformer, "sparse": SparseEncoder, "late-interaction": MultiVectorEncoder}
+PLAIN: dict[str, Any] = {
+    "dense": SentenceTransformer,
+    "sparse": SparseEncoder,
+    "late-interaction": MultiVectorEncoder,
+}
 TEXTS = ["w1 w2 w3", "w4 w5 w6 w7 w8 w9 w1", "w30", "w2 w3 " * 9]
-OPTIONS = TrainOptions(steps=6, batch_size=4, list_size=5, learning_rate=5e-3, precision="float32", seed=7,
-                       checkpoint_every=0, log_every=10)
+OPTIONS = TrainOptions(
+    steps=6,
+    batch_size=4,
+    list_size=5,
+    learning_rate=5e-3,
+    precision="float32",
+    seed=7,
+    checkpoint_every=0,
+    log_every=10,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +60,43 @@ def build(kind: str, place: Path, backbone: str = "large", **settings: Any) -> A
 def same_scores(student: Any, folder: Path) -> None:
     """Of the student, of the student loaded again, and of sentence-transformers alone."""
     student.save(folder)
-    plain, again = PLAIN[student.kind](str(folder), device="cpu"), load_student(folder, device="cpu")
+    plain, again = (
+        PLAIN[student.kind](str(folder), device="cpu"),
+        load_student(folder, device="cpu"),
+    )
     assert type(again) is type(student)
-    expected = plain.similarity(plain.encode_query(TEXTS), plain.encode_document(TEXTS)).to_dense().float()
+    expected = (
+        plain.similarity(plain.encode_query(TEXTS), plain.encode_document(TEXTS)).to_dense().float()
+    )
     index = torch.arange(len(TEXTS)).repeat(len(TEXTS), 1)
     with torch.no_grad():
         for one in (student, again):
-            vectors = [one.join([one.embed(one.tokenize(TEXTS, side), side)], torch.arange(len(TEXTS)))
-                       for side in ("query", "document")]
-            torch.testing.assert_close(one.scores(*vectors, index)[0], expected, atol=1e-5, rtol=1e-5)
-    assert [again.learns(side) for side in ("query", "document")] == [student.learns(side) for side in ("query", "document")]
+            vectors = [
+                one.join([one.embed(one.tokenize(TEXTS, side), side)], torch.arange(len(TEXTS)))
+                for side in ("query", "document")
+            ]
+            torch.testing.assert_close(
+                one.scores(*vectors, index)[0], expected, atol=1e-5, rtol=1e-5
+            )
+    assert [again.learns(side) for side in ("query", "document")] == [
+        student.learns(side) for side in ("query", "document")
+    ]
     assert again.document_identity() == student.document_identity()
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-@pytest.mark.parametrize("settings", [{"query_layers": 1}, {"freeze_documents": True}, {"query_backbone": "small"},
-                                      {"query_backbone": "small", "query_layers": [1], "max_query_length": 8}])
-def test_a_query_tower_of_its_own(kind: str, settings: dict[str, Any], place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"query_layers": 1},
+        {"freeze_documents": True},
+        {"query_backbone": "small"},
+        {"query_backbone": "small", "query_layers": [1], "max_query_length": 8},
+    ],
+)
+def test_a_query_tower_of_its_own(
+    kind: str, settings: dict[str, Any], place: Path, tmp_path: Path
+) -> None:
     given = dict(settings)
     if "query_backbone" in given:
         given["query_backbone"] = str(place / given["query_backbone"])
@@ -70,19 +104,30 @@ def test_a_query_tower_of_its_own(kind: str, settings: dict[str, Any], place: Pa
     size = student.size()
     assert student.learns("query") and not student.learns("document")
     assert size["query_layers"] == (2 if "query_layers" not in given else 1)
-    assert student.max_length("query") == given.get("max_query_length", 32) and student.max_length("document") == 32
+    assert (
+        student.max_length("query") == given.get("max_query_length", 32)
+        and student.max_length("document") == 32
+    )
     whole = build(kind, place)
     assert student.document_identity() == whole.document_identity(), "documents keep the backbone"
     same_scores(student, tmp_path / "model")
 
 
 @pytest.mark.parametrize("kind", ["dense", "late-interaction"])
-def test_a_small_query_encoder_with_another_vocabulary_and_size(kind: str, place: Path, tmp_path: Path) -> None:
+def test_a_small_query_encoder_with_another_vocabulary_and_size(
+    kind: str, place: Path, tmp_path: Path
+) -> None:
     student = build(kind, place, query_backbone=str(place / "other"))
     names = [type(module).__name__ for module in student.tower("query")]
     assert names.count("Dense") == 1 and student.dimension == (16 if kind == "dense" else 128)
-    assert build(kind, place, query_backbone=str(place / "other")).weights_digest() == student.weights_digest()
-    assert build(kind, place, query_backbone=str(place / "other"), seed=1).weights_digest() != student.weights_digest()
+    assert (
+        build(kind, place, query_backbone=str(place / "other")).weights_digest()
+        == student.weights_digest()
+    )
+    assert (
+        build(kind, place, query_backbone=str(place / "other"), seed=1).weights_digest()
+        != student.weights_digest()
+    )
     same_scores(student, tmp_path / "model")
 
 
@@ -104,7 +149,9 @@ def test_the_mask_of_documents_reads_their_own_tokenizer(place: Path, tmp_path: 
     mask.skiplist_words = ["w2"]
     mask.resolve_with_tokenizer(plain.tokenizer)
     plain.save(str(tmp_path / "late"))
-    student = LateInteractionStudent.build(str(tmp_path / "late"), query_backbone=str(place / "other"), device="cpu")
+    student = LateInteractionStudent.build(
+        str(tmp_path / "late"), query_backbone=str(place / "other"), device="cpu"
+    )
     assert student.identity()["skiplist"] == ["w2"]
     lengths = [len(vectors) for vectors in student.encode(["w1 w2 w3"], "document", "float32")]
     assert lengths == [4], "[CLS] w1 w3 [SEP]"
@@ -122,32 +169,48 @@ def test_a_trained_model_keeps_what_it_learnt(place: Path, tmp_path: Path) -> No
         with pytest.raises(IrdistillError, match="has a query tower already"):
             build_student(kind, str(tmp_path / f"{kind}-two"), query_layers=1, device="cpu")
     with pytest.raises(IrdistillError, match="token vectors of 8 numbers, and 16 were asked for"):
-        build_student("late-interaction", str(tmp_path / "late-interaction"), dimension=16, device="cpu")
+        build_student(
+            "late-interaction", str(tmp_path / "late-interaction"), dimension=16, device="cpu"
+        )
 
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 3.5])
-def test_token_pooling_is_that_of_sentence_transformers(factor: float, place: Path, tmp_path: Path) -> None:
+def test_token_pooling_is_that_of_sentence_transformers(
+    factor: float, place: Path, tmp_path: Path
+) -> None:
     plain = build("late-interaction", place, dimension=8)
     pooled = build("late-interaction", place, dimension=8, token_pooling=factor)
     whole = plain.encode(TEXTS, "document", "float32")
     found = pooled.encode(TEXTS, "document", "float32")
-    expected = HierarchicalTokenPooling(factor).pool([torch.from_numpy(vectors) for vectors in whole])
+    expected = HierarchicalTokenPooling(factor).pool(
+        [torch.from_numpy(vectors) for vectors in whole]
+    )
     for one, other, full in zip(found, expected, whole, strict=True):
         assert len(one) == 1 + max(int((len(full) - 1) // factor), 1)
         np.testing.assert_allclose(one, other, atol=1e-5)
-    for one, other in zip(pooled.encode(TEXTS, "query", "float32"), plain.encode(TEXTS, "query", "float32"), strict=True):
+    for one, other in zip(
+        pooled.encode(TEXTS, "query", "float32"),
+        plain.encode(TEXTS, "query", "float32"),
+        strict=True,
+    ):
         np.testing.assert_allclose(one, other, atol=1e-6)
     assert pooled.identity()["token_pooling"] == factor and "token_pooling" not in plain.identity()
     assert pooled.document_identity()["modules"] != plain.document_identity()["modules"]
     vectors = pooled.embed(pooled.tokenize(TEXTS, "document"), "document")
     torch.stack([one.sum() for one in vectors]).sum().backward()
-    assert all(p.grad is not None for name, p in pooled.model.named_parameters() if "pooler" not in name)
+    assert all(
+        p.grad is not None for name, p in pooled.model.named_parameters() if "pooler" not in name
+    )
     same_scores(pooled, tmp_path / "model")
     rough = pooled.encode(TEXTS, "document", "bfloat16")
     teacher = LateInteractionTeacher(str(tmp_path / "model"), precision="bfloat16", device="cpu")
     pairs = [Pair(Query("q", TEXTS[0]), row, text) for row, text in enumerate(TEXTS)]
-    assert [len(one) for one in rough] == [len(one) for one in found] and np.isfinite(score_pairs(teacher, pairs)[0].values).all()
-    again = build_student("late-interaction", str(tmp_path / "model"), token_pooling=4.0, device="cpu")
+    assert [len(one) for one in rough] == [len(one) for one in found] and np.isfinite(
+        score_pairs(teacher, pairs)[0].values
+    ).all()
+    again = build_student(
+        "late-interaction", str(tmp_path / "model"), token_pooling=4.0, device="cpu"
+    )
     assert again.identity()["token_pooling"] == 4.0, "in place of the model's own"
 
 
@@ -166,9 +229,16 @@ def test_a_frozen_tower_is_trained_on_stored_vectors_and_searched_with_them(
     collection = make_collection()
     loss = "KL(tau=0.5, teacher_tau=2) + 0.1*InfoNCE(tau=0.5)"
     weights, folder = [], tmp_path / "work"
-    monkeypatch.setattr("irdistill.hardware.has_fast_bfloat16", lambda device: False)  # vectors and training in float32
+    monkeypatch.setattr(
+        "irdistill.hardware.has_fast_bfloat16", lambda device: False
+    )  # vectors and training in float32
     for name in ("texts", "stored"):
-        student = build(kind, place, query_layers=1, **({"token_pooling": 2.0} if kind == "late-interaction" else {}))
+        student = build(
+            kind,
+            place,
+            query_layers=1,
+            **({"token_pooling": 2.0} if kind == "late-interaction" else {}),
+        )
         if name == "stored":
             corpus_vectors(collection.corpus, student, folder)
             embed = type(student).embed
@@ -178,9 +248,21 @@ def test_a_frozen_tower_is_trained_on_stored_vectors_and_searched_with_them(
                 return embed(self, features, side)
 
             monkeypatch.setattr(type(student), "embed", only_queries)
-            for check in ("training.trainer.check_saving", "students.base.check_saved"):  # they encode a few texts of their own
+            for check in (
+                "training.trainer.check_saving",
+                "students.base.check_saved",
+            ):  # they encode a few texts of their own
                 monkeypatch.setattr(f"irdistill.{check}", lambda *_: None)
-        train(collection, place / "scores", student, loss, tmp_path / name, OPTIONS, "stored" if name == "stored" else None, folder)
+        train(
+            collection,
+            place / "scores",
+            student,
+            loss,
+            tmp_path / name,
+            OPTIONS,
+            "stored" if name == "stored" else None,
+            folder,
+        )
         weights.append(student.model.state_dict())
     assert weights[0].keys() == weights[1].keys()
     for key, value in weights[0].items():
@@ -195,8 +277,17 @@ def test_strange_vectors_are_refused(place: Path, tmp_path: Path) -> None:
     collection = make_collection()
     student = build("sparse", place, freeze_documents=True)
     other = build("sparse", place, "small", freeze_documents=True)
-    arguments: Any = (collection, place / "scores", student, "KL(teacher_tau=2)", tmp_path / "out", OPTIONS)
-    with pytest.raises(IrdistillError, match=r"another document tower than the student's \(weights differ\)"):
+    arguments: Any = (
+        collection,
+        place / "scores",
+        student,
+        "KL(teacher_tau=2)",
+        tmp_path / "out",
+        OPTIONS,
+    )
+    with pytest.raises(
+        IrdistillError, match=r"another document tower than the student's \(weights differ\)"
+    ):
         train(*arguments, corpus_vectors(collection.corpus, other, tmp_path))
     with pytest.raises(IrdistillError, match="dense vectors of the corpus"):
         train(*arguments, corpus_vectors(collection.corpus, build("dense", place), tmp_path))
@@ -206,6 +297,13 @@ def test_strange_vectors_are_refused(place: Path, tmp_path: Path) -> None:
         train(*arguments[:-1], replace(OPTIONS, document_flops=0.1))
     learning = build("sparse", place)
     with pytest.raises(IrdistillError, match="document tower learns"):
-        train(collection, place / "scores", learning, "KL(teacher_tau=2)", tmp_path / "out", OPTIONS,
-              corpus_vectors(collection.corpus, learning, tmp_path))
+        train(
+            collection,
+            place / "scores",
+            learning,
+            "KL(teacher_tau=2)",
+            tmp_path / "out",
+            OPTIONS,
+            corpus_vectors(collection.corpus, learning, tmp_path),
+        )
     assert not (tmp_path / "out" / "model").exists()

@@ -13,25 +13,53 @@ WORDS = _TEXT.split()
 
 
 def tiny_backbone(folder: Path, family: str = "bert", layers: int = 4) -> Path:
-    """A backbone of one family with hidden size 32 and a WordPiece tokenizer of words and letters."""
+    """A backbone of one family with hidden size 32 and a WordPiece tokenizer of words and
+    letters.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     letters = [chr(code) for code in range(97, 123)]
-    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *(c for c in letters if c not in WORDS),
-             *("##" + c for c in letters)]
+    vocab = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS,
+        *(c for c in letters if c not in WORDS),
+        *("##" + c for c in letters),
+    ]
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
     numbered = {word: index for index, word in enumerate(vocab)}
     tokenizer = BertTokenizerFast(vocab=numbered, model_max_length=64)
-    common = {"vocab_size": len(vocab), "hidden_size": 32, "num_hidden_layers": layers,
-              "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 66,
-              "pad_token_id": 0}
+    common = {
+        "vocab_size": len(vocab),
+        "hidden_size": 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 66,
+        "pad_token_id": 0,
+    }
     if family == "distilbert":
-        common = {"vocab_size": len(vocab), "dim": 32, "n_layers": layers, "n_heads": 2, "hidden_dim": 64,
-                  "max_position_embeddings": 66}
+        common = {
+            "vocab_size": len(vocab),
+            "dim": 32,
+            "n_layers": layers,
+            "n_heads": 2,
+            "hidden_dim": 64,
+            "max_position_embeddings": 66,
+        }
     if family == "electra":
         common["embedding_size"] = 32
     if family == "modernbert":
-        common |= {"global_attn_every_n_layers": 3, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
-                   "sep_token_id": 3, "local_attention": 4}
+        common |= {
+            "global_attn_every_n_layers": 3,
+            "bos_token_id": 2,
+            "eos_token_id": 3,
+            "cls_token_id": 2,
+            "sep_token_id": 3,
+            "local_attention": 4,
+        }
     torch.manual_seed(7)
     model = AutoModel.from_config(AutoConfig.for_model(family, **common))
     with torch.no_grad():

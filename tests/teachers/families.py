@@ -27,7 +27,12 @@ from transformers import (
 from tests.students.tiny import WORDS, tiny_backbone
 
 PLAIN = [*WORDS, "yes", "no", "true", "false", "query", "document"]
-_SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 def pieces(*special: str) -> list[tuple[str, float]]:
@@ -43,23 +48,33 @@ def bytes_and_merges(*special: str) -> tuple[dict[str, int], list[tuple[str, str
     for word in [space + word for space in ("Ġ", "") for word in PLAIN]:
         for end in range(1, len(word)):
             merges[(word[:end], word[end])] = None
-    tokens = dict.fromkeys([*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)])
+    tokens = dict.fromkeys(
+        [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    )
     return {token: number for number, token in enumerate(tokens)}, list(merges)
 
 
 def tokenizer_for(family: str) -> Any:
     """A tokenizer of the class that a family's models come with."""
     if family == "deberta-v2":
-        return DebertaV2Tokenizer(vocab=pieces("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), model_max_length=64)
+        return DebertaV2Tokenizer(
+            vocab=pieces("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), model_max_length=64
+        )
     if family == "xlm-roberta":
-        return XLMRobertaTokenizer(vocab=pieces("<s>", "<pad>", "</s>", "<unk>", "<mask>"), model_max_length=64)
+        return XLMRobertaTokenizer(
+            vocab=pieces("<s>", "<pad>", "</s>", "<unk>", "<mask>"), model_max_length=64
+        )
     if family in ("t5", "mt5"):
-        return T5Tokenizer(vocab=pieces("<pad>", "</s>", "<unk>"), extra_ids=20, model_max_length=512)
+        return T5Tokenizer(
+            vocab=pieces("<pad>", "</s>", "<unk>"), extra_ids=20, model_max_length=512
+        )
     if family == "roberta":
         vocab, merges = bytes_and_merges("<s>", "<pad>", "</s>", "<unk>", "<mask>")
         return RobertaTokenizer(vocab=vocab, merges=merges, model_max_length=64)
     vocab, merges = bytes_and_merges("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, pad_token="<|endoftext|>", model_max_length=512)
+    tokenizer = Qwen2Tokenizer(
+        vocab=vocab, merges=merges, pad_token="<|endoftext|>", model_max_length=512
+    )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     return tokenizer
 
@@ -70,27 +85,50 @@ def tiny_classifier(folder: Path, family: str) -> Path:
         from transformers import AutoTokenizer
 
         tiny_backbone(folder, family, layers=2)
-        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder, num_labels=1)
+        tokenizer, config = (
+            AutoTokenizer.from_pretrained(folder),
+            AutoConfig.from_pretrained(folder, num_labels=1),
+        )
     else:
         tokenizer = tokenizer_for(family)
-        own: dict[str, Any] = {"max_position_embeddings": 66, "pad_token_id": tokenizer.pad_token_id}
+        own: dict[str, Any] = {
+            "max_position_embeddings": 66,
+            "pad_token_id": tokenizer.pad_token_id,
+        }
         if family == "deberta-v2":
-            own |= {"relative_attention": True, "position_buckets": 16, "norm_rel_ebd": "layer_norm", "share_att_key": True,
-                    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0,
-                    "max_position_embeddings": 64}
+            own |= {
+                "relative_attention": True,
+                "position_buckets": 16,
+                "norm_rel_ebd": "layer_norm",
+                "share_att_key": True,
+                "pos_att_type": ["p2c", "c2p"],
+                "position_biased_input": False,
+                "type_vocab_size": 0,
+                "max_position_embeddings": 64,
+            }
         if family == "qwen2":
             own |= {"num_key_value_heads": 1, "max_position_embeddings": 512}
-        config = AutoConfig.for_model(family, vocab_size=len(tokenizer), num_labels=1, **_SIZES, **own)
+        config = AutoConfig.for_model(
+            family, vocab_size=len(tokenizer), num_labels=1, **_SIZES, **own
+        )
     torch.manual_seed(5)
     return _save(AutoModelForSequenceClassification.from_config(config), tokenizer, folder)
 
 
 def tiny_lightning_ir(folder: Path) -> Path:
-    """A cross-encoder in the layout of Lightning IR: an ELECTRA, a linear layer, and a configuration of its own type."""
+    """A cross-encoder in the layout of Lightning IR: an ELECTRA, a linear layer, and a
+    configuration of its own type.
+    """
     tiny_backbone(folder, "electra", layers=2)
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "cross-encoder", "backbone_model_type": "electra", "architectures": ["CrossEncoderElectraModel"],
-               "query_length": 4, "doc_length": 9, "pooling_strategy": "first"}
+    config |= {
+        "model_type": "cross-encoder",
+        "backbone_model_type": "electra",
+        "architectures": ["CrossEncoderElectraModel"],
+        "query_length": 4,
+        "doc_length": 9,
+        "pooling_strategy": "first",
+    }
     (folder / "config.json").write_text(json.dumps(config))
     weights = load_file(folder / "model.safetensors")
     torch.manual_seed(5)
@@ -99,10 +137,23 @@ def tiny_lightning_ir(folder: Path) -> Path:
 
 
 def tiny_t5(folder: Path, family: str = "t5", tied: bool = True) -> Path:
-    """An encoder-decoder; T5 ties its head to its embeddings and scales what goes in, mT5 and T5 1.1 do not."""
+    """An encoder-decoder; T5 ties its head to its embeddings and scales what goes in, mT5 and T5
+    1.1 do not.
+    """
     tokenizer = tokenizer_for(family)
-    config = AutoConfig.for_model(family, vocab_size=len(tokenizer) + 7, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
-                                  tie_word_embeddings=tied, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=len(tokenizer) + 7,
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=2,
+        tie_word_embeddings=tied,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
     torch.manual_seed(5)
     return _save(AutoModelForSeq2SeqLM.from_config(config), tokenizer, folder)
 
@@ -110,8 +161,11 @@ def tiny_t5(folder: Path, family: str = "t5", tied: bool = True) -> Path:
 def tiny_causal(folder: Path, family: str = "qwen2", **settings: Any) -> Path:
     """A causal language model."""
     tokenizer = tokenizer_for(family)
-    own = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512} if family == "gpt2" else {
-        **_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 512}
+    own = (
+        {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 512}
+        if family == "gpt2"
+        else {**_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 512}
+    )
     own |= {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
     config = AutoConfig.for_model(family, **own | settings)
     torch.manual_seed(5)
@@ -119,25 +173,48 @@ def tiny_causal(folder: Path, family: str = "qwen2", **settings: Any) -> Path:
 
 
 def tiny_decoder(folder: Path, family: str = "gpt2", classifier: bool = False) -> Path:
-    """A decoder, as an encoder or with a score, whose tokenizer has no padding token and puts nothing around a text."""
+    """A decoder, as an encoder or with a score, whose tokenizer has no padding token and puts
+    nothing around a text.
+    """
     vocab, merges = bytes_and_merges("<|endoftext|>")
     tokenizer = GPT2Tokenizer(vocab=vocab, merges=merges, model_max_length=128)
-    own = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128} if family == "gpt2" else {
-        **_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 128}
-    own |= {"vocab_size": len(tokenizer), "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0, "num_labels": 1}
+    own = (
+        {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128}
+        if family == "gpt2"
+        else {**_SIZES, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    )
+    own |= {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": None,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "num_labels": 1,
+    }
     torch.manual_seed(5)
     auto = AutoModelForSequenceClassification if classifier else AutoModel
     return _save(auto.from_config(AutoConfig.for_model(family, **own)), tokenizer, folder)
 
 
 def tiny_roberta(folder: Path, head: str = "") -> Path:
-    """A RoBERTa that takes 64 tokens, whose table has 66 positions and whose tokenizer states no limit."""
+    """A RoBERTa that takes 64 tokens, whose table has 66 positions and whose tokenizer states no
+    limit.
+    """
     tokenizer = tokenizer_for("roberta")
     tokenizer.model_max_length = 1 << 40
-    config = AutoConfig.for_model("roberta", vocab_size=len(tokenizer), num_labels=1, max_position_embeddings=66, pad_token_id=1,
-                                  **_SIZES)
+    config = AutoConfig.for_model(
+        "roberta",
+        vocab_size=len(tokenizer),
+        num_labels=1,
+        max_position_embeddings=66,
+        pad_token_id=1,
+        **_SIZES,
+    )
     torch.manual_seed(5)
-    auto = {"": AutoModel, "classifier": AutoModelForSequenceClassification, "masked": AutoModelForMaskedLM}[head]
+    auto = {
+        "": AutoModel,
+        "classifier": AutoModelForSequenceClassification,
+        "masked": AutoModelForMaskedLM,
+    }[head]
     return _save(auto.from_config(config), tokenizer, folder)
 
 

@@ -19,7 +19,8 @@ from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answ
 
 CARDS = sorted(card_folder("teachers").glob("*.yaml"))
 REPLIES: dict[str, Any] = {
-    "llm-listwise": list_answer, "llm-pairwise": choose_better,
+    "llm-listwise": list_answer,
+    "llm-pairwise": choose_better,
     "llm-pointwise": lambda worths: Answer(labels=choose_better([*worths, 0]).labels),
 }
 
@@ -27,12 +28,19 @@ REPLIES: dict[str, Any] = {
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     card = read_card(str(path))
-    assert card.name == path.stem and card.licence and card.source and (card.description or card.kind == "bm25")
+    assert (
+        card.name == path.stem
+        and card.licence
+        and card.source
+        and (card.description or card.kind == "bm25")
+    )
     if card.kind not in LLM_KINDS:
         settings = card.settings
         assert set(settings) <= known_settings(card.kind)
         if "template" in settings:
-            text, _, _ = PairTemplate(settings["template"], settings.get("instruction", "")).fill("a query", "a document")
+            text, _, _ = PairTemplate(settings["template"], settings.get("instruction", "")).fill(
+                "a query", "a document"
+            )
             assert "a query" in text and "a document" in text and "{" not in text
         return
     # Settings must be known to the kind or to the back end, whose class is not called.
@@ -41,10 +49,16 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
     labels = card.settings.get("labels", ["yes", "no"])
     reply = REPLIES[card.kind]
     if card.kind == "llm-pointwise":
+
         def reply(worths: list[int]) -> Answer:
-            return Answer(labels=choose_better([1, 2]).labels.repeat(len(labels))[: len(labels)] - 99)  # type: ignore[union-attr]
+            return Answer(
+                labels=choose_better([1, 2]).labels.repeat(len(labels))[: len(labels)] - 99
+            )  # type: ignore[union-attr]
+
     model = FakeModel(reply)
-    monkeypatch.setattr(loading, "load_language_model", lambda card, settings: asked.update(settings) or model)
+    monkeypatch.setattr(
+        loading, "load_language_model", lambda card, settings: asked.update(settings) or model
+    )
     teacher = loading.load_llm_teacher(card, card.settings)
     assert set(asked) <= set(inspect.signature(backend).parameters)
     pairs: list[Pair] = query_pairs([11, 13, 12])
@@ -60,5 +74,10 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
 
 
 def test_all_cards_are_looked_at() -> None:
-    assert {"server-listwise", "gpt-4o-mini-pointwise", "rankzephyr", "qwen3-reranker-0.6b",
-            "monot5-base"} <= {one.stem for one in CARDS}
+    assert {
+        "server-listwise",
+        "gpt-4o-mini-pointwise",
+        "rankzephyr",
+        "qwen3-reranker-0.6b",
+        "monot5-base",
+    } <= {one.stem for one in CARDS}

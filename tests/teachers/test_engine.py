@@ -27,8 +27,14 @@ def collection() -> Collection:
 
 def candidates(held: Collection, depth: int = 8) -> MemoryRun:
     names = list(DOCS)
-    lists = [RankedList(query, [names[(place * 3 + n) % 30] for n in range(depth)], np.arange(depth, 0, -1, dtype=np.float32))
-             for place, query in enumerate(QUERIES)]
+    lists = [
+        RankedList(
+            query,
+            [names[(place * 3 + n) % 30] for n in range(depth)],
+            np.arange(depth, 0, -1, dtype=np.float32),
+        )
+        for place, query in enumerate(QUERIES)
+    ]
     return MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
 
 
@@ -45,7 +51,10 @@ class Counting:
         return {"kind": "counting"}
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        values = np.array([len(pair.text) + 0.01 * len(pair.query.text) + 0.001 * pair.row for pair in pairs], np.float32)
+        values = np.array(
+            [len(pair.text) + 0.01 * len(pair.query.text) + 0.001 * pair.row for pair in pairs],
+            np.float32,
+        )
         self.seen += len(pairs)
         if self.fail_at is not None and self.seen > self.fail_at:
             if self.value == 0.0:
@@ -55,7 +64,11 @@ class Counting:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".parquet")}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".parquet")
+    }
 
 
 def test_scores_every_candidate(tmp_path: Path) -> None:
@@ -72,7 +85,9 @@ def test_scores_every_candidate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fail_at", [0, 17, 40, 90])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(tmp_path: Path, fail_at: int) -> None:
+def test_stopped_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, fail_at: int
+) -> None:
     held = collection()
     score(held, candidates(held), Counting(), tmp_path / "whole", part_queries=2)
     with pytest.raises(KeyboardInterrupt):
@@ -87,21 +102,42 @@ def test_shards_join_to_the_whole(tmp_path: Path) -> None:
     held = collection()
     whole = score(held, candidates(held), Counting(), tmp_path / "whole", part_queries=3)
     for place in (1, 2, 3):
-        score(held, candidates(held), Counting(), tmp_path / f"s{place}", shard=(place, 3), part_queries=3)
-    assert merge([tmp_path / f"s{place}" for place in (1, 2, 3)], tmp_path / "merged").fingerprint == whole.fingerprint
+        score(
+            held,
+            candidates(held),
+            Counting(),
+            tmp_path / f"s{place}",
+            shard=(place, 3),
+            part_queries=3,
+        )
+    assert (
+        merge([tmp_path / f"s{place}" for place in (1, 2, 3)], tmp_path / "merged").fingerprint
+        == whole.fingerprint
+    )
 
 
 def test_the_same_pair_is_scored_once(tmp_path: Path) -> None:
-    held = Collection.from_dicts("twice", {"a": "one", "b": "two"}, {"q1": "same words", "q2": "same words"}, {})
-    lists = [RankedList(query, ["a", "b"], np.array([2.0, 1.0], np.float32)) for query in ("q1", "q2")]
+    held = Collection.from_dicts(
+        "twice", {"a": "one", "b": "two"}, {"q1": "same words", "q2": "same words"}, {}
+    )
+    lists = [
+        RankedList(query, ["a", "b"], np.array([2.0, 1.0], np.float32)) for query in ("q1", "q2")
+    ]
     teacher = Counting()
-    run = score(held, MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists), teacher, tmp_path / "run")
+    run = score(
+        held,
+        MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists),
+        teacher,
+        tmp_path / "run",
+    )
     assert teacher.seen == 2
     assert run["q1"].scores.tolist() == run["q2"].scores.tolist()
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_score_that_is_no_number_stops_and_what_was_written_stays(tmp_path: Path, value: float) -> None:
+def test_a_score_that_is_no_number_stops_and_what_was_written_stays(
+    tmp_path: Path, value: float
+) -> None:
     held = collection()
     with pytest.raises(IrdistillError, match=r"query 'q0[45]' and document .*(nan|inf)"):
         score(held, candidates(held), Counting(40, value), tmp_path / "run", part_queries=2)
@@ -131,18 +167,33 @@ def test_candidates_of_another_collection_stop(tmp_path: Path) -> None:
 
 def test_parts_do_not_depend_on_each_other_with_a_real_model(tmp_path: Path) -> None:
     held = collection()
-    teacher = CrossEncoderTeacher(str(tiny_cross_encoder(tmp_path / "ce")), backend="torch", device="cpu")
+    teacher = CrossEncoderTeacher(
+        str(tiny_cross_encoder(tmp_path / "ce")), backend="torch", device="cpu"
+    )
     one = score(held, candidates(held), teacher, tmp_path / "one", part_queries=5)
     for place in (2, 1):
-        score(held, candidates(held), teacher, tmp_path / f"s{place}", shard=(place, 2), part_queries=5)
+        score(
+            held,
+            candidates(held),
+            teacher,
+            tmp_path / f"s{place}",
+            shard=(place, 2),
+            part_queries=5,
+        )
     assert merge([tmp_path / "s1", tmp_path / "s2"], tmp_path / "m").fingerprint == one.fingerprint
     assert one.manifest.usage["tokens"] > 0
 
 
 def test_memory_running_out_halves_the_budget(tmp_path: Path) -> None:
     held = collection()
-    teacher = CrossEncoderTeacher(str(tiny_cross_encoder(tmp_path / "ce")), precision="float32", backend="torch", device="cpu")
-    pairs = [Pair(query, row, held.corpus.text(row)) for query in held.queries.values() for row in range(4)]
+    teacher = CrossEncoderTeacher(
+        str(tiny_cross_encoder(tmp_path / "ce")), precision="float32", backend="torch", device="cpu"
+    )
+    pairs = [
+        Pair(query, row, held.corpus.text(row))
+        for query in held.queries.values()
+        for row in range(4)
+    ]
     plain, _ = score_pairs(teacher, pairs)
     forward = teacher.forward
     sizes = []

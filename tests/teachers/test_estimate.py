@@ -27,13 +27,21 @@ def collection() -> Collection:
 def candidates(held: Collection) -> MemoryRun:
     """10 documents for even queries, 30 for odd ones: 4000 pairs."""
     names = list(DOCS)
-    lists = [RankedList(query, [names[(place * 7 + n) % 300] for n in range(30 if place % 2 else 10)],
-                        np.arange(30 if place % 2 else 10, 0, -1, dtype=np.float32)) for place, query in enumerate(QUERIES)]
+    lists = [
+        RankedList(
+            query,
+            [names[(place * 7 + n) % 300] for n in range(30 if place % 2 else 10)],
+            np.arange(30 if place % 2 else 10, 0, -1, dtype=np.float32),
+        )
+        for place, query in enumerate(QUERIES)
+    ]
     return MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
 
 
 class Priced:
-    """Each pair takes 100 tokens and costs 0.002; a pair of a document of number 0 modulo 10 has no score."""
+    """Each pair takes 100 tokens and costs 0.002; a pair of a document of number 0 modulo 10 has no
+    score.
+    """
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -47,38 +55,58 @@ class Priced:
         own = {pair.query.id for pair in pairs}
         self.queries |= own
         self.most = max(self.most, len(own))
-        values = np.array([np.nan if pair.row % 10 == 0 else pair.row for pair in pairs], np.float32)
+        values = np.array(
+            [np.nan if pair.row % 10 == 0 else pair.row for pair in pairs], np.float32
+        )
         flags = ["refused" if np.isnan(value) else None for value in values.tolist()]
         return Scores(values, flags, {"tokens": 100.0 * len(pairs), "cost": 0.002 * len(pairs)})
 
 
 class Lister:
-    """Each list takes 3 requests, whatever its length; lists of 30 documents cost 0.04, those of 10 cost 0.02."""
+    """Each list takes 3 requests, whatever its length; lists of 30 documents cost 0.04, those of 10
+    cost 0.02.
+    """
 
     @property
     def identity(self) -> dict[str, Any]:
         return {"kind": "lister"}
 
     def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
-        return [PartialOrder(list(range(len(own))), [None] * len(own),
-                             usage={"requests": 3, "cost": 0.04 if len(own) == 30 else 0.02}) for own in lists]
+        return [
+            PartialOrder(
+                list(range(len(own))),
+                [None] * len(own),
+                usage={"requests": 3, "cost": 0.04 if len(own) == 30 else 0.02},
+            )
+            for own in lists
+        ]
 
 
 def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
     held = collection()
     teacher = Priced()
-    found = estimate(held, candidates(held), teacher, share=0.05, load_seconds=7.0, hourly_price=3.0)
+    found = estimate(
+        held, candidates(held), teacher, share=0.05, load_seconds=7.0, hourly_price=3.0
+    )
     assert (found.queries, found.sampled, found.pairs, found.load_seconds) == (200, 10, 4000, 7.0)
     assert len(teacher.queries) == 10 and teacher.most == 1
     assert found.figures["tokens"] == pytest.approx((400_000, 400_000, 400_000))
     assert found.figures["cost"] == pytest.approx((8.0, 8.0, 8.0))
     unscored = found.figures["unscored"]
-    assert unscored.low is not None and unscored.high is not None and unscored.low <= 400 <= unscored.high
+    assert (
+        unscored.low is not None
+        and unscored.high is not None
+        and unscored.low <= 400 <= unscored.high
+    )
     hours = found.figures["hours"]
     assert hours.value > 0 and found.figures["machine_cost"].value == pytest.approx(3 * hours.value)
     assert found.to_json()["cost"]["value"] == pytest.approx(8.0)
     shown = found.lines()
-    assert shown["sample"] == "10 of 200 queries" and shown["pairs"] == "4,000" and shown["tokens"] == "400,000"
+    assert (
+        shown["sample"] == "10 of 200 queries"
+        and shown["pairs"] == "4,000"
+        and shown["tokens"] == "400,000"
+    )
     assert shown["loading"].startswith("7.0 seconds")
 
 
@@ -103,7 +131,8 @@ def test_lists_are_the_unit_of_a_listwise_teacher() -> None:
 
 
 def test_the_interval_by_hand() -> None:
-    # ratio 2 a unit; residuals -1, 1, 0, so s^2 = 1; t(0.975, 2) = 4.302653; error sqrt(1/3)/2 a unit
+    # ratio 2 a unit; residuals -1, 1, 0, so s^2 = 1; t(0.975, 2) = 4.302653; error sqrt(1/3)/2 a
+    # unit
     found = scale_up(np.array([2.0, 2.0, 2.0]), np.array([3.0, 5.0, 4.0]), 100, 0.0)
     reach = 4.302652729911275 * np.sqrt(1 / 3) / 2 * 100
     assert found == pytest.approx((200.0, 200.0 - reach, 200.0 + reach))
@@ -113,9 +142,14 @@ def test_the_interval_by_hand() -> None:
     assert scale_up(np.array([0.0]), np.array([0.0]), 10, 0.1) == Figure(0.0)
 
 
-@pytest.mark.parametrize(("hours", "shown"), [
-    (1234.56, "1,234.6 hours  (1,000.0 hours to 1,500.0 hours)"), (0.5, "30.0 minutes"), (0.01, "36 seconds"),
-])
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [
+        (1234.56, "1,234.6 hours  (1,000.0 hours to 1,500.0 hours)"),
+        (0.5, "30.0 minutes"),
+        (0.01, "36 seconds"),
+    ],
+)
 def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
     figure = Figure(hours, 1000.0, 1500.0) if hours > 1 else Figure(hours)
     assert Estimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["time"] == shown

@@ -1,4 +1,6 @@
-"""Split cross-encoders and kernel models as teachers: stored states give the scores of live ones; saved folders are known."""
+"""Split cross-encoders and kernel models as teachers: stored states give the scores of live ones;
+saved folders are known.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def every_pair(held: Collection) -> list[Pair]:
-    pairs = [Pair(query, row, held.corpus.text(row)) for query in held.queries.values() for row in range(len(held.corpus))]
+    pairs = [
+        Pair(query, row, held.corpus.text(row))
+        for query in held.queries.values()
+        for row in range(len(held.corpus))
+    ]
     return [pairs[place] for place in np.random.default_rng(1).permutation(len(pairs))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_stored_states_give_the_scores_of_live_ones(kind: str, held: Collection, models: Path, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_states_give_the_scores_of_live_ones(
+    kind: str, held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pairs, model = every_pair(held), str(models / kind)
     assert kind_of(model) == "interaction"
     live = load_teacher(model, held.corpus, states="live", work=tmp_path, **CPU)
@@ -55,8 +62,14 @@ def test_stored_states_give_the_scores_of_live_ones(kind: str, held: Collection,
     assert isinstance(live, InteractionTeacher) and isinstance(stored, InteractionTeacher)
     found, _ = score_pairs(live, pairs)
     student = live.student
-    alone = [student.compare(student.encode([pair.query.text], "query", "float32")[0],
-                             student.encode([pair.text], "document", "float32"), "float32")[0] for pair in pairs]
+    alone = [
+        student.compare(
+            student.encode([pair.query.text], "query", "float32")[0],
+            student.encode([pair.text], "document", "float32"),
+            "float32",
+        )[0]
+        for pair in pairs
+    ]
     np.testing.assert_allclose(found.values, alone, atol=1e-5)
     assert np.ptp(found.values) > 1e-3
     sides: list[str] = []
@@ -69,24 +82,37 @@ def test_stored_states_give_the_scores_of_live_ones(kind: str, held: Collection,
     monkeypatch.setattr(InteractionStudent, "encode", counted)
     np.testing.assert_allclose(score_pairs(stored, pairs)[0].values, found.values, atol=1e-5)
     assert sides == ["query"] * 3
-    again = load_teacher(model, held.corpus, work=tmp_path, **CPU)  # finds the states that are there
-    np.testing.assert_array_equal(score_pairs(again, pairs)[0].values, score_pairs(stored, pairs)[0].values)
+    again = load_teacher(
+        model, held.corpus, work=tmp_path, **CPU
+    )  # finds the states that are there
+    np.testing.assert_array_equal(
+        score_pairs(again, pairs)[0].values, score_pairs(stored, pairs)[0].values
+    )
     assert "document" not in sides
     half = load_teacher(model, held.corpus, storage="float16", work=tmp_path, **CPU)
     np.testing.assert_allclose(score_pairs(half, pairs)[0].values, found.values, atol=2e-2)
-    assert [teacher.identity["states"] for teacher in (live, stored, half)] == ["live", "stored in float32", "stored in float16"]
+    assert [teacher.identity["states"] for teacher in (live, stored, half)] == [
+        "live",
+        "stored in float32",
+        "stored in float16",
+    ]
     assert stored.identity["type"] == kind and stored.identity["max_document_length"] == 20
 
 
-def test_states_that_take_too_much_room_are_not_kept(held: Collection, models: Path, tmp_path: Path,
-                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_that_take_too_much_room_are_not_kept(
+    held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irdistill.teachers.interaction._KEPT", 5 * 20 * 32 * 4 - 1)
     for storage, kept in (("float32", False), ("float16", True)):
-        teacher = load_teacher(str(models / "kernel"), held.corpus, storage=storage, work=tmp_path / storage, **CPU)
+        teacher = load_teacher(
+            str(models / "kernel"), held.corpus, storage=storage, work=tmp_path / storage, **CPU
+        )
         assert isinstance(teacher, InteractionTeacher) and (teacher.store is not None) == kept
 
 
-def test_wrong_settings_and_models_are_refused(held: Collection, models: Path, tmp_path: Path) -> None:
+def test_wrong_settings_and_models_are_refused(
+    held: Collection, models: Path, tmp_path: Path
+) -> None:
     with pytest.raises(IrdistillError, match="states='kept' and storage='float32' were asked for"):
         load_teacher(str(models / "kernel"), held.corpus, states="kept", work=tmp_path, **CPU)
     with pytest.raises(IrdistillError, match="is no saved split-cross-encoder or kernel student"):
@@ -95,9 +121,17 @@ def test_wrong_settings_and_models_are_refused(held: Collection, models: Path, t
         load_teacher(str(models / "kernel"), held.corpus, max_length=5, work=tmp_path, **CPU)
 
 
-def test_a_run_scored_in_parts_is_the_run_scored_whole(held: Collection, models: Path, tmp_path: Path) -> None:
-    candidates = write_run(tmp_path / "candidates", RunIdentity("first-stage", {"model": "all"}, held.describe(), None, {}),
-                           [RankedList(query_id, list(DOCS), np.arange(5, 0, -1, dtype=np.float32), None) for query_id in QUERIES])
+def test_a_run_scored_in_parts_is_the_run_scored_whole(
+    held: Collection, models: Path, tmp_path: Path
+) -> None:
+    candidates = write_run(
+        tmp_path / "candidates",
+        RunIdentity("first-stage", {"model": "all"}, held.describe(), None, {}),
+        [
+            RankedList(query_id, list(DOCS), np.arange(5, 0, -1, dtype=np.float32), None)
+            for query_id in QUERIES
+        ],
+    )
     teacher = load_teacher(str(models / "split-cross-encoder"), held.corpus, work=tmp_path, **CPU)
     whole = score(held, candidates, teacher, tmp_path / "whole")
     parts = score(held, candidates, teacher, tmp_path / "parts", part_queries=1)
@@ -107,14 +141,18 @@ def test_a_run_scored_in_parts_is_the_run_scored_whole(held: Collection, models:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_command_line_trains_and_reranks_with_them(kind: str, held: Collection, models: Path, tmp_path: Path,
-                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_trains_and_reranks_with_them(
+    kind: str, held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "set" / "qrels").mkdir(parents=True)
     for name, texts in (("corpus", DOCS), ("queries", QUERIES)):
         (tmp_path / "set" / f"{name}.jsonl").write_text(
-            "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items()))
-    (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\ta\t1\nq2\tc\t1\nq3\tb\t1\n")
+            "".join(json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items())
+        )
+    (tmp_path / "set" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq1\ta\t1\nq2\tc\t1\nq3\tb\t1\n"
+    )
 
     def run(*arguments: str) -> None:
         done = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
@@ -123,14 +161,52 @@ def test_the_command_line_trains_and_reranks_with_them(kind: str, held: Collecti
     place, out = str(tmp_path / "set"), str(tmp_path / "out")
     run("candidates", place, "--out", out + "/bm25")
     shape = ["--split-layer", "1"] if kind == "split-cross-encoder" else ["--dimension", "20"]
-    run("train", place, "--scores", out + "/bm25", "--student", kind, "--backbone", str(models / "bert"), "--loss",
-        "KL(teacher_tau=2)", "--steps", "2", "--batch-size", "2", "--list-size", "3", "--head-learning-rate", "0.001",
-        "--max-length", "12", "--max-query-length", "6", *shape, "--out", out + "/student")
-    saved = json.loads((tmp_path / "out" / "student" / "model" / "irdistill_student.json").read_text())
+    run(
+        "train",
+        place,
+        "--scores",
+        out + "/bm25",
+        "--student",
+        kind,
+        "--backbone",
+        str(models / "bert"),
+        "--loss",
+        "KL(teacher_tau=2)",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--list-size",
+        "3",
+        "--head-learning-rate",
+        "0.001",
+        "--max-length",
+        "12",
+        "--max-query-length",
+        "6",
+        *shape,
+        "--out",
+        out + "/student",
+    )
+    saved = json.loads(
+        (tmp_path / "out" / "student" / "model" / "irdistill_student.json").read_text()
+    )
     assert (saved["kind"], saved["max_query_length"], saved["max_document_length"]) == (kind, 6, 12)
     assert saved["split_layer"] == 1 if kind == "split-cross-encoder" else saved["dimension"] == 20
-    run("score", place, "--candidates", out + "/bm25", "--teacher", out + "/student/model", "--states", "stored",
-        "--storage", "float16", "--out", out + "/reranked")
+    run(
+        "score",
+        place,
+        "--candidates",
+        out + "/bm25",
+        "--teacher",
+        out + "/student/model",
+        "--states",
+        "stored",
+        "--storage",
+        "float16",
+        "--out",
+        out + "/reranked",
+    )
     found = open_run(tmp_path / "out" / "reranked")
     assert dict(found.manifest.identity.producer)["states"] == "stored in float16"
     assert found.num_rows == open_run(tmp_path / "out" / "bm25").num_rows >= 3

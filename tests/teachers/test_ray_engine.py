@@ -1,4 +1,6 @@
-"""Two Ray workers on this machine: the bytes of one process, also when a worker is killed in the middle of a part."""
+"""Two Ray workers on this machine: the bytes of one process, also when a worker is killed in the
+middle of a part.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ def local(held: Collection, out: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_workers_write_the_bytes_of_one_process_though_one_is_killed(tmp_path: Path, spec: TroubledSpec) -> None:
+def test_workers_write_the_bytes_of_one_process_though_one_is_killed(
+    tmp_path: Path, spec: TroubledSpec
+) -> None:
     held = collection()
     (spec.notes / "kill-q05").touch()
     run = score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(2))
@@ -85,10 +89,14 @@ def test_workers_write_the_bytes_of_one_process_though_one_is_killed(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path, spec: TroubledSpec) -> None:
+def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(
+    tmp_path: Path, spec: TroubledSpec
+) -> None:
     held = collection()
     (spec.notes / "raise-q19").touch()
-    with pytest.raises(IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 2 times.*no luck with q19"):
+    with pytest.raises(
+        IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 2 times.*no luck with q19"
+    ):
         score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(1))
     assert len(list((tmp_path / "ray").glob("part-*.parquet"))) == 9
     teacher = Troubled(held.corpus, spec.notes)
@@ -104,7 +112,13 @@ def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(tmp_path: Path
 def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
     held = collection()
     with pytest.raises(IrdistillError, match="takes b, k1, and was given k9"):
-        score(held, candidates(held), TeacherSpec("bm25", settings={"k9": 1}), tmp_path / "ray", engine=RayEngine(1))
+        score(
+            held,
+            candidates(held),
+            TeacherSpec("bm25", settings={"k9": 1}),
+            tmp_path / "ray",
+            engine=RayEngine(1),
+        )
     assert not (tmp_path / "ray").exists()
 
 
@@ -116,16 +130,20 @@ def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
         score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "run", engine=RayEngine(0))
 
 
-@pytest.mark.parametrize(("machines", "workers", "count", "resources"), [
-    ([{"CPU": 2}], None, 1, {"num_cpus": 2}),
-    ([{"CPU": 2}], 2, 2, {"num_cpus": 1}),
-    ([{"CPU": 2}], 9, 2, {"num_cpus": 1}),
-    ([{"CPU": 8}, {"CPU": 16}, {}], None, 2, {"num_cpus": 8}),
-    ([{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 8, {"num_cpus": 1, "num_gpus": 1}),
-    ([{"CPU": 16, "GPU": 1}], 3, 3, {"num_cpus": 1, "num_gpus": 1 / 3}),
-])
-def test_processors_and_gpus_are_dealt_out(machines: list[dict[str, float]], workers: int | None, count: int,
-                                           resources: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("machines", "workers", "count", "resources"),
+    [
+        ([{"CPU": 2}], None, 1, {"num_cpus": 2}),
+        ([{"CPU": 2}], 2, 2, {"num_cpus": 1}),
+        ([{"CPU": 2}], 9, 2, {"num_cpus": 1}),
+        ([{"CPU": 8}, {"CPU": 16}, {}], None, 2, {"num_cpus": 8}),
+        ([{"CPU": 16, "GPU": 4}, {"CPU": 16, "GPU": 4}], None, 8, {"num_cpus": 1, "num_gpus": 1}),
+        ([{"CPU": 16, "GPU": 1}], 3, 3, {"num_cpus": 1, "num_gpus": 1 / 3}),
+    ],
+)
+def test_processors_and_gpus_are_dealt_out(
+    machines: list[dict[str, float]], workers: int | None, count: int, resources: dict[str, float]
+) -> None:
     found = share([{"Alive": True, "Resources": machine} for machine in machines], workers)
     assert found[0] == count and found[1] == pytest.approx(resources)
     with pytest.raises(IrdistillError, match="no machine"):

@@ -1,4 +1,6 @@
-"""Representations beside a run: what the teacher's own model gives, whole or absent, and the run as without."""
+"""Representations beside a run: what the teacher's own model gives, whole or absent, and the run as
+without.
+"""
 
 from __future__ import annotations
 
@@ -35,31 +37,59 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held() -> Collection:
     """Two queries of one text, an empty document, and one that no query has."""
     random = np.random.default_rng(2)
-    docs = {f"d{i}": " ".join(random.choice(WORDS, 2 + 3 * (i % 5))) for i in range(12)} | {"empty": " ", "alone": "w1"}
-    return Collection.from_dicts("small", docs, {"q0": "w1 w2", "q1": "w3", "q2": "w1 w2", "q3": "w5 w6 w7", "q4": "w8"}, {})
+    docs = {f"d{i}": " ".join(random.choice(WORDS, 2 + 3 * (i % 5))) for i in range(12)} | {
+        "empty": " ",
+        "alone": "w1",
+    }
+    return Collection.from_dicts(
+        "small", docs, {"q0": "w1 w2", "q1": "w3", "q2": "w1 w2", "q3": "w5 w6 w7", "q4": "w8"}, {}
+    )
 
 
 @pytest.fixture(scope="module")
 def candidates(held: Collection) -> MemoryRun:
     random = np.random.default_rng(5)
-    lists = [RankedList(query, [*(f"d{i}" for i in random.permutation(12)[:5]), "empty"], np.arange(6, 0, -1).astype(np.float32))
-             for query in held.queries]
+    lists = [
+        RankedList(
+            query,
+            [*(f"d{i}" for i in random.permutation(12)[:5]), "empty"],
+            np.arange(6, 0, -1).astype(np.float32),
+        )
+        for query in held.queries
+    ]
     return MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
 
 
 def spec(place: Path, name: str) -> TeacherSpec:
-    given = CPU | ({"backend": "torch"} if name == "cross" else {"type": "late-interaction"} if name == "colbert" else {})
-    return TeacherSpec(str(place / name), "cross-encoder" if name == "cross" else "retriever", place / "work", settings=given)
+    given = CPU | (
+        {"backend": "torch"}
+        if name == "cross"
+        else {"type": "late-interaction"}
+        if name == "colbert"
+        else {}
+    )
+    return TeacherSpec(
+        str(place / name),
+        "cross-encoder" if name == "cross" else "retriever",
+        place / "work",
+        settings=given,
+    )
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in ("journal.jsonl", ".lock")}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("journal.jsonl", ".lock")
+    }
 
 
-def test_a_cross_encoders_scores_are_made_of_its_states(place: Path, held: Collection, candidates: MemoryRun,
-                                                        tmp_path: Path) -> None:
-    run = score_with_representations(held, candidates, spec(place, "cross"), tmp_path / "run", part_queries=2, storage="float32")
+def test_a_cross_encoders_scores_are_made_of_its_states(
+    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+) -> None:
+    run = score_with_representations(
+        held, candidates, spec(place, "cross"), tmp_path / "run", part_queries=2, storage="float32"
+    )
     plain = score(held, candidates, spec(place, "cross"), tmp_path / "plain", part_queries=2)
     assert run.fingerprint == plain.fingerprint and verify(tmp_path / "run") == []
     states = Representations(tmp_path / "run")
@@ -69,73 +99,126 @@ def test_a_cross_encoders_scores_are_made_of_its_states(place: Path, held: Colle
     bias = CrossEncoder(str(place / "cross"), device="cpu").model.classifier.bias.item()
     for found in run:
         rows = held.corpus.rows(found.doc_ids)
-        for row, doc, value, vectors in zip(rows, found.doc_ids, found.scores, states.pairs(found.query_id, rows), strict=True):
+        for row, doc, value, vectors in zip(
+            rows, found.doc_ids, found.scores, states.pairs(found.query_id, rows), strict=True
+        ):
             assert vectors.shape == ((0, 0) if doc == "empty" else (1, 16)), row
             if doc != "empty":
                 assert states.classifier[0] @ vectors[0] + bias == pytest.approx(value, abs=1e-6)
     missing = states.pairs("q0", np.array([held.corpus.row("alone"), 10**6]))
-    assert [len(vectors) for vectors in [*missing, *states.pairs("unknown", np.array([0]))]] == [0, 0, 0]
+    assert [len(vectors) for vectors in [*missing, *states.pairs("unknown", np.array([0]))]] == [
+        0,
+        0,
+        0,
+    ]
     assert [len(vectors) for vectors in states.documents(np.array([0, 1]))] == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["dense", "colbert"])
-def test_a_retrievers_vectors_are_those_of_sentence_transformers(name: str, place: Path, held: Collection, candidates: MemoryRun,
-                                                                 tmp_path: Path) -> None:
-    run = score_with_representations(held, candidates, spec(place, name), tmp_path / "run", part_queries=2, storage="float32")
+def test_a_retrievers_vectors_are_those_of_sentence_transformers(
+    name: str, place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+) -> None:
+    run = score_with_representations(
+        held, candidates, spec(place, name), tmp_path / "run", part_queries=2, storage="float32"
+    )
     states = Representations(tmp_path / "run")
     assert states.kind == ("vectors" if name == "dense" else "tokens")
-    model: Any = (SentenceTransformer if name == "dense" else MultiVectorEncoder)(str(place / name), device="cpu")
+    model: Any = (SentenceTransformer if name == "dense" else MultiVectorEncoder)(
+        str(place / name), device="cpu"
+    )
     asked = sorted({doc for found in run for doc in found.doc_ids} - {"empty"})
     rows = held.corpus.rows(asked)
-    documents, queries = model.encode_document(held.corpus.texts(rows)), model.encode_query([q.text for q in held.queries.values()])
-    for ours, theirs in zip([*states.documents(rows), *map(states.query, held.queries)], [*documents, *queries], strict=True):
+    documents, queries = (
+        model.encode_document(held.corpus.texts(rows)),
+        model.encode_query([q.text for q in held.queries.values()]),
+    )
+    for ours, theirs in zip(
+        [*states.documents(rows), *map(states.query, held.queries)],
+        [*documents, *queries],
+        strict=True,
+    ):
         expected = torch.as_tensor(theirs)
         expected = expected / expected.norm() if name == "dense" else expected
         np.testing.assert_allclose(ours, expected.reshape(ours.shape), atol=1e-5)
-    assert [len(found) for found in states.documents(held.corpus.rows(["empty", "alone"]))] == [0, 0]
+    assert [len(found) for found in states.documents(held.corpus.rows(["empty", "alone"]))] == [
+        0,
+        0,
+    ]
     # each document once, in the first part that has it
     manifest = json.loads((tmp_path / "run" / FOLDER / "manifest.json").read_text())
     assert sum(part["rows"] for part in manifest["parts"]) == len(asked) + len(held.queries)
 
 
 @pytest.mark.parametrize("name", ["cross", "colbert"])
-def test_stopped_and_started_again_it_ends_with_the_same_bytes(name: str, place: Path, held: Collection, candidates: MemoryRun,
-                                                               tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    score_with_representations(held, candidates, spec(place, name), tmp_path / "whole", part_queries=1)
+def test_stopped_and_started_again_it_ends_with_the_same_bytes(
+    name: str,
+    place: Path,
+    held: Collection,
+    candidates: MemoryRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    score_with_representations(
+        held, candidates, spec(place, name), tmp_path / "whole", part_queries=1
+    )
     for at in (0, 3):
         write = RepresentationWriter.write
 
-        def stopped(self: RepresentationWriter, number: int, queries: int, items: Any, at: int = at, write: Any = write) -> None:
+        def stopped(
+            self: RepresentationWriter,
+            number: int,
+            queries: int,
+            items: Any,
+            at: int = at,
+            write: Any = write,
+        ) -> None:
             if number == at:
                 raise KeyboardInterrupt
             write(self, number, queries, items)
 
         monkeypatch.setattr(RepresentationWriter, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
-            score_with_representations(held, candidates, spec(place, name), tmp_path / "cut", part_queries=1)
+            score_with_representations(
+                held, candidates, spec(place, name), tmp_path / "cut", part_queries=1
+            )
         monkeypatch.undo()
         with pytest.raises(IrdistillError, match="not finished"):
             Representations(tmp_path / "cut")
-    score_with_representations(held, candidates, spec(place, name), tmp_path / "cut", part_queries=1)
+    score_with_representations(
+        held, candidates, spec(place, name), tmp_path / "cut", part_queries=1
+    )
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
-def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(place: Path, held: Collection, candidates: MemoryRun,
-                                                                         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
+    place: Path,
+    held: Collection,
+    candidates: MemoryRun,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     whole, late = tmp_path / "whole", tmp_path / "late"
-    score_with_representations(held, candidates, spec(place, "cross"), whole, part_queries=2, depth=4)
+    score_with_representations(
+        held, candidates, spec(place, "cross"), whole, part_queries=2, depth=4
+    )
     score(held, candidates, spec(place, "cross"), late, part_queries=2, depth=4)
     with pytest.raises(IrdistillError, match="has no representations"):
         Representations(late)
-    score_with_representations(held, candidates, spec(place, "cross"), late, part_queries=2, depth=4)
+    score_with_representations(
+        held, candidates, spec(place, "cross"), late, part_queries=2, depth=4
+    )
     assert files(late) == files(whole)
     (late / FOLDER / "part-00001.bin").unlink()
     with pytest.raises(IrdistillError, match=r"part-00001.bin is missing or damaged"):
         Representations(late)
     seen = []
     inner = recording.score_part
-    monkeypatch.setattr(recording, "score_part", lambda *given: seen.append(given[1]) or inner(*given))
-    score_with_representations(held, candidates, spec(place, "cross"), late, part_queries=2, depth=4)
+    monkeypatch.setattr(
+        recording, "score_part", lambda *given: seen.append(given[1]) or inner(*given)
+    )
+    score_with_representations(
+        held, candidates, spec(place, "cross"), late, part_queries=2, depth=4
+    )
     assert [[found.query_id for found in lists] for lists in seen] == [["q2", "q3"]]
     assert files(late) == files(whole)
     path = late / FOLDER / "part-00000.bin"
@@ -145,24 +228,35 @@ def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(place:
     assert not (late / FOLDER).exists()
 
 
-def test_other_representations_are_not_mixed(place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path) -> None:
+def test_other_representations_are_not_mixed(
+    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+) -> None:
     score_with_representations(held, candidates, spec(place, "cross"), tmp_path / "run")
-    assert Representations(tmp_path / "run").pairs("q1", held.corpus.rows(["d0", "d1", "d2", "d3", "d4"]))[0].dtype in (
-        np.float16, np.float32)
+    assert Representations(tmp_path / "run").pairs(
+        "q1", held.corpus.rows(["d0", "d1", "d2", "d3", "d4"])
+    )[0].dtype in (np.float16, np.float32)
     with pytest.raises(IrdistillError, match='storage: "float16" there, "float32" here'):
-        score_with_representations(held, candidates, spec(place, "cross"), tmp_path / "run", storage="float32")
+        score_with_representations(
+            held, candidates, spec(place, "cross"), tmp_path / "run", storage="float32"
+        )
     other = Collection.from_dicts("other", {"d0": "w1"}, {"q0": "w2"}, {})
     with pytest.raises(IrdistillError, match="fingerprints of the corpus differ"):
         Representations(tmp_path / "run").check_collection(other)
     plan = Plan("pairs", "float16", {}, {}, None, {}, "0", 64)
     writer = RepresentationWriter(tmp_path, plan)
-    with pytest.raises(IrdistillError, match="not finite in float16; give --representations float32"):
+    with pytest.raises(
+        IrdistillError, match="not finite in float16; give --representations float32"
+    ):
         writer.write(0, 1, [Item(0, 0, np.full((1, 3), 1e6, np.float32))])
     writer.write(0, 1, [])
     writer.finish()
 
 
-def test_teachers_without_representations_are_refused(place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path) -> None:
+def test_teachers_without_representations_are_refused(
+    place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
+) -> None:
     with pytest.raises(IrdistillError, match="'bm25' has no representations"):
-        score_with_representations(held, candidates, TeacherSpec("bm25", work=tmp_path / "work"), tmp_path / "run")
+        score_with_representations(
+            held, candidates, TeacherSpec("bm25", work=tmp_path / "work"), tmp_path / "run"
+        )
     assert not (tmp_path / "run").exists()

@@ -1,4 +1,6 @@
-"""Sparse and late-interaction retrievers as teachers, against sentence-transformers' own similarities."""
+"""Sparse and late-interaction retrievers as teachers, against sentence-transformers' own
+similarities.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,11 @@ from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_classifier, tiny_t5
 
 DOCS = {
-    "a": "the cat sat in the red mat", "b": "dog and bird", "c": "heat shock wave in the cell " * 20,
-    "d": "rain and snow and small fish", "e": "why is the gene slow",
+    "a": "the cat sat in the red mat",
+    "b": "dog and bird",
+    "c": "heat shock wave in the cell " * 20,
+    "d": "rain and snow and small fish",
+    "e": "why is the gene slow",
 }
 QUERIES = {"q1": "how does the cat sat", "q2": "what is heat", "q3": "small dog"}
 CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
@@ -43,7 +48,10 @@ CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 def tiny_splade(folder: Path) -> Path:
     """A SPLADE of random weights."""
     tiny_backbone(folder / "mlm", layers=2)
-    tokenizer, config = AutoTokenizer.from_pretrained(folder / "mlm"), AutoConfig.from_pretrained(folder / "mlm")
+    tokenizer, config = (
+        AutoTokenizer.from_pretrained(folder / "mlm"),
+        AutoConfig.from_pretrained(folder / "mlm"),
+    )
     torch.manual_seed(3)
     network = AutoModelForMaskedLM.from_config(config)
     with torch.no_grad():
@@ -60,7 +68,9 @@ def tiny_splade(folder: Path) -> Path:
 
 def tiny_colbert(folder: Path) -> Path:
     """A ColBERT of random weights, with its own lengths and query expansion."""
-    MultiVectorEncoder(str(tiny_backbone(folder / "bert", layers=2)), device="cpu").save(str(folder / "colbert"))
+    MultiVectorEncoder(str(tiny_backbone(folder / "bert", layers=2)), device="cpu").save(
+        str(folder / "colbert")
+    )
     return folder / "colbert"
 
 
@@ -71,7 +81,11 @@ def held() -> Collection:
 
 @pytest.fixture(scope="module")
 def pairs(held: Collection) -> list[Pair]:
-    every = [Pair(query, row, held.corpus.text(row)) for query in held.queries.values() for row in range(len(held.corpus))]
+    every = [
+        Pair(query, row, held.corpus.text(row))
+        for query in held.queries.values()
+        for row in range(len(held.corpus))
+    ]
     return [every[place] for place in np.random.default_rng(1).permutation(len(every))]
 
 
@@ -86,10 +100,14 @@ def colbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
-def test_a_sparse_retriever_gives_the_dot_product(splade: Path, pairs: list[Pair], similarity: str) -> None:
+def test_a_sparse_retriever_gives_the_dot_product(
+    splade: Path, pairs: list[Pair], similarity: str
+) -> None:
     model = SparseEncoder(str(splade), device="cpu", similarity_fn_name=similarity)
-    expected = model.similarity_pairwise(model.encode_query([pair.query.text for pair in pairs]),
-                                         model.encode_document([pair.text for pair in pairs]))
+    expected = model.similarity_pairwise(
+        model.encode_query([pair.query.text for pair in pairs]),
+        model.encode_document([pair.text for pair in pairs]),
+    )
     teacher = SparseRetrieverTeacher(str(splade), similarity=similarity, **CPU)
     found, _ = score_pairs(teacher, pairs)
     assert found.values.dtype == np.float32
@@ -99,21 +117,32 @@ def test_a_sparse_retriever_gives_the_dot_product(splade: Path, pairs: list[Pair
 
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
-def test_a_late_interaction_retriever_gives_maxsim(colbert: Path, pairs: list[Pair], similarity: str) -> None:
+def test_a_late_interaction_retriever_gives_maxsim(
+    colbert: Path, pairs: list[Pair], similarity: str
+) -> None:
     model = MultiVectorEncoder(str(colbert), device="cpu", similarity_fn_name=similarity)
     queries = model.encode_query([pair.query.text for pair in pairs])
     documents = model.encode_document([pair.text for pair in pairs])
-    found, _ = score_pairs(LateInteractionTeacher(str(colbert), similarity=similarity, **CPU), pairs)
+    found, _ = score_pairs(
+        LateInteractionTeacher(str(colbert), similarity=similarity, **CPU), pairs
+    )
     assert found.values.dtype == np.float32
-    assert found.values == pytest.approx(model.similarity_pairwise(queries, documents).numpy(), rel=1e-5)
-    by_hand = [(query @ document.T).max(1).values.sum().item() for query, document in zip(queries, documents, strict=True)]
+    assert found.values == pytest.approx(
+        model.similarity_pairwise(queries, documents).numpy(), rel=1e-5
+    )
+    by_hand = [
+        (query @ document.T).max(1).values.sum().item()
+        for query, document in zip(queries, documents, strict=True)
+    ]
     if similarity == "maxsim":
         assert found.values == pytest.approx(by_hand, rel=1e-5)
     assert np.ptp(found.values) > 0.01
 
 
 @pytest.mark.parametrize("ahead", [1, 3, 1024])
-def test_each_text_is_encoded_once_and_let_go(splade: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+def test_each_text_is_encoded_once_and_let_go(
+    splade: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
     monkeypatch.setattr(part_encoding, "_AHEAD", ahead)
     teacher = SparseRetrieverTeacher(str(splade), **CPU)
     whole = teacher.score(pairs).values
@@ -130,7 +159,9 @@ def test_each_text_is_encoded_once_and_let_go(splade: Path, pairs: list[Pair], m
     assert seen == Counter([*DOCS.values(), *QUERIES.values()])
 
 
-def test_memory_running_out_halves_the_batches(colbert: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_running_out_halves_the_batches(
+    colbert: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+) -> None:
     teacher = LateInteractionTeacher(str(colbert), **CPU)
     whole, forms = teacher.score(pairs).values, teacher.forms
 
@@ -153,11 +184,17 @@ def test_half_precision_keeps_the_order(splade: Path, colbert: Path, pairs: list
         assert not np.array_equal(half, torch.tensor(half).bfloat16().float().numpy())
 
 
-def test_a_model_says_what_kind_it_is(held: Collection, splade: Path, colbert: Path, tmp_path: Path) -> None:
+def test_a_model_says_what_kind_it_is(
+    held: Collection, splade: Path, colbert: Path, tmp_path: Path
+) -> None:
     dense = tiny_backbone(tmp_path / "dense")
     assert isinstance(load_teacher(str(splade), held.corpus, work=tmp_path), SparseRetrieverTeacher)
-    assert isinstance(load_teacher(str(colbert), held.corpus, work=tmp_path), LateInteractionTeacher)
-    assert isinstance(load_teacher(str(dense), held.corpus, work=tmp_path, kind="retriever"), RetrieverTeacher)
+    assert isinstance(
+        load_teacher(str(colbert), held.corpus, work=tmp_path), LateInteractionTeacher
+    )
+    assert isinstance(
+        load_teacher(str(dense), held.corpus, work=tmp_path, kind="retriever"), RetrieverTeacher
+    )
     assert kind_of(str(tiny_classifier(tmp_path / "ce", "roberta"))) == "cross-encoder"
     assert kind_of(str(tiny_t5(tmp_path / "t5"))) == "seq2seq"
     causal = tiny_causal(tmp_path / "causal")
@@ -166,21 +203,44 @@ def test_a_model_says_what_kind_it_is(held: Collection, splade: Path, colbert: P
     assert kind_of(str(tmp_path / "embedding")) == "retriever"
 
 
-@pytest.mark.parametrize(("files", "expected"), [
-    ({"config.json": '{"architectures": ["HF_ColBERT"], "model_type": "bert"}'}, "late-interaction"),
-    ({"config_sentence_transformers.json": '{"model_type": "ColBERT"}'}, "late-interaction"),
-    ({"modules.json": '[{"type": "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling"}]'}, "sparse"),
-    ({"modules.json": '[{"type": "sentence_transformers.models.Pooling"}]'}, "dense"),
-    ({"modules.json": '[{"type": "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"}]'},
-     "late-interaction"),
-])
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            {"config.json": '{"architectures": ["HF_ColBERT"], "model_type": "bert"}'},
+            "late-interaction",
+        ),
+        ({"config_sentence_transformers.json": '{"model_type": "ColBERT"}'}, "late-interaction"),
+        (
+            {
+                "modules.json": (
+                    '[{"type":'
+                    ' "sentence_transformers.sparse_encoder.models.SpladePooling.SpladePooling"}]'
+                )
+            },
+            "sparse",
+        ),
+        ({"modules.json": '[{"type": "sentence_transformers.models.Pooling"}]'}, "dense"),
+        (
+            {
+                "modules.json": (
+                    '[{"type":'
+                    ' "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"}]'
+                )
+            },
+            "late-interaction",
+        ),
+    ],
+)
 def test_published_layouts_are_known(tmp_path: Path, files: dict[str, str], expected: str) -> None:
     for name, text in ({"config.json": "{}", "tokenizer.json": "{}"} | files).items():
         (tmp_path / name).write_text(text)
     assert retriever_type(str(tmp_path)) == expected
 
 
-def test_similarity_and_type_can_be_set(held: Collection, pairs: list[Pair], tmp_path: Path, splade: Path) -> None:
+def test_similarity_and_type_can_be_set(
+    held: Collection, pairs: list[Pair], tmp_path: Path, splade: Path
+) -> None:
     dense = str(tiny_backbone(tmp_path / "dense"))
     cosine = load_retriever(dense, held.corpus, tmp_path, **CPU).score(pairs).values
     dot = load_retriever(dense, held.corpus, tmp_path, similarity="dot", **CPU).score(pairs).values

@@ -32,8 +32,11 @@ from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
 DOCS = {
-    "a": "the cat sat in the red mat", "b": "dog and bird", "c": "heat shock wave in the cell " * 20,
-    "d": "rain and snow and small fish", "e": "why is the gene slow",
+    "a": "the cat sat in the red mat",
+    "b": "dog and bird",
+    "c": "heat shock wave in the cell " * 20,
+    "d": "rain and snow and small fish",
+    "e": "why is the gene slow",
 }
 QUERIES = {"q1": "how does the cat sat", "q2": "what is heat", "q3": "small dog"}
 
@@ -50,19 +53,33 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pairs(held: Collection) -> list[Pair]:
-    return [Pair(query, row, held.corpus.text(row)) for query in held.queries.values() for row in range(len(held.corpus))]
+    return [
+        Pair(query, row, held.corpus.text(row))
+        for query in held.queries.values()
+        for row in range(len(held.corpus))
+    ]
 
 
 def predicted(model: Path, pairs: list[Pair]) -> np.ndarray:
     return CrossEncoder(str(model), device="cpu").predict(
-        [(pair.query.text, pair.text) for pair in pairs], activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        [(pair.query.text, pair.text) for pair in pairs],
+        activation_fn=torch.nn.Identity(),
+        show_progress_bar=False,
+    )
 
 
-BACKENDS = ["torch", pytest.param("openvino", marks=pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino"))]
+BACKENDS = [
+    "torch",
+    pytest.param(
+        "openvino", marks=pytest.mark.skipif(find_spec("openvino") is None, reason="no openvino")
+    ),
+]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_cross_encoder_gives_the_raw_logits_of_predict(model: Path, pairs: list[Pair], backend: str) -> None:
+def test_a_cross_encoder_gives_the_raw_logits_of_predict(
+    model: Path, pairs: list[Pair], backend: str
+) -> None:
     teacher = CrossEncoderTeacher(str(model), precision="float32", backend=backend, device="cpu")
     found, tokens = score_pairs(teacher, pairs)
     assert found.values.dtype == np.float32
@@ -75,8 +92,12 @@ def test_a_cross_encoder_gives_the_raw_logits_of_predict(model: Path, pairs: lis
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_half_precision_keeps_the_order(model: Path, pairs: list[Pair], backend: str) -> None:
-    whole, _ = score_pairs(CrossEncoderTeacher(str(model), precision="float32", device="cpu"), pairs)
-    half, _ = score_pairs(CrossEncoderTeacher(str(model), precision="bfloat16", backend=backend, device="cpu"), pairs)
+    whole, _ = score_pairs(
+        CrossEncoderTeacher(str(model), precision="float32", device="cpu"), pairs
+    )
+    half, _ = score_pairs(
+        CrossEncoderTeacher(str(model), precision="bfloat16", backend=backend, device="cpu"), pairs
+    )
     assert np.corrcoef(whole.values, half.values)[0, 1] > 0.97
     # the head is computed in float32: logits are not rounded to the 8 bits of bfloat16
     assert len(set(half.values.tolist())) > len(pairs) * 0.8
@@ -86,21 +107,33 @@ def test_half_precision_keeps_the_order(model: Path, pairs: list[Pair], backend:
 def test_two_outputs_give_log_odds_and_more_need_a_label(tmp_path: Path, pairs: list[Pair]) -> None:
     two = tiny_cross_encoder(tmp_path / "two", 2)
     both = predicted(two, pairs)
-    found, _ = score_pairs(CrossEncoderTeacher(str(two), precision="float32", backend="torch", device="cpu"), pairs)
+    found, _ = score_pairs(
+        CrossEncoderTeacher(str(two), precision="float32", backend="torch", device="cpu"), pairs
+    )
     assert found.values == pytest.approx(both[:, 1] - both[:, 0], abs=2e-5)
     three = tiny_cross_encoder(tmp_path / "three", 3)
     with pytest.raises(IrdistillError, match="3 outputs"):
         CrossEncoderTeacher(str(three), device="cpu")
-    found, _ = score_pairs(CrossEncoderTeacher(str(three), precision="float32", backend="torch", label=2, device="cpu"), pairs)
+    found, _ = score_pairs(
+        CrossEncoderTeacher(
+            str(three), precision="float32", backend="torch", label=2, device="cpu"
+        ),
+        pairs,
+    )
     assert found.values == pytest.approx(predicted(three, pairs)[:, 2], abs=2e-5)
 
 
 def test_texts_are_cut_as_predict_cuts_them(model: Path, pairs: list[Pair]) -> None:
-    teacher = CrossEncoderTeacher(str(model), precision="float32", backend="torch", max_length=16, device="cpu")
+    teacher = CrossEncoderTeacher(
+        str(model), precision="float32", backend="torch", max_length=16, device="cpu"
+    )
     _, lengths = teacher.tokenize(pairs)
     assert lengths.max() == 16
     short = CrossEncoder(str(model), device="cpu", max_length=16).predict(
-        [(pair.query.text, pair.text) for pair in pairs], activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        [(pair.query.text, pair.text) for pair in pairs],
+        activation_fn=torch.nn.Identity(),
+        show_progress_bar=False,
+    )
     assert score_pairs(teacher, pairs)[0].values == pytest.approx(short, abs=2e-5)
     with pytest.raises(IrdistillError, match="max_length=4096"):
         CrossEncoderTeacher(str(model), max_length=4096, device="cpu")
@@ -111,7 +144,9 @@ def test_an_encoder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
         CrossEncoderTeacher(str(tiny_backbone(tmp_path)), device="cpu")
 
 
-def test_bm25_scores_as_the_search_does(held: Collection, pairs: list[Pair], tmp_path: Path) -> None:
+def test_bm25_scores_as_the_search_does(
+    held: Collection, pairs: list[Pair], tmp_path: Path
+) -> None:
     found = BM25Teacher(held.corpus, cache=tmp_path).score(pairs)
     index = BM25(held.corpus, cache=tmp_path)
     for pair, value in zip(pairs, found.values.tolist(), strict=True):
@@ -119,7 +154,9 @@ def test_bm25_scores_as_the_search_does(held: Collection, pairs: list[Pair], tmp
     assert found.values.max() > 0
 
 
-def test_a_retriever_scores_by_its_vectors(held: Collection, pairs: list[Pair], tmp_path: Path) -> None:
+def test_a_retriever_scores_by_its_vectors(
+    held: Collection, pairs: list[Pair], tmp_path: Path
+) -> None:
     model = DenseStudent.load(str(tiny_backbone(tmp_path / "encoder")))
     teacher = RetrieverTeacher(model, held.corpus, tmp_path / "work", "float32")
     queries = model.encode([pair.query.text for pair in pairs], "query", "float32", normalize=True)
@@ -133,7 +170,12 @@ CARDS = sorted(path.stem for path in card_folder("teachers").glob("*.yaml"))
 @pytest.mark.parametrize("name", CARDS)
 def test_every_card_is_well(name: str) -> None:
     card = read_card(name)
-    assert card.name == name and card.licence and card.description and card.source.startswith("https://")
+    assert (
+        card.name == name
+        and card.licence
+        and card.description
+        and card.source.startswith("https://")
+    )
     assert all(0 < figure < 1 for figure in card.published.values())
     if card.kind in LLM_KINDS:
         return
@@ -143,19 +185,37 @@ def test_every_card_is_well(name: str) -> None:
         template = PairTemplate(card.settings["template"], card.settings.get("instruction", ""))
         text, start, end = template.fill("who?", "me")
         assert text[start:end] == "me" and text.count("who?") == 1 and "{" not in text
-        assert isinstance(card.settings["positive"], str) and isinstance(card.settings.get("negative", ""), str)
+        assert isinstance(card.settings["positive"], str) and isinstance(
+            card.settings.get("negative", ""), str
+        )
 
 
 def test_the_usual_cards_are_there() -> None:
-    assert {"minilm", "bm25", "ms-marco-minilm-l6", "ms-marco-minilm-l12", "monoelectra-base", "bge-reranker-v2-m3", "monot5-3b",
-            "mxbai-rerank-large-v2", "qwen3-reranker-0.6b", "rankt5-3b", "splade-v3", "colbertv2"} <= set(CARDS)
+    assert {
+        "minilm",
+        "bm25",
+        "ms-marco-minilm-l6",
+        "ms-marco-minilm-l12",
+        "monoelectra-base",
+        "bge-reranker-v2-m3",
+        "monot5-3b",
+        "mxbai-rerank-large-v2",
+        "qwen3-reranker-0.6b",
+        "rankt5-3b",
+        "splade-v3",
+        "colbertv2",
+    } <= set(CARDS)
 
 
-def test_cards_load_up_to_the_point_of_needing_weights(held: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cards_load_up_to_the_point_of_needing_weights(
+    held: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made: list[tuple[str, dict[str, Any]]] = []
     known = {kind: known_settings(kind) for kind in KINDS if kind not in LLM_KINDS}
     monkeypatch.setattr(loading, "known_settings", known.__getitem__)
-    monkeypatch.setattr(loading, "_maker", lambda kind: lambda *given, **options: made.append((kind, options)))
+    monkeypatch.setattr(
+        loading, "_maker", lambda kind: lambda *given, **options: made.append((kind, options))
+    )
     for name in CARDS:
         if read_card(name).kind not in LLM_KINDS:
             load_teacher(name, held.corpus, work=tmp_path)
@@ -167,14 +227,23 @@ def test_teachers_are_told_apart(held: Collection, model: Path, tmp_path: Path) 
     encoder = tiny_backbone(tmp_path / "encoder")
     work = tmp_path / "work"
     assert isinstance(load_teacher("bm25", held.corpus, work=work), BM25Teacher)
-    assert isinstance(load_teacher(str(model), held.corpus, work=work, max_length=32), CrossEncoderTeacher)
+    assert isinstance(
+        load_teacher(str(model), held.corpus, work=work, max_length=32), CrossEncoderTeacher
+    )
     assert isinstance(load_teacher(str(encoder), held.corpus, work=work), RetrieverTeacher)
 
 
-@pytest.mark.parametrize(("text", "fault"), [
-    ("kind: oracle\nmodel: x", "oracle"), ("kind: retriever", "names no model"), ("kind: bm25\nmodle: x", "modle"),
-    ("- a list", "a mapping of names"), ("kind: [", "YAML"), ("model: x", "lacks kind"),
-])
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("kind: oracle\nmodel: x", "oracle"),
+        ("kind: retriever", "names no model"),
+        ("kind: bm25\nmodle: x", "modle"),
+        ("- a list", "a mapping of names"),
+        ("kind: [", "YAML"),
+        ("model: x", "lacks kind"),
+    ],
+)
 def test_a_faulty_card_stops(tmp_path: Path, text: str, fault: str) -> None:
     card = tmp_path / "card.yaml"
     card.write_text(text)

@@ -27,18 +27,23 @@ def test_good_scores_pass() -> None:
     assert check("InfoNCE", [[float("nan")] * 3]) == []
 
 
-@pytest.mark.parametrize(("scores", "said"), [
-    ([[1.0, float("inf"), 2.0]], "infinite"),
-    ([[2.0, 2.0], [3.0, 3.0]], "the same score"),
-    ([[1.0, float("nan")]], "fewer than two"),
-])
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([[1.0, float("inf"), 2.0]], "infinite"),
+        ([[2.0, 2.0], [3.0, 3.0]], "the same score"),
+        ([[1.0, float("nan")]], "fewer than two"),
+    ],
+)
 def test_useless_scores_are_refused(scores: list[list[float]], said: str) -> None:
     with pytest.raises(IrdistillError, match=said):
         check("KL", scores)
 
 
 def test_sigmoid_outputs_are_noticed() -> None:
-    (warning,) = [w for w in check("KL(teacher_tau=0.2)", [[0.9999, 0.9995, 0.0001, 0.5]]) if "sigmoid" in w]
+    (warning,) = [
+        w for w in check("KL(teacher_tau=0.2)", [[0.9999, 0.9995, 0.0001, 0.5]]) if "sigmoid" in w
+    ]
     assert "75% of them" in warning
 
 

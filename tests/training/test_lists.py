@@ -22,7 +22,10 @@ class Held:
         self.query_ids = list(lists)
         self.index = {query_id: i for i, query_id in enumerate(self.query_ids)}
         self._lists = [
-            (np.array([p[0] for p in pairs], dtype=np.int32), np.array([p[1] for p in pairs], np.float32))
+            (
+                np.array([p[0] for p in pairs], dtype=np.int32),
+                np.array([p[1] for p in pairs], np.float32),
+            )
             for pairs in lists.values()
         ]
 
@@ -31,12 +34,15 @@ class Held:
 
 
 def many(queries: int = 7, depth: int = 30) -> Held:
-    return Held({f"q{i}": [(100 * i + j, float(depth - j)) for j in range(depth)] for i in range(queries)})
+    return Held(
+        {f"q{i}": [(100 * i + j, float(depth - j)) for j in range(depth)] for i in range(queries)}
+    )
 
 
 def same(one: ListBatch, other: ListBatch) -> bool:
     return one.weights is other.weights and all(
-        np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(one[:4], other[:4], strict=True)
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(one[:4], other[:4], strict=True)
     )
 
 
@@ -58,10 +64,16 @@ def test_an_epoch_has_every_query_once() -> None:
 
 
 def test_positives_stand_first_and_nulls_stay_out() -> None:
-    run = Held({
-        "a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)], "b": [(7, 1.0), (8, NAN)], "c": [(5, 2.0), (6, 1.0)],
-    })
-    sampler = ListSampler([run], {"a": {3: 2, 9: 1}, "c": {5: 0}}, batch_size=2, list_size=3, seed=1)
+    run = Held(
+        {
+            "a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)],
+            "b": [(7, 1.0), (8, NAN)],
+            "c": [(5, 2.0), (6, 1.0)],
+        }
+    )
+    sampler = ListSampler(
+        [run], {"a": {3: 2, 9: 1}, "c": {5: 0}}, batch_size=2, list_size=3, seed=1
+    )
     assert sampler.query_ids == ["a", "c"] and sampler.unusable == 1
     batch = sampler(0)
     a, c = (batch.queries.tolist().index(i) for i in (0, 1))
@@ -74,7 +86,9 @@ def test_positives_stand_first_and_nulls_stay_out() -> None:
 
 def test_positives_that_no_run_has_come_in_for_a_loss_on_labels() -> None:
     run = Held({"a": [(1, 5.0), (2, 4.0)]})
-    sampler = ListSampler([run], {"a": {9: 1}}, batch_size=1, list_size=3, seed=1, unscored_positives=True)
+    sampler = ListSampler(
+        [run], {"a": {9: 1}}, batch_size=1, list_size=3, seed=1, unscored_positives=True
+    )
     batch = sampler(0)
     assert batch.rows[0].tolist() == [9, 1, 2] and batch.labels[0].tolist() == [1, 0, 0]
     assert np.isnan(batch.teacher[0, 0, 0])
@@ -104,7 +118,9 @@ def test_sources_are_read() -> None:
     assert parse_sources("top:3, 11-100") == (Source(1, 2**31, 3, True), Source(11, 100, 0, False))
     ranked = np.arange(50)
     assert draw(parse_sources("top"), ranked, 4, np.random.default_rng(0)).tolist() == [0, 1, 2, 3]
-    assert len(draw(parse_sources("1-2,5-9"), ranked, 6, np.random.default_rng(0))) == 5  # 2 of 3 and 3 of 3
+    assert (
+        len(draw(parse_sources("1-2,5-9"), ranked, 6, np.random.default_rng(0))) == 5
+    )  # 2 of 3 and 3 of 3
     for wrong in ("", "5-1", "0-3", "best", "1-5:0", "1-5,,2-3"):
         with pytest.raises(IrdistillError, match="cannot be read"):
             parse_sources(wrong)

@@ -26,32 +26,60 @@ from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
 LOSS = "KL(tau=0.2, teacher_tau=2)"
-OPTIONS = TrainOptions(steps=3, batch_size=4, list_size=5, learning_rate=1e-2, precision="float32", seed=7, log_every=1,
-                       checkpoint_every=0, dropout=False, matryoshka_dims=(16, 8, 3), matryoshka_weights=(1, 0.5, 2))
+OPTIONS = TrainOptions(
+    steps=3,
+    batch_size=4,
+    list_size=5,
+    learning_rate=1e-2,
+    precision="float32",
+    seed=7,
+    log_every=1,
+    checkpoint_every=0,
+    dropout=False,
+    matryoshka_dims=(16, 8, 3),
+    matryoshka_weights=(1, 0.5, 2),
+)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("matryoshka")
     make_run(folder / "scores", make_collection())
-    train(make_collection(), folder / "scores", make_student(folder / "backbone"), LOSS, folder / "out", OPTIONS)
+    train(
+        make_collection(),
+        folder / "scores",
+        make_student(folder / "backbone"),
+        LOSS,
+        folder / "out",
+        OPTIONS,
+    )
     return folder
 
 
 def first_batch(place: Path, student: Student) -> tuple[Any, Any]:
     collection = make_collection()
     compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
-    sampler = ListSampler([compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=4, list_size=5, seed=7)
+    sampler = ListSampler(
+        [compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=4, list_size=5, seed=7
+    )
     return sampler, _collator(collection, sampler, student, None)(0)
 
 
 def plain_scores(model: str, sampler: Any, dimension: int) -> np.ndarray:
-    """(B, N) cosines of the first step's lists, by sentence-transformers with ``truncate_dim``; 0 on padding."""
+    """(B, N) cosines of the first step's lists, by sentence-transformers with ``truncate_dim``; 0
+    on padding.
+    """
     collection, lists = make_collection(), sampler(0)
     plain = SentenceTransformer(model, device="cpu", truncate_dim=dimension)
-    queries = plain.encode_query([collection.queries[sampler.query_ids[query]].text for query in lists.queries])
-    documents = plain.encode_document([collection.corpus.text(row) for row in range(len(collection.corpus))])
-    return np.take_along_axis(plain.similarity(queries, documents).numpy(), lists.rows.clip(0), axis=1) * (lists.rows >= 0)
+    queries = plain.encode_query(
+        [collection.queries[sampler.query_ids[query]].text for query in lists.queries]
+    )
+    documents = plain.encode_document(
+        [collection.corpus.text(row) for row in range(len(collection.corpus))]
+    )
+    return np.take_along_axis(
+        plain.similarity(queries, documents).numpy(), lists.rows.clip(0), axis=1
+    ) * (lists.rows >= 0)
 
 
 def test_each_dimension_has_its_loss_and_weight(place: Path) -> None:
@@ -60,7 +88,9 @@ def test_each_dimension_has_its_loss_and_weight(place: Path) -> None:
     total = 0.0
     for dimension, weight in ((16, 1.0), (8, 0.5), (3, 2.0)):
         scores = torch.from_numpy(plain_scores(str(place / "backbone"), sampler, dimension))
-        expected = weight * float(parse_loss(LOSS)(ScoreBatch(student=scores, teacher=batch.teacher[0], mask=batch.mask)))
+        expected = weight * float(
+            parse_loss(LOSS)(ScoreBatch(student=scores, teacher=batch.teacher[0], mask=batch.mask))
+        )
         assert row["terms"][f"{LOSS} [:{dimension}]"] == pytest.approx(expected, rel=1e-4)
         total += expected
     assert row["loss"] == pytest.approx(total, rel=1e-4)
@@ -71,7 +101,9 @@ def test_the_saved_model_scores_as_in_training(dimension: int, place: Path) -> N
     student = DenseStudent.load(place / "out" / "model", device="cpu")
     sampler, batch = first_batch(place, student)
     encoder = Encoder(student, torch.float32)
-    found = score_batch(student, encoder, batch, False, None, encode_batch(student, encoder, batch), dimension)
+    found = score_batch(
+        student, encoder, batch, False, None, encode_batch(student, encoder, batch), dimension
+    )
     plain = plain_scores(str(place / "out" / "model"), sampler, dimension)
     assert np.allclose(found.student.detach().numpy() * batch.mask.numpy(), plain, atol=1e-5)
 
@@ -80,8 +112,15 @@ def test_a_search_with_cut_vectors(place: Path) -> None:
     """Also after one with whole vectors, which are kept in the same place."""
     collection, model = make_collection(), place / "out" / "model"
     for dimension in (None, 3):
-        found = retrieve(collection, model, place / f"run-{dimension}", 40, work=place / "work", precision="float32",
-                         dimension=dimension)
+        found = retrieve(
+            collection,
+            model,
+            place / f"run-{dimension}",
+            40,
+            work=place / "work",
+            precision="float32",
+            dimension=dimension,
+        )
         plain = SentenceTransformer(str(model), device="cpu", truncate_dim=dimension)
         documents = plain.encode_document([collection.corpus.text(row) for row in range(40)])
         for query in list(collection.queries.values())[:3]:
@@ -99,17 +138,36 @@ def test_what_is_refused(place: Path) -> None:
             DenseStudent.load(place / "out" / "model", device="cpu", dimension=wrong)
     with pytest.raises(IrdistillError, match="no name of a dense model"):
         retrieve(make_collection(), "bm25", place / "no", dimension=3)
-    with pytest.raises(IrdistillError, match="matryoshka_dims has 32, and the student's vectors have 16"):
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, place / "no",
-              replace(OPTIONS, matryoshka_dims=(32, 8, 3)))
-    for settings, message in (({"matryoshka_dims": (8, 8)}, "different whole numbers"), ({"matryoshka_dims": (0,)}, "at least 1"),
-                              ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1,)}, "for each of 2 dimensions")):
+    with pytest.raises(
+        IrdistillError, match="matryoshka_dims has 32, and the student's vectors have 16"
+    ):
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            place / "no",
+            replace(OPTIONS, matryoshka_dims=(32, 8, 3)),
+        )
+    for settings, message in (
+        ({"matryoshka_dims": (8, 8)}, "different whole numbers"),
+        ({"matryoshka_dims": (0,)}, "at least 1"),
+        ({"matryoshka_dims": (8, 4), "matryoshka_weights": (1,)}, "for each of 2 dimensions"),
+    ):
         with pytest.raises(IrdistillError, match=message):
             TrainOptions(**settings)  # type: ignore[arg-type]
 
 
-def test_dimensions_that_no_loss_reaches_are_warned_of(place: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_dimensions_that_no_loss_reaches_are_warned_of(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     make_backbone(place / "backbone")
-    train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, place / "short",
-          replace(OPTIONS, steps=1, matryoshka_dims=[8], matryoshka_weights=None))  # type: ignore[arg-type]
+    train(
+        make_collection(),
+        place / "scores",
+        make_student(place / "backbone"),
+        LOSS,
+        place / "short",
+        replace(OPTIONS, steps=1, matryoshka_dims=[8], matryoshka_weights=None),
+    )  # type: ignore[arg-type]
     assert "the last 8 of the 16 dimensions are in no loss" in caplog.text

@@ -1,4 +1,6 @@
-"""Mixing when lists are drawn gives what fusing first gives; flags keep documents from being negatives."""
+"""Mixing when lists are drawn gives what fusing first gives; flags keep documents from being
+negatives.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,19 @@ import torch
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
-from irdistill.runs import METHODS, Gate, Mixing, RankedList, Run, RunIdentity, compile_run, fuse, mask, open_run, write_run
+from irdistill.runs import (
+    METHODS,
+    Gate,
+    Mixing,
+    RankedList,
+    Run,
+    RunIdentity,
+    compile_run,
+    fuse,
+    mask,
+    open_run,
+    write_run,
+)
 from irdistill.training.checks import check_scales
 from irdistill.training.collate import Collator, Tokenizer
 from irdistill.training.encode import Encoder
@@ -26,8 +40,15 @@ from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_student
 
-OPTIONS = TrainOptions(steps=6, batch_size=4, list_size=5, learning_rate=1e-2, precision="float32", seed=7,
-                       checkpoint_every=0)
+OPTIONS = TrainOptions(
+    steps=6,
+    batch_size=4,
+    list_size=5,
+    learning_rate=1e-2,
+    precision="float32",
+    seed=7,
+    checkpoint_every=0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +65,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teachers(place: Path, collection: Collection) -> list[Run]:
-    """Three runs with documents of their own, nulls, ties and doubts; the second lacks a query, the third has it first."""
+    """Three runs with documents of their own, nulls, ties and doubts; the second lacks a query, the
+    third has it first.
+    """
     found = []
     for number in range(3):
         random = np.random.default_rng(number)
@@ -63,25 +86,37 @@ def teachers(place: Path, collection: Collection) -> list[Run]:
 
 
 RULES: list[dict[str, Any]] = [
-    *({"method": method, "missing": "skip", "weights": (2.0, 1.0, 0.5), "tau": (1.0, 2.0, 3.0)} for method in METHODS),
-    {"method": "minmax", "missing": "null"}, {"method": "zscore", "missing": "min"},
-    {"method": "zscore", "missing": "skip", "abstain": "tau<0,sd>0.7"}, {"method": "mean", "missing": "skip", "weights": (1, 0, 0)},
+    *(
+        {"method": method, "missing": "skip", "weights": (2.0, 1.0, 0.5), "tau": (1.0, 2.0, 3.0)}
+        for method in METHODS
+    ),
+    {"method": "minmax", "missing": "null"},
+    {"method": "zscore", "missing": "min"},
+    {"method": "zscore", "missing": "skip", "abstain": "tau<0,sd>0.7"},
+    {"method": "mean", "missing": "skip", "weights": (1, 0, 0)},
     {"method": "zscore", "missing": "skip", "gate": Gate.by_hand(3, gap=1, agreement=1)},
 ]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: "-".join(map(str, rule.values()))[:40])
-def test_mixing_at_read_time_is_fusing_first(tmp_path: Path, collection: Collection, teachers: list[Run],
-                                             rule: dict[str, Any]) -> None:
+def test_mixing_at_read_time_is_fusing_first(
+    tmp_path: Path, collection: Collection, teachers: list[Run], rule: dict[str, Any]
+) -> None:
     fused = compile_run(fuse(teachers, tmp_path / "fused", **rule), collection.corpus)
-    mixed = MixedRun([compile_run(run, collection.corpus) for run in teachers], Mixing(**rule), collection.corpus)
+    mixed = MixedRun(
+        [compile_run(run, collection.corpus) for run in teachers], Mixing(**rule), collection.corpus
+    )
     assert mixed.query_ids == fused.query_ids
     for number in range(len(fused)):
         for one, other in zip(mixed.list(number), fused.list(number), strict=True):
             np.testing.assert_array_equal(one, other)
         np.testing.assert_array_equal(mixed.flags(number), fused.flags(number))
     settings: Mapping[str, Any] = {"batch_size": 3, "list_size": 6, "seed": 3, "flagged": "drop"}
-    drawn = [ListSampler([run], {"q1": {4: 1}}, **settings)(step) for step in (0, 5) for run in (mixed, fused)]
+    drawn = [
+        ListSampler([run], {"q1": {4: 1}}, **settings)(step)
+        for step in (0, 5)
+        for run in (mixed, fused)
+    ]
     for one, other in ((drawn[0], drawn[1]), (drawn[2], drawn[3])):
         for left, right in zip(one[:4], other[:4], strict=True):
             np.testing.assert_array_equal(left, right)
@@ -93,12 +128,18 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     return load_file(model / "model.safetensors")
 
 
-def test_training_on_a_mix_is_training_on_the_fused_run(place: Path, collection: Collection, teachers: list[Run]) -> None:
+def test_training_on_a_mix_is_training_on_the_fused_run(
+    place: Path, collection: Collection, teachers: list[Run]
+) -> None:
     fused = fuse(teachers, place / "fused", "minmax", [2, 1, 1], "skip")
     loss = "KL(tau=0.2, teacher_tau=0.5) + 0.1*InfoNCE(tau=0.2)"
-    first = train(collection, fused, make_student(place / "backbone"), loss, place / "on-fused", OPTIONS)
+    first = train(
+        collection, fused, make_student(place / "backbone"), loss, place / "on-fused", OPTIONS
+    )
     options = replace(OPTIONS, mix="minmax", teacher_weights=(2, 1, 1), missing="skip")
-    second = train(collection, teachers, make_student(place / "backbone"), loss, place / "on-mix", options)
+    second = train(
+        collection, teachers, make_student(place / "backbone"), loss, place / "on-mix", options
+    )
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
     told = json.loads((place / "on-mix" / "training.json").read_text())
     assert told["identity"]["options"]["mix"] == "minmax" and len(told["identity"]["scores"]) == 3
@@ -106,22 +147,38 @@ def test_training_on_a_mix_is_training_on_the_fused_run(place: Path, collection:
     assert told["lists"]["flagged"] > 0
 
 
-def test_a_teacher_of_weight_one_among_zeros_trains_as_alone(place: Path, collection: Collection, teachers: list[Run]) -> None:
+def test_a_teacher_of_weight_one_among_zeros_trains_as_alone(
+    place: Path, collection: Collection, teachers: list[Run]
+) -> None:
     """The first run gives the candidates; the losses of the others are multiplied by 0."""
     loss = "KL(tau=0.2, teacher_tau=2)"
-    alone = train(collection, teachers[0], make_student(place / "backbone"), loss, place / "alone", OPTIONS)
-    among = train(collection, [teachers[0], teachers[0], teachers[2]], make_student(place / "backbone"), loss, place / "among",
-                  replace(OPTIONS, teacher_weights=(0.5, 0.5, 0.0)))
-    sampler = ListSampler([compile_run(teachers[0], collection.corpus)], {}, batch_size=2, list_size=5, seed=1)
+    alone = train(
+        collection, teachers[0], make_student(place / "backbone"), loss, place / "alone", OPTIONS
+    )
+    among = train(
+        collection,
+        [teachers[0], teachers[0], teachers[2]],
+        make_student(place / "backbone"),
+        loss,
+        place / "among",
+        replace(OPTIONS, teacher_weights=(0.5, 0.5, 0.0)),
+    )
+    sampler = ListSampler(
+        [compile_run(teachers[0], collection.corpus)], {}, batch_size=2, list_size=5, seed=1
+    )
     assert len(sampler.query_ids) == 8  # no query is usable by the third teacher alone
     for name, value in weights(alone).items():
         assert torch.allclose(value, weights(among)[name], atol=1e-5), name
 
 
-def test_a_gate_weighs_the_losses_query_by_query(place: Path, collection: Collection, teachers: list[Run]) -> None:
+def test_a_gate_weighs_the_losses_query_by_query(
+    place: Path, collection: Collection, teachers: list[Run]
+) -> None:
     gate = Gate.by_hand(3, gap=1.0, agreement=2.0)
     compiled = [compile_run(run, collection.corpus) for run in teachers]
-    sampler = ListSampler(compiled, {}, batch_size=8, list_size=40, seed=1, gate=gate, teacher_weights=(1, 2, 1))
+    sampler = ListSampler(
+        compiled, {}, batch_size=8, list_size=40, seed=1, gate=gate, teacher_weights=(1, 2, 1)
+    )
     batch = sampler(0)
     assert batch.weights is not None and batch.weights.shape == (3, 8)
     for i, query in enumerate(batch.queries.tolist()):
@@ -135,7 +192,14 @@ def test_a_gate_weighs_the_losses_query_by_query(place: Path, collection: Collec
         np.testing.assert_allclose(batch.weights[:, i], expected * heard, rtol=1e-6)
         assert (found[1] is None) == (query_id == "q2") and heard[1] == (found[1] is not None)
     options = replace(OPTIONS, gate=gate, steps=2)
-    model = train(collection, teachers, make_student(place / "backbone"), "KL(tau=0.2) + 0.1*InfoNCE", place / "gated", options)
+    model = train(
+        collection,
+        teachers,
+        make_student(place / "backbone"),
+        "KL(tau=0.2) + 0.1*InfoNCE",
+        place / "gated",
+        options,
+    )
     assert (model / "modules.json").exists()
     identity = json.loads((place / "gated" / "training.json").read_text())["identity"]
     assert identity["options"]["gate"]["coefficients"] == [[0.0, 1.0, 2.0]] * 3
@@ -150,7 +214,9 @@ def scores_of(folder: Path, collection: Collection) -> Run:
     return write_run(folder, RunIdentity("teacher", {"model": "m"}, collection.describe()), lists)
 
 
-def test_suspected_false_negatives_are_masked_dropped_or_kept(tmp_path: Path, collection: Collection) -> None:
+def test_suspected_false_negatives_are_masked_dropped_or_kept(
+    tmp_path: Path, collection: Collection
+) -> None:
     run = mask(scores_of(tmp_path / "r", collection), collection, tmp_path / "m", "above-positive")
     compiled = [compile_run(run, collection.corpus)]
     relevant = {"q0": {0: 1}, "q1": {1: 1}}
@@ -173,10 +239,22 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
     student = make_student(place / "backbone")
     student.model.eval()
     loss = parse_loss(f'InfoNCE(tau=0.5, negatives="{negatives}")')
-    sampler = ListSampler([compile_run(open_run(run), collection.corpus)], {"q0": {0: 1}, "q1": {1: 1}}, batch_size=2,
-                          list_size=5, seed=1, flagged="mask")
-    queries = Tokenizer(student, "query", lambda numbers: [collection.queries[sampler.query_ids[n]].text for n in numbers])
-    documents = Tokenizer(student, "document", lambda rows: collection.corpus.texts(np.asarray(rows)))
+    sampler = ListSampler(
+        [compile_run(open_run(run), collection.corpus)],
+        {"q0": {0: 1}, "q1": {1: 1}},
+        batch_size=2,
+        list_size=5,
+        seed=1,
+        flagged="mask",
+    )
+    queries = Tokenizer(
+        student,
+        "query",
+        lambda numbers: [collection.queries[sampler.query_ids[n]].text for n in numbers],
+    )
+    documents = Tokenizer(
+        student, "document", lambda rows: collection.corpus.texts(np.asarray(rows))
+    )
     batch = Collator(sampler, queries, documents)(0)
     scores = score_batch(student, Encoder(student, torch.float32), batch, loss.uses_in_batch)
     assert scores.teacher is not None and int((~scores.teacher.isnan()).sum()) == 8
@@ -185,7 +263,8 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
     for i, query in enumerate(lists.queries.tolist()):
         own = dict(zip(lists.rows[i].tolist(), scores.student[i].tolist(), strict=True))
         positive = own[query]
-        # q0: d1 and d2 are suspected, d3 and d4 are negatives; q1: d2 and d3 are; of the other list only d0 and d4 are left
+        # q0: d1 and d2 are suspected, d3 and d4 are negatives; q1: d2 and d3 are; of the other list
+        # only d0 and d4 are left
         listed = [3, 4] if query == 0 else [2, 3]
         other = [] if query == 0 else [0, 4]
         chosen = {"list": listed, "batch": other, "all": listed + other}[negatives]
@@ -198,7 +277,9 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
     assert float(loss(scores).detach()) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
-def test_raw_scores_of_unlike_scales_are_noticed(tmp_path: Path, collection: Collection, teachers: list[Run]) -> None:
+def test_raw_scores_of_unlike_scales_are_noticed(
+    tmp_path: Path, collection: Collection, teachers: list[Run]
+) -> None:
     compiled = compile_run(teachers[0], collection.corpus)
     assert check_scales([compiled, compiled]) == []
     lists = [RankedList(found.query_id, found.doc_ids, found.scores * 10) for found in teachers[0]]
@@ -207,22 +288,47 @@ def test_raw_scores_of_unlike_scales_are_noticed(tmp_path: Path, collection: Col
     assert "the widest decides" in warning
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"mix": "median"}, "method 'median'"), ({"abstain": "tau<0.2"}, "not mixed"), ({"missing": "skip"}, "not mixed"),
-    ({"flagged": "maybe"}, "flagged is 'maybe'"), ({"mix": "zscore", "abstain": "tau>3"}, "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mix": "median"}, "method 'median'"),
+        ({"abstain": "tau<0.2"}, "not mixed"),
+        ({"missing": "skip"}, "not mixed"),
+        ({"flagged": "maybe"}, "flagged is 'maybe'"),
+        ({"mix": "zscore", "abstain": "tau>3"}, "cannot be read"),
+    ],
+)
 def test_options_that_cannot_be_meant(options: dict[str, Any], message: str) -> None:
     with pytest.raises(IrdistillError, match=message):
         TrainOptions(**options)
 
 
-@pytest.mark.parametrize(("options", "count", "message"), [
-    ({"mix": "zscore"}, 1, "one run was given"), ({"teacher_weights": (1, 2)}, 1, "one run was given"),
-    ({"teacher_weights": (1, 2, 3)}, 2, "weights"), ({"mix": "zscore", "teacher_weights": (1,)}, 2, "weights"),
-    ({"gate": Gate.by_hand(3)}, 2, "for 3 teachers"),
-])
-def test_weights_for_another_number_of_runs(tmp_path: Path, place: Path, collection: Collection, teachers: list[Run],
-                                            options: dict[str, Any], count: int, message: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "count", "message"),
+    [
+        ({"mix": "zscore"}, 1, "one run was given"),
+        ({"teacher_weights": (1, 2)}, 1, "one run was given"),
+        ({"teacher_weights": (1, 2, 3)}, 2, "weights"),
+        ({"mix": "zscore", "teacher_weights": (1,)}, 2, "weights"),
+        ({"gate": Gate.by_hand(3)}, 2, "for 3 teachers"),
+    ],
+)
+def test_weights_for_another_number_of_runs(
+    tmp_path: Path,
+    place: Path,
+    collection: Collection,
+    teachers: list[Run],
+    options: dict[str, Any],
+    count: int,
+    message: str,
+) -> None:
     with pytest.raises(IrdistillError, match=message):
-        train(collection, teachers[:count], make_student(place / "backbone"), "KL", tmp_path / "x", TrainOptions(**options))
+        train(
+            collection,
+            teachers[:count],
+            make_student(place / "backbone"),
+            "KL",
+            tmp_path / "x",
+            TrainOptions(**options),
+        )
     assert not (tmp_path / "x").exists()

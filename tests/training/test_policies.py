@@ -1,4 +1,6 @@
-"""Policies in whole trainings: what each does, and that a training which is stopped ends with the same bytes."""
+"""Policies in whole trainings: what each does, and that a training which is stopped ends with the
+same bytes.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,16 @@ from tests.training.test_train import digests
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
 LOSS = 'KL(tau=0.2, teacher_tau=2) + InfoNCE(tau=0.2, weights="teacher")'
-OPTIONS = TrainOptions(steps=8, batch_size=3, list_size=6, learning_rate=1e-2, precision="float32", seed=7, checkpoint_every=3,
-                       log_every=2)
+OPTIONS = TrainOptions(
+    steps=8,
+    batch_size=3,
+    list_size=6,
+    learning_rate=1e-2,
+    precision="float32",
+    seed=7,
+    checkpoint_every=3,
+    log_every=2,
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +81,44 @@ def stopped_before(step: int) -> Iterator[None]:
         DistillTrainer.training_step = inner  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("options", [
-    replace(OPTIONS, curriculum="gap", pacing_start=0.4, pacing_end=6),
-    replace(OPTIONS, clusters=2),
-    replace(OPTIONS, margin_bins=3, schedule="cosine", floor=0.1, epochs=3, steps=1000),
-], ids=["curriculum", "clusters", "bins"])
-def test_stopped_it_ends_with_the_same_bytes(options: TrainOptions, place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        replace(OPTIONS, curriculum="gap", pacing_start=0.4, pacing_end=6),
+        replace(OPTIONS, clusters=2),
+        replace(OPTIONS, margin_bins=3, schedule="cosine", floor=0.1, epochs=3, steps=1000),
+    ],
+    ids=["curriculum", "clusters", "bins"],
+)
+def test_stopped_it_ends_with_the_same_bytes(
+    options: TrainOptions, place: Path, tmp_path: Path
+) -> None:
     learn(place, tmp_path / "whole", options)
     with stopped_before(5):
         learn(place, tmp_path / "stopped", options)
     learn(place, tmp_path / "stopped", options)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
-    assert [row["step"] for row in log(tmp_path / "whole")] == list(range(1, 9))  # three epochs of 8 queries in threes are 8 steps
+    assert [row["step"] for row in log(tmp_path / "whole")] == list(
+        range(1, 9)
+    )  # three epochs of 8 queries in threes are 8 steps
     others = digests(tmp_path / "whole")["model/model.safetensors"]
     learn(place, tmp_path / "plain", OPTIONS)
     assert digests(tmp_path / "plain")["model/model.safetensors"] != others
 
 
-def test_checkpoints_by_time_with_mining_and_an_early_stop(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoints_by_time_with_mining_and_an_early_stop(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irdistill.training.checkpoints._SHARE", 0)
-    options = replace(OPTIONS, steps=9, mine_every=4, mine_depth=6, early_stop=9, evaluate_every=2, checkpoint_every=500)
+    options = replace(
+        OPTIONS,
+        steps=9,
+        mine_every=4,
+        mine_depth=6,
+        early_stop=9,
+        evaluate_every=2,
+        checkpoint_every=500,
+    )
     learn(place, tmp_path / "whole", options)
     timed = replace(options, checkpoint_seconds=1e-9)
     with stopped_before(6):
@@ -103,11 +131,19 @@ def test_checkpoints_by_time_with_mining_and_an_early_stop(place: Path, tmp_path
 def test_clusters_are_kept_and_are_those_of_the_vectors(place: Path, tmp_path: Path) -> None:
     """Each query is in the cluster whose mean direction is nearest to its vector."""
     student = make_student(place / "backbone")
-    vectors = student.encode([query.text for query in make_collection().queries.values()], "query", "float32", normalize=True)
+    vectors = student.encode(
+        [query.text for query in make_collection().queries.values()],
+        "query",
+        "float32",
+        normalize=True,
+    )
     learn(place, tmp_path / "out", replace(OPTIONS, steps=2, clusters=3))
     kept = json.loads((tmp_path / "out" / "clusters.json").read_text())
     clusters = np.array(kept["clusters"])
-    assert set(clusters.tolist()) == {0, 1, 2} and kept["identity"]["encoder"]["weights"] == student.weights_digest()
+    assert (
+        set(clusters.tolist()) == {0, 1, 2}
+        and kept["identity"]["encoder"]["weights"] == student.weights_digest()
+    )
     means = np.stack([vectors[clusters == number].mean(axis=0) for number in range(3)])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     assert (vectors @ means.T).argmax(axis=1).tolist() == clusters.tolist()
@@ -115,7 +151,8 @@ def test_clusters_are_kept_and_are_those_of_the_vectors(place: Path, tmp_path: P
         learn(place, tmp_path / "many", replace(OPTIONS, clusters=9))
 
 
-# -- GradCache ----------------------------------------------------------------------------------------------
+# -- GradCache
+# ----------------------------------------------------------------------------------------------
 
 
 def test_a_cached_training_is_the_same_training(place: Path, tmp_path: Path) -> None:
@@ -128,10 +165,14 @@ def test_a_cached_training_is_the_same_training(place: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
-    """Of every student, in training mode with the same dropout, over many chunks; the generator ends where it would have."""
+    """Of every student, in training mode with the same dropout, over many chunks; the generator
+    ends where it would have.
+    """
     collection = make_collection()
     compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
-    sampler = ListSampler([compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=8, list_size=6, seed=1)
+    sampler = ListSampler(
+        [compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=8, list_size=6, seed=1
+    )
     loss = parse_loss('KL(tau=0.5, teacher_tau=2) + InfoNCE(tau=0.5, negatives="list")')
     found = []
     for cached in (False, True):
@@ -139,39 +180,58 @@ def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
         student.model.train()
         torch.manual_seed(3)
         batch = _collator(collection, sampler, student, None)(0)
-        value = loss(score_batch(student, Encoder(student, torch.float32, 60, cached), batch, False))
+        value = loss(
+            score_batch(student, Encoder(student, torch.float32, 60, cached), batch, False)
+        )
         value.backward()
-        gradients = {name: p.grad for name, p in student.model.named_parameters() if p.grad is not None}
+        gradients = {
+            name: p.grad for name, p in student.model.named_parameters() if p.grad is not None
+        }
         found.append((float(value.detach()), gradients, torch.rand(1)))
     direct, other = found
     assert direct[0] == pytest.approx(other[0], abs=1e-6) and torch.equal(direct[2], other[2])
-    assert direct[1].keys() == other[1].keys() and max(float(g.abs().max()) for g in direct[1].values()) > 1e-3
+    assert (
+        direct[1].keys() == other[1].keys()
+        and max(float(g.abs().max()) for g in direct[1].values()) > 1e-3
+    )
     for name, gradient in direct[1].items():
         assert torch.allclose(gradient, other[1][name], atol=1e-6, rtol=0), name
 
 
 def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
-    """Bytes that autograd keeps after the forward pass: the activations of all chunks, or little more than the vectors."""
+    """Bytes that autograd keeps after the forward pass: the activations of all chunks, or little
+    more than the vectors.
+    """
     student = make_student(place / "backbone")
     collection = make_collection()
-    sampler = ListSampler([compile_run(open_run(place / "scores", collection), collection.corpus)], {}, batch_size=8, list_size=8,
-                          seed=1)
+    sampler = ListSampler(
+        [compile_run(open_run(place / "scores", collection), collection.corpus)],
+        {},
+        batch_size=8,
+        list_size=8,
+        seed=1,
+    )
     batch = _collator(collection, sampler, student, None)(0)
     kept = {}
     for cached in (False, True):
         held: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor, held=held: held.append(tensor.nbytes) or tensor, lambda t: t):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, held=held: held.append(tensor.nbytes) or tensor, lambda t: t
+        ):
             score_batch(student, Encoder(student, torch.float32, 60, cached), batch, True)
         kept[cached] = sum(held)
     assert kept[True] < kept[False] / 20
 
 
-# -- negatives that the student finds ------------------------------------------------------------------------
+# -- negatives that the student finds
+# ------------------------------------------------------------------------
 
 
 def test_mined_documents_join_the_lists_and_keep_their_scores() -> None:
     run = Held({"a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)], "b": [(7, 1.0), (8, 0.0)]})
-    sampler = ListSampler([run], {"a": {1: 1, 12: 1}}, batch_size=1, list_size=6, seed=0, query_ids=["a"])
+    sampler = ListSampler(
+        [run], {"a": {1: 1, 12: 1}}, batch_size=1, list_size=6, seed=0, query_ids=["a"]
+    )
     before = sampler.draw_list(0, 0)
     sampler.mined = Held({"a": [(12, 9.0), (3, 8.0), (10, 7.0), (11, 6.0), (4, 5.0)]})
     sampler.mined_scores = Held({"a": [(11, -2.5)]})
@@ -184,7 +244,10 @@ def test_mined_documents_join_the_lists_and_keep_their_scores() -> None:
     sampler.mined_take = 1
     assert len(set(sampler.draw_list(0, 0)[0].tolist()) & {3, 10, 11, 4}) >= 1
     sampler.mined = Held({"b": [(1, 1.0)]})
-    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(before, sampler.draw_list(0, 0), strict=True))
+    assert all(
+        np.array_equal(a, b, equal_nan=True)
+        for a, b in zip(before, sampler.draw_list(0, 0), strict=True)
+    )
 
 
 def test_the_student_of_the_step_is_searched_with_and_stopped_it_ends_with_the_same_bytes(
@@ -207,7 +270,11 @@ def test_the_student_of_the_step_is_searched_with_and_stopped_it_ends_with_the_s
     learn(place, tmp_path / "eight", level)
     assert open_run(tmp_path / "eight" / "mined" / "6").identity.producer["weights"] == six
 
-    for moment in (3, 4, 7):  # before the first step on mined lists, after it, and after the second search
+    for moment in (
+        3,
+        4,
+        7,
+    ):  # before the first step on mined lists, after it, and after the second search
         searched.clear()
         out = tmp_path / f"stopped-{moment}"
         with stopped_before(moment):
@@ -217,7 +284,9 @@ def test_the_student_of_the_step_is_searched_with_and_stopped_it_ends_with_the_s
         assert searched == [3, 6]  # a search that is there is not made again
 
 
-def test_a_search_that_is_gone_is_missed_and_one_by_other_weights_replaced(place: Path, tmp_path: Path) -> None:
+def test_a_search_that_is_gone_is_missed_and_one_by_other_weights_replaced(
+    place: Path, tmp_path: Path
+) -> None:
     options = replace(OPTIONS, mine_every=3, mine_depth=5)
     learn(place, tmp_path / "whole", options)
     with stopped_before(7):
@@ -239,31 +308,61 @@ def test_a_named_teacher_scores_what_the_run_lacks(place: Path, tmp_path: Path) 
     learn(place, tmp_path / "out", options)
     collection = make_collection()
     known = compile_run(open_run(place / "scores"), collection.corpus)
-    scored, mined = open_run(tmp_path / "out" / "mined" / "3-scores", collection), open_run(tmp_path / "out" / "mined" / "3")
+    scored, mined = (
+        open_run(tmp_path / "out" / "mined" / "3-scores", collection),
+        open_run(tmp_path / "out" / "mined" / "3"),
+    )
     assert scored.identity.producer["model"] == "bm25"
     for query_id in collection.queries:
         rows, scores = known.list(known.index[query_id])
         held = {collection.corpus.id(int(row)) for row in np.asarray(rows)[~np.isnan(scores)]}
         assert set(scored[query_id].doc_ids) == set(mined[query_id].doc_ids) - held
     with pytest.raises(IrdistillError, match="2 runs were given; fuse them first"):
-        train(collection, [place / "scores", place / "scores"], make_student(place / "backbone"), LOSS, tmp_path / "two", options)
+        train(
+            collection,
+            [place / "scores", place / "scores"],
+            make_student(place / "backbone"),
+            LOSS,
+            tmp_path / "two",
+            options,
+        )
 
 
-# -- stopping early ----------------------------------------------------------------------------------------
+# -- stopping early
+# ----------------------------------------------------------------------------------------
 
 
 def run_of_noise(path: Path) -> None:
-    """Teacher scores that say nothing: what is learnt of them does not carry over to other queries."""
+    """Teacher scores that say nothing: what is learnt of them does not carry over to other
+    queries.
+    """
     random = np.random.default_rng(9)
-    lists = [RankedList(f"q{i}", [f"d{j}" for j in random.choice(40, 10, replace=False)], random.normal(size=10) * 4)
-             for i in range(8)]
+    lists = [
+        RankedList(
+            f"q{i}",
+            [f"d{j}" for j in random.choice(40, 10, replace=False)],
+            random.normal(size=10) * 4,
+        )
+        for i in range(8)
+    ]
     write_run(path, RunIdentity("teacher", {"model": "noise"}, make_collection().describe()), lists)
 
 
-def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(place: Path, tmp_path: Path) -> None:
+def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(
+    place: Path, tmp_path: Path
+) -> None:
     run_of_noise(tmp_path / "noise")
     loss = "KL(tau=0.1, teacher_tau=1)"
-    options = replace(OPTIONS, steps=40, warmup=0, schedule="constant", early_stop=3, held_out=0.4, evaluate_every=2, dropout=False)
+    options = replace(
+        OPTIONS,
+        steps=40,
+        warmup=0,
+        schedule="constant",
+        early_stop=3,
+        held_out=0.4,
+        evaluate_every=2,
+        dropout=False,
+    )
 
     def fit(out: Path, given: TrainOptions = options) -> DenseStudent:
         student = make_student(place / "backbone")
@@ -276,9 +375,14 @@ def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(place: P
     best = min(measured, key=lambda row: row[1])
     assert [step for step, _ in measured] == list(range(2, best[0] + 7, 2)) and measured[-1][0] < 40
     assert max(row["step"] for row in rows) == best[0] + 6  # three evaluations without a gain
-    assert json.loads((tmp_path / "whole" / "training.json").read_text())["lists"]["held_out_queries"] == 3
+    assert (
+        json.loads((tmp_path / "whole" / "training.json").read_text())["lists"]["held_out_queries"]
+        == 3
+    )
     shorter = fit(tmp_path / "shorter", replace(options, steps=best[0], early_stop=9))
-    assert shorter.weights_digest() == whole.weights_digest()  # the weights of the best step, not of the last
+    assert (
+        shorter.weights_digest() == whole.weights_digest()
+    )  # the weights of the best step, not of the last
 
     for moment in (3, best[0] + 1, best[0] + 5):
         out = tmp_path / f"stopped-{moment}"
@@ -290,30 +394,49 @@ def test_it_stops_when_held_out_lists_no_longer_gain_and_keeps_the_best(place: P
 
 def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path: Path) -> None:
     """Computed again from the model of the best step."""
-    collection, options = make_collection(), replace(OPTIONS, steps=4, early_stop=5, held_out=0.5, evaluate_every=4, warmup=0)
+    collection, options = (
+        make_collection(),
+        replace(OPTIONS, steps=4, early_stop=5, held_out=0.5, evaluate_every=4, warmup=0),
+    )
     student = learn(place, tmp_path / "out", options)
     compiled: list[CompiledRun] = [compile_run(open_run(place / "scores"), collection.corpus)]
     relevant = {f"q{i}": {i: 1} for i in range(8)}
-    trained, held = make_samplers(compiled, relevant, list(collection.queries), options, needs_teacher=True, needs_labels=True)
+    trained, held = make_samplers(
+        compiled, relevant, list(collection.queries), options, needs_teacher=True, needs_labels=True
+    )
     assert held is not None and len(held.query_ids) == 4
     assert sorted(trained.query_ids + held.query_ids) == sorted(collection.queries)
-    collator, expression, encoder = _collator(collection, held, student, None), parse_loss(LOSS), Encoder(student, torch.float32)
+    collator, expression, encoder = (
+        _collator(collection, held, student, None),
+        parse_loss(LOSS),
+        Encoder(student, torch.float32),
+    )
     student.model.eval()
     values = []
     for chosen in ([0, 1, 2], [3]):
         held.order = lambda step, chosen=chosen: [(0, query) for query in chosen]
         held.batch_size = len(chosen)
-        values.append(len(chosen) * float(expression(score_batch(student, encoder, collator(0), True)).detach()))
+        values.append(
+            len(chosen)
+            * float(expression(score_batch(student, encoder, collator(0), True)).detach())
+        )
     assert log(tmp_path / "out")[-1]["held_out"] == pytest.approx(sum(values) / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["sparse", "late-interaction"])
-def test_students_of_other_kinds_are_searched_with_too(kind: str, place: Path, tmp_path: Path) -> None:
+def test_students_of_other_kinds_are_searched_with_too(
+    kind: str, place: Path, tmp_path: Path
+) -> None:
     options = replace(OPTIONS, steps=3, mine_every=2, mine_depth=4, checkpoint_every=0)
-    collection, student = make_collection(), build_student(kind, str(place / "backbone"), device="cpu")
+    collection, student = (
+        make_collection(),
+        build_student(kind, str(place / "backbone"), device="cpu"),
+    )
     train(collection, place / "scores", student, "KL(teacher_tau=2)", tmp_path / "out", options)
     mined = open_run(tmp_path / "out" / "mined" / "2", collection)
-    assert {len(found.doc_ids) for found in mined} == {4} and mined.identity.producer["kind"] == kind
+    assert {len(found.doc_ids) for found in mined} == {4} and mined.identity.producer[
+        "kind"
+    ] == kind
     reader = build_student("cross-encoder", str(place / "backbone"), device="cpu")
     with pytest.raises(IrdistillError, match="a cross-encoder one cannot"):
         train(collection, place / "scores", reader, "KL", tmp_path / "no", options)

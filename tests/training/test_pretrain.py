@@ -1,4 +1,6 @@
-"""Masked-language-model training of a backbone: it learns, goes on to the same bytes, and is a backbone."""
+"""Masked-language-model training of a backbone: it learns, goes on to the same bytes, and is a
+backbone.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,15 @@ from tests.students.tiny import tiny_backbone
 from tests.training.test_train import digests
 from tests.training.tiny import make_backbone, make_collection
 
-OPTIONS = PretrainOptions(steps=8, batch_size=8, learning_rate=5e-3, max_length=24, precision="float32", checkpoint_every=3,
-                          log_every=1)
+OPTIONS = PretrainOptions(
+    steps=8,
+    batch_size=8,
+    learning_rate=5e-3,
+    max_length=24,
+    precision="float32",
+    checkpoint_every=3,
+    log_every=1,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +51,44 @@ def test_it_learns_to_guess_and_is_logged(tmp_path: Path) -> None:
     """Documents are of four words, so that a guess of nothing but their frequency costs log 4."""
     texts = {f"d{i}": f"w{i % 4} " * 8 for i in range(60)}
     collection = Collection.from_dicts("four", texts, {"q": "w1"}, {"q": {"d1": 1}})
-    out = pretrain(collection, str(make_backbone(tmp_path / "backbone")), tmp_path / "out",
-                   replace(OPTIONS, steps=50, learning_rate=1e-2, batch_size=16))
+    out = pretrain(
+        collection,
+        str(make_backbone(tmp_path / "backbone")),
+        tmp_path / "out",
+        replace(OPTIONS, steps=50, learning_rate=1e-2, batch_size=16),
+    )
     rows = [json.loads(line) for line in (out.parent / "train_log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 51))
-    assert rows[0]["loss"] == pytest.approx(np.log(45), rel=0.1)  # forty words and five marks, all as likely
+    assert rows[0]["loss"] == pytest.approx(
+        np.log(45), rel=0.1
+    )  # forty words and five marks, all as likely
     assert np.mean([row["loss"] for row in rows[-10:]]) < 2.5
 
 
 def test_every_epoch_has_every_document_once_and_masks_anew(place: Path) -> None:
     student = build_student("dense", str(place / "backbone"), device="cpu")
-    batches = module._Masking(make_collection().corpus, student.model.tokenizer, replace(OPTIONS, batch_size=30))
+    batches = module._Masking(
+        make_collection().corpus, student.model.tokenizer, replace(OPTIONS, batch_size=30)
+    )
     rows = [row for step in range(4) for row in batches.rows(step)]
-    assert len(rows) == 120 and all(sorted(rows[at : at + 40]) == list(range(40)) for at in (0, 40, 80))
+    assert len(rows) == 120 and all(
+        sorted(rows[at : at + 40]) == list(range(40)) for at in (0, 40, 80)
+    )
     assert rows[:40] != rows[40:80]
     one, same, other = batches(0), batches(0), batches(1)
-    assert torch.equal(one["labels"], same["labels"]) and torch.equal(one["input_ids"], same["input_ids"])
-    guessed = [float((batch["labels"] >= 0).sum() / (batch["attention_mask"].sum() - 2 * 30)) for batch in (one, other)]
+    assert torch.equal(one["labels"], same["labels"]) and torch.equal(
+        one["input_ids"], same["input_ids"]
+    )
+    guessed = [
+        float((batch["labels"] >= 0).sum() / (batch["attention_mask"].sum() - 2 * 30))
+        for batch in (one, other)
+    ]
     assert all(0.05 < share < 0.25 for share in guessed) and guessed[0] != guessed[1]
 
 
-def test_a_killed_one_goes_on_to_the_same_bytes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_one_goes_on_to_the_same_bytes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = module._MaskedTrainer.training_step
 
     def stop(self: Any, *given: Any) -> Any:
@@ -100,11 +126,15 @@ def test_checkpoints_by_time_and_what_is_said_of_them(
     given = (make_collection(), str(place / "backbone"), tmp_path / "out", options)
     with pytest.raises(KeyboardInterrupt) as stopped:
         pretrain(*given, layers=1)
-    assert stopped.value.__notes__ == [f"the checkpoint of step 5 of {OPTIONS.steps} in {tmp_path / 'out' / 'checkpoints'}"]
+    assert stopped.value.__notes__ == [
+        f"the checkpoint of step 5 of {OPTIONS.steps} in {tmp_path / 'out' / 'checkpoints'}"
+    ]
     monkeypatch.setattr(module._MaskedTrainer, "training_step", inner)
     with caplog.at_level("INFO", logger="irdistill"):
         pretrain(*given, layers=1)
-    assert f"resumed at step 5 of {OPTIONS.steps}" in caplog.text and digests(tmp_path / "out") == digests(place / "out")
+    assert f"resumed at step 5 of {OPTIONS.steps}" in caplog.text and digests(
+        tmp_path / "out"
+    ) == digests(place / "out")
 
 
 def test_students_of_all_kinds_begin_with_it(place: Path) -> None:
@@ -113,28 +143,57 @@ def test_students_of_all_kinds_begin_with_it(place: Path) -> None:
     for kind in ("dense", "sparse", "late-interaction", "cross-encoder"):
         student = build_student(kind, str(place / "out" / "model"), device="cpu")
         first = student._transformers(student.sides[0])[0].model
-        assert torch.equal(first.base_model.embeddings.word_embeddings.weight, trained.base_model.embeddings.word_embeddings.weight)
-    head = build_student("sparse", str(place / "out" / "model"), device="cpu")._transformers("query")[0].model.cls
-    assert torch.equal(head.predictions.transform.dense.weight, trained.cls.predictions.transform.dense.weight)
+        assert torch.equal(
+            first.base_model.embeddings.word_embeddings.weight,
+            trained.base_model.embeddings.word_embeddings.weight,
+        )
+    head = (
+        build_student("sparse", str(place / "out" / "model"), device="cpu")
+        ._transformers("query")[0]
+        .model.cls
+    )
+    assert torch.equal(
+        head.predictions.transform.dense.weight, trained.cls.predictions.transform.dense.weight
+    )
 
 
 def test_random_weights_of_another_size(place: Path, tmp_path: Path) -> None:
-    made = [pretrain(make_collection(), str(place / "backbone"), tmp_path / name,
-                     PretrainOptions(steps=0, seed=seed, max_length=24), random_init=True, config=config)
-            for name, seed, config in (("one", 1, {"hidden_size": 8}), ("same", 1, {"hidden_size": 8}),
-                                       ("other", 2, {"hidden_size": 8}), ("plain", 1, None))]
+    made = [
+        pretrain(
+            make_collection(),
+            str(place / "backbone"),
+            tmp_path / name,
+            PretrainOptions(steps=0, seed=seed, max_length=24),
+            random_init=True,
+            config=config,
+        )
+        for name, seed, config in (
+            ("one", 1, {"hidden_size": 8}),
+            ("same", 1, {"hidden_size": 8}),
+            ("other", 2, {"hidden_size": 8}),
+            ("plain", 1, None),
+        )
+    ]
     weights = [AutoModel.from_pretrained(model).embeddings.word_embeddings.weight for model in made]
     assert weights[0].shape == (45, 8) and weights[3].shape == (45, 16)
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert not torch.equal(weights[3], AutoModel.from_pretrained(place / "backbone").embeddings.word_embeddings.weight)
+    assert not torch.equal(
+        weights[3], AutoModel.from_pretrained(place / "backbone").embeddings.word_embeddings.weight
+    )
     assert AutoConfig.from_pretrained(made[0]).hidden_size == 8
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"config": {"width": 8}}, "has no width"), ({"config": {"num_attention_heads": 5}}, "no BertForMaskedLM can be made"),
-    ({"layers": 9}, "layers=9"),
-])
-def test_what_is_refused(settings: dict[str, Any], message: str, place: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"config": {"width": 8}}, "has no width"),
+        ({"config": {"num_attention_heads": 5}}, "no BertForMaskedLM can be made"),
+        ({"layers": 9}, "layers=9"),
+    ],
+)
+def test_what_is_refused(
+    settings: dict[str, Any], message: str, place: Path, tmp_path: Path
+) -> None:
     with pytest.raises(IrdistillError, match=message):
         pretrain(make_collection(), str(place / "backbone"), tmp_path / "no", OPTIONS, **settings)
     assert not (tmp_path / "no").exists()
@@ -146,10 +205,28 @@ def test_what_is_refused(settings: dict[str, Any], message: str, place: Path, tm
 def test_the_command(tmp_path: Path) -> None:
     """Changes of the config are words after one option, as in a recipe."""
     data, model = beir_folder(tmp_path / "data"), tiny_backbone(tmp_path / "model", layers=2)
-    command = ["pretrain", f"{data}#train", "--backbone", str(model), "--config", "hidden_size=16", "num_attention_heads=4",
-               "--layers", "1", "--steps", "0", "--max-length", "24", "--out", str(tmp_path / "out")]
+    command = [
+        "pretrain",
+        f"{data}#train",
+        "--backbone",
+        str(model),
+        "--config",
+        "hidden_size=16",
+        "num_attention_heads=4",
+        "--layers",
+        "1",
+        "--steps",
+        "0",
+        "--max-length",
+        "24",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     result = CliRunner().invoke(cli, command, catch_exceptions=False)
-    assert result.exit_code == 0 and f"the backbone is in {tmp_path / 'out' / 'model'}" in result.output
+    assert (
+        result.exit_code == 0
+        and f"the backbone is in {tmp_path / 'out' / 'model'}" in result.output
+    )
     config = AutoConfig.from_pretrained(tmp_path / "out" / "model")
     assert (config.hidden_size, config.num_attention_heads, config.num_hidden_layers) == (16, 4, 1)
 
@@ -158,13 +235,34 @@ def test_the_command(tmp_path: Path) -> None:
 def test_the_recipe_runs_on_a_small_collection(tmp_path: Path) -> None:
     """Every stage of recipes/pretrained-distillation.yaml, on random words."""
     data, model = beir_folder(tmp_path / "data"), tiny_backbone(tmp_path / "model", layers=2)
-    changes = [f"train={data}#train", f"test={data}#test", f"encoder={model}", "depth=10", "max_length=24",
-                  "pretrain_steps=4", "steps=3",
-               "batch_size=4", "list_size=4",
-               "config={hidden_size: 16, intermediate_size: 32, num_attention_heads: 2, num_hidden_layers: 1}"]
-    out = run_recipe(read_recipe("pretrained-distillation", changes), tmp_path / "out", work=tmp_path / "work")
+    changes = [
+        f"train={data}#train",
+        f"test={data}#test",
+        f"encoder={model}",
+        "depth=10",
+        "max_length=24",
+        "pretrain_steps=4",
+        "steps=3",
+        "batch_size=4",
+        "list_size=4",
+        (
+            "config={hidden_size: 16, intermediate_size: 32, num_attention_heads: 2,"
+            " num_hidden_layers: 1}"
+        ),
+    ]
+    out = run_recipe(
+        read_recipe("pretrained-distillation", changes), tmp_path / "out", work=tmp_path / "work"
+    )
     rows = {row["system"]: row for row in json.loads((out / "results.json").read_text())["rows"]}
-    assert {"read-distilled-labels", "unread-distilled-labels", "read-labels", "read-distilled"} <= set(rows)
+    assert {
+        "read-distilled-labels",
+        "unread-distilled-labels",
+        "read-labels",
+        "read-distilled",
+    } <= set(rows)
     assert AutoConfig.from_pretrained(out / "read" / "model").hidden_size == 16
-    start = [AutoModel.from_pretrained(out / name / "model").embeddings.word_embeddings.weight for name in ("read", "unread")]
+    start = [
+        AutoModel.from_pretrained(out / name / "model").embeddings.word_embeddings.weight
+        for name in ("read", "unread")
+    ]
     assert not torch.equal(*start)

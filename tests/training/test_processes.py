@@ -1,4 +1,6 @@
-"""Two processes make the same update as one with the doubled batch; only the first writes; a killed one costs nothing."""
+"""Two processes make the same update as one with the doubled batch; only the first writes; a killed
+one costs nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +23,18 @@ from tests.training.tiny import make_backbone, make_collection, make_run
 
 
 def torchrun(place: Path, what: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-               "-m", "tests.training.two_processes", str(place), what]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "tests.training.two_processes",
+        str(place),
+        what,
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -38,13 +50,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weights(model: Path) -> dict[str, torch.Tensor]:
-    return {f"{path.relative_to(model)}:{name}": value for path in sorted(model.rglob("*.safetensors"))
-            for name, value in load_file(path).items()}
+    return {
+        f"{path.relative_to(model)}:{name}": value
+        for path in sorted(model.rglob("*.safetensors"))
+        for name, value in load_file(path).items()
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", two_processes.CASES)
-def test_two_processes_make_the_update_of_one_with_the_doubled_batch(case: str, place: Path) -> None:
+def test_two_processes_make_the_update_of_one_with_the_doubled_batch(
+    case: str, place: Path
+) -> None:
     two_processes.descend(place, place / f"one-{case}", case, 4)
     one, two = weights(place / f"one-{case}" / "model"), weights(place / f"two-{case}" / "model")
     two_processes.student(place, case).save(place / f"began-{case}")
@@ -53,8 +70,13 @@ def test_two_processes_make_the_update_of_one_with_the_doubled_batch(case: str, 
     assert max(float((one[name] - value).abs().max()) for name, value in began.items()) > 3e-4
     for name in one:
         assert torch.allclose(one[name], two[name], rtol=0, atol=1e-6), name
-    logs = [[json.loads(line) for line in (place / f"{count}-{case}" / "train_log.jsonl").read_text().splitlines()]
-            for count in ("one", "two")]
+    logs = [
+        [
+            json.loads(line)
+            for line in (place / f"{count}-{case}" / "train_log.jsonl").read_text().splitlines()
+        ]
+        for count in ("one", "two")
+    ]
     assert len(logs[0]) == len(logs[1]) == 3
     for first, second in zip(*logs, strict=True):
         assert second["loss"] == pytest.approx(first["loss"], rel=1e-5)
@@ -68,22 +90,31 @@ def test_a_training_with_a_killed_process_goes_on_to_the_same_bytes(place: Path)
     done = torchrun(place, "again")
     assert done.returncode == 0, done.stderr
     assert digests(place / "killed") == digests(place / "whole")
-    journal = [json.loads(line) for line in (place / "killed" / "journal.jsonl").read_text().splitlines()]
-    starts = [row["step"] for row in journal if row["event"] == "start"]  # one line a start: the second process writes nothing
+    journal = [
+        json.loads(line) for line in (place / "killed" / "journal.jsonl").read_text().splitlines()
+    ]
+    starts = [
+        row["step"] for row in journal if row["event"] == "start"
+    ]  # one line a start: the second process writes nothing
     assert starts[0] == 0 and starts[1] in (2, 3) and len(starts) == 2
     with pytest.raises(IrdistillError, match="processes: 2 there, not set here"):
         two_processes.run(place, place / "killed", "late", 2, steps=5, dropout=True)
 
 
 def test_what_is_gathered_has_its_order_and_its_gradients(place: Path) -> None:
-    """Of five texts the first process has 0, 2 and 4, the second 1, 3 and once more 0, which is not counted."""
+    """Of five texts the first process has 0, 2 and 4, the second 1, 3 and once more 0, which is not
+    counted.
+    """
     assert [Processes(rank, 2).share(5).tolist() for rank in range(2)] == [[0, 2, 4], [1, 3, 0]]
     found = [json.loads((place / f"gather-{rank}.json").read_text()) for rank in range(2)]
     for one in found:
         assert one["dense"] == np.arange(10.0).reshape(5, 2).tolist()
         assert [len(vectors) for vectors in one["ragged"]] == [3, 1, 4, 2, 5]
-        assert all(value == len(vectors) for vectors in one["ragged"] for row in vectors for value in row)
-    # the derivative is the place counted from 1; twice, as gradients are averaged over two processes
+        assert all(
+            value == len(vectors) for vectors in one["ragged"] for row in vectors for value in row
+        )
+    # the derivative is the place counted from 1; twice, as gradients are averaged over two
+    # processes
     assert [row[0] for row in found[0]["dense_gradient"]] == [2, 6, 10]
     assert [row[0] for row in found[1]["dense_gradient"]] == [4, 8, 0]
     assert found[0]["ragged_gradient"] == [2, 6, 10] and found[1]["ragged_gradient"] == [4, 8, 0]

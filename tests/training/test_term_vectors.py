@@ -1,4 +1,6 @@
-"""Fitting term vectors: least squares against numpy's, block by block, and a query tower that finds what BM25 finds."""
+"""Fitting term vectors: least squares against numpy's, block by block, and a query tower that finds
+what BM25 finds.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from irdistill.training.term_vectors import fit_term_vectors, term_vectors
 from tests.training.tiny import make_backbone, make_collection
 
 
-def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrinkage(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vectors_are_the_ridge_regression_brought_back_by_the_root_of_the_shrinkage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     random = np.random.default_rng(0)
     scores = csc_matrix(random.random((30, 6)) * (random.random((30, 6)) < 0.4), dtype=np.float32)
     vectors = random.normal(size=(30, 4)).astype(np.float32)
@@ -48,12 +52,23 @@ def test_a_corpus_without_differences_is_refused() -> None:
 def agreement(collection: Collection, student: object, bm25: BM25) -> float:
     """The mean correlation of a student's scores of all documents with BM25's."""
     texts = [query.text for query in collection.queries.values()]
-    documents = student.search_vectors(collection.corpus.texts(range(len(collection.corpus))), "document")  # type: ignore
+    documents = student.search_vectors(
+        collection.corpus.texts(range(len(collection.corpus))), "document"
+    )  # type: ignore
     found = student.search_vectors(texts, "query") @ documents.T  # type: ignore
-    return float(np.mean([np.corrcoef(row, bm25.all_scores(text))[0, 1] for row, text in zip(found, texts, strict=True)]))
+    return float(
+        np.mean(
+            [
+                np.corrcoef(row, bm25.all_scores(text))[0, 1]
+                for row, text in zip(found, texts, strict=True)
+            ]
+        )
+    )
 
 
-def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     collection = make_collection(queries=20, documents=60)
     backbone = str(make_backbone(tmp_path / "backbone"))
@@ -72,7 +87,9 @@ def test_the_fitted_tower_scores_more_as_bm25_does_and_documents_stay(tmp_path: 
         fit_term_vectors(collection, fitted, tmp_path / "twice", tmp_path / "work")
 
 
-def test_what_a_query_excludes_does_not_set_the_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_query_excludes_does_not_set_the_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dataclasses import replace
 
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
@@ -80,8 +97,13 @@ def test_what_a_query_excludes_does_not_set_the_scale(tmp_path: Path, monkeypatc
     backbone = str(make_backbone(tmp_path / "backbone"))
 
     def digest(folder: str, **excluded: tuple[str, ...]) -> str:
-        queries = {key: replace(query, excluded=excluded.get(key, ())) for key, query in collection.queries.items()}
+        queries = {
+            key: replace(query, excluded=excluded.get(key, ()))
+            for key, query in collection.queries.items()
+        }
         held = replace(collection, queries=queries)
-        return fit_term_vectors(held, backbone, tmp_path / folder, tmp_path / "work").weights_digest()
+        return fit_term_vectors(
+            held, backbone, tmp_path / folder, tmp_path / "work"
+        ).weights_digest()
 
     assert digest("a") == digest("b", q0=("no such document",)) != digest("c", q0=("d0",))

@@ -34,8 +34,16 @@ from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
 LOSS = "KL(tau=0.2, teacher_tau=2) + 0.1*InfoNCE(tau=0.2)"
-OPTIONS = TrainOptions(steps=12, batch_size=4, list_size=5, learning_rate=1e-2, precision="float32", seed=7,
-                       checkpoint_every=3, log_every=2)
+OPTIONS = TrainOptions(
+    steps=12,
+    batch_size=4,
+    list_size=5,
+    learning_rate=1e-2,
+    precision="float32",
+    seed=7,
+    checkpoint_every=3,
+    log_every=2,
+)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -43,7 +51,8 @@ def digests(folder: Path) -> dict[str, str]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files if path.name not in ("journal.jsonl", ".lock")
+        for path in files
+        if path.name not in ("journal.jsonl", ".lock")
     }
 
 
@@ -81,7 +90,9 @@ def test_it_learns(place: Path) -> None:
     assert np.mean(rows[-10:]) < 0.5 * np.mean(rows[:5])
 
 
-def test_the_model_loads_in_plain_sentence_transformers(place: Path, reference: dict[str, str]) -> None:
+def test_the_model_loads_in_plain_sentence_transformers(
+    place: Path, reference: dict[str, str]
+) -> None:
     model = SentenceTransformer(str(place / "reference" / "model"), device="cpu")
     before = SentenceTransformer(str(place / "backbone"), device="cpu")
     assert not np.allclose(model.encode("w1 w2"), before.encode("w1 w2"), atol=1e-3)
@@ -97,17 +108,28 @@ def test_a_finished_training_is_recognised(place: Path, reference: dict[str, str
     assert (out / "modules.json").stat().st_mtime_ns == stamp
 
 
-def test_another_training_in_the_same_folder_is_refused(place: Path, reference: dict[str, str]) -> None:
+def test_another_training_in_the_same_folder_is_refused(
+    place: Path, reference: dict[str, str]
+) -> None:
     student = make_student(place / "backbone")
     other = replace(OPTIONS, seed=8)
     with pytest.raises(IrdistillError, match=r"options\.seed: 7 there, 8 here"):
         train(make_collection(), place / "scores", student, LOSS, place / "reference", other)
     with pytest.raises(IrdistillError, match=r'loss: "KL.* there, "KL.tau=0.2." here'):
-        train(make_collection(), place / "scores", student, "KL(tau=0.2)", place / "reference", OPTIONS)
+        train(
+            make_collection(),
+            place / "scores",
+            student,
+            "KL(tau=0.2)",
+            place / "reference",
+            OPTIONS,
+        )
 
 
 def run_and_kill(place: Path, out: Path, when: Callable[[], bool], pause: float = 0.0) -> int:
-    """Start a training in a process of its own and kill it as soon as ``when`` holds; its exit status."""
+    """Start a training in a process of its own and kill it as soon as ``when`` holds; its exit
+    status.
+    """
     code = (
         "import sys, time; from pathlib import Path; from tests.training import test_train as t;\n"
         "import irdistill.training.checkpoints as c\n"
@@ -116,8 +138,11 @@ def run_and_kill(place: Path, out: Path, when: Callable[[], bool], pause: float 
         "student = t.make_student(place / 'backbone')\n"
         "t.train(t.make_collection(), place / 'scores', student, t.LOSS, out, t.OPTIONS)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code, str(place), str(out)], stderr=subprocess.PIPE,
-                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(place), str(out)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     deadline = time.monotonic() + 60
     while process.poll() is None and time.monotonic() < deadline:
         if when():
@@ -128,8 +153,12 @@ def run_and_kill(place: Path, out: Path, when: Callable[[], bool], pause: float 
     return process.returncode
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(place: Path, reference: dict[str, str]) -> None:
-    """While a checkpoint is staged, before its marker, between checkpoints, and while the model is saved."""
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(
+    place: Path, reference: dict[str, str]
+) -> None:
+    """While a checkpoint is staged, before its marker, between checkpoints, and while the model is
+    saved.
+    """
     out = place / "killed"
     checkpoints = out / "checkpoints"
     moments: list[tuple[Callable[[], bool], float]] = [
@@ -139,9 +168,14 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(place: Path, reference
         (lambda: (out / ".model-irdistill-tmp-0").exists(), 0.0),
     ]
     for when, pause in moments:
-        shutil.rmtree(checkpoints / ".checkpoint-irdistill-tmp-0", ignore_errors=True)  # what the kill before left
+        shutil.rmtree(
+            checkpoints / ".checkpoint-irdistill-tmp-0", ignore_errors=True
+        )  # what the kill before left
         assert run_and_kill(place, out, when, pause) == -signal.SIGKILL
-        assert not (out / "model").exists() or not json.loads((out / "training.json").read_text())["finished"]
+        assert (
+            not (out / "model").exists()
+            or not json.loads((out / "training.json").read_text())["finished"]
+        )
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
     assert digests(out) == reference
     starts = [json.loads(line) for line in (out / "journal.jsonl").read_text().splitlines()]
@@ -168,7 +202,15 @@ def test_a_frozen_document_tower_needs_no_document_forward(place: Path) -> None:
     for name, given in (("frozen-vectors", vectors), ("frozen-texts", None)):
         student = make_student(place / "backbone", frozen=True)
         before = {key: value.clone() for key, value in student.model.state_dict().items()}
-        train(collection, place / "scores", student, LOSS, place / name, OPTIONS, document_vectors=given)
+        train(
+            collection,
+            place / "scores",
+            student,
+            LOSS,
+            place / name,
+            OPTIONS,
+            document_vectors=given,
+        )
         after = student.model.state_dict()
         changed = {key.split(".")[2] for key in before if not torch.equal(before[key], after[key])}
         assert changed == {"query"}, changed
@@ -186,8 +228,14 @@ def test_a_frozen_document_tower_needs_no_document_forward(place: Path) -> None:
 def test_several_teachers(place: Path) -> None:
     collection = make_collection()
     make_run(place / "second", collection, shift=1.0)
-    model = train(collection, [place / "scores", place / "second"], make_student(place / "backbone"),
-                  "KL(tau=0.2, teacher_tau=2)", place / "two", OPTIONS)
+    model = train(
+        collection,
+        [place / "scores", place / "second"],
+        make_student(place / "backbone"),
+        "KL(tau=0.2, teacher_tau=2)",
+        place / "two",
+        OPTIONS,
+    )
     assert (model / "modules.json").exists()
     assert len(json.loads((place / "two" / "training.json").read_text())["identity"]["scores"]) == 2
 
@@ -197,17 +245,26 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
     collection = make_collection()
     student = make_student(place / "backbone")
     student.model.eval()
-    sampler = ListSampler([compile_run(open_run(place / "scores", collection), collection.corpus)], {},
-                          batch_size=6, list_size=6, seed=1)
+    sampler = ListSampler(
+        [compile_run(open_run(place / "scores", collection), collection.corpus)],
+        {},
+        batch_size=6,
+        list_size=6,
+        seed=1,
+    )
     asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
     queries = Tokenizer(student, "query", lambda numbers: [asked[number] for number in numbers])
     texts = collection.corpus.texts
     documents = Tokenizer(student, "document", lambda rows: texts(np.asarray(rows)), limit=2000)
     batch = Collator(sampler, queries, documents)(0)
     loss = parse_loss(LOSS.split(" + ")[0])
-    scores = score_batch(student, Encoder(student, torch.float32, token_budget=40), batch, in_batch=True)
+    scores = score_batch(
+        student, Encoder(student, torch.float32, token_budget=40), batch, in_batch=True
+    )
     loss(scores).backward()
-    gradients = {name: p.grad.clone() for name, p in student.model.named_parameters() if p.grad is not None}
+    gradients = {
+        name: p.grad.clone() for name, p in student.model.named_parameters() if p.grad is not None
+    }
     student.model.zero_grad()
     lists = sampler(0)
     plain = torch.zeros(scores.student.shape)
@@ -225,20 +282,47 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
             assert torch.allclose(parameter.grad, gradients[name], atol=1e-5), name
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/thesis.txt", "checkpoints/checkpoint-3/weights.pt",
-                                  "checkpoints/best-4.pt", "model/README.md", "train_log.jsonl", "training.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thesis.txt",
+        "checkpoints/thesis.txt",
+        "checkpoints/checkpoint-3/weights.pt",
+        "checkpoints/best-4.pt",
+        "model/README.md",
+        "train_log.jsonl",
+        "training.json",
+    ],
+)
 def test_a_folder_with_files_of_others_is_refused(name: str, place: Path, tmp_path: Path) -> None:
     path = tmp_path / "d" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine")
     with pytest.raises(IrdistillError, match=f"holds {name}, which irdistill did not write there"):
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "d", OPTIONS)
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            tmp_path / "d",
+            OPTIONS,
+        )
     assert digests(tmp_path / "d").keys() == {name} and path.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["checkpoints/thesis.txt", "checkpoints/checkpoint-3/thesis.txt", "checkpoints/checkpoint-99/x",
-                                  "checkpoints/best-7.pt", "model/thesis.txt"])
-def test_going_on_touches_no_files_of_others(name: str, place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "checkpoints/thesis.txt",
+        "checkpoints/checkpoint-3/thesis.txt",
+        "checkpoints/checkpoint-99/x",
+        "checkpoints/best-7.pt",
+        "model/thesis.txt",
+    ],
+)
+def test_going_on_touches_no_files_of_others(
+    name: str, place: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
     out = tmp_path / "d"
     (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
     for marker in ("checkpoint-3/x", "checkpoint-3/complete.json"):
@@ -249,46 +333,108 @@ def test_going_on_touches_no_files_of_others(name: str, place: Path, tmp_path: P
     (out / name).write_text("mine")
     (out / "notes.txt").write_text("mine")
     with pytest.raises(IrdistillError, match=f"holds {name}, which"):
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            out,
+            OPTIONS,
+        )
     (out / name).rename(tmp_path / "moved")
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
     assert (out / "notes.txt").read_text() == (tmp_path / "moved").read_text() == "mine"
     assert digests(out / "model") == digests(place / "reference" / "model")
 
 
-def test_names_in_a_tampered_record_are_never_followed(place: Path, tmp_path: Path, reference: dict[str, str]) -> None:
+def test_names_in_a_tampered_record_are_never_followed(
+    place: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
     (tmp_path / "victim").write_text("mine")
     out = tmp_path / "a" / "d"
     (out / "checkpoints" / "checkpoint-3").mkdir(parents=True)
     names = {"../../victim": "", "../../../../victim": "", str(tmp_path / "victim"): ""}
-    (out / "checkpoints" / "checkpoint-3" / "complete.json").write_text(json.dumps({"files": names}))
+    (out / "checkpoints" / "checkpoint-3" / "complete.json").write_text(
+        json.dumps({"files": names})
+    )
     identity = json.loads((place / "reference" / "training.json").read_text())["identity"]
-    (out / "training.json").write_text(json.dumps({"identity": identity, "finished": False, "model": names}))
+    (out / "training.json").write_text(
+        json.dumps({"identity": identity, "finished": False, "model": names})
+    )
     train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, OPTIONS)
     assert (tmp_path / "victim").read_text() == "mine"
-def test_a_training_of_other_scores_or_vectors_names_the_setting(place: Path, tmp_path: Path) -> None:
+
+
+def test_a_training_of_other_scores_or_vectors_names_the_setting(
+    place: Path, tmp_path: Path
+) -> None:
     collection, options = make_collection(), replace(OPTIONS, steps=2)
-    train(collection, place / "scores", make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
-          tmp_path / "work")
+    train(
+        collection,
+        place / "scores",
+        make_student(place / "backbone", frozen=True),
+        LOSS,
+        tmp_path / "out",
+        options,
+        "stored",
+        tmp_path / "work",
+    )
     lists = list(open_run(place / "scores"))
-    identity = replace(open_run(place / "scores").identity, producer={"model": "another", "max_length": 9})
+    identity = replace(
+        open_run(place / "scores").identity, producer={"model": "another", "max_length": 9}
+    )
     other = write_run(tmp_path / "other", identity, lists)
     with pytest.raises(IrdistillError) as error:
-        train(collection, other, make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
-              tmp_path / "work")
+        train(
+            collection,
+            other,
+            make_student(place / "backbone", frozen=True),
+            LOSS,
+            tmp_path / "out",
+            options,
+            "stored",
+            tmp_path / "work",
+        )
     assert 'scores.producer.model: "made up" there, "another" here' in str(error.value)
-    assert "scores.producer.max_length: not set there, 9 here" in str(error.value) and "fingerprint" not in str(error.value)
-    student = DenseStudent.build(str(place / "backbone"), freeze_documents=True, max_length=16, device="cpu")
+    assert "scores.producer.max_length: not set there, 9 here" in str(
+        error.value
+    ) and "fingerprint" not in str(error.value)
+    student = DenseStudent.build(
+        str(place / "backbone"), freeze_documents=True, max_length=16, device="cpu"
+    )
     with pytest.raises(IrdistillError, match=r"document_vectors.max_length: 32 there, 16 here"):
-        train(collection, place / "scores", student, LOSS, tmp_path / "out", options, "stored", tmp_path / "work")
-    changed = [RankedList(found.query_id, found.doc_ids, found.scores * 2, found.flags) for found in lists]
+        train(
+            collection,
+            place / "scores",
+            student,
+            LOSS,
+            tmp_path / "out",
+            options,
+            "stored",
+            tmp_path / "work",
+        )
+    changed = [
+        RankedList(found.query_id, found.doc_ids, found.scores * 2, found.flags) for found in lists
+    ]
     rows = write_run(tmp_path / "rows", open_run(place / "scores").identity, changed)
-    with pytest.raises(IrdistillError, match=r"scores: other contents .fingerprint .{16} there, .{16} here"):
-        train(collection, rows, make_student(place / "backbone", frozen=True), LOSS, tmp_path / "out", options, "stored",
-              tmp_path / "work")
+    with pytest.raises(
+        IrdistillError, match=r"scores: other contents .fingerprint .{16} there, .{16} here"
+    ):
+        train(
+            collection,
+            rows,
+            make_student(place / "backbone", frozen=True),
+            LOSS,
+            tmp_path / "out",
+            options,
+            "stored",
+            tmp_path / "work",
+        )
 
 
-def stopped_after(steps: int, place: Path, out: Path, options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> KeyboardInterrupt:
+def stopped_after(
+    steps: int, place: Path, out: Path, options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> KeyboardInterrupt:
     """A training into which Ctrl-C is pressed in the step after these."""
     step = DistillTrainer.training_step
 
@@ -299,31 +445,67 @@ def stopped_after(steps: int, place: Path, out: Path, options: TrainOptions, mon
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as stop:
         patched.setattr(DistillTrainer, "training_step", press)
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, out, options)
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            out,
+            options,
+        )
     return stop.value
 
 
 def test_checkpoints_by_time_lose_no_steps_and_change_no_bytes(
-    place: Path, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Path,
+    reference: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     options = replace(OPTIONS, checkpoint_every=500, checkpoint_seconds=1e-9)
     monkeypatch.setattr(checkpoints, "_SHARE", 0)
     stop = stopped_after(7, place, tmp_path / "out", options, monkeypatch)
-    assert stop.__notes__ == [f"the checkpoint of step 7 of 12 in {tmp_path / 'out' / 'checkpoints'}"]
+    assert stop.__notes__ == [
+        f"the checkpoint of step 7 of 12 in {tmp_path / 'out' / 'checkpoints'}"
+    ]
     with caplog.at_level("INFO", logger="irdistill"):
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "out", options)
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            tmp_path / "out",
+            options,
+        )
     assert f"{tmp_path / 'out'}: resumed at step 7 of 12" in caplog.text
     assert digests(tmp_path / "out") == reference
 
 
 def test_without_a_checkpoint_it_says_that_it_starts_over(
-    place: Path, reference: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Path,
+    reference: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for options in (replace(OPTIONS, checkpoint_every=0, checkpoint_seconds=1e-9), replace(OPTIONS, checkpoint_every=500)):
+    for options in (
+        replace(OPTIONS, checkpoint_every=0, checkpoint_seconds=1e-9),
+        replace(OPTIONS, checkpoint_every=500),
+    ):
         stop = stopped_after(4, place, tmp_path / "out", options, monkeypatch)
-        assert not getattr(stop, "__notes__", []) and not list((tmp_path / "out" / "checkpoints").glob("checkpoint-*"))
+        assert not getattr(stop, "__notes__", []) and not list(
+            (tmp_path / "out" / "checkpoints").glob("checkpoint-*")
+        )
     with caplog.at_level("INFO", logger="irdistill"):
-        train(make_collection(), place / "scores", make_student(place / "backbone"), LOSS, tmp_path / "out", OPTIONS)
+        train(
+            make_collection(),
+            place / "scores",
+            make_student(place / "backbone"),
+            LOSS,
+            tmp_path / "out",
+            OPTIONS,
+        )
     assert "stopped before its first checkpoint, so it starts at step 0 of 12" in caplog.text
     assert digests(tmp_path / "out") == reference
 

@@ -1,4 +1,6 @@
-"""What ``torchrun`` starts in ``test_processes.py``: the trainings of `CASES`, or one of them that kills a process of its own."""
+"""What ``torchrun`` starts in ``test_processes.py``: the trainings of `CASES`, or one of them that
+kills a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,30 @@ from irdistill.training.processes import Processes
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection
 
-OPTIONS = TrainOptions(steps=3, batch_size=2, list_size=5, learning_rate=1e-3, precision="float32", seed=7, warmup=0,
-                       weight_decay=0.1, checkpoint_every=1, log_every=1, dropout=False)
-#: Lists differ in length and documents stand in several, so that means of means and copies would show.
+OPTIONS = TrainOptions(
+    steps=3,
+    batch_size=2,
+    list_size=5,
+    learning_rate=1e-3,
+    precision="float32",
+    seed=7,
+    warmup=0,
+    weight_decay=0.1,
+    checkpoint_every=1,
+    log_every=1,
+    dropout=False,
+)
+#: Lists differ in length and documents stand in several, so that means of means and copies would
+#: show.
 CASES: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
     "dense": ("dense", "KL(tau=0.2, teacher_tau=2) + InfoNCE(tau=0.2)", {}, {}),
     "frozen": ("dense", "MarginMSE(scale=6)", {"freeze_documents": True}, {}),
-    "sparse": ("sparse", "KL(teacher_tau=2) + CPRD", {}, {"document_flops": 0.1, "query_flops": 0.1, "ramp": 0.0}),
+    "sparse": (
+        "sparse",
+        "KL(teacher_tau=2) + CPRD",
+        {},
+        {"document_flops": 0.1, "query_flops": 0.1, "ramp": 0.0},
+    ),
     "late": ("late-interaction", "KL(teacher_tau=2) + InfoNCE(tau=1)", {"dimension": 8}, {}),
     "cross": ("cross-encoder", "RankNet(tau=0.01)", {}, {}),
 }
@@ -45,7 +64,9 @@ def gradient_descent(trainer: Any, *given: Any) -> Any:
 
 
 def descend(place: Path, out: Path, case: str, batch_size: int) -> None:
-    """One training by plain gradient descent: AdamW forgets the size of a gradient, and makes a step of mere rounding."""
+    """One training by plain gradient descent: AdamW forgets the size of a gradient, and makes a
+    step of mere rounding.
+    """
     inner = DistillTrainer.create_optimizer
     DistillTrainer.create_optimizer = gradient_descent  # type: ignore[method-assign]
     try:
@@ -62,7 +83,9 @@ def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> N
 
 
 def gather(folder: Path) -> None:
-    """What `Processes.gather` makes of vectors and of lists of token vectors, and their gradients, by rank."""
+    """What `Processes.gather` makes of vectors and of lists of token vectors, and their gradients,
+    by rank.
+    """
     processes = Processes.join()
     whole = torch.arange(10.0).reshape(5, 2)
     own = whole[processes.share(5)].requires_grad_()
@@ -73,10 +96,16 @@ def gather(folder: Path) -> None:
     ragged = processes.gather(mine, 5)
     sum(place * vectors.sum() for place, vectors in enumerate(ragged, 1)).backward()  # type: ignore[union-attr]
     assert own.grad is not None
-    (folder / f"gather-{processes.rank}.json").write_text(json.dumps({
-        "dense": found.tolist(), "dense_gradient": own.grad.tolist(), "ragged": [vectors.tolist() for vectors in ragged],
-        "ragged_gradient": [float(vectors.grad[0, 0]) for vectors in mine],  # type: ignore[index]
-    }))
+    (folder / f"gather-{processes.rank}.json").write_text(
+        json.dumps(
+            {
+                "dense": found.tolist(),
+                "dense_gradient": own.grad.tolist(),
+                "ragged": [vectors.tolist() for vectors in ragged],
+                "ragged_gradient": [float(vectors.grad[0, 0]) for vectors in mine],  # type: ignore[index]
+            }
+        )
+    )
 
 
 def kill_at(step: int, rank: int) -> None:

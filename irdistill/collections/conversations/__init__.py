@@ -1,4 +1,5 @@
-"""Conversations in the layouts they are published in: QReCC, TopiOCQA, MTRAG, TREC CAsT and TREC iKAT.
+"""Conversations in the layouts they are published in: QReCC, TopiOCQA, MTRAG, TREC CAsT and TREC
+iKAT.
 
 No layout gives a question its rewrite, its answer or a later turn as text or history.
 """
@@ -35,38 +36,53 @@ def layout_of(folder: Path) -> Layout | None:
     fitting = [layout for layout in LAYOUTS if layout.splits(folder)]
     if len(fitting) > 1:
         raise IrdistillError(
-            f"{folder} holds files of {' and '.join(layout.name for layout in fitting)}; give each a folder of its own, or name "
-            "the one that is meant."
+            f"{folder} holds files of {' and '.join(layout.name for layout in fitting)}; give each"
+            " a folder of its own, or name the one that is meant."
         )
     return fitting[0] if fitting else None
 
 
-def load_conversations(id: str, folder: Path, layout: Layout, split: str | None, cache: Path,
-                       open_corpus: Callable[[str], Corpus]) -> Collection:
+def load_conversations(
+    id: str,
+    folder: Path,
+    layout: Layout,
+    split: str | None,
+    cache: Path,
+    open_corpus: Callable[[str], Corpus],
+) -> Collection:
     """Load a split of published conversations over their passages.
 
     Args:
         split: as the layout calls it; None means its first.
-        open_corpus: opens the corpus of another collection by its id, which ``corpus.txt`` may name.
+        open_corpus: opens the corpus of another collection by its id, which ``corpus.txt`` may
+            name.
 
     Raises:
-        IrdistillError: there is no such split, a file is missing or broken, or judgments name passages that are not there and no
-            ``stats.json`` says that this is so.
+        IrdistillError: there is no such split, a file is missing or broken, or judgments name
+            passages that are not there and no ``stats.json`` says that this is so.
     """
     splits = layout.splits(folder)
     if split is not None and split not in splits:
-        raise IrdistillError(f"{folder} has no {split!r} of {layout.name}; it has {', '.join(splits)}: write {folder}#{splits[0]}. "
-                             f"More is published at {layout.home}.")
+        raise IrdistillError(
+            f"{folder} has no {split!r} of {layout.name}; it has {', '.join(splits)}: write"
+            f" {folder}#{splits[0]}. More is published at {layout.home}."
+        )
     if split is None and layout is MTRAG and len(splits) > 1:
-        raise IrdistillError(f"{folder} has {len(splits)} domains of {layout.name}, each over its own passages: write "
-                             f"{' or '.join(f'{folder}#{domain}' for domain in splits)}.")
+        raise IrdistillError(
+            f"{folder} has {len(splits)} domains of {layout.name}, each over its own passages:"
+            f" write {' or '.join(f'{folder}#{domain}' for domain in splits)}."
+        )
     chosen = split or splits[0]
     opened: list[Corpus] = []
 
     def corpus() -> Corpus:
         if not opened:
             what = f"{layout.name} {chosen}"
-            opened.append(open_passages(folder, chosen, layout.passages(chosen), cache, open_corpus, what, layout.home))
+            opened.append(
+                open_passages(
+                    folder, chosen, layout.passages(chosen), cache, open_corpus, what, layout.home
+                )
+            )
         return opened[0]
 
     report = LoadReport()
@@ -77,5 +93,9 @@ def load_conversations(id: str, folder: Path, layout: Layout, split: str | None,
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
         report.queries = len(asked.queries)
         return Collection(id, corpus(), asked.queries, Qrels({}), report)
-    judgments = checked(asked.judgments, corpus(), asked.queries, asked.source, declared(folder), report, asked.unit)
-    return judged_queries(id, corpus(), asked.queries, without_lines(judgments), report, f"{layout.name} {chosen}")
+    judgments = checked(
+        asked.judgments, corpus(), asked.queries, asked.source, declared(folder), report, asked.unit
+    )
+    return judged_queries(
+        id, corpus(), asked.queries, without_lines(judgments), report, f"{layout.name} {chosen}"
+    )

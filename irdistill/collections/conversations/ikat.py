@@ -1,4 +1,6 @@
-"""TREC iKAT 2023 to 2025 (https://www.trecikat.com): ``YEAR_test_topics.json``, judgments of TREC, passages of ClueWeb22-B."""
+"""TREC iKAT 2023 to 2025 (https://www.trecikat.com): ``YEAR_test_topics.json``, judgments of TREC,
+passages of ClueWeb22-B.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, everywhere, field, objects, one, said
+from irdistill.collections.conversations.published import (
+    Asked,
+    Layout,
+    add_query,
+    entries,
+    everywhere,
+    field,
+    objects,
+    one,
+    said,
+)
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
@@ -17,8 +29,13 @@ _TOPICS = re.compile(r"(20\d\d)_(test|train)_topics\.json")
 
 
 def _splits(folder: Path) -> list[str]:
-    """``2025``, ``2024``, ``2023`` and ``2023-train``, whichever are there, the newest tests first."""
-    names = [_TOPICS.fullmatch(uncompressed_name(path)) for path in everywhere(folder, "20??_t*_topics.json")]
+    """``2025``, ``2024``, ``2023`` and ``2023-train``, whichever are there, the newest tests
+    first.
+    """
+    names = [
+        _TOPICS.fullmatch(uncompressed_name(path))
+        for path in everywhere(folder, "20??_t*_topics.json")
+    ]
     matches = {(name[2] == "train", -int(name[1])) for name in names if name}
     return [f"{-year}-train" if train else str(-year) for train, year in sorted(matches)]
 
@@ -26,7 +43,8 @@ def _splits(folder: Path) -> list[str]:
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
     """Questions ``TOPIC_TURN`` with the turns before them and the written responses to those.
 
-    What is known of the user (``ptkb``) is in no turn and is left out; a rewrite (``resolved_utterance``) may say some of it.
+    What is known of the user (``ptkb``) is in no turn and is left out; a rewrite
+    (``resolved_utterance``) may say some of it.
     """
     year, _, part = split.partition("-")
     path = one(folder, f"{year}_{part or 'test'}_topics.json")
@@ -34,9 +52,13 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     queries: dict[str, Query] = {}
     for number, topic in enumerate(entries(path), 1):
         history: list[Turn] = []
-        for turn in objects(field(topic, path, number, "turns", "responses"), "turns", path, number):
+        for turn in objects(
+            field(topic, path, number, "turns", "responses"), "turns", path, number
+        ):
             text = said(field(turn, path, number, "utterance", "user_utterance"))
-            query_id = f"{field(topic, path, number, 'number')}_{field(turn, path, number, 'turn_id')}"
+            query_id = (
+                f"{field(topic, path, number, 'number')}_{field(turn, path, number, 'turn_id')}"
+            )
             rewrite = said(turn.get("resolved_utterance")) or None
             add_query(queries, Query(query_id, text, tuple(history), rewrite), path)
             history.append(Turn("user", text))
@@ -47,6 +69,11 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
-IKAT = Layout("TREC iKAT", _splits, _read, lambda split: ("ikat_*_passages*", "clueweb22*"),
-              "https://www.trecikat.com/data (topics, passages) and https://trec.nist.gov/data/ikat (2023-qrels.all-turns.txt, "
-            "2024-qrels.txt)")
+IKAT = Layout(
+    "TREC iKAT",
+    _splits,
+    _read,
+    lambda split: ("ikat_*_passages*", "clueweb22*"),
+    "https://www.trecikat.com/data (topics, passages) and https://trec.nist.gov/data/ikat"
+    " (2023-qrels.all-turns.txt, 2024-qrels.txt)",
+)

@@ -1,4 +1,6 @@
-"""MTRAG (Katsis et al. 2025, arXiv:2501.03468): the retrieval tasks of four domains, each over its own passages."""
+"""MTRAG (Katsis et al. 2025, arXiv:2501.03468): the retrieval tasks of four domains, each over its
+own passages.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.conversations.published import Asked, Layout, add_query, entries, field, found, objects, one, said
+from irdistill.collections.conversations.published import (
+    Asked,
+    Layout,
+    add_query,
+    entries,
+    field,
+    found,
+    objects,
+    one,
+    said,
+)
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.model import Query, Turn
@@ -25,9 +37,13 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
-    """Questions of a domain. The turns before one are those of the user, as ``DOMAIN_questions.jsonl`` has them; with the agent's
-    answers where ``generation_tasks/reference.jsonl`` lies in the folder and has the same questions."""
-    texts, asked, rewrites = (_texts(folder, split, kind) for kind in ("lastturn", "questions", "rewrite"))
+    """Questions of a domain. The turns before one are those of the user, as
+    ``DOMAIN_questions.jsonl`` has them; with the agent's answers where
+    ``generation_tasks/reference.jsonl`` lies in the folder and has the same questions.
+    """
+    texts, asked, rewrites = (
+        _texts(folder, split, kind) for kind in ("lastturn", "questions", "rewrite")
+    )
     path = one(folder, f"{split}_lastturn.jsonl")
     assert path is not None
     answered = _answered(folder)
@@ -37,11 +53,13 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
         before = asked.get(query_id, ())
         if before and before[-1].text.split() != text.split():
             raise IrdistillError(
-                f"the question {query_id!r} is {text[:60]!r} in {path} and {before[-1].text[:60]!r} in {split}_questions.jsonl; "
-                "the two are not of one release."
+                f"the question {query_id!r} is {text[:60]!r} in {path} and {before[-1].text[:60]!r}"
+                f" in {split}_questions.jsonl; the two are not of one release."
             )
         history = answered.get(_task(query_id), before)
-        history = history[:-1] if history and history[-1].text.split() == text.split() else before[:-1]
+        history = (
+            history[:-1] if history and history[-1].text.split() == text.split() else before[:-1]
+        )
         rewrite = rewrites[query_id][-1].text if query_id in rewrites else None
         add_query(queries, Query(query_id, text, history, rewrite), path)
     qrels = one(folder, f"{split}/qrels/dev.tsv", f"qrels/{split}.tsv")
@@ -52,29 +70,39 @@ def _texts(folder: Path, domain: str, kind: str) -> dict[str, tuple[Turn, ...]]:
     path = one(folder, f"{domain}_{kind}.jsonl")
     if path is None:
         raise IrdistillError(
-            f"{folder} has no {domain}_{kind}.jsonl, which {_HOME} publishes below retrieval_tasks/{domain}; put it beside "
-            f"{domain}_lastturn.jsonl."
+            f"{folder} has no {domain}_{kind}.jsonl, which {_HOME} publishes below"
+            f" retrieval_tasks/{domain}; put it beside {domain}_lastturn.jsonl."
         )
-    return {str(field(entry, path, number, "_id")): _turns(said(field(entry, path, number, "text")))
-            for number, entry in enumerate(entries(path), 1)}
+    return {
+        str(field(entry, path, number, "_id")): _turns(said(field(entry, path, number, "text")))
+        for number, entry in enumerate(entries(path), 1)
+    }
 
 
 def _turns(text: str) -> tuple[Turn, ...]:
     """The turns of a text that has a mark before each, ``|user|: ...``."""
     parts = _MARK.split(text)
-    turns = [Turn(_ROLES[role], said_then.strip()) for role, said_then in zip(parts[1::2], parts[2::2], strict=True)]
+    turns = [
+        Turn(_ROLES[role], said_then.strip())
+        for role, said_then in zip(parts[1::2], parts[2::2], strict=True)
+    ]
     return tuple(turns) or (Turn("user", text.strip()),)
 
 
 def _answered(folder: Path) -> dict[str, tuple[Turn, ...]]:
-    """Task -> all turns up to its question, with the agent's; the answer to the question stands under ``targets``, unread."""
+    """Task -> all turns up to its question, with the agent's; the answer to the question stands
+    under ``targets``, unread.
+    """
     path = one(folder, "generation_tasks/reference.jsonl")
     if path is None:
         return {}
-    return {_task(str(field(entry, path, number, "task_id"))): tuple(
-        Turn(_ROLES.get(str(turn.get("speaker")), "assistant"), said(turn.get("text")).strip())
-        for turn in objects(field(entry, path, number, "input"), "input", path, number))
-        for number, entry in enumerate(entries(path), 1)}
+    return {
+        _task(str(field(entry, path, number, "task_id"))): tuple(
+            Turn(_ROLES.get(str(turn.get("speaker")), "assistant"), said(turn.get("text")).strip())
+            for turn in objects(field(entry, path, number, "input"), "input", path, number)
+        )
+        for number, entry in enumerate(entries(path), 1)
+    }
 
 
 def _task(id: str) -> str:
@@ -82,5 +110,15 @@ def _task(id: str) -> str:
     return id.replace("<::>", "::")
 
 
-MTRAG = Layout("MTRAG", _splits, _read,
-               lambda split: (f"passage_level/{split}.json*", f"{split}.jsonl", f"{split}.jsonl.*", f"{split}.json.zip"), _HOME)
+MTRAG = Layout(
+    "MTRAG",
+    _splits,
+    _read,
+    lambda split: (
+        f"passage_level/{split}.json*",
+        f"{split}.jsonl",
+        f"{split}.jsonl.*",
+        f"{split}.json.zip",
+    ),
+    _HOME,
+)

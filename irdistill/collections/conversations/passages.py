@@ -1,4 +1,6 @@
-"""Passages as they are published: JSON lines and tables, packed or not, one file or a folder of them, streamed."""
+"""Passages as they are published: JSON lines and tables, packed or not, one file or a folder of
+them, streamed.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ from irdistill.collections.batches import Document
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.conversations.published import found
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.lines import bounded_lines, decoded_lines, id_of, json_objects, storable, text_of
+from irdistill.collections.lines import (
+    bounded_lines,
+    decoded_lines,
+    id_of,
+    json_objects,
+    storable,
+    text_of,
+)
 from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
 from irdistill.files import digest
@@ -23,18 +32,29 @@ _PACKED = ("", *SUFFIXES, ".zip")
 _WIDEST = 1 << 27
 _LONGEST_CELL = 1000
 """Lines of the longest cell in quotes."""
-_NAMES = (("id", "pid", "docid", "docno", "passageid", "psgid", "documentid"), ("title",),
-          ("text", "contents", "content", "passage", "body", "segment"))
+_NAMES = (
+    ("id", "pid", "docid", "docno", "passageid", "psgid", "documentid"),
+    ("title",),
+    ("text", "contents", "content", "passage", "body", "segment"),
+)
 """What a header calls the id, the title and the text."""
 
 
-def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path, open_corpus: Callable[[str], Corpus],
-                  name: str, home: str) -> Corpus:
+def open_passages(
+    folder: Path,
+    split: str,
+    patterns: Sequence[str],
+    cache: Path,
+    open_corpus: Callable[[str], Corpus],
+    name: str,
+    home: str,
+) -> Corpus:
     """The corpus beside published questions, compiled on first use.
 
     Args:
-        folder: ``corpus-SPLIT.txt`` or ``corpus.txt`` in it, where there is one, names a file or folder of passages or a
-            collection; else they are looked for under ``patterns``, and as ``passages`` or ``passages.*``.
+        folder: ``corpus-SPLIT.txt`` or ``corpus.txt`` in it, where there is one, names a file or
+            folder of passages or a collection; else they are looked for under ``patterns``, and as
+            ``passages`` or ``passages.*``.
         open_corpus: opens the corpus of a collection by its id.
         name, home: what is missing, for the message, and where it is published.
 
@@ -47,25 +67,37 @@ def open_passages(folder: Path, split: str, patterns: Sequence[str], cache: Path
         named = read_text(pointer).strip()
         place = folder / Path(named).expanduser()
         if not named:
-            raise IrdistillError(f"{pointer} is empty; it should hold the path of passages or the id of a collection.")
+            raise IrdistillError(
+                f"{pointer} is empty; it should hold the path of passages or the id of a"
+                " collection."
+            )
         if not place.exists():
             return open_corpus(named)
     else:
         places = found(folder, *patterns, "passages", "passages.*")
         if not places:
             raise IrdistillError(
-                f"{folder} has the questions of {name} and no passages: none of {', '.join([*patterns, 'passages'])}. They are "
-                f"published at {home}. Put the file or folder there (a link will do), or write its path, or the id of a "
-                f"collection with these documents, into {pointers[-1]}."
+                f"{folder} has the questions of {name} and no passages: none of"
+                f" {', '.join([*patterns, 'passages'])}. They are published at {home}. Put the file"
+                " or folder there (a link will do), or write its path, or the id of a collection"
+                f" with these documents, into {pointers[-1]}."
             )
         place = places[0]
     files = passage_files(place)
-    state = [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino] for path in files]
-    return cached_corpus(lambda: read_passages(files), cache / "corpora" / digest([FORMAT, "passages", state]), str(place))
+    state = [
+        [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino]
+        for path in files
+    ]
+    return cached_corpus(
+        lambda: read_passages(files),
+        cache / "corpora" / digest([FORMAT, "passages", state]),
+        str(place),
+    )
 
 
 def passage_files(place: Path) -> list[Path]:
-    """The files of passages that a path stands for: itself, the ``corpus.jsonl`` of a folder in BEIR layout, or all in a folder.
+    """The files of passages that a path stands for: itself, the ``corpus.jsonl`` of a folder in
+    BEIR layout, or all in a folder.
 
     Raises:
         IrdistillError: there is none, or its format is not read.
@@ -73,12 +105,15 @@ def passage_files(place: Path) -> list[Path]:
     if place.is_file():
         files = [place]
     else:
-        files = sorted(place.glob("corpus.jsonl*")) or sorted(path for path in place.rglob("*") if _is_read(path.name))
+        files = sorted(place.glob("corpus.jsonl*")) or sorted(
+            path for path in place.rglob("*") if _is_read(path.name)
+        )
     unread = [path for path in files if not _is_read(path.name)]
     if unread or not files:
         raise IrdistillError(
-            f"{unread[0] if unread else place} {'is' if unread else 'holds'} no passages in a format that is read: "
-            f"{', '.join(_KINDS)}, each of them alone or packed as .gz, .zst, .bz2, .xz or .zip."
+            f"{unread[0] if unread else place} {'is' if unread else 'holds'} no passages in a"
+            f" format that is read: {', '.join(_KINDS)}, each of them alone or packed as .gz, .zst,"
+            " .bz2, .xz or .zip."
         )
     return files
 
@@ -86,9 +121,10 @@ def passage_files(place: Path) -> list[Path]:
 def read_passages(files: Sequence[Path]) -> Iterator[Document]:
     """Documents of files in their order; one is in memory at a time.
 
-    An object has its id as ``_id`` or ``id``, its text as ``text`` or ``contents``, and perhaps a ``title``. A table with a
-    header is read by the names of its columns (DPR's are ``id``, ``text`` and ``title``), cells perhaps quoted; one without as MS
-    MARCO's: an id and a text. In titles `` [SEP] ``, which TopiOCQA writes between a page and its section, becomes a space.
+    An object has its id as ``_id`` or ``id``, its text as ``text`` or ``contents``, and perhaps a
+    ``title``. A table with a header is read by the names of its columns (DPR's are ``id``, ``text``
+    and ``title``), cells perhaps quoted; one without as MS MARCO's: an id and a text. In titles ``
+    [SEP] ``, which TopiOCQA writes between a page and its section, becomes a space.
 
     Raises:
         IrdistillError: a line is broken; the message names file and line.
@@ -107,7 +143,11 @@ def _of_file(path: Path) -> Iterator[Document]:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            members = sorted(name for name in archive.namelist() if _kind(name) and not name.startswith("__MACOSX"))
+            members = sorted(
+                name
+                for name in archive.namelist()
+                if _kind(name) and not name.startswith("__MACOSX")
+            )
             if not members:
                 raise IrdistillError(f"{path} holds no file that ends in {', '.join(_KINDS)}.")
             for member in members:
@@ -126,9 +166,15 @@ def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
         key = "_id" if "_id" in entry else "id"
         text = "text" if "text" in entry else "contents"
         if text not in entry:
-            raise IrdistillError(f'line {number} of {name} has no "text" and no "contents"; it has {", ".join(map(repr, entry))}.')
-        yield Document(id_of(entry, name, number, key), _title(text_of(entry, "title", name, number)),
-                       text_of(entry, text, name, number))
+            raise IrdistillError(
+                f'line {number} of {name} has no "text" and no "contents"; it has'
+                f" {', '.join(map(repr, entry))}."
+            )
+        yield Document(
+            id_of(entry, name, number, key),
+            _title(text_of(entry, "title", name, number)),
+            text_of(entry, text, name, number),
+        )
 
 
 def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
@@ -144,41 +190,58 @@ def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
     for number, row in _rows(lines, name, header):
         doc_id, title, text = (row[place] if place is not None else "" for place in columns)
         values: dict[str, Any] = {"id": doc_id, "title": title, "text": text}
-        yield Document(id_of(values, name, number, "id"), _title(text_of(values, "title", name, number)),
-                       text_of(values, "text", name, number))
+        yield Document(
+            id_of(values, name, number, "id"),
+            _title(text_of(values, "title", name, number)),
+            text_of(values, "text", name, number),
+        )
 
 
 def _columns(header: list[str]) -> tuple[int, int | None, int] | None:
     """The places of id, title and text; None where the line does not name an id and a text."""
-    plain = [cell.strip().strip('"').lower().replace("-", "").replace("_", "").lstrip("#") for cell in header]
-    places = [next((plain.index(name) for name in names if name in plain), None) for names in _NAMES]
+    plain = [
+        cell.strip().strip('"').lower().replace("-", "").replace("_", "").lstrip("#")
+        for cell in header
+    ]
+    places = [
+        next((plain.index(name) for name in names if name in plain), None) for names in _NAMES
+    ]
     if places[0] is None or places[2] is None:
         return None
     return places[0], places[1], places[2]
 
 
-def _pairs(first: tuple[int, str], lines: Iterable[tuple[int, str]], name: str) -> Iterator[Document]:
+def _pairs(
+    first: tuple[int, str], lines: Iterable[tuple[int, str]], name: str
+) -> Iterator[Document]:
     """Documents of a table without a header: an id, a tab and a text in each line."""
     for number, line in (pair for part in ([first], lines) for pair in part):
         fields = line.rstrip("\r\n").split("\t")
         if len(fields) > 2:
             raise IrdistillError(
-                f"line {number} of {name} is broken: it has {len(fields)} columns, and without a header an id and a text were "
-                f"expected. Put a line of column names on top (id, title, text), or remove the tab: {line.strip()[:80]!r}."
+                f"line {number} of {name} is broken: it has {len(fields)} columns, and without a"
+                " header an id and a text were expected. Put a line of column names on top (id,"
+                f" title, text), or remove the tab: {line.strip()[:80]!r}."
             )
         if len(fields) < 2 or not fields[0]:
-            raise IrdistillError(f"line {number} of {name} is broken: expected an id, a tab and a text, got {line.strip()[:80]!r}.")
+            raise IrdistillError(
+                f"line {number} of {name} is broken: expected an id, a tab and a text, got"
+                f" {line.strip()[:80]!r}."
+            )
         yield Document(storable(fields[0], "id", name, number), "", fields[1])
 
 
-def _rows(lines: Iterable[tuple[int, str]], name: str, header: list[str]) -> Iterator[tuple[int, list[str]]]:
+def _rows(
+    lines: Iterable[tuple[int, str]], name: str, header: list[str]
+) -> Iterator[tuple[int, list[str]]]:
     """The rows of a table with a header, each with the number of its first line.
 
-    A cell may stand in quotes, with tabs and line ends in it and quotes doubled. A row with a quote that does not open such a cell
-    is taken as it stands.
+    A cell may stand in quotes, with tabs and line ends in it and quotes doubled. A row with a quote
+    that does not open such a cell is taken as it stands.
 
     Raises:
-        IrdistillError: a row has another number of cells than the header, or a quote is opened and not closed.
+        IrdistillError: a row has another number of cells than the header, or a quote is opened and
+            not closed.
     """
     csv.field_size_limit(_WIDEST)
     opened: list[tuple[int, str]] = []
@@ -193,14 +256,20 @@ def _rows(lines: Iterable[tuple[int, str]], name: str, header: list[str]) -> Ite
         if cells is not None:
             yield opened[0][0], cells
             opened = []
-        elif line.count("\t") >= len(header) or not _is_open(opened[0][1]) or len(opened) > _LONGEST_CELL:
+        elif (
+            line.count("\t") >= len(header)
+            or not _is_open(opened[0][1])
+            or len(opened) > _LONGEST_CELL
+        ):
             raise _unclosed(opened[0], name, header)
     if opened:
         raise _unclosed(opened[0], name, header)
 
 
 def _cells(text: str, width: int) -> list[str] | None:
-    """The cells of a row: as CSV quotes them, else as they stand; None where that is not the right number."""
+    """The cells of a row: as CSV quotes them, else as they stand; None where that is not the right
+    number.
+    """
     row = text.rstrip("\r\n")
     if '"' in row:
         try:
@@ -221,9 +290,14 @@ def _is_open(line: str) -> bool:
 def _unclosed(opened: tuple[int, str], name: str, header: list[str]) -> IrdistillError:
     number, line = opened
     count = len(line.rstrip("\r\n").split("\t"))
-    why = "a quote is opened and not closed" if _is_open(line) and count < len(header) else "a tab is missing or too many"
+    why = (
+        "a quote is opened and not closed"
+        if _is_open(line) and count < len(header)
+        else "a tab is missing or too many"
+    )
     return IrdistillError(
-        f"line {number} of {name} has {count} columns; expected were {', '.join(header)}. Perhaps {why}: {line.strip()[:80]!r}."
+        f"line {number} of {name} has {count} columns; expected were {', '.join(header)}. Perhaps"
+        f" {why}: {line.strip()[:80]!r}."
     )
 
 

@@ -1,4 +1,6 @@
-"""Files as they are published: found in a folder however it is nested, and read as lists of objects."""
+"""Files as they are published: found in a folder however it is nested, and read as lists of
+objects.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,10 @@ class Layout(NamedTuple):
 
     Attributes:
         name: as the messages call it.
-        splits: the splits that a folder has of it, the default first; none where it is not of this layout.
-        read: the questions and judgments of a split; what it takes is the folder, the split, the report, and a function that
-            opens the corpus, for answers that are passages of it.
+        splits: the splits that a folder has of it, the default first; none where it is not of this
+            layout.
+        read: the questions and judgments of a split; what it takes is the folder, the split, the
+            report, and a function that opens the corpus, for answers that are passages of it.
         passages: patterns of the files or folders that hold the passages of a split.
         home: where all of it is published.
     """
@@ -54,9 +57,11 @@ class Layout(NamedTuple):
 
 
 def found(folder: Path, *patterns: str) -> list[Path]:
-    """The paths of the first pattern that has any, in the folder itself or up to four folders down, the nearest level alone.
+    """The paths of the first pattern that has any, in the folder itself or up to four folders down,
+    the nearest level alone.
 
-    A pattern of a file also stands for the file compressed: ``qrecc_test.json`` for ``qrecc_test.json.gz``.
+    A pattern of a file also stands for the file compressed: ``qrecc_test.json`` for
+        ``qrecc_test.json.gz``.
     """
     for pattern in patterns:
         for depth in range(_DEPTH + 1):
@@ -73,7 +78,9 @@ def everywhere(folder: Path, pattern: str) -> list[Path]:
 
 def _matches(folder: Path, depth: int, pattern: str) -> list[Path]:
     endings = ("", *SUFFIXES) if Path(pattern).suffix and not pattern.endswith("*") else ("",)
-    return sorted({path for ending in endings for path in folder.glob("*/" * depth + pattern + ending)})
+    return sorted(
+        {path for ending in endings for path in folder.glob("*/" * depth + pattern + ending)}
+    )
 
 
 def one(folder: Path, *patterns: str) -> Path | None:
@@ -85,8 +92,9 @@ def one(folder: Path, *patterns: str) -> Path | None:
     paths = found(folder, *patterns)
     if len(paths) > 1:
         raise IrdistillError(
-            f"{folder} has several files that could be meant: {', '.join(str(path.relative_to(folder)) for path in paths)}. "
-            "Keep one of them there."
+            f"{folder} has several files that could be meant:"
+            f" {', '.join(str(path.relative_to(folder)) for path in paths)}. Keep one of them"
+            " there."
         )
     return paths[0] if paths else None
 
@@ -129,7 +137,9 @@ def listed(value: Any, name: str, path: Path, number: int) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise IrdistillError(f"entry {number} of {path}: {name!r} should be a list, got {str(value)[:80]!r}.")
+        raise IrdistillError(
+            f"entry {number} of {path}: {name!r} should be a list, got {str(value)[:80]!r}."
+        )
     return value
 
 
@@ -141,7 +151,10 @@ def objects(value: Any, name: str, path: Path, number: int) -> list[dict[str, An
     """
     entries_of = listed(value, name, path, number)
     if not all(isinstance(entry, dict) for entry in entries_of):
-        raise IrdistillError(f"entry {number} of {path}: {name!r} should be a list of objects, got {str(value)[:80]!r}.")
+        raise IrdistillError(
+            f"entry {number} of {path}: {name!r} should be a list of objects, got"
+            f" {str(value)[:80]!r}."
+        )
     return entries_of
 
 
@@ -152,9 +165,13 @@ def add_query(queries: dict[str, Query], query: Query, path: Path) -> None:
         IrdistillError: it is empty, or its id is there already.
     """
     if not query.text.strip():
-        raise IrdistillError(f"the question {query.id!r} of {path} is empty; write its text or remove it.")
+        raise IrdistillError(
+            f"the question {query.id!r} of {path} is empty; write its text or remove it."
+        )
     if query.id in queries:
-        raise IrdistillError(f"{path} has the question {query.id!r} twice. Judgments could mean either; remove one.")
+        raise IrdistillError(
+            f"{path} has the question {query.id!r} twice. Judgments could mean either; remove one."
+        )
     queries[query.id] = query
 
 

@@ -1,4 +1,6 @@
-"""TopiOCQA (Adlakha et al. 2022, arXiv:2110.00768): ``topiocqa_SPLIT.json[l]`` over the segments of a Wikipedia."""
+"""TopiOCQA (Adlakha et al. 2022, arXiv:2110.00768): ``topiocqa_SPLIT.json[l]`` over the segments of
+a Wikipedia.
+"""
 
 from __future__ import annotations
 
@@ -36,30 +38,56 @@ def _splits(folder: Path) -> list[str]:
 
 
 def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
-    """Questions ``CONVERSATION_TURN``, relevant the gold passage of the turn; rewrites as those of T5 that were published."""
+    """Questions ``CONVERSATION_TURN``, relevant the gold passage of the turn; rewrites as those of
+    T5 that were published.
+    """
     path = one(folder, *_NAMES[split])
     assert path is not None
-    rewrites = _by_turn(one(folder, f"topiocqa_rewrites_t5_qrecc*_{split}.json", f"rewrites_t5_qrecc/{split}.json"))
-    gold_file = one(folder, f"topiocqa_all_history*_{split}.json", f"ir_all_history_{split}.json", f"all_history/{split}.json")
+    rewrites = _by_turn(
+        one(folder, f"topiocqa_rewrites_t5_qrecc*_{split}.json", f"rewrites_t5_qrecc/{split}.json")
+    )
+    gold_file = one(
+        folder,
+        f"topiocqa_all_history*_{split}.json",
+        f"ir_all_history_{split}.json",
+        f"all_history/{split}.json",
+    )
     gold = _by_turn(gold_file)
     queries: dict[str, Query] = {}
     judgments: Numbered = {}
     told = bool(gold)
     for number, entry in enumerate(entries(path), 1):
-        query_id = f"{field(entry, path, number, 'Conversation_no')}_{field(entry, path, number, 'Turn_no')}"
+        conversation, turn = (
+            field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
+        )
+        query_id = f"{conversation}_{turn}"
         context = listed(field(entry, path, number, "Context"), "Context", path, number)
-        history = tuple(Turn("assistant" if place % 2 else "user", said(text)) for place, text in enumerate(context) if said(text))
+        history = tuple(
+            Turn("assistant" if place % 2 else "user", said(text))
+            for place, text in enumerate(context)
+            if said(text)
+        )
         rewrite = said(rewrites.get(query_id, {}).get("question")) or None
-        add_query(queries, Query(query_id, said(field(entry, path, number, "Question")), history, rewrite), path)
+        add_query(
+            queries,
+            Query(query_id, said(field(entry, path, number, "Question")), history, rewrite),
+            path,
+        )
         told |= "Gold_passage" in entry
-        passages = [entry["Gold_passage"]] if entry.get("Gold_passage") else gold.get(query_id, {}).get("positive_ctxs")
+        passages = (
+            [entry["Gold_passage"]]
+            if entry.get("Gold_passage")
+            else gold.get(query_id, {}).get("positive_ctxs")
+        )
         for passage in objects(passages, "Gold_passage", path, number)[:1]:
             judgments.setdefault(query_id, {})[_passage_id(passage, path, number)] = (1, number)
     return Asked(queries, judgments if told else None, path, "entry")
 
 
 def _passage_id(passage: dict[str, Any], path: Path, number: int) -> str:
-    """The number of the segment in ``full_wiki_segments.tsv``; questions call it ``wiki:NUMBER``."""
+    """The number of the segment in ``full_wiki_segments.tsv``; questions call it
+    ``wiki:NUMBER``.
+    """
     return str(field(passage, path, number, "id", "passage_id")).removeprefix("wiki:")
 
 
@@ -67,10 +95,18 @@ def _by_turn(path: Path | None) -> dict[str, dict[str, Any]]:
     """The entries of a file for DPR under the ids of their questions."""
     if path is None:
         return {}
-    return {f"{field(entry, path, number, 'conv_id')}_{field(entry, path, number, 'turn_id')}": entry
-            for number, entry in enumerate(entries(path), 1)}
+    return {
+        f"{field(entry, path, number, 'conv_id')}_{field(entry, path, number, 'turn_id')}": entry
+        for number, entry in enumerate(entries(path), 1)
+    }
 
 
-TOPIOCQA = Layout("TopiOCQA", _splits, _read, lambda split: ("full_wiki_segments.tsv*",),
-                  "https://zenodo.org/records/6149599 (full_wiki_segments.tsv) and "
-                  "https://huggingface.co/datasets/McGill-NLP/TopiOCQA (topiocqa_train.jsonl, topiocqa_valid.jsonl)")
+TOPIOCQA = Layout(
+    "TopiOCQA",
+    _splits,
+    _read,
+    lambda split: ("full_wiki_segments.tsv*",),
+    "https://zenodo.org/records/6149599 (full_wiki_segments.tsv) and"
+    " https://huggingface.co/datasets/McGill-NLP/TopiOCQA (topiocqa_train.jsonl,"
+    " topiocqa_valid.jsonl)",
+)

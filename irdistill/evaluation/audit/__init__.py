@@ -1,4 +1,6 @@
-"""The audit: everything about a teacher's scores that should be known before anything is trained on them."""
+"""The audit: everything about a teacher's scores that should be known before anything is trained on
+them.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ class Agreement:
 
     Attributes:
         queries: those with two such documents or more.
-        tau: mean over queries of Kendall's tau-b (Kendall 1945); queries where one side is all ties have none.
+        tau: mean over queries of Kendall's tau-b (Kendall 1945); queries where one side is all ties
+            have none.
         top: share of queries with the same best document.
         overlap: mean share of common documents among the first ten.
     """
@@ -34,10 +35,16 @@ class Agreement:
     def line(self) -> str:
         """All of it in one line."""
         if not self.queries:
-            return f"{self.left} and {self.right}: no query for which both scored two of the same documents."
+            return (
+                f"{self.left} and {self.right}: no query for which both scored two of the same"
+                " documents."
+            )
         tau = "-" if self.tau is None else f"{self.tau:.3f}"
-        return (f"{self.left} and {self.right}: Kendall tau {tau}, the same best document for {self.top:.1%} of "
-                f"{self.queries} queries, {self.overlap:.1%} of the first ten in common.")
+        return (
+            f"{self.left} and {self.right}: Kendall tau {tau}, the same best document for"
+            f" {self.top:.1%} of {self.queries} queries, {self.overlap:.1%} of the first ten in"
+            " common."
+        )
 
 
 def agree(left: str, right: str, one: Mapping[str, Scored], two: Mapping[str, Scored]) -> Agreement:
@@ -60,4 +67,11 @@ def agree(left: str, right: str, one: Mapping[str, Scored], two: Mapping[str, Sc
         overlaps.append(len(set(first.doc_ids[:depth]) & set(second.doc_ids[:depth])) / depth)
     if not tops:
         return Agreement(left, right, 0, None, 0.0, 0.0)
-    return Agreement(left, right, len(tops), float(np.mean(taus)) if taus else None, float(np.mean(tops)), float(np.mean(overlaps)))
+    return Agreement(
+        left,
+        right,
+        len(tops),
+        float(np.mean(taus)) if taus else None,
+        float(np.mean(tops)),
+        float(np.mean(overlaps)),
+    )

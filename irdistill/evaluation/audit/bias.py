@@ -15,7 +15,9 @@ FEWEST = 5
 MOST_DOCUMENTS = 200_000
 NOTABLE = 0.2
 NOTABLE_ALONE = 0.5
-"""A bias is reported when the teacher's correlation is NOTABLE away from the labels', or NOTABLE_ALONE where nothing is judged."""
+"""A bias is reported when the teacher's correlation is NOTABLE away from the labels', or
+NOTABLE_ALONE where nothing is judged.
+"""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Correlation:
         value, low, high: the mean of the teacher's, and its 95% bootstrap interval.
         judged_lists: lists in which FEWEST judged documents have different grades.
         teacher_judged, labels: on these documents alone, of the teacher's scores and of the grades.
-        excess: the mean of ``teacher_judged - labels``; excess_low, excess_high: its 95% bootstrap interval.
+        excess: the mean of ``teacher_judged - labels``; excess_low, excess_high: its 95% bootstrap
+            interval.
     """
 
     lists: int
@@ -55,9 +58,10 @@ class Bias:
 
     Attributes:
         length: with the document's length in words.
-        position: with the place in the first stage's list, 1 where the teacher keeps its order, -1 where it turns it round;
-            None without a first stage.
-        unchanged: share of lists of three documents or more that have exactly the first stage's order.
+        position: with the place in the first stage's list, 1 where the teacher keeps its order, -1
+            where it turns it round; None without a first stage.
+        unchanged: share of lists of three documents or more that have exactly the first stage's
+            order.
     """
 
     length: Correlation
@@ -65,11 +69,17 @@ class Bias:
     unchanged: float | None
 
 
-def bias(corpus: Corpus, lists: Mapping[str, Scored], first_stage: Mapping[str, Scored] | None,
-         qrels: Mapping[str, Mapping[str, int]], seed: int) -> Bias:
+def bias(
+    corpus: Corpus,
+    lists: Mapping[str, Scored],
+    first_stage: Mapping[str, Scored] | None,
+    qrels: Mapping[str, Mapping[str, int]],
+    seed: int,
+) -> Bias:
     """Correlate scores with lengths and with the first stage's order.
 
-    Lengths are read for the lists that begin within the first MOST_DOCUMENTS documents of the sample.
+    Lengths are read for the lists that begin within the first MOST_DOCUMENTS documents of the
+    sample.
     """
     read, properties = 0, {}
     for query, found in lists.items():
@@ -90,11 +100,19 @@ def bias(corpus: Corpus, lists: Mapping[str, Scored], first_stage: Mapping[str, 
         shared[query], places[query] = own, np.array([rank[doc] for doc in own.doc_ids])
         if len(own.doc_ids) >= 3:
             unchanged.append(own.doc_ids == other.doc_ids)
-    return Bias(length, _correlation(shared, places, qrels, seed), float(np.mean(unchanged)) if unchanged else None)
+    return Bias(
+        length,
+        _correlation(shared, places, qrels, seed),
+        float(np.mean(unchanged)) if unchanged else None,
+    )
 
 
-def _correlation(lists: Mapping[str, Scored], properties: Mapping[str, np.ndarray], qrels: Mapping[str, Mapping[str, int]],
-                 seed: int) -> Correlation:
+def _correlation(
+    lists: Mapping[str, Scored],
+    properties: Mapping[str, np.ndarray],
+    qrels: Mapping[str, Mapping[str, int]],
+    seed: int,
+) -> Correlation:
     values, pairs = [], []
     for query, found in lists.items():
         value = spearman(found.scores, properties[query])
@@ -103,7 +121,10 @@ def _correlation(lists: Mapping[str, Scored], properties: Mapping[str, np.ndarra
         grades = qrels.get(query, {})
         judged = np.array([doc in grades for doc in found.doc_ids], dtype=bool)
         labels = np.array([grades.get(doc, 0) for doc in found.doc_ids], dtype=np.float64)[judged]
-        teacher, truth = spearman(found.scores[judged], properties[query][judged]), spearman(labels, properties[query][judged])
+        teacher, truth = (
+            spearman(found.scores[judged], properties[query][judged]),
+            spearman(labels, properties[query][judged]),
+        )
         if teacher is not None and truth is not None:
             pairs.append((teacher, truth))
     if not values:
@@ -114,12 +135,24 @@ def _correlation(lists: Mapping[str, Scored], properties: Mapping[str, np.ndarra
     table = np.array(pairs)
     excess = table[:, 0] - table[:, 1]
     excess_low, excess_high = interval(excess, seed)
-    return Correlation(len(values), float(np.mean(values)), low, high, len(pairs), float(table[:, 0].mean()),
-                       float(table[:, 1].mean()), float(excess.mean()), excess_low, excess_high)
+    return Correlation(
+        len(values),
+        float(np.mean(values)),
+        low,
+        high,
+        len(pairs),
+        float(table[:, 0].mean()),
+        float(table[:, 1].mean()),
+        float(excess.mean()),
+        excess_low,
+        excess_high,
+    )
 
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None for fewer than FEWEST values or where one side is constant."""
+    """Spearman's rank correlation, ties at their mean rank; None for fewer than FEWEST values or
+    where one side is constant.
+    """
     from scipy.stats import rankdata
 
     if len(left) < FEWEST or np.ptp(left) == 0 or np.ptp(right) == 0:

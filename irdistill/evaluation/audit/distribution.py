@@ -1,4 +1,6 @@
-"""How a teacher's scores are spread: quantiles, shape, ties, ends, and what has no score or a flag."""
+"""How a teacher's scores are spread: quantiles, shape, ties, ends, and what has no score or a
+flag.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from irdistill.runs import RankedList
 QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 BINS = 40
 END = 1e-3
-"""How near to the least or the greatest score is *at the end*, as a share of the distance between the two."""
+"""How near to the least or the greatest score is *at the end*, as a share of the distance between
+the two.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,12 @@ class Distribution:
         queries, rows: lists and documents looked at.
         unscored: documents without a score. flags: reason -> documents.
         quantiles: of all scores, at QUANTILES.
-        skew: the third standardised moment of all scores: above 0 where the upper tail is the longer one.
-        spread: mean standard deviation within a list. reach: median distance from a list's best score to its worst.
-        tied: share of neighbouring ranks with one score. tied_rows: share of documents with the score of another of the list.
+        skew: the third standardised moment of all scores: above 0 where the upper tail is the
+            longer one.
+        spread: mean standard deviation within a list. reach: median distance from a list's best
+            score to its worst.
+        tied: share of neighbouring ranks with one score. tied_rows: share of documents with the
+            score of another of the list.
         tied_top: share of lists whose best score is shared.
         low_end, high_end: share of scores within END of the least and of the greatest.
         constant: share of the lists with two documents or more in which all scores are equal.
@@ -85,12 +92,18 @@ def describe(lists: Iterable[RankedList]) -> Distribution:
     width = high - low
     deviation = float(everything.std()) if counted else None
     return Distribution(
-        queries, rows, unscored, dict(flags.most_common()),
+        queries,
+        rows,
+        unscored,
+        dict(flags.most_common()),
         tuple(np.quantile(everything, QUANTILES).tolist()) if counted else None,
-        float(everything.mean()) if counted else None, deviation,
+        float(everything.mean()) if counted else None,
+        deviation,
         float((((everything - everything.mean()) / deviation) ** 3).mean()) if deviation else None,
-        float(np.mean(spreads)) if spreads else 0.0, float(np.median(reaches)) if reaches else 0.0,
-        tied / neighbours if neighbours else 0.0, tied_rows / counted if counted else 0.0,
+        float(np.mean(spreads)) if spreads else 0.0,
+        float(np.median(reaches)) if reaches else 0.0,
+        tied / neighbours if neighbours else 0.0,
+        tied_rows / counted if counted else 0.0,
         tied_top / len(spreads) if spreads else 0.0,
         float(np.mean(everything <= low + END * width)) if counted else 0.0,
         float(np.mean(everything >= high - END * width)) if counted else 0.0,

@@ -1,4 +1,6 @@
-"""What an audit gives: findings by teacher, pairs of teachers, and how both are written as lines and as JSON."""
+"""What an audit gives: findings by teacher, pairs of teachers, and how both are written as lines
+and as JSON.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class TeacherAudit:
     """What is known of one teacher's scores.
 
     Attributes:
-        run: the fingerprint of the run. p_holm: of the deciding comparison, corrected over all teachers of the audit.
+        run: the fingerprint of the run. p_holm: of the deciding comparison, corrected over all
+            teachers of the audit.
         ruling: the verdict with its reasons; ``verdict`` is its words.
     """
 
@@ -74,7 +77,9 @@ class TeacherAudit:
 
     @property
     def value(self) -> float | None:
-        """Mean nDCG@10; over the documents shared with the first stage where there is one. None where nothing is judged."""
+        """Mean nDCG@10; over the documents shared with the first stage where there is one. None
+        where nothing is judged.
+        """
         if self.deciding is not None:
             return self.deciding.teacher
         return self.quality.values[DECIDING] if self.quality is not None else None
@@ -102,13 +107,28 @@ class TeacherAudit:
     @property
     def line(self) -> str:
         """All of it in one line, with the verdict."""
-        return (f"{self.teacher} ({self.rows} documents for {self.queries} queries, {self.tied:.1%} tied, spread "
-                f"{self.spread:.3g}): {self.verdict}")
+        return (
+            f"{self.teacher} ({self.rows} documents for {self.queries} queries, {self.tied:.1%}"
+            f" tied, spread {self.spread:.3g}): {self.verdict}"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it, at full precision."""
-        names = ("queries", "rows", "unscored", "tied", "spread", "value", "first_stage", "gain", "p", "verdict")
-        return {"teacher": self.teacher} | {name: getattr(self, name) for name in names} | plain(self)
+        names = (
+            "queries",
+            "rows",
+            "unscored",
+            "tied",
+            "spread",
+            "value",
+            "first_stage",
+            "gain",
+            "p",
+            "verdict",
+        )
+        return (
+            {"teacher": self.teacher} | {name: getattr(self, name) for name in names} | plain(self)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,7 +136,8 @@ class Audit:
     """Teachers, and each two of them compared.
 
     Attributes:
-        agreements: teachers with each other, then each with the untrained student where one was given.
+        agreements: teachers with each other, then each with the untrained student where one was
+            given.
         sampled, population: queries looked at, of how many.
         unheld: judged queries that no teacher holds.
         first_stage, student: names, or None.
@@ -138,17 +159,35 @@ class Audit:
     @property
     def lines(self) -> list[str]:
         """One line a finding."""
-        return [*(found.line for found in self.teachers), *(found.line for found in self.agreements)]
+        return [
+            *(found.line for found in self.teachers),
+            *(found.line for found in self.agreements),
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON holds it, at full precision; figures that could not be computed are null."""
-        names = ("dataset", "sampled", "population", "unheld", "judged", "first_stage", "student", "seed", "relevant_from")
+        names = (
+            "dataset",
+            "sampled",
+            "population",
+            "unheld",
+            "judged",
+            "first_stage",
+            "student",
+            "seed",
+            "relevant_from",
+        )
         own = {name: getattr(self, name) for name in names}
-        return own | {"teachers": [found.to_json() for found in self.teachers], "agreements": plain(self.agreements)}
+        return own | {
+            "teachers": [found.to_json() for found in self.teachers],
+            "agreements": plain(self.agreements),
+        }
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses, tuples and numbers as JSON holds them; a number that is not finite becomes null."""
+    """Dataclasses, tuples and numbers as JSON holds them; a number that is not finite becomes
+    null.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -20,7 +20,13 @@ def html_page(found: Audit) -> str:
     """
     # the drawings are matplotlib's, which escapes the texts in them
     drawn = {key: [Markup(svg) for svg in own] for key, own in plots(found).items()}
-    return render("page.html.j2", "irdistill.evaluation.audit", audit=found, sections=sections(found), plots=drawn)
+    return render(
+        "page.html.j2",
+        "irdistill.evaluation.audit",
+        audit=found,
+        sections=sections(found),
+        plots=drawn,
+    )
 
 
 def write_html(found: Audit, path: str | Path) -> None:

@@ -20,8 +20,9 @@ class Margins:
     """Differences of two scores of one list.
 
     Attributes:
-        labelled: at PERCENTILES, of a relevant document's score minus that of one that is not judged relevant; None
-            where nothing is judged. pairs: how many. wrong: the share in which the relevant one is not above.
+        labelled: at PERCENTILES, of a relevant document's score minus that of one that is not
+            judged relevant; None where nothing is judged. pairs: how many. wrong: the share in
+            which the relevant one is not above.
         top: at PERCENTILES, of the best document's score minus each other's.
         any: at PERCENTILES, of the absolute difference of any two.
         histogram: of the labelled ones.
@@ -35,7 +36,12 @@ class Margins:
     histogram: Histogram | None
 
 
-def margins(lists: Sequence[Scored], qrels: Mapping[str, Mapping[str, int]], seed: int, relevant_from: int = 1) -> Margins:
+def margins(
+    lists: Sequence[Scored],
+    qrels: Mapping[str, Mapping[str, int]],
+    seed: int,
+    relevant_from: int = 1,
+) -> Margins:
     """Margins of all lists; documents of grade ``relevant_from`` or above are relevant."""
     random = np.random.default_rng(seed)
     labelled, top, anyone = [], [], []
@@ -49,11 +55,17 @@ def margins(lists: Sequence[Scored], qrels: Mapping[str, Mapping[str, int]], see
         grades = qrels.get(found.query_id, {})
         relevant = np.array([grades.get(doc, 0) >= relevant_from for doc in found.doc_ids])
         if relevant.any() and not relevant.all():
-            labelled.append(_some((scores[relevant][:, None] - scores[~relevant][None, :]).ravel(), random))
+            labelled.append(
+                _some((scores[relevant][:, None] - scores[~relevant][None, :]).ravel(), random)
+            )
     known = np.concatenate(labelled) if labelled else np.empty(0)
     return Margins(
-        _percentiles(labelled), len(known), float(np.mean(known <= 0)) if len(known) else None,
-        _percentiles(top), _percentiles(anyone), histogram(known) if len(known) else None,
+        _percentiles(labelled),
+        len(known),
+        float(np.mean(known <= 0)) if len(known) else None,
+        _percentiles(top),
+        _percentiles(anyone),
+        histogram(known) if len(known) else None,
     )
 
 

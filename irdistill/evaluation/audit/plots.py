@@ -28,22 +28,42 @@ def require_plots() -> None:
 
 
 def plots(found: Audit) -> dict[str, list[str]]:
-    """Section key -> SVG elements: scores and margins of each teacher, and each comparison with the first stage."""
+    """Section key -> SVG elements: scores and margins of each teacher, and each comparison with the
+    first stage.
+    """
     require_plots()
     drawn: dict[str, list[str]] = {"scores": [], "margins": [], "quality": []}
     draw = _Drawer()
     for number, teacher in enumerate(found.teachers):
         colour = _COLOURS[number % len(_COLOURS)]
         if teacher.distribution.histogram is not None:
-            drawn["scores"].append(draw(f"Scores of {teacher.teacher}", "score", "documents",
-                                        _bars(teacher.distribution.histogram, colour)))
+            drawn["scores"].append(
+                draw(
+                    f"Scores of {teacher.teacher}",
+                    "score",
+                    "documents",
+                    _bars(teacher.distribution.histogram, colour),
+                )
+            )
         if teacher.margins.histogram is not None:
-            drawn["margins"].append(draw(f"Margins of {teacher.teacher}", "relevant minus other", "pairs",
-                                         _bars(teacher.margins.histogram, colour, zero=True)))
+            drawn["margins"].append(
+                draw(
+                    f"Margins of {teacher.teacher}",
+                    "relevant minus other",
+                    "pairs",
+                    _bars(teacher.margins.histogram, colour, zero=True),
+                )
+            )
         if teacher.quality is not None and teacher.quality.against is not None:
             against = teacher.quality.against
-            drawn["quality"].append(draw(f"{teacher.teacher} minus the first stage", "queries, sorted", against.deciding.measure,
-                                         _changes(against.changes, colour)))
+            drawn["quality"].append(
+                draw(
+                    f"{teacher.teacher} minus the first stage",
+                    "queries, sorted",
+                    against.deciding.measure,
+                    _changes(against.changes, colour),
+                )
+            )
     return drawn
 
 
@@ -78,8 +98,13 @@ class _Drawer:
 
         self.drawn += 1
         settings: Mapping[str, Any] = {
-            "svg.fonttype": "none", "svg.hashsalt": "irdistill", "font.size": 8, "font.family": "sans-serif",
-            "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "irdistill",
+            "font.size": 8,
+            "font.family": "sans-serif",
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "text.parse_math": False,
         }
         with matplotlib.rc_context(dict(settings)):
             figure = Figure(figsize=_SIZE, layout="constrained")
@@ -95,7 +120,7 @@ class _Drawer:
 
 def _inline(svg: str, prefix: str) -> str:
     """The element alone: no prologue, no metadata, no namespace addresses, ids with a prefix."""
-    element = svg[svg.index("<svg"):]
+    element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     element = re.sub(r"<!--.*?-->", "", element, flags=re.DOTALL)
     element = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", element)

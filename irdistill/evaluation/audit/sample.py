@@ -39,7 +39,11 @@ class Scored(NamedTuple):
 def scored(found: RankedList) -> Scored:
     """A list without what has no score."""
     keep = np.flatnonzero(~np.isnan(found.scores))
-    return Scored(found.query_id, [found.doc_ids[place] for place in keep.tolist()], found.scores[keep].astype(np.float64))
+    return Scored(
+        found.query_id,
+        [found.doc_ids[place] for place in keep.tolist()],
+        found.scores[keep].astype(np.float64),
+    )
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class Sample:
     Attributes:
         query_ids: the queries looked at, in the collection's order.
         population: how many there were to draw from: all that at least one teacher holds.
-        lists: teacher -> query id -> list, nulls and flags included; a query that a teacher lacks is absent.
+        lists: teacher -> query id -> list, nulls and flags included; a query that a teacher lacks
+            is absent.
         first_stage: query id -> list, or None where no first stage was given.
         unheld: judged queries of the collection that no teacher holds; nothing can be said of them.
     """
@@ -66,23 +71,31 @@ class Sample:
         return len(self.query_ids) == self.population
 
 
-def draw_sample(collection: Collection, runs: Mapping[str, Run], first_stage: Run | None, size: int, seed: int) -> Sample:
+def draw_sample(
+    collection: Collection, runs: Mapping[str, Run], first_stage: Run | None, size: int, seed: int
+) -> Sample:
     """Draw queries and read their lists, part by part.
 
     Raises:
         IrdistillError: ``size`` is below 1, or the teachers hold no query of the collection.
     """
     if size < 1:
-        raise IrdistillError(f"an audit of {size} queries was asked for; give --sample a whole number of at least 1.")
+        raise IrdistillError(
+            f"an audit of {size} queries was asked for; give --sample a whole number of at least 1."
+        )
     held = [query for query in collection.queries if any(query in run for run in runs.values())]
     if not held:
-        raise IrdistillError(f"the runs {', '.join(runs)} hold no query of {collection.id}; audit runs of this collection.")
+        raise IrdistillError(
+            f"the runs {', '.join(runs)} hold no query of {collection.id}; audit runs of this"
+            " collection."
+        )
     chosen = held
     if len(held) > size:
         places = np.random.default_rng(seed).choice(len(held), size, replace=False)
         chosen = [held[place] for place in sorted(places.tolist())]
     everyone = [*runs.values(), *([first_stage] if first_stage is not None else [])]
     with progress(len(chosen) * len(everyone), "lists", "read") as bar:
+
         def read(run: Run) -> dict[str, RankedList]:
             wanted = set(chosen)
             lists = {}
@@ -96,4 +109,6 @@ def draw_sample(collection: Collection, runs: Mapping[str, Run], first_stage: Ru
         lists = {name: read(run) for name, run in runs.items()}
         first = read(first_stage) if first_stage is not None else None
     known = set(held)
-    return Sample(chosen, len(held), lists, first, sum(query not in known for query in collection.qrels))
+    return Sample(
+        chosen, len(held), lists, first, sum(query not in known for query in collection.qrels)
+    )

@@ -1,4 +1,6 @@
-"""What a report calls its datasets: short names in place of paths, and what the queries of each are."""
+"""What a report calls its datasets: short names in place of paths, and what the queries of each
+are.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ _SYNTHETIC = "generate"
 
 
 def short_names(datasets: Sequence[str]) -> dict[str, str]:
-    """A name for each dataset without the folders above it: ``/data/scifact#test[:300]`` is ``scifact#test[:300]``.
+    """A name for each dataset without the folders above it: ``/data/scifact#test[:300]`` is
+    ``scifact#test[:300]``.
 
-    Ids that are no paths stay as they are. Where two names would be the same, as many folders are kept as it takes.
+    Ids that are no paths stay as they are. Where two names would be the same, as many folders are
+    kept as it takes.
     """
-    parts = {dataset: Path(_cut(dataset)[0]).expanduser().parts if _is_path(dataset) else () for dataset in datasets}
+    parts = {
+        dataset: Path(_cut(dataset)[0]).expanduser().parts if _is_path(dataset) else ()
+        for dataset in datasets
+    }
     names: dict[str, str] = {}
     for dataset in datasets:
         if not parts[dataset]:
@@ -28,7 +35,11 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
             continue
         for depth in range(1, len(parts[dataset]) + 1):
             names[dataset] = _ending(dataset, parts[dataset], depth)
-            others = {other for other in datasets if other != dataset and _ending(other, parts[other], depth) == names[dataset]}
+            others = {
+                other
+                for other in datasets
+                if other != dataset and _ending(other, parts[other], depth) == names[dataset]
+            }
             if not others:
                 break
     return names
@@ -39,8 +50,10 @@ def readable(evaluation: Evaluation) -> Evaluation:
     names = short_names(evaluation.datasets)
     if all(name == dataset for dataset, name in names.items()):
         return evaluation
-    return Evaluation(tuple(replace(row, dataset=names[row.dataset]) for row in evaluation.rows),
-                      {names.get(dataset, dataset): systems for dataset, systems in evaluation.per_query.items()})
+    return Evaluation(
+        tuple(replace(row, dataset=names[row.dataset]) for row in evaluation.rows),
+        {names.get(dataset, dataset): systems for dataset, systems in evaluation.per_query.items()},
+    )
 
 
 def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
@@ -56,7 +69,9 @@ def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
             try:
                 identity = read_json(place / DERIVED)
                 source = str(identity["source"]["id"])
-                return identity["made_by"].get("verb") == _SYNTHETIC or (source != dataset and is_synthetic(source, beside))
+                return identity["made_by"].get("verb") == _SYNTHETIC or (
+                    source != dataset and is_synthetic(source, beside)
+                )
             except (IrdistillError, KeyError, TypeError, AttributeError):
                 return False
     return False
@@ -74,7 +89,9 @@ def _ending(dataset: str, parts: Sequence[str], depth: int) -> str:
 
 
 def _cut(dataset: str) -> tuple[str, str]:
-    """The folder of an id, and what stands behind it: ``sets/scifact#test[:300]`` is ``sets/scifact``, ``#test[:300]``."""
+    """The folder of an id, and what stands behind it: ``sets/scifact#test[:300]`` is
+    ``sets/scifact``, ``#test[:300]``.
+    """
     place, part = split_slice(dataset)
     folder, split = cut_split(place)
     return folder, (f"#{split}" if split else "") + part

@@ -1,4 +1,6 @@
-"""Figures in the layout of MTEB's results (Muennighoff et al. 2022, arXiv:2210.07316), which ``mteb`` loads."""
+"""Figures in the layout of MTEB's results (Muennighoff et al. 2022, arXiv:2210.07316), which
+``mteb`` loads.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,32 @@ from irdistill.files import make_folder
 from irdistill.ownership import write_json_file
 
 MAIN = "nDCG@10"
-_NAMES = {"nDCG": "ndcg", "RR": "mrr", "R": "recall", "P": "precision", "AP": "map", "Success": "hit_rate", "Judged": "judged"}
+_NAMES = {
+    "nDCG": "ndcg",
+    "RR": "mrr",
+    "R": "recall",
+    "P": "precision",
+    "AP": "map",
+    "Success": "hit_rate",
+    "Judged": "judged",
+}
 
 #: MTEB's names of BEIR's sets, under the last part of their ids in ir_datasets or of a folder.
 TASKS = {
-    "arguana": "ArguAna", "climate-fever": "ClimateFEVER", "dbpedia-entity": "DBPedia", "fever": "FEVER", "fiqa": "FiQA2018",
-    "hotpotqa": "HotpotQA", "msmarco": "MSMARCO", "nfcorpus": "NFCorpus", "nq": "NQ", "quora": "QuoraRetrieval",
-    "scidocs": "SCIDOCS", "scifact": "SciFact", "trec-covid": "TRECCOVID", "webis-touche2020": "Touche2020",
+    "arguana": "ArguAna",
+    "climate-fever": "ClimateFEVER",
+    "dbpedia-entity": "DBPedia",
+    "fever": "FEVER",
+    "fiqa": "FiQA2018",
+    "hotpotqa": "HotpotQA",
+    "msmarco": "MSMARCO",
+    "nfcorpus": "NFCorpus",
+    "nq": "NQ",
+    "quora": "QuoraRetrieval",
+    "scidocs": "SCIDOCS",
+    "scifact": "SciFact",
+    "trec-covid": "TRECCOVID",
+    "webis-touche2020": "Touche2020",
 }
 _SPLITS = ("train", "dev", "test", "validation")
 
@@ -37,7 +58,9 @@ def metric_name(measure: str) -> str | None:
 
 
 def task_of(dataset: str) -> tuple[str, str]:
-    """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are SciFact, test."""
+    """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are
+    SciFact, test.
+    """
     path, split = cut_split(dataset)
     parts = [part for part in path.split("/") if part]
     if not split and len(parts) > 1 and parts[-1] in _SPLITS:
@@ -49,8 +72,8 @@ def task_of(dataset: str) -> tuple[str, str]:
 def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -> dict[str, Any]:
     """The content of one task's file: figures of one system on one dataset.
 
-    The revision of the data is ``irdistill`` and the task's main score nDCG@10; MTEB itself has not run, so its version is
-    null.
+    The revision of the data is ``irdistill`` and the task's main score nDCG@10; MTEB itself has not
+    run, so its version is null.
 
     Raises:
         IrdistillError: nDCG@10 is not among the figures.
@@ -59,17 +82,27 @@ def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -
     scores = {name: row.value for row in rows if (name := metric_name(row.measure)) is not None}
     main = next((row.value for row in rows if row.measure == MAIN), None)
     if main is None:
-        raise IrdistillError(f"MTEB's main score of {task} is {MAIN}, and it is not among "
-                             f"{', '.join(row.measure for row in rows)}; evaluate with it.")
+        raise IrdistillError(
+            f"MTEB's main score of {task} is {MAIN}, and it is not among "
+            f"{', '.join(row.measure for row in rows)}; evaluate with it."
+        )
     return {
-        "dataset_revision": "irdistill", "task_name": task, "mteb_version": None,
-        "scores": {split: [{**scores, "main_score": main, "hf_subset": "default", "languages": list(languages)}]},
-        "evaluation_time": None, "kg_co2_emissions": None,
+        "dataset_revision": "irdistill",
+        "task_name": task,
+        "mteb_version": None,
+        "scores": {
+            split: [
+                {**scores, "main_score": main, "hf_subset": "default", "languages": list(languages)}
+            ]
+        },
+        "evaluation_time": None,
+        "kg_co2_emissions": None,
     }
 
 
 def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Path]:
-    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as MTEB's cache lays them out.
+    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as MTEB's cache lays them
+    out.
 
     Raises:
         IrdistillError: nDCG@10 is not among the figures, or two datasets are of one task.
@@ -84,7 +117,10 @@ def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Pa
         place = make_folder(Path(folder) / "results" / name.replace("/", "__") / "irdistill")
         path = place / f"{content['task_name']}.json"
         if path in written:
-            raise IrdistillError(f"two datasets are the task {content['task_name']}; give the figures of one of them.")
+            raise IrdistillError(
+                f"two datasets are the task {content['task_name']}; give the figures of one of"
+                " them."
+            )
         write_json_file(path, content)
         write_json_file(place / "model_meta.json", {"name": name, "revision": "irdistill"})
         written.append(path)

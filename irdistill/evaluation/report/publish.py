@@ -19,12 +19,21 @@ from irdistill.runs import Run, open_run
 if TYPE_CHECKING:
     from irdistill.evaluation.efficiency import Efficiency
 
-_SUFFIXES = {".html": "html", ".md": "markdown", ".tex": "latex", ".svg": "plot", ".pdf": "plot", ".png": "plot"}
+_SUFFIXES = {
+    ".html": "html",
+    ".md": "markdown",
+    ".tex": "latex",
+    ".svg": "plot",
+    ".pdf": "plot",
+    ".png": "plot",
+}
 
 
 @dataclass(frozen=True)
 class Results:
-    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the folder of the figures' file."""
+    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the
+    folder of the figures' file.
+    """
 
     found: Evaluation
     collection: Collection | None = None
@@ -34,22 +43,35 @@ class Results:
     folder: Path | None = None
 
 
-def evaluated(paths: Mapping[str, str], collection: str | None, measures: str, baseline: str | None, seed: int = 42,
-              self_match: SelfMatch = "keep") -> Results:
+def evaluated(
+    paths: Mapping[str, str],
+    collection: str | None,
+    measures: str,
+    baseline: str | None,
+    seed: int = 42,
+    self_match: SelfMatch = "keep",
+) -> Results:
     """Evaluate runs, system -> path; ``self_match`` as for ``evaluate``.
 
     Raises:
-        IrdistillError: it is not said of which collection they are, or of several; or as ``evaluate``.
+        IrdistillError: it is not said of which collection they are, or of several; or as
+            ``evaluate``.
     """
     if baseline is not None and baseline not in paths.values():
-        raise IrdistillError(f"the baseline {baseline!r} is none of the runs given: {', '.join(paths.values())}.")
+        raise IrdistillError(
+            f"the baseline {baseline!r} is none of the runs given: {', '.join(paths.values())}."
+        )
     if collection is None:
-        ids = {str(found) for path in paths.values()
-               if Path(path).is_dir() and (found := open_run(path).identity.collection.get("id"))}
+        ids = {
+            str(found)
+            for path in paths.values()
+            if Path(path).is_dir() and (found := open_run(path).identity.collection.get("id"))
+        }
         if len(ids) != 1:
             raise IrdistillError(
-                f"the runs name {'the collections ' + ', '.join(sorted(ids)) if ids else 'no collection'}; say which one they are "
-                "of with --collection."
+                "the runs name"
+                f" {'the collections ' + ', '.join(sorted(ids)) if ids else 'no collection'}; say"
+                " which one they are of with --collection."
             )
         collection = ids.pop()
     held = load_collection(collection)
@@ -66,7 +88,10 @@ def from_json(path: str | Path) -> Results:
     """
     given = read_json(path)
     if not isinstance(given, dict) or not isinstance(given.get("rows"), list) or not given["rows"]:
-        raise IrdistillError(f'{path} holds no figures: an object with "rows" was expected, as evaluate --json or a recipe writes.')
+        raise IrdistillError(
+            f'{path} holds no figures: an object with "rows" was expected, as evaluate --json or a'
+            " recipe writes."
+        )
     try:
         found = Evaluation(tuple(Row(**row) for row in given["rows"]))
         costs: tuple[Efficiency, ...] = ()
@@ -75,29 +100,46 @@ def from_json(path: str | Path) -> Results:
 
             costs = tuple(Efficiency(**cost) for cost in given["efficiency"])
     except TypeError as error:
-        raise IrdistillError(f"{path} is not a file of figures of this version: {error}. Evaluate again.") from error
-    return Results(found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent)
+        raise IrdistillError(
+            f"{path} is not a file of figures of this version: {error}. Evaluate again."
+        ) from error
+    return Results(
+        found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent
+    )
 
 
-def publish(given: Results, form: str | None = None, out: Path | None = None, documents: int = 10, queries: int = 300,
-            system: str | None = None) -> str | None:
+def publish(
+    given: Results,
+    form: str | None = None,
+    out: Path | None = None,
+    documents: int = 10,
+    queries: int = 300,
+    system: str | None = None,
+) -> str | None:
     """Write a report, or give its text where there is no file to write.
 
     Args:
-        form: ``html``, ``markdown``, ``latex``, ``plot``, ``mteb`` or ``card``; told from the file's name where None.
+        form: ``html``, ``markdown``, ``latex``, ``plot``, ``mteb`` or ``card``; told from the
+            file's name where None.
         system: whose figures go to ``mteb`` and ``card``; the first by default.
 
     Raises:
-        IrdistillError: the form cannot be told or needs a place to write to, or the system is unknown.
+        IrdistillError: the form cannot be told or needs a place to write to, or the system is
+            unknown.
     """
     if form is None:
         form = "markdown" if out is None else _SUFFIXES.get(out.suffix)
         if form is None:
-            raise IrdistillError(f"it cannot be told what {out} is to be; give --format, or a name in {', '.join(_SUFFIXES)}.")
+            raise IrdistillError(
+                f"it cannot be told what {out} is to be; give --format, or a name in"
+                f" {', '.join(_SUFFIXES)}."
+            )
     if out is None and form not in ("markdown", "latex"):
         raise IrdistillError(f"--out is missing: where the {form} goes.")
     if system is not None and system not in given.found.systems:
-        raise IrdistillError(f"there is no system {system!r}; there are {', '.join(given.found.systems)}.")
+        raise IrdistillError(
+            f"there is no system {system!r}; there are {', '.join(given.found.systems)}."
+        )
     if out is not None and form not in ("mteb", "card"):
         check_replaceable(out)
     chosen = system or given.found.systems[0]
@@ -134,9 +176,18 @@ def _text(given: Results, form: str, documents: int, queries: int) -> str:
         costs: Any = points(given.found, given.costs)
         return html_report(given.found, given.collection, given.runs, documents, queries, costs)
     if form == "latex":
-        extra = [costs_table(given.costs, given.retention).latex("Costs at query time.")] if given.costs else []
+        extra = (
+            [costs_table(given.costs, given.retention).latex("Costs at query time.")]
+            if given.costs
+            else []
+        )
         return "\n\n".join([evaluation_latex(given.found).rstrip(), *extra]) + "\n"
     lines = [evaluation_markdown(given.found)]
     if given.costs:
-        lines += ["### Costs at query time", "", costs_table(given.costs, given.retention).markdown(), ""]
+        lines += [
+            "### Costs at query time",
+            "",
+            costs_table(given.costs, given.retention).markdown(),
+            "",
+        ]
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""Text with a row a line: TREC runs, tables of (query, document, score), and triples with the scores of both documents."""
+"""Text with a row a line: TREC runs, tables of (query, document, score), and triples with the
+scores of both documents.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,13 @@ from irdistill.collections import Collection
 from irdistill.collections.fields import Fields
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES
-from irdistill.collections.table_layout import TableLayout, TableSample, decide, read_sample, trec_header
+from irdistill.collections.table_layout import (
+    TableLayout,
+    TableSample,
+    decide,
+    read_sample,
+    trec_header,
+)
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
@@ -21,7 +29,9 @@ from irdistill.runs.store import Run
 
 TREC_LAYOUT = "query Q0 document rank score tag"
 TABLE = "query document score, query 0 document score, or as a header or --columns names them"
-TRIPLES_LAYOUT = "score of the first document, score of the second, query, first document, second document"
+TRIPLES_LAYOUT = (
+    "score of the first document, score of the second, query, first document, second document"
+)
 READINGS_OF_TSV = (READINGS["run"][3][0], READINGS["run"][4][0])
 
 
@@ -32,7 +42,9 @@ def sampled(path: Path) -> TableSample:
 
 
 def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
-    """``query Q0 document rank score tag``; a line of column names may stand first. Scores decide the order, as in trec_eval."""
+    """``query Q0 document rank score tag``; a line of column names may stand first. Scores decide
+    the order, as in trec_eval.
+    """
     header = trec_header(sampled(source.path))
     roles = header.roles if header else TREC
     layout = TableLayout(roles, None, header=header is not None)
@@ -43,24 +55,41 @@ def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
 
 
 def read_table(source: Source, collection: Collection) -> Iterator[Rows]:
-    """A table of queries, documents and scores or ranks, as `irdistill.collections.table_layout.decide` reads it."""
+    """A table of queries, documents and scores or ranks, as
+    `irdistill.collections.table_layout.decide` reads it.
+    """
     layout = decide(sampled(source.path), "run", source.columns, prefer=READINGS_OF_TSV)
     if layout.roles == TRIPLES:
-        raise IrdistillError(f"{source.path} holds triples with two scores in each line; give --format triples.")
-    if not {"empty", "iteration"} >= set(layout.roles) - {"query", "document", "score"} or source.columns is not None:
+        raise IrdistillError(
+            f"{source.path} holds triples with two scores in each line; give --format triples."
+        )
+    if (
+        not {"empty", "iteration"} >= set(layout.roles) - {"query", "document", "score"}
+        or source.columns is not None
+    ):
         source.notes["columns"] = layout.describe()
     for block in _blocks(source, layout, layout.describe().replace(",", ", ")):
         yield _rows(source, block, layout)
 
 
 def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
-    """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both pairs are rows."""
+    """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both
+    pairs are rows.
+    """
     first = next(iter(sampled(source.path).lines), (1, ""))[1]
-    layout = TableLayout(("-", "-", "query", "document", "document"), "\t" if "\t" in first else None)
+    layout = TableLayout(
+        ("-", "-", "query", "document", "document"), "\t" if "\t" in first else None
+    )
     for block in _blocks(source, layout, TRIPLES_LAYOUT):
         twice = np.repeat(np.arange(len(block)), 2)
         docs = [_ids(source, block, place) for place in (3, 4)]
-        both = Fields(block.data, *(np.stack(values, 1).ravel() for values in zip(*(one[1:] for one in docs), strict=True)))
+        both = Fields(
+            block.data,
+            *(
+                np.stack(values, 1).ravel()
+                for values in zip(*(one[1:] for one in docs), strict=True)
+            ),
+        )
         scores = np.stack([_numbers(source, block, place, "score") for place in (0, 1)], 1).ravel()
         yield Rows(_ids(source, block, 2).take(twice), both, scores, block.numbers[twice])
 
@@ -100,7 +129,14 @@ def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Itera
             continue
         cells = layout.split(line.decode("utf-8", "surrogateescape"))
         if len(cells) != width:
-            raise _wrong(source, number, line, len(cells), "commas" if layout.separator == "," else "tabs", described)
+            raise _wrong(
+                source,
+                number,
+                line,
+                len(cells),
+                "commas" if layout.separator == "," else "tabs",
+                described,
+            )
         fields += [cell.encode("utf-8", "surrogateescape") for cell in cells]
         lines.append(number)
         if len(lines) >= CHUNK:
@@ -110,10 +146,13 @@ def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Itera
         yield lines_of(fields, width, lines)
 
 
-def _wrong(source: Source, number: int, line: bytes, count: int, by: str, described: str) -> IrdistillError:
+def _wrong(
+    source: Source, number: int, line: bytes, count: int, by: str, described: str
+) -> IrdistillError:
     return IrdistillError(
-        f"{source.path}, line {number}: {count} fields between {by}, and this was expected: {described}. "
-        f"The line begins {line[:80].decode('utf-8', 'replace')!r}; the file is damaged or of another --format."
+        f"{source.path}, line {number}: {count} fields between {by}, and this was expected:"
+        f" {described}. The line begins {line[:80].decode('utf-8', 'replace')!r}; the file is"
+        " damaged or of another --format."
     )
 
 
@@ -134,43 +173,65 @@ def _ids(source: Source, block: Lines, place: int) -> Fields:
         try:
             fields.bytes_at(wrong).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise IrdistillError(f"{source.path}, line {block.numbers[wrong]}: {error}; UTF-8 was expected.") from error
+            raise IrdistillError(
+                f"{source.path}, line {block.numbers[wrong]}: {error}; UTF-8 was expected."
+            ) from error
     return fields
 
 
 def _scored_rows(source: Source, block: Lines, query: int, doc: int, score: int) -> Rows:
-    return Rows(_ids(source, block, query), _ids(source, block, doc), _numbers(source, block, score, "score"), block.numbers)
+    return Rows(
+        _ids(source, block, query),
+        _ids(source, block, doc),
+        _numbers(source, block, score, "score"),
+        block.numbers,
+    )
 
 
 def _rows(source: Source, block: Lines, layout: TableLayout) -> Rows:
     """The rows of a block.
 
     Raises:
-        IrdistillError: a score is not a number, a rank is not a whole number from 0, a column that was empty or 0 in the first
-            lines is not so any more; the line is named.
+        IrdistillError: a score is not a number, a rank is not a whole number from 0, a column that
+            was empty or 0 in the first lines is not so any more; the line is named.
     """
-    query, doc, rank, score = (layout.place(role) for role in ("query", "document", "rank", "score"))
+    query, doc, rank, score = (
+        layout.place(role) for role in ("query", "document", "rank", "score")
+    )
     assert query is not None and doc is not None
     for place, role in enumerate(layout.roles):
         if role == "empty" or (role == "iteration" and len(layout.roles) != 6):
             _check_constant(source, block, place, role)
-    ranks = None if rank is None else whole_ranks(source, _numbers(source, block, rank, "rank"), block.numbers)
+    ranks = (
+        None
+        if rank is None
+        else whole_ranks(source, _numbers(source, block, rank, "rank"), block.numbers)
+    )
     if score is None:
         ids = _ids(source, block, query), _ids(source, block, doc)
-        return Rows(*ids, np.full(len(block.numbers), np.nan), block.numbers, np.ones(len(block.numbers), bool), ranks)
+        return Rows(
+            *ids,
+            np.full(len(block.numbers), np.nan),
+            block.numbers,
+            np.ones(len(block.numbers), bool),
+            ranks,
+        )
     return _scored_rows(source, block, query, doc, score)._replace(ranks=ranks)
 
 
 def _check_constant(source: Source, block: Lines, place: int, role: str) -> None:
     expected = {b""} if role == "empty" else {b"0", b"Q0", b"q0"}
     fields = block.field(place)
-    other = np.flatnonzero(~fields.equal(Fields.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64))))
+    other = np.flatnonzero(
+        ~fields.equal(Fields.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64)))
+    )
     for at in (0, *other.tolist()):
         if (value := fields.bytes_at(at).strip()) not in expected:
             raise IrdistillError(
-                f"{source.path}, line {block.numbers[at]}: column {place + 1} is {value.decode('utf-8', 'replace')!r}, and it "
-                f"was {'empty' if role == 'empty' else '0'} in the lines before. Name the columns with --columns (- is one to "
-                "leave out)."
+                f"{source.path}, line {block.numbers[at]}: column {place + 1} is"
+                f" {value.decode('utf-8', 'replace')!r}, and it was"
+                f" {'empty' if role == 'empty' else '0'} in the lines before. Name the columns with"
+                " --columns (- is one to leave out)."
             )
 
 
@@ -179,7 +240,8 @@ def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
     values, wrong = decimals(fields)
     if len(wrong):
         raise IrdistillError(
-            f"{source.path}, line {block.numbers[wrong[0]]}: the {name} {fields.text(int(wrong[0]))!r} is not a number."
+            f"{source.path}, line {block.numbers[wrong[0]]}: the {name}"
+            f" {fields.text(int(wrong[0]))!r} is not a number."
         )
     return values
 
@@ -191,14 +253,20 @@ def write_trec(run: Run, path: Path, collection: Collection | None, options: Wri
         raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
 
     def lines(found: RankedList) -> tuple[list[str], int]:
-        rows = [f"{found.query_id} Q0 {doc} {rank} {score} {tag}\n" for rank, (doc, score) in enumerate(_scored(found), 1)]
+        rows = [
+            f"{found.query_id} Q0 {doc} {rank} {score} {tag}\n"
+            for rank, (doc, score) in enumerate(_scored(found), 1)
+        ]
         return rows, len(rows)
 
     return _write(run, path, lines, "TREC run files", lambda name: len(name.split()) == 1)
 
 
 def write_table(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """``query document score``, tabs between them, under a line of column names as in BEIR's qrels."""
+    """``query document score``, tabs between them, under a line of column names as in BEIR's
+    qrels.
+    """
+
     def lines(found: RankedList) -> tuple[list[str], int]:
         rows = [f"{found.query_id}\t{doc}\t{score}\n" for doc, score in _scored(found)]
         return rows, len(rows)
@@ -206,13 +274,20 @@ def write_table(run: Run, path: Path, collection: Collection | None, options: Wr
     return _write(run, path, lines, "tables of text", _fits_tabs, "query-id\tcorpus-id\tscore\n")
 
 
-def write_triples(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
+def write_triples(
+    run: Run, path: Path, collection: Collection | None, options: WriteOptions
+) -> int:
     """Each scored document that is judged relevant with each scored one that is not."""
+
     def lines(found: RankedList) -> tuple[list[str], int]:
         positive, negative = parted(_scored(found), relevant(collection, found.query_id))
         if not (positive and negative):
             options.one_sided += bool(positive or negative)
-        rows = [f"{high}\t{low}\t{found.query_id}\t{doc}\t{other}\n" for doc, high in positive for other, low in negative]
+        rows = [
+            f"{high}\t{low}\t{found.query_id}\t{doc}\t{other}\n"
+            for doc, high in positive
+            for other, low in negative
+        ]
         return rows, len(positive) + len(negative) if rows else 0
 
     return _write(run, path, lines, "triples", _fits_tabs)
@@ -224,18 +299,30 @@ def _fits_tabs(name: str) -> bool:
 
 def _scored(found: RankedList) -> list[tuple[str, str]]:
     """Scores have the fewest digits that give the same float32 back."""
-    return [(doc, str(score)) for doc, score in zip(found.doc_ids, found.scores, strict=True) if score == score]
+    return [
+        (doc, str(score))
+        for doc, score in zip(found.doc_ids, found.scores, strict=True)
+        if score == score
+    ]
 
 
-def _write(run: Run, path: Path, lines: Callable[[RankedList], tuple[list[str], int]], kind: str,
-           fits: Callable[[str], bool], header: str = "") -> int:
+def _write(
+    run: Run,
+    path: Path,
+    lines: Callable[[RankedList], tuple[list[str], int]],
+    kind: str,
+    fits: Callable[[str], bool],
+    header: str = "",
+) -> int:
     count = 0
     with writing(path) as stream:
         stream.write(header.encode())
         for found in run:
             for name in (found.query_id, *found.doc_ids):
                 if not fits(name):
-                    raise IrdistillError(f"the id {name!r} is empty or has white space, which {kind} cannot express.")
+                    raise IrdistillError(
+                        f"the id {name!r} is empty or has white space, which {kind} cannot express."
+                    )
             made, rows = lines(found)
             stream.write("".join(made).encode())
             count += rows

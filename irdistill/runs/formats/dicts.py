@@ -11,7 +11,14 @@ from typing import Any
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.pickles import memory_for, read_items
-from irdistill.runs.formats.rows import Record, Rows, WriteOptions, gathered, name_of, number_or_name
+from irdistill.runs.formats.rows import (
+    Record,
+    Rows,
+    WriteOptions,
+    gathered,
+    name_of,
+    number_or_name,
+)
 from irdistill.runs.formats.scalars import Refused
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.store import Run
@@ -21,29 +28,40 @@ def _records(source: Source) -> Iterator[Record]:
     source.unit, number = "query", 0
     with source.binary() as stream:
         try:
-            for number, (query, found) in enumerate(read_items(stream, memory_for(source.bytes)), 1):
+            for number, (query, found) in enumerate(
+                read_items(stream, memory_for(source.bytes)), 1
+            ):
                 if not isinstance(found, dict):
                     raise Refused(f"query {query!r} has a {type(found).__name__}")
-                yield Record(number, name_of(query), [name_of(doc) for doc in found], list(found.values()))
+                yield Record(
+                    number, name_of(query), [name_of(doc) for doc in found], list(found.values())
+                )
         except Refused as error:
             raise IrdistillError(
-                f"{source.path} is refused after {number} queries: {error}, and a pickled dictionary of dictionaries "
-                "{query: {document: score}} of plain text and numbers was expected. Nothing of it was run. A pickle can run "
-                "any code when Python loads it; load this one only if you trust its source, and save it as JSON."
+                f"{source.path} is refused after {number} queries: {error}, and a pickled"
+                " dictionary of dictionaries {query: {document: score}} of plain text and"
+                " numbers was expected. Nothing of it was run. A pickle can run any code when"
+                " Python loads it; load this one only if you trust its source, and save it as"
+                " JSON."
             ) from error
         except (ValueError, TypeError) as error:
             raise IrdistillError(
-                f"{source.path}, query {number + 1}: {error}; the pickle is truncated, damaged or not one of scores."
+                f"{source.path}, query {number + 1}: {error}; the pickle is truncated, damaged or"
+                " not one of scores."
             ) from error
 
 
 def read_scores(source: Source, collection: Collection) -> Iterator[Rows]:
-    """``{query: {document: score}}``, ids as numbers or text; read a query at a time by a machine that runs no code."""
+    """``{query: {document: score}}``, ids as numbers or text; read a query at a time by a machine
+    that runs no code.
+    """
     return gathered(_records(source), source)
 
 
 def write_scores(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """The same dictionary, one query after the other, so that it need not fit into memory; ids as numbers where they are."""
+    """The same dictionary, one query after the other, so that it need not fit into memory; ids as
+    numbers where they are.
+    """
     count = 0
     with writing(path) as stream:
         stream.write(b"\x80\x03}")
@@ -51,7 +69,8 @@ def write_scores(run: Run, path: Path, collection: Collection | None, options: W
             # plain floats of float32 values: every reader gets the same numbers back
             rows = {
                 number_or_name(doc): score
-                for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True) if score == score
+                for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)
+                if score == score
             }
             if rows:
                 stream.write(_body(number_or_name(found.query_id)) + _body(rows) + b"s")

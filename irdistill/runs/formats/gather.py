@@ -15,7 +15,9 @@ from irdistill.errors import IrdistillError
 from irdistill.files import explain_os_errors
 from irdistill.runs.ranks import RankFaults
 
-ROW = np.dtype([("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")])
+ROW = np.dtype(
+    [("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")]
+)
 """``rank``: 0 in files without ranks, -1 on rows that give a score to a pair named elsewhere."""
 
 ROW_COST = 120
@@ -29,7 +31,8 @@ class Gathered(NamedTuple):
     """One query's rows, by rank; in the file's order where ranks are equal or there are none.
 
     Attributes:
-        query: its number. docs: (n,) int32 rows of the corpus. scores: (n,) float32, NaN where there is none.
+        query: its number. docs: (n,) int32 rows of the corpus. scores: (n,) float32, NaN where
+            there is none.
     """
 
     query: int
@@ -38,18 +41,20 @@ class Gathered(NamedTuple):
 
 
 class Gather:
-    """Sorts rows by query. What does not fit into memory goes to nameless temporary files, 20 bytes a row.
+    """Sorts rows by query. What does not fit into memory goes to nameless temporary files, 20 bytes
+    a row.
 
-    A nameless file goes with the process, also when it is killed. A context manager: ``add`` rows, ``settle`` once, then
-    iterate over the queries in order of their numbers.
+    A nameless file goes with the process, also when it is killed. A context manager: ``add`` rows,
+    ``settle`` once, then iterate over the queries in order of their numbers.
 
     Args:
         queries: how many queries there may be.
         folder: where the temporary files lie.
         name: words for a pair (query number, corpus row), for errors.
         memory: bytes that rows may take at a time. A query's rows must fit.
-        duplicates: what a pair gets that has several different scores: ``error``, the ``first`` in the file, or the
-            ``mean`` of all. A pair that comes again with the same score is one row in any case.
+        duplicates: what a pair gets that has several different scores: ``error``, the ``first`` in
+            the file, or the ``mean`` of all. A pair that comes again with the same score is one row
+            in any case.
 
     Attributes:
         repeated: rows that were one with another row, after ``settle``.
@@ -57,15 +62,28 @@ class Gather:
         rank_faults: how ranks and scores fit together, after ``settle``.
     """
 
-    def __init__(self, queries: int, folder: Path, name: Callable[[int, int], str], memory: int = 1 << 29,
-                 duplicates: str = "error") -> None:
+    def __init__(
+        self,
+        queries: int,
+        folder: Path,
+        name: Callable[[int, int], str],
+        memory: int = 1 << 29,
+        duplicates: str = "error",
+    ) -> None:
         if duplicates not in DUPLICATES:
-            raise IrdistillError(f"duplicates={duplicates!r}: one of {', '.join(DUPLICATES)} was expected.")
+            raise IrdistillError(
+                f"duplicates={duplicates!r}: one of {', '.join(DUPLICATES)} was expected."
+            )
         self.counts = np.zeros(queries, np.int64)
         self.repeated = 0
         self.spilled = 0
         self.rank_faults = RankFaults()
-        self._queries, self._folder, self._name, self._duplicates = max(1, queries), folder, name, duplicates
+        self._queries, self._folder, self._name, self._duplicates = (
+            max(1, queries),
+            folder,
+            name,
+            duplicates,
+        )
         self._limit = max(4, memory // ROW_COST)
         self._held: list[np.ndarray] = []
         self._held_rows = 0
@@ -77,8 +95,12 @@ class Gather:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._stack.close()
         self._held = []
 
@@ -86,7 +108,8 @@ class Gather:
         """Take rows in, (n,) of ``ROW``.
 
         Raises:
-            IrdistillError: a pair has two scores and ``duplicates`` is ``error``; or the disk is full.
+            IrdistillError: a pair has two scores and ``duplicates`` is ``error``; or the disk is
+                full.
         """
         for start in range(0, len(rows), self._limit):
             piece = rows[start : start + self._limit]
@@ -179,7 +202,9 @@ class Gather:
             yield np.frombuffer(self._settled.read(size * ROW.itemsize), ROW)
 
     def _combined(self, rows: np.ndarray, last: bool) -> np.ndarray:
-        """One row a pair, in the order of the file; pairs that only have a score and were never named go at the last."""
+        """One row a pair, in the order of the file; pairs that only have a score and were never
+        named go at the last.
+        """
         if not len(rows) or (self._duplicates == "mean" and not last):
             return rows
         key = rows["query"].astype(np.int64) << 32 | rows["doc"]
@@ -199,7 +224,9 @@ class Gather:
         # of a pair without any score `first` may point into another pair
         chosen[np.add.reduceat(scored, starts) == 0] = np.nan
         if self._duplicates == "error":
-            self._refuse(rows[order], np.flatnonzero(scored & (score != chosen[group])), first[group])
+            self._refuse(
+                rows[order], np.flatnonzero(scored & (score != chosen[group])), first[group]
+            )
         elif self._duplicates == "mean":
             sums = np.add.reduceat(np.where(scored, score, 0).astype(np.float64), starts)
             with np.errstate(invalid="ignore"):
@@ -220,7 +247,7 @@ class Gather:
         one: Any = rows[first[wrong[0]]]
         two: Any = rows[wrong[0]]
         raise IrdistillError(
-            f"{self._name(int(one['query']), int(one['doc']))} has two scores: {one['score']!s} (line {one['line']}) and "
-            f"{two['score']!s} (line {two['line']}). Give --duplicates first to keep the first in the file, or --duplicates "
-            "mean for the mean of all."
+            f"{self._name(int(one['query']), int(one['doc']))} has two scores: {one['score']!s}"
+            f" (line {one['line']}) and {two['score']!s} (line {two['line']}). Give --duplicates"
+            " first to keep the first in the file, or --duplicates mean for the mean of all."
         )

@@ -1,4 +1,6 @@
-"""From a file's ids and texts to numbers of queries and rows of the corpus; what is unknown is counted and named."""
+"""From a file's ids and texts to numbers of queries and rows of the corpus; what is unknown is
+counted and named.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Numbering:
     """Numbers the rows of a file.
 
     Args:
-        unknown: ``error`` or ``skip``: what becomes of rows that name a query or a document which the collection lacks.
+        unknown: ``error`` or ``skip``: what becomes of rows that name a query or a document which
+            the collection lacks.
 
     Attributes:
         left_out: rows left out for an unknown query, or else for an unknown document.
@@ -47,19 +50,23 @@ class Numbering:
         """(m,) of ``gather.ROW``, m at most n.
 
         Raises:
-            IrdistillError: a score is NaN, infinite or too large for float32; or something is unknown and that is an error.
+            IrdistillError: a score is NaN, infinite or too large for float32; or something is
+                unknown and that is an error.
         """
         queries, docs = self._numbers(rows)
         with np.errstate(over="ignore"):
             scores = rows.scores.astype(np.float32)
         if rows.unscored is not None:
             scores[rows.unscored] = np.nan
-        wrong = ~np.isfinite(scores) if rows.unscored is None else ~np.isfinite(scores) & ~rows.unscored
+        wrong = (
+            ~np.isfinite(scores) if rows.unscored is None else ~np.isfinite(scores) & ~rows.unscored
+        )
         if wrong.any():
             place = int(np.argmax(wrong))
             raise IrdistillError(
-                f"{source.path}, {source.unit} {rows.lines[place]}: the score of query {_name(rows.queries, place)!r} and document "
-                f"{_name(rows.docs, place)!r} is {rows.scores[place]}, and a finite number that float32 can hold was expected."
+                f"{source.path}, {source.unit} {rows.lines[place]}: the score of query"
+                f" {_name(rows.queries, place)!r} and document {_name(rows.docs, place)!r} is"
+                f" {rows.scores[place]}, and a finite number that float32 can hold was expected."
             )
         known = (queries >= 0) & (docs >= 0)
         if not known.all():
@@ -83,13 +90,18 @@ class Numbering:
         asked: Sequence[str] = rows.queries
         if rows.by_text:
             if self._query_texts is None or self._texts is None:
-                self._query_texts, self._texts = query_texts(self._collection), TextIndex(self._collection)
+                self._query_texts, self._texts = (
+                    query_texts(self._collection),
+                    TextIndex(self._collection),
+                )
             queries, lookup = self._query_texts, self._texts.find
             asked = [text.strip() for text in asked]
         numbers = np.fromiter((queries.get(query, -1) for query in asked), np.int64, len(asked))
         return numbers, self._rows_of(rows.docs, lookup)
 
-    def _rows_of(self, docs: Sequence[str], lookup: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+    def _rows_of(
+        self, docs: Sequence[str], lookup: Callable[[Sequence[str]], np.ndarray]
+    ) -> np.ndarray:
         if len(self._docs) > REMEMBERED:
             self._docs.clear()
         new = [doc for doc in dict.fromkeys(docs) if doc not in self._docs]
@@ -98,7 +110,8 @@ class Numbering:
 
     def _count(self, rows: Rows, queries: np.ndarray, docs: np.ndarray, source: Source) -> None:
         for kind, wrong, values, numbers in (
-            ("queries", queries < 0, rows.queries, queries), ("documents", (docs < 0) & (queries >= 0), rows.docs, docs),
+            ("queries", queries < 0, rows.queries, queries),
+            ("documents", (docs < 0) & (queries >= 0), rows.docs, docs),
         ):
             self.left_out[kind] += int(wrong.sum())
             for place in np.flatnonzero(wrong).tolist() if len(self.named) < NAMED else ():
@@ -106,21 +119,25 @@ class Numbering:
                 if (kind, value) in self._seen:
                     continue
                 self._seen.add((kind, value))
-                self.named.append(_words(kind, value, int(numbers[place]), rows, f"{source.unit} {rows.lines[place]}"))
+                self.named.append(
+                    _words(
+                        kind, value, int(numbers[place]), rows, f"{source.unit} {rows.lines[place]}"
+                    )
+                )
                 if len(self.named) == NAMED:
                     break
         if self._unknown == "error":
             raise IrdistillError(
-                f"{source.path} names what {self._collection.id!r} does not hold: of the rows up to {source.unit} "
-                f"{rows.lines[-1]}, {self.summary()}. Is it of another collection or split? --unknown skip leaves such rows "
-                "out and counts them."
+                f"{source.path} names what {self._collection.id!r} does not hold: of the rows up to"
+                f" {source.unit} {rows.lines[-1]}, {self.summary()}. Is it of another collection or"
+                " split? --unknown skip leaves such rows out and counts them."
             )
 
     def summary(self) -> str:
         """The counts and the first names, in words."""
         return (
-            f"{self.left_out['queries']} have an unknown query and {self.left_out['documents']} an unknown document "
-            f"({'; '.join(self.named)})"
+            f"{self.left_out['queries']} have an unknown query and {self.left_out['documents']} an"
+            f" unknown document ({'; '.join(self.named)})"
         )
 
 
@@ -133,4 +150,8 @@ def _words(kind: str, value: Any, number: int, rows: Rows, place: str) -> str:
     shown = value if len(value) <= 60 else value[:59] + "…"
     if number == AMBIGUOUS:
         return f"the text {shown!r} of several {kind}, {place}"
-    return f"the {what} with the text {shown!r}, {place}" if rows.by_text else f"{what} {shown!r}, {place}"
+    return (
+        f"the {what} with the text {shown!r}, {place}"
+        if rows.by_text
+        else f"{what} {shown!r}, {place}"
+    )

@@ -51,10 +51,16 @@ class _Stream:
                 return ""
 
     def value(self) -> Any:
-        """The value that begins at the next character: text or an object; others end where the next symbol is, not here."""
+        """The value that begins at the next character: text or an object; others end where the next
+        symbol is, not here.
+        """
         symbol = self.symbol()
         if symbol not in ('"', "{"):
-            raise ValueError(f"{symbol!r} stands where text or an object was expected" if symbol else "it ends too early")
+            raise ValueError(
+                f"{symbol!r} stands where text or an object was expected"
+                if symbol
+                else "it ends too early"
+            )
         self._at -= 1
         size = PIECE
         while True:
@@ -62,11 +68,17 @@ class _Stream:
                 value, self._at = self._json.raw_decode(self._text, self._at)
                 return value
             except json.JSONDecodeError as error:
-                # the value is wrong, or it is not all here yet; twice as much each time, so that the work stays linear
+                # the value is wrong, or it is not all here yet; twice as much each time, so that
+                # the work stays linear
                 if len(self._text) - self._at > LARGEST:
-                    raise ValueError(f"a value has more than {LARGEST >> 20} million characters") from error
+                    raise ValueError(
+                        f"a value has more than {LARGEST >> 20} million characters"
+                    ) from error
                 if not self._more(size):
-                    raise ValueError(f"{error.msg} in the value that begins {self._text[self._at : self._at + 40]!r}") from error
+                    raise ValueError(
+                        f"{error.msg} in the value that begins"
+                        f" {self._text[self._at : self._at + 40]!r}"
+                    ) from error
                 size *= 2
 
 
@@ -88,16 +100,22 @@ def _records(source: Source) -> Iterator[Record]:
                 pairs = stream.value()
                 if not isinstance(pairs, list):
                     raise ValueError(f"query {query!r} has no object of scores")
-                yield Record(number, query, [doc for doc, _ in pairs], [score for _, score in pairs])
+                yield Record(
+                    number, query, [doc for doc, _ in pairs], [score for _, score in pairs]
+                )
                 symbol = stream.symbol()
             if number and symbol != "}":
-                raise ValueError(f"{symbol!r} stands where , or }} was expected" if symbol else "it ends too early")
+                raise ValueError(
+                    f"{symbol!r} stands where , or }} was expected"
+                    if symbol
+                    else "it ends too early"
+                )
             if stream.symbol():
                 raise ValueError("something comes after the object")
         except (ValueError, RecursionError) as error:
             raise IrdistillError(
-                f"{source.path}, query {max(1, number)}: {error}. This was expected: {LAYOUT}. The file is damaged or of "
-                "another --format."
+                f"{source.path}, query {max(1, number)}: {error}. This was expected: {LAYOUT}. The"
+                " file is damaged or of another --format."
             ) from error
 
 
@@ -111,7 +129,9 @@ def _first(stream: _Stream) -> Any:
 
 
 def read_object(source: Source, collection: Collection) -> Iterator[Rows]:
-    """DiSCo (2410.14609): one JSON object ``{query: {document: score}}``, read a query at a time."""
+    """DiSCo (2410.14609): one JSON object ``{query: {document: score}}``, read a query at a
+    time.
+    """
     return gathered(_records(source), source)
 
 
@@ -124,7 +144,10 @@ def write_object(run: Run, path: Path, collection: Collection | None, options: W
         for found in run:
             rows = scored(found)
             if rows:
-                text = f"{json.dumps(found.query_id, ensure_ascii=False)}: {json.dumps(dict(rows), ensure_ascii=False)}"
+                text = (
+                    f"{json.dumps(found.query_id, ensure_ascii=False)}:"
+                    f" {json.dumps(dict(rows), ensure_ascii=False)}"
+                )
                 stream.write(("\n" if first else ",\n").encode() + text.encode())
                 first = False
                 count += len(rows)

@@ -1,8 +1,10 @@
-"""Pickled score dictionaries, read by a machine that can build dictionaries, text and numbers and nothing else.
+"""Pickled score dictionaries, read by a machine that can build dictionaries, text and numbers and
+nothing else.
 
-Python's unpickler runs whatever code a file asks for. This one knows only the instructions that make ``None``, whole
-numbers, floats, text, dictionaries and numpy's number scalars; any other instruction ends the reading. It never looks a
-name up, imports or calls anything. Each query is given out as soon as it is complete, so the file need not fit into memory.
+Python's unpickler runs whatever code a file asks for. This one knows only the instructions that
+make ``None``, whole numbers, floats, text, dictionaries and numpy's number scalars; any other
+instruction ends the reading. It never looks a name up, imports or calls anything. Each query is
+given out as soon as it is complete, so the file need not fit into memory.
 """
 
 from __future__ import annotations
@@ -19,13 +21,27 @@ LONGEST = 1 << 16
 """Bytes of the longest text: ids are short, and a length that is a lie must not ask for memory."""
 
 DEEPEST = 1 << 20
-"""Values that may wait to be put into a dictionary; Python's pickler lets 2,000 wait, for each of two levels."""
+"""Values that may wait to be put into a dictionary; Python's pickler lets 2,000 wait, for each of
+two levels.
+"""
 
 _DICTIONARY = object()
 """Stands in the memo for a dictionary."""
-_U1, _U2, _U4, _I4, _U8, _F8 = (struct.Struct(code) for code in ("<B", "<H", "<I", "<i", "<Q", ">d"))
+_U1, _U2, _U4, _I4, _U8, _F8 = (
+    struct.Struct(code) for code in ("<B", "<H", "<I", "<i", "<Q", ">d")
+)
 _LITERALS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
-_LENGTHS = {ord("X"): _U4, 0x8C: _U1, 0x8D: _U8, ord("B"): _U4, ord("C"): _U1, 0x8E: _U8, ord("U"): _U1, ord("T"): _U4, 0x8A: _U1}
+_LENGTHS = {
+    ord("X"): _U4,
+    0x8C: _U1,
+    0x8D: _U8,
+    ord("B"): _U4,
+    ord("C"): _U1,
+    0x8E: _U8,
+    ord("U"): _U1,
+    ord("T"): _U4,
+    0x8A: _U1,
+}
 _BYTES = {ord("B"), ord("C"), 0x8E}
 _PAIR = np.dtype([("int", "u1"), ("key", "<i4"), ("float", "u1"), ("value", ">f8")])
 _GETS = {ord("h"): _U1, ord("j"): _U4}
@@ -33,7 +49,8 @@ _PUTS = {ord("q"): _U1, ord("r"): _U4}
 
 
 MEMORY = 1 << 28
-"""Bytes that the values of one query, and those that the pickle recalls later, may take by default."""
+"""Bytes that the values of one query, and those that the pickle recalls later, may take by default.
+"""
 
 _COST = 100
 """Bytes that one value takes, as an entry of a dictionary or of the memo."""
@@ -42,8 +59,9 @@ _COST = 100
 def memory_for(size: int) -> int:
     """Bytes of memory to allow for a file of ``size`` bytes.
 
-    A value takes two bytes of a pickle and about 100 of memory, so 64 times the file is more than any plain pickle needs and
-    any packed one that holds scores. Without a limit 20 KB of packed instructions grow to 1.7 GB.
+    A value takes two bytes of a pickle and about 100 of memory, so 64 times the file is more than
+    any plain pickle needs and any packed one that holds scores. Without a limit 20 KB of packed
+    instructions grow to 1.7 GB.
     """
     return MEMORY + 64 * size
 
@@ -55,7 +73,8 @@ def read_items(stream: IO[bytes], memory: int = MEMORY) -> Iterator[tuple[Any, A
         memory: bytes that values may take at a time (estimated).
 
     Raises:
-        Refused: it holds anything but dictionaries, text and numbers, or its values take more than ``memory``.
+        Refused: it holds anything but dictionaries, text and numbers, or its values take more than
+            ``memory``.
         ValueError: it is not a pickle, is damaged or truncated, or is not a dictionary.
     """
     return _Machine(stream, memory).items()
@@ -128,7 +147,10 @@ class _Machine:
             op = self._take(1)[0]
             self._current += _COST
             if self._current + self._kept > self._memory:
-                raise Refused(f"its values take more than {self._memory >> 20} MiB of memory, far more than its size explains")
+                raise Refused(
+                    f"its values take more than {self._memory >> 20} MiB of memory, far more than"
+                    " its size explains"
+                )
             if op == 0x4A:
                 self._pairs()
             elif op == 0x47:
@@ -146,14 +168,18 @@ class _Machine:
             elif op in _LENGTHS:
                 stack.append(self._value(op))
             elif op in _GETS or op == ord("g"):
-                stack.append(self._recall(int(self._line()) if op == ord("g") else self._number(_GETS[op])))
+                stack.append(
+                    self._recall(int(self._line()) if op == ord("g") else self._number(_GETS[op]))
+                )
             elif op in _PUTS or op == ord("p"):
                 self._remember(int(self._line()) if op == ord("p") else self._number(_PUTS[op]))
             else:
                 raise Refused(f"the instruction 0x{op:02x} makes something else")
 
     def _pairs(self) -> None:
-        """BININT, and with it what score files are made of: whole number, float, whole number, float …"""
+        """BININT, and with it what score files are made of: whole number, float, whole number,
+        float …
+        """
         buffer, at = self._buffer, self._at - 1
         count = (len(buffer) - at) // _PAIR.itemsize
         if count and buffer[at + 5] == 0x47:
@@ -206,7 +232,9 @@ class _Machine:
         if place not in self._memo:
             self._kept += _COST + (len(value) if isinstance(value, str | bytes) else 0)
         # a dictionary is not held on to: queries that were given out could not be forgotten
-        self._memo[place] = _DICTIONARY if isinstance(value, dict) and value is not self._root else value
+        self._memo[place] = (
+            _DICTIONARY if isinstance(value, dict) and value is not self._root else value
+        )
 
     def _recall(self, place: int) -> Any:
         if place not in self._memo:
@@ -252,7 +280,9 @@ class _Machine:
         self._stack[-1].build(state)
 
     def _tuple(self, size: int | None) -> None:
-        """Tuples stand only in numpy's scalars; anything else that holds one is refused where it is used."""
+        """Tuples stand only in numpy's scalars; anything else that holds one is refused where it is
+        used.
+        """
         if size is None:
             self._stack.append(tuple(self._since_mark()))
         else:
@@ -272,7 +302,9 @@ _OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
     ord("I"): _Machine._old_number,
     ord("L"): _Machine._old_number,
     ord("F"): lambda machine: machine._stack.append(float(machine._line())),
-    ord("V"): lambda machine: machine._stack.append(machine._line().encode().decode("raw-unicode-escape")),
+    ord("V"): lambda machine: machine._stack.append(
+        machine._line().encode().decode("raw-unicode-escape")
+    ),
     ord("t"): lambda machine: machine._tuple(None),
     0x85: lambda machine: machine._tuple(1),
     0x86: lambda machine: machine._tuple(2),

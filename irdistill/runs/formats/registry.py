@@ -31,7 +31,8 @@ class Format:
         read: gives the rows of a file, some thousands at a time.
         write: writes a run, given a collection and options; gives how many rows the file expresses.
         needs_collection: writing takes judgments or texts from the collection.
-        ranked: rows may have ranks, which stand for the order where there is no score, or where the user says so.
+        ranked: rows may have ranks, which stand for the order where there is no score, or where the
+            user says so.
         table: the columns can be named by the user.
         beside: the scores lie in a second file.
         two_sided: a query has positives and negatives, and trainers expect both.
@@ -52,16 +53,53 @@ FORMATS = {
     found.name: found
     for found in (
         Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
-        Format("tsv", columns.TABLE, columns.read_table, columns.write_table, ranked=True, table=True),
-        Format("triples", columns.TRIPLES_LAYOUT, columns.read_triples, columns.write_triples, needs_collection=True),
-        Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, needs_collection=True, beside=True, two_sided=True),
-        Format("st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores),
+        Format(
+            "tsv", columns.TABLE, columns.read_table, columns.write_table, ranked=True, table=True
+        ),
+        Format(
+            "triples",
+            columns.TRIPLES_LAYOUT,
+            columns.read_triples,
+            columns.write_triples,
+            needs_collection=True,
+        ),
+        Format(
+            "st-jsonl",
+            jsonl.HARD,
+            jsonl.read_hard,
+            jsonl.write_hard,
+            needs_collection=True,
+            beside=True,
+            two_sided=True,
+        ),
+        Format(
+            "st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores
+        ),
         Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
-        Format("rank-distillm", "Parquet: query_id, doc_id, rank, score", tables.read_ranked, tables.write_ranked, ranked=True,
-               table=True),
-        Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, needs_collection=True, two_sided=True),
-        Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, needs_collection=True,
-               two_sided=True),
+        Format(
+            "rank-distillm",
+            "Parquet: query_id, doc_id, rank, score",
+            tables.read_ranked,
+            tables.write_ranked,
+            ranked=True,
+            table=True,
+        ),
+        Format(
+            "flagembedding",
+            texts.FLAG,
+            texts.read_flag,
+            texts.write_flag,
+            needs_collection=True,
+            two_sided=True,
+        ),
+        Format(
+            "tevatron",
+            texts.TEVATRON,
+            texts.read_tevatron,
+            texts.write_tevatron,
+            needs_collection=True,
+            two_sided=True,
+        ),
         Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
         Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
     )
@@ -69,13 +107,19 @@ FORMATS = {
 
 
 SUFFIXES = {
-    ".parquet": ("rank-distillm", "pylate"), ".csv": ("pylate",), ".pkl": ("st-pickle",), ".pickle": ("st-pickle",),
-    ".json": ("disco", "colbert"), ".jsonl": ("st-jsonl", "colbert", "flagembedding", "tevatron", "pylate"),
+    ".parquet": ("rank-distillm", "pylate"),
+    ".csv": ("pylate",),
+    ".pkl": ("st-pickle",),
+    ".pickle": ("st-pickle",),
+    ".json": ("disco", "colbert"),
+    ".jsonl": ("st-jsonl", "colbert", "flagembedding", "tevatron", "pylate"),
 }
 """Endings that say what a file holds, and the formats that write such files."""
 
 
-def format_of(name: str | None, path: Path, reading: bool, columns: str | Sequence[str] | None = None) -> Format:
+def format_of(
+    name: str | None, path: Path, reading: bool, columns: str | Sequence[str] | None = None
+) -> Format:
     """The format of a name, or where that is None the only one that a file can be of.
 
     Args:
@@ -83,8 +127,8 @@ def format_of(name: str | None, path: Path, reading: bool, columns: str | Sequen
         columns: what the user says of the columns of a table.
 
     Raises:
-        IrdistillError: there is no such format, it cannot be decided which one it is, or the name of the file to write is that of
-            another format.
+        IrdistillError: there is no such format, it cannot be decided which one it is, or the name
+            of the file to write is that of another format.
     """
     known = ", ".join(FORMATS)
     if name is not None:
@@ -93,14 +137,20 @@ def format_of(name: str | None, path: Path, reading: bool, columns: str | Sequen
         return FORMATS[name] if reading else _named_alike(FORMATS[name], path)
     chosen = _by_content(path, columns) if reading else _by_name(path)
     if chosen is None:
-        raise IrdistillError(f"it cannot be told of which format {path} is; give --format, one of {known}.")
+        raise IrdistillError(
+            f"it cannot be told of which format {path} is; give --format, one of {known}."
+        )
     return FORMATS[chosen] if reading else _named_alike(FORMATS[chosen], path)
 
 
 def _by_name(path: Path) -> str | None:
     suffix = Path(uncompressed_name(path)).suffix
     ambiguous = {".jsonl", ".parquet", ".tsv", ".csv"}
-    return None if suffix in ambiguous else {".pkl": "st-pickle", ".pickle": "st-pickle", ".json": "disco"}.get(suffix, "trec")
+    return (
+        None
+        if suffix in ambiguous
+        else {".pkl": "st-pickle", ".pickle": "st-pickle", ".json": "disco"}.get(suffix, "trec")
+    )
 
 
 def _named_alike(form: Format, path: Path) -> Format:
@@ -112,15 +162,27 @@ def _named_alike(form: Format, path: Path) -> Format:
     name = uncompressed_name(path)
     suffix = Path(name).suffix
     endings = [ending for ending, names in SUFFIXES.items() if form.name in names]
-    if form.name not in SUFFIXES.get(suffix, (form.name,)) or (form.name == "pylate" and suffix not in SUFFIXES):
-        expected = f"a name that ends in {' or '.join(endings)}" if endings else "another ending, such as .tsv or .txt"
+    if form.name not in SUFFIXES.get(suffix, (form.name,)) or (
+        form.name == "pylate" and suffix not in SUFFIXES
+    ):
+        expected = (
+            f"a name that ends in {' or '.join(endings)}"
+            if endings
+            else "another ending, such as .tsv or .txt"
+        )
         raise IrdistillError(
-            f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have; give --out {expected}."
+            f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have;"
+            f" give --out {expected}."
         )
     if suffix == ".parquet" and name != path.name:
-        raise IrdistillError(f"{path}: Parquet files are compressed inside; give --out a name that ends in .parquet.")
+        raise IrdistillError(
+            f"{path}: Parquet files are compressed inside; give --out a name that ends in .parquet."
+        )
     if path.suffix in (".zip", ".lz4", ".7z", ".Z"):
-        raise IrdistillError(f"{path}: files are compressed as .gz, .zst, .bz2 or .xz; give --out one of these endings, or none.")
+        raise IrdistillError(
+            f"{path}: files are compressed as .gz, .zst, .bz2 or .xz; give --out one of these"
+            " endings, or none."
+        )
     return form
 
 
@@ -148,7 +210,9 @@ def _by_columns(path: Path) -> str:
     try:
         layout = decide(sampled(path), "run")
     except UnknownLayoutError as error:
-        raise UnknownLayoutError(f"{error} For another layout give --format, one of {', '.join(FORMATS)}.") from error
+        raise UnknownLayoutError(
+            f"{error} For another layout give --format, one of {', '.join(FORMATS)}."
+        ) from error
     return {TREC: "trec", TRIPLES: "triples"}.get(layout.roles, "tsv")
 
 
@@ -158,12 +222,22 @@ def _by_json(line: bytes) -> str | None:
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
-        # the first line is an object that goes on: one of all queries, or one with texts longer than what was read
+        # the first line is an object that goes on: one of all queries, or one with texts longer
+        # than what was read
         keys = line[:LOOK]
-        hints = {b'"positive_passages"': "tevatron", b'"pos"': "flagembedding", b'"document_ids"': "pylate"}
+        hints = {
+            b'"positive_passages"': "tevatron",
+            b'"pos"': "flagembedding",
+            b'"document_ids"': "pylate",
+        }
         return next((name for hint, name in hints.items() if hint in keys), "disco")
-    for key, name in (("qid", "st-jsonl"), ("positive_passages", "tevatron"), ("positive_document_ids", "tevatron"),
-                      ("document_ids", "pylate"), ("pos", "flagembedding")):
+    for key, name in (
+        ("qid", "st-jsonl"),
+        ("positive_passages", "tevatron"),
+        ("positive_document_ids", "tevatron"),
+        ("document_ids", "pylate"),
+        ("pos", "flagembedding"),
+    ):
         if key in value and (not isinstance(value[key], dict) or "docid" in value[key]):
             return name
     return "disco" if all(isinstance(found, dict) for found in value.values()) else None

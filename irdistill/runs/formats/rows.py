@@ -1,4 +1,6 @@
-"""What readers give: some thousand rows of (query, document, score) with the places they stand at in the file."""
+"""What readers give: some thousand rows of (query, document, score) with the places they stand at
+in the file.
+"""
 
 from __future__ import annotations
 
@@ -58,15 +60,16 @@ def gathered(records: Iterable[Record], source: Source, by_text: bool = False) -
     """Rows of a stream of records, in chunks.
 
     Raises:
-        IrdistillError: a score is not a number, or there is not one for every document; file and line are named.
+        IrdistillError: a score is not a number, or there is not one for every document; file and
+            line are named.
     """
     held: list[Record] = []
     count = 0
     for record in records:
         if len(record.docs) != len(record.scores):
             raise IrdistillError(
-                f"{source.path}, {source.unit} {record.line}: {len(record.docs)} documents and {len(record.scores)} scores; "
-                "one for each document was expected."
+                f"{source.path}, {source.unit} {record.line}: {len(record.docs)} documents and"
+                f" {len(record.scores)} scores; one for each document was expected."
             )
         held.append(record)
         count += len(record.docs)
@@ -83,20 +86,30 @@ def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
     lines = np.repeat(np.array([record.line for record in records], np.int64), sizes)
     for place, value in enumerate(values):
         if type(value) not in _NUMBERS:
-            raise IrdistillError(f"{source.path}, {source.unit} {lines[place]}: the score {value!r} is not a number.")
+            raise IrdistillError(
+                f"{source.path}, {source.unit} {lines[place]}: the score {value!r} is not a number."
+            )
     unscored = np.array([value is None for value in values], bool)
     try:
         scores = np.array([np.nan if value is None else value for value in values], np.float64)
     except OverflowError:
-        place = next(place for place, value in enumerate(values) if isinstance(value, int) and abs(value) > LARGEST)
+        place = next(
+            place
+            for place, value in enumerate(values)
+            if isinstance(value, int) and abs(value) > LARGEST
+        )
         raise IrdistillError(
-            f"{source.path}, {source.unit} {lines[place]}: the score {str(values[place])[:20]}… is too large; a finite number that "
-            "float32 can hold was expected."
+            f"{source.path}, {source.unit} {lines[place]}: the score {str(values[place])[:20]}… is"
+            " too large; a finite number that float32 can hold was expected."
         ) from None
     return Rows(
         [record.query for record, size in zip(records, sizes, strict=True) for _ in range(size)],
-        [doc for record in records for doc in record.docs], scores, lines, unscored if unscored.any() else None,
-        None, by_text,
+        [doc for record in records for doc in record.docs],
+        scores,
+        lines,
+        unscored if unscored.any() else None,
+        None,
+        by_text,
     )
 
 
@@ -107,15 +120,16 @@ def whole_ranks(source: Source, ranks: np.ndarray, lines: np.ndarray) -> np.ndar
         ranks: (n,) float64, NaN where there is none.
 
     Raises:
-        IrdistillError: one is not a whole number from 0, or is larger than 32 bits hold; the line is named.
+        IrdistillError: one is not a whole number from 0, or is larger than 32 bits hold; the line
+            is named.
     """
     good = (ranks >= 0) & (ranks <= np.iinfo(np.int32).max) & (ranks == np.floor(ranks))
     if not good.all():
         place = int(np.argmin(good))
         value = "missing" if np.isnan(ranks[place]) else f"{ranks[place]:.10g}"
         raise IrdistillError(
-            f"{source.path}, {source.unit} {lines[place]}: the rank is {value}, and a whole number from 0 or 1 was expected. "
-            "Are the columns in another order?"
+            f"{source.path}, {source.unit} {lines[place]}: the rank is {value}, and a whole number"
+            " from 0 or 1 was expected. Are the columns in another order?"
         )
     return ranks.astype(np.int64)
 
@@ -135,14 +149,25 @@ def name_of(value: Any) -> str:
 
 def number_or_name(name: str) -> int | str:
     """The number that an id is the usual spelling of, as files of MS MARCO want it; else the id."""
-    if len(name) < 19 and name.isascii() and name.removeprefix("-").isdigit() and str(int(name)) == name:
+    if (
+        len(name) < 19
+        and name.isascii()
+        and name.removeprefix("-").isdigit()
+        and str(int(name)) == name
+    ):
         return int(name)
     return name
 
 
 def scored(found: RankedList) -> list[tuple[str, float]]:
-    """The documents that have a score, best first; each score has the fewest digits that give its float32 back."""
-    return [(doc, float(str(score))) for doc, score in zip(found.doc_ids, found.scores, strict=True) if score == score]
+    """The documents that have a score, best first; each score has the fewest digits that give its
+    float32 back.
+    """
+    return [
+        (doc, float(str(score)))
+        for doc, score in zip(found.doc_ids, found.scores, strict=True)
+        if score == score
+    ]
 
 
 def relevant(collection: Collection | None, query_id: str) -> set[str]:
@@ -157,8 +182,8 @@ class WriteOptions:
 
     Attributes:
         tag: the last column of a TREC run.
-        keep_empty: in formats with positives and negatives, write queries that have none of the one or of the other, with an empty
-            list. The trainers that read these formats stop at them.
+        keep_empty: in formats with positives and negatives, write queries that have none of the one
+            or of the other, with an empty list. The trainers that read these formats stop at them.
         one_sided: queries that were left out for it; counted while writing.
     """
 
@@ -187,11 +212,15 @@ def entries_of(value: Any, ids: bool = False) -> list[Any]:
         return []
     if isinstance(value, list):
         return value
-    if isinstance(value, str | dict) or (ids and isinstance(value, int) and not isinstance(value, bool)):
+    if isinstance(value, str | dict) or (
+        ids and isinstance(value, int) and not isinstance(value, bool)
+    ):
         return [value]
     raise TypeError(f"{type(value).__name__!r} object is not iterable; a list was expected")
 
 
-def parted(rows: Sequence[tuple[str, Value]], wanted: set[str]) -> tuple[list[tuple[str, Value]], list[tuple[str, Value]]]:
+def parted(
+    rows: Sequence[tuple[str, Value]], wanted: set[str]
+) -> tuple[list[tuple[str, Value]], list[tuple[str, Value]]]:
     """The rows of wanted documents, and the others."""
     return [row for row in rows if row[0] in wanted], [row for row in rows if row[0] not in wanted]

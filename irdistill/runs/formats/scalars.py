@@ -6,7 +6,19 @@ import struct
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-NUMBERS = {"f2": "e", "f4": "f", "f8": "d", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q"}
+NUMBERS = {
+    "f2": "e",
+    "f4": "f",
+    "f8": "d",
+    "i1": "b",
+    "i2": "h",
+    "i4": "i",
+    "i8": "q",
+    "u1": "B",
+    "u2": "H",
+    "u4": "I",
+    "u8": "Q",
+}
 
 
 class Refused(ValueError):
@@ -26,7 +38,11 @@ class Name(NamedTuple):
         Raises:
             Refused: it is another.
         """
-        if not isinstance(module, str) or not isinstance(name, str) or (module, name) not in {DTYPE, BYTES, *SCALARS}:
+        if (
+            not isinstance(module, str)
+            or not isinstance(name, str)
+            or (module, name) not in {DTYPE, BYTES, *SCALARS}
+        ):
             raise Refused(f"it names {module}.{name}")
         return cls(module, name)
 
@@ -45,7 +61,8 @@ class Dtype:
     order: str = "<"
 
     def build(self, state: Any) -> None:
-        """Take on the order of bytes that a pickled dtype's state names; in place, as other places may recall this one.
+        """Take on the order of bytes that a pickled dtype's state names; in place, as other places
+        may recall this one.
 
         Raises:
             Refused: it is no such state.
@@ -56,7 +73,8 @@ class Dtype:
 
 
 def called(name: Any, arguments: Any) -> Dtype | bytes | float | int:
-    """What ``numpy.dtype("f4", …)``, ``scalar(dtype, bytes)`` or ``encode(text, "latin1")`` would give.
+    """What ``numpy.dtype("f4", …)``, ``scalar(dtype, bytes)`` or ``encode(text, "latin1")`` would
+    give.
 
     Raises:
         Refused: anything else is called, or these in another way.

@@ -30,7 +30,8 @@ class Source:
 
     Attributes:
         unit: what is counted when a place in the file is named: ``line``, ``row`` or ``query``.
-        columns: what the user says of the columns of a table (`irdistill.collections.column_names.parse_columns`).
+        columns: what the user says of the columns of a table
+            (`irdistill.collections.column_names.parse_columns`).
         notes: what a reader found that belongs in the run's identity (the tag of a TREC run, say).
     """
 
@@ -49,8 +50,12 @@ class Source:
         self._raw = self._stack.enter_context(open(self.path, "rb", buffering=0))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._stack.close()
 
     def sha256(self) -> str:
@@ -74,10 +79,15 @@ class Source:
 
     def damaged(self, error: object) -> IrdistillError:
         """The error for a file that cannot be read to its end."""
-        return IrdistillError(f"{self.path} cannot be read to its end ({error}); it is truncated or damaged. Fetch it again.")
+        return IrdistillError(
+            f"{self.path} cannot be read to its end ({error}); it is truncated or damaged. Fetch it"
+            " again."
+        )
 
     def _opened(self) -> IO[bytes]:
-        return decompressed(io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK), self.path)
+        return decompressed(
+            io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK), self.path
+        )
 
     def blocks(self) -> Iterator[bytes]:
         """The file in pieces of whole lines, about 4 MiB each; the last may lack its line's end."""
@@ -87,14 +97,17 @@ class Source:
             while piece := stream.read(BLOCK):
                 blank = 0 if piece.strip() else blank + piece.count(b"\n")
                 if blank > MOST_BLANK:
-                    raise IrdistillError(f"{self.path} has {MOST_BLANK} blank lines in a row, and a row a line was expected.")
+                    raise IrdistillError(
+                        f"{self.path} has {MOST_BLANK} blank lines in a row, and a row a line was"
+                        " expected."
+                    )
                 end = piece.rfind(b"\n") + 1
                 if not end:
                     rest += piece
                     if len(rest) > LONGEST_LINE:
                         raise IrdistillError(
-                            f"{self.path} has a line of more than {LONGEST_LINE >> 20} MiB, and text with a row a line was "
-                            "expected; see --format."
+                            f"{self.path} has a line of more than {LONGEST_LINE >> 20} MiB, and"
+                            " text with a row a line was expected; see --format."
                         )
                     continue
                 yield rest + piece[:end]
@@ -149,7 +162,9 @@ def _drain(raw: Any, checksum: Any, bar: Any) -> None:
 
 @contextmanager
 def writing(path: str | Path) -> Iterator[IO[bytes]]:
-    """A stream to a file that takes its place when all is written; compressed where the name ends in .gz, .zst, .bz2 or .xz."""
+    """A stream to a file that takes its place when all is written; compressed where the name ends
+    in .gz, .zst, .bz2 or .xz.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -159,7 +174,11 @@ def writing(path: str | Path) -> Iterator[IO[bytes]]:
             # mtime 0: the same run gives the same bytes
             stream = stack.enter_context(gzip.GzipFile(path.stem, "wb", fileobj=raw, mtime=0))
         elif path.suffix == ".zst":
-            stream = stack.enter_context(pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), "zstd"))
+            stream = stack.enter_context(
+                pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), "zstd")
+            )
         elif path.suffix in (".bz2", ".xz"):
-            stream = stack.enter_context((bz2.BZ2File if path.suffix == ".bz2" else lzma.LZMAFile)(raw, "wb"))
+            stream = stack.enter_context(
+                (bz2.BZ2File if path.suffix == ".bz2" else lzma.LZMAFile)(raw, "wb")
+            )
         yield stream

@@ -24,15 +24,36 @@ from irdistill.errors import IrdistillError
 from irdistill.ownership import replaceable
 from irdistill.runs.formats.columns import read_trec, write_trec
 from irdistill.runs.formats.jsonl import records, write_lines
-from irdistill.runs.formats.rows import CHUNK, LAST_RANK, Record, Rows, WriteOptions, gathered, name_of, scored, whole_ranks
+from irdistill.runs.formats.rows import (
+    CHUNK,
+    LAST_RANK,
+    Record,
+    Rows,
+    WriteOptions,
+    gathered,
+    name_of,
+    scored,
+    whole_ranks,
+)
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.lists import RankedList, from_table
 from irdistill.runs.store import Run
 
-RANKED = pa.schema([("query_id", pa.string()), ("doc_id", pa.string()), ("rank", pa.int64()), ("score", pa.float32())])
-LISTS = pa.schema([
-    ("query_id", pa.string()), ("document_ids", pa.list_(pa.string())), ("scores", pa.list_(pa.float32())),
-])
+RANKED = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("doc_id", pa.string()),
+        ("rank", pa.int64()),
+        ("score", pa.float32()),
+    ]
+)
+LISTS = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("document_ids", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.float32())),
+    ]
+)
 LOOK = 1 << 12
 WIDEST = 1 << 27
 """Characters of the longest cell of CSV."""
@@ -69,7 +90,8 @@ def _texts(column: pa.Array) -> list[str]:
 
 
 def read_ranked(source: Source, collection: Collection) -> Iterator[Rows]:
-    """Rank-DistiLLM (2405.07920): Parquet with ``query_id, doc_id, rank, score`` (score may be null or absent), or a TREC run.
+    """Rank-DistiLLM (2405.07920): Parquet with ``query_id, doc_id, rank, score`` (score may be null
+    or absent), or a TREC run.
 
     Rows without a score keep the order of their ranks.
     """
@@ -86,11 +108,23 @@ def read_ranked(source: Source, collection: Collection) -> Iterator[Rows]:
             score, rank = (_float64(values.get(role)) for role in ("score", "rank"))
         except (TypeError, ValueError, pa.ArrowException) as error:
             raise IrdistillError(
-                f"{source.path}, rows {start + 1} to {start + batch.num_rows}: {str(error).splitlines()[0]}."
+                f"{source.path}, rows {start + 1} to {start + batch.num_rows}:"
+                f" {str(error).splitlines()[0]}."
             ) from error
-        unscored = np.ones(len(docs), bool) if score is None else values["score"].is_null().to_numpy(zero_copy_only=False)
+        unscored = (
+            np.ones(len(docs), bool)
+            if score is None
+            else values["score"].is_null().to_numpy(zero_copy_only=False)
+        )
         ranks = None if rank is None else _ranks(source, rank, unscored, lines)
-        yield Rows(queries, docs, np.full(len(docs), np.nan) if score is None else score, lines, unscored, ranks)
+        yield Rows(
+            queries,
+            docs,
+            np.full(len(docs), np.nan) if score is None else score,
+            lines,
+            unscored,
+            ranks,
+        )
 
 
 def _columns_of(source: Source, names: list[str]) -> dict[str, int]:
@@ -117,11 +151,15 @@ def _float64(column: pa.Array | None) -> np.ndarray | None:
     return values
 
 
-def _ranks(source: Source, ranks: np.ndarray, unscored: np.ndarray, lines: np.ndarray) -> np.ndarray:
+def _ranks(
+    source: Source, ranks: np.ndarray, unscored: np.ndarray, lines: np.ndarray
+) -> np.ndarray:
     """Ranks, of which only a row with a score may lack one: there it decides nothing."""
     needless = np.isnan(ranks) & ~unscored
     if needless.any():
-        source.notes["rows without rank"] = source.notes.get("rows without rank", 0) + int(needless.sum())
+        source.notes["rows without rank"] = source.notes.get("rows without rank", 0) + int(
+            needless.sum()
+        )
     return whole_ranks(source, np.where(needless, LAST_RANK, ranks), lines)
 
 
@@ -142,12 +180,17 @@ def write_ranked(run: Run, path: Path, collection: Collection | None, options: W
 def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A Parquet file that takes its place when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaceable(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with (
+        replaceable(path) as temporary,
+        pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
+    ):
         yield writer
 
 
 def read_lists(source: Source, collection: Collection) -> Iterator[Rows]:
-    """PyLate's knowledge-distillation tables: Parquet, CSV or JSON lines of ``query_id, document_ids, scores``."""
+    """PyLate's knowledge-distillation tables: Parquet, CSV or JSON lines of ``query_id,
+    document_ids, scores``.
+    """
     if is_parquet(source.path):
         return gathered(_list_records(source), source)
     with open(source.path, "rb") as file, damage_explained(source.path):
@@ -164,7 +207,10 @@ def read_lists(source: Source, collection: Collection) -> Iterator[Rows]:
 def _list_records(source: Source) -> Iterator[Record]:
     there = names_of(source)
     if not set(LISTS.names) <= set(there):
-        raise IrdistillError(f"{source.path} has the columns {', '.join(there)}; {', '.join(LISTS.names)} were expected.")
+        raise IrdistillError(
+            f"{source.path} has the columns {', '.join(there)}; {', '.join(LISTS.names)} were"
+            " expected."
+        )
     for start, batch in _batches(source, LISTS.names, 4096):
         columns = [batch.column(name).to_pylist() for name in LISTS.names]
         for number, (query, docs, scores) in enumerate(zip(*columns, strict=True), start + 1):
@@ -188,7 +234,9 @@ def _csv_records(source: Source) -> Iterator[Record]:
     try:
         names = next(rows, [])
         if not set(LISTS.names) <= set(names):
-            raise ValueError(f"the columns {', '.join(LISTS.names)} were expected, with commas between them")
+            raise ValueError(
+                f"the columns {', '.join(LISTS.names)} were expected, with commas between them"
+            )
         for row in rows:
             if len(row) != len(names):
                 raise ValueError(f"{len(row)} columns, and {len(names)} were expected")
@@ -196,13 +244,16 @@ def _csv_records(source: Source) -> Iterator[Record]:
             yield _record(number, *(entry[name] for name in LISTS.names))
     except (csv.Error, TypeError, ValueError) as error:
         raise IrdistillError(
-            f"{source.path}, line {number}: {error}. This was expected: CSV of {', '.join(LISTS.names)}."
+            f"{source.path}, line {number}: {error}. This was expected: CSV of"
+            f" {', '.join(LISTS.names)}."
         ) from error
 
 
 def _record(number: int, query: Any, docs: Any, scores: Any) -> Record:
     # tables that went through CSV hold the lists as text
-    docs, scores = (_list_of_text(value) if isinstance(value, str) else value for value in (docs, scores))
+    docs, scores = (
+        _list_of_text(value) if isinstance(value, str) else value for value in (docs, scores)
+    )
     if not isinstance(docs, list) or not isinstance(scores, list):
         raise ValueError(f"query {query!r} has no list of documents or none of scores")
     return Record(number, name_of(query), [name_of(doc) for doc in docs], scores)
@@ -220,11 +271,15 @@ def _list_of_text(text: str) -> list[Any]:
     if not (inner.startswith("[") and inner.endswith("]")):
         raise ValueError(f"{text[:60]!r} is no list")
     if _ELLIPSIS.search(inner):
-        raise ValueError(f"the list {text[:60]!r} was cut by NumPy when it was printed (...); write it as JSON")
+        raise ValueError(
+            f"the list {text[:60]!r} was cut by NumPy when it was printed (...); write it as JSON"
+        )
     items = _ITEM.findall(inner)
     rest = _ITEM.sub("", inner[1:-1])
     if rest.strip(", \t\r\n") or rest.count(",") not in (0, len(items) - 1, len(items)):
-        raise ValueError(f"the list {text[:60]!r} cannot be read; texts in quotes or numbers were expected")
+        raise ValueError(
+            f"the list {text[:60]!r} cannot be read; texts in quotes or numbers were expected"
+        )
     return [_item(item) for item in items]
 
 
@@ -240,9 +295,14 @@ def write_lists(run: Run, path: Path, collection: Collection | None, options: Wr
     """One row a query, best first: Parquet, CSV or JSON lines, by the ending of the name."""
     suffix = Path(uncompressed_name(path)).suffix
     if suffix == ".jsonl":
+
         def line(found: RankedList) -> tuple[Any, int]:
             rows = scored(found)
-            value = {"query_id": found.query_id, "document_ids": [doc for doc, _ in rows], "scores": [s for _, s in rows]}
+            value = {
+                "query_id": found.query_id,
+                "document_ids": [doc for doc, _ in rows],
+                "scores": [s for _, s in rows],
+            }
             return value, len(rows)
 
         return write_lines(run, path, line)
@@ -254,11 +314,20 @@ def write_lists(run: Run, path: Path, collection: Collection | None, options: Wr
             lists = [(found.query_id, scored(found)) for found in from_table(table, ids)]
             lists = [(query, rows) for query, rows in lists if rows]
             count += sum(len(rows) for _, rows in lists)
-            writer.write_table(pa.Table.from_arrays([
-                pa.array([query for query, _ in lists], pa.string()),
-                pa.array([[doc for doc, _ in rows] for _, rows in lists], LISTS.field(1).type),
-                pa.array([[score for _, score in rows] for _, rows in lists], LISTS.field(2).type),
-            ], schema=LISTS))
+            writer.write_table(
+                pa.Table.from_arrays(
+                    [
+                        pa.array([query for query, _ in lists], pa.string()),
+                        pa.array(
+                            [[doc for doc, _ in rows] for _, rows in lists], LISTS.field(1).type
+                        ),
+                        pa.array(
+                            [[score for _, score in rows] for _, rows in lists], LISTS.field(2).type
+                        ),
+                    ],
+                    schema=LISTS,
+                )
+            )
     return count
 
 
@@ -272,7 +341,9 @@ def _write_csv(run: Run, path: Path) -> int:
             if rows:
                 line = io.StringIO()
                 docs = json.dumps([doc for doc, _ in rows], ensure_ascii=False)
-                csv.writer(line, lineterminator="\n").writerow([ranked.query_id, docs, json.dumps([score for _, score in rows])])
+                csv.writer(line, lineterminator="\n").writerow(
+                    [ranked.query_id, docs, json.dumps([score for _, score in rows])]
+                )
                 stream.write(line.getvalue().encode())
                 count += len(rows)
     return count

@@ -12,30 +12,47 @@ import xxhash
 
 from irdistill.collections import Collection
 from irdistill.runs.formats.jsonl import records, write_lines
-from irdistill.runs.formats.rows import Record, Rows, WriteOptions, entries_of, gathered, name_of, parted, relevant, scored
+from irdistill.runs.formats.rows import (
+    Record,
+    Rows,
+    WriteOptions,
+    entries_of,
+    gathered,
+    name_of,
+    parted,
+    relevant,
+    scored,
+)
 from irdistill.runs.formats.source import Source
 from irdistill.runs.lists import RankedList
 from irdistill.runs.store import Run
 
-FLAG = '{"query": text, "pos": [text, …], "neg": [text, …], "pos_scores": [number, …], "neg_scores": [number, …]}'
+FLAG = (
+    '{"query": text, "pos": [text, …], "neg": [text, …], "pos_scores": [number, …], "neg_scores":'
+    " [number, …]}"
+)
 TEVATRON = (
-    '{"query_id": id, "query": text, "positive_passages": [{"docid": id, "title": text, "text": text, "score": number}, …], '
-    '"negative_passages": […]}'
+    '{"query_id": id, "query": text, "positive_passages": [{"docid": id, "title": text, "text":'
+    ' text, "score": number}, …], "negative_passages": […]}'
 )
 UNKNOWN, AMBIGUOUS = -1, -2
 
 
 class TextIndex:
-    """Which row a text is. Twelve bytes a text: hashes, sorted; a hit is compared with the text itself.
+    """Which row a text is. Twelve bytes a text: hashes, sorted; a hit is compared with the text
+    itself.
 
-    A document is found by title and text joined, or by its text alone. White space at the ends does not count.
+    A document is found by title and text joined, or by its text alone. White space at the ends does
+    not count.
     """
 
     def __init__(self, collection: Collection) -> None:
         self._corpus = collection.corpus
         hashes, rows = array("Q"), array("i")
         for row, document in enumerate(self._corpus.documents()):
-            for text in {document.text} | ({f"{document.title} {document.text}"} if document.title else set()):
+            for text in {document.text} | (
+                {f"{document.title} {document.text}"} if document.title else set()
+            ):
                 hashes.append(_hash(text))
                 rows.append(row)
         self._hashes, self._rows = np.array(hashes, np.uint64), np.array(rows, np.int32)
@@ -72,7 +89,10 @@ def query_texts(collection: Collection) -> dict[str, int]:
 
 
 def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
-    """FlagEmbedding's fine-tuning data; there are no ids in it, so queries and documents are found by their texts."""
+    """FlagEmbedding's fine-tuning data; there are no ids in it, so queries and documents are found
+    by their texts.
+    """
+
     def read(number: int, value: Any) -> Record:
         texts: list[str] = []
         scores: list[float | None] = []
@@ -81,7 +101,10 @@ def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
             if isinstance(side_scores, int | float):
                 side_scores = [side_scores]
             if side_scores is not None and len(side_scores) != len(side_texts):
-                raise ValueError(f"{len(side_texts)} texts in {side} and {len(side_scores)} scores in {side}_scores")
+                raise ValueError(
+                    f"{len(side_texts)} texts in {side} and {len(side_scores)} scores in"
+                    f" {side}_scores"
+                )
             texts += side_texts
             scores += [None] * len(side_texts) if side_scores is None else side_scores
         if not all(isinstance(text, str) for text in (value["query"], *texts)):
@@ -92,7 +115,9 @@ def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
 
 
 def write_flag(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """Documents that are judged relevant as ``pos``; texts as the collection has them, title and text joined."""
+    """Documents that are judged relevant as ``pos``; texts as the collection has them, title and
+    text joined.
+    """
     assert collection is not None
 
     def line(found: RankedList) -> tuple[Any, int]:
@@ -111,11 +136,24 @@ def write_flag(run: Run, path: Path, collection: Collection | None, options: Wri
 
 
 def read_tevatron(source: Source, collection: Collection) -> Iterator[Rows]:
-    """Tevatron's training data, with or without ``score`` in the passages; newer files hold ids of documents alone."""
+    """Tevatron's training data, with or without ``score`` in the passages; newer files hold ids of
+    documents alone.
+    """
+
     def read(number: int, value: Any) -> Record:
-        sides = [("positive_passages", "positive_document_ids"), ("negative_passages", "negative_document_ids")]
-        entries = [entry for old, new in sides
-                   for entry in (entries_of(value[old]) if old in value or new not in value else entries_of(value[new], ids=True))]
+        sides = [
+            ("positive_passages", "positive_document_ids"),
+            ("negative_passages", "negative_document_ids"),
+        ]
+        entries = [
+            entry
+            for old, new in sides
+            for entry in (
+                entries_of(value[old])
+                if old in value or new not in value
+                else entries_of(value[new], ids=True)
+            )
+        ]
         docs = [name_of(entry["docid"] if isinstance(entry, dict) else entry) for entry in entries]
         scores = [entry.get("score") if isinstance(entry, dict) else None for entry in entries]
         return Record(number, name_of(value["query_id"]), docs, scores)
@@ -123,20 +161,29 @@ def read_tevatron(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, TEVATRON, read), source)
 
 
-def write_tevatron(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
+def write_tevatron(
+    run: Run, path: Path, collection: Collection | None, options: WriteOptions
+) -> int:
     """Every document with its text; ``score`` where it has one."""
     assert collection is not None
 
     def line(found: RankedList) -> tuple[Any, int]:
         values = dict(scored(found))
-        positive, negative = parted([(doc, values.get(doc)) for doc in found.doc_ids], relevant(collection, found.query_id))
+        positive, negative = parted(
+            [(doc, values.get(doc)) for doc in found.doc_ids], relevant(collection, found.query_id)
+        )
         if not options.takes(positive, negative):
             return None, 0
-        value: dict[str, Any] = {"query_id": found.query_id, "query": collection.queries[found.query_id].text}
+        value: dict[str, Any] = {
+            "query_id": found.query_id,
+            "query": collection.queries[found.query_id].text,
+        }
         for side, own in (("positive_passages", positive), ("negative_passages", negative)):
             value[side] = [
-                {"docid": doc, "title": document.title, "text": document.text} | ({} if score is None else {"score": score})
-                for doc, score in own for document in [collection.corpus.document(collection.corpus.row(doc))]
+                {"docid": doc, "title": document.title, "text": document.text}
+                | ({} if score is None else {"score": score})
+                for doc, score in own
+                for document in [collection.corpus.document(collection.corpus.row(doc))]
             ]
         return value, len(found.doc_ids)
 

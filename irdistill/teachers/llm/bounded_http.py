@@ -1,4 +1,6 @@
-"""Limits on what a server may send for one request and on the time it may take, counted on the connection itself."""
+"""Limits on what a server may send for one request and on the time it may take, counted on the
+connection itself.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,18 @@ logger = logging.getLogger(__name__)
 
 
 class LimitExceeded(Exception):
-    """A response is larger or takes longer than allowed; the HTTP client may hand it on as an error of its own."""
+    """A response is larger or takes longer than allowed; the HTTP client may hand it on as an error
+    of its own.
+    """
 
 
 class ResponseLimits:
     """What one request's response may take. Each thread sends one request at a time.
 
-    A timeout of the HTTP client counts seconds *without a byte*, so that a server which sends one byte now and then is never
-    given up; and the client reads a response whole, headers and bodies of errors included, before anything else can look at
-    it. So bytes and seconds are counted where they are read from the connection.
+    A timeout of the HTTP client counts seconds *without a byte*, so that a server which sends one
+    byte now and then is never given up; and the client reads a response whole, headers and bodies
+    of errors included, before anything else can look at it. So bytes and seconds are counted where
+    they are read from the connection.
 
     Args:
         largest: bytes of a response.
@@ -35,7 +40,11 @@ class ResponseLimits:
     @contextmanager
     def request(self) -> Iterator[None]:
         """Begin to count for this thread."""
-        self._local.until, self._local.left, self._local.broken = time.monotonic() + self.seconds, self.largest, None
+        self._local.until, self._local.left, self._local.broken = (
+            time.monotonic() + self.seconds,
+            self.largest,
+            None,
+        )
         try:
             yield
         finally:
@@ -79,12 +88,17 @@ class ResponseLimits:
 
     def install(self, client: Any) -> None:
         """Make all connections of an httpx client keep to the limits, through its proxies too."""
-        transports = [client._transport, *(one for one in client._mounts.values() if one is not None)]
+        transports = [
+            client._transport,
+            *(one for one in client._mounts.values() if one is not None),
+        ]
         for transport in transports:
             pool: Any = getattr(transport, "_pool", None)
             if getattr(pool, "_network_backend", None) is None:
-                logger.warning("this version of the HTTP client takes no limits on responses; a server that never ends one is "
-                               "waited for")
+                logger.warning(
+                    "this version of the HTTP client takes no limits on responses; a server that"
+                    " never ends one is waited for"
+                )
                 return
             pool._network_backend = _Backend(pool._network_backend, self)
 

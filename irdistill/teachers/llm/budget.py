@@ -12,7 +12,9 @@ from irdistill.errors import IrdistillError
 
 
 class Spent(NamedTuple):
-    """Requests that were or may have been billed, the tokens read and written for them, and their cost."""
+    """Requests that were or may have been billed, the tokens read and written for them, and their
+    cost.
+    """
 
     requests: int = 0
     tokens: int = 0
@@ -20,11 +22,15 @@ class Spent(NamedTuple):
 
     def plus(self, other: Spent) -> Spent:
         """The sum of two."""
-        return Spent(self.requests + other.requests, self.tokens + other.tokens, self.cost + other.cost)
+        return Spent(
+            self.requests + other.requests, self.tokens + other.tokens, self.cost + other.cost
+        )
 
     def minus(self, other: Spent) -> Spent:
         """The difference of two."""
-        return Spent(self.requests - other.requests, self.tokens - other.tokens, self.cost - other.cost)
+        return Spent(
+            self.requests - other.requests, self.tokens - other.tokens, self.cost - other.cost
+        )
 
 
 @dataclass(frozen=True)
@@ -57,27 +63,41 @@ class Prices:
         known = [entry.name for entry in fields(cls)]
         if not {"input", "output"} <= given.keys() <= set(known):
             raise IrdistillError(
-                f"the prices of the card have the keys {', '.join(map(str, given))}; input and output are needed, and "
-                f"{', '.join(known)} are known."
+                f"the prices of the card have the keys {', '.join(map(str, given))}; input and"
+                f" output are needed, and {', '.join(known)} are known."
             )
-        numbers = [given[key] for key in ("input", "output", "cached_input", "per") if given.get(key) is not None]
-        well = all(isinstance(one, int | float) and not isinstance(one, bool) and one >= 0 for one in numbers)
+        numbers = [
+            given[key]
+            for key in ("input", "output", "cached_input", "per")
+            if given.get(key) is not None
+        ]
+        well = all(
+            isinstance(one, int | float) and not isinstance(one, bool) and one >= 0
+            for one in numbers
+        )
         if not well or given.get("per") == 0:
-            raise IrdistillError(f"the prices of the card are {dict(given)}; numbers from 0 were expected, for `per` tokens each.")
+            raise IrdistillError(
+                f"the prices of the card are {dict(given)}; numbers from 0 were expected, for `per`"
+                " tokens each."
+            )
         return cls(**dict(given))
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
         """Of one request; the cached tokens are some of those read."""
         cached = self.input if self.cached_input is None else self.cached_input
-        return ((input_tokens - cached_tokens) * self.input + cached_tokens * cached + output_tokens * self.output) / self.per
+        return (
+            (input_tokens - cached_tokens) * self.input
+            + cached_tokens * cached
+            + output_tokens * self.output
+        ) / self.per
 
 
 class Budget:
     """Limits on what is spent, over all starts of a job.
 
-    A request is reserved at its worst case before it is sent, so that requests in flight together cannot exceed a limit.
-    One that does not fit waits for those in flight, which mostly cost less than they reserved; when none is in flight and
-    it still does not fit, the budget is spent.
+    A request is reserved at its worst case before it is sent, so that requests in flight together
+    cannot exceed a limit. One that does not fit waits for those in flight, which mostly cost less
+    than they reserved; when none is in flight and it still does not fit, the budget is spent.
 
     Args:
         spent: gives what was spent so far, by this start and by earlier ones.
@@ -88,19 +108,40 @@ class Budget:
         IrdistillError: a limit is no positive number, or is a cost and there are no prices.
     """
 
-    def __init__(self, spent: Callable[[], Spent], prices: Prices | None = None, max_cost: float | None = None,
-                 max_requests: int | None = None, max_tokens_total: int | None = None, kept: str = "the response log") -> None:
-        given = {"max_cost": max_cost, "max_requests": max_requests, "max_tokens_total": max_tokens_total}
-        wrong = [f"{key}={value}" for key, value in given.items() if value is not None and not value > 0]
+    def __init__(
+        self,
+        spent: Callable[[], Spent],
+        prices: Prices | None = None,
+        max_cost: float | None = None,
+        max_requests: int | None = None,
+        max_tokens_total: int | None = None,
+        kept: str = "the response log",
+    ) -> None:
+        given = {
+            "max_cost": max_cost,
+            "max_requests": max_requests,
+            "max_tokens_total": max_tokens_total,
+        }
+        wrong = [
+            f"{key}={value}" for key, value in given.items() if value is not None and not value > 0
+        ]
         if wrong:
-            raise IrdistillError(f"the budget {', '.join(wrong)} was given; give a number above 0, or leave it out for no limit.")
+            raise IrdistillError(
+                f"the budget {', '.join(wrong)} was given; give a number above 0, or leave it out"
+                " for no limit."
+            )
         if max_cost is not None and prices is None:
             raise IrdistillError(
-                f"a budget of max_cost={max_cost} was given and the server's prices are not known; add prices: {{input: …, "
-                "output: …, currency: …}} to the card's server, or limit max_requests or max_tokens_total."
+                f"a budget of max_cost={max_cost} was given and the server's prices are not known;"
+                " add prices: {input: …, output: …, currency: …}} to the card's server, or"
+                " limit max_requests or max_tokens_total."
             )
         self._spent, self._prices, self._kept = spent, prices, kept
-        self._limits = (("requests", max_requests), ("tokens", max_tokens_total), ("cost", max_cost))
+        self._limits = (
+            ("requests", max_requests),
+            ("tokens", max_tokens_total),
+            ("cost", max_cost),
+        )
         self._flying = Spent()
         self._count = 0
         self._changed = threading.Condition()
@@ -112,7 +153,8 @@ class Budget:
 
     @contextmanager
     def reserve(self, worst: Spent) -> Iterator[None]:
-        """Hold what a request may take, for as long as it is in flight; what it took must be in ``spent`` at the end.
+        """Hold what a request may take, for as long as it is in flight; what it took must be in
+        ``spent`` at the end.
 
         Raises:
             IrdistillError: the budget is spent.
@@ -134,7 +176,14 @@ class Budget:
 
     def _over(self, worst: Spent) -> tuple[str, float] | None:
         total = self._spent().plus(self._flying).plus(worst)
-        return next(((key, limit) for key, limit in self._limits if limit is not None and getattr(total, key) > limit), None)
+        return next(
+            (
+                (key, limit)
+                for key, limit in self._limits
+                if limit is not None and getattr(total, key) > limit
+            ),
+            None,
+        )
 
     def _message(self, key: str, limit: float, worst: Spent) -> str:
         currency = f" {self._prices.currency}" if self._prices else ""
@@ -142,9 +191,10 @@ class Budget:
         spent = self._spent()
         unit = currency if key == "cost" else f" {key}"
         return (
-            f"the budget {option}={limit:g} is spent: {spent.requests} requests took {spent.tokens} tokens"
-            f"{f' and {spent.cost:.6g}{currency}' if self._prices else ''} over all starts of this job. "
-            f"{max(0, limit - getattr(spent, key)):.6g}{unit} are left, and the next request may take "
-            f"{getattr(worst, key):.6g}{unit}. All answers are kept in {self._kept}: the same command with a larger budget "
-            "goes on and pays for none of them again."
+            f"the budget {option}={limit:g} is spent: {spent.requests} requests took {spent.tokens}"
+            f" tokens{f' and {spent.cost:.6g}{currency}' if self._prices else ''} over all starts"
+            f" of this job. {max(0, limit - getattr(spent, key)):.6g}{unit} are left, and the next"
+            f" request may take {getattr(worst, key):.6g}{unit}. All answers are kept in"
+            f" {self._kept}: the same command with a larger budget goes on and pays for none of"
+            " them again."
         )

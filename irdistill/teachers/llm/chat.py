@@ -20,7 +20,8 @@ class Prompt(NamedTuple):
     Attributes:
         ids: token ids; where labels are asked for, up to the place where they part.
         labels: the token of each label at that place.
-        opened: the marker of thinking that the prompt ends with, so that the answer begins inside the thinking.
+        opened: the marker of thinking that the prompt ends with, so that the answer begins inside
+            the thinking.
     """
 
     ids: list[int]
@@ -36,17 +37,19 @@ _TRIED = ({"role": "user", "content": "Is water wet? Answer yes or no."},)
 class ChatTokenizer:
     """A tokenizer with its chat template.
 
-    A model without a template reads the messages one after another, a blank line between. What a passage or a query
-    contains of the tokenizer's control tokens (``</s>``, ``<|im_end|>``) is broken up by a space, so that no document can
-    end its message and speak as somebody else.
+    A model without a template reads the messages one after another, a blank line between. What a
+    passage or a query contains of the tokenizer's control tokens (``</s>``, ``<|im_end|>``) is
+    broken up by a space, so that no document can end its message and speak as somebody else.
 
-    Labels are read where an answer begins, so a model that thinks first has none there. For requests with labels the template's
-    switch (``enable_thinking``) is turned off where the card does not set it, a block of thinking that the template opens is
-    closed, and ``empty_block`` puts an empty one before the answer.
+    Labels are read where an answer begins, so a model that thinks first has none there. For
+    requests with labels the template's switch (``enable_thinking``) is turned off where the card
+    does not set it, a block of thinking that the template opens is closed, and ``empty_block`` puts
+    an empty one before the answer.
 
     Attributes:
         digest: fingerprint of the template and its options, for identities.
-        empty_block: what is put before the labels, for a model that was seen to begin with thinking; empty otherwise.
+        empty_block: what is put before the labels, for a model that was seen to begin with
+            thinking; empty otherwise.
     """
 
     def __init__(self, tokenizer: Any, options: Mapping[str, Any] | None = None) -> None:
@@ -62,51 +65,88 @@ class ChatTokenizer:
         self.empty_block = ""
         self._switch = self._thinking_switch()
         starts = tokenizer("a", add_special_tokens=True)["input_ids"][:1]
-        self._start = tokenizer.bos_token if tokenizer.bos_token_id is not None and starts == [tokenizer.bos_token_id] else ""
-        self._found: dict[tuple[str, tuple[str, ...]], tuple[list[int], list[int], tuple[int, ...]]] = {}
+        self._start = (
+            tokenizer.bos_token
+            if tokenizer.bos_token_id is not None and starts == [tokenizer.bos_token_id]
+            else ""
+        )
+        self._found: dict[
+            tuple[str, tuple[str, ...]], tuple[list[int], list[int], tuple[int, ...]]
+        ] = {}
 
     def prompts(self, requests: Sequence[Request]) -> list[Prompt]:
         """Token ids of each request, not cut.
 
         Raises:
-            IrdistillError: the template refuses the messages, or no first token tells the labels apart.
+            IrdistillError: the template refuses the messages, or no first token tells the labels
+                apart.
         """
         if not requests:
             return []
         texts = [self.render(request.messages, bool(request.labels)) for request in requests]
         encoded = self._encode(texts)
-        return [self._with_labels(text, ids, request.labels) if request.labels else Prompt(ids, opened=opened_thinking(text))
-                for text, ids, request in zip(texts, encoded, requests, strict=True)]
+        return [
+            (
+                self._with_labels(text, ids, request.labels)
+                if request.labels
+                else Prompt(ids, opened=opened_thinking(text))
+            )
+            for text, ids, request in zip(texts, encoded, requests, strict=True)
+        ]
 
     @property
     def thinking(self) -> str | None:
-        """How requests with labels are kept from thinking, where the card itself says nothing of it; None where they are not."""
+        """How requests with labels are kept from thinking, where the card itself says nothing of
+        it; None where they are not.
+        """
         if self._switch:
             return ", ".join(f"{key}: {str(value).lower()}" for key, value in self._switch.items())
         return f"empty block {self.empty_block!r}" if self.empty_block else None
 
     def may_think(self) -> str:
-        """The marker that the model might begin its answers with; empty where there is none, or the template has a switch."""
+        """The marker that the model might begin its answers with; empty where there is none, or the
+        template has a switch.
+        """
         if self._switch or any(key in self.options for switch in _SWITCHES for key in switch):
             return ""
-        openings = sorted((token for token in self.tokenizer.get_vocab() if is_opening(token)), key=len)
-        return next((token for token in openings if token == "<think>"), openings[0] if openings else "")
+        openings = sorted(
+            (token for token in self.tokenizer.get_vocab() if is_opening(token)), key=len
+        )
+        return next(
+            (token for token in openings if token == "<think>"), openings[0] if openings else ""
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of an answer without control tokens; markers of thinking stay, which some models have as control tokens."""
+        """The text of an answer without control tokens; markers of thinking stay, which some models
+        have as control tokens.
+        """
         control = self._control.ids
-        return str(self.tokenizer.decode([number for number in ids if number not in control], skip_special_tokens=False)).strip()
+        return str(
+            self.tokenizer.decode(
+                [number for number in ids if number not in control], skip_special_tokens=False
+            )
+        ).strip()
 
     def _thinking_switch(self) -> dict[str, Any]:
-        """The option of the template that leaves the thinking out; empty where it has none, or the card sets it."""
+        """The option of the template that leaves the thinking out; empty where it has none, or the
+        card sets it.
+        """
         for switch in _SWITCHES:
             name = next(iter(switch))
             if name in self.options:
                 return {}
             if re.search(rf"\b{name}\b", str(self.template or "")):
                 try:
-                    texts = [self.tokenizer.apply_chat_template(list(_TRIED), tokenize=False, add_generation_prompt=True,
-                                                                **self.options, **more) for more in ({}, switch)]
+                    texts = [
+                        self.tokenizer.apply_chat_template(
+                            list(_TRIED),
+                            tokenize=False,
+                            add_generation_prompt=True,
+                            **self.options,
+                            **more,
+                        )
+                        for more in ({}, switch)
+                    ]
                 except Exception:  # what is wrong with the template is said when it is used
                     return {}
                 if texts[0] != texts[1]:
@@ -117,9 +157,13 @@ class ChatTokenizer:
         """The text that the model reads, control tokens and all.
 
         Args:
-            labels: the answer's first token is to be a label, so that no thinking may come before it.
+            labels: the answer's first token is to be a label, so that no thinking may come before
+                it.
         """
-        chat = [{"role": role, "content": self._control.neutralize(content)} for role, content in messages]
+        chat = [
+            {"role": role, "content": self._control.neutralize(content)}
+            for role, content in messages
+        ]
         begun = messages[-1].role == "assistant"
         text = self._render(chat, begun, self._switch if labels else {})
         if labels and not begun:
@@ -127,17 +171,29 @@ class ChatTokenizer:
             text += f"\n\n{closing_marker(opened)}\n\n" if opened else self.empty_block
         return text
 
-    def _render(self, chat: Sequence[Mapping[str, str]], begun: bool, switch: Mapping[str, Any]) -> str:
+    def _render(
+        self, chat: Sequence[Mapping[str, str]], begun: bool, switch: Mapping[str, Any]
+    ) -> str:
         if not self.template:
             return self._start + "\n\n".join(message["content"] for message in chat)
         try:
-            return str(self.tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=not begun,
-                                                          continue_final_message=begun, **self.options, **switch))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    list(chat),
+                    tokenize=False,
+                    add_generation_prompt=not begun,
+                    continue_final_message=begun,
+                    **self.options,
+                    **switch,
+                )
+            )
         except Exception as error:
             raise IrdistillError(
-                f"the model's chat template refuses a prompt of {', '.join(message['role'] for message in chat)}: "
-                f"{' '.join(str(error).split())[:300]}. Some models take no system message: put its text into user; some "
-                "rewrite the beginning of an answer: leave assistant out."
+                "the model's chat template refuses a prompt of"
+                f" {', '.join(message['role'] for message in chat)}:"
+                f" {' '.join(str(error).split())[:300]}. Some models take no system message: put"
+                " its text into user; some rewrite the beginning of an answer: leave assistant"
+                " out."
             ) from error
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -146,8 +202,9 @@ class ChatTokenizer:
     def _with_labels(self, text: str, ids: list[int], labels: tuple[str, ...]) -> Prompt:
         """Cut the prompt where the labels part.
 
-        Text and label are tokenized together, since a label's first token depends on what stands before it. What follows
-        the last control token does so whatever came before, so for most templates this is done once.
+        Text and label are tokenized together, since a label's first token depends on what stands
+        before it. What follows the last control token does so whatever came before, so for most
+        templates this is done once.
         """
         tail = text[max(self._control.starts(text), default=0) :]
         own, shared, tokens = self._label_tokens(tail, labels)
@@ -155,19 +212,28 @@ class ChatTokenizer:
             own, shared, tokens = self._label_tokens(text, labels)
         return Prompt(ids[: len(ids) - len(own)] + shared, tokens)
 
-    def _label_tokens(self, tail: str, labels: tuple[str, ...]) -> tuple[list[int], list[int], tuple[int, ...]]:
-        """Ids of the tail, ids that the tail with any label begins with, and the token of each label that comes next."""
+    def _label_tokens(
+        self, tail: str, labels: tuple[str, ...]
+    ) -> tuple[list[int], list[int], tuple[int, ...]]:
+        """Ids of the tail, ids that the tail with any label begins with, and the token of each
+        label that comes next.
+        """
         if (tail, labels) not in self._found:
             own, *lines = self._encode([tail, *(tail + label for label in labels)])
-            shared = lines[0][: reduce(min, (common_prefix(lines[0], line) for line in (lines[1:] or [own])))]
+            shared = lines[0][
+                : reduce(min, (common_prefix(lines[0], line) for line in lines[1:] or [own]))
+            ]
             tokens = tuple(line[len(shared)] if len(line) > len(shared) else -1 for line in lines)
             if -1 in tokens or len(set(tokens)) < len(labels):
                 raise IrdistillError(
-                    f"the labels {', '.join(map(repr, labels))} are not told apart by one token of this model: their next "
-                    f"tokens are {', '.join(map(repr, self._names(tokens)))}. Choose labels that begin differently, none of "
-                    "which begins another."
+                    f"the labels {', '.join(map(repr, labels))} are not told apart by one token of"
+                    " this model: their next tokens are"
+                    f" {', '.join(map(repr, self._names(tokens)))}. Choose labels that begin"
+                    " differently, none of which begins another."
                 )
-            if len(self._found) > 1000:  # templates without control tokens: every tail is a whole prompt
+            if (
+                len(self._found) > 1000
+            ):  # templates without control tokens: every tail is a whole prompt
                 self._found.clear()
             self._found[tail, labels] = own, shared, tokens
         return self._found[tail, labels]

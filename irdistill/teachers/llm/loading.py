@@ -1,4 +1,6 @@
-"""Making a language-model teacher from a card: the model behind its back end, and the way of asking it."""
+"""Making a language-model teacher from a card: the model behind its back end, and the way of asking
+it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,18 @@ from irdistill.teachers.protocol import ListwiseTeacher, Teacher
 if TYPE_CHECKING:
     from irdistill.teachers.loading import TeacherCard
 
-#: Back ends and kinds: the module of this package, and the class in it. A class takes settings as keyword-only arguments.
-_MODELS = {"transformers": ("local", "TransformersModel"), "vllm": ("vllm", "VllmModel"), "openai": ("remote", "ServerModel")}
-_TEACHERS = {"llm-pointwise": ("pointwise", "PointwiseTeacher"), "llm-pairwise": ("pairwise", "PairwiseTeacher"),
-             "llm-listwise": ("listwise", "ListwiseLLMTeacher")}
+#: Back ends and kinds: the module of this package, and the class in it. A class takes settings as
+#: keyword-only arguments.
+_MODELS = {
+    "transformers": ("local", "TransformersModel"),
+    "vllm": ("vllm", "VllmModel"),
+    "openai": ("remote", "ServerModel"),
+}
+_TEACHERS = {
+    "llm-pointwise": ("pointwise", "PointwiseTeacher"),
+    "llm-pairwise": ("pairwise", "PairwiseTeacher"),
+    "llm-listwise": ("listwise", "ListwiseLLMTeacher"),
+}
 
 
 def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> LanguageModel:
@@ -39,10 +49,12 @@ def load_language_model(card: TeacherCard, settings: Mapping[str, Any]) -> Langu
 
 
 def load_llm_teacher(card: TeacherCard, settings: Mapping[str, Any]) -> Teacher | ListwiseTeacher:
-    """The teacher of a card; settings go to the back end's class or to the kind's, whichever takes them.
+    """The teacher of a card; settings go to the back end's class or to the kind's, whichever takes
+    them.
 
     Raises:
-        IrdistillError: the model cannot be loaded, a setting is unknown, or the card's prompt does not fit the kind.
+        IrdistillError: the model cannot be loaded, a setting is unknown, or the card's prompt does
+            not fit the kind.
     """
     kind, backend = _find(_TEACHERS[card.kind]), _find(_MODELS[card.backend])
     own = {key: value for key, value in settings.items() if key in _options(kind)}
@@ -51,8 +63,8 @@ def load_llm_teacher(card: TeacherCard, settings: Mapping[str, Any]) -> Teacher 
     if unknown:
         known = sorted(_options(kind) | _options(backend))
         raise IrdistillError(
-            f"the teacher {card.name!r} ({card.kind} on {card.backend}) takes {', '.join(known)}, and was given "
-            f"{', '.join(unknown)}."
+            f"the teacher {card.name!r} ({card.kind} on {card.backend}) takes {', '.join(known)},"
+            f" and was given {', '.join(unknown)}."
         )
     check_values(own, kind, f"the settings of the teacher {card.name!r}", free=True)
     return kind(load_language_model(card, rest), card.prompt, **own)
@@ -65,13 +77,17 @@ def _find(place: tuple[str, str]) -> Callable[..., Any]:
 
 def _options(kind: Callable[..., Any]) -> set[str]:
     parameters = inspect.signature(kind).parameters.values()
-    return {one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "revision"}
+    return {
+        one.name
+        for one in parameters
+        if one.kind is inspect.Parameter.KEYWORD_ONLY and one.name != "revision"
+    }
 
 
 def _check(card: TeacherCard, kind: Callable[..., Any], settings: Mapping[str, Any]) -> None:
     unknown = sorted(settings.keys() - _options(kind))
     if unknown:
         raise IrdistillError(
-            f"the model of {card.name!r} on {card.backend} takes {', '.join(sorted(_options(kind)))}, and was given "
-            f"{', '.join(unknown)}."
+            f"the model of {card.name!r} on {card.backend} takes"
+            f" {', '.join(sorted(_options(kind)))}, and was given {', '.join(unknown)}."
         )

@@ -31,35 +31,59 @@ logger = logging.getLogger(__name__)
 
 _TOKENS_CPU, _TOKENS_GPU = 4096, 65_536
 _TEXTS_CPU, _TEXTS_GPU = 8, 64
-#: Tokens that end a turn in the usual chat templates; a file may name only one of several as its end.
-_TURN_ENDS = ("<|im_end|>", "<|return|>", "<|END_OF_TURN_TOKEN|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|eot|>",
-              "<|endoftext|>", "</s>")
+#: Tokens that end a turn in the usual chat templates; a file may name only one of several as its
+#: end.
+_TURN_ENDS = (
+    "<|im_end|>",
+    "<|return|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|eot_id|>",
+    "<end_of_turn>",
+    "<|end|>",
+    "<|eot|>",
+    "<|endoftext|>",
+    "</s>",
+)
 
 
 class TransformersModel:
     """A causal language model.
 
-    Labels are scored with one pass over each prompt. What the prompts of a group begin with (instructions, query) is
-    computed once, and its keys and values are read by all of them; logits are computed for the last position alone, in
-    float32 whatever the precision of the rest, since in bfloat16 a logit has 8 bits and many documents would be tied.
+    Labels are scored with one pass over each prompt. What the prompts of a group begin with
+    (instructions, query) is computed once, and its keys and values are read by all of them; logits
+    are computed for the last position alone, in float32 whatever the precision of the rest, since
+    in bfloat16 a logit has 8 bits and many documents would be tied.
 
-    A model whose vocabulary has a marker of thinking, and whose template has no switch for it, is asked one question when it is
-    loaded; if it begins with the marker, an empty block of thinking is put before the labels.
+    A model whose vocabulary has a marker of thinking, and whose template has no switch for it, is
+    asked one question when it is loaded; if it begins with the marker, an empty block of thinking
+    is put before the labels.
 
     Attributes:
-        max_length: tokens of prompt and answer together; a longer request is answered with the error ``too long``.
+        max_length: tokens of prompt and answer together; a longer request is answered with the
+            error ``too long``.
         share_prefixes: False reads every prompt from its beginning.
     """
 
-    def __init__(self, model: str, *, revision: str | None = None, precision: Precision = "auto", device: str | None = None,
-                 max_length: int | None = None, batch_tokens: int | None = None, batch_size: int | None = None,
-                 trust_remote_code: bool = False, template_options: Mapping[str, Any] | None = None,
-                 share_prefixes: bool = True) -> None:
+    def __init__(
+        self,
+        model: str,
+        *,
+        revision: str | None = None,
+        precision: Precision = "auto",
+        device: str | None = None,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        batch_size: int | None = None,
+        trust_remote_code: bool = False,
+        template_options: Mapping[str, Any] | None = None,
+        share_prefixes: bool = True,
+    ) -> None:
         """Load a model.
 
         Args:
-            model: hub id, folder, ``package:`` path, or a GGUF file (``file.gguf``, ``package:NAME/file.gguf``,
-                ``hub/id::file.gguf``), whose weights are unpacked to ``precision``.
+            model: hub id, folder, ``package:`` path, or a GGUF file (``file.gguf``,
+                ``package:NAME/file.gguf``, ``hub/id::file.gguf``), whose weights are unpacked to
+                ``precision``.
             precision: ``auto`` is bfloat16 where the device has instructions for it, else float32.
             max_length: the model's own where None.
             batch_tokens: padded tokens of one forward pass.
@@ -83,17 +107,32 @@ class TransformersModel:
         self._budget = TokenBudget(batch_tokens or (_TOKENS_CPU if on_cpu else _TOKENS_GPU))
         layer = self.network.get_output_embeddings()
         if layer is None:
-            raise IrdistillError(f"the model {model!r} ({type(self.network).__name__}) has no output layer over its vocabulary.")
+            raise IrdistillError(
+                f"the model {model!r} ({type(self.network).__name__}) has no output layer over its"
+                " vocabulary."
+            )
         self._head = _LastLogits(layer)
         self.network.set_output_embeddings(self._head)
         own = self.network.generation_config
         ends = [own.eos_token_id, tokenizer.eos_token_id] if own else [tokenizer.eos_token_id]
-        flat = [end for given in ends for end in (given if isinstance(given, list) else [given]) if end is not None]
+        flat = [
+            end
+            for given in ends
+            for end in (given if isinstance(given, list) else [given])
+            if end is not None
+        ]
         vocabulary = tokenizer.get_vocab()
-        self._ends = sorted({*flat, *(vocabulary[token] for token in _TURN_ENDS if token in vocabulary)})
-        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self._ends or [0])[0]
-        # A model's own settings may hold a repetition penalty, which changes what is greedily chosen.
-        self.network.generation_config = GenerationConfig(do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad)
+        self._ends = sorted(
+            {*flat, *(vocabulary[token] for token in _TURN_ENDS if token in vocabulary)}
+        )
+        self._pad = (
+            tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (self._ends or [0])[0]
+        )
+        # A model's own settings may hold a repetition penalty, which changes what is greedily
+        # chosen.
+        self.network.generation_config = GenerationConfig(
+            do_sample=False, eos_token_id=self._ends or None, pad_token_id=self._pad
+        )
         self.chat.empty_block = empty_block(self.chat, self._first_tokens)
 
     def _first_tokens(self, request: Request) -> str:
@@ -104,11 +143,15 @@ class TransformersModel:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the answers; the library's version is here since kernels and GGUF reading change with it."""
+        """What decides the answers; the library's version is here since kernels and GGUF reading
+        change with it.
+        """
         thinking = {"thinking": self.chat.thinking} if self.chat.thinking else {}
         return thinking | {
-            **self.pinned, "backend": f"transformers {transformers.__version__}",
-            "precision": str(self.dtype).removeprefix("torch."), "chat_template": self.chat.digest,
+            **self.pinned,
+            "backend": f"transformers {transformers.__version__}",
+            "precision": str(self.dtype).removeprefix("torch."),
+            "chat_template": self.chat.digest,
             "max_length": self.max_length,
         }
 
@@ -116,17 +159,30 @@ class TransformersModel:
         """Log-probabilities of labels, or greedily written text, in the requests' order."""
         prompts = self.chat.prompts(requests)
         answers = [Answer(error=TOO_LONG)] * len(prompts)
-        fit = [place for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
-               if len(prompt.ids) + (0 if request.labels else request.max_tokens) <= self.max_length]
+        fit = [
+            place
+            for place, (prompt, request) in enumerate(zip(prompts, requests, strict=True))
+            if len(prompt.ids) + (0 if request.labels else request.max_tokens) <= self.max_length
+        ]
         with torch.inference_mode():
             self._score([place for place in fit if requests[place].labels], prompts, answers)
-            for most in sorted({requests[place].max_tokens for place in fit if not requests[place].labels}):
-                places = [place for place in fit if not requests[place].labels and requests[place].max_tokens == most]
+            for most in sorted(
+                {requests[place].max_tokens for place in fit if not requests[place].labels}
+            ):
+                places = [
+                    place
+                    for place in fit
+                    if not requests[place].labels and requests[place].max_tokens == most
+                ]
                 self._write(places, prompts, most, answers)
         return answers
 
-    def _score(self, places: Sequence[int], prompts: Sequence[Prompt], answers: list[Answer]) -> None:
-        groups = group_by_prefix([prompts[place].ids for place in places]) if self.share_prefixes else []
+    def _score(
+        self, places: Sequence[int], prompts: Sequence[Prompt], answers: list[Answer]
+    ) -> None:
+        groups = (
+            group_by_prefix([prompts[place].ids for place in places]) if self.share_prefixes else []
+        )
         for length, members in groups or [Group(0, list(range(len(places))))]:
             own = [places[member] for member in members]
             prefix = self._prefix(prompts[own[0]].ids[:length]) if length else None
@@ -134,43 +190,66 @@ class TransformersModel:
                 length = 0
             suffixes = [torch.tensor(prompts[place].ids[length:]) for place in own]
 
-            def forward(rows: np.ndarray, own: list[int] = own, suffixes: list[Tensor] = suffixes,
-                        prefix: SharedPrefix | None = prefix, length: int = length) -> None:
+            def forward(
+                rows: np.ndarray,
+                own: list[int] = own,
+                suffixes: list[Tensor] = suffixes,
+                prefix: SharedPrefix | None = prefix,
+                length: int = length,
+            ) -> None:
                 logits = self._last_logits([suffixes[row] for row in rows], prefix)
                 logs = (logits - logits.logsumexp(dim=-1, keepdim=True)).cpu()
                 for row, line in zip(rows.tolist(), logs, strict=True):
                     prompt = prompts[own[row]]
-                    answers[own[row]] = Answer(labels=line[list(prompt.labels)].numpy().copy(), input_tokens=len(prompt.ids),
-                                               cached_tokens=length if row else 0)
+                    answers[own[row]] = Answer(
+                        labels=line[list(prompt.labels)].numpy().copy(),
+                        input_tokens=len(prompt.ids),
+                        cached_tokens=length if row else 0,
+                    )
 
             run_batches([len(suffix) for suffix in suffixes], self._budget, forward)
 
     def _prefix(self, ids: Sequence[int]) -> SharedPrefix | None:
-        """The cache of a beginning; None, and no more tries, for a model whose cache cannot be shared."""
+        """The cache of a beginning; None, and no more tries, for a model whose cache cannot be
+        shared.
+        """
         self._head.last = None
         given = torch.tensor([ids], device=self.device)
-        output = self.network(input_ids=given, past_key_values=DynamicCache(config=self.network.config), use_cache=True)
+        output = self.network(
+            input_ids=given,
+            past_key_values=DynamicCache(config=self.network.config),
+            use_cache=True,
+        )
         cache = getattr(output, "past_key_values", None)
         if can_share(cache):
             return SharedPrefix(cache)
-        logger.warning("the cache of %s cannot be shared between prompts; each is read from its beginning", self.model_name)
+        logger.warning(
+            "the cache of %s cannot be shared between prompts; each is read from its beginning",
+            self.model_name,
+        )
         self.share_prefixes = False
         return None
 
     def _last_logits(self, suffixes: Sequence[Tensor], prefix: SharedPrefix | None) -> Tensor:
         """(n, vocabulary) float32 logits after the last token of each row.
 
-        Rows are padded on the right, where nothing that counts sees the padding: positions and the causal mask are those
-        of one row alone, and no other mask is needed.
+        Rows are padded on the right, where nothing that counts sees the padding: positions and the
+        causal mask are those of one row alone, and no other mask is needed.
         """
-        given = pad_sequence(list(suffixes), batch_first=True, padding_value=self._pad).to(self.device)
+        given = pad_sequence(list(suffixes), batch_first=True, padding_value=self._pad).to(
+            self.device
+        )
         self._head.last = torch.tensor([len(suffix) - 1 for suffix in suffixes], device=self.device)
         try:
-            return self.network(input_ids=given, past_key_values=prefix, use_cache=prefix is not None).logits[:, 0]
+            return self.network(
+                input_ids=given, past_key_values=prefix, use_cache=prefix is not None
+            ).logits[:, 0]
         finally:
             self._head.last = None
 
-    def _write(self, places: Sequence[int], prompts: Sequence[Prompt], most: int, answers: list[Answer]) -> None:
+    def _write(
+        self, places: Sequence[int], prompts: Sequence[Prompt], most: int, answers: list[Answer]
+    ) -> None:
         lengths = [len(prompts[place].ids) + most for place in places]
 
         def forward(rows: np.ndarray) -> None:
@@ -182,11 +261,22 @@ class TransformersModel:
                 ids = prompts[place].ids
                 given[row, longest - len(ids) :] = torch.tensor(ids)
                 mask[row, longest - len(ids) :] = 1
-            found = self.network.generate(input_ids=given.to(self.device), attention_mask=mask.to(self.device), max_new_tokens=most)
+            found = self.network.generate(
+                input_ids=given.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=most,
+            )
             for place, line in zip(own, found[:, longest:].tolist(), strict=True):
-                count = next((number for number, token in enumerate(line, 1) if token in self._ends), 0)
-                text = prompts[place].opened + self.chat.decode(line[:count or None])
-                answers[place] = Answer(text, input_tokens=len(prompts[place].ids), output_tokens=count or len(line), cut=not count)
+                count = next(
+                    (number for number, token in enumerate(line, 1) if token in self._ends), 0
+                )
+                text = prompts[place].opened + self.chat.decode(line[: count or None])
+                answers[place] = Answer(
+                    text,
+                    input_tokens=len(prompts[place].ids),
+                    output_tokens=count or len(line),
+                    cut=not count,
+                )
 
         run_batches(lengths, TokenBudget(self._budget.tokens, self.parallel), forward)
 
@@ -194,10 +284,12 @@ class TransformersModel:
 class _LastLogits(nn.Module):
     """A model's output layer, for one position of each row.
 
-    It stands in the layer's place, so that whatever a model does to its logits afterwards (scaling, soft caps) is done.
+    It stands in the layer's place, so that whatever a model does to its logits afterwards (scaling,
+    soft caps) is done.
 
     Attributes:
-        last: (n,) the position of each row, computed in float32; None for the last of all, as the model would.
+        last: (n,) the position of each row, computed in float32; None for the last of all, as the
+            model would.
     """
 
     def __init__(self, layer: nn.Module) -> None:
@@ -222,7 +314,8 @@ class _LastLogits(nn.Module):
 
 
 def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> str:
-    """An empty block of thinking for a model that begins an answer with its marker; nothing for others.
+    """An empty block of thinking for a model that begins an answer with its marker; nothing for
+    others.
 
     Args:
         first_tokens: gives the beginning of the answer to a request.
@@ -230,20 +323,31 @@ def empty_block(chat: ChatTokenizer, first_tokens: Callable[[Request], str]) -> 
     opening = chat.may_think()
     if not opening or not chat.template:
         return ""
-    first = first_tokens(Request((Message("user", "Is water wet? Answer yes or no."),), max_tokens=4))
+    first = first_tokens(
+        Request((Message("user", "Is water wet? Answer yes or no."),), max_tokens=4)
+    )
     if not begins_thinking(first):
         return ""
-    logger.warning("the model begins its answers with thinking (%r), so an empty block of it is put before the labels; if the "
-                   "model's template has a switch for thinking, set it in the card (template_options)", first[:40])
+    logger.warning(
+        "the model begins its answers with thinking (%r), so an empty block of it is put before the"
+        " labels; if the model's template has a switch for thinking, set it in the card"
+        " (template_options)",
+        first[:40],
+    )
     return f"{opening}\n\n{closing_marker(opening)}\n\n"
 
 
-def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(
+    model: str, revision: str | None, dtype: torch.dtype, trust_remote_code: bool
+) -> tuple[Any, Any]:
     place, file = split_gguf(resolve_model(model, revision))
     if file and find_spec("gguf") is None:
         raise MissingExtra("gguf", "llm", f"the model {model!r}")
-    options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code,
-                               "local_files_only": Path(place).is_dir()}
+    options: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": Path(place).is_dir(),
+    }
     if file:
         options["gguf_file"] = file
     try:
@@ -254,16 +358,21 @@ def _load(model: str, revision: str | None, dtype: torch.dtype, trust_remote_cod
     except IrdistillError:
         raise
     except Exception as error:
-        raise IrdistillError(f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}") from error
+        raise IrdistillError(
+            f"the language model {model!r} cannot be loaded: {' '.join(str(error).split())[:400]}"
+        ) from error
     return network, tokenizer
 
 
 def _check_architecture(model: str, network: Any) -> None:
     names = network.config.architectures or []
-    if names and not any(part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")):
+    if names and not any(
+        part in name for name in names for part in ("CausalLM", "LMHead", "ConditionalGeneration")
+    ):
         raise IrdistillError(
-            f"the model {model!r} was saved as {', '.join(names)}, which is no causal language model; its output layer would be "
-            "random. Give one that writes text, or use this one as a retriever."
+            f"the model {model!r} was saved as {', '.join(names)}, which is no causal language"
+            " model; its output layer would be random. Give one that writes text, or use this one"
+            " as a retriever."
         )
 
 
@@ -272,5 +381,7 @@ def _length(model: str, asked: int | None, config: Any) -> int:
     if asked is None:
         return own
     if not 8 <= asked <= own:
-        raise IrdistillError(f"max_length={asked} was asked of {model!r}; from 8 to {own} was expected.")
+        raise IrdistillError(
+            f"max_length={asked} was asked of {model!r}; from 8 to {own} was expected."
+        )
     return asked

@@ -1,8 +1,10 @@
-"""Pairwise teachers: a language model says which of two passages fits a query better (Qin et al. 2023, arXiv:2306.17563).
+"""Pairwise teachers: a language model says which of two passages fits a query better (Qin et al.
+2023, arXiv:2306.17563).
 
-Language models favour a position, so every pair is asked about twice, once in each order. The same passage chosen both
-times is a win; different ones are a tie. Where one of the two answers cannot be had or read, position bias cannot be told
-from preference, and the comparison has failed: it counts as none.
+Language models favour a position, so every pair is asked about twice, once in each order. The same
+passage chosen both times is a win; different ones are a tie. Where one of the two answers cannot be
+had or read, position bias cannot be told from preference, and the comparison has failed: it counts
+as none.
 
 * ``all``: every pair; a passage's score is its wins and half its ties.
 * ``heapsort``: the best ``top`` by a heap.
@@ -39,38 +41,61 @@ _SHARE = 512
 class PairwiseTeacher:
     """A language model that compares two passages at a time."""
 
-    def __init__(self, model: LanguageModel, prompt: Mapping[str, Any], *, method: str = "all", by: str = "labels", top: int = 10,
-                 passage_words: int | None = 300, answer_tokens: int = 16, retry_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Mapping[str, Any],
+        *,
+        method: str = "all",
+        by: str = "labels",
+        top: int = 10,
+        passage_words: int | None = 300,
+        answer_tokens: int = 16,
+        retry_tokens: int | None = None,
+    ) -> None:
         """Make a teacher.
 
         Args:
-            prompt: ``user`` (and ``system``, ``assistant``) with the places ``{query}``, ``{first}`` and ``{second}``;
-                ``labels``, the names of the first and the second passage in an answer, A and B if not given; ``choice``
-                as of `ChoiceReader`.
-            by: ``labels`` compares the labels' log-probabilities; ``text`` reads what the model writes.
+            prompt: ``user`` (and ``system``, ``assistant``) with the places ``{query}``,
+                ``{first}`` and ``{second}``; ``labels``, the names of the first and the second
+                passage in an answer, A and B if not given; ``choice`` as of `ChoiceReader`.
+            by: ``labels`` compares the labels' log-probabilities; ``text`` reads what the model
+                writes.
             top: how many ``heapsort`` and ``sliding`` bring to the top, sorted.
             passage_words: longer passages are cut.
             answer_tokens: of a written answer. A model that thinks needs thousands.
-            retry_tokens: a written answer that the limit cut is asked for once more, with this limit; None for no second try.
+            retry_tokens: a written answer that the limit cut is asked for once more, with this
+                limit; None for no second try.
 
         Raises:
             IrdistillError: a setting or the prompt cannot be used.
         """
         if method not in METHODS or by not in WAYS or top < 1:
             raise IrdistillError(
-                f"a pairwise teacher with method {method!r}, by {by!r}, top {top} is none that there is; the methods are "
-                f"{', '.join(METHODS)}, by is labels or text, and top is at least 1."
+                f"a pairwise teacher with method {method!r}, by {by!r}, top {top} is none that"
+                f" there is; the methods are {', '.join(METHODS)}, by is labels or text, and top is"
+                " at least 1."
             )
         labels = prompt.get("labels", ["A", "B"])
-        if not isinstance(labels, list) or len(labels) != 2 or len({str(label).strip() for label in labels} - {""}) != 2:
-            raise IrdistillError(f"the pairwise prompt's labels are {labels!r}; two different texts were expected, as [A, B].")
+        if (
+            not isinstance(labels, list)
+            or len(labels) != 2
+            or len({str(label).strip() for label in labels} - {""}) != 2
+        ):
+            raise IrdistillError(
+                f"the pairwise prompt's labels are {labels!r}; two different texts were expected,"
+                " as [A, B]."
+            )
         self._labels = (str(labels[0]), str(labels[1]))
         self._model, self._method, self._by, self._top = model, method, by, top
         self._words, self._answer_tokens = passage_words, answer_tokens
         self.retry_tokens = check_retry(retry_tokens, answer_tokens) if by == "text" else None
         self._warning = MassWarning()
-        self._template = Template({key: value for key, value in prompt.items() if key not in ("labels", "choice")},
-                                  ["query", "first", "second"], "the prompt of the pairwise teacher")
+        self._template = Template(
+            {key: value for key, value in prompt.items() if key not in ("labels", "choice")},
+            ["query", "first", "second"],
+            "the prompt of the pairwise teacher",
+        )
         self._reader = ChoiceReader([label.strip() for label in self._labels], prompt.get("choice"))
         self._digest = digest([self._template.digest, self._labels, prompt.get("choice")])
 
@@ -80,22 +105,33 @@ class PairwiseTeacher:
         top = {} if self._method == "all" else {"top": self._top}
         tokens = {} if self._by == "labels" else {"answer_tokens": self._answer_tokens}
         tokens |= {} if self.retry_tokens is None else {"retry_tokens": self.retry_tokens}
-        return {"kind": "llm-pairwise", "method": self._method, **top, "by": self._by, **tokens, "prompt": self._digest,
-                "passage_words": self._words, "model": dict(self._model.identity)}
+        return {
+            "kind": "llm-pairwise",
+            "method": self._method,
+            **top,
+            "by": self._by,
+            **tokens,
+            "prompt": self._digest,
+            "passage_words": self._words,
+            "model": dict(self._model.identity),
+        }
 
     def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
         """Order the documents of each query.
 
-        A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or ``refused``, or ``garbled``
-        for an answer that names none of the labels, or both. Failures with such a passage count for nobody else. Where
-        another comparison of a passage failed, it is ranked and flagged ``doubtful``: by ``all``, its score is the share that
-        it won of those that did not fail, of as many as it should have had; by the others a failed comparison is a tie,
-        which leaves the candidates' order. ``heapsort`` and ``sliding`` set a passage aside that only ever failed, twice and
-        once more with one that did not, and sort again, so that it does not stand in the way of those below it. Below the
-        top that they sort, the flag is ``unsorted``.
+        A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or
+        ``refused``, or ``garbled`` for an answer that names none of the labels, or both. Failures
+        with such a passage count for nobody else. Where another comparison of a passage failed, it
+        is ranked and flagged ``doubtful``: by ``all``, its score is the share that it won of those
+        that did not fail, of as many as it should have had; by the others a failed comparison is a
+        tie, which leaves the candidates' order. ``heapsort`` and ``sliding`` set a passage aside
+        that only ever failed, twice and once more with one that did not, and sort again, so that it
+        does not stand in the way of those below it. Below the top that they sort, the flag is
+        ``unsorted``.
 
-        ``usage`` counts, besides the model's: ``comparisons``, how many of them were ``ties``, and how many failed
-        (``failed_comparisons``); answers ``asked_again``; by labels, the label mass, as of the pointwise teacher.
+        ``usage`` counts, besides the model's: ``comparisons``, how many of them were ``ties``, and
+        how many failed (``failed_comparisons``); answers ``asked_again``; by labels, the label
+        mass, as of the pointwise teacher.
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
@@ -105,30 +141,41 @@ class PairwiseTeacher:
         if self._method == "all":
             yield from held.compare(list(combinations(places, 2)))
             values = held.scores()
-            order, unsorted = sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place)), []
+            order, unsorted = (
+                sorted(places, key=lambda place: (-np.nan_to_num(values[place]), place)),
+                [],
+            )
         else:
             order = yield from self._sort(held, places)
-            values, unsorted = None, order[self._top:]
+            values, unsorted = None, order[self._top :]
         flags = held.flags()
         if len(unsorted) > 1:
             for place in unsorted:
                 flags[place] = flags[place] or "unsorted"
         ranked = [place for place in order if place not in held.never]
-        usage = total_usage(held.answers) | held.counts() | cut_usage((pair.text for pair in pairs), self._words)
+        usage = (
+            total_usage(held.answers)
+            | held.counts()
+            | cut_usage((pair.text for pair in pairs), self._words)
+        )
         if self._by == "labels" and not getattr(self._model, "relative_labels", False):
             usage |= label_mass(held.answers)
             self._warning.look(usage, self._labels)
         return PartialOrder(ranked, flags, values, usage)
 
     def _sort(self, held: _Comparisons, places: Sequence[int]) -> Job[list[int]]:
-        """Sort, without those at fault: who only ever failed is tried once more, with one who did not."""
+        """Sort, without those at fault: who only ever failed is tried once more, with one who did
+        not.
+        """
         sort = heap_top if self._method == "heapsort" else slide_up
         while True:
             order = yield from sort(places, held.before, self._top)
             suspects = [place for place in places if place in held.never and held.failed(place) > 1]
             witness = next((place for place in order if held.held(place)), None)
             if witness is not None:
-                yield from held.compare([(min(place, witness), max(place, witness)) for place in suspects])
+                yield from held.compare(
+                    [(min(place, witness), max(place, witness)) for place in suspects]
+                )
             aside = held.never.intersection(suspects)
             if not aside:
                 return order
@@ -137,11 +184,15 @@ class PairwiseTeacher:
     def requests(self, query: str, first: str, second: str) -> list[Request]:
         """The same question in both orders."""
         labels, tokens = (self._labels, 1) if self._by == "labels" else ((), self._answer_tokens)
-        return [Request(self._template.messages(query=query, first=one, second=other), labels, tokens)
-                for one, other in ((first, second), (second, first))]
+        return [
+            Request(self._template.messages(query=query, first=one, second=other), labels, tokens)
+            for one, other in ((first, second), (second, first))
+        ]
 
     def choice(self, answer: Answer) -> float | None:
-        """1 for the passage shown first, 0 for the second, 0.5 where both are as likely, None where it cannot be told."""
+        """1 for the passage shown first, 0 for the second, 0.5 where both are as likely, None where
+        it cannot be told.
+        """
         return self.judge(answer)[0]
 
     def judge(self, answer: Answer) -> tuple[float | None, str | None]:
@@ -184,7 +235,9 @@ class _Comparisons:
     @property
     def never(self) -> set[int]:
         """Passages all of whose comparisons failed."""
-        return {place for place, failed in enumerate(self._failed) if failed and not self._held[place]}
+        return {
+            place for place, failed in enumerate(self._failed) if failed and not self._held[place]
+        }
 
     def failed(self, place: int) -> int:
         return len(self._failed[place])
@@ -192,22 +245,33 @@ class _Comparisons:
     def held(self, place: int) -> int:
         return self._held[place]
 
-    def compare(self, pairs: Sequence[tuple[int, int]]) -> Generator[Sequence[Request], list[Answer], None]:
+    def compare(
+        self, pairs: Sequence[tuple[int, int]]
+    ) -> Generator[Sequence[Request], list[Answer], None]:
         """Ask about pairs that were not asked about yet, the lower place first in each."""
         pairs = [pair for pair in pairs if pair not in self._outcomes]
         for start in range(0, len(pairs), _SHARE):
-            share = pairs[start:start + _SHARE]
+            share = pairs[start : start + _SHARE]
             answers = yield from with_retry(
-                [request for one, other in share for request in self._teacher.requests(self._query, self._texts[one],
-                                                                                       self._texts[other])],
-                self._teacher.retry_tokens, lambda _, answer: self._teacher.judge(answer)[1] == CUT)
+                [
+                    request
+                    for one, other in share
+                    for request in self._teacher.requests(
+                        self._query, self._texts[one], self._texts[other]
+                    )
+                ],
+                self._teacher.retry_tokens,
+                lambda _, answer: self._teacher.judge(answer)[1] == CUT,
+            )
             self.answers += answers.all
             self._again += len(answers.all) - len(answers.last)
             for number, (one, other) in enumerate(share):
-                self._note(one, other, *answers.last[2 * number:2 * number + 2])
+                self._note(one, other, *answers.last[2 * number : 2 * number + 2])
 
     def before(self, one: int, other: int) -> Generator[Sequence[Request], list[Answer], bool]:
-        """Whether a passage belongs before another; ties and failed comparisons leave the candidates' order."""
+        """Whether a passage belongs before another; ties and failed comparisons leave the
+        candidates' order.
+        """
         pair = (min(one, other), max(one, other))
         yield from self.compare([pair])
         outcome = self._outcomes[pair]
@@ -215,7 +279,10 @@ class _Comparisons:
         return lower_first == (one < other)
 
     def _note(self, one: int, other: int, forward: Answer, backward: Answer) -> None:
-        (first, why_first), (second, why_second) = self._teacher.judge(forward), self._teacher.judge(backward)
+        (first, why_first), (second, why_second) = (
+            self._teacher.judge(forward),
+            self._teacher.judge(backward),
+        )
         if first is None or second is None:
             self._outcomes[one, other] = None
             reason = (why_first if first is None else why_second) or GARBLED
@@ -235,21 +302,31 @@ class _Comparisons:
         return [sum(opponent not in never for opponent in failed) for failed in self._failed]
 
     def scores(self) -> np.ndarray:
-        """(n,) float32 wins and half the ties, for as many comparisons as there would be if none had failed; NaN for none."""
+        """(n,) float32 wins and half the ties, for as many comparisons as there would be if none
+        had failed; NaN for none.
+        """
         never = self.never
         values = np.full(len(self._held), np.nan, dtype=np.float32)
-        for place, (points, held, doubts) in enumerate(zip(self._points, self._held, self._doubts(), strict=True)):
+        for place, (points, held, doubts) in enumerate(
+            zip(self._points, self._held, self._doubts(), strict=True)
+        ):
             if place not in never:
                 values[place] = points * (held + doubts) / held if held else 0.0
         return values
 
     def flags(self) -> list[str | None]:
         never = self.never
-        return [self._reasons[place] if place in never else "doubtful" if doubts else None
-                for place, doubts in enumerate(self._doubts())]
+        return [
+            self._reasons[place] if place in never else "doubtful" if doubts else None
+            for place, doubts in enumerate(self._doubts())
+        ]
 
     def counts(self) -> dict[str, float]:
         outcomes = list(self._outcomes.values())
-        found = {"comparisons": len(outcomes), "ties": outcomes.count(0.5), "failed_comparisons": outcomes.count(None),
-                 "asked_again": self._again}
+        found = {
+            "comparisons": len(outcomes),
+            "ties": outcomes.count(0.5),
+            "failed_comparisons": outcomes.count(None),
+            "asked_again": self._again,
+        }
         return {name: number for name, number in found.items() if number}

@@ -1,4 +1,6 @@
-"""Prompts that begin alike: which to put together, and a key-value cache of the beginning that all of them read."""
+"""Prompts that begin alike: which to put together, and a key-value cache of the beginning that all
+of them read.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ class Group(NamedTuple):
 def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list[Group]:
     """Put sequences together so that much need be computed only once.
 
-    Sequences are sorted, which brings those that begin alike next to each other, and a group takes the next one while
-    what it saves, (members - 1) x length, grows by that. So the candidates of a query stay together, and queries are
-    joined where their candidates are few beside what all prompts share.
+    Sequences are sorted, which brings those that begin alike next to each other, and a group takes
+    the next one while what it saves, (members - 1) x length, grows by that. So the candidates of a
+    query stay together, and queries are joined where their candidates are few beside what all
+    prompts share.
 
     Args:
         sequences: token ids, of any length from 1.
-        least: a shorter prefix is not worth a call of its own; sequences without a longer one come as one group of length 0.
+        least: a shorter prefix is not worth a call of its own; sequences without a longer one come
+            as one group of length 0.
 
     Returns:
         Each sequence in one group; at least its last id is outside the prefix.
@@ -50,27 +54,41 @@ def group_by_prefix(sequences: Sequence[Sequence[int]], least: int = 16) -> list
             length, members = own, [place]
     groups.append(Group(length, members))
     alone = sorted(place for group in groups if len(group.members) == 1 for place in group.members)
-    return [*(group for group in groups if len(group.members) > 1), *([Group(0, alone)] if alone else [])]
+    return [
+        *(group for group in groups if len(group.members) > 1),
+        *([Group(0, alone)] if alone else []),
+    ]
 
 
 class SharedPrefix(Cache):
     """Keys and values of one beginning, read by any number of rows.
 
-    Rows see the beginning through a view of batch size n without a copy of their own; a layer's keys of beginning and
-    suffix stand together only while that layer is computed, and are not kept. So one cache serves all batches of a group.
+    Rows see the beginning through a view of batch size n without a copy of their own; a layer's
+    keys of beginning and suffix stand together only while that layer is computed, and are not kept.
+    So one cache serves all batches of a group.
     """
 
     def __init__(self, prefix: DynamicCache) -> None:
         super().__init__(layers=prefix.layers)
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Keys and values, (n, heads, prefix + suffix, width), of the beginning and these suffixes."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keys and values, (n, heads, prefix + suffix, width), of the beginning and these
+        suffixes.
+        """
         layer, rows = self.layers[layer_idx], key_states.shape[0]
-        return (torch.cat([layer.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
-                torch.cat([layer.values.expand(rows, -1, -1, -1), value_states], dim=-2))
+        return (
+            torch.cat([layer.keys.expand(rows, -1, -1, -1), key_states], dim=-2),
+            torch.cat([layer.values.expand(rows, -1, -1, -1), value_states], dim=-2),
+        )
 
 
 def can_share(cache: object) -> bool:
-    """Whether a model's cache holds keys and values alone; a recurrent state cannot be read by many rows like this."""
+    """Whether a model's cache holds keys and values alone; a recurrent state cannot be read by many
+    rows like this.
+    """
     layers = getattr(cache, "layers", None) or [None]
-    return isinstance(cache, DynamicCache) and all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+    return isinstance(cache, DynamicCache) and all(
+        type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers
+    )

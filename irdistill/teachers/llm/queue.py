@@ -1,8 +1,10 @@
-"""The work queue: many queries at a time ask a language model, and no query waits for the slowest of the others.
+"""The work queue: many queries at a time ask a language model, and no query waits for the slowest
+of the others.
 
-A job is a generator that orders one query's documents. It yields the requests that it needs answered next, is sent their
-answers, and returns its result. The queue keeps ``model.parallel`` requests in work over all jobs: the moment that the last
-answer a job waits for is there, its next requests are ready and go to the model before any new job is begun.
+A job is a generator that orders one query's documents. It yields the requests that it needs
+answered next, is sent their answers, and returns its result. The queue keeps ``model.parallel``
+requests in work over all jobs: the moment that the last answer a job waits for is there, its next
+requests are ready and go to the model before any new job is begun.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
 
 T = TypeVar("T")
 
-#: Yields requests that may all be answered at the same time, is sent their answers in the same order, returns its result.
+#: Yields requests that may all be answered at the same time, is sent their answers in the same
+#: order, returns its result.
 Job = Generator[Sequence[Request], list[Answer], T]
 
 
@@ -33,22 +36,31 @@ class Answers(NamedTuple):
     all: list[Answer]
 
 
-def with_retry(requests: Sequence[Request], retry_tokens: int | None,
-               is_cut: Callable[[int, Answer], bool]) -> Job[Answers]:
+def with_retry(
+    requests: Sequence[Request], retry_tokens: int | None, is_cut: Callable[[int, Answer], bool]
+) -> Job[Answers]:
     """Ask, and ask once more, with room for ``retry_tokens``, what the limit of tokens cut.
 
     Args:
         is_cut: whether the answer at a place cannot be used because it was cut.
     """
     first = yield requests
-    places = [place for place, answer in enumerate(first)
-              if retry_tokens is not None and requests[place].max_tokens < retry_tokens and is_cut(place, answer)]
+    places = [
+        place
+        for place, answer in enumerate(first)
+        if retry_tokens is not None
+        and requests[place].max_tokens < retry_tokens
+        and is_cut(place, answer)
+    ]
     if not places or retry_tokens is None:
         return Answers(first, first)
     second = yield [requests[place]._replace(max_tokens=retry_tokens) for place in places]
     last = list(first)
     for place, answer in zip(places, second, strict=True):
-        if answer.error in (None, CUT):  # where there is no room for a longer one, what was cut stays so
+        if answer.error in (
+            None,
+            CUT,
+        ):  # where there is no room for a longer one, what was cut stays so
             last[place] = answer
     return Answers(last, [*first, *second])
 
@@ -59,11 +71,14 @@ def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> i
     Raises:
         IrdistillError: it is no more than an answer may take at first.
     """
-    if retry_tokens is not None and (isinstance(retry_tokens, bool) or not isinstance(retry_tokens, int)
-                                     or retry_tokens <= (answer_tokens or 0)):
+    if retry_tokens is not None and (
+        isinstance(retry_tokens, bool)
+        or not isinstance(retry_tokens, int)
+        or retry_tokens <= (answer_tokens or 0)
+    ):
         raise IrdistillError(
-            f"retry_tokens is {retry_tokens}; a number of tokens above the {answer_tokens or 0} of a first answer was expected, or "
-            "leave it out: then no answer is asked for twice."
+            f"retry_tokens is {retry_tokens}; a number of tokens above the {answer_tokens or 0} of"
+            " a first answer was expected, or leave it out: then no answer is asked for twice."
         )
     return retry_tokens
 
@@ -71,18 +86,20 @@ def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> i
 def run_jobs(model: LanguageModel, jobs: Iterable[Job[T]]) -> list[T]:
     """Run jobs to their ends.
 
-    A model with an attribute ``concurrent`` that is true (a server) is called from ``parallel`` threads with one request
-    each. Any other is called from this thread with up to ``parallel`` requests that are ready. Jobs are begun only as there
-    is room, so an iterator of jobs is held in memory a few jobs at a time. What a job is sent depends on its own requests
-    alone, so results do not depend on which answer comes first.
+    A model with an attribute ``concurrent`` that is true (a server) is called from ``parallel``
+    threads with one request each. Any other is called from this thread with up to ``parallel``
+    requests that are ready. Jobs are begun only as there is room, so an iterator of jobs is held in
+    memory a few jobs at a time. What a job is sent depends on its own requests alone, so results do
+    not depend on which answer comes first.
 
     Returns:
         The results, in the order of the jobs.
 
     Raises:
         IrdistillError: the model gave another number of answers than it got requests.
-        BaseException: whatever the model or a job raises, `KeyboardInterrupt` too. Nothing new is asked then; requests
-            in work at a server are waited for, since they are paid and a response log keeps them; jobs are closed.
+        BaseException: whatever the model or a job raises, `KeyboardInterrupt` too. Nothing new is
+            asked then; requests in work at a server are waited for, since they are paid and a
+            response log keeps them; jobs are closed.
     """
     queue = _Queue(jobs)
     parallel = max(1, model.parallel)
@@ -157,7 +174,9 @@ class _Queue(Generic[T]):
 
 def _by_batches(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
     while tickets := queue.take(parallel):
-        for ticket, answer in zip(tickets, _answers(model, [ticket.request for ticket in tickets]), strict=True):
+        for ticket, answer in zip(
+            tickets, _answers(model, [ticket.request for ticket in tickets]), strict=True
+        ):
             queue.give(ticket, answer)
 
 
@@ -181,5 +200,8 @@ def _by_threads(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
 def _answers(model: LanguageModel, requests: list[Request]) -> list[Answer]:
     answers = model.answer(requests)
     if len(answers) != len(requests):
-        raise IrdistillError(f"the language model gave {len(answers)} answers to {len(requests)} requests; one each was expected.")
+        raise IrdistillError(
+            f"the language model gave {len(answers)} answers to {len(requests)} requests; one each"
+            " was expected."
+        )
     return answers

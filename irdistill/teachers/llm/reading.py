@@ -1,4 +1,6 @@
-"""Reading answers, for all uses: what is thinking, a refusal or cut, which passages an answer ranks, which label it chooses."""
+"""Reading answers, for all uses: what is thinking, a refusal or cut, which passages an answer
+ranks, which label it chooses.
+"""
 
 from __future__ import annotations
 
@@ -19,38 +21,63 @@ _LINE = 300
 #: Longer numbers are no passage's.
 _DIGITS = 6
 
-_ABLE = (r"(?:assist|help (?:you|with)|provide|answer|generate|create|write|fulfil|comply|rewrite|reformulate|formulate|produce"
-         r"|rank|"
-         r"determine|complete (?:this|the|your)|engage|discuss|offer|do (?:that|this|so)|judge|order|compare|continue"
-         r"|see (?:any|the|a))")
+_ABLE = (
+    r"(?:assist|help"
+    r" (?:you|with)|provide|answer|generate|create|write|fulfil|comply|rewrite|reformulate"
+    r"|formulate|produce"
+    r"|rank|"
+    r"determine|complete (?:this|the|your)|engage|discuss|offer|do"
+    r" (?:that|this|so)|judge|order|compare|continue"
+    r"|see (?:any|the|a))"
+)
 _REFUSAL = re.compile(
-    r"(?:(?:i['’]?m |i am )?(?:very |so |truly |really )?(?:sorry|afraid)\b[,.:;!]?\s+(?:but|i|we|that|this|the|there|as)\b"
-    r"|(?:i['’]?m |i am )?(?:very |so )?sorry[.!]?\s*$|my apologies\b|i apologi[sz]e\b|apologies[,.!]"
-    rf"|(?:unfortunately,? )?(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]t|could not|won['’]?t|will not|do(?:n['’]?t| not) feel "
-    rf"comfortable|am (?:unable|not able) to|['’]?m (?:unable|not able) to|must decline)(?: to)?\s*(?:{_ABLE}\b|$|[.!])"
-    rf"|i['’]m (?:unable|not able) to\b|as an? (?:ai|artificial intelligence|language model|large language model)(?: language)?"
+    r"(?:(?:i['’]?m |i am )?(?:very |so |truly |really"
+    r" )?(?:sorry|afraid)\b[,.:;!]?\s+(?:but|i|we|that|this|the|there|as)\b"
+    r"|(?:i['’]?m |i am )?(?:very |so )?sorry[.!]?\s*$|my apologies\b|i"
+    r" apologi[sz]e\b|apologies[,.!]"
+    rf"|(?:unfortunately,? )?(?:i|we) (?:can ?not|can['’]?t|could ?n[o'’]t|could not|won['’]?t|will"
+    rf" not|do(?:n['’]?t| not) feel "
+    r"comfortable|am (?:unable|not able) to|['’]?m (?:unable|not able) to|must decline)(?:"
+    rf" to)?\s*(?:{_ABLE}\b|$|[.!])"
+    rf"|i['’]m (?:unable|not able) to\b|as an? (?:ai|artificial intelligence|language model|large"
+    rf" language model)(?: language)?"
     r"(?: model| assistant)?,|as an? ai (?:language )?(?:model|assistant)\b"
-    r"|(?:the|this) (?:passage|text|document) (?:does not|doesn['’]t) (?:contain|provide|include|have|support|give)\b"
+    r"|(?:the|this) (?:passage|text|document) (?:does not|doesn['’]t)"
+    r" (?:contain|provide|include|have|support|give)\b"
     r"|(?:there is|there['’]s) (?:no|not enough) (?:passage|information|context|text)\b"
-    r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are) (?:provided|given|available|found|possible)\b"
+    r"|no (?:passage|text|answer|relevant \w+)s? (?:was|were|is|are)"
+    r" (?:provided|given|available|found|possible)\b"
     r"|no passage provided\b"
-    r"|no (?:suitable |relevant |valid )?(?:query|question|claim|title|answer|keyword)s? (?:can|could) be \w+"
-    r"|(?:please |could you (?:please )?|can you (?:please )?)(?:provide|share|paste|send) (?:me with |me )?(?:the|a|more|your) "
+    r"|no (?:suitable |relevant |valid )?(?:query|question|claim|title|answer|keyword)s?"
+    r" (?:can|could) be \w+"
+    r"|(?:please |could you (?:please )?|can you (?:please )?)(?:provide|share|paste|send) (?:me"
+    r" with |me )?(?:the|a|more|your) "
     r"(?:passage|text|conversation|context|question|document)"
-    r"|(?:i|we) (?:do not|don['’]t) (?:have|see) (?:enough |sufficient |any |a |the |access )(?:\w+ )?(?:information|context"
-    r"|passage|text|document|question|to\b)|i need (?:more|additional|further) (?:context|information|details)\b(?:[.!]?\s*$| to\b)"
-    r"|(?:it (?:seems|looks like|appears)(?: that| like)?|looks like) (?:the (?:passage|text|document|question|conversation)"
-    r"(?: you)?\b.{0,60}\b(?:missing|empty|provided?|included?|incomplete)|you (?:did not|didn['’]t|have not|haven['’]t|forgot)\b)"
-    r"|the (?:passage|text|document) (?:is|seems|appears)(?: to be)? (?:empty|missing|incomplete)\b|i am an? ai\b|i['’]m an? ai\b"
+    r"|(?:i|we) (?:do not|don['’]t) (?:have|see) (?:enough |sufficient |any |a |the |access )(?:\w+"
+    r" )?(?:information|context"
+    r"|passage|text|document|question|to\b)|i need (?:more|additional|further)"
+    r" (?:context|information|details)\b(?:[.!]?\s*$| to\b)"
+    r"|(?:it (?:seems|looks like|appears)(?: that| like)?|looks like) (?:the"
+    r" (?:passage|text|document|question|conversation)"
+    r"(?: you)?\b.{0,60}\b(?:missing|empty|provided?|included?|incomplete)|you (?:did"
+    r" not|didn['’]t|have not|haven['’]t|forgot)\b)"
+    r"|the (?:passage|text|document) (?:is|seems|appears)(?: to be)?"
+    r" (?:empty|missing|incomplete)\b|i am an? ai\b|i['’]m an? ai\b"
     r"|(?:hello[!,.]? |hi[!,.]? )?how (?:can|may) i (?:help|assist) you(?: today| with)?\b"
     r"|there (?:are|is) no (?:questions?|quer(?:y|ies)|claims?|titles?)[.!]?\s*$"
-    r"|(?:i am |i['’]m )?unable to (?:generate|provide|produce|create|formulate|write) (?:a|an|the|any|this|that)\b"
+    r"|(?:i am |i['’]m )?unable to (?:generate|provide|produce|create|formulate|write)"
+    r" (?:a|an|the|any|this|that)\b"
     r"|unable to (?:generate|comply|answer|rank)[.!]?\s*$"
-    r"|抱歉|对不起|很抱歉|我无法|我不能|申し訳|すみません|es tut mir leid|leider kann ich|je suis désolée?|désolée?,|lo siento|"
-    r"mi dispiace|desculpe|извините|к сожалению)", re.IGNORECASE)
+    r"|抱歉|对不起|很抱歉|我无法|我不能|申し訳|すみません|es tut mir leid|leider kann ich|je suis"
+    r" désolée?|désolée?,|lo siento|"
+    r"mi dispiace|desculpe|извините|к сожалению)",
+    re.IGNORECASE,
+)
 #: What ends a turn, where a server leaves it in the text; what follows is made up by the model.
-_TURN_END = re.compile(r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end_of_turn|end|user|assistant)\|>"
-                       r"|<(?:end|start)_of_turn>|</s>\s*\Z|<[|｜]end[▁_]of[▁_]sentence[|｜]>")
+_TURN_END = re.compile(
+    r"<\|(?:im_end|im_start|eot_id|eom_id|end_of_text|endoftext|end_of_turn|end|user|assistant)\|>"
+    r"|<(?:end|start)_of_turn>|</s>\s*\Z|<[|｜]end[▁_]of[▁_]sentence[|｜]>"
+)
 _NOT_BEFORE = re.compile(r"^[\s\"'“”‘’`>#(\[-]+")
 
 
@@ -59,8 +86,9 @@ class Reply(NamedTuple):
 
     Attributes:
         text: without thinking; code fences taken off. Empty where there is a flag other than `CUT`.
-        flag: why the answer must not be used as it is: the model's error, ``refused``, ``no answer``; or ``cut``, where the limit
-            of tokens ended it, so that only what is certainly whole in ``text`` may be used. None for a whole answer.
+        flag: why the answer must not be used as it is: the model's error, ``refused``, ``no
+            answer``; or ``cut``, where the limit of tokens ended it, so that only what is certainly
+            whole in ``text`` may be used. None for a whole answer.
     """
 
     text: str
@@ -84,7 +112,9 @@ def read_answer(answer: Answer) -> Reply:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as refusals do: *I'm sorry, but …*, *I cannot assist …*, *As an AI language model …*."""
+    """Whether a text begins as refusals do: *I'm sorry, but …*, *I cannot assist …*, *As an AI
+    language model …*.
+    """
     return bool(_REFUSAL.match(_NOT_BEFORE.sub("", re.sub(r"[*_]", "", text[:400]))))
 
 
@@ -106,12 +136,14 @@ class Reading(NamedTuple):
     """An answer about ``count`` passages, numbered from 0 here.
 
     Attributes:
-        order: passages as the answer names them, best first, each once, at the first place it is named.
+        order: passages as the answer names them, best first, each once, at the first place it is
+            named.
         repeated: those of ``order`` that it names more than once.
         omitted: those it does not name, in their old order.
         unknown: how many of its identifiers are no passage's.
-        certain: whether the ranking is one even if the answer was cut: nothing but a label stands before it, no words after it on
-            its line, its identifiers are set apart by ``>`` or lines, and it names every passage or other lines follow.
+        certain: whether the ranking is one even if the answer was cut: nothing but a label stands
+            before it, no words after it on its line, its identifiers are set apart by ``>`` or
+            lines, and it names every passage or other lines follow.
     """
 
     order: list[int]
@@ -132,15 +164,25 @@ class Reading(NamedTuple):
 
 
 #: What may stand between two identifiers of one ranking.
-_BETWEEN = re.compile(r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc"
-                      r"|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
-                      re.IGNORECASE)
+_BETWEEN = re.compile(
+    r"(?:[\s>,;:|=≥≻→\"'`*_()\[\]{}<-]|\.(?=[\"'*_]*(?:\n|\.))|(?<![a-z])(?:and|then|passage|document|doc"
+    r"|finally|(?:rank )?\d{1,3}[.):])(?![a-z]))*",
+    re.IGNORECASE,
+)
 _PARAGRAPH = re.compile(r"\n\s*\n\W*[a-z]", re.IGNORECASE)
-_ITEM = re.compile(r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*", re.IGNORECASE)
-#: Before identifiers that are no ranking, best first: *the order is not*, *none of … are relevant:*, *from least to most:*.
-_DENIED = re.compile(r"(?:\b(?:not|isn['’]t|aren['’]t|never)\s+(?:the case that\s+|that\s+|simply\s+|be\s+|as follows\W*)?"
-                     r"|\bnone of\b[^.,;!?\n]*|\bleast (?:\w+ )?(?:to|first)\b[^.;!?\n]*"
-                     r"|\b(?:can ?not|can['’]t|could not|unable to)\b[^.,;:!?\n]*)[^\w.;!?\n]*\Z", re.IGNORECASE)
+_ITEM = re.compile(
+    r"\s*(?:(?P<number>\d{1,3})[.):]|[-*•])?\s*[\"'`*_(]*(?:passage|document|doc)?\s*",
+    re.IGNORECASE,
+)
+#: Before identifiers that are no ranking, best first: *the order is not*, *none of … are
+#: relevant:*, *from least to most:*.
+_DENIED = re.compile(
+    r"(?:\b(?:not|isn['’]t|aren['’]t|never)\s+(?:the case that\s+|that\s+|simply\s+|be\s+|as"
+    r" follows\W*)?"
+    r"|\bnone of\b[^.,;!?\n]*|\bleast (?:\w+ )?(?:to|first)\b[^.;!?\n]*"
+    r"|\b(?:can ?not|can['’]t|could not|unable to)\b[^.,;:!?\n]*)[^\w.;!?\n]*\Z",
+    re.IGNORECASE,
+)
 _ANNOUNCES = re.compile(r"rank|order|answer|result|best|relevan|sort|list", re.IGNORECASE)
 _BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
 
@@ -148,18 +190,21 @@ _BEFORE = re.compile(r"(?:[^\n]{0,200}[:：]|[\W_]*)\s*(?:1[.):]\s*)?\Z")
 class RankingReader:
     """Finds passages' identifiers in an answer such as ``[2] > [3] > [1]``.
 
-    Identifiers count where they follow one another as a ranking, or each begins a line of a list. Where several such chains
-    are in an answer, the one with ``>``, else the longest, else the last is read. Identifiers strewn in sentences are no
-    ranking: in which order a model *mentions* passages says nothing.
+    Identifiers count where they follow one another as a ranking, or each begins a line of a list.
+    Where several such chains are in an answer, the one with ``>``, else the longest, else the last
+    is read. Identifiers strewn in sentences are no ranking: in which order a model *mentions*
+    passages says nothing.
     """
 
     def __init__(self, identifier: str = IDENTIFIER, ranking: str | None = None) -> None:
         """Compile the patterns of a card.
 
         Args:
-            identifier: a regular expression for one identifier; its group, or the whole, is the passage's number from 1.
-            ranking: where given, the last match of it in the answer (its group, or the whole) is what is read, every
-                identifier in it, in its order. It may name the marker that ends the thinking.
+            identifier: a regular expression for one identifier; its group, or the whole, is the
+                passage's number from 1.
+            ranking: where given, the last match of it in the answer (its group, or the whole) is
+                what is read, every identifier in it, in its order. It may name the marker that ends
+                the thinking.
 
         Raises:
             IrdistillError: one is no regular expression, or has more than one group.
@@ -173,7 +218,10 @@ class RankingReader:
         certain = True
         if self._ranking is not None:
             matches = found(self._ranking, said.text) or found(self._ranking, said.raw)
-            numbers = [self._number(match, count) for match in self._identifier.finditer(next(reversed(matches), ""))]
+            numbers = [
+                self._number(match, count)
+                for match in self._identifier.finditer(next(reversed(matches), ""))
+            ]
         else:
             numbers, certain = self._chain(without_fences(said.text), count)
         order: dict[int, int] = {}
@@ -192,11 +240,17 @@ class RankingReader:
 
     def _chain(self, text: str, count: int) -> tuple[list[int], bool]:
         """The numbers of the ranking in a text, and whether it is certain."""
-        matches = [match for match in self._identifier.finditer(text) if match.end() > match.start()]
+        matches = [
+            match for match in self._identifier.finditer(text) if match.end() > match.start()
+        ]
         chains: list[list[re.Match[str]]] = []
         for match in matches:
             between = (chains[-1][-1].end(), match.start()) if chains else (0, 0)
-            if chains and _BETWEEN.fullmatch(text, *between) and not _PARAGRAPH.search(text, *between):
+            if (
+                chains
+                and _BETWEEN.fullmatch(text, *between)
+                and not _PARAGRAPH.search(text, *between)
+            ):
                 chains[-1].append(match)
             else:
                 chains.append([match])
@@ -206,38 +260,67 @@ class RankingReader:
             return [], True
         best = max(enumerate(chains), key=lambda item: self._weight(text, item[0], item[1], count))
         chain = best[1]
-        if len(chain) == 1 and count > 1 and not (_BEFORE.match(text[:chain[0].start()]) and _ends(text, chain[0])):
+        if (
+            len(chain) == 1
+            and count > 1
+            and not (_BEFORE.match(text[: chain[0].start()]) and _ends(text, chain[0]))
+        ):
             return [], True
-        closed = _ends(text, chain[-1]) or not re.search(r"\w", re.split(r"[\n.;!?]", text[chain[-1].end():], maxsplit=1)[0])
+        closed = _ends(text, chain[-1]) or not re.search(
+            r"\w", re.split(r"[\n.;!?]", text[chain[-1].end() :], maxsplit=1)[0]
+        )
         signed = self._weight(text, best[0], chain, count)[0]
         if not closed and not signed:  # "[1], [2] and [3] are about …"
             return [], True
-        numbers, after = [self._number(match, count) for match in chain], text[chain[-1].end():]
-        before = text[max(0, chain[0].start() - _LINE):chain[0].start()]
-        inside = text[chain[0].end():chain[-1].start()]
-        if _DENIED.search(before) or re.match(r"[\s\"'`*_)\]]*\?", after) or ("<" in inside and ">" not in inside):
+        numbers, after = [self._number(match, count) for match in chain], text[chain[-1].end() :]
+        before = text[max(0, chain[0].start() - _LINE) : chain[0].start()]
+        inside = text[chain[0].end() : chain[-1].start()]
+        if (
+            _DENIED.search(before)
+            or re.match(r"[\s\"'`*_)\]]*\?", after)
+            or ("<" in inside and ">" not in inside)
+        ):
             return [], True
         if not signed and self._is_mention(before, inside, numbers):
             return [], True
-        apart = all(re.search(r"[>≻\n]", text[one.end():other.start()]) for one, other in pairwise(chain))
+        apart = all(
+            re.search(r"[>≻\n]", text[one.end() : other.start()]) for one, other in pairwise(chain)
+        )
         ended = bool(re.match(r"[^\w\n]*\n\s*\S", after)) or {*range(1, count + 1)} <= {*numbers}
-        return numbers, closed and apart and ended and bool(_BEFORE.match(text[:chain[0].start()]))
+        return numbers, closed and apart and ended and bool(_BEFORE.match(text[: chain[0].start()]))
 
     def _is_mention(self, before: str, inside: str, numbers: list[int]) -> bool:
-        """Whether passages are named in the order in which they were shown, after words that announce no ranking."""
+        """Whether passages are named in the order in which they were shown, after words that
+        announce no ranking.
+        """
         line = before.rpartition("\n")[2]
-        return (len(numbers) > 1 and "\n" not in inside and numbers == sorted(numbers) and bool(re.search(r"[^\W\d_]{3}", line))
-                and not _ANNOUNCES.search(line))
+        return (
+            len(numbers) > 1
+            and "\n" not in inside
+            and numbers == sorted(numbers)
+            and bool(re.search(r"[^\W\d_]{3}", line))
+            and not _ANNOUNCES.search(line)
+        )
 
-    def _weight(self, text: str, place: int, chain: list[re.Match[str]], count: int) -> tuple[bool, int, int]:
-        """Which of several chains is the ranking: the one with signs of order in it, the longest, the last."""
-        inside = text[chain[0].end():chain[-1].start()]
-        return ">" in inside or "≻" in inside, len({self._number(match, count) for match in chain} - {0}), place
+    def _weight(
+        self, text: str, place: int, chain: list[re.Match[str]], count: int
+    ) -> tuple[bool, int, int]:
+        """Which of several chains is the ranking: the one with signs of order in it, the longest,
+        the last.
+        """
+        inside = text[chain[0].end() : chain[-1].start()]
+        return (
+            ">" in inside or "≻" in inside,
+            len({self._number(match, count) for match in chain} - {0}),
+            place,
+        )
 
     def _list(self, text: str, matches: list[re.Match[str]], count: int) -> tuple[list[int], bool]:
-        """The numbers of a list with an identifier at the beginning of each item and words after it.
+        """The numbers of a list with an identifier at the beginning of each item and words after
+        it.
 
-        A list in the order in which the passages were shown may as well go through them one by one, and is no ranking.
+        A list in the order in which the passages were shown may as well go through them one by one,
+        and is no ranking.
         """
         numbers: list[int] = []
         markers: list[int] = []
@@ -249,27 +332,45 @@ class RankingReader:
             numbers.append(self._number(match, count))
             markers.append(int(item["number"] or 0))
         ranks = markers == list(range(1, len(markers) + 1))
-        if len(numbers) < 2 or numbers == sorted(numbers) or not (ranks or set(numbers) == set(range(1, count + 1))):
+        if (
+            len(numbers) < 2
+            or numbers == sorted(numbers)
+            or not (ranks or set(numbers) == set(range(1, count + 1)))
+        ):
             return [], True
         return numbers, False
 
 
 def _ends(text: str, match: re.Match[str]) -> bool:
     """Whether nothing follows an identifier but, perhaps, the beginning of another."""
-    return bool(re.fullmatch(r"[\W_]*(?:\d{1,6})?[\W_]*", text[match.end():]))
+    return bool(re.fullmatch(r"[\W_]*(?:\d{1,6})?[\W_]*", text[match.end() :]))
 
 
-#: Around a label that is named for what it is not: *not A*, *better than A*, *A is not relevant*, *A does not answer*.
-_NOT_CHOSEN_BEFORE = re.compile(r"\b(?:not|nor|neither|than|unlike|instead of|rather than)\s+(?:the\s+)?(?:passage|document|text"
-                                r"|answer|option)?[\s\"'`*_(\[]*\Z", re.IGNORECASE)
-_NOT_CHOSEN_AFTER = re.compile(r"[\s\"'`*_)\]]*(?:(?:is|was|does|do|did|has|would|can|could|should|seems|appears)(?:\s+(?:not|less"
-                               r"|no|irrelevant|worse|to be (?:less|irrelevant))\b|n['’]t\b)"
-                               r"|cannot\b|lacks\b|fails\b)", re.IGNORECASE)
-#: *A* before a word that it may be the article of: *A cat …*, and not *A is …*, *A answers …*, *A because …*.
-_ARTICLE_AFTER = re.compile(r"\s+(?!because\b|since\b|and\b|or\b|but\b|would\b|over\b|than\b|for\b|with\b|contain|directly\b)"
-                            r"[a-z][\w-]*(?<!s)\b")
-_ARTICLE_BEFORE = re.compile(r"(?:\b(?:passage|document|text|answer|option|choice|doc|label|is|choose|select|prefer|pick)"
-                             r"|[:：(\[\"'`*])[\s\"'`*_(\[]*\Z", re.IGNORECASE)
+#: Around a label that is named for what it is not: *not A*, *better than A*, *A is not relevant*,
+#: *A does not answer*.
+_NOT_CHOSEN_BEFORE = re.compile(
+    r"\b(?:not|nor|neither|than|unlike|instead of|rather"
+    r" than)\s+(?:the\s+)?(?:passage|document|text"
+    r"|answer|option)?[\s\"'`*_(\[]*\Z",
+    re.IGNORECASE,
+)
+_NOT_CHOSEN_AFTER = re.compile(
+    r"[\s\"'`*_)\]]*(?:(?:is|was|does|do|did|has|would|can|could|should|seems|appears)(?:\s+(?:not|less"
+    r"|no|irrelevant|worse|to be (?:less|irrelevant))\b|n['’]t\b)"
+    r"|cannot\b|lacks\b|fails\b)",
+    re.IGNORECASE,
+)
+#: *A* before a word that it may be the article of: *A cat …*, and not *A is …*, *A answers …*, *A
+#: because …*.
+_ARTICLE_AFTER = re.compile(
+    r"\s+(?!because\b|since\b|and\b|or\b|but\b|would\b|over\b|than\b|for\b|with\b|contain|directly\b)"
+    r"[a-z][\w-]*(?<!s)\b"
+)
+_ARTICLE_BEFORE = re.compile(
+    r"(?:\b(?:passage|document|text|answer|option|choice|doc|label|is|choose|select|prefer|pick)"
+    r"|[:：(\[\"'`*])[\s\"'`*_(\[]*\Z",
+    re.IGNORECASE,
+)
 
 
 class ChoiceReader:
@@ -279,28 +380,34 @@ class ChoiceReader:
         """Compile the pattern of a card.
 
         Args:
-            choice: a regular expression whose group, or the whole, is a label; where None, each label as a word of its own.
+            choice: a regular expression whose group, or the whole, is a label; where None, each
+                label as a word of its own.
 
         Raises:
             IrdistillError: it is no regular expression, or has more than one group.
         """
         words = "|".join(re.escape(label) for label in labels)
         self._labels, self._free = list(labels), choice is None
-        self._pattern = compile_pattern(choice if choice is not None else rf"(?<!\w)(?:{words})(?!\w)", "choice")
+        self._pattern = compile_pattern(
+            choice if choice is not None else rf"(?<!\w)(?:{words})(?!\w)", "choice"
+        )
 
     def read(self, text: str, cut: bool = False) -> int | None:
-        """The place of the label; None where the answer names none, or both, or says that it is not the one.
+        """The place of the label; None where the answer names none, or both, or says that it is not
+        the one.
 
         Args:
-            cut: the answer was cut, so that the other label may have followed: only a first line that says nothing but
-                the label is a choice, or what the card's own pattern finds.
+            cut: the answer was cut, so that the other label may have followed: only a first line
+                that says nothing but the label is a choice, or what the card's own pattern finds.
         """
         text = split_thinking(text).text
         if cut and self._free:
             line, newline, _ = text.strip().partition("\n")
             text = line if newline and len(re.findall(r"\w+", line)) <= 4 else ""
         if self._free:
-            matches = [match for match in self._pattern.finditer(text) if not _is_article(text, match)]
+            matches = [
+                match for match in self._pattern.finditer(text) if not _is_article(text, match)
+            ]
             if any(_is_denied(text, match) for match in matches):
                 return None
             chosen = {match[0] for match in matches}
@@ -310,14 +417,17 @@ class ChoiceReader:
 
 
 def _is_denied(text: str, match: re.Match[str]) -> bool:
-    before = text[max(0, match.start() - _LINE):match.start()]
+    before = text[max(0, match.start() - _LINE) : match.start()]
     return bool(_NOT_CHOSEN_BEFORE.search(before) or _NOT_CHOSEN_AFTER.match(text, match.end()))
 
 
 def _is_article(text: str, match: re.Match[str]) -> bool:
     """Whether a label *A* may be the article of the word after it."""
-    return (match[0] == "A" and bool(_ARTICLE_AFTER.match(text, match.end()))
-            and not _ARTICLE_BEFORE.search(text[max(0, match.start() - _LINE):match.start()]))
+    return (
+        match[0] == "A"
+        and bool(_ARTICLE_AFTER.match(text, match.end()))
+        and not _ARTICLE_BEFORE.search(text[max(0, match.start() - _LINE) : match.start()])
+    )
 
 
 def compile_pattern(pattern: str, name: str) -> re.Pattern[str]:
@@ -329,15 +439,19 @@ def compile_pattern(pattern: str, name: str) -> re.Pattern[str]:
     try:
         compiled = re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise IrdistillError(f"the prompt's {name} {pattern!r} is no regular expression: {error}.") from error
+        raise IrdistillError(
+            f"the prompt's {name} {pattern!r} is no regular expression: {error}."
+        ) from error
     if compiled.groups > 1:
         raise IrdistillError(
-            f"the prompt's {name} {pattern!r} has {compiled.groups} groups, and at most one was expected; write (?:…) for those "
-            "that only hold things together."
+            f"the prompt's {name} {pattern!r} has {compiled.groups} groups, and at most one was"
+            " expected; write (?:…) for those that only hold things together."
         )
     return compiled
 
 
 def found(pattern: re.Pattern[str], text: str) -> list[str]:
-    """The group of every match, or the whole match where there is no group; "" for a group that took no part."""
+    """The group of every match, or the whole match where there is no group; "" for a group that
+    took no part.
+    """
     return [match[pattern.groups] or "" for match in pattern.finditer(text)]

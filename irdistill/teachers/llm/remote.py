@@ -1,4 +1,6 @@
-"""Language models behind any OpenAI-compatible server: parallel, patient, within a budget, and never paid twice."""
+"""Language models behind any OpenAI-compatible server: parallel, patient, within a budget, and
+never paid twice.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,8 @@ _KNOWN = ("url", "name", "key", "prices", "parameters", "labels")
 _LONGEST_BACKOFF, _LONGEST_WAIT, _TIME_LIMIT = 60.0, 600.0, 600.0
 #: Tries of a request whose response does not end; each may take the whole time limit.
 _ENDLESS_TRIES = 2
-#: A server that counts more tokens than so many times our own (high) estimate is not believed, nor is the estimate raised above it.
+#: A server that counts more tokens than so many times our own (high) estimate is not believed, nor
+#: is the estimate raised above it.
 _IMPLAUSIBLE = 100
 _PROBE = Request((Message("user", "Answer with the word yes."),), max_tokens=16)
 
@@ -45,27 +48,32 @@ class _Stopped(Exception):
 
 
 class ServerModel:
-    """A language model behind a server with the chat-completions interface, asked through the official client.
+    """A language model behind a server with the chat-completions interface, asked through the
+    official client.
 
-    Every answer, and every refusal, is in the response log before it is returned, and a request that is in the log is not
-    sent again, so an answer is what it was however often a job is started. Faults of the moment (429, 5xx, time limits,
-    cut connections, responses that cannot be read) are tried again after a wait that doubles. If a request still fails, a
-    tiny one is sent: where that is answered, the fault lies in the request, which gets the error ``no answer``; else the
-    server is down, and that raises.
+    Every answer, and every refusal, is in the response log before it is returned, and a request
+    that is in the log is not sent again, so an answer is what it was however often a job is
+    started. Faults of the moment (429, 5xx, time limits, cut connections, responses that cannot be
+    read) are tried again after a wait that doubles. If a request still fails, a tiny one is sent:
+    where that is answered, the fault lies in the request, which gets the error ``no answer``; else
+    the server is down, and that raises.
 
     Args:
-        server: of the card: ``url``; ``key``, the name of an environment variable; ``prices``; ``parameters``, added to
-            every request's body; ``labels``, ``logprobs`` or ``text`` (`chat_answers.read_completion`); ``name``, which
-            stands for the url in the identity and in the log where several servers, or one at a changing address, count
-            as the same.
-        url, key: in place of the card's. At another host or scheme than the card's, its key and prices are not used.
+        server: of the card: ``url``; ``key``, the name of an environment variable; ``prices``;
+            ``parameters``, added to every request's body; ``labels``, ``logprobs`` or ``text``
+            (`chat_answers.read_completion`); ``name``, which stands for the url in the identity and
+            in the log where several servers, or one at a changing address, count as the same.
+        url, key: in place of the card's. At another host or scheme than the card's, its key and
+            prices are not used.
         parallel: requests in flight at most.
         timeout: seconds without a byte before a request is tried again.
-        time_limit: seconds of one try in all, however steadily bytes come; ten minutes, or twice ``timeout``, where None.
+        time_limit: seconds of one try in all, however steadily bytes come; ten minutes, or twice
+            ``timeout``, where None.
         max_retries: tries after the first.
         backoff: seconds before the first retry.
         max_cost, max_requests, max_tokens_total: the budget, over all that the log holds.
-        log: the response log's file; a file of this model and server in the cache folder where None.
+        log: the response log's file; a file of this model and server in the cache folder where
+            None.
         replay: answer from the log alone, and raise where it has no answer.
 
     Raises:
@@ -73,42 +81,89 @@ class ServerModel:
         MissingExtra: there is no ``openai``.
     """
 
-    def __init__(self, model: str, server: Mapping[str, Any], *, url: str | None = None, key: str | None = None,
-                 parallel: int = 8, timeout: float = 120.0, time_limit: float | None = None, max_retries: int = 6,
-                 backoff: float = 1.0,
-                 max_cost: float | None = None, max_requests: int | None = None, max_tokens_total: int | None = None,
-                 log: str | Path | None = None, replay: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        server: Mapping[str, Any],
+        *,
+        url: str | None = None,
+        key: str | None = None,
+        parallel: int = 8,
+        timeout: float = 120.0,
+        time_limit: float | None = None,
+        max_retries: int = 6,
+        backoff: float = 1.0,
+        max_cost: float | None = None,
+        max_requests: int | None = None,
+        max_tokens_total: int | None = None,
+        log: str | Path | None = None,
+        replay: bool = False,
+    ) -> None:
         unknown = sorted(set(server) - set(_KNOWN))
         labels = server.get("labels", "logprobs")
         parameters = server.get("parameters") or {}
         if unknown or labels not in ("logprobs", "text") or not isinstance(parameters, Mapping):
             raise IrdistillError(
-                f"the card's server has {', '.join(unknown) or f'labels {labels!r} and parameters {parameters!r}'}; it takes "
-                f"{', '.join(_KNOWN)}, labels being logprobs or text, and parameters a mapping."
+                "the card's server has"
+                f" {', '.join(unknown) or f'labels {labels!r} and parameters {parameters!r}'}; it"
+                f" takes {', '.join(_KNOWN)}, labels being logprobs or text, and parameters a"
+                " mapping."
             )
         time_limit = max(_TIME_LIMIT, 2 * timeout) if time_limit is None else time_limit
-        if not (parallel >= 1 and 0 < timeout < inf and 0 < time_limit < inf and max_retries >= 0 and 0 <= backoff < inf):
+        if not (
+            parallel >= 1
+            and 0 < timeout < inf
+            and 0 < time_limit < inf
+            and max_retries >= 0
+            and 0 <= backoff < inf
+        ):
             raise IrdistillError(
-                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit}, max_retries={max_retries}, "
-                f"backoff={backoff} were given; at least 1, above 0, above 0, at least 0 and at least 0 were expected."
+                f"parallel={parallel}, timeout={timeout}, time_limit={time_limit},"
+                f" max_retries={max_retries}, backoff={backoff} were given; at least 1, above 0,"
+                " above 0, at least 0 and at least 0 were expected."
             )
         self.model, self.url = model, url or server.get("url")
         check_url(self.url)
         moved = url is not None and urlsplit(url)[:2] != urlsplit(server.get("url") or "")[:2]
         prices = None if moved else Prices.of(server.get("prices"))
         self._identity = {
-            "backend": "openai", "api": "chat completions", "model": model,
-            "server": server.get("name") or str(self.url).rstrip("/"), "parameters": dict(parameters),
+            "backend": "openai",
+            "api": "chat completions",
+            "model": model,
+            "server": server.get("name") or str(self.url).rstrip("/"),
+            "parameters": dict(parameters),
             "labels": labels if labels == "text" else f"top {TOP_LOGPROBS} log-probabilities",
         }
-        self._parallel, self._max_retries, self._backoff, self._replay = parallel, max_retries, backoff, replay
+        self._parallel, self._max_retries, self._backoff, self._replay = (
+            parallel,
+            max_retries,
+            backoff,
+            replay,
+        )
         self._place = Path(log) if log is not None else _usual_log(self._identity)
         self._log: ResponseLog | None = None
-        self._server = None if replay else ChatServer(
-            model, str(self.url), key or (None if moved else server.get("key")), parameters, labels == "logprobs", timeout,
-            time_limit)
+        self._server = (
+            None
+            if replay
+            else ChatServer(
+                model,
+                str(self.url),
+                key or (None if moved else server.get("key")),
+                parameters,
+                labels == "logprobs",
+                timeout,
+                time_limit,
+            )
+        )
         self._prices = prices
-        self._budget = Budget(lambda: self.log.spent, prices, max_cost, max_requests, max_tokens_total, str(self._place))
+        self._budget = Budget(
+            lambda: self.log.spent,
+            prices,
+            max_cost,
+            max_requests,
+            max_tokens_total,
+            str(self._place),
+        )
         self._slots, self._lock = threading.BoundedSemaphore(parallel), threading.RLock()
         self._flying: dict[str, Future[Answer]] = {}
         self._resume_at, self._tokens_per_guess = 0.0, 1.0
@@ -137,13 +192,16 @@ class ServerModel:
             return self._log
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer requests, in their order, at most ``parallel`` at a time however many threads call.
+        """Answer requests, in their order, at most ``parallel`` at a time however many threads
+        call.
 
-        When one fails for good no more are sent; those in flight are waited for, since they are paid for.
+        When one fails for good no more are sent; those in flight are waited for, since they are
+        paid for.
 
         Raises:
-            IrdistillError: the budget is spent, the server refuses every request or is down, or the log cannot be written;
-                in a replay, a request is not in the log. The answers that came are in the log.
+            IrdistillError: the budget is spent, the server refuses every request or is down, or the
+                log cannot be written; in a replay, a request is not in the log. The answers that
+                came are in the log.
         """
         stop = threading.Event()
         if len(requests) == 1 or self._parallel == 1:
@@ -155,14 +213,25 @@ class ServerModel:
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
-        errors = [error for future in futures if not future.cancelled() and (error := future.exception()) is not None]
+        errors = [
+            error
+            for future in futures
+            if not future.cancelled() and (error := future.exception()) is not None
+        ]
         if errors:
             raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
         return [future.result() for future in futures]
 
     def request_digest(self, request: Request) -> str:
-        """What the log knows a request by: 32 hexadecimal digits of its content and of the model's identity."""
-        content = [self._identity, [list(message) for message in request.messages], list(request.labels), request.max_tokens]
+        """What the log knows a request by: 32 hexadecimal digits of its content and of the model's
+        identity.
+        """
+        content = [
+            self._identity,
+            [list(message) for message in request.messages],
+            list(request.labels),
+            request.max_tokens,
+        ]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -175,11 +244,15 @@ class ServerModel:
                 if logged is not None:
                     return logged
                 if self._replay:
-                    damaged = f" ({self.log.damaged} of its lines are damaged and left out)" if self.log.damaged else ""
+                    damaged = (
+                        f" ({self.log.damaged} of its lines are damaged and left out)"
+                        if self.log.damaged
+                        else ""
+                    )
                     raise IrdistillError(
-                        f"the response log {self._place} has no answer to the request {key} among its "
-                        f"{len(self.log)}{damaged}, and replay asks no server; take replay out, or give the log of the job "
-                        "that is to be replayed."
+                        f"the response log {self._place} has no answer to the request {key} among"
+                        f" its {len(self.log)}{damaged}, and replay asks no server; take replay"
+                        " out, or give the log of the job that is to be replayed."
                     )
                 asked = self._flying.get(key)
                 own = asked is None
@@ -218,40 +291,67 @@ class ServerModel:
         return self._give_up(request, key, fault, stop)
 
     def _back_off(self, fault: Outcome, attempt: int, stop: threading.Event) -> None:
-        """Wait before another try. What a server asks for holds back all requests; a wait of ours only this one."""
+        """Wait before another try. What a server asks for holds back all requests; a wait of ours
+        only this one.
+        """
         if fault.retry_after is not None:
             self._resume_at = max(self._resume_at, time.monotonic() + fault.retry_after)
         else:
-            _wait(stop, min(_LONGEST_BACKOFF, self._backoff * 2.0**attempt) * random.uniform(0.5, 1))
+            _wait(
+                stop, min(_LONGEST_BACKOFF, self._backoff * 2.0**attempt) * random.uniform(0.5, 1)
+            )
 
     def _give_up(self, request: Request, key: str, fault: Outcome, stop: threading.Event) -> Answer:
         """Is it the request, or the server?"""
         busy = fault.busy or (fault.retry_after or 0) > _LONGEST_WAIT
         tries = 1 if fault.endless else 3
-        if fault.reached and not busy and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(tries)):
-            logger.warning("%s answers, but not the request %s (%s), which is flagged %r", self.url, key, fault.fault, NO_ANSWER)
+        if (
+            fault.reached
+            and not busy
+            and any(isinstance(self._try(_PROBE, None, stop), Answer) for _ in range(tries))
+        ):
+            logger.warning(
+                "%s answers, but not the request %s (%s), which is flagged %r",
+                self.url,
+                key,
+                fault.fault,
+                NO_ANSWER,
+            )
             answer = _answer(request, Completion(error=NO_ANSWER))
             self.log.add(key, answer, Spent(), {"why": fault.fault})
             return answer
-        advice = ("lower --parallel, or wait" if busy else
-                  "check what answers there, or raise time_limit in the card's settings if it is only slow" if fault.endless else
-                  "check that it runs, and the url, which mostly ends in /v1")
+        advice = (
+            "lower --parallel, or wait"
+            if busy
+            else (
+                "check what answers there, or raise time_limit in the card's settings if it is only"
+                " slow"
+                if fault.endless
+                else "check that it runs, and the url, which mostly ends in /v1"
+            )
+        )
         count = _ENDLESS_TRIES if fault.endless else self._max_retries + 1
         asks = f", and asks to wait {fault.retry_after:.0f} seconds" if fault.retry_after else ""
         raise IrdistillError(
-            f"the server {self.url} gave {fault.fault}{asks}, and a request is tried {count} times; {advice}. "
-            f"All answers so far are kept in {self._place}, and the same command goes on from there."
+            f"the server {self.url} gave {fault.fault}{asks}, and a request is tried {count} times;"
+            f" {advice}. All answers so far are kept in {self._place}, and the same command goes on"
+            " from there."
         )
 
     def _try(self, request: Request, key: str | None, stop: threading.Event) -> Answer | Outcome:
-        """Send a request once, within the budget; what comes of it is in the log when this returns."""
+        """Send a request once, within the budget; what comes of it is in the log when this
+        returns.
+        """
         assert self._server is not None
         while (left := self._resume_at - time.monotonic()) > 0 and not stop.is_set():
             _wait(stop, left + random.uniform(0, min(1.0, self._backoff)))
         guess = _guess_tokens(request)
         with self._slots, ExitStack() as held:
-            # Only now, since what was answered while this waited for a slot may have raised the guess.
-            worst = self._budget.worst(ceil(guess * self._tokens_per_guess), self._server.max_tokens(request))
+            # Only now, since what was answered while this waited for a slot may have raised the
+            # guess.
+            worst = self._budget.worst(
+                ceil(guess * self._tokens_per_guess), self._server.max_tokens(request)
+            )
             held.enter_context(self._budget.reserve(worst))
             if stop.is_set():
                 raise _Stopped
@@ -263,23 +363,35 @@ class ServerModel:
             if usage is not None:
                 self._tokens_per_guess = max(self._tokens_per_guess, usage.input_tokens / guess)
             cost = self._prices.cost(*usage) if usage and self._prices else 0.0
-            spent = Spent(1, usage.input_tokens + usage.output_tokens, cost) if usage else worst if found.billed else Spent()
+            spent = (
+                Spent(1, usage.input_tokens + usage.output_tokens, cost)
+                if usage
+                else worst
+                if found.billed
+                else Spent()
+            )
             if found.fault is not None:
                 if spent.requests:
                     self.log.add_spent(spent, found.fault)
                 return found
             return self._keep(key, _answer(request, completion, cost), spent, completion)
 
-    def _keep(self, key: str | None, answer: Answer, spent: Spent, completion: Completion) -> Answer:
+    def _keep(
+        self, key: str | None, answer: Answer, spent: Spent, completion: Completion
+    ) -> Answer:
         if spent.requests and completion.usage is None and not self._unsaid:
             self._unsaid = True
-            logger.warning("the server %s does not say how many tokens it read, or numbers that cannot be; the budget counts "
-                           "the most it can be", self.url)
+            logger.warning(
+                "the server %s does not say how many tokens it read, or numbers that cannot be; the"
+                " budget counts the most it can be",
+                self.url,
+            )
         if answer.error == NO_LOGPROBS and self._identity["labels"] != "text":
             self.log.add_spent(spent, NO_LOGPROBS)
             raise IrdistillError(
-                f"the server {self.url} reports no log-probabilities, which the model {self.model!r} was asked for; give a server "
-                "that does, or use a teacher that reads text (llm-listwise), with labels: text in the card's server."
+                f"the server {self.url} reports no log-probabilities, which the model"
+                f" {self.model!r} was asked for; give a server that does, or use a teacher that"
+                " reads text (llm-listwise), with labels: text in the card's server."
             )
         if key is None:
             self.log.add_spent(spent, "to see whether the server answers")
@@ -298,8 +410,12 @@ def _answer(request: Request, found: Completion, cost: float = 0.0) -> Answer:
 
 
 def _guess_tokens(request: Request) -> int:
-    """More tokens than a prompt has in most languages: three bytes each, and some around each message."""
-    size = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
+    """More tokens than a prompt has in most languages: three bytes each, and some around each
+    message.
+    """
+    size = sum(
+        len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages
+    )
     return size // 3 + 8 * (len(request.messages) + 2)
 
 

@@ -1,4 +1,6 @@
-"""The response log: every answer of a server, on the disk before it is used, so that no answer is paid twice."""
+"""The response log: every answer of a server, on the disk before it is used, so that no answer is
+paid twice.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def _with_check(data: bytes) -> bytes:
 
 
 #: Since lines have checksums, the header says so: a line without one is damaged then.
-_HEADER = _with_check(json.dumps({"format": FORMAT, "version": VERSION, "checksums": "xxh3-64"}).encode())
+_HEADER = _with_check(
+    json.dumps({"format": FORMAT, "version": VERSION, "checksums": "xxh3-64"}).encode()
+)
 
 _open: WeakValueDictionary[Path, ResponseLog] = WeakValueDictionary()
 _opening = threading.Lock()
@@ -52,14 +56,15 @@ _opening = threading.Lock()
 class ResponseLog:
     """A file of JSON lines, one an answer; the first line names the format.
 
-    A line is appended and fsynced before its answer is given to anybody; threads that append at the same time share an
-    fsync. In memory is where each answer lies in the file, not the answer. A last line that a kill cut short is dropped
-    with a warning. Every line has a checksum, which is looked at when the log is opened and again when the line is used: a
-    damaged line is reported with its number, counted, and its request will be sent again (in a replay: refused). Lines of
+    A line is appended and fsynced before its answer is given to anybody; threads that append at the
+    same time share an fsync. In memory is where each answer lies in the file, not the answer. A
+    last line that a kill cut short is dropped with a warning. Every line has a checksum, which is
+    looked at when the log is opened and again when the line is used: a damaged line is reported
+    with its number, counted, and its request will be sent again (in a replay: refused). Lines of
     logs that were written before there were checksums have none and are read as they are.
 
-    The file is locked against other processes for as long as it is open. Within a process use `open_log`, which gives the
-    same log to all who name the same file.
+    The file is locked against other processes for as long as it is open. Within a process use
+    `open_log`, which gives the same log to all who name the same file.
 
     Args:
         path: the file; it is made where absent.
@@ -70,7 +75,8 @@ class ResponseLog:
         damaged: lines that were left out.
 
     Raises:
-        IrdistillError: the file is no response log or of a later version, another process holds it, or it cannot be written.
+        IrdistillError: the file is no response log or of a later version, another process holds it,
+            or it cannot be written.
     """
 
     def __init__(self, path: str | Path, replay: bool = False) -> None:
@@ -83,7 +89,10 @@ class ResponseLog:
         self._synced = 0
         if replay:
             if not self.path.is_file():
-                raise IrdistillError(f"there is no response log {self.path} to replay; give the log of an earlier job.")
+                raise IrdistillError(
+                    f"there is no response log {self.path} to replay; give the log of an earlier"
+                    " job."
+                )
             self._file = os.open(self.path, os.O_RDONLY)
         else:
             make_folder(self.path.parent)
@@ -120,12 +129,18 @@ class ResponseLog:
             return _answer(_fields(os.pread(self._file, place[1], place[0]), False))
         except _Damaged:
             self.damaged += 1
-            logger.warning("the answer %s in %s was damaged since the log was opened; %s", key, self.path,
-                           "a replay has no other" if self.replay else "its request is sent again")
+            logger.warning(
+                "the answer %s in %s was damaged since the log was opened; %s",
+                key,
+                self.path,
+                "a replay has no other" if self.replay else "its request is sent again",
+            )
             del self._places[key]
             return None
 
-    def add(self, key: str, answer: Answer, spent: Spent, notes: Mapping[str, Any] | None = None) -> None:
+    def add(
+        self, key: str, answer: Answer, spent: Spent, notes: Mapping[str, Any] | None = None
+    ) -> None:
         """Append an answer; it is on the disk when this returns.
 
         Args:
@@ -138,9 +153,15 @@ class ResponseLog:
         line: dict[str, Any] = {"key": key, "text": answer.text, "error": answer.error}
         if answer.labels is not None:
             line["labels"] = [float(one) if np.isfinite(one) else None for one in answer.labels]
-        line |= {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens,
-                 "cached_tokens": answer.cached_tokens, "cost": answer.cost, **({"cut": True} if answer.cut else {}),
-                 "spent": spent._asdict(), **(notes or {})}
+        line |= {
+            "input_tokens": answer.input_tokens,
+            "output_tokens": answer.output_tokens,
+            "cached_tokens": answer.cached_tokens,
+            "cost": answer.cost,
+            **({"cut": True} if answer.cut else {}),
+            "spent": spent._asdict(),
+            **(notes or {}),
+        }
         self._append(line, spent)
 
     def add_spent(self, spent: Spent, why: str) -> None:
@@ -178,8 +199,8 @@ class ResponseLog:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise IrdistillError(
-                f"the response log {self.path} is in use by another process; wait for it to end, or give this job a log of "
-                "its own with --responses."
+                f"the response log {self.path} is in use by another process; wait for it to end, or"
+                " give this job a log of its own with --responses."
             ) from error
 
     def _read(self) -> int:
@@ -199,8 +220,16 @@ class ResponseLog:
                         return self._drop_tail(place, raw)
                     self.damaged += 1
                     if self.damaged <= _SHOWN:
-                        logger.warning("line %d of %s is damaged and left out; if it was an answer, %s", number, self.path,
-                                       "a replay that needs it stops" if self.replay else "its request is sent again")
+                        logger.warning(
+                            "line %d of %s is damaged and left out; if it was an answer, %s",
+                            number,
+                            self.path,
+                            (
+                                "a replay that needs it stops"
+                                if self.replay
+                                else "its request is sent again"
+                            ),
+                        )
                 place += size
                 ended = raw.endswith(b"\n")
         if self.damaged > _SHOWN:
@@ -225,20 +254,27 @@ class ResponseLog:
             header = _fields(raw, False)
         except _Damaged:
             written = _HEADER[:-1]
-            if len(raw) >= len(written) and sum(map(ne, raw, written)) <= 2:  # a header of ours with a bit that flipped
+            if (
+                len(raw) >= len(written) and sum(map(ne, raw, written)) <= 2
+            ):  # a header of ours with a bit that flipped
                 self._checked = True
                 return
             header = {}
         if header.get("format") != FORMAT:
-            raise IrdistillError(f"{self.path} is not a response log: its first line does not say {FORMAT!r}. Give another file.")
+            raise IrdistillError(
+                f"{self.path} is not a response log: its first line does not say {FORMAT!r}. Give"
+                " another file."
+            )
         if header.get("version") != VERSION:
             raise IrdistillError(
-                f"the response log {self.path} has version {header.get('version')}, and this irdistill reads version {VERSION}; "
-                "upgrade irdistill."
+                f"the response log {self.path} has version {header.get('version')}, and this"
+                f" irdistill reads version {VERSION}; upgrade irdistill."
             )
 
     def _take(self, raw: bytes, place: int) -> bool:
-        """Enter a line; whether it was in order. A header within the file is: logs may be joined."""
+        """Enter a line; whether it was in order. A header within the file is: logs may be
+        joined.
+        """
         try:
             line = _fields(raw, self._checked)
             if "format" in line:
@@ -254,7 +290,11 @@ class ResponseLog:
         return True
 
     def _drop_tail(self, place: int, raw: bytes) -> int:
-        logger.warning("the last line of %s was cut short by a kill and is dropped (%d bytes)", self.path, len(raw))
+        logger.warning(
+            "the last line of %s was cut short by a kill and is dropped (%d bytes)",
+            self.path,
+            len(raw),
+        )
         if not self.replay:
             with explain_os_errors(self.path):
                 os.ftruncate(self._file, place)
@@ -276,7 +316,9 @@ class ResponseLog:
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Lines and their sizes; of a line that is too long to be one of ours only its beginning, which reads as damaged."""
+    """Lines and their sizes; of a line that is too long to be one of ours only its beginning, which
+    reads as damaged.
+    """
     while raw := stream.readline(_LONGEST):
         size, rest = len(raw), raw
         while len(rest) == _LONGEST and not rest.endswith(b"\n"):
@@ -299,7 +341,7 @@ def _fields(raw: bytes, checked: bool) -> dict[str, Any]:
     match = _CHECK.search(raw)
     if match is None and checked:
         raise _Damaged
-    if match is not None and xxhash.xxh3_64_hexdigest(raw[:match.start()]).encode() != match[1]:
+    if match is not None and xxhash.xxh3_64_hexdigest(raw[: match.start()]).encode() != match[1]:
         raise _Damaged
     try:
         line = json.loads(raw)
@@ -320,10 +362,20 @@ def _answer(line: Mapping[str, Any]) -> Answer:
         labels = line.get("labels")
         counts = [line[name] for name in ("input_tokens", "output_tokens", "cached_tokens")]
         error, cost, cut = line["error"], line["cost"], line.get("cut", False)
-        right = isinstance(line["text"], str) and (error is None or isinstance(error, str)) and isinstance(cut, bool)
+        right = (
+            isinstance(line["text"], str)
+            and (error is None or isinstance(error, str))
+            and isinstance(cut, bool)
+        )
         if not right or not all(isinstance(one, int) and 0 <= one < 2**53 for one in counts):
             raise _Damaged
-        values = None if labels is None else np.array([np.nan if one is None else float(one) for one in labels], dtype=np.float32)
+        values = (
+            None
+            if labels is None
+            else np.array(
+                [np.nan if one is None else float(one) for one in labels], dtype=np.float32
+            )
+        )
         read, written, cached = counts
         return Answer(line["text"], values, error, read, written, cached, float(cost), cut)
     except (KeyError, TypeError, OverflowError, ValueError) as error:

@@ -1,4 +1,6 @@
-"""Sorting by a comparison that takes its time: generators, so that a comparison can wait for a language model."""
+"""Sorting by a comparison that takes its time: generators, so that a comparison can wait for a
+language model.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,11 @@ def _sift(heap: list[int], root: int, before: Before) -> Generator[Any, Any, Non
 
 
 def slide_up(places: Sequence[int], before: Before, passes: int) -> Sort:
-    """Passes from the bottom to the top that exchange neighbours; each brings one more to its place at the top.
+    """Passes from the bottom to the top that exchange neighbours; each brings one more to its place
+    at the top.
 
-    ``k (n - 1) - k (k - 1) / 2`` comparisons for k passes over n places, since what is in its place is left there.
+    ``k (n - 1) - k (k - 1) / 2`` comparisons for k passes over n places, since what is in its place
+    is left there.
     """
     order = list(places)
     for settled in range(min(passes, len(order) - 1)):

@@ -1,12 +1,16 @@
-"""Thinking in an answer: what a model writes for itself before what it says, in the markers of many model families."""
+"""Thinking in an answer: what a model writes for itself before what it says, in the markers of many
+model families.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-_NAMES = (r"(?:think|thinking|thoughts?|reason|reasoning|reflection|reflect|analysis|scratchpad|rationale|deliberation|"
-          r"inner[_-]?monologue|cot|seed:think|antml:thinking)")
+_NAMES = (
+    r"(?:think|thinking|thoughts?|reason|reasoning|reflection|reflect|analysis|scratchpad|rationale|deliberation|"
+    r"inner[_-]?monologue|cot|seed:think|antml:thinking)"
+)
 _OPENING = (
     rf"<{_NAMES}(?:\s[^<>]{{0,200}})?(?<!/)>",
     r"\[(?:THINK|THINKING|THOUGHTS?|REASONING)\]",
@@ -23,24 +27,34 @@ _CLOSING = (
     r"<channel\|>",
     r"<[|｜]/think[|｜]>",
 )
-_MARKER = re.compile(f"(?P<open>{'|'.join(_OPENING)})|(?P<close>{'|'.join(_CLOSING)})", re.IGNORECASE)
+_MARKER = re.compile(
+    f"(?P<open>{'|'.join(_OPENING)})|(?P<close>{'|'.join(_CLOSING)})", re.IGNORECASE
+)
 _EMPTY = re.compile(rf"<{_NAMES}\s*/>", re.IGNORECASE)
 _ESCAPED = re.compile(rf"&lt;(/?{_NAMES})&gt;", re.IGNORECASE)
 _OPEN_AT_END = re.compile(f"(?:{'|'.join(_OPENING)})\\s*$", re.IGNORECASE)
 
-#: The channels of gpt-oss: a header, then what is said in it; and the same where the server took out the control tokens.
-_CHANNEL = re.compile(r"(?:<\|channel\|>)?\s*(\w+)[^<>]{0,100}(?:<\|constrain\|>[^<>]{0,50})?<\|message\|>"
-                      r"(.*?)(?=<\|(?:end|start|return|call|channel)\|>|\Z)", re.DOTALL)
+#: The channels of gpt-oss: a header, then what is said in it; and the same where the server took
+#: out the control tokens.
+_CHANNEL = re.compile(
+    r"(?:<\|channel\|>)?\s*(\w+)[^<>]{0,100}(?:<\|constrain\|>[^<>]{0,50})?<\|message\|>"
+    r"(.*?)(?=<\|(?:end|start|return|call|channel)\|>|\Z)",
+    re.DOTALL,
+)
 _BARE_CHANNEL = re.compile(r"^(?:analysis|commentary)(?=[A-Z\"'(\[*-])")
 _BARE_FINAL = re.compile(r"assistant\s*final(?=\S)")
 
 #: What an answer is put into after the thinking.
-_WRAPPER = re.compile(r"<(answer|final_answer|final|output|response|solution|result)>|<\|begin_of_(solution)\|>"
-                      r"|<\|START_(RESPONSE)\|>",
-                      re.IGNORECASE)
-_WRAPPER_END = re.compile(r"</(?:answer|final_answer|final|output|response|solution|result)>|<\|end_of_solution\|>"
-                          r"|<\|END_RESPONSE\|>",
-                          re.IGNORECASE)
+_WRAPPER = re.compile(
+    r"<(answer|final_answer|final|output|response|solution|result)>|<\|begin_of_(solution)\|>"
+    r"|<\|START_(RESPONSE)\|>",
+    re.IGNORECASE,
+)
+_WRAPPER_END = re.compile(
+    r"</(?:answer|final_answer|final|output|response|solution|result)>|<\|end_of_solution\|>"
+    r"|<\|END_RESPONSE\|>",
+    re.IGNORECASE,
+)
 
 
 class Said(NamedTuple):
@@ -49,7 +63,8 @@ class Said(NamedTuple):
     Attributes:
         text: what was said after the thinking; empty where the thinking never ended.
         whole: whether the thinking, if there was any, came to its end.
-        raw: as ``text``, with the marker that ended the thinking and all that follows it, as the model wrote them.
+        raw: as ``text``, with the marker that ended the thinking and all that follows it, as the
+            model wrote them.
     """
 
     text: str
@@ -60,8 +75,9 @@ class Said(NamedTuple):
 def split_thinking(text: str) -> Said:
     """Take the thinking out of an answer.
 
-    Closed blocks are left out. What comes before a closing marker without an opening one is thinking too (a chat template
-    may have written the opening). A block that is never closed leaves nothing: the answer was cut.
+    Closed blocks are left out. What comes before a closing marker without an opening one is
+    thinking too (a chat template may have written the opening). A block that is never closed leaves
+    nothing: the answer was cut.
     """
     text = _EMPTY.sub("", _ESCAPED.sub(r"<\1>", text))
     if "<|message|>" in text:
@@ -70,14 +86,18 @@ def split_thinking(text: str) -> Said:
         return Said("", False, "") if final is None else _unwrapped(final, final)
     if _BARE_CHANNEL.match(text.lstrip()):
         finals = list(_BARE_FINAL.finditer(text))
-        return _unwrapped(text[finals[-1].end():], text[finals[-1].end():]) if finals else Said("", False, "")
+        return (
+            _unwrapped(text[finals[-1].end() :], text[finals[-1].end() :])
+            if finals
+            else Said("", False, "")
+        )
     said: list[str] = []
     start = raw = 0
     thinking = False
     for marker in _MARKER.finditer(text):
         if marker["open"]:
             if not thinking:
-                said.append(text[start:marker.start()])
+                said.append(text[start : marker.start()])
             thinking = True
         else:
             if not thinking:
@@ -90,7 +110,9 @@ def split_thinking(text: str) -> Said:
 
 
 def opened_thinking(prompt: str) -> str:
-    """The opening marker that a prompt ends with, so that the answer begins inside the thinking; empty where there is none."""
+    """The opening marker that a prompt ends with, so that the answer begins inside the thinking;
+    empty where there is none.
+    """
     match = _OPEN_AT_END.search(prompt[-200:])
     return match[0].strip() if match else ""
 
@@ -104,7 +126,9 @@ def closing_marker(opening: str) -> str:
     if opening.lower().startswith("<|channel>"):
         return "<channel|>"
     if re.match(r"<\|(begin|start)_", opening, re.IGNORECASE):
-        return re.sub(r"(?i)begin|start", lambda word: "END" if word[0].isupper() else "end", opening, count=1)
+        return re.sub(
+            r"(?i)begin|start", lambda word: "END" if word[0].isupper() else "end", opening, count=1
+        )
     if opening.startswith(("<|", "<｜")):
         return opening[:2] + "/" + opening[2:]
     return "</" + opening[1:].split()[0].rstrip(">") + ">"
@@ -120,7 +144,13 @@ def begins_thinking(text: str) -> bool:
 def is_thinking_marker(token: str) -> bool:
     """Whether a token of a vocabulary is such a marker."""
     token = token.strip()
-    return bool(_MARKER.fullmatch(token)) or token in ("<|channel|>", "<|message|>", "<|channel>", "<|start|>", "<|constrain|>")
+    return bool(_MARKER.fullmatch(token)) or token in (
+        "<|channel|>",
+        "<|message|>",
+        "<|channel>",
+        "<|start|>",
+        "<|constrain|>",
+    )
 
 
 def is_opening(token: str) -> bool:
@@ -130,11 +160,17 @@ def is_opening(token: str) -> bool:
 
 
 def _unwrapped(text: str, raw: str) -> Said:
-    """What is between ``<answer>`` and ``</answer>``, the last of several, where there is such a wrapper."""
+    """What is between ``<answer>`` and ``</answer>``, the last of several, where there is such a
+    wrapper.
+    """
     ends = _WRAPPER_END.search(text)
-    begins = [match for match in _WRAPPER.finditer(text) if ends or not text[:match.start()].rpartition("\n")[2].strip()]
+    begins = [
+        match
+        for match in _WRAPPER.finditer(text)
+        if ends or not text[: match.start()].rpartition("\n")[2].strip()
+    ]
     if begins:
-        text = text[begins[-1].end():]
+        text = text[begins[-1].end() :]
     if end := _WRAPPER_END.search(text):
-        text = text[:end.start()]
+        text = text[: end.start()]
     return Said(text.strip(), True, raw)

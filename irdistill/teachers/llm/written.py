@@ -9,52 +9,101 @@ from typing import Any
 from irdistill.teachers.llm.model import CUT, Answer
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED, Reply, is_refusal, read_answer
 
-_KINDS = (r"(?:questions?|quer(?:y|ies)|claims?|titles?|key ?words?|key ?phrases?|answers?|rewrites?|outputs?|responses?|results?|"
-          r"q|a|t)")
+_KINDS = (
+    r"(?:questions?|quer(?:y|ies)|claims?|titles?|key ?words?|key"
+    r" ?phrases?|answers?|rewrites?|outputs?|responses?|results?|"
+    r"q|a|t)"
+)
 _KINDS_LONG = _KINDS.replace("|q|a|t", "")
-_WHICH = (r"(?:(?:the|my|your|a|final|last|new|re-?written|rephrased|reformulated|revised|improved|standalone|stand-alone|"
-          r"self-contained|search|web|google|user|factual|natural|possible|suggested|generated|example|short|concise|one|best)\s+)*")
+_WHICH = (
+    r"(?:(?:the|my|your|a|final|last|new|re-?written|rephrased|reformulated|revised|improved|standalone|stand-alone|"
+    r"self-contained|search|web|google|user|factual|natural|possible|suggested|generated|example|short|concise|one|best)\s+)*"
+)
 #: *Question:*, *1. Search query (short):*, *Rewritten question that stands alone:*
 _LABEL = re.compile(
-    rf"\s*(?:{_WHICH}{_KINDS}(?:\s+(?:is|\d{{1,2}}|(?:for|about|from) (?:this|the) passage))?\s*(?:\([^()\n]{{0,40}}\))?"
-    rf"|re-?written(?: {_KINDS_LONG})?[^:：\n]{{0,30}}|re-?write[^:：\n]{{0,30}})\s*[:：]\s*", re.IGNORECASE)
+    rf"\s*(?:{_WHICH}{_KINDS}(?:\s+(?:is|\d{{1,2}}|(?:for|about|from) (?:this|the)"
+    r" passage))?\s*(?:\([^()\n]{0,40}\))?"
+    rf"|re-?written(?: {_KINDS_LONG})?[^:：\n]{{0,30}}|re-?write[^:：\n]{{0,30}})\s*[:：]\s*",
+    re.IGNORECASE,
+)
 _MARK = re.compile(r"\s*(?:\(?\d{1,3}[.)]|[-*•–+]|#{1,6}|>)\s+")
 _COURTESY = re.compile(
-    r"\s*(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|got it)(?:[!.,:;]+\s*|\s+[-–—]\s+|\s*$)"
-    r"|(?:all ?right|great(?: question)?|gladly|understood|no problem|yes|happy to help)(?:[!.:]+\s*|\s*$))(?:(?:i['’]?d be"
-    r"|i['’]m) (?:happy|glad) to (?:help|assist)[^.!:\n]*[.!:]\s*)?", re.IGNORECASE)
+    r"\s*(?:(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|got"
+    r" it)(?:[!.,:;]+\s*|\s+[-–—]\s+|\s*$)"
+    r"|(?:all ?right|great(?: question)?|gladly|understood|no problem|yes|happy to"
+    r" help)(?:[!.:]+\s*|\s*$))(?:(?:i['’]?d be"
+    r"|i['’]m) (?:happy|glad) to (?:help|assist)[^.!:\n]*[.!:]\s*)?",
+    re.IGNORECASE,
+)
 _PRESENTS = re.compile(
-    r"\s*(?:(?:here(?:['’]s| is| are| you go)|below (?:is|are)|the following (?:is|are))[^:：\n]{0,160}"
-    r"|(?:this is|(?:based on|given|from|according to) (?:the|this|your)|i (?:would|will|have|suggest|propose)|i['’](?:ll|d|ve)"
+    r"\s*(?:(?:here(?:['’]s| is| are| you go)|below (?:is|are)|the following"
+    r" (?:is|are))[^:：\n]{0,160}"
+    r"|(?:this is|(?:based on|given|from|according to) (?:the|this|your)|i"
+    r" (?:would|will|have|suggest|propose)|i['’](?:ll|d|ve)"
     r"|let me)"
     rf"\b[^:：\n]{{0,160}}\b{_KINDS_LONG}\b[^:：\n]{{0,60}}"
-    rf"|(?:the|my|a|your)\s+{_WHICH}{_KINDS_LONG}(?:,?\s+(?:is|would be|could be|that|which|written|based|as|(?:for|about"
+    rf"|(?:the|my|a|your)\s+{_WHICH}{_KINDS_LONG}(?:,?\s+(?:is|would be|could"
+    r" be|that|which|written|based|as|(?:for|about"
     rf"|from) (?:this|the))\b"
-    r"[^:：\n]{0,100})?)[:：]\s*", re.IGNORECASE)
-_BARE_PRESENTS = re.compile(rf"\s*here(?:['’]s| is| are)\b[^?\n]{{0,80}}\b{_KINDS_LONG}\b[^?\n]{{0,60}}[.!]?\s*$", re.IGNORECASE)
-#: *I can help with that.*, *I'll do that.*; and the names of a role or a language that a template left in a line of its own.
-_WILLING = re.compile(r"\s*i(?: can| will| would|['’]ll|['’]d)\b[^?\n]{0,40}\b(?:help|assist|do (?:that|this|it)|happy|glad)\b"
-                      r"[^?\n]{0,40}[.!:]\s*", re.IGNORECASE)
+    r"[^:：\n]{0,100})?)[:：]\s*",
+    re.IGNORECASE,
+)
+_BARE_PRESENTS = re.compile(
+    rf"\s*here(?:['’]s| is| are)\b[^?\n]{{0,80}}\b{_KINDS_LONG}\b[^?\n]{{0,60}}[.!]?\s*$",
+    re.IGNORECASE,
+)
+#: *I can help with that.*, *I'll do that.*; and the names of a role or a language that a template
+#: left in a line of its own.
+_WILLING = re.compile(
+    r"\s*i(?: can| will| would|['’]ll|['’]d)\b[^?\n]{0,40}\b(?:help|assist|do"
+    r" (?:that|this|it)|happy|glad)\b"
+    r"[^?\n]{0,40}[.!:]\s*",
+    re.IGNORECASE,
+)
 _ROLE = re.compile(r"\s*(?:(?:assistant|json|text|markdown|plaintext)\s*[:：]?)\s*", re.IGNORECASE)
 _ROLE_LABEL = re.compile(r"\s*assistant\s*[:：]\s*(?=\S)", re.IGNORECASE)
 #: How thinking begins that no marker announces.
 _THINKS = re.compile(
-    r"\s*(?:[*_#]*(?:thinking(?: process)?|thoughts?|reasoning|analysis|explanation|rationale|scratchpad|step \d+)[*_]*\s*[:：]|"
-    r"(?:okay|ok|alright|hmm+|so|well|first|now),? (?:so |first,? )?(?:the user|let['’]?s|let me|i (?:need|have|should|must"
+    r"\s*(?:[*_#]*(?:thinking(?:"
+    r" process)?|thoughts?|reasoning|analysis|explanation|rationale|scratchpad|step"
+    r" \d+)[*_]*\s*[:：]|"
+    r"(?:okay|ok|alright|hmm+|so|well|first|now),? (?:so |first,? )?(?:the user|let['’]?s|let me|i"
+    r" (?:need|have|should|must"
     r"|will)|i['’]ll|we (?:need|have))\b|"
-    r"(?:let['’]s|let me) (?:think|see|analy[sz]e|look|break|read|consider|start|first)\b|the user (?:wants|asks|is asking"
+    r"(?:let['’]s|let me) (?:think|see|analy[sz]e|look|break|read|consider|start|first)\b|the user"
+    r" (?:wants|asks|is asking"
     r"|asked|needs|has)\b|"
-    r"(?:we|i) (?:need|have|are asked|am asked) to (?:write|produce|generate|create|formulate|rewrite|come up|output)\b)",
-    re.IGNORECASE)
+    r"(?:we|i) (?:need|have|are asked|am asked) to"
+    r" (?:write|produce|generate|create|formulate|rewrite|come up|output)\b)",
+    re.IGNORECASE,
+)
 _FINALLY = re.compile(
-    rf"^\s*(?:[*_#>-]+\s*)?(?:(?:so,? )?(?:the |my )?(?:final|rewritten|resulting) {_KINDS_LONG}(?: is)?"
+    rf"^\s*(?:[*_#>-]+\s*)?(?:(?:so,? )?(?:the |my )?(?:final|rewritten|resulting) {_KINDS_LONG}(?:"
+    r" is)?"
     rf"|{_KINDS_LONG})\s*[*_]*\s*[:：]\s*[*_]*\s*",
-    re.IGNORECASE | re.MULTILINE)
+    re.IGNORECASE | re.MULTILINE,
+)
 _TAGGED = re.compile(r"\s*<([a-zA-Z_]{1,30})>\s*(.*?)\s*(?:</\1>.*)?", re.DOTALL)
-_NOTHING = re.compile(r"[\[({<]*\s*(?:n/?a|none|null|nil|empty|no (?:question|query|answer)|(?:your |the )?(?:question|query"
-                      r"|title|claim|answer)(?: here)?)"
-                      r"\s*[\])}>.]*", re.IGNORECASE)
-_PAIRS = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»", "„": "“", "「": "」", "『": "』", "*": "*", "_": "_"}
+_NOTHING = re.compile(
+    r"[\[({<]*\s*(?:n/?a|none|null|nil|empty|no (?:question|query|answer)|(?:your |the"
+    r" )?(?:question|query"
+    r"|title|claim|answer)(?: here)?)"
+    r"\s*[\])}>.]*",
+    re.IGNORECASE,
+)
+_PAIRS = {
+    '"': '"',
+    "'": "'",
+    "`": "`",
+    "“": "”",
+    "‘": "’",
+    "«": "»",
+    "„": "“",
+    "「": "」",
+    "『": "』",
+    "*": "*",
+    "_": "_",
+}
 _NAMED = re.compile(f"{_WHICH}{_KINDS_LONG}", re.IGNORECASE)
 #: JSON in an answer is only looked into as deep as this.
 _DEPTH = 8
@@ -63,8 +112,9 @@ _DEPTH = 8
 def read_written(answer: Answer) -> Reply:
     """The line that was asked for: of several the first, without what models put around it.
 
-    Left out are thinking, code fences, *Sure!*, *Here is the question:*, labels, list markers, tags and quotation marks. Nothing
-    is made of a refusal, of thinking that no line ends, or of a line that the limit of tokens may have cut; the flag says which.
+    Left out are thinking, code fences, *Sure!*, *Here is the question:*, labels, list markers, tags
+    and quotation marks. Nothing is made of a refusal, of thinking that no line ends, or of a line
+    that the limit of tokens may have cut; the flag says which.
     """
     reply = read_answer(answer)
     if reply.flag not in (None, CUT):
@@ -78,7 +128,9 @@ def read_written(answer: Answer) -> Reply:
 
 
 def read_line(text: str) -> tuple[str, bool]:
-    """The first line that says something, and whether another line follows it, so that it is whole."""
+    """The first line that says something, and whether another line follows it, so that it is
+    whole.
+    """
     text = _of_json(text)
     if match := _TAGGED.fullmatch(text):
         text = match[2]
@@ -86,7 +138,7 @@ def read_line(text: str) -> tuple[str, bool]:
         final = list(_FINALLY.finditer(text))
         if not final or final[-1].start() == 0:
             return "", False
-        text = text[final[-1].end():]
+        text = text[final[-1].end() :]
     lines = [line for line in text.strip().splitlines() if line.strip()]
     for number, line in enumerate(lines):
         last = number == len(lines) - 1
@@ -97,23 +149,39 @@ def read_line(text: str) -> tuple[str, bool]:
 
 
 def _bare(line: str, last: bool) -> str:
-    """A line without label, marker and quotation marks; empty where it only announces what the next one says."""
+    """A line without label, marker and quotation marks; empty where it only announces what the next
+    one says.
+    """
     before = None
     line = _ROLE_LABEL.sub("", line.strip(), count=1)
     while line != before:
         before = line
         line = _unquoted(_MARK.sub("", line, count=1) if _MARK.match(line) else line)
         for pattern in (_COURTESY, _PRESENTS):
-            if (match := pattern.match(line)) and (match.end() < len(line) or not last or pattern is _PRESENTS):
-                line = line[match.end():].strip()
-        line = re.sub(rf"^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：]?)[*_]{{1,3}}\s*(?=[:：]|$)"
-                      rf"|^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：])[*_]{{1,3}}",
-                      lambda match: match[1] or match[2] or "", line, flags=re.IGNORECASE)
+            if (match := pattern.match(line)) and (
+                match.end() < len(line) or not last or pattern is _PRESENTS
+            ):
+                line = line[match.end() :].strip()
+        line = re.sub(
+            rf"^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：]?)[*_]{{1,3}}\s*(?=[:：]|$)"
+            rf"|^[*_]{{1,3}}({_WHICH}{_KINDS}\s*[:：])[*_]{{1,3}}",
+            lambda match: match[1] or match[2] or "",
+            line,
+            flags=re.IGNORECASE,
+        )
         line = _LABEL.sub("", line, count=1) if _LABEL.match(line) else line
-    if not last and (line.endswith((":", "：")) or _BARE_PRESENTS.fullmatch(line)
-                     or re.fullmatch(rf"{_WHICH}{_KINDS_LONG}", line, re.IGNORECASE)):
+    if not last and (
+        line.endswith((":", "："))
+        or _BARE_PRESENTS.fullmatch(line)
+        or re.fullmatch(rf"{_WHICH}{_KINDS_LONG}", line, re.IGNORECASE)
+    ):
         return ""
-    if _BARE_PRESENTS.fullmatch(line) or _WILLING.fullmatch(line) or line == "assistant" or (not last and _ROLE.fullmatch(line)):
+    if (
+        _BARE_PRESENTS.fullmatch(line)
+        or _WILLING.fullmatch(line)
+        or line == "assistant"
+        or (not last and _ROLE.fullmatch(line))
+    ):
         return ""
     return " ".join(line.split())
 
@@ -123,8 +191,11 @@ def _unquoted(line: str) -> str:
     line = line.strip()
     while len(line) > 1 and line[0] in _PAIRS:
         closing, inside = _PAIRS[line[0]], line[1:-1]
-        if line[-1] == closing and (line[0] == "'" or (line[0] not in inside and closing not in inside)
-                                    or (line[0] in "*_`" and line[1] == line[0])):
+        if line[-1] == closing and (
+            line[0] == "'"
+            or (line[0] not in inside and closing not in inside)
+            or (line[0] in "*_`" and line[1] == line[0])
+        ):
             line = inside.strip()
         elif line[0] not in line[1:] and closing not in line[1:] and line[0] not in "'*_":
             line = line[1:].strip()  # the closing one is on a line that is left out
@@ -138,7 +209,9 @@ def _unquoted(line: str) -> str:
 def _of_json(text: str) -> str:
     """The first text in an answer that is JSON; other answers stay as they are."""
     stripped = re.sub(r"\Ajson\s*(?=[{\[])", "", text.strip(), flags=re.IGNORECASE)
-    if not re.match(r"[{\[]\s*[\"'{}\[]", stripped) and not (stripped.startswith("{") and stripped.endswith("}")):
+    if not re.match(r"[{\[]\s*[\"'{}\[]", stripped) and not (
+        stripped.startswith("{") and stripped.endswith("}")
+    ):
         return text
     try:
         value: Any = json.loads(stripped)
@@ -149,8 +222,20 @@ def _of_json(text: str) -> str:
             return value
         if isinstance(value, dict):
             texts = [one for one in value.values() if isinstance(one, str)]
-            named = [one for key, one in value.items() if _NAMED.fullmatch(str(key).replace("_", " "))]
-            value = named[0] if named else texts[0] if len(texts) == 1 else next(iter(value.values())) if len(value) == 1 else None
+            named = [
+                one for key, one in value.items() if _NAMED.fullmatch(str(key).replace("_", " "))
+            ]
+            value = (
+                named[0]
+                if named
+                else (
+                    texts[0]
+                    if len(texts) == 1
+                    else next(iter(value.values()))
+                    if len(value) == 1
+                    else None
+                )
+            )
         elif isinstance(value, list) and value:
             value = value[0]
         else:

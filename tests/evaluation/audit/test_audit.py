@@ -24,7 +24,9 @@ def teachers(held: Collection) -> dict[str, MemoryRun]:
     good = noisy(held, 8.0, 1)
     return {
         "good": made_run(held, good),
-        "squashed": made_run(held, {query: 1 / (1 + np.exp(-(3 * values - 9))) for query, values in good.items()}),
+        "squashed": made_run(
+            held, {query: 1 / (1 + np.exp(-(3 * values - 9))) for query, values in good.items()}
+        ),
         "same": made_run(held, noisy(held, 2.0, 5)),
         "random": made_run(held, noisy(held, 0.0, 9)),
     }
@@ -34,16 +36,37 @@ def test_verdicts_follow_the_ndcg() -> None:
     held = made_collection()
     first = made_run(held, noisy(held, 2.0, 5))
     again = made_run(held, noisy(held, 2.0, 6))
-    found = {one.teacher: one for one in audit(held, {**teachers(held), "again": again}, first).teachers}
+    found = {
+        one.teacher: one for one in audit(held, {**teachers(held), "again": again}, first).teachers
+    }
     assert {name: one.ruling.decision for name, one in found.items()} == {
-        "good": "learn", "squashed": "repair", "same": "no", "random": "no", "again": "no evidence"}
+        "good": "learn",
+        "squashed": "repair",
+        "same": "no",
+        "random": "no",
+        "again": "no evidence",
+    }
     good = found["good"]
-    assert good.value == 1.0 and good.first_stage is not None and good.gain == pytest.approx(1 - good.first_stage)
-    assert good.verdict.startswith("Learn from it, with KL(tau=") and good.ruling.loss in good.verdict
+    assert (
+        good.value == 1.0
+        and good.first_stage is not None
+        and good.gain == pytest.approx(1 - good.first_stage)
+    )
+    assert (
+        good.verdict.startswith("Learn from it, with KL(tau=") and good.ruling.loss in good.verdict
+    )
     assert "nDCG@10 1.0000 against" in good.verdict
     squashed = found["squashed"]
-    assert squashed.value == good.value and "sigmoid" in squashed.verdict and squashed.ruling.loss is None
-    assert found["random"].gain is not None and found["random"].gain < 0 and "below the first stage" in found["random"].verdict
+    assert (
+        squashed.value == good.value
+        and "sigmoid" in squashed.verdict
+        and squashed.ruling.loss is None
+    )
+    assert (
+        found["random"].gain is not None
+        and found["random"].gain < 0
+        and "below the first stage" in found["random"].verdict
+    )
     assert "exactly as the first stage" in found["same"].verdict
     assert "60 queries" in found["again"].verdict and "four times in five" in found["again"].verdict
 
@@ -54,7 +77,9 @@ def test_the_correction_can_take_a_verdict_back() -> None:
     first = made_run(held, noisy(held, 1.0, 5))
     run = made_run(held, noisy(held, 1.4, 20))
     alone = audit(held, {"t": run}, first).teachers[0]
-    assert alone.p is not None and 0.02 < alone.p < 0.045 and alone.gain is not None and alone.gain > 0
+    assert (
+        alone.p is not None and 0.02 < alone.p < 0.045 and alone.gain is not None and alone.gain > 0
+    )
     assert alone.ruling.decision == "learn" and alone.p_holm == alone.p
     others = {f"r{seed}": made_run(held, noisy(held, 1.0, seed)) for seed in (300, 301, 302)}
     together = audit(held, {"t": run, **others}, first).teachers[0]
@@ -64,36 +89,67 @@ def test_the_correction_can_take_a_verdict_back() -> None:
 
 def test_without_judgments_or_first_stage_nothing_is_claimed() -> None:
     held, unjudged = made_collection(), made_collection(judged=False)
-    assert audit(held, {"t": made_run(held, noisy(held, 8, 1))}).teachers[0].ruling.decision == "cannot tell"
-    found = audit(unjudged, {"t": made_run(unjudged, noisy(unjudged, 8, 1))}, made_run(unjudged, noisy(unjudged, 0, 2)))
+    assert (
+        audit(held, {"t": made_run(held, noisy(held, 8, 1))}).teachers[0].ruling.decision
+        == "cannot tell"
+    )
+    found = audit(
+        unjudged,
+        {"t": made_run(unjudged, noisy(unjudged, 8, 1))},
+        made_run(unjudged, noisy(unjudged, 0, 2)),
+    )
     one = found.teachers[0]
-    assert one.ruling.decision == "cannot tell" and one.value is None and "nothing is judged" in one.line
-    assert "Suspected" not in text_page(found) and "nothing is known of the quality" in text_page(found)
+    assert (
+        one.ruling.decision == "cannot tell"
+        and one.value is None
+        and "nothing is judged" in one.line
+    )
+    assert "Suspected" not in text_page(found) and "nothing is known of the quality" in text_page(
+        found
+    )
 
 
 def test_few_queries_are_said_to_be_few() -> None:
     held = made_collection(queries=12)
-    found = audit(held, {"t": made_run(held, noisy(held, 1.2, 6))}, made_run(held, noisy(held, 1.0, 5))).teachers[0]
+    found = audit(
+        held, {"t": made_run(held, noisy(held, 1.2, 6))}, made_run(held, noisy(held, 1.0, 5))
+    ).teachers[0]
     assert found.ruling.decision == "no evidence" and "With only 12 queries" in found.verdict
 
 
 def test_a_better_teacher_without_most_scores_must_be_repaired() -> None:
     held = made_collection()
-    scores = {query: np.where(np.arange(20) < 8, values, np.nan) for query, values in noisy(held, 8, 1).items()}
+    scores = {
+        query: np.where(np.arange(20) < 8, values, np.nan)
+        for query, values in noisy(held, 8, 1).items()
+    }
     flags = {query: [None] * 8 + ["omitted"] * 12 for query in scores}
-    found = audit(held, {"t": made_run(held, scores, flags=flags)}, made_run(held, noisy(held, 0, 5))).teachers[0]
+    found = audit(
+        held, {"t": made_run(held, scores, flags=flags)}, made_run(held, noisy(held, 0, 5))
+    ).teachers[0]
     assert found.unscored == 60 * 12 and found.distribution.flags == {"omitted": 720}
-    assert found.ruling.decision == "repair" and "720 of 1200 documents have no score" in found.verdict
+    assert (
+        found.ruling.decision == "repair" and "720 of 1200 documents have no score" in found.verdict
+    )
 
 
 def test_unjudged_tops_are_held_in_favour_of_the_teacher() -> None:
-    """The first stage puts the judged documents on top, the teacher strange ones: its figure may be too low, and that is said."""
+    """The first stage puts the judged documents on top, the teacher strange ones: its figure may be
+    too low, and that is said.
+    """
     held = made_collection(queries=60, depth=30)
     qrels = {query: {f"{query}-d{d}": int(d < 2) for d in range(10)} for query in held.queries}
-    holes = Collection.from_dicts("holes", {doc.id: doc.text for doc in held.corpus.documents()},
-                                  {query.id: query.text for query in held.queries.values()}, qrels)
+    holes = Collection.from_dicts(
+        "holes",
+        {doc.id: doc.text for doc in held.corpus.documents()},
+        {query.id: query.text for query in held.queries.values()},
+        qrels,
+    )
     first = {query: -np.arange(30.0) for query in holes.queries}
-    mine = {query: np.where(np.arange(30) < 10, -np.arange(30.0), 40.0 - np.arange(30.0)) for query in holes.queries}
+    mine = {
+        query: np.where(np.arange(30) < 10, -np.arange(30.0), 40.0 - np.arange(30.0))
+        for query in holes.queries
+    }
     found = audit(holes, {"t": made_run(holes, mine)}, made_run(holes, first)).teachers[0]
     assert found.ruling.decision == "no"
     assert "Only 0% of its first ten are judged, of the first stage's 100%" in found.verdict
@@ -137,43 +193,86 @@ def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> 
     from irdistill.evaluation.audit.matching import StudentScores
 
     held = made_collection(queries=30)
-    monkeypatch.setattr(verb, "student_scores", lambda collection, lists, model, seed, **_: StudentScores(model, "cosine", {
-        query: found._replace(scores=found.scores * 0.02) for query, found in lists["good"].items()}))
-    found = audit(held, {"good": made_run(held, noisy(held, 8, 1))}, made_run(held, noisy(held, 0, 2)),
-                  options=AuditOptions(student="mini"))
-    assert found.agreements[0].right == "the untrained student mini" and found.agreements[0].tau == 1.0
+    monkeypatch.setattr(
+        verb,
+        "student_scores",
+        lambda collection, lists, model, seed, **_: StudentScores(
+            model,
+            "cosine",
+            {
+                query: found._replace(scores=found.scores * 0.02)
+                for query, found in lists["good"].items()
+            },
+        ),
+    )
+    found = audit(
+        held,
+        {"good": made_run(held, noisy(held, 8, 1))},
+        made_run(held, noisy(held, 0, 2)),
+        options=AuditOptions(student="mini"),
+    )
+    assert (
+        found.agreements[0].right == "the untrained student mini" and found.agreements[0].tau == 1.0
+    )
     one = found.teachers[0]
     assert one.matching.tau == pytest.approx(0.02 * (one.matching.teacher_tau or 0), rel=0.06)
     assert f"tau={one.matching.tau:g}" in (one.ruling.loss or "")
     assert "With tau=" in text_page(found)
-    assert one.ruling.decision == "learn" and "the untrained student mini orders the documents almost so already" in one.verdict
+    assert (
+        one.ruling.decision == "learn"
+        and "the untrained student mini orders the documents almost so already" in one.verdict
+    )
 
 
 def test_a_teacher_that_keeps_to_the_first_stage_is_told() -> None:
-    """Relevance is independent of the first stage's order, so all correlation with that order is the teacher's own."""
+    """Relevance is independent of the first stage's order, so all correlation with that order is
+    the teacher's own.
+    """
     held = made_collection()
     random = np.random.default_rng(4)
     order = {query: random.permutation(20).astype(float) for query in held.queries}
     labels = noisy(held, 3, 5)
     keeps = {query: order[query] + labels[query] for query in order}
-    found = audit(held, {"keeps": made_run(held, keeps), "free": made_run(held, labels)}, made_run(held, order))
-    told = {one.teacher: "keeps to the first stage's order more than the judgments do" in one.verdict for one in found.teachers}
+    found = audit(
+        held,
+        {"keeps": made_run(held, keeps), "free": made_run(held, labels)},
+        made_run(held, order),
+    )
+    told = {
+        one.teacher: "keeps to the first stage's order more than the judgments do" in one.verdict
+        for one in found.teachers
+    }
     assert told == {"keeps": True, "free": False}
 
 
 def test_the_grade_from_which_a_document_is_relevant() -> None:
-    """d0 has grade 1 and d1 grade 2; the teacher has d0, an unjudged document, and d1 in this order."""
-    held = Collection.from_dicts("g", {f"d{place}": "text" for place in range(4)}, {"q": "question"}, {"q": {"d0": 1, "d1": 2}})
+    """d0 has grade 1 and d1 grade 2; the teacher has d0, an unjudged document, and d1 in this
+    order.
+    """
+    held = Collection.from_dicts(
+        "g",
+        {f"d{place}": "text" for place in range(4)},
+        {"q": "question"},
+        {"q": {"d0": 1, "d1": 2}},
+    )
     run = made_run(held, {})
-    run = MemoryRun(run.identity, [RankedList("q", ["d0", "d2", "d1", "d3"], np.array([4, 3, 2, 1], np.float32), None)])
-    any_grade, high = (audit(held, {"t": run}, options=AuditOptions(relevant_from=grade)).teachers[0] for grade in (1, 2))
+    run = MemoryRun(
+        run.identity,
+        [RankedList("q", ["d0", "d2", "d1", "d3"], np.array([4, 3, 2, 1], np.float32), None)],
+    )
+    any_grade, high = (
+        audit(held, {"t": run}, options=AuditOptions(relevant_from=grade)).teachers[0]
+        for grade in (1, 2)
+    )
     assert any_grade.quality is not None and any_grade.quality.values["RR@10"] == 1.0
     assert high.quality is not None and high.quality.values["RR(rel=2)@10"] == pytest.approx(1 / 3)
     assert any_grade.quality.values["nDCG@10"] == high.quality.values["nDCG@10"]
     assert (any_grade.suspects.above, high.suspects.above) == (0, 1)
     assert (any_grade.margins.pairs, any_grade.margins.wrong) == (4, 0.25)
     assert (high.margins.pairs, high.margins.wrong) == (3, pytest.approx(2 / 3))
-    assert "Documents of grade 2 or above" in text_page(audit(held, {"t": run}, options=AuditOptions(relevant_from=2)))
+    assert "Documents of grade 2 or above" in text_page(
+        audit(held, {"t": run}, options=AuditOptions(relevant_from=2))
+    )
     with pytest.raises(IrdistillError, match="relevant_from=0"):
         AuditOptions(relevant_from=0)
 
@@ -189,23 +288,38 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+        self.links += [
+            value or ""
+            for name, value in attrs
+            if name in ("src", "href", "xlink:href", "action", "data")
+        ]
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
 
 def test_html_is_escaped_and_needs_nothing(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> & <img src=x onerror=alert(2)>"
     docs = {f"d{place}": f"{evil} {place}" for place in range(12)}
-    held = Collection.from_dicts("a <b>", docs, {"q<i>": f"query {evil}"}, {"q<i>": {"d5": 1, "d11": 1}})
+    held = Collection.from_dicts(
+        "a <b>", docs, {"q<i>": f"query {evil}"}, {"q<i>": {"d5": 1, "d11": 1}}
+    )
     scores = np.arange(12, 0, -1, dtype=np.float32) + np.arange(12, dtype=np.float32) ** 2 / 100
-    run = MemoryRun(RunIdentity("teacher", {}, held.describe()), [RankedList("q<i>", list(docs), scores)])
-    other = MemoryRun(RunIdentity("teacher", {}, held.describe()), [RankedList("q<i>", list(docs), -scores)])
+    run = MemoryRun(
+        RunIdentity("teacher", {}, held.describe()), [RankedList("q<i>", list(docs), scores)]
+    )
+    other = MemoryRun(
+        RunIdentity("teacher", {}, held.describe()), [RankedList("q<i>", list(docs), -scores)]
+    )
     found = audit(held, {"<u>bad</u>": run, "t$x_2$": other}, other)
     write_html(found, tmp_path / "deep" / "audit.html")
     page = (tmp_path / "deep" / "audit.html").read_text()
     parsed = Elements()
     parsed.feed(page)
-    assert "script" not in parsed.tags and "img" not in parsed.tags and "u" not in parsed.tags and "i" not in parsed.tags
+    assert (
+        "script" not in parsed.tags
+        and "img" not in parsed.tags
+        and "u" not in parsed.tags
+        and "i" not in parsed.tags
+    )
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert parsed.tags.count("svg") == 6
     assert parsed.links and all(link.startswith("#") for link in parsed.links)

@@ -27,8 +27,15 @@ def best_first(query: str, scores: dict[str, float]) -> Scored:
 
 def test_distribution() -> None:
     nan = float("nan")
-    lists = [ranked(RankedList("a", ["1", "2", "3", "4"], np.array([4, 4, 1, nan]), [None, None, "long", "garbled"])),
-             ranked(RankedList("b", ["1", "2"], np.array([0.0, 0.0]))), RankedList("c", [], np.empty(0))]
+    lists = [
+        ranked(
+            RankedList(
+                "a", ["1", "2", "3", "4"], np.array([4, 4, 1, nan]), [None, None, "long", "garbled"]
+            )
+        ),
+        ranked(RankedList("b", ["1", "2"], np.array([0.0, 0.0]))),
+        RankedList("c", [], np.empty(0)),
+    ]
     found = describe(lists)
     assert (found.queries, found.rows, found.unscored) == (3, 6, 1)
     assert found.flags == {"long": 1, "garbled": 1}
@@ -47,7 +54,12 @@ def test_distribution() -> None:
 
 def test_nothing_scored() -> None:
     found = describe([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
-    assert found.quantiles is None and found.histogram is None and found.skew is None and found.unscored == 1
+    assert (
+        found.quantiles is None
+        and found.histogram is None
+        and found.skew is None
+        and found.unscored == 1
+    )
 
 
 def test_margins() -> None:
@@ -60,7 +72,10 @@ def test_margins() -> None:
 
 
 def test_agreement_on_common_documents() -> None:
-    one = {"a": best_first("a", {"x": 3, "y": 2, "z": 1, "only": 9}), "b": best_first("b", {"x": 1, "y": 0})}
+    one = {
+        "a": best_first("a", {"x": 3, "y": 2, "z": 1, "only": 9}),
+        "b": best_first("b", {"x": 1, "y": 0}),
+    }
     two = {"a": best_first("a", {"y": 3, "x": 2, "z": 1})}
     found = agree("one", "two", one, two)
     assert (found.queries, found.top, found.overlap) == (1, 0.0, 1.0)
@@ -73,8 +88,13 @@ def test_agreement_on_common_documents() -> None:
 
 
 def test_quality_on_the_documents_that_both_scored() -> None:
-    """The teacher alone holds r, so it is cut away; of x (grade 1) and y it puts x first, the first stage last."""
-    teacher = {"a": best_first("a", {"r": 9, "x": 3, "y": 2}), "b": best_first("b", {"x": 2, "y": 1})}
+    """The teacher alone holds r, so it is cut away; of x (grade 1) and y it puts x first, the first
+    stage last.
+    """
+    teacher = {
+        "a": best_first("a", {"r": 9, "x": 3, "y": 2}),
+        "b": best_first("b", {"x": 2, "y": 1}),
+    }
     first = {"a": best_first("a", {"y": 5, "x": 4, "q": 1}), "b": best_first("b", {"y": 2, "x": 1})}
     qrels = {"a": {"x": 1, "r": 1}, "b": {"x": 1, "y": 0}, "c": {"x": 1}}
     found = quality(teacher, first, qrels, ["a", "b", "c"], 42)
@@ -86,29 +106,46 @@ def test_quality_on_the_documents_that_both_scored() -> None:
     assert (rr.teacher, rr.first_stage, rr.difference.mean) == (1.0, 0.5, 0.5)
     ideal = 1 + 1 / math.log2(3)
     assert against.deciding.teacher == pytest.approx((1 / ideal + 1) / 2)
-    assert against.deciding.first_stage == pytest.approx((1 / math.log2(3) / ideal + 1 / math.log2(3)) / 2)
+    assert against.deciding.first_stage == pytest.approx(
+        (1 / math.log2(3) / ideal + 1 / math.log2(3)) / 2
+    )
     assert against.shared == pytest.approx((2 / 4 + 1) / 2)
     assert (against.judged, against.same_order) == (pytest.approx((1 / 2 + 1) / 2), 0.0)
     assert against.judged_only is not None and against.judged_only.difference.ties == 0
     changes = np.array(against.changes)
-    assert against.detectable == pytest.approx(min(1, (1.959964 + 0.841621) * changes.std(ddof=1) / math.sqrt(2)))
+    assert against.detectable == pytest.approx(
+        min(1, (1.959964 + 0.841621) * changes.std(ddof=1) / math.sqrt(2))
+    )
     assert quality(teacher, first, {}, ["a"], 42) is None
 
 
 def test_suspects() -> None:
     texts = {f"d{place}": f"text {place}" for place in range(8)}
-    held = Collection.from_dicts("s", texts, {"a": "first", "b": "second", "c": "third"},
-                                 {"a": {"d2": 1, "d7": 2, "d3": 0}, "b": {"d0": 1}, "c": {"d0": 0}})
+    held = Collection.from_dicts(
+        "s",
+        texts,
+        {"a": "first", "b": "second", "c": "third"},
+        {"a": {"d2": 1, "d7": 2, "d3": 0}, "b": {"d0": 1}, "c": {"d0": 0}},
+    )
     falling = {f"d{place}": 8.0 - place for place in range(8)}
     found = suspects(held, {query: best_first(query, falling) for query in held.queries}, 5)
     assert found.queries == 2  # nothing relevant is known for c
     assert (found.unjudged, found.above, found.queries_above) == (5 + 7, 2, 1)  # d0 and d1 above d2
-    assert (found.positives, found.bottom) == (3, 1)  # of d2, d7 and d0 only d7 is in the last quarter
+    assert (found.positives, found.bottom) == (
+        3,
+        1,
+    )  # of d2, d7 and d0 only d7 is in the last quarter
     assert found.judged == pytest.approx(4 / 16)
     missed, doubtful = found.missed[0], found.doubtful[0]
     assert (missed.doc_id, missed.margin, missed.rank, missed.positive) == ("d0", 2.0, 1, "d2")
     assert (missed.text, missed.positive_text, missed.query) == ("text 0", "text 2", "first")
-    assert (doubtful.doc_id, doubtful.rank, doubtful.of, doubtful.grade, doubtful.margin) == ("d7", 8, 8, 2, 7.0)
+    assert (doubtful.doc_id, doubtful.rank, doubtful.of, doubtful.grade, doubtful.margin) == (
+        "d7",
+        8,
+        8,
+        2,
+        7.0,
+    )
     assert not found.fully_judged
 
 
@@ -144,7 +181,11 @@ def test_bias_by_length_and_position() -> None:
     assert found.position is not None and found.position.value == pytest.approx(-1.0)
     assert found.unchanged == 0.0
     same = bias(held.corpus, first, first, held.qrels, 0)
-    assert same.unchanged == 1.0 and same.position is not None and same.position.value == pytest.approx(1.0)
+    assert (
+        same.unchanged == 1.0
+        and same.position is not None
+        and same.position.value == pytest.approx(1.0)
+    )
     assert bias(held.corpus, longer, None, {}, 0).position is None
 
 

@@ -1,4 +1,6 @@
-"""Scales are told from the numbers: each kind is named, and none but a sigmoid's output is called squashed."""
+"""Scales are told from the numbers: each kind is named, and none but a sigmoid's output is called
+squashed.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def cross_encoder(seed: int = 0) -> np.ndarray:
     """Logits as a cross-encoder gives them: most documents near -9, a few near +4."""
     random = np.random.default_rng(seed)
     relevant = random.random((LISTS, DEPTH)) < 0.1
-    return np.where(relevant, random.normal(4, 3, (LISTS, DEPTH)), random.normal(-9, 2.5, (LISTS, DEPTH)))
+    return np.where(
+        relevant, random.normal(4, 3, (LISTS, DEPTH)), random.normal(-9, 2.5, (LISTS, DEPTH))
+    )
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -36,14 +40,25 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     return bits.view(np.float32)
 
 
-@pytest.mark.parametrize("logits", [
-    cross_encoder(), normal(-4, 3), normal(0, 3), normal(6, 3), normal(-2, 2.5), normal(0, 12),
-], ids=["cross-encoder", "low", "centred", "high", "mild", "wide"])
+@pytest.mark.parametrize(
+    "logits",
+    [
+        cross_encoder(),
+        normal(-4, 3),
+        normal(0, 3),
+        normal(6, 3),
+        normal(-2, 2.5),
+        normal(0, 12),
+    ],
+    ids=["cross-encoder", "low", "centred", "high", "mild", "wide"],
+)
 def test_a_sigmoid_is_named(logits: np.ndarray) -> None:
     found = recognise(listed(sigmoid(logits)))
     assert found.kind == "sigmoid"
     assert found.spoilt and "raw logits" in found.remedy and "sigmoid" in found.words
-    inside = np.mean((sigmoid(logits).astype(np.float32) <= 0.01) | (sigmoid(logits).astype(np.float32) >= 0.99))
+    inside = np.mean(
+        (sigmoid(logits).astype(np.float32) <= 0.01) | (sigmoid(logits).astype(np.float32) >= 0.99)
+    )
     assert found.ends == pytest.approx(inside, abs=1e-3)
 
 
@@ -52,26 +67,38 @@ def jaccard() -> np.ndarray:
     return random.integers(0, 6, (LISTS, DEPTH)) / random.integers(7, 30, (LISTS, DEPTH))
 
 
-@pytest.mark.parametrize(("values", "kind"), [
-    (cross_encoder(), "raw"),
-    (normal(0, 3), "raw"),
-    (normal(0.45, 0.15).clip(0.02, 0.93), "cosine"),
-    (normal(0.1, 0.2).clip(-0.9, 0.95), "cosine"),
-    (np.random.default_rng(0).beta(2, 5, (LISTS, DEPTH)), "cosine"),
-    (np.random.default_rng(0).random((LISTS, DEPTH)), "unit interval"),
-    (jaccard(), "cosine"),
-    (softmax(cross_encoder()), "softmax"),
-    (np.log(softmax(cross_encoder())), "log-softmax"),
-    (np.log(sigmoid(normal(2, 4))), "log-probability"),
-    (-np.abs(normal(9, 3)), "raw"),
-    (np.tile(np.arange(DEPTH, 0, -1), (LISTS, 1)), "ranks"),
-    (1 / (60 + np.tile(np.arange(1, DEPTH + 1), (LISTS, 1))), "ranks"),
-    (np.random.default_rng(0).integers(0, 4, (LISTS, DEPTH)), "grades"),
-    ((lambda v: (v - v.min(1, keepdims=True)) / np.ptp(v, axis=1, keepdims=True))(normal(0, 1)), "min-max"),
-    ((lambda v: (v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True))(normal(3, 2)), "centred"),
-    (np.full((LISTS, DEPTH), 0.5), "constant"),
-    (np.array([[0.0, 1.0, 0.5]]), "too few"),
-], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (cross_encoder(), "raw"),
+        (normal(0, 3), "raw"),
+        (normal(0.45, 0.15).clip(0.02, 0.93), "cosine"),
+        (normal(0.1, 0.2).clip(-0.9, 0.95), "cosine"),
+        (np.random.default_rng(0).beta(2, 5, (LISTS, DEPTH)), "cosine"),
+        (np.random.default_rng(0).random((LISTS, DEPTH)), "unit interval"),
+        (jaccard(), "cosine"),
+        (softmax(cross_encoder()), "softmax"),
+        (np.log(softmax(cross_encoder())), "log-softmax"),
+        (np.log(sigmoid(normal(2, 4))), "log-probability"),
+        (-np.abs(normal(9, 3)), "raw"),
+        (np.tile(np.arange(DEPTH, 0, -1), (LISTS, 1)), "ranks"),
+        (1 / (60 + np.tile(np.arange(1, DEPTH + 1), (LISTS, 1))), "ranks"),
+        (np.random.default_rng(0).integers(0, 4, (LISTS, DEPTH)), "grades"),
+        (
+            (lambda v: (v - v.min(1, keepdims=True)) / np.ptp(v, axis=1, keepdims=True))(
+                normal(0, 1)
+            ),
+            "min-max",
+        ),
+        (
+            (lambda v: (v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True))(normal(3, 2)),
+            "centred",
+        ),
+        (np.full((LISTS, DEPTH), 0.5), "constant"),
+        (np.array([[0.0, 1.0, 0.5]]), "too few"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_others_are_not_called_squashed(values: np.ndarray, kind: str) -> None:
     found = recognise(listed(values))
     assert found.kind == kind
@@ -81,7 +108,9 @@ def test_others_are_not_called_squashed(values: np.ndarray, kind: str) -> None:
 def test_ranks_with_documents_left_out() -> None:
     """A listwise teacher gives n, n - 1 … and stops where it omits documents."""
     lists = listed(np.tile(np.arange(20, 0, -1), (10, 1)))
-    short = [found._replace(doc_ids=found.doc_ids[:12], scores=found.scores[:12]) for found in lists[:5]]
+    short = [
+        found._replace(doc_ids=found.doc_ids[:12], scores=found.scores[:12]) for found in lists[:5]
+    ]
     assert recognise([*short, *lists[5:]]).kind == "ranks"
 
 
@@ -89,7 +118,10 @@ def test_a_cosine_retriever_is_believed_and_a_strange_one_is_not() -> None:
     squashed = listed(sigmoid(normal(-4, 3)))
     assert recognise(squashed, {"kind": "retriever", "similarity": "cosine"}).kind == "cosine"
     assert recognise(squashed, {"kind": "cross-encoder"}).kind == "sigmoid"
-    assert recognise(listed(cross_encoder()), {"kind": "retriever", "similarity": "cosine"}).kind == "raw"
+    assert (
+        recognise(listed(cross_encoder()), {"kind": "retriever", "similarity": "cosine"}).kind
+        == "raw"
+    )
 
 
 def test_half_precision_grids() -> None:

@@ -6,7 +6,12 @@ from irdistill.collections import Collection
 from irdistill.runs import Run
 
 DOCS: dict[str, str | tuple[str, str]] = {
-    "10": "cats purr", "20": ("Dogs", "dogs bark"), "30": "fish swim", "40": "birds sing", "50": "bees hum", "d/ü": "Füchse bellen",
+    "10": "cats purr",
+    "20": ("Dogs", "dogs bark"),
+    "30": "fish swim",
+    "40": "birds sing",
+    "50": "bees hum",
+    "d/ü": "Füchse bellen",
 }
 QUERIES = {"7": "what purrs", "8": "what barks", "q x": "wer bellt"}
 QRELS = {"7": {"10": 1, "30": 0}, "8": {"20": 2}}
@@ -18,8 +23,14 @@ def small() -> Collection:
 
 
 def plain(run: Run) -> dict[str, dict[str, float | None]]:
-    """query -> document -> score, None where there is none; queries with an empty list are left out."""
+    """query -> document -> score, None where there is none; queries with an empty list are left
+    out.
+    """
     return {
-        found.query_id: {doc: None if score != score else score for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)}
-        for found in run if found.doc_ids
+        found.query_id: {
+            doc: None if score != score else score
+            for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)
+        }
+        for found in run
+        if found.doc_ids
     }

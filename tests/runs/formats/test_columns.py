@@ -1,4 +1,6 @@
-"""Tables of text: what their columns mean is read from a header, taken where one reading is possible, and refused elsewhere."""
+"""Tables of text: what their columns mean is read from a header, taken where one reading is
+possible, and refused elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,21 @@ IDS = ["0", "1", "2", "3", "21", "11", "31", "doc a", "doc"]
 
 def numbered() -> Collection:
     """Ids of MS MARCO's kind, of which small ranks and scores are ids too."""
-    return Collection.from_dicts("numbered", {doc: f"text {doc}" for doc in IDS}, {"0": "w", "1": "x", "2": "y", "q": "z"}, {})
+    return Collection.from_dicts(
+        "numbered",
+        {doc: f"text {doc}" for doc in IDS},
+        {"0": "w", "1": "x", "2": "y", "q": "z"},
+        {},
+    )
 
 
-def bring(tmp_path: Path, text: str | bytes, form: str | None = None, name: str = "file", **options: Any) -> Run:
+def bring(
+    tmp_path: Path, text: str | bytes, form: str | None = None, name: str = "file", **options: Any
+) -> Run:
     (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
-    return import_run(tmp_path / name, numbered(), tmp_path / "run", form, overwrite=True, **options)
+    return import_run(
+        tmp_path / name, numbered(), tmp_path / "run", form, overwrite=True, **options
+    )
 
 
 TWO = {"1": {"21": 32.5, "11": 30.25}}
@@ -66,14 +77,26 @@ def test_one_reading(tmp_path: Path, text: str | bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1\t21\t11\n", "query, document, score; or query, document, rank; or query, positive document, negative document"),
+        (
+            "1\t21\t11\n",
+            (
+                "query, document, score; or query, document, rank; or query, positive document,"
+                " negative document"
+            ),
+        ),
         ("1\t21\t1\n1\t11\t2\n", "--columns query,document,score or --columns query,document,rank"),
         ("1\t21\t2.0\n1\t11\t1.0\n", "in 3 ways"),
         ("1\t21\t3\n1\t11\t3\n", "query, document, score; or query, positive"),
         ("1\t2010.5\t2104.5\n", "query, document, score; or query, positive"),
         ("q\td1\td2\n", "without a score or rank"),
-        ("1\t21\t1\t32\n1\t11\t2\t30\n", "query, document, rank, score; or query, document, score, rank"),
-        ("0\t1\t21\t32.5\n1\t2\t11\t30.5\n", "query, document, rank, score; or row number, query, document, score"),
+        (
+            "1\t21\t1\t32\n1\t11\t2\t30\n",
+            "query, document, rank, score; or query, document, score, rank",
+        ),
+        (
+            "0\t1\t21\t32.5\n1\t2\t11\t30.5\n",
+            "query, document, rank, score; or row number, query, document, score",
+        ),
         ("1\t0\t21\t1\n1\t0\t11\t2\n", "query, 0, document, score; or query, 0, document, rank"),
         ("1\t0\t2\t0.5\n", "query, 0, document, score; or query, document, rank, score"),
         ("1 2 1 21 11\n3 4 1 11 21\n", "has 5 columns"),
@@ -85,8 +108,14 @@ def test_one_reading(tmp_path: Path, text: str | bytes) -> None:
             "id\tpassage_x\tmodel\n1\t21\t0.5\n1\t11\t0.25\n",
             "line 1: the score 'model' is not a number. If the line names columns",
         ),
-        ("qid\tpid\t0\n1\t21\t0.5\n", "'qid', 'pid', '0', and none that is known as the score or the rank"),
-        ("qid\tdocid\tdocno\tscore\n1\t5\t21\t0.5\n", "several columns that could be the document: docid, docno"),
+        (
+            "qid\tpid\t0\n1\t21\t0.5\n",
+            "'qid', 'pid', '0', and none that is known as the score or the rank",
+        ),
+        (
+            "qid\tdocid\tdocno\tscore\n1\t5\t21\t0.5\n",
+            "several columns that could be the document: docid, docno",
+        ),
         ("qid\tpos\tneg\n1\t21\t11\n", "none that is known as the document"),
         ("", "is empty"),
         ("\n\n", "is empty"),
@@ -118,7 +147,9 @@ def test_no_reading_or_several_are_refused(tmp_path: Path, text: str | bytes, wo
         ("qid\tpid\tscore\n1\t21\t0.5\n", "query,document,score", {"1": {"21": 0.5}}),
     ],
 )
-def test_the_user_names_the_columns(tmp_path: Path, text: str, columns: Any, expected: dict) -> None:
+def test_the_user_names_the_columns(
+    tmp_path: Path, text: str, columns: Any, expected: dict
+) -> None:
     run = bring(tmp_path, text, columns=columns)
     assert plain(run) == expected and "columns" in run.identity.producer
 
@@ -138,10 +169,17 @@ def test_the_user_names_the_columns(tmp_path: Path, text: str, columns: Any, exp
         ("1\t21\t0.5\n", None, "query,query,score", "a role twice"),
         ("1\t21\t0.5\n", None, "query,document=x,score", "mixes two ways"),
         ("qid\tpid\ts\n1\t21\t1\n", None, "score=t", "and the header has none"),
-        ("1 Q0 21 1 0.5 t\n", "trec", "query,document,score", "files of the format trec have fixed ones"),
+        (
+            "1 Q0 21 1 0.5 t\n",
+            "trec",
+            "query,document,score",
+            "files of the format trec have fixed ones",
+        ),
     ],
 )
-def test_columns_that_do_not_fit(tmp_path: Path, text: str, form: str | None, columns: str, words: str) -> None:
+def test_columns_that_do_not_fit(
+    tmp_path: Path, text: str, form: str | None, columns: str, words: str
+) -> None:
     with pytest.raises(IrdistillError, match=words):
         bring(tmp_path, text, form, columns=columns)
 
@@ -158,10 +196,14 @@ def test_the_format_tsv_takes_whole_numbers_for_scores_but_not_ranks(tmp_path: P
     }
 
 
-def test_what_the_first_lines_say_holds_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_first_lines_say_holds_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irdistill.collections.table_layout.SAMPLE", 1 << 10)
     lines = "".join(f"1\t0\t{'21' if i % 2 else '11'}\t{i % 2}.5\n" for i in range(200))
-    with pytest.raises(IrdistillError, match="line 201: column 2 is '7', and it was 0 in the lines before"):
+    with pytest.raises(
+        IrdistillError, match="line 201: column 2 is '7', and it was 0 in the lines before"
+    ):
         bring(tmp_path, lines + "1\t7\t21\t1.5\n")
     with pytest.raises(IrdistillError, match="line 201: column 5 is '5', and it was empty"):
         bring(tmp_path, lines.replace("\n", "\t\n") + "1\t0\t21\t1.5\t5\n")
@@ -172,13 +214,18 @@ TREC = "1 Q0 21 1 30.5 t\n1 Q0 11 2 32.5 t\n"
 
 def test_ranks_of_a_trec_run_are_honored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert plain(bring(tmp_path, TREC)) == {"1": {"11": 32.5, "21": 30.5}}
-    assert "the ranks of 1 of 1 queries contradict the scores (first: query '1')" in caplog.text and "--ranks" in caplog.text
+    assert (
+        "the ranks of 1 of 1 queries contradict the scores (first: query '1')" in caplog.text
+        and "--ranks" in caplog.text
+    )
     caplog.clear()
     assert plain(bring(tmp_path, TREC, ranks=True)) == {"1": {"21": 2.0, "11": 1.0}}
-    assert plain(bring(tmp_path, TREC, "rank-distillm", ranks=True)) == {"1": {"21": 2.0, "11": 1.0}}
-    assert plain(bring(tmp_path, "1\t21\t1\n1\t11\t2\n", columns="query,document,rank", ranks=True)) == {
+    assert plain(bring(tmp_path, TREC, "rank-distillm", ranks=True)) == {
         "1": {"21": 2.0, "11": 1.0}
     }
+    assert plain(
+        bring(tmp_path, "1\t21\t1\n1\t11\t2\n", columns="query,document,rank", ranks=True)
+    ) == {"1": {"21": 2.0, "11": 1.0}}
     assert not caplog.text
     bring(tmp_path, "1 Q0 21 1 1 t\n1 Q0 11 2 1 t\n2 Q0 21 1 5 t\n")
     assert "all scores of every query are equal" in caplog.text
@@ -218,7 +265,9 @@ def test_ranks_that_are_none(tmp_path: Path, rank: str, words: str) -> None:
 def parquet(tmp_path: Path, **options: Any) -> Run:
     columns = {"query_id": ["1", "1", "1"], "doc_id": ["21", "11", "31"]} | options.pop("columns")
     pq.write_table(pa.table(columns), tmp_path / "x.parquet")
-    return import_run(tmp_path / "x.parquet", numbered(), tmp_path / "run", overwrite=True, **options)
+    return import_run(
+        tmp_path / "x.parquet", numbered(), tmp_path / "run", overwrite=True, **options
+    )
 
 
 def test_ranks_in_parquet(tmp_path: Path) -> None:
@@ -226,7 +275,10 @@ def test_ranks_in_parquet(tmp_path: Path) -> None:
         with pytest.raises(IrdistillError, match=r"row 2: the rank is (missing|-1|1\.5)"):
             parquet(tmp_path, columns={"rank": rank})
     scored = parquet(tmp_path, columns={"rank": [1, None, 2], "score": [3.0, 2.0, 1.0]})
-    assert plain(scored) == {"1": {"21": 3.0, "11": 2.0, "31": 1.0}} and scored.identity.producer["rows without rank"] == 1
+    assert (
+        plain(scored) == {"1": {"21": 3.0, "11": 2.0, "31": 1.0}}
+        and scored.identity.producer["rows without rank"] == 1
+    )
     by_rank = parquet(tmp_path, columns={"rank": [3, 1, 2], "score": [3.0, 2.0, 1.0]}, ranks=True)
     assert plain(by_rank) == {"1": {"11": 3.0, "31": 2.0, "21": 1.0}}
     with pytest.raises(IrdistillError, match=r"x\.parquet"):
@@ -234,28 +286,55 @@ def test_ranks_in_parquet(tmp_path: Path) -> None:
 
 
 def test_columns_of_parquet_have_names(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"pid": [21], "qid": [1], "bm25": [0.5], "score": [7.0]}), tmp_path / "a.parquet")
-    assert plain(import_run(tmp_path / "a.parquet", numbered(), tmp_path / "a")) == {"1": {"21": 7.0}}
-    assert plain(import_run(tmp_path / "a.parquet", numbered(), tmp_path / "b", columns="score=bm25")) == {"1": {"21": 0.5}}
-    pq.write_table(pa.table({"pid": [21], "qid": [1], "docno": [21], "score": [7.0]}), tmp_path / "c.parquet")
-    with pytest.raises(IrdistillError, match="several columns that could be the document: pid, docno"):
+    pq.write_table(
+        pa.table({"pid": [21], "qid": [1], "bm25": [0.5], "score": [7.0]}), tmp_path / "a.parquet"
+    )
+    assert plain(import_run(tmp_path / "a.parquet", numbered(), tmp_path / "a")) == {
+        "1": {"21": 7.0}
+    }
+    assert plain(
+        import_run(tmp_path / "a.parquet", numbered(), tmp_path / "b", columns="score=bm25")
+    ) == {"1": {"21": 0.5}}
+    pq.write_table(
+        pa.table({"pid": [21], "qid": [1], "docno": [21], "score": [7.0]}), tmp_path / "c.parquet"
+    )
+    with pytest.raises(
+        IrdistillError, match="several columns that could be the document: pid, docno"
+    ):
         import_run(tmp_path / "c.parquet", numbered(), tmp_path / "c")
 
 
 @pytest.mark.parametrize(
     ("form", "line"),
     [
-        ("flagembedding", '{"query": "x", "pos": "text 21", "neg": "text 11", "pos_scores": 2, "neg_scores": [1]}'),
+        (
+            "flagembedding",
+            (
+                '{"query": "x", "pos": "text 21", "neg": "text 11", "pos_scores": 2, "neg_scores":'
+                " [1]}"
+            ),
+        ),
         ("st-jsonl", '{"qid": 1, "pos": 21, "neg": {"bm25": "11"}}'),
         ("st-jsonl", '{"qid": 1, "pos": "21", "neg": ["11"]}'),
-        ("tevatron", '{"query_id": 1, "positive_passages": {"docid": "21"}, "negative_passages": [{"docid": 11}]}'),
+        (
+            "tevatron",
+            (
+                '{"query_id": 1, "positive_passages": {"docid": "21"}, "negative_passages":'
+                ' [{"docid": 11}]}'
+            ),
+        ),
         ("tevatron", '{"query_id": 1, "positive_document_ids": "21", "negative_document_ids": 11}'),
     ],
 )
 def test_a_list_of_one_may_lack_its_brackets(tmp_path: Path, form: str, line: str) -> None:
     for mark in (b"", b"\xef\xbb\xbf"):
         rows = plain(bring(tmp_path, mark + line.encode() + b"\n", name="x.jsonl"))
-        assert rows == {"1": {"21": 2.0 if form == "flagembedding" else None, "11": 1.0 if form == "flagembedding" else None}}
+        assert rows == {
+            "1": {
+                "21": 2.0 if form == "flagembedding" else None,
+                "11": 1.0 if form == "flagembedding" else None,
+            }
+        }
 
 
 @pytest.mark.parametrize(
@@ -271,24 +350,44 @@ def test_a_list_of_one_may_lack_its_brackets(tmp_path: Path, form: str, line: st
 def test_lists_written_as_text(tmp_path: Path, docs: str, scores: str) -> None:
     line = json.dumps({"query_id": "1", "document_ids": docs, "scores": scores})
     assert plain(bring(tmp_path, line, "pylate", "x.jsonl")) == {"1": {"21": 2.5, "11": 1.0}}
-    cells = [f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in ("1", docs, scores.replace(" 1", "\n 1"))]
-    assert plain(bring(tmp_path, "query_id,document_ids,scores\n" + ",".join(cells) + "\n", name="x.csv")) == {
-        "1": {"21": 2.5, "11": 1.0}
-    }
+    cells = [
+        f'"{cell.replace(chr(34), chr(34) * 2)}"'
+        for cell in ("1", docs, scores.replace(" 1", "\n 1"))
+    ]
+    assert plain(
+        bring(tmp_path, "query_id,document_ids,scores\n" + ",".join(cells) + "\n", name="x.csv")
+    ) == {"1": {"21": 2.5, "11": 1.0}}
 
 
 @pytest.mark.parametrize(
-    "docs", ["21, 11", "[21, 11", "['21' ... '11']", "[['21'], ['11']]", "[f(21), 11]", "[21 11,, 1]", "['21', 11 + 1]"]
+    "docs",
+    [
+        "21, 11",
+        "[21, 11",
+        "['21' ... '11']",
+        "[['21'], ['11']]",
+        "[f(21), 11]",
+        "[21 11,, 1]",
+        "['21', 11 + 1]",
+    ],
 )
 def test_texts_that_are_no_lists(tmp_path: Path, docs: str) -> None:
     with pytest.raises(IrdistillError, match="line 1: "):
-        bring(tmp_path, json.dumps({"query_id": "1", "document_ids": docs, "scores": "[2, 1]"}), "pylate", "x.jsonl")
+        bring(
+            tmp_path,
+            json.dumps({"query_id": "1", "document_ids": docs, "scores": "[2, 1]"}),
+            "pylate",
+            "x.jsonl",
+        )
     with pytest.raises(IrdistillError, match=r"x\.csv, line \d: "):
         bring(tmp_path, f'query_id,document_ids,scores\n1,"{docs}","[2, 1]"\n', name="x.csv")
 
 
 def test_numbers_of_many_digits(tmp_path: Path) -> None:
-    for text, form in ((f'{{"1": {{"21": {10**400}}}}}', "disco"), (f"[1, [21, {10**400}]]", "colbert")):
+    for text, form in (
+        (f'{{"1": {{"21": {10**400}}}}}', "disco"),
+        (f"[1, [21, {10**400}]]", "colbert"),
+    ):
         with pytest.raises(IrdistillError, match="is too large"):
             bring(tmp_path, text, form)
 
@@ -303,18 +402,24 @@ def test_numbers_of_many_digits(tmp_path: Path) -> None:
         ("1\t21\t0.5\n", "3 columns, and six were expected.*runs import"),
     ],
 )
-def test_runs_that_are_evaluated_are_read_by_the_same_rules(tmp_path: Path, text: str, words: str) -> None:
+def test_runs_that_are_evaluated_are_read_by_the_same_rules(
+    tmp_path: Path, text: str, words: str
+) -> None:
     (tmp_path / "run.txt").write_text(text)
     with pytest.raises(IrdistillError, match=words):
         open_run(tmp_path / "run.txt")
 
 
 def test_tabs_and_spaces_in_a_trec_run(tmp_path: Path) -> None:
-    assert plain(bring(tmp_path, "1\tQ0 21\t1  3.0 t\n1 Q0\t11 2\t2.0\tt\n")) == {"1": {"21": 3.0, "11": 2.0}}
+    assert plain(bring(tmp_path, "1\tQ0 21\t1  3.0 t\n1 Q0\t11 2\t2.0\tt\n")) == {
+        "1": {"21": 3.0, "11": 2.0}
+    }
 
 
 def test_blank_lines_without_end(tmp_path: Path) -> None:
-    (tmp_path / "run.txt.gz").write_bytes(gzip.compress(b"1 Q0 21 1 0.5 t\n" + b"\n" * (9 << 20), 1))
+    (tmp_path / "run.txt.gz").write_bytes(
+        gzip.compress(b"1 Q0 21 1 0.5 t\n" + b"\n" * (9 << 20), 1)
+    )
     with pytest.raises(IrdistillError, match="1048576 blank lines in a row"):
         open_run(tmp_path / "run.txt.gz")
 
@@ -336,5 +441,7 @@ def test_evaluated_runs_in_any_compression_with_a_header_and_a_mark(
         (tmp_path / name).write_bytes(data)
         caplog.clear()
         run = open_run(tmp_path / name)
-        assert run.to_dict() == {"1": {"11": 32.5, "21": 30.5}} and run.identity.producer["tag"] == "t"
+        assert (
+            run.to_dict() == {"1": {"11": 32.5, "21": 30.5}} and run.identity.producer["tag"] == "t"
+        )
         assert "the ranks of 1 of 1 queries contradict the scores" in caplog.text

@@ -1,4 +1,6 @@
-"""A teacher that asks a model yes or no about each pair; stands in for the pointwise one in tests of the models."""
+"""A teacher that asks a model yes or no about each pair; stands in for the pointwise one in tests
+of the models.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,18 @@ class AskingTeacher:
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
         prompts = [f"{pair.query.text} | {pair.text}" for pair in pairs]
-        answers = self._model.answer([Request((Message("user", prompt),), ("yes", "no")) for prompt in prompts])
-        values = [np.nan if answer.labels is None else answer.labels[0] - answer.labels[1] for answer in answers]
-        return Scores(np.array(values, dtype=np.float32), [answer.error for answer in answers], total_usage(answers))
+        answers = self._model.answer(
+            [Request((Message("user", prompt),), ("yes", "no")) for prompt in prompts]
+        )
+        values = [
+            np.nan if answer.labels is None else answer.labels[0] - answer.labels[1]
+            for answer in answers
+        ]
+        return Scores(
+            np.array(values, dtype=np.float32),
+            [answer.error for answer in answers],
+            total_usage(answers),
+        )
 
 
 def stand_in() -> dict[str, tuple[str, str]]:

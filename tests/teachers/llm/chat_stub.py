@@ -19,7 +19,8 @@ class Reply(NamedTuple):
         body: JSON or raw bytes; the usual completion where None.
         delay: seconds before anything is sent.
         cut: send only so many bytes of the body and close.
-        stream: in place of all that, raw bytes of the whole response, as long as there are any and somebody listens.
+        stream: in place of all that, raw bytes of the whole response, as long as there are any and
+            somebody listens.
     """
 
     status: int = 200
@@ -33,16 +34,38 @@ class Reply(NamedTuple):
 Plan = Callable[[str, int], Reply]
 
 
-def completion(text: str = "", *, top: dict[str, float] | None = None, usage: Any = (10, 2), finish: str = "stop",
-               **message: Any) -> dict[str, Any]:
+def completion(
+    text: str = "",
+    *,
+    top: dict[str, float] | None = None,
+    usage: Any = (10, 2),
+    finish: str = "stop",
+    **message: Any,
+) -> dict[str, Any]:
     """A response as the interface defines it; `usage` (read, written[, cached]) or None."""
-    choice: dict[str, Any] = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, **message},
+        "finish_reason": finish,
+    }
     if top is not None:
-        entries = [{"token": token, "logprob": value, "bytes": None} for token, value in top.items()]
+        entries = [
+            {"token": token, "logprob": value, "bytes": None} for token, value in top.items()
+        ]
         choice["logprobs"] = {"content": [{**entries[0], "top_logprobs": entries}]}
-    found: dict[str, Any] = {"id": "1", "object": "chat.completion", "created": 1, "model": "stub-2025", "choices": [choice]}
+    found: dict[str, Any] = {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "stub-2025",
+        "choices": [choice],
+    }
     if usage is not None:
-        found["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": usage[0] + usage[1]}
+        found["usage"] = {
+            "prompt_tokens": usage[0],
+            "completion_tokens": usage[1],
+            "total_tokens": usage[0] + usage[1],
+        }
         if len(usage) > 2:
             found["usage"]["prompt_tokens_details"] = {"cached_tokens": usage[2]}
     return found
@@ -57,9 +80,10 @@ class ChatStub:
 
     Attributes:
         bodies: of all requests, in the order they came; ``keys`` the Authorization headers.
-        seen: requests by the text of the last message; ``served`` those for which a whole answer with 200 was sent off.
-        most: requests that were being worked on together at most. Both are counted before the first byte is sent, since a
-            client may act on an answer before this thread runs again.
+        seen: requests by the text of the last message; ``served`` those for which a whole answer
+            with 200 was sent off.
+        most: requests that were being worked on together at most. Both are counted before the first
+            byte is sent, since a client may act on an answer before this thread runs again.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -149,7 +173,9 @@ class ChatStub:
 
 
 def usual(body: dict[str, Any]) -> dict[str, Any]:
-    """Echoes the prompt; to a request for log-probabilities, some that depend on the prompt alone."""
+    """Echoes the prompt; to a request for log-probabilities, some that depend on the prompt
+    alone.
+    """
     prompt = body["messages"][-1]["content"]
     if body.get("logprobs"):
         share = (sum(prompt.encode()) % 97 + 1) / 100
@@ -162,6 +188,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\
 
 def endless(*start: bytes, piece: bytes = b"x" * 65_536, pause: float = 0.0) -> Reply:
     """A response that begins like this and goes on for ever."""
+
     def stream() -> Iterator[bytes]:
         yield from start
         while True:

@@ -1,4 +1,6 @@
-"""Language models of a few lines that order passages by the worth written in them, and misbehave as told."""
+"""Language models of a few lines that order passages by the worth written in them, and misbehave as
+told.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ PAIRWISE = {"user": "Which is better for {query}?\nA: {first}\nB: {second}"}
 
 def query_pairs(worths: Sequence[int], query: str = "q") -> list[Pair]:
     """One query's pairs; each passage says what it is worth."""
-    return [Pair(Query(query, f"about {query}"), row, f"passage worth {worth} points") for row, worth in enumerate(worths)]
+    return [
+        Pair(Query(query, f"about {query}"), row, f"passage worth {worth} points")
+        for row, worth in enumerate(worths)
+    ]
 
 
 def best_first(worths: Sequence[int]) -> list[int]:
@@ -29,7 +34,11 @@ def best_first(worths: Sequence[int]) -> list[int]:
 
 
 def worths_in(request: Request) -> list[int]:
-    return [int(number) for message in request.messages for number in re.findall(r"worth (\d+) points", message.content)]
+    return [
+        int(number)
+        for message in request.messages
+        for number in re.findall(r"worth (\d+) points", message.content)
+    ]
 
 
 def list_answer(worths: Sequence[int]) -> str:
@@ -39,8 +48,13 @@ def list_answer(worths: Sequence[int]) -> str:
 class FakeModel:
     """Answers by a function of what a request's passages are worth; keeps the requests."""
 
-    def __init__(self, reply: Callable[[list[int]], Answer | str] = list_answer, parallel: int = 4, concurrent: bool = False,
-                 delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        reply: Callable[[list[int]], Answer | str] = list_answer,
+        parallel: int = 4,
+        concurrent: bool = False,
+        delay: float = 0.0,
+    ) -> None:
         self.reply, self.parallel, self.concurrent, self.delay = reply, parallel, concurrent, delay
         self.requests: list[Request] = []
         self.batches: list[int] = []

@@ -31,18 +31,31 @@ def stub() -> Iterator[Any]:
 
 
 def model(server: ChatStub, folder: Path, **settings: Any) -> ServerModel:
-    return ServerModel("stub", {"url": server.url, "prices": PRICES}, log=folder / "log.jsonl", backoff=0, **settings)
+    return ServerModel(
+        "stub",
+        {"url": server.url, "prices": PRICES},
+        log=folder / "log.jsonl",
+        backoff=0,
+        **settings,
+    )
 
 
 def asks(count: int) -> list[Request]:
     """Requests of 108 bytes each, which are reserved at the 60 tokens that the server counts."""
-    return [Request((Message("user", f"question {number} ".ljust(108, "x")),), max_tokens=10) for number in range(count)]
+    return [
+        Request((Message("user", f"question {number} ".ljust(108, "x")),), max_tokens=10)
+        for number in range(count)
+    ]
 
 
 def test_prices() -> None:
-    assert Prices(2.0, 8.0, 0.5, per=1_000_000).cost(1_000_000, 500_000, 400_000) == pytest.approx(0.6 * 2 + 0.4 * 0.5 + 4)
+    assert Prices(2.0, 8.0, 0.5, per=1_000_000).cost(1_000_000, 500_000, 400_000) == pytest.approx(
+        0.6 * 2 + 0.4 * 0.5 + 4
+    )
     assert Prices(2.0, 8.0, per=1000).cost(10, 0, 5) == pytest.approx(0.02)
-    assert Prices.of({}) is None and Prices.of({"input": 1, "output": 2, "read": "2025-01-01"}) == Prices(1, 2, read="2025-01-01")
+    assert Prices.of({}) is None and Prices.of(
+        {"input": 1, "output": 2, "read": "2025-01-01"}
+    ) == Prices(1, 2, read="2025-01-01")
 
 
 def test_requests_in_flight_are_counted_at_their_worst() -> None:
@@ -70,13 +83,22 @@ def test_requests_in_flight_are_counted_at_their_worst() -> None:
     assert third.wait(30)
     holder.join()
     waiter.join()
-    with pytest.raises(IrdistillError, match=r"max_cost=10 is spent: 1 requests took 2 tokens and 2 USD.* 8 USD are left.* 9 USD"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"max_cost=10 is spent: 1 requests took 2 tokens and 2 USD.* 8 USD are left.* 9 USD",
+    ):
         budget.reserve(Spent(1, 9, 9.0)).__enter__()
 
 
-@pytest.mark.parametrize(("settings", "served"), [
-    ({"max_requests": 7}, 7), ({"max_tokens_total": 500}, 7), ({"max_cost": 0.75}, 7), ({"max_cost": 0.75, "max_requests": 3}, 3),
-])
+@pytest.mark.parametrize(
+    ("settings", "served"),
+    [
+        ({"max_requests": 7}, 7),
+        ({"max_tokens_total": 500}, 7),
+        ({"max_cost": 0.75}, 7),
+        ({"max_cost": 0.75, "max_requests": 3}, 3),
+    ],
+)
 @pytest.mark.parametrize("parallel", [1, 4])
 def test_the_budget_stops_and_a_larger_one_goes_on(
     stub: Any, tmp_path: Path, settings: dict[str, Any], served: int, parallel: int
@@ -90,13 +112,17 @@ def test_the_budget_stops_and_a_larger_one_goes_on(
     with pytest.raises(IrdistillError, match="is spent"):
         model(server, tmp_path, parallel=parallel, **settings).answer(asks(20))
     assert sum(server.served.values()) == served
-    answers = model(server, tmp_path, parallel=parallel, max_cost=2.1, max_requests=20).answer(asks(20))
+    answers = model(server, tmp_path, parallel=parallel, max_cost=2.1, max_requests=20).answer(
+        asks(20)
+    )
     assert [answer.text for answer in answers] == ["ok"] * 20
     assert len(server.served) == 20 and set(server.seen.values()) == {1}
     assert sum(answer.cost for answer in answers) == pytest.approx(2.0)
 
 
-def test_the_cost_never_exceeds_the_budget_when_responses_are_lost(stub: Any, tmp_path: Path) -> None:
+def test_the_cost_never_exceeds_the_budget_when_responses_are_lost(
+    stub: Any, tmp_path: Path
+) -> None:
     server = stub(always(Reply(cut=10)))
     with pytest.raises(IrdistillError, match="is spent"):
         model(server, tmp_path, max_requests=5, max_retries=50, parallel=2).answer(asks(3))
@@ -113,7 +139,9 @@ def test_refused_requests_are_not_counted(stub: Any, tmp_path: Path) -> None:
 def test_long_prompts_are_reserved_by_what_was_seen(stub: Any, tmp_path: Path) -> None:
     """A language whose tokens are shorter than thought must not overrun the budget."""
     server = stub(lambda prompt, nth: Reply(body=completion("ok", usage=(len(prompt), 1))))
-    long = [Request((Message("user", f"{number} " + "x" * 998),), max_tokens=1) for number in range(6)]
+    long = [
+        Request((Message("user", f"{number} " + "x" * 998),), max_tokens=1) for number in range(6)
+    ]
     with pytest.raises(IrdistillError, match="is spent") as stop:
         model(server, tmp_path, parallel=1, max_tokens_total=3500).answer(long)
     spent = re.search(r"took (\d+) tokens", str(stop.value))

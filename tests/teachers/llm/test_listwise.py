@@ -14,7 +14,14 @@ from irdistill import IrdistillError
 from irdistill.teachers.llm.listwise import ListwiseLLMTeacher, pivot_windows, window_starts
 from irdistill.teachers.llm.model import Answer
 from irdistill.teachers.protocol import ListwiseTeacher
-from tests.teachers.llm.ranking_fakes import LISTWISE, FakeModel, best_first, list_answer, query_pairs, worths_in
+from tests.teachers.llm.ranking_fakes import (
+    LISTWISE,
+    FakeModel,
+    best_first,
+    list_answer,
+    query_pairs,
+    worths_in,
+)
 
 
 def teacher(model: FakeModel, **settings: Any) -> ListwiseLLMTeacher:
@@ -27,9 +34,17 @@ def mixed(count: int, seed: int = 0) -> list[int]:
     return worths
 
 
-@pytest.mark.parametrize(("count", "window", "step", "passes"), [
-    (1, 4, 2, 1), (4, 4, 2, 1), (7, 20, 10, 1), (9, 6, 3, 3), (23, 6, 2, 6), (30, 10, 5, 6),
-])
+@pytest.mark.parametrize(
+    ("count", "window", "step", "passes"),
+    [
+        (1, 4, 2, 1),
+        (4, 4, 2, 1),
+        (7, 20, 10, 1),
+        (9, 6, 3, 3),
+        (23, 6, 2, 6),
+        (30, 10, 5, 6),
+    ],
+)
 def test_sliding_passes_sort_exactly(count: int, window: int, step: int, passes: int) -> None:
     worths = mixed(count)
     model = FakeModel()
@@ -50,10 +65,16 @@ def test_one_pass_brings_the_best_up() -> None:
     assert sorted(found.order) == list(range(40))
 
 
-@pytest.mark.parametrize(("count", "window", "step", "starts"), [
-    (100, 20, 10, [80, 70, 60, 50, 40, 30, 20, 10, 0]), (20, 20, 10, [0]), (3, 20, 10, [0]), (25, 20, 10, [5, 0]),
-    (47, 20, 10, [27, 17, 7, 0]),
-])
+@pytest.mark.parametrize(
+    ("count", "window", "step", "starts"),
+    [
+        (100, 20, 10, [80, 70, 60, 50, 40, 30, 20, 10, 0]),
+        (20, 20, 10, [0]),
+        (3, 20, 10, [0]),
+        (25, 20, 10, [5, 0]),
+        (47, 20, 10, [27, 17, 7, 0]),
+    ],
+)
 def test_where_windows_begin(count: int, window: int, step: int, starts: list[int]) -> None:
     assert list(window_starts(count, window, step)) == starts
     assert len(starts) == (1 if count <= window else 1 + math.ceil((count - window) / step))
@@ -65,10 +86,15 @@ def test_a_pass_that_changes_nothing_is_the_last() -> None:
     assert len(model.requests) == 2
 
 
-@pytest.mark.parametrize("worths", [mixed(100, 1), list(range(100, 200)), list(range(200, 100, -1)), mixed(25, 2), mixed(8, 3)])
+@pytest.mark.parametrize(
+    "worths",
+    [mixed(100, 1), list(range(100, 200)), list(range(200, 100, -1)), mixed(25, 2), mixed(8, 3)],
+)
 @pytest.mark.parametrize(("window", "top"), [(20, 10), (10, 5), (20, 19), (5, 1)])
 def test_top_down_sorts_the_top_exactly(worths: list[int], window: int, top: int) -> None:
-    [found] = teacher(FakeModel(), method="top-down", window=window, top=top).rank([query_pairs(worths)])
+    [found] = teacher(FakeModel(), method="top-down", window=window, top=top).rank(
+        [query_pairs(worths)]
+    )
     assert found.order[:top] == best_first(worths)[:top]
     assert sorted(found.order) == list(range(len(worths)))
     assert [found.flags[place] for place in found.order[:top]] == [None] * min(top, len(worths))
@@ -77,7 +103,11 @@ def test_top_down_sorts_the_top_exactly(worths: list[int], window: int, top: int
 
 def test_top_down_takes_few_windows_and_most_at_the_same_time() -> None:
     worths = sorted(mixed(100), reverse=True)
-    for high, low in ((2, 40), (5, 60), (7, 77)):  # a good first stage, with some good ones deep down
+    for high, low in (
+        (2, 40),
+        (5, 60),
+        (7, 77),
+    ):  # a good first stage, with some good ones deep down
         worths[high], worths[low] = worths[low], worths[high]
     model = FakeModel(parallel=16)
     [found] = teacher(model, method="top-down").rank([query_pairs(worths)])
@@ -99,8 +129,12 @@ def test_pivot_windows_are_few_and_even_with_the_pivot_in_the_middle() -> None:
 
 
 def test_a_model_that_only_reverses_ends() -> None:
-    """Whatever a model answers, top-down comes to an end, and puts about half of a window above the pivot."""
-    model = FakeModel(lambda worths: " > ".join(f"[{number}]" for number in range(len(worths), 0, -1)))
+    """Whatever a model answers, top-down comes to an end, and puts about half of a window above the
+    pivot.
+    """
+    model = FakeModel(
+        lambda worths: " > ".join(f"[{number}]" for number in range(len(worths), 0, -1))
+    )
     [found] = teacher(model, method="top-down").rank([query_pairs(mixed(100))])
     assert sorted(found.order) == list(range(100))
     assert len(model.requests) < 30
@@ -113,29 +147,42 @@ def test_omitted_repeated_and_garbled_stay_null() -> None:
     assert found.order == [0, 3]
     assert found.flags == [None, "repeated", "omitted", None, "omitted", "omitted"]
     assert {key: found.usage[key] for key in ("windows", "omitted", "repeated", "unknown")} == {
-        "windows": 1, "omitted": 3, "repeated": 1, "unknown": 1}
+        "windows": 1,
+        "omitted": 3,
+        "repeated": 1,
+        "unknown": 1,
+    }
     assert "windows_ok" not in found.usage and "garbled" not in found.usage
     [found] = teacher(FakeModel(lambda worths: "I cannot say.")).rank([query_pairs([1, 2, 3])])
     assert (found.order, found.flags, found.usage["garbled"]) == ([], ["garbled"] * 3, 3)
-    [found] = teacher(FakeModel(lambda worths: Answer(error="refused"))).rank([query_pairs([1, 2, 3])])
+    [found] = teacher(FakeModel(lambda worths: Answer(error="refused"))).rank(
+        [query_pairs([1, 2, 3])]
+    )
     assert (found.order, found.flags, found.usage["windows_failed"]) == ([], ["refused"] * 3, 1)
 
 
 def test_the_last_window_decides() -> None:
-    """Six passages, windows of four by two: the second window holds places 0, 1 and the first window's best two."""
+    """Six passages, windows of four by two: the second window holds places 0, 1 and the first
+    window's best two.
+    """
+
     def reply(worths: list[int]) -> str:
         if 60 in worths and 50 in worths and 10 not in worths:
             return "[4] > [2]"  # 60, 40; 30 and 50 omitted and put behind them
         return list_answer(worths)
 
-    [found] = teacher(FakeModel(reply), window=4, step=2).rank([query_pairs([10, 20, 30, 40, 50, 60])])
+    [found] = teacher(FakeModel(reply), window=4, step=2).rank(
+        [query_pairs([10, 20, 30, 40, 50, 60])]
+    )
     assert found.order == [5, 3, 1, 0]
     assert found.flags == [None, None, "omitted", None, "omitted", None]
 
     def forgetful(worths: list[int]) -> str:
         return list_answer(worths) if 10 in worths else "[1] > [1]"
 
-    [found] = teacher(FakeModel(forgetful), window=4, step=2).rank([query_pairs([10, 20, 30, 40, 50, 60])])
+    [found] = teacher(FakeModel(forgetful), window=4, step=2).rank(
+        [query_pairs([10, 20, 30, 40, 50, 60])]
+    )
     assert found.flags == [None, None, None, None, "omitted", "omitted"]
     assert found.order == [3, 2, 1, 0]
 
@@ -150,7 +197,9 @@ def test_top_down_without_its_pivot_knows_nothing_of_that_window() -> None:
             return " > ".join(f"[{number}]" for number in rest)
         return list_answer(found)
 
-    [found] = teacher(FakeModel(reply), method="top-down", window=4, top=3).rank([query_pairs(worths)])
+    [found] = teacher(FakeModel(reply), method="top-down", window=4, top=3).rank(
+        [query_pairs(worths)]
+    )
     assert found.flags.count("pivot omitted") == 3
     assert found.flags[4] == "pivot omitted" and 4 not in found.order
     assert found.order[:3] == [0, 1, 2]
@@ -169,7 +218,9 @@ MISBEHAVED = st.integers(0, 2**32 - 1)
 
 @given(MISBEHAVED, st.integers(1, 30), st.sampled_from(["sliding", "top-down"]), st.integers(2, 9))
 @settings(max_examples=150, deadline=None)
-def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str, window: int) -> None:
+def test_every_document_is_ranked_or_flagged(
+    seed: int, count: int, method: str, window: int
+) -> None:
     chance = random.Random(seed)
 
     def reply(worths: list[int]) -> Answer | str:
@@ -178,11 +229,18 @@ def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str,
             return Answer(error="no answer")
         if kind < 0.2:
             return "…"
-        numbers = [chance.randint(0, len(worths) + 1) if chance.random() < 0.3 else place + 1 for place in best_first(worths)]
-        return " > ".join(f"[{number}]" for number in numbers[:chance.randint(1, len(numbers))])
+        numbers = [
+            chance.randint(0, len(worths) + 1) if chance.random() < 0.3 else place + 1
+            for place in best_first(worths)
+        ]
+        return " > ".join(f"[{number}]" for number in numbers[: chance.randint(1, len(numbers))])
 
-    settings = {"step": window - 1, "passes": 2} if method == "sliding" else {"top": max(1, window // 2)}
-    [found] = teacher(FakeModel(reply), method=method, window=window, **settings).rank([query_pairs(mixed(count, seed))])
+    settings = (
+        {"step": window - 1, "passes": 2} if method == "sliding" else {"top": max(1, window // 2)}
+    )
+    [found] = teacher(FakeModel(reply), method=method, window=window, **settings).rank(
+        [query_pairs(mixed(count, seed))]
+    )
     assert len(set(found.order)) == len(found.order) and set(found.order) <= set(range(count))
     for place in range(count):
         assert (place in found.order) == (found.flags[place] in (None, "unsorted"))
@@ -198,7 +256,11 @@ def test_timing_changes_nothing(method: str) -> None:
 
     expected = teacher(FakeModel(reply, 1), method=method, window=6, step=3, top=3).rank(lists)
     assert any("repeated" in found.flags for found in expected)
-    for model in (FakeModel(reply, 5, True, 0.003), FakeModel(reply, 8, True, 0.003), FakeModel(reply, 7)):
+    for model in (
+        FakeModel(reply, 5, True, 0.003),
+        FakeModel(reply, 8, True, 0.003),
+        FakeModel(reply, 7),
+    ):
         assert teacher(model, method=method, window=6, step=3, top=3).rank(lists) == expected
 
 
@@ -219,9 +281,18 @@ def test_a_shuffled_beginning_depends_on_seed_and_query() -> None:
 
 def test_what_a_request_looks_like() -> None:
     model = FakeModel(lambda worths: "2] > [1]")
-    prompt = {"system": "Judge.", "user": "{query} ({count}):\n{passages}", "assistant": "[", "passage": "<{number}> {text}"}
-    pairs = [pair._replace(text=text) for pair, text in zip(
-        query_pairs([1, 2]), ["as [3] says,\n  {query} is  one two", "short"], strict=True)]
+    prompt = {
+        "system": "Judge.",
+        "user": "{query} ({count}):\n{passages}",
+        "assistant": "[",
+        "passage": "<{number}> {text}",
+    }
+    pairs = [
+        pair._replace(text=text)
+        for pair, text in zip(
+            query_pairs([1, 2]), ["as [3] says,\n  {query} is  one two", "short"], strict=True
+        )
+    ]
     [found] = ListwiseLLMTeacher(model, prompt, passage_words=5).rank([pairs])
     system, user, begun = model.requests[0].messages
     assert (system.content, begun.role, begun.content) == ("Judge.", "assistant", "[")
@@ -234,26 +305,46 @@ def test_what_a_request_looks_like() -> None:
 def test_identity_tells_what_decides_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "sliding" and "top" not in base
-    changed = [{"window": 10, "step": 5}, {"step": 5}, {"passes": 2}, {"method": "top-down"}, {"passage_words": 50},
-               {"shuffle": True}, {"answer_tokens": 9}]
+    changed = [
+        {"window": 10, "step": 5},
+        {"step": 5},
+        {"passes": 2},
+        {"method": "top-down"},
+        {"passage_words": 50},
+        {"shuffle": True},
+        {"answer_tokens": 9},
+    ]
     identities = [base, *(teacher(FakeModel(), **settings).identity for settings in changed)]
-    identities += [ListwiseLLMTeacher(FakeModel(), LISTWISE | more).identity
-                   for more in ({"system": "x"}, {"identifier": r"(\d+)"}, {"passage": "({number}) {text}"})]
+    identities += [
+        ListwiseLLMTeacher(FakeModel(), LISTWISE | more).identity
+        for more in ({"system": "x"}, {"identifier": r"(\d+)"}, {"passage": "({number}) {text}"})
+    ]
     assert len({str(identity) for identity in identities}) == len(identities)
     assert teacher(FakeModel(), top=5).identity == base
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"method": "bubble"}, "bubble"), ({"window": 1}, "window"), ({"step": 20}, "step"), ({"step": 0}, "step"),
-    ({"passes": 0}, "pass"), ({"method": "top-down", "top": 20}, "top=20"),
-    ({"retry_tokens": 0}, "retry_tokens is 0"), ({"answer_tokens": 50, "retry_tokens": 50}, "above the 50"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"method": "bubble"}, "bubble"),
+        ({"window": 1}, "window"),
+        ({"step": 20}, "step"),
+        ({"step": 0}, "step"),
+        ({"passes": 0}, "pass"),
+        ({"method": "top-down", "top": 20}, "top=20"),
+        ({"retry_tokens": 0}, "retry_tokens is 0"),
+        ({"answer_tokens": 50, "retry_tokens": 50}, "above the 50"),
+    ],
+)
 def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(IrdistillError, match=words):
         teacher(FakeModel(), **settings)
 
 
-@pytest.mark.parametrize("prompt", [{}, {"user": "{query}"}, LISTWISE | {"passage": "{text}"}, LISTWISE | {"identifier": "("}])
+@pytest.mark.parametrize(
+    "prompt",
+    [{}, {"user": "{query}"}, LISTWISE | {"passage": "{text}"}, LISTWISE | {"identifier": "("}],
+)
 def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
     with pytest.raises(IrdistillError):
         ListwiseLLMTeacher(FakeModel(), prompt)
@@ -261,9 +352,11 @@ def test_prompts_that_cannot_be_used(prompt: dict[str, str]) -> None:
 
 THOUGHT = "<think>The first is [1], then [2] and [3]. So [1] > [2] > [3]"
 CUT_ANSWERS = {
-    "unclosed thinking": Answer(THOUGHT), "thinking cut": Answer(THOUGHT, cut=True),
+    "unclosed thinking": Answer(THOUGHT),
+    "thinking cut": Answer(THOUGHT, cut=True),
     "thinking of a server": Answer("", error="cut", cut=True),
-    "a ranking cut": Answer("[2] > [3", cut=True), "a sentence cut": Answer("The passages [1], [2] and [3] are about", cut=True),
+    "a ranking cut": Answer("[2] > [3", cut=True),
+    "a sentence cut": Answer("The passages [1], [2] and [3] are about", cut=True),
     "a list that begins": Answer("[1], [2], [3] are the passages. I look", cut=True),
     "mentioned and cut": Answer("I compare them: [1] > [2] > [3] would be", cut=True),
     "a list and a sentence": Answer("[1], [2], [3]\nThese are the passages. The", cut=True),
@@ -277,10 +370,15 @@ def test_the_thinking_of_a_cut_answer_is_no_ranking(name: str) -> None:
     assert (found.order, found.flags, found.usage["windows_cut"]) == ([], ["cut"] * 3, 1)
 
 
-@pytest.mark.parametrize("answer", [
-    Answer("[2] > [3] > [1]\n\nPassage [2] says", cut=True), Answer("<think>[1] > [2]</think>\nRanking:\n[2] > [3] > [1]"),
-    Answer("[1] is off topic </think> [2] > [3] > [1]"), Answer("```\n[2] > [3] > [1]\n```"),
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer("[2] > [3] > [1]\n\nPassage [2] says", cut=True),
+        Answer("<think>[1] > [2]</think>\nRanking:\n[2] > [3] > [1]"),
+        Answer("[1] is off topic </think> [2] > [3] > [1]"),
+        Answer("```\n[2] > [3] > [1]\n```"),
+    ],
+)
 def test_a_whole_ranking_counts(answer: Answer) -> None:
     [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
     assert (found.order, found.flags) == ([1, 2, 0], [None] * 3) and found.usage["windows_ok"] == 1
@@ -290,27 +388,43 @@ def test_a_whole_ranking_counts(answer: Answer) -> None:
 def test_what_was_cut_is_asked_once_more_where_the_card_allows(method: str) -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
-            return [answer if request.max_tokens == 900 else Answer(THOUGHT, cut=True)
-                    for request, answer in zip(requests, super().answer(requests), strict=True)]
+            return [
+                answer if request.max_tokens == 900 else Answer(THOUGHT, cut=True)
+                for request, answer in zip(requests, super().answer(requests), strict=True)
+            ]
 
     worths = mixed(9)
     model = Thinking()
-    [found] = teacher(model, method=method, window=4, step=2, top=2, passes=3, retry_tokens=900).rank([query_pairs(worths)])
-    assert found.order[:2] == best_first(worths)[:2] and found.usage["windows"] * 2 == len(model.requests)
+    [found] = teacher(
+        model, method=method, window=4, step=2, top=2, passes=3, retry_tokens=900
+    ).rank([query_pairs(worths)])
+    assert found.order[:2] == best_first(worths)[:2] and found.usage["windows"] * 2 == len(
+        model.requests
+    )
     assert found.usage["asked_again"] == found.usage["windows"] and "windows_cut" not in found.usage
     [found] = teacher(Thinking(), window=4, step=2, retry_tokens=800).rank([query_pairs(worths)])
-    assert found.order == [] and found.usage["asked_again"] == found.usage["windows_cut"] == found.usage["windows"]
-    assert teacher(model, retry_tokens=9).identity["retry_tokens"] == 9 and "retry_tokens" not in teacher(model).identity
+    assert (
+        found.order == []
+        and found.usage["asked_again"] == found.usage["windows_cut"] == found.usage["windows"]
+    )
+    assert (
+        teacher(model, retry_tokens=9).identity["retry_tokens"] == 9
+        and "retry_tokens" not in teacher(model).identity
+    )
 
 
 def test_no_room_for_a_second_try_leaves_the_first() -> None:
     answers = iter([Answer("[2] > [3", cut=True), Answer(error="too long")])
-    [found] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank([query_pairs([1, 3, 2])])
+    [found] = teacher(FakeModel(lambda worths: next(answers)), retry_tokens=900).rank(
+        [query_pairs([1, 3, 2])]
+    )
     assert found.flags == ["cut"] * 3
 
 
 def test_a_refusal_is_called_one() -> None:
-    [found] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank([query_pairs([1, 2])])
+    [found] = teacher(FakeModel(lambda worths: "I'm sorry, but I cannot rank [1] and [2].")).rank(
+        [query_pairs([1, 2])]
+    )
     assert (found.flags, found.usage["windows_failed"]) == (["refused"] * 2, 1)
 
 
@@ -324,5 +438,7 @@ def test_a_ranking_that_ended_before_the_limit_counts_with_what_it_omits() -> No
     answer = Answer("[3] > [1]\n\nPassage [3] is the best as", cut=True)
     [found] = teacher(FakeModel(lambda worths: answer)).rank([query_pairs([1, 3, 2])])
     assert (found.order, found.flags) == ([2, 0], [None, "omitted", None])
-    [found] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank([query_pairs([1, 3, 2])])
+    [found] = teacher(FakeModel(lambda worths: Answer("[3]\n[1]\n[2]\n[3", cut=True))).rank(
+        [query_pairs([1, 3, 2])]
+    )
     assert found.order == [2, 0, 1]

@@ -1,4 +1,6 @@
-"""Pairwise teachers: the methods' orders and calls, both orders of a pair, and comparisons that fail."""
+"""Pairwise teachers: the methods' orders and calls, both orders of a pair, and comparisons that
+fail.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from irdistill import IrdistillError
 from irdistill.teachers.llm.model import Answer
 from irdistill.teachers.llm.pairwise import PairwiseTeacher
 from irdistill.teachers.protocol import ListwiseTeacher
-from tests.teachers.llm.ranking_fakes import PAIRWISE, FakeModel, best_first, choose_better, query_pairs
+from tests.teachers.llm.ranking_fakes import (
+    PAIRWISE,
+    FakeModel,
+    best_first,
+    choose_better,
+    query_pairs,
+)
 
 METHODS = ["all", "heapsort", "sliding"]
 
@@ -60,7 +68,11 @@ def test_the_top_is_sorted_and_the_rest_says_it_is_not(method: str) -> None:
 def test_all_pairs_take_n_times_n_minus_1_requests(count: int) -> None:
     model = FakeModel(choose_better, parallel=32)
     [found] = teacher(model, method="all").rank([query_pairs(mixed(count))])
-    assert len(model.requests) == count * (count - 1) == len({request.messages for request in model.requests})
+    assert (
+        len(model.requests)
+        == count * (count - 1)
+        == len({request.messages for request in model.requests})
+    )
     assert found.usage.get("comparisons", 0) == count * (count - 1) // 2
     assert found.values is not None
     assert sorted(found.values.tolist()) == [float(wins) for wins in range(count)]
@@ -70,7 +82,11 @@ def test_all_pairs_take_n_times_n_minus_1_requests(count: int) -> None:
 @pytest.mark.parametrize("top", [1, 10])
 @pytest.mark.parametrize("start", ["mixed", "worst", "best"])
 def test_heapsort_takes_order_n_and_top_log_n_requests(count: int, top: int, start: str) -> None:
-    worths = {"mixed": mixed(count), "worst": list(range(count)), "best": list(range(count, 0, -1))}[start]
+    worths = {
+        "mixed": mixed(count),
+        "worst": list(range(count)),
+        "best": list(range(count, 0, -1)),
+    }[start]
     model = FakeModel(choose_better)
     teacher(model, method="heapsort", top=top).rank([query_pairs(worths)])
     assert len(model.requests) <= 2 * (2 * count + 2 * top * math.floor(math.log2(count)))
@@ -83,23 +99,36 @@ def test_sliding_takes_at_most_two_requests_a_neighbour_and_pass(count: int, top
     passes = min(top, count - 1)
     worst = FakeModel(choose_better)
     teacher(worst, method="sliding", top=top).rank([query_pairs(range(count))])
-    assert len(worst.requests) == 2 * (passes * (count - 1) - passes * (passes - 1) // 2) <= 2 * top * (count - 1)
+    assert (
+        len(worst.requests)
+        == 2 * (passes * (count - 1) - passes * (passes - 1) // 2)
+        <= 2 * top * (count - 1)
+    )
     best = FakeModel(choose_better)
     teacher(best, method="sliding", top=top).rank([query_pairs(range(count, 0, -1))])
-    assert len(best.requests) == 2 * (count - 1)  # later passes come back to pairs that were asked about
+    assert len(best.requests) == 2 * (
+        count - 1
+    )  # later passes come back to pairs that were asked about
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("by", ["labels", "text"])
 @pytest.mark.parametrize("favoured", [0, 1])
 def test_a_position_that_a_model_favours_is_cancelled(method: str, by: str, favoured: int) -> None:
-    """The model sees only great differences; else it takes the favoured place. Both orders make that a tie."""
+    """The model sees only great differences; else it takes the favoured place. Both orders make
+    that a tie.
+    """
+
     def reply(worths: list[int]) -> Answer | str:
         great = abs(worths[0] - worths[1]) > 10
         choice = int(worths[1] > worths[0]) if great else favoured
-        return "AB"[choice] if by == "text" else labels(*((0.0, -1.0) if choice == 0 else (-1.0, 0.0)))
+        return (
+            "AB"[choice] if by == "text" else labels(*((0.0, -1.0) if choice == 0 else (-1.0, 0.0)))
+        )
 
-    [found] = teacher(FakeModel(reply), method=method, by=by, top=6).rank([query_pairs([10, 11, 12, 50, 51, 52])])
+    [found] = teacher(FakeModel(reply), method=method, by=by, top=6).rank(
+        [query_pairs([10, 11, 12, 50, 51, 52])]
+    )
     assert found.order == [3, 4, 5, 0, 1, 2]
     assert found.flags == [None] * 6
     if method == "all":
@@ -118,25 +147,43 @@ def test_wins_and_ties_make_the_score() -> None:
     assert (found.usage["comparisons"], found.usage["ties"], found.usage["requests"]) == (3, 1, 6)
 
 
-@pytest.mark.parametrize(("answer", "choice"), [
-    (labels(-0.1, -2.0), 1.0), (labels(-2.0, -0.1), 0.0), (labels(-1.0, -1.0), 0.5), (labels(np.nan, -9.0), 0.0),
-    (labels(-9.0, np.nan), 1.0), (labels(np.nan, np.nan), None), (Answer(), None), (Answer(error="refused"), None),
-])
+@pytest.mark.parametrize(
+    ("answer", "choice"),
+    [
+        (labels(-0.1, -2.0), 1.0),
+        (labels(-2.0, -0.1), 0.0),
+        (labels(-1.0, -1.0), 0.5),
+        (labels(np.nan, -9.0), 0.0),
+        (labels(-9.0, np.nan), 1.0),
+        (labels(np.nan, np.nan), None),
+        (Answer(), None),
+        (Answer(error="refused"), None),
+    ],
+)
 def test_what_log_probabilities_say(answer: Answer, choice: float | None) -> None:
     assert teacher(FakeModel()).choice(answer) == choice
 
 
-@pytest.mark.parametrize(("text", "choice"), [("A", 1.0), ("Passage B is better.", 0.0), ("A or B", None), ("neither", None)])
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [("A", 1.0), ("Passage B is better.", 0.0), ("A or B", None), ("neither", None)],
+)
 def test_what_a_text_says(text: str, choice: float | None) -> None:
     assert teacher(FakeModel(), by="text").choice(Answer(text)) == choice
 
 
-@pytest.mark.parametrize(("answer", "judged"), [
-    (Answer("Passage A discusses the topic of", cut=True), (None, "cut")), (Answer("<think>A or B? A"), (None, "cut")),
-    (Answer("B\n\nPassage B is better", cut=True), (0.0, None)), (Answer("<think>A</think> B"), (0.0, None)),
-    (Answer("I'm sorry, but neither A nor B"), (None, "refused")), (Answer("A or B"), (None, "garbled")),
-    (Answer(error="cut"), (None, "cut")),
-])
+@pytest.mark.parametrize(
+    ("answer", "judged"),
+    [
+        (Answer("Passage A discusses the topic of", cut=True), (None, "cut")),
+        (Answer("<think>A or B? A"), (None, "cut")),
+        (Answer("B\n\nPassage B is better", cut=True), (0.0, None)),
+        (Answer("<think>A</think> B"), (0.0, None)),
+        (Answer("I'm sorry, but neither A nor B"), (None, "refused")),
+        (Answer("A or B"), (None, "garbled")),
+        (Answer(error="cut"), (None, "cut")),
+    ],
+)
 def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str | None]) -> None:
     assert teacher(FakeModel(), by="text").judge(answer) == judged
 
@@ -144,27 +191,37 @@ def test_why_a_text_says_nothing(answer: Answer, judged: tuple[float | None, str
 def test_what_was_cut_is_asked_once_more_where_the_card_allows() -> None:
     class Thinking(FakeModel):
         def answer(self, requests: Any) -> list[Answer]:
-            return [answer if request.max_tokens == 900 else Answer("<think>A is", cut=True)
-                    for request, answer in zip(requests, super().answer(requests), strict=True)]
+            return [
+                answer if request.max_tokens == 900 else Answer("<think>A is", cut=True)
+                for request, answer in zip(requests, super().answer(requests), strict=True)
+            ]
 
     def reply(worths: list[int]) -> str:
         return "<think>A? B?</think>" + ("A" if worths[0] > worths[1] else "B")
 
     [found] = teacher(Thinking(reply), by="text", retry_tokens=900).rank([query_pairs([1, 3, 2])])
-    assert found.order == [1, 2, 0] and (found.usage["asked_again"], found.usage["requests"]) == (6, 12)
+    assert found.order == [1, 2, 0] and (found.usage["asked_again"], found.usage["requests"]) == (
+        6,
+        12,
+    )
     [found] = teacher(Thinking(reply), by="text").rank([query_pairs([1, 3, 2])])
     assert found.flags == ["cut"] * 3 and found.usage["failed_comparisons"] == 3
 
 
 def test_the_label_mass_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
-    [found] = teacher(FakeModel(lambda worths: labels(-9.0 - worths[0], -9.0 - worths[1]))).rank([query_pairs([1, 2])])
+    [found] = teacher(FakeModel(lambda worths: labels(-9.0 - worths[0], -9.0 - worths[1]))).rank(
+        [query_pairs([1, 2])]
+    )
     assert found.usage["label_mass_count"] == found.usage["label_mass_low_count"] == 2
     assert found.usage["label_mass_sum"] == pytest.approx(2 * (math.exp(-10) + math.exp(-11)))
     assert "something else than the labels 'A', 'B'" in caplog.text
 
 
 def test_one_failed_order_fails_the_comparison() -> None:
-    """10 shown before 20 cannot be read: two of the three comparisons of each are held, and both are won."""
+    """10 shown before 20 cannot be read: two of the three comparisons of each are held, and both
+    are won.
+    """
+
     def reply(worths: list[int]) -> str:
         return "?" if worths == [10, 20] else "A" if worths[0] > worths[1] else "B"
 
@@ -183,7 +240,9 @@ def test_a_document_that_is_never_compared_is_null(method: str) -> None:
     [found] = teacher(FakeModel(reply), method=method, top=4).rank([query_pairs([11, 14, 13, 12])])
     assert found.order == [1, 3, 0]
     assert found.flags[2] == "too long"
-    assert [found.flags[place] for place in found.order] == [None] * 3  # a failure with the one at fault is not theirs
+    assert [found.flags[place] for place in found.order] == [
+        None
+    ] * 3  # a failure with the one at fault is not theirs
     if method == "all":
         assert found.values is not None
         np.testing.assert_array_equal(found.values, np.array([0.0, 2.0, np.nan, 1.0], np.float32))
@@ -195,7 +254,11 @@ def test_those_at_fault_do_not_stand_in_the_way(method: str, lost: set[int]) -> 
     worths = list(range(100, 110))
 
     def reply(found: list[int]) -> Answer:
-        return Answer(error="refused") if {worth - 100 for worth in found} & lost else choose_better(found)
+        return (
+            Answer(error="refused")
+            if {worth - 100 for worth in found} & lost
+            else choose_better(found)
+        )
 
     [found] = teacher(FakeModel(reply), method=method, top=10).rank([query_pairs(worths)])
     assert found.order == [place for place in reversed(range(10)) if place not in lost]
@@ -215,12 +278,19 @@ def test_a_comparison_that_failed_is_a_tie_and_both_are_doubtful(method: str) ->
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("reply", [Answer(error="no answer"), "…"])
 def test_nothing_is_ranked_where_nothing_is_answered(method: str, reply: Answer | str) -> None:
-    [found] = teacher(FakeModel(lambda worths: reply), method=method, by="text").rank([query_pairs([1, 2, 3])])
+    [found] = teacher(FakeModel(lambda worths: reply), method=method, by="text").rank(
+        [query_pairs([1, 2, 3])]
+    )
     assert found.order == []
     assert found.flags == ["no answer" if isinstance(reply, Answer) else "garbled"] * 3
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 14), st.sampled_from(METHODS), st.sampled_from(["labels", "text"]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 14),
+    st.sampled_from(METHODS),
+    st.sampled_from(["labels", "text"]),
+)
 @settings(max_examples=120, deadline=None)
 def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str, by: str) -> None:
     chance = random.Random(seed)
@@ -233,7 +303,9 @@ def test_every_document_is_ranked_or_flagged(seed: int, count: int, method: str,
             return chance.choice(["A", "B", "both A and B", ""])
         return labels(*(chance.choice([0.0, -1.0, np.nan]) for _ in range(2)))
 
-    [found] = teacher(FakeModel(reply), method=method, by=by, top=5).rank([query_pairs(mixed(count, seed))])
+    [found] = teacher(FakeModel(reply), method=method, by=by, top=5).rank(
+        [query_pairs(mixed(count, seed))]
+    )
     assert len(set(found.order)) == len(found.order) and set(found.order) <= set(range(count))
     for place in range(count):
         assert (place in found.order) == (found.flags[place] in (None, "doubtful", "unsorted"))
@@ -248,11 +320,17 @@ def test_timing_changes_nothing(method: str) -> None:
         return Answer(error="refused") if sum(worths) % 7 == 0 else choose_better(worths)
 
     def rank(model: FakeModel) -> list[Any]:
-        return [found._replace(values=None if found.values is None else found.values.tobytes())
-                for found in teacher(model, method=method, top=3).rank(lists)]
+        return [
+            found._replace(values=None if found.values is None else found.values.tobytes())
+            for found in teacher(model, method=method, top=3).rank(lists)
+        ]
 
     expected = rank(FakeModel(reply, 1))
-    for model in (FakeModel(reply, 6, True, 0.002), FakeModel(reply, 6, True, 0.002), FakeModel(reply, 5)):
+    for model in (
+        FakeModel(reply, 6, True, 0.002),
+        FakeModel(reply, 6, True, 0.002),
+        FakeModel(reply, 5),
+    ):
         assert rank(model) == expected
 
 
@@ -267,11 +345,14 @@ def test_many_pairs_are_asked_about_in_shares() -> None:
 def test_what_a_request_looks_like() -> None:
     model = FakeModel(choose_better)
     prompt = {"user": "{query}: {first} | {second}", "labels": ["1", "2"]}
-    pairs = [pair._replace(text=pair.text + "\n\nand {first}  of all") for pair in query_pairs([1, 2])]
+    pairs = [
+        pair._replace(text=pair.text + "\n\nand {first}  of all") for pair in query_pairs([1, 2])
+    ]
     PairwiseTeacher(model, prompt, passage_words=6).rank([pairs])
     assert [request.messages[0].content for request in model.requests] == [
         "about q: passage worth 1 points and {first} | passage worth 2 points and {first}",
-        "about q: passage worth 2 points and {first} | passage worth 1 points and {first}"]
+        "about q: passage worth 2 points and {first} | passage worth 1 points and {first}",
+    ]
     assert {(request.labels, request.max_tokens) for request in model.requests} == {(("1", "2"), 1)}
     written = FakeModel(lambda worths: "2" if worths == [1, 2] else "1")
     [found] = PairwiseTeacher(written, prompt, by="text").rank([pairs])
@@ -282,10 +363,23 @@ def test_what_a_request_looks_like() -> None:
 def test_identity_tells_what_decides_the_order() -> None:
     base = teacher(FakeModel()).identity
     assert base["model"] == {"model": "fake"} and base["method"] == "all" and "top" not in base
-    identities = [base, *(teacher(FakeModel(), **settings).identity for settings in (
-        {"method": "heapsort"}, {"method": "sliding"}, {"method": "sliding", "top": 5}, {"by": "text"}, {"passage_words": 9}))]
-    identities += [PairwiseTeacher(FakeModel(), PAIRWISE | more).identity
-                   for more in ({"system": "x"}, {"labels": ["1", "2"]}, {"choice": "[AB]"})]
+    identities = [
+        base,
+        *(
+            teacher(FakeModel(), **settings).identity
+            for settings in (
+                {"method": "heapsort"},
+                {"method": "sliding"},
+                {"method": "sliding", "top": 5},
+                {"by": "text"},
+                {"passage_words": 9},
+            )
+        ),
+    ]
+    identities += [
+        PairwiseTeacher(FakeModel(), PAIRWISE | more).identity
+        for more in ({"system": "x"}, {"labels": ["1", "2"]}, {"choice": "[AB]"})
+    ]
     assert len({str(identity) for identity in identities}) == len(identities)
 
 
@@ -295,8 +389,16 @@ def test_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
         teacher(FakeModel(), **settings)
 
 
-@pytest.mark.parametrize("prompt", [{}, {"user": "{query} {first}"}, PAIRWISE | {"labels": ["A", "A"]}, PAIRWISE | {"labels": "AB"},
-                                    PAIRWISE | {"choice": "("}])
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {},
+        {"user": "{query} {first}"},
+        PAIRWISE | {"labels": ["A", "A"]},
+        PAIRWISE | {"labels": "AB"},
+        PAIRWISE | {"choice": "("},
+    ],
+)
 def test_prompts_that_cannot_be_used(prompt: dict[str, Any]) -> None:
     with pytest.raises(IrdistillError):
         PairwiseTeacher(FakeModel(), prompt)

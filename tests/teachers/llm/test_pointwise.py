@@ -38,7 +38,10 @@ class Scripted:
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         self.asked += requests
-        return [self.by_passage[request.messages[-1].content.rsplit(maxsplit=1)[1]] for request in requests]
+        return [
+            self.by_passage[request.messages[-1].content.rsplit(maxsplit=1)[1]]
+            for request in requests
+        ]
 
 
 def logs(*probabilities: float) -> np.ndarray:
@@ -46,48 +49,81 @@ def logs(*probabilities: float) -> np.ndarray:
 
 
 def mass(total: float, count: int, low: int = 0) -> dict[str, Any]:
-    return {"label_mass_sum": pytest.approx(total), "label_mass_count": count, "label_mass_low_count": low}
+    return {
+        "label_mass_sum": pytest.approx(total),
+        "label_mass_count": count,
+        "label_mass_low_count": low,
+    }
 
 
 def test_two_labels_give_log_odds() -> None:
-    model = Scripted(good=Answer(labels=logs(0.6, 0.1), input_tokens=9, cached_tokens=5), bad=Answer(labels=logs(0.1, 0.3)))
+    model = Scripted(
+        good=Answer(labels=logs(0.6, 0.1), input_tokens=9, cached_tokens=5),
+        bad=Answer(labels=logs(0.1, 0.3)),
+    )
     teacher = PointwiseTeacher(model, PROMPT)
     found = teacher.score([Pair(CAT, 0, "good"), Pair(DOG, 1, "bad"), Pair(CAT, 1, "bad")])
     assert found.values.dtype == np.float32
     assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
-    assert found.flags is None and found.usage == {"requests": 3, "tokens": 9, "cached_tokens": 5, **mass(1.5, 3)}
+    assert found.flags is None and found.usage == {
+        "requests": 3,
+        "tokens": 9,
+        "cached_tokens": 5,
+        **mass(1.5, 3),
+    }
     assert isinstance(teacher, Teacher)
     assert [request.messages[-1].content for request in model.asked] == [
-        "Query: dog\nPassage: bad", "Query: cat\nPassage: good", "Query: cat\nPassage: bad"]  # query by query
+        "Query: dog\nPassage: bad",
+        "Query: cat\nPassage: good",
+        "Query: cat\nPassage: bad",
+    ]  # query by query
     assert {request.labels for request in model.asked} == {("yes", "no")}
 
 
 def test_gains_give_the_expected_gain_among_the_labels() -> None:
-    teacher = PointwiseTeacher(Scripted(x=Answer(labels=logs(0.05, 0.1, 0.1, 0.25))), PROMPT, labels=("0", "1", "2", "3"),
-                               gains=(0, 1, 2, 3))
+    teacher = PointwiseTeacher(
+        Scripted(x=Answer(labels=logs(0.05, 0.1, 0.1, 0.25))),
+        PROMPT,
+        labels=("0", "1", "2", "3"),
+        gains=(0, 1, 2, 3),
+    )
     assert teacher.score([Pair(CAT, 0, "x")]).values == pytest.approx([(0.1 + 0.2 + 0.75) / 0.5])
     assert teacher.identity["score"] == "expected gain"
 
 
 def test_what_has_no_answer_is_null_with_its_reason() -> None:
-    model = Scripted(half=Answer(labels=np.array([-0.1, np.nan], np.float32)), long=Answer(error="too long"),
-                     good=Answer(labels=logs(0.5, 0.5)))
-    found = PointwiseTeacher(model, PROMPT).score([Pair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))])
+    model = Scripted(
+        half=Answer(labels=np.array([-0.1, np.nan], np.float32)),
+        long=Answer(error="too long"),
+        good=Answer(labels=logs(0.5, 0.5)),
+    )
+    found = PointwiseTeacher(model, PROMPT).score(
+        [Pair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))]
+    )
     assert np.isnan(found.values).tolist() == [True, True, False] and found.values[2] == 0
     assert found.flags == [NOT_REPORTED, "too long", None]
 
 
 def test_long_passages_are_cut_and_counted() -> None:
     model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
-    found = PointwiseTeacher(model, PROMPT, passage_words=3).score([Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")])
+    found = PointwiseTeacher(model, PROMPT, passage_words=3).score(
+        [Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")]
+    )
     assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
     assert found.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
 
 
-@pytest.mark.parametrize(("settings", "said"), [
-    ({"labels": [True, False]}, "quotes"), ({"labels": "yes"}, "quotes"), ({"labels": ("a", "b", "c")}, "without gains"),
-    ({"labels": ("a", "a")}, "two different"), ({"gains": (1,)}, "one number a label"), ({"passage_words": 0}, "at least 1"),
-])
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"labels": [True, False]}, "quotes"),
+        ({"labels": "yes"}, "quotes"),
+        ({"labels": ("a", "b", "c")}, "without gains"),
+        ({"labels": ("a", "a")}, "two different"),
+        ({"gains": (1,)}, "one number a label"),
+        ({"passage_words": 0}, "at least 1"),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(IrdistillError, match=said):
         PointwiseTeacher(Scripted(), PROMPT, **settings)
@@ -110,17 +146,29 @@ def test_without_a_prompt_yes_or_no_is_asked() -> None:
         PointwiseTeacher(Scripted(), {}, labels=("true", "false"))
 
 
-CARDS = sorted(path for path in card_folder("teachers").glob("*.yaml") if "kind: llm-pointwise" in path.read_text())
+CARDS = sorted(
+    path
+    for path in card_folder("teachers").glob("*.yaml")
+    if "kind: llm-pointwise" in path.read_text()
+)
 
 
 @pytest.mark.parametrize("path", CARDS, ids=[path.stem for path in CARDS])
-def test_the_cards_hold_together(path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Prompt, labels and settings are accepted, without the model; the query comes first, so that it is computed once."""
-    monkeypatch.setattr("irdistill.teachers.llm.loading.load_language_model", lambda card, settings: Scripted())
+def test_the_cards_hold_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prompt, labels and settings are accepted, without the model; the query comes first, so that
+    it is computed once.
+    """
+    monkeypatch.setattr(
+        "irdistill.teachers.llm.loading.load_language_model", lambda card, settings: Scripted()
+    )
     teacher = load_teacher(str(path), Collection.from_dicts("x", {"a": "a"}, {}, {}).corpus)
     assert isinstance(teacher, PointwiseTeacher)
     assert teacher.template.order("query", "passage") and caplog.text == ""
-    assert {"smollm2-pointwise", "smollm2-graded", "qwen3-8b-pointwise"} <= {card.stem for card in CARDS}
+    assert {"smollm2-pointwise", "smollm2-graded", "qwen3-8b-pointwise"} <= {
+        card.stem for card in CARDS
+    }
 
 
 def test_a_card_scores_a_run(tmp_path: Path) -> None:
@@ -136,55 +184,102 @@ prompt:
     Query: {{query}}
     Passage: {{passage}}
 """)
-    held = Collection.from_dicts("small", {"a": "the cat sat on the mat", "b": "rain", "c": " "}, {"q1": "a cat", "q2": "wet"}, {})
-    lists = [RankedList(query, ["a", "b", "c"], np.array([3, 2, 1], np.float32)) for query in held.queries]
+    held = Collection.from_dicts(
+        "small",
+        {"a": "the cat sat on the mat", "b": "rain", "c": " "},
+        {"q1": "a cat", "q2": "wet"},
+        {},
+    )
+    lists = [
+        RankedList(query, ["a", "b", "c"], np.array([3, 2, 1], np.float32))
+        for query in held.queries
+    ]
     candidates = MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
     teacher = load_teacher(str(card), held.corpus)
     assert isinstance(teacher, PointwiseTeacher)
     run = score(held, candidates, teacher, tmp_path / "run")
     found = run["q1"]
-    assert np.isfinite(found.scores[:2]).all() and found.scores[0] != found.scores[1] and np.isnan(found.scores[2])
+    assert (
+        np.isfinite(found.scores[:2]).all()
+        and found.scores[0] != found.scores[1]
+        and np.isnan(found.scores[2])
+    )
     assert run.manifest.usage["passages_cut"] == 2 and run.manifest.usage["requests"] == 4
     assert run.manifest.identity.producer["labels"] == ["yes", "no"]
     assert TeacherCard("x", "llm-pointwise", "m", backend="transformers").prompt == {}
 
 
 def candidates_of(held: Collection) -> MemoryRun:
-    lists = [RankedList(query, ["a", "b"], np.array([2, 1], np.float32))
-             for query in held.queries]
+    lists = [RankedList(query, ["a", "b"], np.array([2, 1], np.float32)) for query in held.queries]
     return MemoryRun(RunIdentity("first-stage", {}, held.describe()), lists)
 
 
-def test_label_mass_is_measured_warned_of_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_label_mass_is_measured_warned_of_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Of a model that begins to think, the labels' odds are noise, however large they are."""
     held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
     thinking = Scripted(good=Answer(labels=logs(8e-6, 2e-6)), bad=Answer(labels=logs(2e-6, 8e-6)))
-    run = score(held, candidates_of(held), PointwiseTeacher(thinking, PROMPT), tmp_path / "thinking", part_queries=1)
+    run = score(
+        held,
+        candidates_of(held),
+        PointwiseTeacher(thinking, PROMPT),
+        tmp_path / "thinking",
+        part_queries=1,
+    )
     usage = run.manifest.usage
-    assert usage["label_mass_mean"] == pytest.approx(1e-5) and usage["label_mass_low_share"] == 1 and usage["label_mass_count"] == 4
-    assert caplog.text.count("something else than the labels 'yes', 'no'") == 1 and "enable_thinking: false" in caplog.text
+    assert (
+        usage["label_mass_mean"] == pytest.approx(1e-5)
+        and usage["label_mass_low_share"] == 1
+        and usage["label_mass_count"] == 4
+    )
+    assert (
+        caplog.text.count("something else than the labels 'yes', 'no'") == 1
+        and "enable_thinking: false" in caplog.text
+    )
     caplog.clear()
     sure = Scripted(good=Answer(labels=logs(0.8, 0.1)), bad=Answer(labels=logs(0.02, 0.04)))
-    usage = score(held, candidates_of(held), PointwiseTeacher(sure, PROMPT), tmp_path / "sure", part_queries=1).manifest.usage
-    assert usage["label_mass_mean"] == pytest.approx((0.9 + 0.06) / 2) and usage["label_mass_low_share"] == 0.5
+    usage = score(
+        held, candidates_of(held), PointwiseTeacher(sure, PROMPT), tmp_path / "sure", part_queries=1
+    ).manifest.usage
+    assert (
+        usage["label_mass_mean"] == pytest.approx((0.9 + 0.06) / 2)
+        and usage["label_mass_low_share"] == 0.5
+    )
     assert "something else" not in caplog.text
     relative = Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(labels=logs(0.5, 0.5)))
     relative.relative_labels = True  # type: ignore[attr-defined]
-    assert not [key for key in PointwiseTeacher(relative, PROMPT).score([Pair(CAT, 0, "good")]).usage if "mass" in key]
+    assert not [
+        key
+        for key in PointwiseTeacher(relative, PROMPT).score([Pair(CAT, 0, "good")]).usage
+        if "mass" in key
+    ]
 
 
-def test_a_run_without_a_score_is_an_error_and_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_without_a_score_is_an_error_and_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     held = Collection.from_dicts("two", {"a": "good", "b": "bad"}, {"q1": "cat", "q2": "dog"}, {})
-    failing = PointwiseTeacher(Scripted(good=Answer(error="thinks first"), bad=Answer(error="too long")), PROMPT)
+    failing = PointwiseTeacher(
+        Scripted(good=Answer(error="thinks first"), bad=Answer(error="too long")), PROMPT
+    )
     for _ in range(2):  # a finished run says so again
-        with pytest.raises(NothingScoredError, match=r"none of 4 documents \(2 thinks first, 2 too long\).*saved in .*--overwrite"):
+        with pytest.raises(
+            NothingScoredError,
+            match=r"none of 4 documents \(2 thinks first, 2 too long\).*saved in .*--overwrite",
+        ):
             score(held, candidates_of(held), failing, tmp_path / "none", part_queries=1)
     assert caplog.text.count("scored none of the 2 documents of part 0") == 1
     run = open_run(tmp_path / "none")
     assert run.manifest.complete and run.manifest.nulls == 4 and verify(tmp_path / "none") == []
     assert unscored_flags(run) == {"thinks first": 2, "too long": 2}
     caplog.clear()
-    half = PointwiseTeacher(Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(error="cut")), PROMPT)
+    half = PointwiseTeacher(
+        Scripted(good=Answer(labels=logs(0.5, 0.5)), bad=Answer(error="cut")), PROMPT
+    )
     run = score(held, candidates_of(held), half, tmp_path / "half")
-    assert "WARNING: 2 of 4 scores (50%) are null: all cut; the limit of tokens ended the answers" in caplog.text
+    assert (
+        "WARNING: 2 of 4 scores (50%) are null: all cut; the limit of tokens ended the answers"
+        in caplog.text
+    )
     assert unscored_flags(run) == {"cut": 2}

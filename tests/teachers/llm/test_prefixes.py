@@ -19,13 +19,17 @@ def test_candidates_of_a_query_stay_together() -> None:
 
 def test_few_candidates_share_what_all_prompts_begin_with() -> None:
     rules = list(range(100))
-    assert group_by_prefix([[*rules, query, passage] for query in (1, 2, 3) for passage in (4, 5)]) == [
-        Group(100, [0, 1, 2, 3, 4, 5])]
+    assert group_by_prefix(
+        [[*rules, query, passage] for query in (1, 2, 3) for passage in (4, 5)]
+    ) == [Group(100, [0, 1, 2, 3, 4, 5])]
 
 
 def test_what_shares_little_comes_as_one_group_without_prefix() -> None:
     assert group_by_prefix([[1, 2, 3], [1, 2, 4], [5]]) == [Group(0, [0, 1, 2])]
-    assert group_by_prefix([[1, 2, 3], [1, 2, 4], [5]], least=2) == [Group(2, [0, 1]), Group(0, [2])]
+    assert group_by_prefix([[1, 2, 3], [1, 2, 4], [5]], least=2) == [
+        Group(2, [0, 1]),
+        Group(0, [2]),
+    ]
     assert group_by_prefix([]) == []
 
 
@@ -38,7 +42,10 @@ def test_the_last_id_is_never_in_the_prefix() -> None:
 def test_every_sequence_has_one_group_and_its_prefix() -> None:
     draw = random.Random(3)
     stems = [[draw.randrange(3) for _ in range(draw.randrange(40))] for _ in range(8)]
-    sequences = [[*draw.choice(stems), *(draw.randrange(3) for _ in range(draw.randrange(1, 9)))] for _ in range(200)]
+    sequences = [
+        [*draw.choice(stems), *(draw.randrange(3) for _ in range(draw.randrange(1, 9)))]
+        for _ in range(200)
+    ]
     groups = group_by_prefix(sequences, least=4)
     assert sorted(place for group in groups for place in group.members) == list(range(200))
     for length, members in groups:

@@ -10,27 +10,40 @@ from irdistill.teachers.llm.prompts import Template, cut_passage
 
 
 def test_places_are_filled_in_one_pass() -> None:
-    template = Template({"assistant": "Answer:", "user": "Q {query}\nP {passage} {{query}} {\"a\": {1}}", "system": "Judge."},
-                        ["query", "passage"], "the prompt")
+    template = Template(
+        {
+            "assistant": "Answer:",
+            "user": 'Q {query}\nP {passage} {{query}} {"a": {1}}',
+            "system": "Judge.",
+        },
+        ["query", "passage"],
+        "the prompt",
+    )
     assert template.messages(query="cats {passage}", passage="see {query}") == (
-        Message("system", "Judge."), Message("user", "Q cats {passage}\nP see {query} {query} {\"a\": {1}}"),
+        Message("system", "Judge."),
+        Message("user", 'Q cats {passage}\nP see {query} {query} {"a": {1}}'),
         Message("assistant", "Answer:"),
     )
 
 
 def test_the_digest_follows_the_text() -> None:
-    one, same, other = (Template({"user": text}, ["query"], "x") for text in ("a {query}", "a {query}", "b {query}"))
+    one, same, other = (
+        Template({"user": text}, ["query"], "x") for text in ("a {query}", "a {query}", "b {query}")
+    )
     assert one.digest == same.digest != other.digest
 
 
-@pytest.mark.parametrize(("parts", "said"), [
-    ({"system": "{query} {passage}"}, "no user part"),
-    ({"user": "{query}"}, "{passage}"),
-    ({"user": "{query} {passage} {document}"}, "{document}"),
-    ({"user": "{query} {passage}", "tool": "x"}, "tool"),
-    ({"user": "{query} {passage}", "system": 3}, "system"),
-    ({"user": "{query} {{passage}}"}, "lacks {passage}"),
-])
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"system": "{query} {passage}"}, "no user part"),
+        ({"user": "{query}"}, "{passage}"),
+        ({"user": "{query} {passage} {document}"}, "{document}"),
+        ({"user": "{query} {passage}", "tool": "x"}, "tool"),
+        ({"user": "{query} {passage}", "system": 3}, "system"),
+        ({"user": "{query} {{passage}}"}, "lacks {passage}"),
+    ],
+)
 def test_a_prompt_that_does_not_fit_is_refused(parts: dict[str, str], said: str) -> None:
     with pytest.raises(IrdistillError, match="the prompt of 'x'") as caught:
         Template(parts, ["query", "passage"], "the prompt of 'x'")
@@ -38,9 +51,15 @@ def test_a_prompt_that_does_not_fit_is_refused(parts: dict[str, str], said: str)
 
 
 def test_order_tells_which_place_is_read_first() -> None:
-    assert Template({"user": "{query} {passage}"}, [], "x", ["query", "passage"]).order("query", "passage")
-    assert not Template({"user": "{passage} {query}"}, [], "x", ["query", "passage"]).order("query", "passage")
-    assert Template({"system": "{query}", "user": "{passage}"}, [], "x", ["query", "passage"]).order("query", "passage")
+    assert Template({"user": "{query} {passage}"}, [], "x", ["query", "passage"]).order(
+        "query", "passage"
+    )
+    assert not Template({"user": "{passage} {query}"}, [], "x", ["query", "passage"]).order(
+        "query", "passage"
+    )
+    assert Template(
+        {"system": "{query}", "user": "{passage}"}, [], "x", ["query", "passage"]
+    ).order("query", "passage")
 
 
 def test_passages_are_cut_at_words_and_characters() -> None:

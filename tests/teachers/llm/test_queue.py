@@ -56,7 +56,10 @@ def jobs() -> Iterator[Generator[list[Request], list[Answer], str]]:
 
 def test_results_are_in_the_order_of_the_jobs_whatever_comes_first() -> None:
     expected = run_jobs(Echo(parallel=1), jobs())
-    assert all(result.startswith(f"job{number}") for number, result in enumerate(expected)) and len(expected) == 12
+    assert (
+        all(result.startswith(f"job{number}") for number, result in enumerate(expected))
+        and len(expected) == 12
+    )
     for _ in range(5):
         model = Echo(parallel=5, concurrent=True, delay=0.004)
         assert run_jobs(model, jobs()) == expected
@@ -86,7 +89,11 @@ def test_a_finished_window_starts_the_next_while_another_query_is_busy() -> None
 
     done = run_jobs(Slow(parallel=2, concurrent=True), [chain("busy", 1), chain("quick", 3)])
     assert len(done) == 2 and gate.is_set()
-    assert sorted(text.split("/")[-1] for text in asked if text.startswith("quick")) == ["0.0", "1.0", "2.0"]
+    assert sorted(text.split("/")[-1] for text in asked if text.startswith("quick")) == [
+        "0.0",
+        "1.0",
+        "2.0",
+    ]
 
 
 def test_jobs_are_begun_only_as_there_is_room() -> None:
@@ -117,7 +124,9 @@ def test_a_job_may_ask_nothing() -> None:
 
 @pytest.mark.parametrize("concurrent", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, IrdistillError])
-def test_an_error_of_the_model_stops_everything(concurrent: bool, error: type[BaseException]) -> None:
+def test_an_error_of_the_model_stops_everything(
+    concurrent: bool, error: type[BaseException]
+) -> None:
     closed = []
 
     def watched(number: int) -> Generator[list[Request], list[Answer], str]:

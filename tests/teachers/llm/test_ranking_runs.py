@@ -16,17 +16,31 @@ from irdistill.teachers import read_card, score
 from irdistill.teachers.llm.listwise import ListwiseLLMTeacher
 from irdistill.teachers.llm.model import Answer, Request
 from irdistill.teachers.llm.pairwise import PairwiseTeacher
-from tests.teachers.llm.ranking_fakes import LISTWISE, PAIRWISE, FakeModel, choose_better, list_answer
+from tests.teachers.llm.ranking_fakes import (
+    LISTWISE,
+    PAIRWISE,
+    FakeModel,
+    choose_better,
+    list_answer,
+)
 
 WORTHS = [13, 28, 11, 25, 19, 22, 10, 27, 16]
-DOCS = {f"d{row}": f"passage worth {worth} points" for row, worth in enumerate(WORTHS)} | {"empty": "  "}
+DOCS = {f"d{row}": f"passage worth {worth} points" for row, worth in enumerate(WORTHS)} | {
+    "empty": "  "
+}
 QUERIES = {f"q{number}": f"what is number {number}" for number in range(8)}
 
 
 def small() -> tuple[Collection, MemoryRun]:
     held = Collection.from_dicts("small", DOCS, QUERIES, {query: {"d1": 1} for query in QUERIES})
-    lists = [RankedList(query, ["empty", *(f"d{(number + place) % 9}" for place in range(7))],
-                        np.arange(8, 0, -1, dtype=np.float32)) for number, query in enumerate(QUERIES)]
+    lists = [
+        RankedList(
+            query,
+            ["empty", *(f"d{(number + place) % 9}" for place in range(7))],
+            np.arange(8, 0, -1, dtype=np.float32),
+        )
+        for number, query in enumerate(QUERIES)
+    ]
     return held, MemoryRun(RunIdentity("first-stage", {"model": "made up"}, held.describe()), lists)
 
 
@@ -42,15 +56,25 @@ def unsure(worths: list[int]) -> Answer:
 
 
 TEACHERS: dict[str, Callable[..., Any]] = {
-    "sliding": lambda **more: ListwiseLLMTeacher(FakeModel(careless, **more), LISTWISE, window=4, step=2, passes=3),
-    "top-down": lambda **more: ListwiseLLMTeacher(FakeModel(careless, **more), LISTWISE, method="top-down", window=4, top=2),
+    "sliding": lambda **more: ListwiseLLMTeacher(
+        FakeModel(careless, **more), LISTWISE, window=4, step=2, passes=3
+    ),
+    "top-down": lambda **more: ListwiseLLMTeacher(
+        FakeModel(careless, **more), LISTWISE, method="top-down", window=4, top=2
+    ),
     "all": lambda **more: PairwiseTeacher(FakeModel(unsure, **more), PAIRWISE),
-    "heapsort": lambda **more: PairwiseTeacher(FakeModel(unsure, **more), PAIRWISE, method="heapsort", top=3),
+    "heapsort": lambda **more: PairwiseTeacher(
+        FakeModel(unsure, **more), PAIRWISE, method="heapsort", top=3
+    ),
 }
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".parquet")}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.suffix in (".json", ".parquet")
+    }
 
 
 def test_what_is_not_ranked_is_null_with_a_flag(tmp_path: Path) -> None:
@@ -59,10 +83,16 @@ def test_what_is_not_ranked_is_null_with_a_flag(tmp_path: Path) -> None:
     found = run["q0"]
     scores = dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
     flags = dict(zip(found.doc_ids, found.flags or [], strict=True))
-    ranked = [doc for doc in sorted(scores, key=lambda doc: -scores[doc]) if not np.isnan(scores[doc])]
+    ranked = [
+        doc for doc in sorted(scores, key=lambda doc: -scores[doc]) if not np.isnan(scores[doc])
+    ]
     assert ranked == ["d1", "d3", "d0", "d2", "d6"]
     assert [scores[doc] for doc in ranked] == [7.0, 6.0, 5.0, 4.0, 3.0]
-    assert {doc: flag for doc, flag in flags.items() if flag} == {"empty": "empty text", "d4": "omitted", "d5": "repeated"}
+    assert {doc: flag for doc, flag in flags.items() if flag} == {
+        "empty": "empty text",
+        "d4": "omitted",
+        "d5": "repeated",
+    }
     usage = run.manifest.usage
     assert usage["windows"] == usage["requests"] > usage["windows_ok"]
     assert usage["omitted"] > 0 and usage["repeated"] > 0 and usage["tokens"] > 0
@@ -78,14 +108,19 @@ def test_wins_and_ties_are_the_scores_of_all_pairs(tmp_path: Path) -> None:
     assert np.isnan(scores.pop("empty")) and np.isnan(scores.pop("d4"))
     assert scores == {"d1": 5.0, "d3": 4.0, "d5": 3.0, "d0": 2.0, "d2": 1.0, "d6": 0.0}
     flags = dict(zip(found.doc_ids, found.flags or [], strict=True))
-    assert {doc: flag for doc, flag in flags.items() if flag} == {"empty": "empty text", "d4": "refused"}
+    assert {doc: flag for doc, flag in flags.items() if flag} == {
+        "empty": "empty text",
+        "d4": "refused",
+    }
     assert run.manifest.usage["requests"] == 8 * 7 * 6
     assert run.manifest.usage["comparisons"] == 8 * 7 * 3
 
 
 @pytest.mark.parametrize("name", TEACHERS)
 @pytest.mark.parametrize("fail_after", [1, 15])
-def test_stopped_in_the_middle_it_ends_with_the_same_bytes(tmp_path: Path, name: str, fail_after: int) -> None:
+def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
+    tmp_path: Path, name: str, fail_after: int
+) -> None:
     held, first = small()
     score(held, first, TEACHERS[name](), tmp_path / "whole", part_queries=2)
 
@@ -101,23 +136,43 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(tmp_path: Path, name:
     with pytest.raises(KeyboardInterrupt):
         score(held, first, teacher, tmp_path / "cut", part_queries=2)
     assert not (tmp_path / "cut" / "part-00003.parquet").exists()
-    score(held, first, TEACHERS[name](parallel=5, concurrent=True, delay=0.001), tmp_path / "cut", part_queries=2)
+    score(
+        held,
+        first,
+        TEACHERS[name](parallel=5, concurrent=True, delay=0.001),
+        tmp_path / "cut",
+        part_queries=2,
+    )
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("name", "kind", "reply"), [
-    ("smollm2-listwise", ListwiseLLMTeacher, list_answer), ("rankzephyr", ListwiseLLMTeacher, list_answer),
-    ("smollm2-pairwise", PairwiseTeacher, choose_better),
-])
-def test_cards_hold_prompts_and_settings_that_fit(tmp_path: Path, name: str, kind: type, reply: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "reply"),
+    [
+        ("smollm2-listwise", ListwiseLLMTeacher, list_answer),
+        ("rankzephyr", ListwiseLLMTeacher, list_answer),
+        ("smollm2-pairwise", PairwiseTeacher, choose_better),
+    ],
+)
+def test_cards_hold_prompts_and_settings_that_fit(
+    tmp_path: Path, name: str, kind: type, reply: Any
+) -> None:
     card = read_card(name)
     assert card.kind == {ListwiseLLMTeacher: "llm-listwise", PairwiseTeacher: "llm-pairwise"}[kind]
     assert card.licence and card.source and card.description
-    own = {key: value for key, value in card.settings.items() if key in inspect.signature(kind).parameters}
+    own = {
+        key: value
+        for key, value in card.settings.items()
+        if key in inspect.signature(kind).parameters
+    }
     model = FakeModel(reply)
     held, first = small()
     run = score(held, first, kind(model, card.prompt, **own), tmp_path / "run")
-    scored = [doc for doc, value in zip(run["q0"].doc_ids, run["q0"].scores.tolist(), strict=True) if value == value]
+    scored = [
+        doc
+        for doc, value in zip(run["q0"].doc_ids, run["q0"].scores.tolist(), strict=True)
+        if value == value
+    ]
     assert len(scored) == 7 and scored[0] == "d1"
     request = model.requests[0]
     assert any("what is number 0" in message.content for message in request.messages)

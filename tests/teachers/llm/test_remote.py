@@ -21,7 +21,17 @@ from irdistill import IrdistillError
 from irdistill.teachers.llm import Answer, LanguageModel, Message, Request
 from irdistill.teachers.llm import remote as remote_module
 from irdistill.teachers.llm.remote import ServerModel
-from tests.teachers.llm.chat_stub import OK, ChatStub, Reply, always, completion, endless, error, first, poison
+from tests.teachers.llm.chat_stub import (
+    OK,
+    ChatStub,
+    Reply,
+    always,
+    completion,
+    endless,
+    error,
+    first,
+    poison,
+)
 
 pytest.importorskip("openai")
 
@@ -42,8 +52,14 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return found
 
 
-def model(stub: ChatStub, folder: Path, server: dict[str, Any] | None = None, **settings: Any) -> ServerModel:
-    return ServerModel("stub", {"url": stub.url} | (server or {}), **({"log": folder / "log.jsonl", "max_retries": 3} | settings))
+def model(
+    stub: ChatStub, folder: Path, server: dict[str, Any] | None = None, **settings: Any
+) -> ServerModel:
+    return ServerModel(
+        "stub",
+        {"url": stub.url} | (server or {}),
+        **({"log": folder / "log.jsonl", "max_retries": 3} | settings),
+    )
 
 
 def ask(prompt: str, labels: tuple[str, ...] = (), max_tokens: int = 20) -> Request:
@@ -68,7 +84,9 @@ def test_text_answers_come_in_order_with_usage_and_cost(stub: Any, tmp_path: Pat
     assert isinstance(found, LanguageModel) and found.parallel == 4
     answers = found.answer([ask(f"p{n}") for n in range(12)])
     assert [answer.text for answer in answers] == [f"<p{n}>" for n in range(12)]
-    assert answers[3] == Answer("<p3>", None, None, 100, 7, 40, (60 * 2.0 + 40 * 1.0 + 7 * 10.0) / 1000)
+    assert answers[3] == Answer(
+        "<p3>", None, None, 100, 7, 40, (60 * 2.0 + 40 * 1.0 + 7 * 10.0) / 1000
+    )
     assert 1 < server.most <= 4
     body = server.bodies[0]
     assert body["messages"][0] == {"role": "system", "content": "be brief"}
@@ -78,41 +96,77 @@ def test_text_answers_come_in_order_with_usage_and_cost(stub: Any, tmp_path: Pat
 
 
 def test_labels_sum_the_tokens_that_begin_them(stub: Any, tmp_path: Path) -> None:
-    top = {"yes": math.log(0.5), " yes": math.log(0.25), "Yes": math.log(0.1), "n": math.log(0.05), "yesterday": math.log(0.04)}
+    top = {
+        "yes": math.log(0.5),
+        " yes": math.log(0.25),
+        "Yes": math.log(0.1),
+        "n": math.log(0.05),
+        "yesterday": math.log(0.04),
+    }
     server = stub(always(Reply(body=completion("yes", top=top))))
     answer = model(server, tmp_path).answer([ask("q", ("yes", "no", "maybe"))])[0]
-    assert answer.text == "" and answer.error is None and answer.labels is not None and answer.labels.dtype == np.float32
+    assert (
+        answer.text == ""
+        and answer.error is None
+        and answer.labels is not None
+        and answer.labels.dtype == np.float32
+    )
     assert answer.labels[:2] == pytest.approx([math.log(0.75), math.log(0.05)], abs=1e-6)
     assert np.isnan(answer.labels[2])
     body = server.bodies[0]
     assert (body["logprobs"], body["top_logprobs"], body["max_tokens"]) == (True, 20, 1)
     again = model(server, tmp_path).answer([ask("q", ("yes", "no", "maybe"))])[0]
-    assert again.labels is not None and again.labels.tobytes() == answer.labels.tobytes() and sum(server.seen.values()) == 1
+    assert (
+        again.labels is not None
+        and again.labels.tobytes() == answer.labels.tobytes()
+        and sum(server.seen.values()) == 1
+    )
 
 
-@pytest.mark.parametrize(("top", "labels", "expected"), [
-    ({"rel": -1.0, "irre": -2.0}, ("relevant", "irrelevant"), [-1.0, -2.0]),
-    ({"\u2581A": -1.0, "\u0120B": -2.0, "B": -9999.0}, ("A", "B"), [-1.0, -2.0]),
-    ({"A": -1.0}, ("A1", "A2"), [None, None]),
-    ({"A": -1.0}, (" A", "B"), [-1.0, None]),
-    ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
-])
+@pytest.mark.parametrize(
+    ("top", "labels", "expected"),
+    [
+        ({"rel": -1.0, "irre": -2.0}, ("relevant", "irrelevant"), [-1.0, -2.0]),
+        ({"\u2581A": -1.0, "\u0120B": -2.0, "B": -9999.0}, ("A", "B"), [-1.0, -2.0]),
+        ({"A": -1.0}, ("A1", "A2"), [None, None]),
+        ({"A": -1.0}, (" A", "B"), [-1.0, None]),
+        ({"yes": -1.0, "": -0.1, "\n": -0.2}, ("yes", "yesterday"), [-1.0, None]),
+    ],
+)
 def test_a_token_counts_for_the_label_it_tells_apart(
-    stub: Any, tmp_path: Path, top: dict[str, float], labels: tuple[str, ...], expected: list[float | None]
+    stub: Any,
+    tmp_path: Path,
+    top: dict[str, float],
+    labels: tuple[str, ...],
+    expected: list[float | None],
 ) -> None:
-    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer([ask("q", labels)])[0]
+    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer(
+        [ask("q", labels)]
+    )[0]
     assert answer.labels is not None
-    assert [None if np.isnan(one) else pytest.approx(float(one)) for one in answer.labels] == expected
+    assert [
+        None if np.isnan(one) else pytest.approx(float(one)) for one in answer.labels
+    ] == expected
     assert answer.error == (None if any(expected) else "labels not reported")
 
 
 def test_without_log_probabilities_no_number_is_made_up(stub: Any, tmp_path: Path) -> None:
-    server = stub(lambda prompt, nth: Reply(body=completion({"a": " yes, it is", "b": "yesterday"}[prompt])))
-    first_answer, second = model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no")), ask("b", ("yes", "no"))])
-    assert (first_answer.text, first_answer.error) == ("yes", "no log-probabilities") and second.text == ""
+    server = stub(
+        lambda prompt, nth: Reply(body=completion({"a": " yes, it is", "b": "yesterday"}[prompt]))
+    )
+    first_answer, second = model(server, tmp_path, {"labels": "text"}).answer(
+        [ask("a", ("yes", "no")), ask("b", ("yes", "no"))]
+    )
+    assert (first_answer.text, first_answer.error) == (
+        "yes",
+        "no log-probabilities",
+    ) and second.text == ""
     assert first_answer.labels is not None and np.isnan(first_answer.labels).all()
     assert "logprobs" not in server.bodies[0] and server.bodies[0]["max_tokens"] == 20
-    assert model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no"), 1)])[0].text == "yes"
+    assert (
+        model(server, tmp_path, {"labels": "text"}).answer([ask("a", ("yes", "no"), 1)])[0].text
+        == "yes"
+    )
     assert server.bodies[-1]["max_tokens"] == 16
     (tmp_path / "other").mkdir()
     with pytest.raises(IrdistillError, match=r"reports no log-probabilities.*labels: text"):
@@ -134,10 +188,14 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_of_the_moment_are_tried_again(stub: Any, tmp_path: Path, waits: list[float], name: str) -> None:
+def test_faults_of_the_moment_are_tried_again(
+    stub: Any, tmp_path: Path, waits: list[float], name: str
+) -> None:
     server = stub(first(FAULTS[name], FAULTS[name]))
     answers = model(server, tmp_path, parallel=3).answer([ask(f"p{n}") for n in range(5)])
-    assert [(answer.text, answer.error) for answer in answers] == [(f"echo p{n}", None) for n in range(5)]
+    assert [(answer.text, answer.error) for answer in answers] == [
+        (f"echo p{n}", None) for n in range(5)
+    ]
     assert set(server.seen.values()) == {3}
     if name != "429":
         assert len(waits) == 10 and all(0.5 <= seconds <= 2 for seconds in waits)
@@ -161,7 +219,9 @@ def test_a_slow_answer_is_given_up_and_asked_again(stub: Any, tmp_path: Path) ->
     assert kept[0]["spent"]["tokens"] > 20
 
 
-def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retry_after_is_waited_for(
+    stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = [100.0]
     waited: list[float] = []
 
@@ -171,12 +231,17 @@ def test_retry_after_is_waited_for(stub: Any, tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(remote_module, "_wait", wait)
     monkeypatch.setattr(remote_module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    busy, down = Reply(429, error("slow"), (("Retry-After", "7"),)), Reply(503, error("slow"), (("Retry-After-Ms", "2500"),))
+    busy, down = (
+        Reply(429, error("slow"), (("Retry-After", "7"),)),
+        Reply(503, error("slow"), (("Retry-After-Ms", "2500"),)),
+    )
     server = stub(first(busy, down))
     assert model(server, tmp_path).answer([ask("p")])[0].text == "echo p"
     assert len(waited) == 2 and 7 <= waited[0] <= 8 and 2.5 <= waited[1] <= 3.5
     for status in (429, 503):
-        server = stub(poison(Reply(status, error("come back tomorrow"), (("Retry-After", "86400"),))))
+        server = stub(
+            poison(Reply(status, error("come back tomorrow"), (("Retry-After", "86400"),)))
+        )
         with pytest.raises(IrdistillError, match="asks to wait 86400 seconds"):
             model(server, tmp_path).answer([ask("bad")])
         assert sum(server.seen.values()) == 1
@@ -188,7 +253,11 @@ def test_one_request_that_always_fails_is_flagged(stub: Any, tmp_path: Path, nam
     requests = [ask("good"), ask("bad one"), ask("bad two", ("yes", "no"))]
     answers = model(server, tmp_path, max_retries=2, parallel=2).answer(requests)
     assert [answer.error for answer in answers] == [None, "no answer", "no answer"]
-    assert answers[1].text == "" and answers[2].labels is not None and np.isnan(answers[2].labels).all()
+    assert (
+        answers[1].text == ""
+        and answers[2].labels is not None
+        and np.isnan(answers[2].labels).all()
+    )
     assert server.seen["bad one"] == 3
     model(server, tmp_path).answer([ask("bad one")])
     assert server.seen["bad one"] == 3
@@ -197,7 +266,9 @@ def test_one_request_that_always_fails_is_flagged(stub: Any, tmp_path: Path, nam
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_server_that_fails_always_stops_the_job(stub: Any, tmp_path: Path, name: str) -> None:
     server = stub(always(FAULTS[name]))
-    with pytest.raises(IrdistillError, match=r"the server http://127.0.0.1:\d+/v1 gave .*the same command goes on"):
+    with pytest.raises(
+        IrdistillError, match=r"the server http://127.0.0.1:\d+/v1 gave .*the same command goes on"
+    ):
         model(server, tmp_path, max_retries=1, parallel=2).answer([ask(f"p{n}") for n in range(6)])
     assert not [line for line in lines(tmp_path) if "key" in line]
 
@@ -206,37 +277,62 @@ def test_nobody_listens(stub: Any, tmp_path: Path, waits: list[float]) -> None:
     with ChatStub(always(Reply())).running() as server:
         gone = server.url
     with pytest.raises(IrdistillError, match=r"gave no connection.*check that it runs"):
-        ServerModel("m", {"url": gone}, log=tmp_path / "log.jsonl", max_retries=2).answer([ask("p")])
+        ServerModel("m", {"url": gone}, log=tmp_path / "log.jsonl", max_retries=2).answer(
+            [ask("p")]
+        )
     assert len(waits) == 2 and lines(tmp_path) == []
 
 
-@pytest.mark.parametrize(("reply", "message"), [
-    (Reply(401, error("Incorrect key")), "answered 401.*Incorrect key.*wants a key"),
-    (Reply(403, error("forbidden")), "answered 403.*no permission"),
-    (Reply(404, error("no such model")), "answered 404.*check the url"),
-    (Reply(400, error("unknown parameter: foo")), "answered 400.*unknown parameter: foo.*parameters"),
-    (Reply(429, error("quota", "insufficient_quota")), "answered 429.*no credit left"),
-])
-def test_what_every_request_would_meet_raises_at_once(stub: Any, tmp_path: Path, reply: Reply, message: str) -> None:
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (Reply(401, error("Incorrect key")), "answered 401.*Incorrect key.*wants a key"),
+        (Reply(403, error("forbidden")), "answered 403.*no permission"),
+        (Reply(404, error("no such model")), "answered 404.*check the url"),
+        (
+            Reply(400, error("unknown parameter: foo")),
+            "answered 400.*unknown parameter: foo.*parameters",
+        ),
+        (Reply(429, error("quota", "insufficient_quota")), "answered 429.*no credit left"),
+    ],
+)
+def test_what_every_request_would_meet_raises_at_once(
+    stub: Any, tmp_path: Path, reply: Reply, message: str
+) -> None:
     server = stub(always(reply))
     with pytest.raises(IrdistillError, match=message):
         model(server, tmp_path, parallel=2).answer([ask(f"p{n}") for n in range(40)])
     assert sum(server.seen.values()) < 10
 
 
-@pytest.mark.parametrize(("reply", "flag"), [
-    (Reply(400, error("This model's maximum context length is 4096 tokens", "context_length_exceeded")), "too long"),
-    (Reply(400, error("the request exceeds the available context size")), "too long"),
-    (Reply(413, b"payload"), "too long"),
-    (Reply(400, error("filtered", "content_filter")), "refused"),
-    (Reply(body=completion("", refusal="I cannot")), "refused"),
-    (Reply(body=completion("half an ans", finish="content_filter")), "refused"),
-    (Reply(body=completion("", finish="length")), "cut"),
-    (Reply(body=completion("", finish="stop")), "no answer"),
-])
-def test_what_only_one_request_meets_is_a_flag(stub: Any, tmp_path: Path, reply: Reply, flag: str) -> None:
+@pytest.mark.parametrize(
+    ("reply", "flag"),
+    [
+        (
+            Reply(
+                400,
+                error(
+                    "This model's maximum context length is 4096 tokens", "context_length_exceeded"
+                ),
+            ),
+            "too long",
+        ),
+        (Reply(400, error("the request exceeds the available context size")), "too long"),
+        (Reply(413, b"payload"), "too long"),
+        (Reply(400, error("filtered", "content_filter")), "refused"),
+        (Reply(body=completion("", refusal="I cannot")), "refused"),
+        (Reply(body=completion("half an ans", finish="content_filter")), "refused"),
+        (Reply(body=completion("", finish="length")), "cut"),
+        (Reply(body=completion("", finish="stop")), "no answer"),
+    ],
+)
+def test_what_only_one_request_meets_is_a_flag(
+    stub: Any, tmp_path: Path, reply: Reply, flag: str
+) -> None:
     server = stub(poison(reply))
-    good, bad, labelled = model(server, tmp_path).answer([ask("good"), ask("bad"), ask("bad", ("yes", "no"))])
+    good, bad, labelled = model(server, tmp_path).answer(
+        [ask("good"), ask("bad"), ask("bad", ("yes", "no"))]
+    )
     assert good.error is None and (bad.error, bad.text) == (flag, "")
     assert labelled.labels is not None and np.isnan(labelled.labels).all() and labelled.error
     assert server.seen["bad"] == 2
@@ -244,17 +340,26 @@ def test_what_only_one_request_meets_is_a_flag(stub: Any, tmp_path: Path, reply:
 
 def test_the_name_of_the_limit_is_learned_once(stub: Any, tmp_path: Path) -> None:
     server = stub()
-    refusal = error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "unsupported_parameter")
-    server.plan = lambda prompt, nth: Reply(400, refusal) if "max_tokens" in server.bodies[-1] else Reply()
+    refusal = error(
+        "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "unsupported_parameter",
+    )
+    server.plan = lambda prompt, nth: (
+        Reply(400, refusal) if "max_tokens" in server.bodies[-1] else Reply()
+    )
     found = model(server, tmp_path, parallel=1)
-    assert [answer.text for answer in found.answer([ask(f"p{n}") for n in range(5)])] == [f"echo p{n}" for n in range(5)]
+    assert [answer.text for answer in found.answer([ask(f"p{n}") for n in range(5)])] == [
+        f"echo p{n}" for n in range(5)
+    ]
     assert len(server.bodies) == 6 and server.bodies[-1]["max_completion_tokens"] == 20
 
 
 def test_parameters_and_a_begun_answer_reach_the_server(stub: Any, tmp_path: Path) -> None:
     server = stub()
     request = Request((Message("user", "q"), Message("assistant", "The answer is")))
-    model(server, tmp_path, {"parameters": {"temperature": None, "seed": 3, "max_tokens": 9}}).answer([request])
+    model(
+        server, tmp_path, {"parameters": {"temperature": None, "seed": 3, "max_tokens": 9}}
+    ).answer([request])
     body = server.bodies[0]
     assert body["messages"][-1] == {"role": "assistant", "content": "The answer is"}
     assert body["seed"] == 3 and body["max_tokens"] == 9 and "temperature" not in body
@@ -267,7 +372,11 @@ def test_missing_usage_counts_the_worst_case_for_the_budget_only(
     found = model(server, tmp_path, {"prices": PRICES})
     answer = found.answer([ask("p" * 300)])[0]
     assert (answer.input_tokens, answer.cost, answer.text) == (0, 0.0, "fine")
-    assert found.log.spent.requests == 1 and found.log.spent.tokens > 100 and found.log.spent.cost > 0.2
+    assert (
+        found.log.spent.requests == 1
+        and found.log.spent.tokens > 100
+        and found.log.spent.cost > 0.2
+    )
     assert "does not say how many tokens" in caplog.text
 
 
@@ -275,12 +384,17 @@ def test_the_same_request_at_the_same_time_is_paid_once(stub: Any, tmp_path: Pat
     server = stub(always(Reply(delay=0.05)))
     found = model(server, tmp_path, parallel=8)
     results: list[list[Answer]] = []
-    threads = [threading.Thread(target=lambda: results.append(found.answer([ask("same")] * 4))) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: results.append(found.answer([ask("same")] * 4)))
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert server.seen["same"] == 1 and {answer.text for row in results for answer in row} == {"echo same"}
+    assert server.seen["same"] == 1 and {answer.text for row in results for answer in row} == {
+        "echo same"
+    }
 
 
 def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
@@ -294,7 +408,10 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
 
     server = stub(plan)
     found = model(server, tmp_path, parallel=3)
-    threads = [threading.Thread(target=found.answer, args=([ask(f"{n} {m}") for m in range(5)],)) for n in range(4)]
+    threads = [
+        threading.Thread(target=found.answer, args=([ask(f"{n} {m}") for m in range(5)],))
+        for n in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -302,24 +419,41 @@ def test_threads_together_keep_to_the_limit(stub: Any, tmp_path: Path) -> None:
     assert server.most == 3 and len(server.served) == 20
 
 
-@pytest.mark.parametrize(("server", "settings", "message"), [
-    ({"url": "localhost:8000"}, {}, "begins with http"),
-    ({}, {}, "begins with http"),
-    ({"url": "http://user:pass@host/v1"}, {}, "the server host holds a user"),
-    ({"url": "https://host/v1?key=abc"}, {}, "the server host holds a user, a password or a query"),
-    ({"url": "https://host/v1", "key": "NO_SUCH_VARIABLE"}, {}, "NO_SUCH_VARIABLE, which is not set"),
-    ({"url": "http://127.0.0.1/v1", "adress": 1}, {}, "adress"),
-    ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels 'guess'"),
-    ({"url": "http://127.0.0.1/v1", "parameters": {"n": 2}}, {}, "set n, which irdistill sets"),
-    ({"url": "http://127.0.0.1/v1", "prices": {"input": 1}}, {}, "input and output are needed"),
-    ({"url": "http://127.0.0.1/v1", "prices": {"input": "a", "output": 1}}, {}, "numbers from 0"),
-    ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
-    ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
-    ({"url": "http://127.0.0.1/v1"}, {"parallel": 0}, "parallel=0"),
-    ({"url": "http://127.0.0.1/v1"}, {"time_limit": 0}, "time_limit=0"),
-    ({"url": "http://127.0.0.1/v1"}, {"timeout": float("nan")}, "timeout=nan"),
-])
-def test_faulty_declarations_stop(server: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("server", "settings", "message"),
+    [
+        ({"url": "localhost:8000"}, {}, "begins with http"),
+        ({}, {}, "begins with http"),
+        ({"url": "http://user:pass@host/v1"}, {}, "the server host holds a user"),
+        (
+            {"url": "https://host/v1?key=abc"},
+            {},
+            "the server host holds a user, a password or a query",
+        ),
+        (
+            {"url": "https://host/v1", "key": "NO_SUCH_VARIABLE"},
+            {},
+            "NO_SUCH_VARIABLE, which is not set",
+        ),
+        ({"url": "http://127.0.0.1/v1", "adress": 1}, {}, "adress"),
+        ({"url": "http://127.0.0.1/v1", "labels": "guess"}, {}, "labels 'guess'"),
+        ({"url": "http://127.0.0.1/v1", "parameters": {"n": 2}}, {}, "set n, which irdistill sets"),
+        ({"url": "http://127.0.0.1/v1", "prices": {"input": 1}}, {}, "input and output are needed"),
+        (
+            {"url": "http://127.0.0.1/v1", "prices": {"input": "a", "output": 1}},
+            {},
+            "numbers from 0",
+        ),
+        ({"url": "http://127.0.0.1/v1"}, {"max_cost": 1.0}, "prices are not known"),
+        ({"url": "http://127.0.0.1/v1"}, {"max_requests": 0}, "max_requests=0"),
+        ({"url": "http://127.0.0.1/v1"}, {"parallel": 0}, "parallel=0"),
+        ({"url": "http://127.0.0.1/v1"}, {"time_limit": 0}, "time_limit=0"),
+        ({"url": "http://127.0.0.1/v1"}, {"timeout": float("nan")}, "timeout=nan"),
+    ],
+)
+def test_faulty_declarations_stop(
+    server: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(IrdistillError, match=message) as stop:
         ServerModel("m", server, log=tmp_path / "log.jsonl", **settings)
     assert "pass" not in str(stop.value).replace("password", "") and "abc" not in str(stop.value)
@@ -346,19 +480,38 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     with pytest.raises(IrdistillError, match=r"provided: \*\*\*.*variable STUB_KEY") as stop:
         found.answer([ask("quoted")])
     assert set(server.keys) == {f"Bearer {secret}"}
-    shown = [str(stop.value), repr(stop.value), repr(found), repr(found.identity), json.dumps(found.identity), caplog.text]
+    shown = [
+        str(stop.value),
+        repr(stop.value),
+        repr(found),
+        repr(found.identity),
+        json.dumps(found.identity),
+        caplog.text,
+    ]
     shown += [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(shown) >= 7 and not [text for text in shown if secret in text]
 
 
-def test_another_host_gets_no_key_of_the_card(stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_host_gets_no_key_of_the_card(
+    stub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CARD_KEY", "sk-of-the-card")
     monkeypatch.setenv("MY_KEY", "sk-mine")
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
-    server, card = stub(), {"url": "https://api.example.com/v1", "key": "CARD_KEY", "prices": PRICES}
+    server, card = (
+        stub(),
+        {"url": "https://api.example.com/v1", "key": "CARD_KEY", "prices": PRICES},
+    )
     ServerModel("m", card, url=server.url, log=tmp_path / "a.jsonl").answer([ask("p")])
-    ServerModel("m", card, url=server.url, key="MY_KEY", log=tmp_path / "b.jsonl").answer([ask("p")])
-    plain = ServerModel("m", card | {"url": server.url.replace("http:", "https:")}, url=server.url, log=tmp_path / "c.jsonl")
+    ServerModel("m", card, url=server.url, key="MY_KEY", log=tmp_path / "b.jsonl").answer(
+        [ask("p")]
+    )
+    plain = ServerModel(
+        "m",
+        card | {"url": server.url.replace("http:", "https:")},
+        url=server.url,
+        log=tmp_path / "c.jsonl",
+    )
     plain.answer([ask("p")])
     assert server.keys == ["Bearer none", "Bearer sk-mine", "Bearer none"]
     with pytest.raises(IrdistillError, match="prices are not known"):
@@ -367,7 +520,10 @@ def test_another_host_gets_no_key_of_the_card(stub: Any, tmp_path: Path, monkeyp
 
 def test_identity_names_the_pool_in_place_of_the_address(stub: Any, tmp_path: Path) -> None:
     one, other = stub(), stub()
-    first_model, second = (model(server, tmp_path, {"name": "pool", "parameters": {"seed": 1}}) for server in (one, other))
+    first_model, second = (
+        model(server, tmp_path, {"name": "pool", "parameters": {"seed": 1}})
+        for server in (one, other)
+    )
     assert first_model.identity == second.identity and first_model.identity["server"] == "pool"
     assert first_model.answer([ask("p")]) == second.answer([ask("p")])
     assert one.seen["p"] == 1 and not other.seen
@@ -381,7 +537,9 @@ ENDLESS = {
     "a byte now and then": endless(OK, piece=b" ", pause=0.02),
     "headers now and then": endless(b"HTTP/1.1 200 OK\r\nX: ", piece=b"x", pause=0.02),
     "continue for ever": endless(piece=b"HTTP/1.1 100 Continue\r\n\r\n", pause=0.02),
-    "what was compressed": Reply(body=gzip.compress(b" " * 50_000_000), headers=(("Content-Encoding", "gzip"),)),
+    "what was compressed": Reply(
+        body=gzip.compress(b" " * 50_000_000), headers=(("Content-Encoding", "gzip"),)
+    ),
 }
 
 
@@ -394,103 +552,200 @@ def test_a_response_without_end_is_given_up(stub: Any, tmp_path: Path, name: str
     assert (good.error, bad.error, another.text) == (None, "no answer", "echo good again")
     assert server.seen["bad"] == 2 and server.sent < 100 * 2**20 and time.monotonic() - began < 10
     why = lines(tmp_path)[-2]["why"]
-    assert any(word in why for word in ("more than 8 MiB", "had not ended after 0.3 seconds", "compressed response"))
+    assert any(
+        word in why
+        for word in ("more than 8 MiB", "had not ended after 0.3 seconds", "compressed response")
+    )
     server.plan = always(ENDLESS[name])
-    with pytest.raises(IrdistillError, match=r"the server .* gave a .*response .*tried 2 times; check what answers there"):
+    with pytest.raises(
+        IrdistillError,
+        match=r"the server .* gave a .*response .*tried 2 times; check what answers there",
+    ):
         found.answer([ask("bad once more")])
     assert server.seen["bad once more"] == 2
 
 
-@pytest.mark.parametrize("body", [
-    b"[" * 1_000_000, b'{"choices": ' * 5_000, b'{"usage": ' + b"[" * 100 + b"]" * 100 + b"}", b'"' * 1_000_000,
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 1_000_000,
+        b'{"choices": ' * 5_000,
+        b'{"usage": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b'"' * 1_000_000,
+    ],
+)
 def test_deep_nesting_is_a_fault_like_others(stub: Any, tmp_path: Path, body: bytes) -> None:
-    found = model(stub(poison(Reply(body=body))), tmp_path, max_retries=1).answer([ask("good"), ask("bad")])
+    found = model(stub(poison(Reply(body=body))), tmp_path, max_retries=1).answer(
+        [ask("good"), ask("bad")]
+    )
     assert [answer.error for answer in found] == [None, "no answer"]
-    assert "which is nested more than 64 levels deep" in lines(tmp_path)[-1]["why"] or body[:1] == b'"'
+    assert (
+        "which is nested more than 64 levels deep" in lines(tmp_path)[-1]["why"] or body[:1] == b'"'
+    )
 
 
 def test_brackets_inside_texts_are_no_nesting(stub: Any, tmp_path: Path) -> None:
     text = '[[["' * 500 + "\\"
-    assert model(stub(always(Reply(body=completion(text)))), tmp_path).answer([ask("p")])[0].text == text
+    assert (
+        model(stub(always(Reply(body=completion(text)))), tmp_path).answer([ask("p")])[0].text
+        == text
+    )
 
 
-@pytest.mark.parametrize("usage", [
-    (10**400, 1), (1, 10**400), (-1, 2), ("12", 3), (float("nan"), 1), (1e999, 1), (None, 1), (1.5, 2), (True, 1), ([1], 1),
-    ({}, 1),
-    (10, 2, 99), (9_999_999, 2), (10_000_001, 1),
-], ids=str)
-def test_counts_of_tokens_that_cannot_be_are_not_believed(stub: Any, tmp_path: Path, usage: tuple[Any, ...]) -> None:
-    body = completion("fine", usage=None) | {"usage": dict(zip(("prompt_tokens", "completion_tokens"), usage[:2], strict=True))}
+@pytest.mark.parametrize(
+    "usage",
+    [
+        (10**400, 1),
+        (1, 10**400),
+        (-1, 2),
+        ("12", 3),
+        (float("nan"), 1),
+        (1e999, 1),
+        (None, 1),
+        (1.5, 2),
+        (True, 1),
+        ([1], 1),
+        ({}, 1),
+        (10, 2, 99),
+        (9_999_999, 2),
+        (10_000_001, 1),
+    ],
+    ids=str,
+)
+def test_counts_of_tokens_that_cannot_be_are_not_believed(
+    stub: Any, tmp_path: Path, usage: tuple[Any, ...]
+) -> None:
+    body = completion("fine", usage=None) | {
+        "usage": dict(zip(("prompt_tokens", "completion_tokens"), usage[:2], strict=True))
+    }
     if len(usage) > 2:
         body["usage"]["prompt_cache_hit_tokens"] = usage[2]
-    found = model(stub(always(Reply(body=json.dumps(body).encode()))), tmp_path, {"prices": PRICES}, max_tokens_total=100_000)
+    found = model(
+        stub(always(Reply(body=json.dumps(body).encode()))),
+        tmp_path,
+        {"prices": PRICES},
+        max_tokens_total=100_000,
+    )
     answers = found.answer([ask(f"p{number}" * 100) for number in range(3)])
-    assert {(answer.text, answer.input_tokens, answer.cost) for answer in answers} == {("fine", 0, 0.0)}
+    assert {(answer.text, answer.input_tokens, answer.cost) for answer in answers} == {
+        ("fine", 0, 0.0)
+    }
     assert 3 * 50 < found.log.spent.tokens < 3 * 200 and 0 < found.log.spent.cost < 5
-    json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1], parse_constant=lambda name: pytest.fail(name))
+    json.loads(
+        (tmp_path / "log.jsonl").read_text().splitlines()[-1],
+        parse_constant=lambda name: pytest.fail(name),
+    )
 
 
 def test_a_log_probability_that_cannot_be_is_left_out(stub: Any, tmp_path: Path) -> None:
     body = completion("yes", top={"yes": -1.0, "no": -2.0})
-    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append({"token": "maybe", "logprob": 10**400})
+    body["choices"][0]["logprobs"]["content"][0]["top_logprobs"].append(
+        {"token": "maybe", "logprob": 10**400}
+    )
     with pytest.raises(IrdistillError, match="reports no log-probabilities"):
-        model(stub(always(Reply(body=json.dumps(body).encode()))), tmp_path).answer([ask("q", ("yes", "no"))])
+        model(stub(always(Reply(body=json.dumps(body).encode()))), tmp_path).answer(
+            [ask("q", ("yes", "no"))]
+        )
 
 
-@pytest.mark.parametrize("reply", [
-    Reply(404, error("no \x1b[2J\x1b]0;title\x07 such\u202e model")), Reply(401, b"\x1b[31mred"), Reply(body=b"\x1b[2J no JSON"),
-    Reply(500, b"\x9b2J busy"),
-])
-def test_what_a_terminal_would_obey_is_written_out(stub: Any, tmp_path: Path, reply: Reply,
-                                                   caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(404, error("no \x1b[2J\x1b]0;title\x07 such\u202e model")),
+        Reply(401, b"\x1b[31mred"),
+        Reply(body=b"\x1b[2J no JSON"),
+        Reply(500, b"\x9b2J busy"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_out(
+    stub: Any, tmp_path: Path, reply: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     with pytest.raises(IrdistillError) as stop:
         model(stub(always(reply)), tmp_path, max_retries=0).answer([ask("p")])
-    shown = str(stop.value) + "".join(record.getMessage() for record in caplog.records if record.name.startswith("irdistill"))
+    shown = str(stop.value) + "".join(
+        record.getMessage() for record in caplog.records if record.name.startswith("irdistill")
+    )
     assert shown and not [letter for letter in shown if not letter.isprintable()]
 
 
-@pytest.mark.parametrize(("message", "answer"), [
-    ({"content": "[2] > [1]", "reasoning_content": "[1] > [2]"}, ("[2] > [1]", None)),
-    ({"content": None, "reasoning_content": "[1] > [2]"}, ("", "no answer")),
-    ({"content": "", "reasoning": "[1]"}, ("", "no answer")),
-    ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]}, {"type": "text", "text": "[2]"}]},
-     ("[2]", None)),
-    ({"content": [{"type": "reasoning", "text": "[1]"}, {"type": "text", "text": "[2]"}]}, ("[2]", None)),
-])
-def test_what_a_server_gives_as_thinking_is_no_answer(stub: Any, tmp_path: Path, message: dict[str, Any],
-                                                      answer: tuple[Any, Any]) -> None:
+@pytest.mark.parametrize(
+    ("message", "answer"),
+    [
+        ({"content": "[2] > [1]", "reasoning_content": "[1] > [2]"}, ("[2] > [1]", None)),
+        ({"content": None, "reasoning_content": "[1] > [2]"}, ("", "no answer")),
+        ({"content": "", "reasoning": "[1]"}, ("", "no answer")),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "[1]"}]},
+                    {"type": "text", "text": "[2]"},
+                ]
+            },
+            ("[2]", None),
+        ),
+        (
+            {"content": [{"type": "reasoning", "text": "[1]"}, {"type": "text", "text": "[2]"}]},
+            ("[2]", None),
+        ),
+    ],
+)
+def test_what_a_server_gives_as_thinking_is_no_answer(
+    stub: Any, tmp_path: Path, message: dict[str, Any], answer: tuple[Any, Any]
+) -> None:
     body = completion("")
     body["choices"][0]["message"] = {"role": "assistant"} | message
     found = model(stub(always(Reply(body=body))), tmp_path).answer([ask("p")])[0]
     assert (found.text, found.error) == answer
 
 
-@pytest.mark.parametrize(("finish", "written", "cut"), [
-    ("length", 20, True), ("max_tokens", 5, True), ("MAX_TOKENS", 5, True), ("stop", 20, False), (None, 20, True),
-    (None, 19, False),
-])
-def test_a_cut_answer_says_so_and_the_log_keeps_it(stub: Any, tmp_path: Path, finish: Any, written: int, cut: bool) -> None:
+@pytest.mark.parametrize(
+    ("finish", "written", "cut"),
+    [
+        ("length", 20, True),
+        ("max_tokens", 5, True),
+        ("MAX_TOKENS", 5, True),
+        ("stop", 20, False),
+        (None, 20, True),
+        (None, 19, False),
+    ],
+)
+def test_a_cut_answer_says_so_and_the_log_keeps_it(
+    stub: Any, tmp_path: Path, finish: Any, written: int, cut: bool
+) -> None:
     server = stub(always(Reply(body=completion("[2] > [1", usage=(10, written), finish=finish))))
     assert model(server, tmp_path).answer([ask("p")])[0].cut is cut
-    assert model(server, tmp_path, replay=True).answer([ask("p")])[0].cut is cut and sum(server.seen.values()) == 1
+    assert (
+        model(server, tmp_path, replay=True).answer([ask("p")])[0].cut is cut
+        and sum(server.seen.values()) == 1
+    )
 
 
 def test_a_model_that_thinks_first_has_no_label(stub: Any, tmp_path: Path) -> None:
     top = {"<think>": -1e-5, "yes": -11.0, "no": -12.0}
-    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer([ask("q", ("yes", "no"))])[0]
-    assert answer.error == "thinks first" and answer.labels is not None and np.isnan(answer.labels).all()
+    answer = model(stub(always(Reply(body=completion("", top=top)))), tmp_path).answer(
+        [ask("q", ("yes", "no"))]
+    )[0]
+    assert (
+        answer.error == "thinks first"
+        and answer.labels is not None
+        and np.isnan(answer.labels).all()
+    )
 
 
 @pytest.mark.parametrize("replay", [False, True])
-def test_a_damaged_answer_is_asked_again_or_refused(stub: Any, tmp_path: Path, replay: bool) -> None:
+def test_a_damaged_answer_is_asked_again_or_refused(
+    stub: Any, tmp_path: Path, replay: bool
+) -> None:
     server = stub()
     assert model(server, tmp_path).answer([ask("p"), ask("q")])[0].text == "echo p"
     log = tmp_path / "log.jsonl"
     log.write_bytes(log.read_bytes().replace(b"echo p", b"echo P"))
     if replay:
-        with pytest.raises(IrdistillError, match=r"no answer to the request .* \(1 of its lines are damaged and left out\)"):
+        with pytest.raises(
+            IrdistillError,
+            match=r"no answer to the request .* \(1 of its lines are damaged and left out\)",
+        ):
             model(server, tmp_path, replay=True).answer([ask("p")])
         return
     found = model(server, tmp_path)

@@ -50,8 +50,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "set" / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
     judged = "".join(f"{query}\td1\t1\n" for query in queries)
     (tmp_path / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    rows = [f"{query} Q0 d{(place * 5 + rank) % 12} {rank + 1} {10 - rank} x" for place, query in enumerate(queries)
-            for rank in range(DEPTH)]
+    rows = [
+        f"{query} Q0 d{(place * 5 + rank) % 12} {rank + 1} {10 - rank} x"
+        for place, query in enumerate(queries)
+        for rank in range(DEPTH)
+    ]
     (tmp_path / "candidates.txt").write_text("\n".join(rows) + "\n")
     return tmp_path
 
@@ -59,12 +62,32 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def card(server: ChatStub, name: str = "stub", **more: Any) -> None:
     prices = {"input": 0.003, "output": 0.07, "per": 10}
     declared = {"url": server.url, "name": "stub", "key": "STUB_KEY", "prices": prices} | more
-    Path(f"{name}.yaml").write_text(yaml.safe_dump({"name": name, "kind": "llm-pointwise", "backend": "openai", "model": "m",
-                                                    "settings": {"backoff": 0, "max_retries": 2}, "server": declared}))
+    Path(f"{name}.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": name,
+                "kind": "llm-pointwise",
+                "backend": "openai",
+                "model": "m",
+                "settings": {"backoff": 0, "max_retries": 2},
+                "server": declared,
+            }
+        )
+    )
 
 
 def arguments(out: str, *more: str, teacher: str = "stub.yaml") -> list[str]:
-    return ["score", "set", "--candidates", "candidates.txt", "--teacher", teacher, "--out", out, *more]
+    return [
+        "score",
+        "set",
+        "--candidates",
+        "candidates.txt",
+        "--teacher",
+        teacher,
+        "--out",
+        out,
+        *more,
+    ]
 
 
 def score(out: str, *more: str, teacher: str = "stub.yaml") -> int:
@@ -74,7 +97,11 @@ def score(out: str, *more: str, teacher: str = "stub.yaml") -> int:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in run.iterdir() if path.suffix in (".json", ".parquet")}
+    return {
+        path.name: path.read_bytes()
+        for path in run.iterdir()
+        if path.suffix in (".json", ".parquet")
+    }
 
 
 def logged(path: Path) -> int:
@@ -92,7 +119,12 @@ def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path)
 
     killed = stub(until_killed)
     card(killed)
-    command = [sys.executable, "-m", "tests.teachers.llm.asking", *arguments("cut", "--parallel", str(parallel))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.teachers.llm.asking",
+        *arguments("cut", "--parallel", str(parallel)),
+    ]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)})
     try:
         assert enough.wait(120)
@@ -119,22 +151,30 @@ def test_killed_it_goes_on_and_pays_for_no_answer_twice(stub: Any, folder: Path)
     assert usage["requests"] == usage["pairs"] == PAIRS and usage["output_tokens"] == PAIRS
     assert usage["cost"] == pytest.approx((usage["tokens"] * 0.003 + PAIRS * 0.07) / 10)
     written = [path for path in folder.rglob("*") if path.is_file()]
-    assert len(written) > 15 and not [path for path in written if SECRET.encode() in path.read_bytes()]
+    assert len(written) > 15 and not [
+        path for path in written if SECRET.encode() in path.read_bytes()
+    ]
     assert killed.keys[-1] == f"Bearer {SECRET}"
 
 
-def test_overwriting_and_replaying_pay_nothing(stub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch,
-                                               capsys: pytest.CaptureFixture[str]) -> None:
+def test_overwriting_and_replaying_pay_nothing(
+    stub: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = stub()
     card(server)
     assert score("run") == 0
     before = contents(folder / "run")
     assert score("run", "--overwrite") == 0
     assert score("again", "--responses", "run.responses.jsonl") == 0
-    assert sum(server.seen.values()) == PAIRS and contents(folder / "again") == before == contents(folder / "run")
+    assert sum(server.seen.values()) == PAIRS and contents(folder / "again") == before == contents(
+        folder / "run"
+    )
     monkeypatch.delenv("STUB_KEY")
     card(server, "gone", url="https://nowhere.example.com/v1")
-    assert score("replayed", "--replay", "--responses", "run.responses.jsonl", teacher="gone.yaml") == 0
+    assert (
+        score("replayed", "--replay", "--responses", "run.responses.jsonl", teacher="gone.yaml")
+        == 0
+    )
     assert contents(folder / "replayed") == before
     rows = (folder / "run.responses.jsonl").read_text().splitlines(keepends=True)
     (folder / "part.jsonl").write_text("".join(rows[:-1]))
@@ -144,12 +184,17 @@ def test_overwriting_and_replaying_pay_nothing(stub: Any, folder: Path, monkeypa
     assert json.loads(rows[-1])["key"] in message and f"among its {PAIRS - 1}" in message
 
 
-def test_a_budget_stops_the_command_and_a_larger_one_ends_it(stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_stops_the_command_and_a_larger_one_ends_it(
+    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = stub()
     card(server)
     assert score("run", "--max-requests", "20", "--parallel", "2") == 1
     message = capsys.readouterr().err
-    assert message.startswith("irdistill: the budget max_requests=20 is spent: 20 requests") and "Traceback" not in message
+    assert (
+        message.startswith("irdistill: the budget max_requests=20 is spent: 20 requests")
+        and "Traceback" not in message
+    )
     assert score("run", "--max-cost", "0.5") == 1
     assert 20 < sum(server.seen.values()) < PAIRS and "is spent" in capsys.readouterr().err
     assert score("run", "--max-cost", "3") == 0
@@ -167,18 +212,27 @@ def test_what_is_not_answered_is_null_with_a_flag(stub: Any, folder: Path) -> No
     assert score("run") == 0
     run = open_run(folder / "run")
     assert run.manifest.nulls == DEPTH and run["q3"].flags == ["too long"] * DEPTH
-    assert all(flag is None for query in run.query_ids if query != "q3" for flag in run[query].flags or [])
+    assert all(
+        flag is None for query in run.query_ids if query != "q3" for flag in run[query].flags or []
+    )
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    (("--max-cost", "-1"), "max_cost=-1"),
-    (("--url", "ftp://x"), "begins with http"),
-    (("--key", "NOT_SET", "--url", "https://host.example.com/v1"), "NOT_SET, which is not set"),
-    (("--parallel", "0"), "parallel=0"),
-    (("--responses", "candidates.txt"), "is not a response log"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--max-cost", "-1"), "max_cost=-1"),
+        (("--url", "ftp://x"), "begins with http"),
+        (("--key", "NOT_SET", "--url", "https://host.example.com/v1"), "NOT_SET, which is not set"),
+        (("--parallel", "0"), "parallel=0"),
+        (("--responses", "candidates.txt"), "is not a response log"),
+    ],
+)
 def test_faulty_options_are_one_paragraph(
-    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...], message: str
+    stub: Any,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
 ) -> None:
     card(stub())
     assert score("run", *options) == 1
@@ -192,25 +246,52 @@ def test_other_teachers_take_no_server(folder: Path, capsys: pytest.CaptureFixtu
     assert score("run", teacher="bm25") == 0 and not list(folder.glob("*.responses.jsonl"))
 
 
-def test_a_run_without_a_score_ends_with_an_exit_code(stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_without_a_score_ends_with_an_exit_code(
+    stub: Any, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     card(stub(always(Reply(400, error("too many tokens", "context_length_exceeded")))))
     for _ in range(2):
         assert score("run") == 1
         message = capsys.readouterr().err
-        assert f"scored none of {PAIRS} documents (all too long). The run is saved in run" in message and "Traceback" not in message
-    assert open_run(folder / "run").manifest.complete and logged(folder / "run.responses.jsonl") == PAIRS
+        assert (
+            f"scored none of {PAIRS} documents (all too long). The run is saved in run" in message
+            and "Traceback" not in message
+        )
+    assert (
+        open_run(folder / "run").manifest.complete
+        and logged(folder / "run.responses.jsonl") == PAIRS
+    )
 
 
-@pytest.mark.parametrize(("before", "flag"), [
-    ("", None), ("<think>[1] is good</think>", None), ("<think>", "cut"), ("I'm sorry, but ", "refused"),
-])
+@pytest.mark.parametrize(
+    ("before", "flag"),
+    [
+        ("", None),
+        ("<think>[1] is good</think>", None),
+        ("<think>", "cut"),
+        ("I'm sorry, but ", "refused"),
+    ],
+)
 def test_the_shipped_listwise_card_ranks_what_a_server_answers(
     stub: Any, folder: Path, capsys: pytest.CaptureFixture[str], before: str, flag: str | None
 ) -> None:
     server = stub(always(Reply(body=completion(f"{before}[2] > [1] > [4] > [3] > [6] > [5]"))))
-    assert score("run", "--url", server.url, teacher="server-listwise") == (0 if flag is None else 1)
+    assert score("run", "--url", server.url, teacher="server-listwise") == (
+        0 if flag is None else 1
+    )
     run = open_run(folder / "run")
-    assert f"all {flag}" in capsys.readouterr().err if flag else run["q0"].doc_ids == ["d1", "d0", "d3", "d2", "d5", "d4"]
+    assert (
+        f"all {flag}" in capsys.readouterr().err
+        if flag
+        else run["q0"].doc_ids == ["d1", "d0", "d3", "d2", "d5", "d4"]
+    )
     assert set(run["q0"].flags or [None]) == {flag}
-    prompts = [message["content"] for body in server.bodies for message in body["messages"] if message["role"] == "user"]
-    assert any("[6] text number 5" in prompt and "Search query: question 0" in prompt for prompt in prompts)
+    prompts = [
+        message["content"]
+        for body in server.bodies
+        for message in body["messages"]
+        if message["role"] == "user"
+    ]
+    assert any(
+        "[6] text number 5" in prompt and "Search query: question 0" in prompt for prompt in prompts
+    )

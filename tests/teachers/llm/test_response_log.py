@@ -27,7 +27,12 @@ ANSWERS = {
 def filled(path: Path) -> ResponseLog:
     log = ResponseLog(path)
     for key, answer in ANSWERS.items():
-        log.add(key, answer, Spent(1, answer.input_tokens + answer.output_tokens, answer.cost), {"model": "m"})
+        log.add(
+            key,
+            answer,
+            Spent(1, answer.input_tokens + answer.output_tokens, answer.cost),
+            {"model": "m"},
+        )
     return log
 
 
@@ -49,11 +54,20 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
     check(again)
     assert again.spent == log.spent and len(again) == 3 and again.get("d" * 32) is None
     header = (tmp_path / "deep" / "log.jsonl").read_text().splitlines()[0]
-    assert json.loads(header).items() >= {"format": "irdistill-responses", "version": 1, "checksums": "xxh3-64"}.items()
+    assert (
+        json.loads(header).items()
+        >= {
+            "format": "irdistill-responses",
+            "version": 1,
+            "checksums": "xxh3-64",
+        }.items()
+    )
 
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 100])
-def test_a_last_line_cut_short_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int) -> None:
+def test_a_last_line_cut_short_is_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, cut: int
+) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     whole = path.read_bytes()
@@ -84,7 +98,9 @@ def test_a_header_cut_short_begins_anew(tmp_path: Path, kept: int) -> None:
     check(ResponseLog(path), "a")
 
 
-def test_a_damaged_line_in_the_middle_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_line_in_the_middle_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     rows = path.read_bytes().splitlines(keepends=True)
@@ -99,16 +115,22 @@ def test_joined_logs_are_a_log(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     other = ResponseLog(tmp_path / "two.jsonl")
     other.add("d" * 32, Answer("more"), Spent(1, 1))
     other.close()
-    (tmp_path / "both.jsonl").write_bytes((tmp_path / "one.jsonl").read_bytes() + (tmp_path / "two.jsonl").read_bytes())
+    (tmp_path / "both.jsonl").write_bytes(
+        (tmp_path / "one.jsonl").read_bytes() + (tmp_path / "two.jsonl").read_bytes()
+    )
     log = ResponseLog(tmp_path / "both.jsonl")
     check(log)
     assert log.get("d" * 32) == Answer("more") and log.spent.requests == 4 and not caplog.text
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    ("query_id\tdoc\n", "is not a response log"), ('{"a": 1}\n', "is not a response log"),
-    ('{"format": "irdistill-responses", "version": 9}\n', "version 9"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("query_id\tdoc\n", "is not a response log"),
+        ('{"a": 1}\n', "is not a response log"),
+        ('{"format": "irdistill-responses", "version": 9}\n', "version 9"),
+    ],
+)
 def test_another_file_is_not_touched(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "scores.tsv"
     path.write_text(content)
@@ -123,7 +145,9 @@ def test_another_process_is_kept_out_until_the_first_is_gone(tmp_path: Path) -> 
         "import sys; from irdistill.teachers.llm.response_log import ResponseLog\n"
         f"log = ResponseLog({str(path)!r}); print('open', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == "open\n"
         with pytest.raises(IrdistillError, match="in use by another process"):
             open_log(path)
@@ -175,7 +199,7 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     lost = 0
     for number in range(300):
         place, bit = divmod(number * 7919 % (8 * len(whole)), 8)
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
         log = ResponseLog(path, replay=number % 2 == 0)
         answers = {key: log.get(key) for key in ANSWERS}
         lost += sum(answer is None for answer in answers.values())
@@ -185,20 +209,31 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path: Path) -> None:
     assert lost > 200
 
 
-def test_a_line_that_is_damaged_after_opening_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_line_that_is_damaged_after_opening_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     log = ResponseLog(path, replay=True)
     path.write_bytes(path.read_bytes().replace(b"-0.1", b"-0.3"))
     check(log, "ac")
-    assert log.get("b" * 32) is None and log.damaged == 1 and "damaged since the log was opened" in caplog.text
+    assert (
+        log.get("b" * 32) is None
+        and log.damaged == 1
+        and "damaged since the log was opened" in caplog.text
+    )
 
 
-def test_logs_without_checksums_still_open_and_go_on_with_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_without_checksums_still_open_and_go_on_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "log.jsonl"
     filled(path).close()
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    old = [json.dumps({key: value for key, value in row.items() if key not in ("check", "checksums")}) for row in rows]
+    old = [
+        json.dumps({key: value for key, value in row.items() if key not in ("check", "checksums")})
+        for row in rows
+    ]
     path.write_text("\n".join(old) + "\n")
     log = ResponseLog(path)
     check(log)
@@ -210,12 +245,26 @@ def test_logs_without_checksums_still_open_and_go_on_with_them(tmp_path: Path, c
     assert again.get("d" * 32) is None and again.damaged == 1 and "line 6" in caplog.text
 
 
-@pytest.mark.parametrize("line", [
-    '{"key": "k", "text": 1, "error": null, "input_tokens": 1, "output_tokens": 1, "cached_tokens": 0, "cost": 0, "spent": {}}',
-    '{"key": "k", "text": "", "error": null, "input_tokens": 1e999, "output_tokens": 1, "cached_tokens": 0, "cost": 0}',
-    '{"spent": {"requests": "1"}}', '{"spent": {"cost": NaN}}', '{"spent": [1]}', '{"spent": {"tokens": 1' + "0" * 400 + "}}",
-    "[" * 100_000, "[1]", "null",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        (
+            '{"key": "k", "text": 1, "error": null, "input_tokens": 1, "output_tokens": 1,'
+            ' "cached_tokens": 0, "cost": 0, "spent": {}}'
+        ),
+        (
+            '{"key": "k", "text": "", "error": null, "input_tokens": 1e999, "output_tokens": 1,'
+            ' "cached_tokens": 0, "cost": 0}'
+        ),
+        '{"spent": {"requests": "1"}}',
+        '{"spent": {"cost": NaN}}',
+        '{"spent": [1]}',
+        '{"spent": {"tokens": 1' + "0" * 400 + "}}",
+        "[" * 100_000,
+        "[1]",
+        "null",
+    ],
+)
 def test_lines_of_another_kind_are_damaged(tmp_path: Path, line: str) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"format": "irdistill-responses", "version": 1}\n' + line + "\n")

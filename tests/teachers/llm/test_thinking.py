@@ -1,10 +1,18 @@
-"""Thinking is taken out of answers, in the markers of many families; what never ends leaves nothing."""
+"""Thinking is taken out of answers, in the markers of many families; what never ends leaves
+nothing.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from irdistill.teachers.llm.thinking import begins_thinking, closing_marker, is_opening, opened_thinking, split_thinking
+from irdistill.teachers.llm.thinking import (
+    begins_thinking,
+    closing_marker,
+    is_opening,
+    opened_thinking,
+    split_thinking,
+)
 
 ANSWERED = {
     "closed": "<think>[3] first, then [1]</think>\n\nsaid",
@@ -22,10 +30,18 @@ ANSWERED = {
     "seed": "<seed:think>a</seed:think>said",
     "Magistral": "[THINK]a[/THINK]said",
     "Kimi": "◁think▷a◁/think▷said",
-    "thoughts": "<|begin_of_thought|>a<|end_of_thought|>\n<|begin_of_solution|>said<|end_of_solution|>",
+    "thoughts": (
+        "<|begin_of_thought|>a<|end_of_thought|>\n<|begin_of_solution|>said<|end_of_solution|>"
+    ),
     "Command": "<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>said<|END_RESPONSE|>",
-    "channels": "<|channel|>analysis<|message|>a [1]<|end|><|start|>assistant<|channel|>final<|message|>said<|return|>",
-    "a tool's channel": "<|channel|>commentary to=x <|constrain|>json<|message|>{}<|call|><|channel|>final<|message|>said",
+    "channels": (
+        "<|channel|>analysis<|message|>a"
+        " [1]<|end|><|start|>assistant<|channel|>final<|message|>said<|return|>"
+    ),
+    "a tool's channel": (
+        "<|channel|>commentary to=x"
+        " <|constrain|>json<|message|>{}<|call|><|channel|>final<|message|>said"
+    ),
     "channels without control tokens": "analysisWe need [1].assistantfinalsaid",
     "Gemma": "<|channel>thought\na<channel|>said",
     "escaped": "&lt;think&gt;a&lt;/think&gt;said",
@@ -40,31 +56,67 @@ def test_what_is_said_after_the_thinking(name: str) -> None:
     assert split_thinking(said.text) == (said.text, True, said.text)
 
 
-@pytest.mark.parametrize("text", [
-    "<think>[2] > [1] > [3]", "<think>a</think>b <think>c", "[THINK]a", "◁think▷a", "<|START_THINKING|>a", "<reasoning>a",
-    "<|channel|>analysis<|message|>a [1]", "analysisWe need [1] > [2]", "<|channel>thought\na", "<think>a</thi", "&lt;think&gt;a",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<think>[2] > [1] > [3]",
+        "<think>a</think>b <think>c",
+        "[THINK]a",
+        "◁think▷a",
+        "<|START_THINKING|>a",
+        "<reasoning>a",
+        "<|channel|>analysis<|message|>a [1]",
+        "analysisWe need [1] > [2]",
+        "<|channel>thought\na",
+        "<think>a</thi",
+        "&lt;think&gt;a",
+    ],
+)
 def test_thinking_without_an_end_leaves_nothing(text: str) -> None:
     assert split_thinking(text) == ("", False, "")
 
 
-@pytest.mark.parametrize("text", ["analysis of variance", "a < b > c", "[1] > [2]", "what does <b>bold</b> do",
-                                  "what does <result> mean", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "analysis of variance",
+        "a < b > c",
+        "[1] > [2]",
+        "what does <b>bold</b> do",
+        "what does <result> mean",
+        "",
+    ],
+)
 def test_what_is_no_thinking_stays(text: str) -> None:
     assert split_thinking(text) == (text, True, text)
 
 
-@pytest.mark.parametrize(("opening", "closing"), [
-    ("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"), ("<seed:think>", "</seed:think>"), ("<|channel>thought", "<channel|>"),
-])
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<think>", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("◁think▷", "◁/think▷"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<seed:think>", "</seed:think>"),
+        ("<|channel>thought", "<channel|>"),
+    ],
+)
 def test_each_marker_is_closed_by_its_own(opening: str, closing: str) -> None:
     assert closing_marker(opening) == closing and is_opening(opening) and not is_opening(closing)
-    assert opened_thinking(f"<|user|>x<|assistant|>{opening}\n") == opening and begins_thinking(f"\n{opening} a")
+    assert opened_thinking(f"<|user|>x<|assistant|>{opening}\n") == opening and begins_thinking(
+        f"\n{opening} a"
+    )
     assert split_thinking(f"{opening} a [1] {closing} b").text == "b" and not begins_thinking("yes")
 
 
 def test_long_answers_take_no_long() -> None:
-    for text in ("<think>" * 50_000, "</think>" * 50_000, "<" * 200_000, "a <|channel|>" * 20_000,
-                 "<|channel|>a<|message|>" * 20_000):
+    for text in (
+        "<think>" * 50_000,
+        "</think>" * 50_000,
+        "<" * 200_000,
+        "a <|channel|>" * 20_000,
+        "<|channel|>a<|message|>" * 20_000,
+    ):
         split_thinking(text)

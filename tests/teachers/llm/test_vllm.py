@@ -17,31 +17,59 @@ from tests.teachers.llm.tiny import tiny_lm, tiny_tokenizer
 
 
 class SamplingParams:
-    def __init__(self, *, temperature: float, max_tokens: int, logprobs: int | None = None,
-                 allowed_token_ids: list[int] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        max_tokens: int,
+        logprobs: int | None = None,
+        allowed_token_ids: list[int] | None = None,
+    ) -> None:
         self.temperature, self.max_tokens = temperature, max_tokens
         self.logprobs, self.allowed_token_ids = logprobs, allowed_token_ids
 
 
 class LLM:
-    """vllm.LLM as far as it is used: token -> log-probability - token / 100, tokens of ``" said "`` up to the limit."""
+    """vllm.LLM as far as it is used: token -> log-probability - token / 100, tokens of ``" said "``
+    up to the limit.
+    """
 
     def __init__(self, model: str, **options: Any) -> None:
         self.options = options
-        config = SimpleNamespace(max_model_len=options["max_model_len"] or 64, dtype="torch.bfloat16")
+        config = SimpleNamespace(
+            max_model_len=options["max_model_len"] or 64, dtype="torch.bfloat16"
+        )
         self.llm_engine = SimpleNamespace(model_config=config)
 
     def get_tokenizer(self) -> Any:
         return tiny_tokenizer()
 
-    def generate(self, prompts: list[dict[str, list[int]]], sampling_params: list[SamplingParams], use_tqdm: bool) -> list[Any]:
+    def generate(
+        self,
+        prompts: list[dict[str, list[int]]],
+        sampling_params: list[SamplingParams],
+        use_tqdm: bool,
+    ) -> list[Any]:
         found = []
         for prompt, params in zip(prompts, sampling_params, strict=True):
-            assert len(prompt["prompt_token_ids"]) + params.max_tokens <= 64 and params.temperature == 0 and not use_tqdm
+            assert (
+                len(prompt["prompt_token_ids"]) + params.max_tokens <= 64
+                and params.temperature == 0
+                and not use_tqdm
+            )
             allowed = params.allowed_token_ids or []
-            logprobs = [{token: SimpleNamespace(logprob=-token / 100) for token in allowed}] if params.logprobs else None
+            logprobs = (
+                [{token: SimpleNamespace(logprob=-token / 100) for token in allowed}]
+                if params.logprobs
+                else None
+            )
             written = tiny_tokenizer()(" said ")["input_ids"]
-            own = SimpleNamespace(text="", token_ids=[9] if allowed else written, logprobs=logprobs, finish_reason="length")
+            own = SimpleNamespace(
+                text="",
+                token_ids=[9] if allowed else written,
+                logprobs=logprobs,
+                finish_reason="length",
+            )
             found.append(SimpleNamespace(outputs=[own], num_cached_tokens=3 if allowed else None))
         return found
 
@@ -56,12 +84,21 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_labels_and_texts_come_back_in_order(vllm: None, tmp_path: Path) -> None:
     model = VllmModel(str(tiny_lm(tmp_path)))
     assert isinstance(model, LanguageModel)
-    asked = [Request((Message("user", "a"),), ("y", "n")), Request((Message("user", "x" * 99),), ("y", "n")),
-             Request((Message("user", "b"),), max_tokens=20), Request((Message("user", "b"),), max_tokens=60)]
+    asked = [
+        Request((Message("user", "a"),), ("y", "n")),
+        Request((Message("user", "x" * 99),), ("y", "n")),
+        Request((Message("user", "b"),), max_tokens=20),
+        Request((Message("user", "b"),), max_tokens=60),
+    ]
     labels, long, text, no_room = model.answer(asked)
     tokens = tiny_tokenizer()("yn")["input_ids"]
     assert labels.labels == pytest.approx(-np.array(tokens) / 100)
-    assert labels.usage == {"requests": 1, "tokens": labels.input_tokens, "output_tokens": 1, "cached_tokens": 3}
+    assert labels.usage == {
+        "requests": 1,
+        "tokens": labels.input_tokens,
+        "output_tokens": 1,
+        "cached_tokens": 3,
+    }
     assert long.error == no_room.error == "too long"
     assert (text.text, text.output_tokens, text.cut, labels.cut) == ("said", 6, True, False)
     assert model.relative_labels
@@ -71,7 +108,11 @@ def test_the_engine_keeps_prefixes_and_reports_every_label(vllm: None, tmp_path:
     model = VllmModel(str(tiny_lm(tmp_path)), max_length=32, gpus=2)
     options = model._engine.options
     assert options["enable_prefix_caching"] and options["logprobs_mode"] == "processed_logprobs"
-    assert (options["max_model_len"], options["tensor_parallel_size"], options["trust_remote_code"]) == (32, 2, False)
+    assert (
+        options["max_model_len"],
+        options["tensor_parallel_size"],
+        options["trust_remote_code"],
+    ) == (32, 2, False)
     assert model.identity["backend"] == "vllm 0.11.0" and model.identity["precision"] == "bfloat16"
     assert model.identity["max_length"] == 32
 
