@@ -77,9 +77,9 @@ def _sparse_engines(
     corpus: Any,
     others: dict[str, Callable[[], list[np.ndarray]]] | None = None,
 ) -> dict[str, Any]:
-    from irdistill.search.lucene_vectors import LuceneImpact
-    from irdistill.search.seismic_index import SeismicIndex
-    from irdistill.search.sparse_index import SparseIndex
+    from irdistill.search.lucene.lucene_vectors import LuceneImpact
+    from irdistill.search.sparse.seismic_index import SeismicIndex
+    from irdistill.search.sparse.sparse_index import SparseIndex
 
     count = queries.shape[0]
     exact = SparseIndex.build(store, folder / "inverted")
@@ -116,8 +116,8 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
 
     from irdistill.search.engines import MultiVectorEngine
-    from irdistill.search.faiss_index import FaissIndex
-    from irdistill.search.plaid_index import PlaidIndex
+    from irdistill.search.multi_vector.plaid_index import PlaidIndex
+    from irdistill.search.vectors.faiss_index import FaissIndex
 
     documents = topical_tokens(settings.topical_passages, 30, 90, 128, 0)
     queries = topical_tokens(settings.token_queries, 32, 32, 128, 1)

@@ -55,7 +55,7 @@ def ours(folder: Path) -> list[float]:
     """``irdistill evaluate``, to its table."""
     from irdistill.collections import read_judgments
     from irdistill.evaluation import evaluate
-    from irdistill.evaluation.report import evaluation_markdown
+    from irdistill.evaluation.reporting import evaluation_markdown
 
     found = evaluate(read_judgments(folder / "qrels.txt"), {"run": folder / "run.trec"}, MEASURES)
     evaluation_markdown(found)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.teachers.llm.local import TransformersModel
-from irdistill.teachers.llm.pointwise import PointwiseTeacher
+from irdistill.teachers.llm.pointwise_teacher import PointwiseTeacher
 from irdistill.teachers.protocol import Pair
 
 WORDS = 60
@@ -54,7 +54,7 @@ def one_by_one(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from irdistill.models import resolve_model, split_gguf
+    from irdistill.modeling.model_files import resolve_model, split_gguf
     from irdistill.teachers.llm import Request
 
     place, file = split_gguf(resolve_model(model.model_name))

@@ -118,7 +118,7 @@ def stage_compile(folder: Path) -> dict[str, float]:
 
 def stage_index(folder: Path) -> dict[str, float]:
     """The BM25 index."""
-    from irdistill.search.bm25 import BM25
+    from irdistill.search.lexical.bm25 import BM25
 
     index = BM25(_collection(folder).corpus)
     return {

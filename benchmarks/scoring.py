@@ -53,7 +53,7 @@ def build_model(folder: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from irdistill.models import quiet_libraries, resolve_model
+    from irdistill.modeling.model_files import quiet_libraries, resolve_model
 
     path = resolve_model(ENCODER)
     with quiet_libraries():
@@ -162,7 +162,7 @@ def matmul_peak() -> float:
     """FLOPs a second of the best bfloat16 matrix product found, on all cores or the GPU."""
     import torch
 
-    from irdistill.hardware import best_device
+    from irdistill.modeling.hardware import best_device
 
     device, best = best_device(), 0.0
     for size in (1024, 2048, 4096):

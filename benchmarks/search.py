@@ -43,8 +43,8 @@ MIB = 1 << 20
 
 
 def dense_store(folder: Path, rows: int, dimension: int) -> Any:
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import VectorStore
+    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.vectors.vector_store import VectorStore
 
     write_arrays(
         folder,
@@ -60,8 +60,8 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
 
 def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Against FAISS, with its vectors in memory."""
-    from irdistill.search.exact import exact_search
-    from irdistill.search.faiss_index import import_faiss
+    from irdistill.search.vectors.exact_search import exact_search
+    from irdistill.search.vectors.faiss_index import import_faiss
 
     store = dense_store(folder / "dense", settings.vectors, settings.dimension)
     queries = dense_rows(settings.queries, settings.dimension, 1)
@@ -86,7 +86,7 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     Other engines over the same rows: see ``engines``.
     """
-    from irdistill.search.sparse_index import SparseIndex
+    from irdistill.search.sparse.sparse_index import SparseIndex
 
     documents = sparse_rows(settings.documents, settings.words, 120, 0)
     queries = sparse_rows(settings.queries, settings.words, 25, 1)
@@ -117,7 +117,7 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
     from sentence_transformers.util.similarity import maxsim as plain
 
-    from irdistill.search.multi_vector import maxsim_search
+    from irdistill.search.multi_vector.multi_vector_index import maxsim_search
 
     documents = token_lists(settings.passages, 30, 180, 128, 0)
     queries = token_lists(settings.token_queries, 32, 32, 128, 1)
@@ -185,8 +185,8 @@ def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def side(settings: argparse.Namespace) -> dict[str, float]:
     """One process of the memory check."""
-    from irdistill.search.exact import exact_search
-    from irdistill.search.vectors import VectorStore
+    from irdistill.search.vectors.exact_search import exact_search
+    from irdistill.search.vectors.vector_store import VectorStore
 
     queries = dense_rows(settings.queries, settings.dimension, 1)
     exact_search(queries, [queries[:1]], 1)

@@ -109,8 +109,8 @@ def report(
 
 def sparse_store(folder: Path, rows: Any) -> Any:
     """The rows of a scipy matrix, written as a store of sparse vectors."""
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import SparseStore
+    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.vectors.vector_store import SparseStore
 
     count, words = rows.shape
     write_arrays(
@@ -127,8 +127,8 @@ def sparse_store(folder: Path, rows: Any) -> Any:
 
 def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
     """Token vectors (tokens, D) of texts, written as a store."""
-    from irdistill.search.shards import write_arrays
-    from irdistill.search.vectors import TokenStore
+    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.vectors.vector_store import TokenStore
 
     dimension = texts[0].shape[1]
     write_arrays(
@@ -160,7 +160,7 @@ def splade_vectors(model: str, collection: str, work: Path | None) -> tuple[Any,
     queries, and its corpus.
     """
     from irdistill.collections import load_collection
-    from irdistill.search.vectors import corpus_vectors
+    from irdistill.search.vectors.vector_store import corpus_vectors
     from irdistill.students import load_student
 
     loaded, student = load_collection(collection), load_student(model, kind="sparse", device="cpu")

@@ -82,7 +82,7 @@ def candidates(collection: Any, depth: int, queries: int) -> Lists:
     """BM25's best documents of the first queries with, as teacher scores, BM25's own."""
     import numpy as np
 
-    from irdistill.search.bm25 import BM25
+    from irdistill.search.lexical.bm25 import BM25
 
     asked = list(collection.queries.values())[:queries]
     found = list(BM25(collection.corpus).search(asked, depth))
@@ -100,7 +100,7 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
 
     from irdistill.collections import load_collection
     from irdistill.students import build_student
-    from irdistill.training.lists import ListSampler
+    from irdistill.training.data.list_sampler import ListSampler
 
     logging.disable(logging.WARNING)
     collection = load_collection(settings.collection)
@@ -168,8 +168,8 @@ def _train_irdistill(
     steps: int,
     folder: Path,
 ) -> None:
-    from irdistill.hardware import choose_dtype
     from irdistill.losses import parse_loss
+    from irdistill.modeling.hardware import choose_dtype
     from irdistill.training.loop import DistillTrainer
     from irdistill.training.options import TrainOptions
     from irdistill.training.trainer import _collator

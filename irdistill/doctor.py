@@ -16,8 +16,13 @@ from typing import Any, Literal
 from rich.table import Table
 from rich.text import Text
 
-from irdistill.files import cache_folder
-from irdistill.java import MINIMUM_VERSION, all_javas, find_java, install_command
+from irdistill.search.lucene.java_runtime import (
+    MINIMUM_VERSION,
+    all_javas,
+    find_java,
+    install_command,
+)
+from irdistill.storage.files import cache_folder
 
 MINIMUM_PYTHON = (3, 11)
 MINIMUM_DISK = 1 << 30
@@ -234,7 +239,7 @@ def _importing(module: str) -> Callable[[], str]:
 def _try_torch() -> str:
     import torch
 
-    from irdistill.hardware import best_device, has_fast_bfloat16
+    from irdistill.modeling.hardware import best_device, has_fast_bfloat16
 
     device = best_device()
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from irdistill.ray_cluster import fault_handlers_kept
+from irdistill.distributed.ray_cluster import fault_handlers_kept
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,12 @@ from transformers import (
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.models import model_revision, resolve_model
+from irdistill.modeling.model_files import model_revision, resolve_model
 from irdistill.search import retrieve
 from irdistill.students import CrossEncoderStudent, build_student, load_student
 from irdistill.students.base import Student
 from irdistill.teachers import CausalTeacher, CrossEncoderTeacher, Pair, Seq2SeqTeacher, score_pairs
-from irdistill.teachers.detection import kind_of
+from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_decoder, tiny_t5
 

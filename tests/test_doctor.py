@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from irdistill import doctor, java
+from irdistill import doctor
 from irdistill.doctor import Check, examine, is_healthy, render, to_json
-from irdistill.java import JavaHome, all_javas, find_java, parse_version
+from irdistill.search.lucene import java_runtime as java
+from irdistill.search.lucene.java_runtime import JavaHome, all_javas, find_java, parse_version
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 RELEASES = {"17": "17.0.15", "21": "21.0.2", "25": "25"}

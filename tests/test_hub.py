@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from irdistill import IrdistillError, hub
+from irdistill import IrdistillError
 from irdistill.collections import Corpus
-from irdistill.models import resolve_model
+from irdistill.modeling import hub
+from irdistill.modeling.model_files import resolve_model
 from irdistill.queries.history import token_count
 from irdistill.students import build_student, load_student
 from irdistill.teachers import load_teacher
-from irdistill.teachers.detection import kind_of
-from irdistill.training.pretrain import load_transformer
+from irdistill.teachers.teacher_kinds import kind_of
+from irdistill.training.pretraining import load_transformer
 
 
 @pytest.fixture(autouse=True)

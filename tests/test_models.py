@@ -20,11 +20,17 @@ from sentence_transformers.base.modules import Dense, Normalize
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.models import _ROOT_ENDINGS, _ROOT_FILES, model_files, model_identity, model_revision
+from irdistill.modeling.model_files import (
+    _ROOT_ENDINGS,
+    _ROOT_FILES,
+    model_files,
+    model_identity,
+    model_revision,
+)
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from irdistill.search.vectors import VectorStore, corpus_vectors
+from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students import build_student
-from irdistill.students.dense import DenseStudent
+from irdistill.students.dense_student import DenseStudent
 from irdistill.teachers import CrossEncoderTeacher, score
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
@@ -254,7 +260,7 @@ def test_a_hub_id_is_the_commit_of_its_snapshot(
     assert [model_revision("owner/name", branch) for branch in (None, "main", "v2", commit)] == [
         commit
     ] * 4
-    monkeypatch.setattr("irdistill.models.find_model_file", lambda *given: None)
+    monkeypatch.setattr("irdistill.modeling.model_files.find_model_file", lambda *given: None)
     with pytest.raises(IrdistillError, match="commit of the model 'owner/other'"):
         model_revision("owner/other")
 
@@ -322,7 +328,7 @@ def test_a_resumed_score_names_the_file_that_changed(
             return CrossEncoderTeacher(
                 str(place), precision="float32", backend="torch", device="cpu"
             )
-        from irdistill.teachers.retriever import load_retriever
+        from irdistill.teachers.retriever_teacher import load_retriever
 
         return load_retriever(
             str(place), COLLECTION.corpus, tmp_path / "work", precision="float32", device="cpu"

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from irdistill import checksums
-from irdistill.checksums import (
+from irdistill.cli.main import cli
+from irdistill.errors import IrdistillError
+from irdistill.storage import checksums
+from irdistill.storage.checksums import (
     CheckedArray,
     CheckedFile,
     DamagedError,
@@ -20,10 +22,8 @@ from irdistill.checksums import (
     read_sealed,
     write_sealed,
 )
-from irdistill.cli.main import cli
-from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, exclusive, move_into_place, staging_path
-from irdistill.ownership import (
+from irdistill.storage.files import atomic_path, exclusive, move_into_place, staging_path
+from irdistill.storage.ownership import (
     check_replaceable,
     contents,
     nothing,
@@ -71,7 +71,7 @@ def test_a_kill_between_the_record_and_the_renaming_costs_nothing(
 ) -> None:
     write_file(tmp_path / "x", "one")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("irdistill.files.os.replace", _interrupt)
+        patch.setattr("irdistill.storage.files.os.replace", _interrupt)
         write_file(tmp_path / "x", "two")
     assert (tmp_path / "x").read_text() == "one"
     (tmp_path / ".x-irdistill-tmp-999999999").write_text("left by a killed process")

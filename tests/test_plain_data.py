@@ -12,8 +12,14 @@ import pytest
 import yaml
 
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, read_json_object
-from irdistill.plain_data import MOST_VALUES, check_values, parse_json, parse_yaml, read_yaml
+from irdistill.storage.files import read_json, read_json_object
+from irdistill.storage.plain_data import (
+    MOST_VALUES,
+    check_values,
+    parse_json,
+    parse_yaml,
+    read_yaml,
+)
 
 
 def billion_laughs(levels: int = 9) -> str:
@@ -224,7 +230,7 @@ def test_a_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: P
     from irdistill.queries.rewriting import read_prompt
     from irdistill.recipes.recipe import read_recipe
     from irdistill.recipes.runner import _check, _collections
-    from irdistill.teachers.loading import read_card
+    from irdistill.teachers.teacher_loading import read_card
 
     def recipe(path: str) -> None:
         for stage in read_recipe(path).stages:

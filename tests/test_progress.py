@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irdistill import progress as module
-from irdistill.progress import Relay, bar_over, progress, working
-from irdistill.search.shards import write_arrays
+from irdistill.console import progress as module
+from irdistill.console.progress import Relay, bar_over, progress, working
+from irdistill.search.array_shards import write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from irdistill.distributed.ray_pool import AHEAD, Pool, Task, Worker
 from irdistill.errors import IrdistillError
-from irdistill.ray_pool import AHEAD, Pool, Task, Worker
 
 
 class Ref:
@@ -129,7 +129,7 @@ def test_workers_must_have_the_identity_that_is_expected() -> None:
 
 HANDLERS = """
 import faulthandler, signal
-from irdistill.ray_cluster import _fault_handler, fault_handlers_kept
+from irdistill.distributed.ray_cluster import _fault_handler, fault_handlers_kept
 faulthandler.enable()
 before = _fault_handler(signal.SIGSEGV).raw[:8]
 with fault_handlers_kept():

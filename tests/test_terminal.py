@@ -14,9 +14,9 @@ import click
 import pytest
 
 from irdistill.cli import main
+from irdistill.console.terminal import PrintableFormatter, echo, printable, printable_json
 from irdistill.errors import IrdistillError
-from irdistill.files import describe_os_error, json_text
-from irdistill.terminal import PrintableFormatter, echo, printable, printable_json
+from irdistill.storage.files import describe_os_error, json_text
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection
+from irdistill.modeling.truncation import Truncation
 from irdistill.runs import RankedList, Run, RunIdentity, write_run
 from irdistill.search import retrieve
-from irdistill.search.vectors import VectorStore, corpus_vectors
+from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students import DenseStudent, build_student
 from irdistill.teachers import CrossEncoderTeacher, load_teacher, score
-from irdistill.teachers.engine import run_truncation, truncation_shares
-from irdistill.teachers.llm.prompts import cut_usage
-from irdistill.teachers.prompts import PairTemplate
+from irdistill.teachers.llm.prompt_templates import cut_usage
+from irdistill.teachers.pair_prompts import PairTemplate
+from irdistill.teachers.scoring_engine import run_truncation, truncation_shares
 from irdistill.training import TrainOptions, train
-from irdistill.truncation import Truncation
 from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.families import tiny_lightning_ir
 from tests.teachers.tiny import tiny_cross_encoder

@@ -26,16 +26,16 @@ from transformers import (
 )
 
 from irdistill import IrdistillError
+from irdistill.modeling.weights import complete_weights
 from irdistill.students import build_student
-from irdistill.students.cross_encoder import CrossEncoderStudent
-from irdistill.students.dense import DenseStudent
-from irdistill.students.late_interaction import LateInteractionStudent
-from irdistill.students.loading import load_encoder, load_transformer
-from irdistill.students.sparse import SparseStudent
-from irdistill.teachers.cross_encoder import CrossEncoderTeacher
-from irdistill.teachers.late_interaction import LateInteractionTeacher
-from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
-from irdistill.weights import complete_weights
+from irdistill.students.cross_encoder_student import CrossEncoderStudent
+from irdistill.students.dense_student import DenseStudent
+from irdistill.students.late_interaction_student import LateInteractionStudent
+from irdistill.students.sparse_student import SparseStudent
+from irdistill.students.student_loading import load_encoder, load_transformer
+from irdistill.teachers.cross_encoder_teacher import CrossEncoderTeacher
+from irdistill.teachers.late_interaction_teacher import LateInteractionTeacher
+from irdistill.teachers.sparse_retriever_teacher import SparseRetrieverTeacher
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 

@@ -17,10 +17,10 @@ from irdistill.cli.options import (
     self_match_option,
     write_result,
 )
-from irdistill.terminal import echo
+from irdistill.console.terminal import echo
 
 if TYPE_CHECKING:
-    from irdistill.evaluation.policies import SelfMatch
+    from irdistill.evaluation.ranking_policies import SelfMatch
 
 
 @click.command(
@@ -91,7 +91,7 @@ def audit(
     from irdistill.collections import load_collection
     from irdistill.evaluation import AuditOptions
     from irdistill.evaluation import audit as audit_runs
-    from irdistill.evaluation.audit.page import text_page
+    from irdistill.evaluation.auditing.page import text_page
 
     options = AuditOptions(
         student,
@@ -105,13 +105,13 @@ def audit(
         trust_remote_code,
     )
     if html_file is not None:
-        from irdistill.evaluation.audit.plots import require_plots
+        from irdistill.evaluation.auditing.plots import require_plots
 
         require_plots()
     found = audit_runs(load_collection(collection), named(run), first_stage, options=options)
     write_result(json_file, found.to_json())
     if html_file is not None:
-        from irdistill.evaluation.audit.html import write_html
+        from irdistill.evaluation.auditing.html import write_html
 
         write_html(found, html_file)
     echo(text_page(found))

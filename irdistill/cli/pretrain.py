@@ -7,8 +7,15 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
-from irdistill.terminal import echo
+from irdistill.cli.options import (
+    MINILM,
+    MultiValueCommand,
+    examples,
+    out_option,
+    seed_option,
+    settings,
+)
+from irdistill.console.terminal import echo
 
 EXAMPLES = examples(
     f"irdistill pretrain pydocs/train --backbone {MINILM} --layers 2 --out out/backbone",
@@ -18,7 +25,7 @@ EXAMPLES = examples(
 )
 
 
-@click.command(cls=Several, epilog=EXAMPLES)
+@click.command(cls=MultiValueCommand, epilog=EXAMPLES)
 @click.argument("collection")
 @click.option(
     "--backbone", required=True, help="A masked language model: folder, hub id or package: path."
@@ -71,8 +78,8 @@ def pretrain(
     the same command goes on.
     """
     from irdistill.collections import load_collection
-    from irdistill.training.pretrain import PretrainOptions
-    from irdistill.training.pretrain import pretrain as pretrain_backbone
+    from irdistill.training.pretraining import PretrainOptions
+    from irdistill.training.pretraining import pretrain as pretrain_backbone
 
     changes = settings(config, "--config")
     options = PretrainOptions(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from irdistill.cli.options import (
-    Several,
+    MultiValueCommand,
     examples,
     json_option,
     out_option,
@@ -16,9 +16,9 @@ from irdistill.cli.options import (
     show,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json
-from irdistill.terminal import echo
+from irdistill.storage.files import read_json
 
 REWRITE = examples(
     'irdistill rewrite talks --history "newest questions tokens=128" --out out/history',
@@ -231,7 +231,7 @@ def generate(
     )
 
 
-@click.command(name="filter", cls=Several, epilog=FILTER)
+@click.command(name="filter", cls=MultiValueCommand, epilog=FILTER)
 @click.argument("collection")
 @click.option(
     "--rule", multiple=True, help="consistency=K, first=K, percentile=P, critic=T; one or several."

@@ -16,11 +16,11 @@ from irdistill.cli.options import (
     self_match_option,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.terminal import echo
 
 if TYPE_CHECKING:
-    from irdistill.evaluation.policies import SelfMatch
+    from irdistill.evaluation.ranking_policies import SelfMatch
 
 FORMS = ("html", "markdown", "latex", "plot", "mteb", "card")
 
@@ -99,7 +99,7 @@ def report(
     README.md of a model's folder, ready for the hub; mteb writes MTEB's files into a folder of
     results.
     """
-    from irdistill.evaluation.report.publish import evaluated, from_json, publish
+    from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
 
     results = len(source) == 1 and source[0].endswith(".json")
     if results and self_match != "keep":
@@ -162,7 +162,7 @@ def measure(
     """
     from irdistill.collections import load_collection
     from irdistill.evaluation.efficiency import measure_efficiency
-    from irdistill.evaluation.report import costs_table
+    from irdistill.evaluation.reporting import costs_table
 
     if min(k, queries) < 1:
         raise IrdistillError(f"--k is {k} and --queries {queries}; at least 1 was expected.")
@@ -173,10 +173,10 @@ def measure(
             name,
             path,
             k,
-            index,
+            index,  # type: ignore[arg-type]
             queries=queries,
             seed=seed,
-            kind=kind,  # type: ignore[arg-type]
+            kind=kind,
             trust_remote_code=trust_remote_code,
         )
         for name, path in named(model).items()

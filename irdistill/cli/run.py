@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from irdistill.cli.options import examples, json_option, seed_option, write_result
-from irdistill.files import read_json
-from irdistill.terminal import echo
+from irdistill.console.terminal import echo
+from irdistill.storage.files import read_json
 
 
 @click.command(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from irdistill.cli.options import (
-    Several,
+    MultiValueCommand,
     examples,
     json_option,
     out_option,
@@ -16,8 +16,8 @@ from irdistill.cli.options import (
     show,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.terminal import echo
 
 FORMATS = (
     "trec",
@@ -57,7 +57,7 @@ def numbers(text: str | None, name: str) -> list[float] | None:
         ) from error
 
 
-@click.command(cls=Several, epilog=EXAMPLES)
+@click.command(cls=MultiValueCommand, epilog=EXAMPLES)
 @click.argument("run", nargs=-1, required=True)
 @out_option("The fused run's folder.")
 @click.option("--method", type=click.Choice(METHODS), default="zscore", show_default=True)
@@ -141,9 +141,9 @@ def fuse(
         out,
         method,
         shares,
-        missing,
+        missing,  # type: ignore[arg-type]
         overwrite,
-        tau=taus[0] if len(taus) == 1 else taus,  # type: ignore[arg-type]
+        tau=taus[0] if len(taus) == 1 else taus,
         dev=load_collection(dev) if dev else None,
         dev_runs=dev_run,
         **settings,

@@ -20,15 +20,15 @@ from irdistill.cli.options import (
     show,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.students.detection import RETRIEVER_TYPES
-from irdistill.terminal import echo
+from irdistill.students.model_kinds import RETRIEVER_TYPES
 
 KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.evaluation.policies import SelfMatch
+    from irdistill.evaluation.ranking_policies import SelfMatch
     from irdistill.runs import Run
     from irdistill.teachers import TeacherSpec
 
@@ -175,7 +175,7 @@ def score(
         score_with_representations,
     )
     from irdistill.teachers import score as score_run
-    from irdistill.teachers.engine import truncation_shares
+    from irdistill.teachers.scoring_engine import truncation_shares
     from irdistill.teachers.unscored import unscored_flags
 
     part = _shard(shard)
@@ -317,7 +317,7 @@ def evaluate(
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
-    from irdistill.evaluation.report import evaluation_markdown
+    from irdistill.evaluation.reporting import evaluation_markdown
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)

@@ -21,11 +21,11 @@ from irdistill.cli.options import (
     show,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.terminal import echo
 
 if TYPE_CHECKING:
-    from irdistill.ray_cluster import RayCluster
+    from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.runs import Run
 
 INDEXES = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene")
@@ -86,14 +86,14 @@ def _cluster(engine: str, workers: int | None, ray_address: str | None) -> RayCl
     given = cluster_settings(engine, workers, ray_address)
     if given is None:
         return None
-    from irdistill.ray_cluster import RayCluster
+    from irdistill.distributed.ray_cluster import RayCluster
 
     return RayCluster(*given)
 
 
 def _summary(out: Path, found: Run) -> dict[str, Any]:
+    from irdistill.modeling.truncation import Truncation
     from irdistill.search import recall
-    from irdistill.truncation import Truncation
 
     share, usage = recall(found), found.manifest.usage
     measured = {} if share is None else {"recall of exact search": share}

@@ -18,9 +18,9 @@ from irdistill.cli.options import (
     seed_option,
     write_result,
 )
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json
-from irdistill.terminal import echo
+from irdistill.storage.files import read_json
 
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*([smh]?)")
 EXAMPLES = examples(
@@ -88,8 +88,8 @@ def specialise(
     **given: Any,
 ) -> None:
     """Specialise a retriever to a corpus of your own, without labels, and see whether it helped."""
-    from irdistill.recipes.specialise import Specialisation
-    from irdistill.recipes.specialise import specialise as run
+    from irdistill.recipes.specialization import Specialisation
+    from irdistill.recipes.specialization import specialise as run
 
     chosen = tuple(kind.strip() for kind in kinds.split(",") if kind.strip())
     asked = Specialisation(kinds=chosen, rules=rules, minutes=minutes(duration), **given)

@@ -7,18 +7,25 @@ from typing import Any
 
 import click
 
-from irdistill.cli.options import MINILM, Several, examples, out_option, seed_option, settings
+from irdistill.cli.options import (
+    MINILM,
+    MultiValueCommand,
+    examples,
+    out_option,
+    seed_option,
+    settings,
+)
 from irdistill.cli.policies import policy_options
 from irdistill.cli.runs import METHODS, numbers
+from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
 from irdistill.students import KINDS
-from irdistill.terminal import echo
 
 _ON_MINILM = f"irdistill train pydocs/train --backbone {MINILM}"
 EXAMPLES = examples(
     f'{_ON_MINILM} --scores out/fused --query-layers 2 --freeze-documents --loss "KL(tau=0.05)"'
     " --out out/student",
-    "# Several teachers, mixed as lists are drawn:",
+    "# MultiValueCommand teachers, mixed as lists are drawn:",
     f'{_ON_MINILM} --scores out/a out/b --mix zscore --teacher-weights 2,1 --loss "KL(tau=0.05)"'
     " --out out/mixed",
     "# Easy lists first, all of them after half of the steps:",
@@ -30,7 +37,7 @@ EXAMPLES = examples(
 )
 
 
-@click.command(cls=Several, epilog=EXAMPLES)
+@click.command(cls=MultiValueCommand, epilog=EXAMPLES)
 @click.argument("collection")
 @click.option(
     "--scores",

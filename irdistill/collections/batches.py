@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from irdistill.checksums import CheckedFile
 from irdistill.collections.fields import Fields
-from irdistill.files import MappedPages
+from irdistill.storage.checksums import CheckedFile
+from irdistill.storage.files import MappedPages
 
 BATCH_ROWS = 4096
 PAGE = 4096

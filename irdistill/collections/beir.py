@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.batches import Document
-from irdistill.collections.checking import checked, declared, judged_queries, without_lines
+from irdistill.collections.collection import Collection, Qrels, Query, Turn
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT
+from irdistill.collections.judgment_checks import checked, declared, judged_queries, without_lines
 from irdistill.collections.judgments import judgment_files, numbered_judgments, other_judgments
 from irdistill.collections.lines import id_of, json_objects, numbered_lines, text_of
-from irdistill.collections.model import Collection, Qrels, Query, Turn
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.opening import SUFFIXES
-from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
+from irdistill.storage.files import digest
 
 
 def load_beir(

@@ -13,8 +13,6 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from irdistill.caching import cached
-from irdistill.checksums import write_sealed
 from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.corpus import (
     FILES,
@@ -25,10 +23,12 @@ from irdistill.collections.corpus import (
     id_hash,
     mapped,
 )
-from irdistill.collections.report import LoadReport, findings_json
+from irdistill.collections.load_report import LoadReport, findings_json
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors
-from irdistill.progress import progress
+from irdistill.storage.caching import cached
+from irdistill.storage.checksums import write_sealed
+from irdistill.storage.files import explain_os_errors
 
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16

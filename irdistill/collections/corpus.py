@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
 from irdistill.collections.batches import (
     BATCH_ROWS,
     FEW,
@@ -23,7 +22,8 @@ from irdistill.collections.batches import (
 )
 from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
-from irdistill.files import MappedPages, read_json
+from irdistill.storage.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
+from irdistill.storage.files import MappedPages, read_json
 
 FORMAT = 2
 """Raised when the files of a compiled corpus change; older ones are then compiled anew."""

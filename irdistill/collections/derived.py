@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.beir import read_queries
+from irdistill.collections.collection import Collection, Qrels, Query
 from irdistill.collections.conversations import layout_of
 from irdistill.collections.judgments import judgment_files, numbered_judgments
-from irdistill.collections.model import Collection, Qrels, Query
-from irdistill.collections.report import LoadReport
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.files import (
+from irdistill.storage.files import (
     atomic_path,
     differences,
     exclusive,
@@ -30,7 +30,7 @@ from irdistill.files import (
     write_json,
     write_text,
 )
-from irdistill.ownership import Ours, is_manifest, nothing, refuse_foreign
+from irdistill.storage.ownership import Ours, is_manifest, nothing, refuse_foreign
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"

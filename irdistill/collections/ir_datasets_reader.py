@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.batches import Document
-from irdistill.collections.checking import judged_queries
+from irdistill.collections.collection import Collection, Qrels, Query, Turn
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
 from irdistill.collections.grades import whole_grade
+from irdistill.collections.judgment_checks import judged_queries
 from irdistill.collections.lines import storable
-from irdistill.collections.model import Collection, Qrels, Query, Turn
-from irdistill.collections.report import LoadReport
+from irdistill.collections.load_report import LoadReport
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, read_json
+from irdistill.storage.files import digest, read_json
 
 _OURS = ("pydocs/train", "pydocs/dev", "pydocs/test", "pydocs/howto")
 

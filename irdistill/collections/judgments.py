@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.checking import Numbered, without_lines
+from irdistill.collections.collection import Qrels
 from irdistill.collections.column_names import is_header, roles_of_header
 from irdistill.collections.grades import whole_grade
+from irdistill.collections.judgment_checks import Numbered, without_lines
 from irdistill.collections.lines import id_of, json_objects, numbered_lines
-from irdistill.collections.model import Qrels
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.opening import damage_explained, open_bytes, read_text, uncompressed_name
-from irdistill.collections.report import LoadReport
 from irdistill.collections.table_layout import TableLayout, decide, read_sample, wrong_width
 from irdistill.errors import IrdistillError
 

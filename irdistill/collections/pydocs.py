@@ -23,19 +23,19 @@ from typing import Any
 
 import xxhash
 
-from irdistill.caching import cached
 from irdistill.cards import card_folder
-from irdistill.checksums import open_files, read_sealed, write_sealed
 from irdistill.collections.batches import Document
+from irdistill.collections.collection import Collection, Qrels, Query
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.model import Collection, Qrels, Query
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key
 from irdistill.collections.pydocs_text import normalised, shorten, split_docstring
-from irdistill.collections.report import LoadReport
+from irdistill.console.progress import bar_over, progress
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, fsync_folder, read_json, write_json
-from irdistill.progress import bar_over, progress
+from irdistill.storage.caching import cached
+from irdistill.storage.checksums import open_files, read_sealed, write_sealed
+from irdistill.storage.files import digest, fsync_folder, read_json, write_json
 
 BUILDER_VERSION = 4
 """Raised whenever another collection comes out of the same packages."""

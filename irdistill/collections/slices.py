@@ -10,7 +10,7 @@ from pathlib import Path
 
 import xxhash
 
-from irdistill.collections.model import Collection, Qrels
+from irdistill.collections.collection import Collection, Qrels
 from irdistill.errors import IrdistillError
 
 _SLICE = re.compile(r"(.+)\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\]")

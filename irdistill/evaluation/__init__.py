@@ -4,10 +4,10 @@ report.
 
 from __future__ import annotations
 
-from irdistill.evaluation.audit import Agreement, Audit, AuditOptions, TeacherAudit, audit
+from irdistill.evaluation.auditing import Agreement, Audit, AuditOptions, TeacherAudit, audit
 from irdistill.evaluation.comparison import Comparison, Entry, compare_losses
-from irdistill.evaluation.evaluate import DEFAULT_MEASURES, Evaluation, Row, combine, evaluate
-from irdistill.evaluation.friedman import Friedman, friedman
+from irdistill.evaluation.evaluator import DEFAULT_MEASURES, Evaluation, Row, combine, evaluate
+from irdistill.evaluation.friedman_test import Friedman, friedman
 from irdistill.evaluation.fusing import fuse_teachers
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.measures import PerQuery, per_query

@@ -15,10 +15,10 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.friedman import Friedman, friedman
+from irdistill.evaluation.friedman_test import Friedman, friedman
 from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.measures import per_query
-from irdistill.evaluation.policies import SelfMatch, measured_run, warn_of_self_matches
+from irdistill.evaluation.ranking_policies import SelfMatch, measured_run, warn_of_self_matches
 from irdistill.evaluation.significance import equal_within, holm, paired_t, without_noise
 from irdistill.runs import Run
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.evaluation.comparison import Comparison
-from irdistill.evaluation.friedman import Friedman
-from irdistill.evaluation.report import markdown_table, probability
-from irdistill.ownership import replaceable
+from irdistill.evaluation.friedman_test import Friedman
+from irdistill.evaluation.reporting import markdown_table, probability
+from irdistill.storage.ownership import replaceable
 
 _WIDTH = 7.0
 _LINE = 0.24

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from irdistill.collections.fields import Fields, HashIndex
 from irdistill.runs import Run
 from irdistill.runs.blocks import BlockRun
-from irdistill.runs.lists import boundaries, column_scores
+from irdistill.runs.ranked_lists import boundaries, column_scores
 from irdistill.runs.trec import NotGroupedError, StreamedRun
 
 

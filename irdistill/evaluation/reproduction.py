@@ -9,10 +9,10 @@ from typing import Any
 
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.benchmark import Benchmark, System, choose, run_suite
-from irdistill.evaluation.report import markdown_table
+from irdistill.evaluation.reporting import markdown_table
+from irdistill.evaluation.suite_runs import Benchmark, System, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Published, Suite
-from irdistill.files import digest
+from irdistill.storage.files import digest
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from irdistill.cards import find_card
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measure_names import parse_measures
-from irdistill.evaluation.policies import SELF_MATCH
-from irdistill.plain_data import check_values, read_yaml
+from irdistill.evaluation.ranking_policies import SELF_MATCH
+from irdistill.storage.plain_data import check_values, read_yaml
 
 POLICIES = {
     "self_match": SELF_MATCH,

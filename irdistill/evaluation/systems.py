@@ -10,9 +10,9 @@ from typing import Any
 from irdistill.collections import Collection, Query
 from irdistill.search import open_engine
 from irdistill.search.engines import Index
-from irdistill.search.lexical import is_lexical, open_lexical
+from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.students import CrossEncoderStudent, load_student
-from irdistill.students.detection import model_kind
+from irdistill.students.model_kinds import model_kind
 
 
 @dataclass(frozen=True)

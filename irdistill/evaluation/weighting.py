@@ -16,7 +16,7 @@ from irdistill.collections import Collection
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measures import per_query
-from irdistill.evaluation.policies import measured_run
+from irdistill.evaluation.ranking_policies import measured_run
 from irdistill.evaluation.significance import equal_within
 from irdistill.runs import Gate, Mixing, Run, open_run
 from irdistill.runs.fusion import aligned

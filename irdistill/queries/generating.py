@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection as Several
+from collections.abc import Collection as MultiValueCommand
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +17,12 @@ import numpy as np
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
 from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, taken
 from irdistill.queries.rewriting import read_prompt
 from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
-from irdistill.teachers.llm.model import LanguageModel, Request
-from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.storage.files import digest
+from irdistill.teachers.llm.language_model import LanguageModel, Request
+from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 from irdistill.teachers.llm.queue import check_retry
 from irdistill.teachers.llm.reading import Reply
 
@@ -221,7 +221,7 @@ def _held_out(sources: set[str], given: Generation) -> set[str]:
 
 
 def number(
-    collection: Collection, drafts: Sequence[Draft], held_out: Several[str] = ()
+    collection: Collection, drafts: Sequence[Draft], held_out: MultiValueCommand[str] = ()
 ) -> tuple[list[Query], dict[str, dict[str, int]]]:
     """Queries with ids (kind, passage, place), and their sources as judgments.
 
@@ -264,7 +264,7 @@ def example_pairs(collection: Collection) -> list[tuple[str, str]]:
 
 def _sources(collection: Collection, given: Generation) -> Sources:
     corpus = collection.corpus
-    judged: Several[str] = {
+    judged: MultiValueCommand[str] = {
         doc
         for documents in collection.qrels.values()
         for doc, grade in documents.items()

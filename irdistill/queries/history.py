@@ -28,7 +28,7 @@ def token_count(model: str) -> Count:
     """
     from transformers import AutoTokenizer
 
-    from irdistill.models import quiet_libraries, resolve_model
+    from irdistill.modeling.model_files import quiet_libraries, resolve_model
 
     with quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))

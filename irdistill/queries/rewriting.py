@@ -19,11 +19,11 @@ from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.plain_data import read_yaml
 from irdistill.queries.history import Count, HistoryTemplate, words
 from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
-from irdistill.teachers.llm.model import LanguageModel, Request
-from irdistill.teachers.llm.prompts import Template
+from irdistill.storage.plain_data import read_yaml
+from irdistill.teachers.llm.language_model import LanguageModel, Request
+from irdistill.teachers.llm.prompt_templates import Template
 from irdistill.teachers.llm.queue import check_retry
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from pathlib import Path
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
 from irdistill.queries.kinds import normal
+from irdistill.storage.files import digest
 
 
 def conversation(query: Query) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from irdistill.console.progress import kept_of, kept_when_stopped, progress
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
-from irdistill.progress import kept_of, kept_when_stopped, progress
+from irdistill.storage.files import digest
 from irdistill.teachers.llm.budget import Spent
-from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
+from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
 from irdistill.teachers.llm.queue import run_jobs
 from irdistill.teachers.llm.reading import Reply
 from irdistill.teachers.llm.response_log import open_log
@@ -31,8 +31,8 @@ def card_model(card: str) -> LanguageModel:
         IrdistillError: there is no such card, it is of no language model, or the model cannot be
             loaded.
     """
-    from irdistill.teachers.llm.loading import load_language_model
-    from irdistill.teachers.loading import LLM_KINDS, card_of
+    from irdistill.teachers.llm.llm_loading import load_language_model
+    from irdistill.teachers.teacher_loading import LLM_KINDS, card_of
 
     found = card_of(card)
     if found.kind not in LLM_KINDS:

@@ -12,7 +12,7 @@ from typing import Any
 
 from irdistill.cards import find_card
 from irdistill.errors import IrdistillError
-from irdistill.plain_data import parse_yaml, read_yaml
+from irdistill.storage.plain_data import parse_yaml, read_yaml
 
 REFERENCE = re.compile(r"\$\{([^${}]+)\}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")

@@ -15,9 +15,31 @@ from typing import Any
 
 from irdistill import __version__
 from irdistill.collections.derived import derived_files
+from irdistill.console.progress import kept_of, kept_when_stopped
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, exclusive, make_folder, read_json_object, sweep, write_json
-from irdistill.ownership import (
+from irdistill.recipes.recipe import Recipe, Stage, fill
+from irdistill.recipes.summary import write_summary
+from irdistill.recipes.verbs import (
+    COMPARISON,
+    RESULT,
+    VERBS,
+    WITHOUT_QUERIES,
+    RecipeContext,
+    artifact,
+    check_arguments,
+)
+from irdistill.runs import open_run
+from irdistill.runs.manifest import MANIFEST
+from irdistill.runs.run_files import run_files
+from irdistill.storage.files import (
+    differences,
+    exclusive,
+    make_folder,
+    read_json_object,
+    sweep,
+    write_json,
+)
+from irdistill.storage.ownership import (
     Ours,
     is_manifest,
     nothing,
@@ -26,23 +48,8 @@ from irdistill.ownership import (
     refuse_foreign,
     remove_ours,
 )
-from irdistill.plain_data import check_values
-from irdistill.progress import kept_of, kept_when_stopped
-from irdistill.recipes.recipe import Recipe, Stage, fill
-from irdistill.recipes.summary import write_summary
-from irdistill.recipes.verbs import (
-    COMPARISON,
-    RESULT,
-    VERBS,
-    WITHOUT_QUERIES,
-    Kitchen,
-    artifact,
-    check_arguments,
-)
-from irdistill.runs import open_run
-from irdistill.runs.manifest import MANIFEST
-from irdistill.runs.owned import run_files
-from irdistill.training.owned import training_files
+from irdistill.storage.plain_data import check_values
+from irdistill.training.training_files import training_files
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +87,7 @@ def run_recipe(
         lambda name: _recorded_before(folder, name),
     )
     make_folder(folder)
-    kitchen = Kitchen(seed, work)
+    kitchen = RecipeContext(seed, work)
     for stage in recipe.stages:
         _check(stage)
         for name in _collections(stage):
@@ -144,7 +151,9 @@ def _collections(stage: Stage) -> list[str]:
     ]
 
 
-def _inputs(stage: Stage, kitchen: Kitchen, made: dict[str, str], seed: int) -> dict[str, Any]:
+def _inputs(
+    stage: Stage, kitchen: RecipeContext, made: dict[str, str], seed: int
+) -> dict[str, Any]:
     """Everything that decides what a stage makes, as JSON."""
     runs = {
         text: open_run(text).fingerprint
@@ -247,7 +256,7 @@ def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
     return "; ".join(line.removeprefix("arguments.") for line in lines[:4]) + more
 
 
-def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: Kitchen) -> str:
+def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: RecipeContext) -> str:
     began = time.monotonic()
     sweep(folder / stage.name)
     try:

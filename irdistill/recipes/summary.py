@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.evaluation.efficiency import Efficiency
-from irdistill.evaluation.evaluate import Evaluation, Row
-from irdistill.evaluation.report import costs_table, evaluation_markdown, markdown_table
-from irdistill.evaluation.report.pareto import retention
-from irdistill.files import read_json, write_json, write_text
+from irdistill.evaluation.evaluator import Evaluation, Row
+from irdistill.evaluation.reporting import costs_table, evaluation_markdown, markdown_table
+from irdistill.evaluation.reporting.pareto import retention
 from irdistill.recipes.recipe import REFERENCE, Recipe
 from irdistill.recipes.verbs import COMPARISON, RESULT, artifact
+from irdistill.storage.files import read_json, write_json, write_text
 
 
 def write_summary(

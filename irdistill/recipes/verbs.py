@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection, load_collection
-from irdistill.collections.load import require_queries
+from irdistill.collections.any_collection import require_queries
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import (
     DEFAULT_MEASURES,
@@ -28,13 +28,11 @@ from irdistill.evaluation import (
 from irdistill.evaluation.comparison import check_level
 from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.evaluation.evaluate import check_compared
-from irdistill.evaluation.policies import check_self_match
+from irdistill.evaluation.evaluator import check_compared
+from irdistill.evaluation.ranking_policies import check_self_match
 from irdistill.evaluation.significance import without_noise
-from irdistill.files import digest, file_sha256, make_folder, read_json, write_json, write_text
 from irdistill.losses import parse_loss
-from irdistill.models import resolve_model
-from irdistill.plain_data import check_values
+from irdistill.modeling.model_files import resolve_model
 from irdistill.queries import (
     Generation,
     HistoryTemplate,
@@ -50,10 +48,19 @@ from irdistill.queries.writing import card_model
 from irdistill.runs import Mixing, mask
 from irdistill.runs.fusion import check_count
 from irdistill.search import retrieve
-from irdistill.search.lexical import is_lexical
+from irdistill.search.lexical.first_stages import is_lexical
+from irdistill.storage.files import (
+    digest,
+    file_sha256,
+    make_folder,
+    read_json,
+    write_json,
+    write_text,
+)
+from irdistill.storage.plain_data import check_values
 from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
-from irdistill.students.detection import MODEL_KINDS
+from irdistill.students.model_kinds import MODEL_KINDS
 from irdistill.teachers import (
     TeacherSpec,
     load_teacher,
@@ -62,8 +69,8 @@ from irdistill.teachers import (
     score_with_representations,
 )
 from irdistill.training import TrainOptions, train
-from irdistill.training.pretrain import PretrainOptions, pretrain
-from irdistill.training.term_vectors import fit_term_vectors
+from irdistill.training.pretraining import PretrainOptions, pretrain
+from irdistill.training.term_vector_fitting import fit_term_vectors
 
 #: Arguments that count something, of any verb.
 _COUNTS = ("depth", "k", "top", "folds", "queries", "max_tokens")
@@ -71,7 +78,7 @@ RESULT, COMPARISON = "result.json", "comparison.md"
 
 
 @dataclass
-class Kitchen:
+class RecipeContext:
     """What the stages of one run share: the random seed, and collections, which are opened once."""
 
     seed: int = 42
@@ -92,7 +99,7 @@ class Kitchen:
 
 
 def _candidates(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     retriever: str = "bm25",
@@ -115,7 +122,7 @@ def _candidates(
 
 
 def _search(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     model: str,
@@ -140,7 +147,7 @@ def _search(
 
 
 def _score(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     candidates: str,
@@ -169,7 +176,7 @@ def _score(
 
 
 def _fuse(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     runs: list[str],
     method: Any = "zscore",
@@ -202,7 +209,7 @@ def _fuse(
 
 
 def _mask(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     run: str,
@@ -213,7 +220,7 @@ def _mask(
 
 
 def _audit(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     teachers: dict[str, str],
@@ -226,7 +233,7 @@ def _audit(
 
 
 def _train(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     scores: str | list[str],
@@ -259,7 +266,7 @@ def _train(
 
 
 def _pretrain(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     backbone: str,
@@ -282,7 +289,7 @@ def _pretrain(
 
 
 def _terms(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     model: str,
@@ -301,7 +308,7 @@ def _terms(
 
 
 def _rewrite(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     by: str = "",
@@ -322,12 +329,12 @@ def _rewrite(
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
 
 
-def _split(kitchen: Kitchen, out: Path, collection: str, folds: int = 5) -> str:
+def _split(kitchen: RecipeContext, out: Path, collection: str, folds: int = 5) -> str:
     return split(kitchen.collection(collection), out, folds, kitchen.seed).fingerprint
 
 
 def _generate(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     kinds: list[str] | None = None,
@@ -349,7 +356,7 @@ def _generate(
 
 
 def _filter(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     rules: list[str],
@@ -360,7 +367,7 @@ def _filter(
 
 
 def _evaluate(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     datasets: dict[str, dict[str, str]],
     measures: Any = DEFAULT_MEASURES,
@@ -384,7 +391,7 @@ def _evaluate(
 
 
 def _compare(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     runs: list[dict[str, Any]],
     measure: str = "nDCG@10",
@@ -400,7 +407,7 @@ def _compare(
 
 
 def _choose(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     candidates: list[dict[str, Any]],
@@ -425,7 +432,7 @@ def _choose(
 
 
 def _measure(
-    kitchen: Kitchen,
+    kitchen: RecipeContext,
     out: Path,
     collection: str,
     systems: dict[str, Any],

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from irdistill.runs.checking import verify
-from irdistill.runs.compare import diff, stats
 from irdistill.runs.compiled import CompiledRun, compile_run
 from irdistill.runs.formats import FORMATS, export_run, import_run
 from irdistill.runs.fusion import fuse
 from irdistill.runs.gate import Gate
-from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import KINDS, Manifest, PartEntry, RunIdentity
 from irdistill.runs.masking import mask
 from irdistill.runs.mixing import METHODS, Mixing
-from irdistill.runs.owned import check_out
-from irdistill.runs.shards import merge
+from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run_files import check_out
+from irdistill.runs.sharding import merge
+from irdistill.runs.statistics import diff, stats
 from irdistill.runs.store import MemoryRun, Run, open_run
 from irdistill.runs.trec import export_trec, import_trec
+from irdistill.runs.verification import verify
 from irdistill.runs.writer import RunWriter, write_run
 
 __all__ = [

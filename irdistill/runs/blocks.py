@@ -12,10 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from irdistill.collections.fields import PADDING, Fields
-from irdistill.files import digest, explain_os_errors
-from irdistill.runs.lists import SCHEMA, RankedList
 from irdistill.runs.manifest import Manifest, RunIdentity
+from irdistill.runs.ranked_lists import SCHEMA, RankedList
 from irdistill.runs.store import Run
+from irdistill.storage.files import digest, explain_os_errors
 
 _COST = 36
 """Bytes that a document takes in memory, beside its id."""

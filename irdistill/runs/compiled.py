@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from irdistill.caching import cached
-from irdistill.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.collections import Corpus
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.files import cache_folder
-from irdistill.progress import progress
 from irdistill.runs.flags import column_codes
-from irdistill.runs.lists import boundaries, column_scores
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.ondisk import OnDisk, array_stream
+from irdistill.runs.ranked_lists import boundaries, column_scores
 from irdistill.runs.store import Run
+from irdistill.storage.caching import cached
+from irdistill.storage.checksums import npy_array, open_files, read_sealed, write_sealed
+from irdistill.storage.files import cache_folder
 
 LAYOUT = 3
 """Raised when the arrays change; those of an earlier layout are not read, and made anew beside

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections.model import difference
+from irdistill.collections.collection import difference
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.progress import progress
 from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
-from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
-from irdistill.runs.owned import check_out
+from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run_files import check_out
 from irdistill.runs.shares import common_queries
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter

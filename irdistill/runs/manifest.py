@@ -13,9 +13,9 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Self
 
-from irdistill.checksums import CHECKSUM, check_own_checksum
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, explain_os_errors, read_json, write_json, write_text
+from irdistill.storage.checksums import CHECKSUM, check_own_checksum
+from irdistill.storage.files import digest, explain_os_errors, read_json, write_json, write_text
 
 FORMAT = "irdistill-run"
 VERSION = 1
@@ -291,8 +291,8 @@ class Manifest:
         ):
             raise ValueError(
                 f"it says that the run is complete, and has {len(numbers)} parts for {self.queries}"
-                " queries in parts "
-                f"of {self.part_queries}{f', shard {self.shard[0]}/{self.shard[1]}' if self.shard else ''}"
+                f" queries in parts of {self.part_queries}"
+                + (f", shard {self.shard[0]}/{self.shard[1]}" if self.shard else "")
             )
         for part in self.parts:
             first = part.number * self.part_queries

@@ -16,11 +16,11 @@ from typing import Any, Literal
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.progress import progress
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
-from irdistill.runs.lists import RankedList
-from irdistill.runs.owned import check_out
+from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run_files import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from irdistill.checksums import CheckedFile
 from irdistill.errors import IrdistillError
+from irdistill.storage.checksums import CheckedFile
 
 _HEADER_BYTES = 4096
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, file_sha256
-from irdistill.runs.lists import SCHEMA
+from irdistill.runs.ranked_lists import SCHEMA
+from irdistill.storage.files import atomic_path, file_sha256
 
 
 def encode(table: pa.Table) -> pa.Buffer:

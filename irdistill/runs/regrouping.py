@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from irdistill.collections.fields import PADDING, Fields, changes
-from irdistill.files import explain_os_errors
+from irdistill.storage.files import explain_os_errors
 
 _COST = 200
 """Bytes of memory that a row takes while it is sorted."""

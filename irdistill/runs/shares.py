@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from irdistill.collections import Collection
-from irdistill.collections.model import difference
-from irdistill.files import digest
-from irdistill.runs.lists import RankedList
+from irdistill.collections.collection import difference
+from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.store import Run
+from irdistill.storage.files import digest
 
 
 class ShareOfRun(Run):

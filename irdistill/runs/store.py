@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from irdistill.collections import Collection
-from irdistill.collections.model import difference
+from irdistill.collections.collection import difference
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, file_sha256
 from irdistill.runs import parquet
-from irdistill.runs.lists import RankedList, from_table, ranked, to_table
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry, RunIdentity
+from irdistill.runs.ranked_lists import RankedList, from_table, ranked, to_table
+from irdistill.storage.files import digest, file_sha256
 
 
 class Run:

@@ -17,14 +17,14 @@ from irdistill.collections.fields import changes
 from irdistill.collections.opening import damage_explained, decompressed
 from irdistill.collections.table_layout import check_trec, read_sample, trec_header
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
-from irdistill.runs.lists import RankedList, order_ties
 from irdistill.runs.manifest import Manifest, RunIdentity
+from irdistill.runs.ranked_lists import RankedList, order_ties
 from irdistill.runs.ranks import RankFaults
 from irdistill.runs.regrouping import Piece, Rows, regrouped
 from irdistill.runs.store import Run
+from irdistill.storage.files import digest
 
 if TYPE_CHECKING:
     from irdistill.runs.formats.source import Source

@@ -16,9 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from irdistill.errors import IrdistillError
-from irdistill.files import differences, digest, exclusive, fsync_folder, make_folder
 from irdistill.runs import parquet
-from irdistill.runs.lists import RankedList, to_table
 from irdistill.runs.manifest import (
     MANIFEST,
     QUERIES,
@@ -28,8 +26,10 @@ from irdistill.runs.manifest import (
     RunIdentity,
     part_name,
 )
-from irdistill.runs.owned import check_out, clear
+from irdistill.runs.ranked_lists import RankedList, to_table
+from irdistill.runs.run_files import check_out, clear
 from irdistill.runs.store import Run, is_whole
+from irdistill.storage.files import differences, digest, exclusive, fsync_folder, make_folder
 
 logger = logging.getLogger(__name__)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from irdistill.search.bm25 import BM25
-from irdistill.search.retrieve import recall, retrieve
+from irdistill.search.lexical.bm25 import BM25
+from irdistill.search.retrieval import recall, retrieve
 
 __all__ = ["BM25", "FaissIndex", "VectorStore", "open_engine", "recall", "retrieve"]
 
-_WITH_TORCH = {"FaissIndex": "faiss_index", "VectorStore": "vectors", "open_engine": "engines"}
+_WITH_TORCH = {
+    "FaissIndex": "vectors.faiss_index",
+    "VectorStore": "vectors.vector_store",
+    "open_engine": "engines",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from irdistill.collections import Corpus
+from irdistill.console.progress import Done
 from irdistill.errors import IrdistillError
-from irdistill.hardware import Precision
-from irdistill.progress import Done
-from irdistill.search.exact import exact_search
-from irdistill.search.faiss_index import FaissIndex
-from irdistill.search.lucene_vectors import LuceneHnsw, LuceneImpact
-from irdistill.search.multi_vector import maxsim_search, rerank
-from irdistill.search.plaid_index import PlaidIndex
+from irdistill.modeling.hardware import Precision
+from irdistill.modeling.truncation import Truncation
+from irdistill.search.lucene.lucene_vectors import LuceneHnsw, LuceneImpact
+from irdistill.search.multi_vector.multi_vector_index import maxsim_search, rerank
+from irdistill.search.multi_vector.plaid_index import PlaidIndex
 from irdistill.search.ranking import Hits, best_rows
-from irdistill.search.seismic_index import SeismicIndex
-from irdistill.search.sparse_index import SparseIndex
-from irdistill.search.vectors import (
+from irdistill.search.sparse.seismic_index import SeismicIndex
+from irdistill.search.sparse.sparse_index import SparseIndex
+from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.faiss_index import FaissIndex
+from irdistill.search.vectors.vector_store import (
     SparseStore,
     Storage,
     Store,
@@ -32,10 +33,9 @@ from irdistill.search.vectors import (
     corpus_vectors,
 )
 from irdistill.students.base import Student
-from irdistill.truncation import Truncation
 
 if TYPE_CHECKING:
-    from irdistill.search.ray_encoding import RayEncoding
+    from irdistill.search.vectors.ray_encoding import RayEncoding
 
 Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.checksums import (
+from irdistill.errors import IrdistillError
+from irdistill.storage.checksums import (
     REBUILT,
     DamagedError,
     check_whole,
@@ -16,9 +17,8 @@ from irdistill.checksums import (
     read_sealed,
     write_sealed,
 )
-from irdistill.errors import IrdistillError
-from irdistill.files import atomic_path, exclusive, make_folder, read_json, write_json
-from irdistill.ownership import in_cache, is_manifest, nothing, refuse_foreign
+from irdistill.storage.files import atomic_path, exclusive, make_folder, read_json, write_json
+from irdistill.storage.ownership import in_cache, is_manifest, nothing, refuse_foreign
 
 logger = logging.getLogger(__name__)
 _MANIFEST, _BEGUN = "index.json", "begun"

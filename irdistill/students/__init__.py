@@ -23,12 +23,12 @@ __all__ = [
 KINDS = ("dense", "sparse", "late-interaction", "cross-encoder", "split-cross-encoder", "kernel")
 
 _HOMES = {
-    "DenseStudent": "dense",
-    "SparseStudent": "sparse",
-    "LateInteractionStudent": "late_interaction",
-    "CrossEncoderStudent": "cross_encoder",
-    "SplitCrossEncoderStudent": "split_cross_encoder",
-    "KernelStudent": "kernel",
+    "DenseStudent": "dense_student",
+    "SparseStudent": "sparse_student",
+    "LateInteractionStudent": "late_interaction_student",
+    "CrossEncoderStudent": "cross_encoder_student",
+    "SplitCrossEncoderStudent": "split_cross_encoder_student",
+    "KernelStudent": "kernel_student",
     "build_student": "build",
     "load_student": "build",
 }

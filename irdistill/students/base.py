@@ -15,17 +15,17 @@ import xxhash
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.batching import TokenBudget
+from irdistill.console.progress import Done
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json, write_json
-from irdistill.hardware import Precision
 from irdistill.losses.states import States
-from irdistill.models import STUDENT_FILE, quiet_libraries
-from irdistill.progress import Done
+from irdistill.modeling.batching import TokenBudget
+from irdistill.modeling.hardware import Precision
+from irdistill.modeling.model_files import STUDENT_FILE, quiet_libraries
+from irdistill.modeling.truncation import Truncation
+from irdistill.storage.files import read_json, write_json
 from irdistill.students.fingerprints import modules_digest, tokenizer_digest
 from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
-from irdistill.truncation import Truncation
 
 Kind = Literal["query", "document", "pair"]
 Tokens = dict[str, list[Any]]

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
-from irdistill.models import STUDENT_FILE, read_model_json
+from irdistill.modeling.model_files import STUDENT_FILE, read_model_json
 from irdistill.students.base import Student
-from irdistill.students.cross_encoder import CrossEncoderStudent
-from irdistill.students.dense import DenseStudent
-from irdistill.students.detection import model_kind
-from irdistill.students.kernel import KernelStudent
-from irdistill.students.late_interaction import LateInteractionStudent
+from irdistill.students.cross_encoder_student import CrossEncoderStudent
+from irdistill.students.dense_student import DenseStudent
+from irdistill.students.kernel_student import KernelStudent
+from irdistill.students.late_interaction_student import LateInteractionStudent
 from irdistill.students.lora import LORA_SETTINGS, add_lora
-from irdistill.students.sparse import SparseStudent
-from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
+from irdistill.students.model_kinds import model_kind
+from irdistill.students.sparse_student import SparseStudent
+from irdistill.students.split_cross_encoder_student import SplitCrossEncoderStudent
 from irdistill.students.towers import set_lengths
 
 STUDENTS: dict[str, Any] = {

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from irdistill.batching import TokenBudget, run_batches
+from irdistill.console.progress import Done, progress
 from irdistill.errors import IrdistillError
-from irdistill.hardware import Precision, choose_dtype
-from irdistill.progress import Done, progress
+from irdistill.modeling.batching import TokenBudget, run_batches
+from irdistill.modeling.hardware import Precision, choose_dtype
+from irdistill.modeling.truncation import PLURAL
 from irdistill.students.base import Kind, Student
-from irdistill.truncation import PLURAL
 
 Take = Callable[[np.ndarray, Any], bool]
 

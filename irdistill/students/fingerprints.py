@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from irdistill.files import digest, file_sha256
+from irdistill.storage.files import digest, file_sha256
 
 #: Settings of a network that say where it comes from, or how it is handled, and change no number.
 _WITHOUT_EFFECT = {

@@ -11,7 +11,7 @@ from torch import nn
 
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.students.base import Student
-from irdistill.students.loading import same_new_weights
+from irdistill.students.student_loading import same_new_weights
 
 #: What `build_student` takes for a student of any kind. Kinds of students whose networks are
 #: transformers as their library makes them, which adapters can be put into.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from irdistill.errors import IrdistillError
-from irdistill.files import (
+from irdistill.storage.files import (
     explain_os_errors,
     make_folder,
     read_json,

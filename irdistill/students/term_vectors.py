@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from irdistill.errors import IrdistillError
-from irdistill.stems import NAME, Tokenizer
+from irdistill.modeling.stemming import NAME, Tokenizer
+from irdistill.modeling.weights import fill, read_weights
 from irdistill.students.saving import save_tokenizer
-from irdistill.weights import fill, read_weights
 
 _WORDS, _WEIGHTS = "words.json", "model.safetensors"
 
@@ -34,8 +34,8 @@ class TermVectors(Module):
     It stands behind pooling, reads ``sentence_embedding`` (n, D) and the token ids, and writes
     ``sentence_embedding``. Words are read back from the token ids, so that whoever encodes a query
     need know nothing of it; a prompt is left out. The vectors do not learn by gradients:
-    `irdistill.training.term_vectors` finds them. Being no class of sentence-transformers itself, it
-    is loaded there with ``trust_remote_code=True``, where this package is installed.
+    `irdistill.training.term_vector_fitting` finds them. Being no class of sentence-transformers
+    itself, it is loaded there with ``trust_remote_code=True``, where this package is installed.
 
     Args:
         tokenizer: of the transformer in front of it.

@@ -14,7 +14,7 @@ from torch import nn
 from irdistill.errors import IrdistillError
 from irdistill.students.inputs import position_limit
 from irdistill.students.layers import keep_layers
-from irdistill.students.loading import same_new_weights
+from irdistill.students.student_loading import same_new_weights
 
 
 def two_towers(model: Any, queries: Sequence[nn.Module], query_prompt: str | None = None) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from irdistill.teachers.bm25 import BM25Teacher
-from irdistill.teachers.engine import score, score_pairs
-from irdistill.teachers.estimate import Estimate, estimate
-from irdistill.teachers.loading import TeacherCard, load_teacher, read_card, responses_file
+from irdistill.teachers.bm25_teacher import BM25Teacher
+from irdistill.teachers.cost_estimate import Estimate, estimate
 from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
-from irdistill.teachers.ray_engine import RayEngine
+from irdistill.teachers.ray_scoring import RayEngine
 from irdistill.teachers.recording import score_with_representations
-from irdistill.teachers.spec import TeacherSpec
+from irdistill.teachers.scoring_engine import score, score_pairs
+from irdistill.teachers.teacher_loading import TeacherCard, load_teacher, read_card, responses_file
+from irdistill.teachers.teacher_spec import TeacherSpec
 
 __all__ = [
     "BM25Teacher",
@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 _WITH_TORCH = {
-    "CausalTeacher": "causal",
-    "CrossEncoderTeacher": "cross_encoder",
-    "LateInteractionTeacher": "late_interaction",
-    "RetrieverTeacher": "retriever",
-    "Seq2SeqTeacher": "seq2seq",
-    "SparseRetrieverTeacher": "sparse_retriever",
+    "CausalTeacher": "causal_teacher",
+    "CrossEncoderTeacher": "cross_encoder_teacher",
+    "LateInteractionTeacher": "late_interaction_teacher",
+    "RetrieverTeacher": "retriever_teacher",
+    "Seq2SeqTeacher": "seq2seq_teacher",
+    "SparseRetrieverTeacher": "sparse_retriever_teacher",
 }
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irdistill.errors import MissingExtra
-from irdistill.models import quiet_libraries
+from irdistill.modeling.model_files import quiet_libraries
 
 logger = logging.getLogger(__name__)
 

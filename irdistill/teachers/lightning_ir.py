@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
-from irdistill.models import find_model_file, quiet_libraries, read_model_json, resolve_model
-from irdistill.truncation import Truncation
-from irdistill.weights import fill, read_weights
+from irdistill.modeling.model_files import (
+    find_model_file,
+    quiet_libraries,
+    read_model_json,
+    resolve_model,
+)
+from irdistill.modeling.truncation import Truncation
+from irdistill.modeling.weights import fill, read_weights
 
 _ARCHITECTURE = re.compile(r"(CrossEncoder|Mono)\w+Model")
 

@@ -13,16 +13,16 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import numpy as np
 import torch
 
-from irdistill.batching import TokenBudget, run_batches
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_identity, resolve_model
-from irdistill.progress import progress
-from irdistill.students.detection import architectures, module_types
+from irdistill.modeling.batching import TokenBudget, run_batches
+from irdistill.modeling.hardware import Precision, best_device, choose_dtype
+from irdistill.modeling.model_files import model_identity, resolve_model
+from irdistill.modeling.truncation import PLURAL, Truncation
+from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import prepare_inputs
+from irdistill.students.model_kinds import architectures, module_types
 from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores
-from irdistill.truncation import PLURAL, Truncation
-from irdistill.weights import check_new_modules, complete_weights
 
 Kind = Literal["query", "document"]
 Form = TypeVar("Form")

@@ -116,7 +116,7 @@ class ListwiseTeacher(Protocol):
         """Order the documents of each query; a list holds one query's pairs in the order of its
         candidates.
 
-        Several queries are given at once so that a model which answers many requests at a time is
-        kept busy.
+        MultiValueCommand queries are given at once so that a model which answers many requests at a
+        time is kept busy.
         """
         ...

@@ -13,15 +13,22 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from irdistill.collections import Collection
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.files import digest, exclusive
-from irdistill.progress import progress
+from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run, check_out
-from irdistill.runs.representations import Item, Plan, RepresentationWriter, Storage
-from irdistill.teachers.engine import Done, ScoredPart, first, open_candidates, score, score_part
+from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter, Storage
+from irdistill.storage.files import digest, exclusive
 from irdistill.teachers.protocol import BatchTeacher, Pair
-from irdistill.teachers.spec import TeacherSpec
-from irdistill.truncation import Truncation, snapshot
+from irdistill.teachers.scoring_engine import (
+    Done,
+    ScoredPart,
+    first,
+    open_candidates,
+    score,
+    score_part,
+)
+from irdistill.teachers.teacher_spec import TeacherSpec
 
 
 @runtime_checkable

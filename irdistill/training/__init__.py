@@ -17,7 +17,7 @@ def __getattr__(name: str) -> Any:
 
         return TrainOptions
     if name == "ListSampler":
-        from irdistill.training.lists import ListSampler
+        from irdistill.training.data.list_sampler import ListSampler
 
         return ListSampler
     raise AttributeError(f"module 'irdistill.training' has no attribute {name!r}")

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.files import file_sha256, fsync_tree, read_json, write_json
-from irdistill.ownership import Ours, is_manifest, nothing, remove_ours
+from irdistill.storage.files import file_sha256, fsync_tree, read_json, write_json
+from irdistill.storage.ownership import Ours, is_manifest, nothing, remove_ours
 
 __all__ = [
     "MARKER",

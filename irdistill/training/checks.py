@@ -14,7 +14,7 @@ import numpy as np
 from irdistill.errors import IrdistillError
 from irdistill.losses import DACKL, KL, MSE, Loss, MarginMSE
 from irdistill.runs.mixing import checked_weights
-from irdistill.training.lists import ListBatch, Lists
+from irdistill.training.data.list_sampler import ListBatch, Lists
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student

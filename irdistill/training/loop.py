@@ -25,18 +25,18 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from irdistill.errors import IrdistillError
-from irdistill.files import move_into_place, read_json, staging_path, write_json
 from irdistill.losses import Loss
+from irdistill.storage.files import move_into_place, read_json, staging_path, write_json
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
-from irdistill.training.collate import Collator, TrainBatch
-from irdistill.training.encode import Encoder
-from irdistill.training.held_out import HeldOut
-from irdistill.training.mining import Miner
+from irdistill.training.data.collate import Collator, TrainBatch
+from irdistill.training.data.mining import Miner
+from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import encode_batch, score_batch
+from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
-from irdistill.training.scoring import encode_batch, score_batch
-from irdistill.training.sparsity import Sparsity
+from irdistill.training.validation import HeldOut
 
 logger = logging.getLogger(__name__)
 _WEIGHTS = "weights.pt"

@@ -6,20 +6,20 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from irdistill.errors import IrdistillError
-from irdistill.hardware import Precision
+from irdistill.modeling.hardware import Precision
 from irdistill.runs import Gate, Mixing
 from irdistill.runs.mixing import Missing
-from irdistill.training.matryoshka import Matryoshka
-from irdistill.training.policies import (
+from irdistill.training.data.sources import parse_sources
+from irdistill.training.objectives.matryoshka import Matryoshka
+from irdistill.training.option_groups import (
     GROUPS,
-    Choice,
     EarlyStop,
     Mining,
     Penalties,
+    SamplingOptions,
     Schedule,
     one_of,
 )
-from irdistill.training.sources import parse_sources
 
 #: Options that change how a run is watched or cut up, and not what comes out of it.
 _WITHOUT_EFFECT = (
@@ -32,8 +32,8 @@ _WITHOUT_EFFECT = (
 
 
 @dataclass(frozen=True)
-class TrainOptions(Schedule, EarlyStop, Penalties, Choice, Mining, Matryoshka):
-    """Settings of one training: these, and those of `irdistill.training.policies`.
+class TrainOptions(Schedule, EarlyStop, Penalties, SamplingOptions, Mining, Matryoshka):
+    """Settings of one training: these, and those of `irdistill.training.option_groups`.
 
     Attributes:
         batch_size: queries a step (for each process).

@@ -1,5 +1,5 @@
-"""Several processes that train one student, as ``torchrun`` starts them: who does what, and what
-they tell each other.
+"""MultiValueCommand processes that train one student, as ``torchrun`` starts them: who does what,
+and what they tell each other.
 
 A step is the same function of (seed, step) for all processes. Each encodes its share of the step's
 texts; then all of them have the vectors of all texts, and compute the loss of the whole batch. So

@@ -16,8 +16,15 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
+from irdistill.console.progress import kept_when_stopped, progress
 from irdistill.errors import IrdistillError
-from irdistill.files import (
+from irdistill.losses import Loss, parse_loss
+from irdistill.modeling.hardware import choose_dtype
+from irdistill.modeling.model_files import quiet_libraries
+from irdistill.modeling.truncation import Truncation, changes, snapshot
+from irdistill.runs import Run, compile_run, open_run
+from irdistill.runs.stored_representations import Representations
+from irdistill.storage.files import (
     differences,
     exclusive,
     make_folder,
@@ -25,12 +32,6 @@ from irdistill.files import (
     staging_path,
     write_json,
 )
-from irdistill.hardware import choose_dtype
-from irdistill.losses import Loss, parse_loss
-from irdistill.models import quiet_libraries
-from irdistill.progress import kept_when_stopped, progress
-from irdistill.runs import Run, compile_run, open_run
-from irdistill.runs.representations import Representations
 from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
@@ -44,36 +45,40 @@ from irdistill.training.checks import (
     check_teacher,
     check_teachers,
 )
-from irdistill.training.collate import Collator, TextKeys, Tokenizer
-from irdistill.training.drawing import cluster_identity, in_steps, make_samplers, order_of
-from irdistill.training.held_out import HeldOut
-from irdistill.training.journal import cut_log, journal
-from irdistill.training.learnt import make_learnt, save_learnt
-from irdistill.training.lists import Lists, ListSampler
-from irdistill.training.loop import DistillTrainer
-from irdistill.training.mining import Miner, check_mining
-from irdistill.training.mixed import MixedRun
-from irdistill.training.options import TrainOptions
-from irdistill.training.owned import (
-    check_training_folder,
-    place_model,
-    recorded_model,
-    remove_checkpoints,
+from irdistill.training.data.collate import Collator, TextKeys, Tokenizer
+from irdistill.training.data.list_sampler import Lists, ListSampler
+from irdistill.training.data.mining import Miner, check_mining
+from irdistill.training.data.mixed_run import MixedRun
+from irdistill.training.data.sampler_setup import (
+    cluster_identity,
+    in_steps,
+    make_samplers,
+    order_of,
 )
-from irdistill.training.processes import Processes
-from irdistill.training.representations import TeacherStates, check_states, find_representations
-from irdistill.training.stored import (
+from irdistill.training.data.stored_vectors import (
     Vectors,
     check_vectors,
     open_vectors,
     vectors_digest,
     vectors_identity,
 )
-from irdistill.truncation import Truncation, changes, snapshot
+from irdistill.training.data.teacher_states import TeacherStates, check_states, find_representations
+from irdistill.training.loop import DistillTrainer
+from irdistill.training.objectives.loss_parameters import make_learnt, save_learnt
+from irdistill.training.options import TrainOptions
+from irdistill.training.processes import Processes
+from irdistill.training.training_files import (
+    check_training_folder,
+    place_model,
+    recorded_model,
+    remove_checkpoints,
+)
+from irdistill.training.training_log import cut_log, journal
+from irdistill.training.validation import HeldOut
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.search.vectors import Store
+    from irdistill.search.vectors.vector_store import Store
     from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill import checksums
+from irdistill.storage import checksums
 
 OUTCOMES = ("rebuilt", "refused", "harmless", "silent", "traceback", "crash")
 Use = Callable[[Path], Any]
@@ -143,7 +143,7 @@ def corpus(folder: Path) -> Use:
 
 
 def bm25(folder: Path) -> Use:
-    from irdistill.search.bm25 import BM25
+    from irdistill.search.lexical.bm25 import BM25
 
     collection = _collection()
 
@@ -185,7 +185,7 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
 
 
 def lucene(folder: Path) -> Use:
-    from irdistill.search.lucene import LuceneBM25
+    from irdistill.search.lucene.lucene_search import LuceneBM25
 
     collection = _collection()
 
@@ -201,8 +201,8 @@ def lucene(folder: Path) -> Use:
 
 
 def token_states(folder: Path) -> Use:
-    from irdistill.search.token_states import corpus_states
-    from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
+    from irdistill.search.multi_vector.token_states import corpus_states
+    from irdistill.students.split_cross_encoder_student import SplitCrossEncoderStudent
     from tests.students.tiny import tiny_backbone
 
     backbone = tiny_backbone(folder.with_name(f"{folder.name}-model"), layers=2)
@@ -289,7 +289,12 @@ def compiled(folder: Path) -> Use:
 
 
 def representations(folder: Path) -> Use:
-    from irdistill.runs.representations import Item, Plan, Representations, RepresentationWriter
+    from irdistill.runs.stored_representations import (
+        Item,
+        Plan,
+        Representations,
+        RepresentationWriter,
+    )
 
     collection, write = _run(folder)
     source = write(folder)

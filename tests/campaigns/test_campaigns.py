@@ -34,7 +34,7 @@ def test_damage_is_repaired_or_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "irdistill.checksums.WHOLE_BYTES", flips.checksums.WHOLE_BYTES
+        "irdistill.storage.checksums.WHOLE_BYTES", flips.checksums.WHOLE_BYTES
     )  # put back at the end
     found = flips.run_kind(kind, 6, 7, tmp_path)
     assert found["notes"] == [] and sum(found["counts"].values()) == 6

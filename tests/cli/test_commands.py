@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from irdistill.cards import find_card
 from irdistill.cli.main import main
-from irdistill.cli.options import Several
+from irdistill.cli.options import MultiValueCommand
 from irdistill.recipes.verbs import VERBS
 from irdistill.runs import RunWriter, open_run
 
@@ -216,7 +216,7 @@ def test_json_to_standard_output_and_nothing_else(
 
 
 def test_options_of_several_values() -> None:
-    @click.command(cls=Several)
+    @click.command(cls=MultiValueCommand)
     @click.argument("one")
     @click.option("--scores", multiple=True)
     @click.option("--mix")

@@ -24,8 +24,8 @@ import pytest
 from irdistill.cli.main import cli, main
 from irdistill.collections import Collection, Query, Turn
 from irdistill.collections.beir import load_beir
-from irdistill.students.export import Agreement
-from irdistill.teachers.llm.model import Answer, Request
+from irdistill.students.exporting import Agreement
+from irdistill.teachers.llm.language_model import Answer, Request
 from tests.recipes.tiny import beir_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -119,7 +119,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
     monkeypatch.setattr("irdistill.queries.writing.card_model", lambda card: Writer())
     from irdistill.training import train
-    from irdistill.training.pretrain import PretrainOptions, pretrain
+    from irdistill.training.pretraining import PretrainOptions, pretrain
 
     def short_train(
         collection: Any,
@@ -149,7 +149,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("irdistill.training.train", short_train)
     monkeypatch.setattr("irdistill.recipes.verbs.train", short_train)
-    monkeypatch.setattr("irdistill.training.pretrain.pretrain", short_pretrain)
+    monkeypatch.setattr("irdistill.training.pretraining.pretrain", short_pretrain)
 
     def no_export(
         student: Any, out: Path, form: str, queries: Any, documents: Any, least_tau: float
@@ -157,7 +157,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         assert len(queries) and len(documents) > 1 and form == "onnx"
         return Agreement(4, 0.0, 1.0, 1)
 
-    monkeypatch.setattr("irdistill.students.export.export", no_export)
+    monkeypatch.setattr("irdistill.students.exporting.export", no_export)
     # conversations, as irdistill rewrite takes them
     history = [
         {"role": "user", "text": "what is a cat?"},

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from irdistill.files import read_json
-from irdistill.recipes.verbs import VERBS, Kitchen, check_arguments
+from irdistill.recipes.verbs import VERBS, RecipeContext, check_arguments
 from irdistill.runs import open_run
+from irdistill.storage.files import read_json
 from tests.cli.test_commands import run
 from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
@@ -123,7 +123,7 @@ def test_a_model_searches_reranks_and_is_measured(
     assert run("search", "set", "--model", name, "--k", "0", "--out", "nothing") == 1
     assert "k=0" in capsys.readouterr().err
 
-    kitchen = Kitchen(work=folder / "work")
+    kitchen = RecipeContext(work=folder / "work")
     collection = str(folder / "set")
     stages = [
         VERBS[verb](kitchen, folder / verb, collection=collection, **{about: name})
@@ -153,7 +153,7 @@ def test_a_recipe_trains_a_small_query_encoder_beside_a_frozen_document_tower(
     )
     held = make_collection()
     make_run(folder / "scores", held)
-    kitchen = Kitchen(work=folder / "work")
+    kitchen = RecipeContext(work=folder / "work")
     kitchen._collections["tiny"] = held
     arguments: dict[str, Any] = {
         "collection": "tiny",

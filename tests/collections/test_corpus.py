@@ -20,13 +20,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irdistill.caching import cached
-from irdistill.checksums import DamagedError
 from irdistill.collections import Collection, Corpus, Document, Query, Turn, compile_corpus
 from irdistill.collections import compiling as compiling_module
 from irdistill.collections.compiling import cached_corpus
 from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
+from irdistill.storage.caching import cached
+from irdistill.storage.checksums import DamagedError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -254,7 +254,9 @@ def test_a_collection_in_memory() -> None:
 def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
-    monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", limit)  # 0: each block at its first use
+    monkeypatch.setattr(
+        "irdistill.storage.checksums.WHOLE_BYTES", limit
+    )  # 0: each block at its first use
     documents = [Document(f"d{number}", "title", f"the text {number}") for number in range(300)]
 
     def use(folder: Path) -> tuple[list[str], list[int]]:
@@ -281,7 +283,7 @@ def test_damage_to_any_file_is_noticed_at_the_latest_when_it_is_used(
 def test_a_large_corpus_checks_only_the_blocks_that_are_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irdistill.checksums.WHOLE_BYTES", 0)
+    monkeypatch.setattr("irdistill.storage.checksums.WHOLE_BYTES", 0)
     documents = [Document(f"d{number:05}", "", "word " * 100) for number in range(3000)]
     folder = compiled(documents, tmp_path / "c").folder
     assert folder is not None

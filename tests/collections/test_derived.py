@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection, Query, Turn, load_collection
+from irdistill.collections.collection import difference
 from irdistill.collections.derived import write_derived
-from irdistill.collections.model import difference
 from irdistill.errors import IrdistillError
 from irdistill.runs import RankedList, RunIdentity, RunWriter, fuse, open_run
 

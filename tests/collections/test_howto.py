@@ -11,7 +11,7 @@ from irdistill.cards import card_folder
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.pydocs import HOWTO_FILE, Pydocs, open_pydocs
 from irdistill.collections.pydocs_text import normalised
-from irdistill.files import cache_folder
+from irdistill.storage.files import cache_folder
 
 PATH = card_folder("data") / HOWTO_FILE
 ENTRIES = [json.loads(line) for line in PATH.read_text(encoding="utf-8").splitlines()]

@@ -16,7 +16,7 @@ ir_datasets = pytest.importorskip("ir_datasets")
 
 from ir_datasets.datasets.base import Dataset  # noqa: E402
 from ir_datasets.datasets.trec_cast import Cast2020Query, Cast2022Query  # noqa: E402
-from ir_datasets.formats import (
+from ir_datasets.formats import (  # noqa: E402
     BaseDocs,
     BaseQrels,
     BaseQueries,
@@ -24,7 +24,7 @@ from ir_datasets.formats import (
     GenericQuery,
     TrecQrel,
     TrecSubQrel,
-)  # noqa: E402
+)
 
 
 class TitledDoc(NamedTuple):

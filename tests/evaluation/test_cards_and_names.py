@@ -15,18 +15,18 @@ import yaml
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
-from irdistill.evaluation.evaluate import Evaluation, Row
-from irdistill.evaluation.report import evaluation_markdown
-from irdistill.evaluation.report.card import write_card
-from irdistill.evaluation.report.datasets import is_synthetic, short_names
-from irdistill.evaluation.report.publish import from_json, publish
-from irdistill.evaluation.report.tables import evaluation_latex
+from irdistill.evaluation.evaluator import Evaluation, Row
+from irdistill.evaluation.reporting import evaluation_markdown
+from irdistill.evaluation.reporting.card import write_card
+from irdistill.evaluation.reporting.datasets import is_synthetic, short_names
+from irdistill.evaluation.reporting.publish import from_json, publish
+from irdistill.evaluation.reporting.tables import evaluation_latex
 from irdistill.students import build_student
-from irdistill.students.dense import DenseStudent
-from irdistill.students.export import export
+from irdistill.students.dense_student import DenseStudent
+from irdistill.students.exporting import export
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.pretrain import PretrainOptions, pretrain
+from irdistill.training.pretraining import PretrainOptions, pretrain
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone
 

@@ -10,8 +10,8 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Query
 from irdistill.evaluation import AuditOptions, Entry, audit, combine, compare_losses, evaluate
-from irdistill.evaluation.policies import PolicyRun
-from irdistill.evaluation.report import evaluation_markdown
+from irdistill.evaluation.ranking_policies import PolicyRun
+from irdistill.evaluation.reporting import evaluation_markdown
 from irdistill.evaluation.weighting import labelled_weights
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 

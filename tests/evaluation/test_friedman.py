@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
 
 from irdistill import IrdistillError
-from irdistill.evaluation.friedman import critical_difference, friedman, iman_davenport
+from irdistill.evaluation.friedman_test import critical_difference, friedman, iman_davenport
 
 #: q at 0.05 for 2 to 10 systems, table 5 of the paper.
 STUDENTISED = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]

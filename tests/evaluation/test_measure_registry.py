@@ -13,7 +13,7 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Qrels
 from irdistill.evaluation import evaluate, parse_measures, per_query
-from irdistill.evaluation.report import evaluation_markdown
+from irdistill.evaluation.reporting import evaluation_markdown
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 NAMES = list(ir_measures.measures.registry)

@@ -14,13 +14,13 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.evaluation import evaluate
 from irdistill.evaluation.efficiency import Efficiency
-from irdistill.evaluation.evaluate import Evaluation
-from irdistill.evaluation.report import Table, costs_table, evaluation_latex, evaluation_markdown
-from irdistill.evaluation.report.card import write_card
-from irdistill.evaluation.report.mteb import metric_name, task_of, write_results
-from irdistill.evaluation.report.page import html_report
-from irdistill.evaluation.report.pareto import draw, frontier, points
-from irdistill.evaluation.report.publish import evaluated, from_json, publish
+from irdistill.evaluation.evaluator import Evaluation
+from irdistill.evaluation.reporting import Table, costs_table, evaluation_latex, evaluation_markdown
+from irdistill.evaluation.reporting.card import write_card
+from irdistill.evaluation.reporting.mteb import metric_name, task_of, write_results
+from irdistill.evaluation.reporting.page import html_report
+from irdistill.evaluation.reporting.pareto import draw, frontier, points
+from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.evaluation.browsers import BROWSERS
 from tests.students.tiny import tiny_backbone

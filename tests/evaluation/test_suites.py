@@ -15,10 +15,10 @@ from irdistill.cards import card_folder
 from irdistill.cli.main import main
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.benchmark import System, average, choose, run_suite
-from irdistill.evaluation.evaluate import Evaluation, Row
-from irdistill.evaluation.policies import PolicyRun, with_rewrites
+from irdistill.evaluation.evaluator import Evaluation, Row
+from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.reproduction import checks_table, reproduce
+from irdistill.evaluation.suite_runs import System, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
 from irdistill.runs import RankedList, RunIdentity
 from irdistill.runs.store import MemoryRun

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from irdistill.losses.regularisers import anti_zero, flops, l1, ramp
+from irdistill.losses.regularizers import anti_zero, flops, l1, ramp
 
 
 def test_values_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Several teachers in one batch: the loss is the (weighted) mean over them."""
+"""MultiValueCommand teachers in one batch: the loss is the (weighted) mean over them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from irdistill.errors import IrdistillError
 from irdistill.queries import Generation, generate
 from irdistill.queries.generating import example_pairs, kind_of_query
 from irdistill.queries.kinds import heading, normal, sentences
-from irdistill.teachers.llm.model import Answer, Request
+from irdistill.teachers.llm.language_model import Answer, Request
 
 TEXT = (
     "The first sentence has six words. Too short. A second one, again of eight words here! and this"

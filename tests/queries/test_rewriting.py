@@ -15,7 +15,7 @@ from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import HistoryTemplate, rewrite, rewrite_with
 from irdistill.queries.rewriting import read_prompt, transcript
-from irdistill.teachers.llm.model import Answer, Request
+from irdistill.teachers.llm.language_model import Answer, Request
 
 PROMPT = {"user": "{history}\n--\n{question}"}
 

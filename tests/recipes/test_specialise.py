@@ -15,9 +15,9 @@ import yaml
 from irdistill.cli.specialise import minutes
 from irdistill.errors import IrdistillError
 from irdistill.recipes import read_recipe
-from irdistill.recipes import specialise as module
-from irdistill.recipes.specialise import Plan, Specialisation, plan, recipe, specialise, verdict
-from irdistill.training.term_vectors import fit_term_vectors
+from irdistill.recipes import specialization as module
+from irdistill.recipes.specialization import Plan, Specialisation, plan, recipe, specialise, verdict
+from irdistill.training.term_vector_fitting import fit_term_vectors
 from tests.training.tiny import make_backbone
 
 

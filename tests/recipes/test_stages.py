@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from irdistill.errors import IrdistillError
-from irdistill.files import read_json
 from irdistill.recipes import read_recipe, run_recipe
+from irdistill.storage.files import read_json
 from irdistill.students import build_student
 from irdistill.students.build import STUDENTS
 from tests.recipes.tiny import beir_folder

@@ -30,7 +30,7 @@ from irdistill.runs import (
     verify,
     write_run,
 )
-from irdistill.runs.lists import column_scores, ranked, to_table
+from irdistill.runs.ranked_lists import column_scores, ranked, to_table
 
 DOCS = {f"d{i}": f"text {i}" for i in range(50)}
 QUERIES = {f"q{i}": f"question {i}" for i in range(10)}

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from irdistill.java import MINIMUM_VERSION, find_java, install_command
+from irdistill.search.lucene.java_runtime import MINIMUM_VERSION, find_java, install_command
 
 _JAVA = find_java()
 needs_lucene = pytest.mark.skipif(

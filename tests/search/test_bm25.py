@@ -10,14 +10,14 @@ from bm25s import BM25 as Bm25s
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irdistill import stems as stems_module
 from irdistill.collections import Collection, load_collection
 from irdistill.collections import corpus as corpus_module
 from irdistill.errors import IrdistillError
-from irdistill.search.bm25 import BM25
-from irdistill.search.bm25_build import split_words
+from irdistill.modeling import stemming as stems_module
+from irdistill.modeling.stemming import StemNumbers, Tokenizer, words_of
+from irdistill.search.lexical.bm25 import BM25
+from irdistill.search.lexical.bm25_build import split_words
 from irdistill.search.ranking import best_rows
-from irdistill.stems import StemNumbers, Tokenizer, words_of
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}

@@ -18,12 +18,13 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import multi_vector, open_engine, recall, retrieve
+from irdistill.search import open_engine, recall, retrieve
+from irdistill.search.array_shards import write_arrays
 from irdistill.search.engines import INDEXES
-from irdistill.search.multi_vector import maxsim_search
-from irdistill.search.shards import write_arrays
-from irdistill.search.sparse_index import SparseIndex
-from irdistill.search.vectors import STORES, SparseStore, TokenStore, corpus_vectors
+from irdistill.search.multi_vector import multi_vector_index as multi_vector
+from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.sparse.sparse_index import SparseIndex
+from irdistill.search.vectors.vector_store import STORES, SparseStore, TokenStore, corpus_vectors
 from irdistill.students import build_student, load_student
 from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.families import tiny_classifier

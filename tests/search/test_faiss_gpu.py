@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irdistill.search.faiss_index import FaissIndex, import_faiss
+from irdistill.search.vectors.faiss_index import FaissIndex, import_faiss
 from tests.search.test_vectors import random_store
 
 

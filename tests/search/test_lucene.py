@@ -16,8 +16,8 @@ import pytest
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
-from irdistill.search.lexical import is_lexical, open_lexical
-from irdistill.search.lucene import LuceneBM25
+from irdistill.search.lexical.first_stages import is_lexical, open_lexical
+from irdistill.search.lucene.lucene_search import LuceneBM25
 from tests.search.lucene_here import needs_lucene
 
 pytestmark = needs_lucene
@@ -141,7 +141,7 @@ def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 _SEARCH = """
 from irdistill.collections import Collection, Query
-from irdistill.search.lucene import LuceneBM25
+from irdistill.search.lucene.lucene_search import LuceneBM25
 import pathlib, sys
 corpus = Collection.from_dicts("one", {"a": "red apple"}, {}).corpus
 bm25 = LuceneBM25(corpus, cache=pathlib.Path(CACHE))
@@ -169,7 +169,7 @@ def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) ->
 
 def test_without_a_java_that_is_new_enough(tmp_path: Path) -> None:
     code = (
-        "import irdistill.java\nirdistill.java.KNOWN_FOLDERS = ()\nCACHE ="
+        "import irdistill.search.lucene.java_runtime\nirdistill.java.KNOWN_FOLDERS = ()\nCACHE ="
         f" {str(tmp_path)!r}\n{_SEARCH}"
     )
     done = _python(code, JAVA_HOME="", PATH="/nowhere")
@@ -177,7 +177,7 @@ def test_without_a_java_that_is_new_enough(tmp_path: Path) -> None:
 
 
 def test_with_java_started_by_another_library(tmp_path: Path) -> None:
-    from irdistill.java import find_java
+    from irdistill.search.lucene.java_runtime import find_java
 
     java = find_java()
     assert java is not None
@@ -201,7 +201,7 @@ searcher = LuceneSearcher({str(bm25._index.files)!r})
 searcher.set_bm25(0.9, 0.4)
 print({{hit.docid: round(hit.score, 3) for hit in searcher.search("cat fox", 100)}})
 """
-    from irdistill.java import find_java
+    from irdistill.search.lucene.java_runtime import find_java
 
     java = find_java()
     assert java is not None

@@ -13,10 +13,10 @@ from scipy.sparse import csr_matrix
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.search import recall, retrieve
-from irdistill.search.exact import exact_search
-from irdistill.search.lucene_vectors import LEVELS, LuceneHnsw, LuceneImpact
-from irdistill.search.shards import write_arrays
-from irdistill.search.vectors import SparseStore, VectorStore
+from irdistill.search.array_shards import write_arrays
+from irdistill.search.lucene.lucene_vectors import LEVELS, LuceneHnsw, LuceneImpact
+from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.vector_store import SparseStore, VectorStore
 from tests.search.lucene_here import needs_lucene
 from tests.search.test_engines import make_collection
 from tests.students.tiny import tiny_backbone

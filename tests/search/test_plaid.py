@@ -17,13 +17,15 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection, Corpus
 from irdistill.errors import IrdistillError
-from irdistill.search import plaid_index, retrieve, shards
+from irdistill.search import array_shards as shards
+from irdistill.search import retrieve
+from irdistill.search.array_shards import write_arrays
 from irdistill.search.engines import MultiVectorEngine
-from irdistill.search.multi_vector import maxsim_search
-from irdistill.search.plaid_index import PlaidIndex, Stages, stages_for
-from irdistill.search.residual_codec import ResidualCodec, nearest, train_codec
-from irdistill.search.shards import write_arrays
-from irdistill.search.vectors import TokenStore
+from irdistill.search.multi_vector import plaid_index
+from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.multi_vector.plaid_index import PlaidIndex, Stages, stages_for
+from irdistill.search.multi_vector.residual_codec import ResidualCodec, nearest, train_codec
+from irdistill.search.vectors.vector_store import TokenStore
 from irdistill.students import load_student
 from tests.teachers.test_retrievers import tiny_colbert
 

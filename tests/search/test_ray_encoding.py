@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from irdistill import IrdistillError
-from irdistill.ray_cluster import RayCluster
-from irdistill.search import ray_encoding, retrieve
-from irdistill.search.ray_encoding import EncodingJob, RayEncoding
-from irdistill.search.vectors import STORES
+from irdistill.distributed.ray_cluster import RayCluster
+from irdistill.search import retrieve
+from irdistill.search.vectors import ray_encoding
+from irdistill.search.vectors.ray_encoding import EncodingJob, RayEncoding
+from irdistill.search.vectors.vector_store import STORES
 from irdistill.students import load_student
 from tests.ray_here import cluster  # noqa: F401
 from tests.search.test_engines import make_collection

@@ -10,7 +10,7 @@ import pytest
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.search import BM25, retrieve
-from irdistill.students.dense import DenseStudent
+from irdistill.students.dense_student import DenseStudent
 from tests.students.tiny import WORDS, tiny_backbone
 
 
@@ -81,7 +81,7 @@ def test_dense_run(index: str, collection: Collection, model: str, tmp_path: Pat
 def test_a_killed_search_goes_on_to_the_same_bytes(
     collection: Collection, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import irdistill.search.retrieve  # noqa: F401
+    import irdistill.search.retrieval  # noqa: F401
     from irdistill.runs import RunWriter
 
     settings = {"k": 5, "work": tmp_path / "work", "part_queries": 3}

@@ -10,9 +10,9 @@ import torch
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search.token_states import TokenStates, corpus_states
-from irdistill.students.kernel import KernelStudent
-from irdistill.students.split_cross_encoder import SplitCrossEncoderStudent
+from irdistill.search.multi_vector.token_states import TokenStates, corpus_states
+from irdistill.students.kernel_student import KernelStudent
+from irdistill.students.split_cross_encoder_student import SplitCrossEncoderStudent
 from tests.students.tiny import WORDS, tiny_backbone
 
 

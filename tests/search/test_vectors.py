@@ -11,11 +11,11 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search.exact import exact_search
-from irdistill.search.faiss_index import FaissIndex
-from irdistill.search.shards import write_arrays
-from irdistill.search.vectors import VectorStore
-from irdistill.students.dense import DenseStudent
+from irdistill.search.array_shards import write_arrays
+from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.faiss_index import FaissIndex
+from irdistill.search.vectors.vector_store import VectorStore
+from irdistill.students.dense_student import DenseStudent
 from tests.students.tiny import WORDS, tiny_backbone
 
 
@@ -177,8 +177,8 @@ def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
 def test_faiss_before_torch_works(tmp_path: Path) -> None:
     random_store(tmp_path / "store", rows=200)
     code = (
-        "import sys, faiss\nfrom irdistill.search.faiss_index import FaissIndex\n"
-        "from irdistill.search.vectors import VectorStore\nstore = VectorStore(sys.argv[1])\n"
+        "import sys, faiss\nfrom irdistill.search.vectors.faiss_index import FaissIndex\n"
+        "from irdistill.search.vectors.vector_store import VectorStore\nstore = VectorStore(sys.argv[1])\n"
         "index = FaissIndex.build(store, 'hnsw', sys.argv[2])\n"
         "print(index.search(store.matrix[:3], 1)[1].ravel().tolist())"
     )

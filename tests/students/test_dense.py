@@ -12,9 +12,9 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from irdistill.batching import TokenBudget
 from irdistill.errors import IrdistillError
-from irdistill.students.dense import DenseStudent
+from irdistill.modeling.batching import TokenBudget
+from irdistill.students.dense_student import DenseStudent
 from irdistill.students.layers import choose_layers, evenly_spaced, find_layers
 from tests.students.tiny import tiny_backbone
 

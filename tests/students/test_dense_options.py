@@ -75,7 +75,7 @@ def test_what_is_false_is_not_what_is_absent(
     backbone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Punctuation is masked unless that is False, and here the word a counts as such."""
-    monkeypatch.setattr("irdistill.students.late_interaction.string.punctuation", "a")
+    monkeypatch.setattr("irdistill.students.late_interaction_student.string.punctuation", "a")
     found = [
         build_student(
             "late-interaction", backbone, mask_punctuation=given, device="cpu"

@@ -30,8 +30,8 @@ from irdistill.teachers import (
     SparseRetrieverTeacher,
     score_pairs,
 )
-from irdistill.training.collate import Tokenizer
-from irdistill.training.encode import Encoder
+from irdistill.training.data.collate import Tokenizer
+from irdistill.training.objectives.encode import Encoder
 from tests.teachers.families import tiny_decoder, tiny_roberta
 
 TEXTS = ["cat", "the dog sat on the mat and the bird what", "fish heart lung", "a"]

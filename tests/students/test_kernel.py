@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from transformers import AutoModel
 
 from irdistill.errors import IrdistillError
-from irdistill.students.dense import DenseStudent
-from irdistill.students.kernel import MU, SIGMA, KernelStudent, kernel_features
+from irdistill.students.dense_student import DenseStudent
+from irdistill.students.kernel_student import MU, SIGMA, KernelStudent, kernel_features
 from tests.students.tiny import tiny_backbone
 
 TEXTS = ["the cat sat", "a big dog and a small bird in the air flow", "heat", "shock wave " * 9]

@@ -10,10 +10,10 @@ import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder
 
-from irdistill.students import late_interaction
-from irdistill.students.late_interaction import LateInteractionStudent
-from irdistill.training.collate import Tokens
-from irdistill.training.encode import Encoder
+from irdistill.students import late_interaction_student as late_interaction
+from irdistill.students.late_interaction_student import LateInteractionStudent
+from irdistill.training.data.collate import Tokens
+from irdistill.training.objectives.encode import Encoder
 from tests.students.tiny import tiny_backbone
 
 TEXTS = ["the cat sat", "a big dog and a small bird in the air flow", "heat", "shock wave " * 9]

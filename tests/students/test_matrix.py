@@ -27,11 +27,11 @@ from irdistill.students import KINDS, build_student
 from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
 from irdistill.training import checkpoints
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
-from irdistill.training.sparsity import Sparsity
 from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run
 

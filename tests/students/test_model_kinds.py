@@ -16,17 +16,17 @@ from click.testing import CliRunner
 from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.benchmark import System
 from irdistill.evaluation.efficiency import measure_efficiency
+from irdistill.evaluation.suite_runs import System
 from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
-from irdistill.recipes.verbs import Kitchen, check_arguments
+from irdistill.recipes.verbs import RecipeContext, check_arguments
 from irdistill.runs import open_run
 from irdistill.search import retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
-from irdistill.students.detection import model_kind
+from irdistill.students.model_kinds import model_kind
 from irdistill.teachers import load_teacher
-from irdistill.teachers.detection import kind_of
-from irdistill.teachers.loading import read_card
+from irdistill.teachers.teacher_kinds import kind_of
+from irdistill.teachers.teacher_loading import read_card
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
@@ -129,7 +129,7 @@ def test_the_kind_of_a_recipe_stage(beir: str, tmp_path: Path) -> None:
     check_arguments("search", {"collection": beir, "model": MODEL, "kind": "sparse"})
     with pytest.raises(IrdistillError, match="kind: splade is unknown"):
         check_arguments("search", {"collection": beir, "model": MODEL, "kind": "splade"})
-    kitchen = Kitchen(work=tmp_path / "work")
+    kitchen = RecipeContext(work=tmp_path / "work")
     for verb, name in (("search", "model"), ("candidates", "retriever")):
         RECIPE_VERBS[verb](kitchen, tmp_path / verb, beir, MODEL, 3, kind="sparse")
         assert open_run(tmp_path / verb).identity.producer["kind"] == "sparse", name

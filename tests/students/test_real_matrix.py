@@ -20,12 +20,12 @@ from irdistill.collections import Collection, load_collection
 from irdistill.evaluation import per_query
 from irdistill.losses import Loss, parse_loss
 from irdistill.runs import RankedList, RunIdentity, compile_run, open_run, write_run
-from irdistill.search.bm25 import BM25
+from irdistill.search.lexical.bm25 import BM25
 from irdistill.students import KINDS, build_student
 from irdistill.students.base import Student
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.loop import score_batch
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import _collator, train
 from tests.students.test_matrix import LOSSES as WRITTEN

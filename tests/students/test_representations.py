@@ -17,16 +17,16 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.runs import open_run
-from irdistill.runs.representations import FOLDER, Representations
+from irdistill.runs.stored_representations import FOLDER, Representations
 from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
 from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
 from irdistill.teachers import TeacherSpec, score_with_representations
 from irdistill.training import checkpoints
-from irdistill.training.encode import Encoder
+from irdistill.training.data.teacher_states import TeacherStates
 from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
-from irdistill.training.representations import TeacherStates
 from irdistill.training.trainer import train
 from tests.students.test_matrix import collate, digests, plain_scores
 from tests.training.tiny import make_backbone, make_collection, make_run

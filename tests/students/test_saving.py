@@ -21,10 +21,10 @@ from irdistill import IrdistillError
 from irdistill.students import build_student
 from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
-from irdistill.students.dense import DenseStudent
+from irdistill.students.dense_student import DenseStudent
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.pretrain import PretrainOptions, pretrain
+from irdistill.training.pretraining import PretrainOptions, pretrain
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 from tests.training.tiny import make_collection

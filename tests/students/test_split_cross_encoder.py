@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from irdistill.errors import IrdistillError
-from irdistill.models import resolve_model
-from irdistill.students.dense import DenseStudent
+from irdistill.modeling.model_files import resolve_model
+from irdistill.students.dense_student import DenseStudent
 from irdistill.students.layers import find_layers
-from irdistill.students.split_cross_encoder import FAMILIES, SplitCrossEncoderStudent
+from irdistill.students.split_cross_encoder_student import FAMILIES, SplitCrossEncoderStudent
 from tests.students.tiny import tiny_backbone
 
 QUERY = "what is heat"  # five tokens with the special ones, which is as long as a query may be

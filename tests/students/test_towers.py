@@ -17,9 +17,9 @@ from sentence_transformers.multi_vector_encoder.modules import HierarchicalToken
 from irdistill.collections import Query
 from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
-from irdistill.search.vectors import corpus_vectors
+from irdistill.search.vectors.vector_store import corpus_vectors
 from irdistill.students import build_student, load_student
-from irdistill.students.late_interaction import LateInteractionStudent
+from irdistill.students.late_interaction_student import LateInteractionStudent
 from irdistill.teachers import LateInteractionTeacher, Pair, score_pairs
 from irdistill.training import TrainOptions, train
 from tests.students.tiny import tiny_backbone
@@ -230,7 +230,7 @@ def test_a_frozen_tower_is_trained_on_stored_vectors_and_searched_with_them(
     loss = "KL(tau=0.5, teacher_tau=2) + 0.1*InfoNCE(tau=0.5)"
     weights, folder = [], tmp_path / "work"
     monkeypatch.setattr(
-        "irdistill.hardware.has_fast_bfloat16", lambda device: False
+        "irdistill.modeling.hardware.has_fast_bfloat16", lambda device: False
     )  # vectors and training in float32
     for name in ("texts", "stored"):
         student = build(

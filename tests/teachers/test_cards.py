@@ -10,11 +10,11 @@ import pytest
 
 from irdistill.cards import card_folder
 from irdistill.teachers import read_card
-from irdistill.teachers.llm import loading
-from irdistill.teachers.llm.model import Answer
-from irdistill.teachers.loading import LLM_KINDS, known_settings
-from irdistill.teachers.prompts import PairTemplate
+from irdistill.teachers.llm import llm_loading as loading
+from irdistill.teachers.llm.language_model import Answer
+from irdistill.teachers.pair_prompts import PairTemplate
 from irdistill.teachers.protocol import Pair
+from irdistill.teachers.teacher_loading import LLM_KINDS, known_settings
 from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answer, query_pairs
 
 CARDS = sorted(card_folder("teachers").glob("*.yaml"))

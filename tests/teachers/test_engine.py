@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.batching import TokenBudget
 from irdistill.collections import Collection
+from irdistill.modeling.batching import TokenBudget
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, merge, verify
 from irdistill.teachers import CrossEncoderTeacher, Pair, Scores, score, score_pairs
 from tests.teachers.tiny import tiny_cross_encoder

@@ -13,7 +13,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, write_run
 from irdistill.teachers import BM25Teacher, Pair, Scores, estimate, score
-from irdistill.teachers.estimate import Estimate, Figure, scale_up
+from irdistill.teachers.cost_estimate import Estimate, Figure, scale_up
 from irdistill.teachers.protocol import PartialOrder
 
 DOCS = {f"d{n:03}": f"text {n} " + "word " * (n % 7) for n in range(300)}

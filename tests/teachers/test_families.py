@@ -18,10 +18,10 @@ from transformers import (
 )
 
 from irdistill import IrdistillError
-from irdistill.batching import TokenBudget
 from irdistill.collections import Query
+from irdistill.modeling.batching import TokenBudget
 from irdistill.teachers import CrossEncoderTeacher, Pair, score_pairs
-from irdistill.teachers.detection import kind_of
+from irdistill.teachers.teacher_kinds import kind_of
 from tests.teachers.families import tiny_classifier, tiny_lightning_ir
 
 QUERIES = ["how does the cat sat", "what is heat"]

@@ -17,10 +17,10 @@ from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.runs import RankedList, RunIdentity, open_run, write_run
 from irdistill.students import build_student
-from irdistill.students.interaction import InteractionStudent
+from irdistill.students.interaction_layers import InteractionStudent
 from irdistill.teachers import Pair, load_teacher, score, score_pairs
-from irdistill.teachers.detection import kind_of
-from irdistill.teachers.interaction import InteractionTeacher
+from irdistill.teachers.interaction_teacher import InteractionTeacher
+from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
 from tests.teachers.test_retrievers import DOCS, QUERIES
 
@@ -102,7 +102,7 @@ def test_stored_states_give_the_scores_of_live_ones(
 def test_states_that_take_too_much_room_are_not_kept(
     held: Collection, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irdistill.teachers.interaction._KEPT", 5 * 20 * 32 * 4 - 1)
+    monkeypatch.setattr("irdistill.teachers.interaction_teacher._KEPT", 5 * 20 * 32 * 4 - 1)
     for storage, kept in (("float32", False), ("float16", True)):
         teacher = load_teacher(
             str(models / "kernel"), held.corpus, storage=storage, work=tmp_path / storage, **CPU

@@ -14,8 +14,8 @@ from sentence_transformers.cross_encoder.modules import LogitScore
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from irdistill import IrdistillError
-from irdistill.batching import TokenBudget
 from irdistill.collections import Collection, Query
+from irdistill.modeling.batching import TokenBudget
 from irdistill.runs import RankedList, RunIdentity, write_run
 from irdistill.teachers import (
     CausalTeacher,
@@ -25,7 +25,7 @@ from irdistill.teachers import (
     score,
     score_pairs,
 )
-from irdistill.teachers.prompts import PairTemplate
+from irdistill.teachers.pair_prompts import PairTemplate
 from irdistill.teachers.protocol import TOO_LONG_LENGTH
 from tests.teachers.families import tiny_causal, tiny_classifier, tiny_t5, tokenizer_for
 

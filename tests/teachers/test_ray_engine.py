@@ -16,7 +16,7 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Corpus
-from irdistill.ray_cluster import share
+from irdistill.distributed.ray_cluster import share
 from irdistill.runs import verify
 from irdistill.teachers import BM25Teacher, Pair, RayEngine, Scores, TeacherSpec, score
 from tests.ray_here import cluster  # noqa: F401

@@ -16,7 +16,13 @@ from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTran
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, verify
-from irdistill.runs.representations import FOLDER, Item, Plan, Representations, RepresentationWriter
+from irdistill.runs.stored_representations import (
+    FOLDER,
+    Item,
+    Plan,
+    Representations,
+    RepresentationWriter,
+)
 from irdistill.students import CrossEncoderStudent
 from irdistill.teachers import TeacherSpec, recording, score, score_with_representations
 from tests.training.tiny import WORDS, make_backbone

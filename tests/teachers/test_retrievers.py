@@ -17,9 +17,9 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 
 from irdistill import IrdistillError
-from irdistill.batching import TokenBudget
 from irdistill.collections import Collection
-from irdistill.students.detection import retriever_type
+from irdistill.modeling.batching import TokenBudget
+from irdistill.students.model_kinds import retriever_type
 from irdistill.teachers import (
     LateInteractionTeacher,
     Pair,
@@ -29,8 +29,8 @@ from irdistill.teachers import (
     part_encoding,
     score_pairs,
 )
-from irdistill.teachers.detection import kind_of
-from irdistill.teachers.retriever import load_retriever
+from irdistill.teachers.retriever_teacher import load_retriever
+from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_classifier, tiny_t5
 

@@ -18,9 +18,9 @@ from irdistill import IrdistillError
 from irdistill.collections import Query
 from irdistill.students import build_student
 from irdistill.teachers import CrossEncoderTeacher, Pair, score_pairs
-from irdistill.teachers.causal import CausalTeacher
-from irdistill.teachers.late_interaction import LateInteractionTeacher
-from irdistill.teachers.sparse_retriever import SparseRetrieverTeacher
+from irdistill.teachers.causal_teacher import CausalTeacher
+from irdistill.teachers.late_interaction_teacher import LateInteractionTeacher
+from irdistill.teachers.sparse_retriever_teacher import SparseRetrieverTeacher
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_classifier
 from tests.teachers.tiny import tiny_cross_encoder

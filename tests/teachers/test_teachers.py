@@ -22,12 +22,12 @@ from irdistill.teachers import (
     Pair,
     RetrieverTeacher,
     load_teacher,
-    loading,
     read_card,
     score_pairs,
 )
-from irdistill.teachers.loading import KINDS, LLM_KINDS, known_settings
-from irdistill.teachers.prompts import PairTemplate
+from irdistill.teachers import teacher_loading as loading
+from irdistill.teachers.pair_prompts import PairTemplate
+from irdistill.teachers.teacher_loading import KINDS, LLM_KINDS, known_settings
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 

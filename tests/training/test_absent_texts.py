@@ -17,15 +17,15 @@ from irdistill.collections import Collection, Query
 from irdistill.losses import parse_loss
 from irdistill.runs import RankedList, RunIdentity, compile_run, write_run
 from irdistill.search import retrieve
-from irdistill.search.vectors import VectorStore
+from irdistill.search.vectors.vector_store import VectorStore
 from irdistill.students import build_student
 from irdistill.students.base import Student
 from irdistill.teachers import LateInteractionTeacher, Pair, RetrieverTeacher, score, score_pairs
 from irdistill.training import TrainOptions, train
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.processes import Processes
-from irdistill.training.scoring import encode_batch, score_batch
 from irdistill.training.trainer import _collator
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_decoder

@@ -8,7 +8,7 @@ import pytest
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.training.checks import check_needs, check_teacher
-from irdistill.training.lists import ListBatch
+from irdistill.training.data.list_sampler import ListBatch
 
 
 def batch(scores: list[list[float]]) -> ListBatch:

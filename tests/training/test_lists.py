@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from irdistill.errors import IrdistillError
-from irdistill.training.lists import ListBatch, ListSampler
-from irdistill.training.sources import Source, draw, parse_sources
+from irdistill.training.data.list_sampler import ListBatch, ListSampler
+from irdistill.training.data.sources import Source, draw, parse_sources
 
 NAN = float("nan")
 

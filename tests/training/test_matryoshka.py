@@ -18,9 +18,9 @@ from irdistill.runs import compile_run, open_run
 from irdistill.search import retrieve
 from irdistill.students import DenseStudent
 from irdistill.students.base import Student
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.loop import encode_batch, score_batch
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import _collator, train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student

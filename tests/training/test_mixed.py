@@ -31,11 +31,11 @@ from irdistill.runs import (
     write_run,
 )
 from irdistill.training.checks import check_scales
-from irdistill.training.collate import Collator, Tokenizer
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.collate import Collator, Tokenizer
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.loop import score_batch
-from irdistill.training.mixed import MixedRun
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_student

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill.errors import IrdistillError
-from irdistill.training.difficulty import difficulties
+from irdistill.training.data.difficulty import difficulties
+from irdistill.training.data.query_order import Clustered, Curriculum, InOrder, Shuffled, pacing
+from irdistill.training.data.sources import draw_by_margin, parse_sources, within
 from irdistill.training.options import TrainOptions
-from irdistill.training.order import Clustered, Curriculum, InOrder, Shuffled, pacing
-from irdistill.training.sources import draw_by_margin, parse_sources, within
 
 NAN = float("nan")
 

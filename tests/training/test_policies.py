@@ -21,11 +21,12 @@ from irdistill.losses import parse_loss
 from irdistill.runs import CompiledRun, RankedList, RunIdentity, compile_run, open_run, write_run
 from irdistill.search import retrieve
 from irdistill.students import KINDS, DenseStudent, build_student
-from irdistill.training import checkpoints, mining
-from irdistill.training.drawing import make_samplers
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training import checkpoints
+from irdistill.training.data import mining
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.sampler_setup import make_samplers
 from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import _collator, train
 from tests.training.test_lists import NAN, Held

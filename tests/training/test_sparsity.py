@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from irdistill.students.sparse import SparseStudent
-from irdistill.training.controller import Controller
+from irdistill.students.sparse_student import SparseStudent
+from irdistill.training.objectives.controller import Controller
+from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
-from irdistill.training.sparsity import Sparsity
 from irdistill.training.trainer import train
 from tests.training.test_policies import log, stopped_before
 from tests.training.test_train import digests

@@ -12,9 +12,9 @@ from scipy.sparse import csc_matrix
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search.bm25 import BM25
-from irdistill.training import term_vectors as module
-from irdistill.training.term_vectors import fit_term_vectors, term_vectors
+from irdistill.search.lexical.bm25 import BM25
+from irdistill.training import term_vector_fitting as module
+from irdistill.training.term_vector_fitting import fit_term_vectors, term_vectors
 from tests.training.tiny import make_backbone, make_collection
 
 

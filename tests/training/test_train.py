@@ -25,10 +25,10 @@ from irdistill.losses import ScoreBatch, parse_loss
 from irdistill.runs import RankedList, compile_run, open_run, write_run
 from irdistill.students import DenseStudent
 from irdistill.training import checkpoints
-from irdistill.training.collate import Collator, Tokenizer
-from irdistill.training.encode import Encoder
-from irdistill.training.lists import ListSampler
+from irdistill.training.data.collate import Collator, Tokenizer
+from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.objectives.encode import Encoder
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student

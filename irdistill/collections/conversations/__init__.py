@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.checking import checked, declared, judged_queries, without_lines
+from irdistill.collections.collection import Collection, Qrels
 from irdistill.collections.conversations.cast import CAST
 from irdistill.collections.conversations.ikat import IKAT
 from irdistill.collections.conversations.mtrag import MTRAG
@@ -18,8 +18,8 @@ from irdistill.collections.conversations.published import Layout
 from irdistill.collections.conversations.qrecc import QRECC
 from irdistill.collections.conversations.topiocqa import TOPIOCQA
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.model import Collection, Qrels
-from irdistill.collections.report import LoadReport
+from irdistill.collections.judgment_checks import checked, declared, judged_queries, without_lines
+from irdistill.collections.load_report import LoadReport
 from irdistill.errors import IrdistillError
 
 __all__ = ["LAYOUTS", "layout_of", "load_conversations"]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from irdistill.collections.collection import Query, Turn
 from irdistill.collections.conversations.published import (
     Asked,
     Layout,
@@ -22,8 +23,7 @@ from irdistill.collections.conversations.published import (
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.lines import numbered_lines
-from irdistill.collections.model import Query, Turn
-from irdistill.collections.report import LoadReport
+from irdistill.collections.load_report import LoadReport
 
 
 class _Year(NamedTuple):

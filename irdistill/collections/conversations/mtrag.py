@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from irdistill.collections.collection import Query, Turn
 from irdistill.collections.conversations.published import (
     Asked,
     Layout,
@@ -21,9 +22,8 @@ from irdistill.collections.conversations.published import (
 )
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
-from irdistill.collections.model import Query, Turn
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.opening import uncompressed_name
-from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
 
 _HOME = "https://github.com/IBM/mt-rag-benchmark"

@@ -25,7 +25,7 @@ from irdistill.collections.lines import (
 )
 from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
+from irdistill.storage.files import digest
 
 _KINDS = (".jsonl", ".json", ".tsv")
 _PACKED = ("", *SUFFIXES, ".zip")

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from irdistill.collections.checking import Numbered
+from irdistill.collections.collection import Query
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.judgment_checks import Numbered
 from irdistill.collections.lines import json_objects, numbered_lines
-from irdistill.collections.model import Query
+from irdistill.collections.load_report import LoadReport
 from irdistill.collections.opening import SUFFIXES, read_text, uncompressed_name
-from irdistill.collections.report import LoadReport
 from irdistill.errors import IrdistillError
-from irdistill.plain_data import parse_json
+from irdistill.storage.plain_data import parse_json
 
 _DEPTH = 4
 

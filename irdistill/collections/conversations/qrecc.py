@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.checking import Numbered
+from irdistill.collections.collection import Query, Turn
 from irdistill.collections.conversations.published import (
     Asked,
     Layout,
@@ -20,9 +20,9 @@ from irdistill.collections.conversations.published import (
     said,
 )
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.judgment_checks import Numbered
 from irdistill.collections.judgments import numbered_judgments
-from irdistill.collections.model import Query, Turn
-from irdistill.collections.report import LoadReport
+from irdistill.collections.load_report import LoadReport
 
 _NAMES = {
     "test": ("scai-qrecc21-test-turns.json", "qrecc_test.json", "qrecc-test.json"),

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.checking import Numbered
+from irdistill.collections.collection import Query, Turn
 from irdistill.collections.conversations.published import (
     Asked,
     Layout,
@@ -22,8 +22,8 @@ from irdistill.collections.conversations.published import (
     said,
 )
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.model import Query, Turn
-from irdistill.collections.report import LoadReport
+from irdistill.collections.judgment_checks import Numbered
+from irdistill.collections.load_report import LoadReport
 
 #: The development set is what everybody reports; the test set's answers were never published.
 _NAMES = {

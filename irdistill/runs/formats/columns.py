@@ -24,7 +24,7 @@ from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.line_fields import Lines, WrongWidth, decimal, decimals, lines_of, split_lines
-from irdistill.runs.lists import RankedList
+from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.store import Run
 
 TREC_LAYOUT = "query Q0 document rank score tag"

@@ -12,8 +12,8 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors
 from irdistill.runs.ranks import RankFaults
+from irdistill.storage.files import explain_os_errors
 
 ROW = np.dtype(
     [("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")]

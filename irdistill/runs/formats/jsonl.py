@@ -22,7 +22,7 @@ from irdistill.runs.formats.rows import (
     scored,
 )
 from irdistill.runs.formats.source import Source, writing
-from irdistill.runs.lists import RankedList
+from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.store import Run
 
 NWAY = "[query, [document, score], [document, score], …]"

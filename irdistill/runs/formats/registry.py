@@ -13,7 +13,8 @@ from irdistill.collections.opening import damage_explained, decompressed, uncomp
 from irdistill.collections.table_content import TREC, TRIPLES
 from irdistill.collections.table_layout import UnknownLayoutError, decide
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats import columns, dicts, jsonl, objects, tables, texts
+from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
+from irdistill.runs.formats import parquet_tables as tables
 from irdistill.runs.formats.columns import sampled
 from irdistill.runs.formats.rows import Rows, WriteOptions
 from irdistill.runs.formats.source import Source

@@ -14,7 +14,7 @@ from irdistill.collections import Collection
 from irdistill.collections.fields import Fields
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.source import Source
-from irdistill.runs.lists import RankedList
+from irdistill.runs.ranked_lists import RankedList
 
 Value = TypeVar("Value")
 LARGEST = 10**300

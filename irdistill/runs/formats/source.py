@@ -18,9 +18,9 @@ import pyarrow as pa
 
 from irdistill.collections.lines import LONGEST_LINE, MOST_BLANK
 from irdistill.collections.opening import decompressed, is_damage
+from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.ownership import replaceable
-from irdistill.progress import progress
+from irdistill.storage.ownership import replaceable
 
 BLOCK = 1 << 22
 

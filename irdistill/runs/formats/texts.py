@@ -24,7 +24,7 @@ from irdistill.runs.formats.rows import (
     scored,
 )
 from irdistill.runs.formats.source import Source
-from irdistill.runs.lists import RankedList
+from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.store import Run
 
 FLAG = (

@@ -11,18 +11,18 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.files import make_folder
 from irdistill.runs.formats.dicts import write_scores
 from irdistill.runs.formats.gather import Gather, Gathered
 from irdistill.runs.formats.numbering import Numbering
 from irdistill.runs.formats.registry import FORMATS, Format, format_of
 from irdistill.runs.formats.rows import WriteOptions
 from irdistill.runs.formats.source import Source
-from irdistill.runs.lists import RankedList
 from irdistill.runs.manifest import RunIdentity
-from irdistill.runs.owned import check_out
+from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run_files import check_out
 from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
+from irdistill.storage.files import make_folder
 
 logger = logging.getLogger(__name__)
 MEMORY = 1 << 29

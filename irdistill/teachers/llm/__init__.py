@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from irdistill.teachers.llm.model import Answer, LanguageModel, Message, Request, total_usage
+from irdistill.teachers.llm.language_model import (
+    Answer,
+    LanguageModel,
+    Message,
+    Request,
+    total_usage,
+)
 
 __all__ = ["Answer", "LanguageModel", "Message", "Request", "total_usage"]

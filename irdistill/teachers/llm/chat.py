@@ -8,9 +8,9 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 from irdistill.errors import IrdistillError
-from irdistill.files import digest
+from irdistill.storage.files import digest
 from irdistill.teachers.control_tokens import ControlTokens
-from irdistill.teachers.llm.model import Message, Request
+from irdistill.teachers.llm.language_model import Message, Request
 from irdistill.teachers.llm.thinking import closing_marker, is_opening, opened_thinking
 
 

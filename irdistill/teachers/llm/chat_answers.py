@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from irdistill.teachers.llm.model import CUT
+from irdistill.teachers.llm.language_model import CUT
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED
 from irdistill.teachers.llm.thinking import begins_thinking
 
@@ -131,8 +131,8 @@ def label_logprobs(top: Mapping[str, float], labels: Sequence[str]) -> np.ndarra
 
     A token counts for a label that it equals, or that it is the beginning of if it is the beginning
     of no other; white space around tokens and labels does not count, and upper and lower case
-    differ. Several tokens of one label (``yes`` and `` yes``) are different beginnings of the
-    answer, so their probabilities add up.
+    differ. MultiValueCommand tokens of one label (``yes`` and `` yes``) are different beginnings of
+    the answer, so their probabilities add up.
 
     Args:
         top: natural log-probabilities by token.

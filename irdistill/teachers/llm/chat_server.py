@@ -13,13 +13,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from irdistill.console.terminal import printable
 from irdistill.errors import IrdistillError, MissingExtra
 from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
 from irdistill.teachers.llm.chat_answers import Completion, read_completion
-from irdistill.teachers.llm.model import Request
+from irdistill.teachers.llm.language_model import Request
 from irdistill.teachers.llm.reading import REFUSED
 from irdistill.teachers.protocol import TOO_LONG
-from irdistill.terminal import printable
 
 #: What the client itself sets in every request.
 _OURS = ("model", "messages", "stream", "n", "logprobs")

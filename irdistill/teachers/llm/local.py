@@ -16,16 +16,16 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from irdistill.batching import TokenBudget, run_batches
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.hardware import Precision, best_device, choose_dtype
-from irdistill.models import model_identity, resolve_model, split_gguf
+from irdistill.modeling.batching import TokenBudget, run_batches
+from irdistill.modeling.hardware import Precision, best_device, choose_dtype
+from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
+from irdistill.modeling.weights import complete_weights
 from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
-from irdistill.teachers.llm.model import Answer, Message, Request
+from irdistill.teachers.llm.language_model import Answer, Message, Request
 from irdistill.teachers.llm.prefixes import Group, SharedPrefix, can_share, group_by_prefix
 from irdistill.teachers.llm.thinking import begins_thinking, closing_marker
 from irdistill.teachers.protocol import TOO_LONG
-from irdistill.weights import complete_weights
 
 logger = logging.getLogger(__name__)
 

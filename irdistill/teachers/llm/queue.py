@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, NamedTuple, TypeVar
 
 from irdistill.errors import IrdistillError
-from irdistill.teachers.llm.model import CUT, Answer, LanguageModel, Request
+from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from irdistill.errors import IrdistillError
-from irdistill.teachers.llm.model import CUT, Answer
+from irdistill.teachers.llm.language_model import CUT, Answer
 from irdistill.teachers.llm.thinking import split_thinking
 
 IDENTIFIER = r"\[(\d+)\]"

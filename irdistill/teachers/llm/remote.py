@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.files import cache_folder, digest
+from irdistill.storage.files import cache_folder, digest
 from irdistill.teachers.llm.budget import Budget, Prices, Spent
 from irdistill.teachers.llm.chat_answers import NO_LOGPROBS, Completion
 from irdistill.teachers.llm.chat_server import TOP_LOGPROBS, ChatServer, Outcome, check_url
-from irdistill.teachers.llm.model import Answer, Message, Request
+from irdistill.teachers.llm.language_model import Answer, Message, Request
 from irdistill.teachers.llm.reading import NO_ANSWER
 from irdistill.teachers.llm.response_log import ResponseLog, open_log
 

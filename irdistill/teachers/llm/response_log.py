@@ -20,9 +20,9 @@ import numpy as np
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.files import explain_os_errors, fsync_folder, make_folder
+from irdistill.storage.files import explain_os_errors, fsync_folder, make_folder
 from irdistill.teachers.llm.budget import Spent
-from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.llm.language_model import Answer
 
 logger = logging.getLogger(__name__)
 

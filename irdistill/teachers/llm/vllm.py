@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.hardware import Precision
-from irdistill.models import model_identity, resolve_model, split_gguf
+from irdistill.modeling.hardware import Precision
+from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
+from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.teachers.llm.local import empty_block
-from irdistill.teachers.llm.model import Answer, Request
 from irdistill.teachers.protocol import TOO_LONG
 
 

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from irdistill.teachers.llm.model import CUT, Answer
+from irdistill.teachers.llm.language_model import CUT, Answer
 from irdistill.teachers.llm.reading import NO_ANSWER, REFUSED, Reply, is_refusal, read_answer
 
 _KINDS = (

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.evaluation.audit.sample import Scored, scored
+from irdistill.evaluation.auditing.sample import Scored, scored
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from irdistill.runs.lists import ranked
+from irdistill.runs.ranked_lists import ranked
 
 
 def made_collection(

@@ -14,8 +14,8 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.errors import MissingExtra
 from irdistill.evaluation import AuditOptions, audit
-from irdistill.evaluation.audit.html import html_page, write_html
-from irdistill.evaluation.audit.page import text_page
+from irdistill.evaluation.auditing.html import html_page, write_html
+from irdistill.evaluation.auditing.page import text_page
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.evaluation.audit.made import made_collection, made_run, noisy
 
@@ -189,8 +189,8 @@ def test_queries_that_no_teacher_holds_are_counted() -> None:
 
 
 def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from irdistill.evaluation.audit import verb
-    from irdistill.evaluation.audit.matching import StudentScores
+    from irdistill.evaluation.auditing import verb
+    from irdistill.evaluation.auditing.matching import StudentScores
 
     held = made_collection(queries=30)
     monkeypatch.setattr(
@@ -344,7 +344,7 @@ def test_json_has_full_precision(tmp_path: Path) -> None:
 def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
-    from irdistill.evaluation.audit.plots import require_plots
+    from irdistill.evaluation.auditing.plots import require_plots
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"irdistill\[plots\]"):

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection
-from irdistill.evaluation.audit.agreement import agree
-from irdistill.evaluation.audit.bias import bias, spearman
-from irdistill.evaluation.audit.distribution import describe
-from irdistill.evaluation.audit.margins import margins
-from irdistill.evaluation.audit.quality import quality
-from irdistill.evaluation.audit.sample import Scored
-from irdistill.evaluation.audit.suspects import snippet, suspects
+from irdistill.evaluation.auditing.agreement import agree
+from irdistill.evaluation.auditing.bias import bias, spearman
+from irdistill.evaluation.auditing.distribution import describe
+from irdistill.evaluation.auditing.margins import margins
+from irdistill.evaluation.auditing.quality import quality
+from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.suspects import snippet, suspects
 from irdistill.runs import RankedList
-from irdistill.runs.lists import ranked
+from irdistill.runs.ranked_lists import ranked
 from tests.evaluation.audit.made import listed
 
 

@@ -12,9 +12,9 @@ import pytest
 import sentence_transformers
 import torch
 
-from irdistill.evaluation.audit.advice import advise
-from irdistill.evaluation.audit.margins import margins
-from irdistill.evaluation.audit.matching import (
+from irdistill.evaluation.auditing.advice import advise
+from irdistill.evaluation.auditing.margins import margins
+from irdistill.evaluation.auditing.matching import (
     StudentScores,
     entropy,
     match,
@@ -22,10 +22,10 @@ from irdistill.evaluation.audit.matching import (
     solve,
     student_scores,
 )
-from irdistill.evaluation.audit.sample import Scored
-from irdistill.evaluation.audit.scale import recognise
-from irdistill.hardware import has_fast_bfloat16
+from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.scale import recognise
 from irdistill.losses import parse_loss
+from irdistill.modeling.hardware import has_fast_bfloat16
 from tests.evaluation.audit.made import listed, made_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier

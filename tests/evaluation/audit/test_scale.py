@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irdistill.evaluation.audit.scale import recognise
+from irdistill.evaluation.auditing.scale import recognise
 from tests.evaluation.audit.made import listed
 
 LISTS, DEPTH = 60, 50

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.teachers.llm import LanguageModel, Message, Request, loading, total_usage
+from irdistill.teachers.llm import LanguageModel, Message, Request, total_usage
+from irdistill.teachers.llm import llm_loading as loading
 from irdistill.teachers.protocol import Pair, Scores
 
 

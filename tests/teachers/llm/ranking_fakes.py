@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Query
-from irdistill.teachers.llm.model import Answer, Request
+from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.teachers.protocol import Pair
 
 LISTWISE = {"user": "Order {count} passages for: {query}\n{passages}"}

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill import IrdistillError
-from irdistill.teachers.llm.listwise import ListwiseLLMTeacher, pivot_windows, window_starts
-from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.llm.language_model import Answer
+from irdistill.teachers.llm.listwise_teacher import ListwiseLLMTeacher, pivot_windows, window_starts
 from irdistill.teachers.protocol import ListwiseTeacher
 from tests.teachers.llm.ranking_fakes import (
     LISTWISE,

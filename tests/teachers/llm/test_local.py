@@ -13,7 +13,12 @@ from tokenizers import normalizers
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from irdistill.errors import IrdistillError, MissingExtra
-from irdistill.models import model_revision, quiet_libraries, resolve_model, split_gguf
+from irdistill.modeling.model_files import (
+    model_revision,
+    quiet_libraries,
+    resolve_model,
+    split_gguf,
+)
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm import LanguageModel, Message, Request
 from irdistill.teachers.llm.chat import ChatTokenizer

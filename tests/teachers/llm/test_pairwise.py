@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill import IrdistillError
-from irdistill.teachers.llm.model import Answer
-from irdistill.teachers.llm.pairwise import PairwiseTeacher
+from irdistill.teachers.llm.language_model import Answer
+from irdistill.teachers.llm.pairwise_teacher import PairwiseTeacher
 from irdistill.teachers.protocol import ListwiseTeacher
 from tests.teachers.llm.ranking_fakes import (
     PAIRWISE,

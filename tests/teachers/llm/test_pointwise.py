@@ -17,8 +17,8 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify
 from irdistill.teachers import Pair, TeacherCard, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
-from irdistill.teachers.llm.pointwise import NOT_REPORTED, PointwiseTeacher
-from irdistill.teachers.llm.pointwise import PROMPT as PLAIN_PROMPT
+from irdistill.teachers.llm.pointwise_teacher import NOT_REPORTED, PointwiseTeacher
+from irdistill.teachers.llm.pointwise_teacher import PROMPT as PLAIN_PROMPT
 from irdistill.teachers.protocol import Teacher
 from irdistill.teachers.unscored import NothingScoredError, unscored_flags
 from tests.teachers.llm.tiny import tiny_lm
@@ -161,7 +161,7 @@ def test_the_cards_hold_together(
     it is computed once.
     """
     monkeypatch.setattr(
-        "irdistill.teachers.llm.loading.load_language_model", lambda card, settings: Scripted()
+        "irdistill.teachers.llm.llm_loading.load_language_model", lambda card, settings: Scripted()
     )
     teacher = load_teacher(str(path), Collection.from_dicts("x", {"a": "a"}, {}, {}).corpus)
     assert isinstance(teacher, PointwiseTeacher)

@@ -6,7 +6,7 @@ import pytest
 
 from irdistill.errors import IrdistillError
 from irdistill.teachers.llm import Message
-from irdistill.teachers.llm.prompts import Template, cut_passage
+from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 
 
 def test_places_are_filled_in_one_pass() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterator, Sequence
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.teachers.llm.model import Answer, Message, Request
+from irdistill.teachers.llm.language_model import Answer, Message, Request
 from irdistill.teachers.llm.queue import run_jobs
 
 

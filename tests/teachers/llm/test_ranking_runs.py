@@ -13,9 +13,9 @@ import pytest
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, verify
 from irdistill.teachers import read_card, score
-from irdistill.teachers.llm.listwise import ListwiseLLMTeacher
-from irdistill.teachers.llm.model import Answer, Request
-from irdistill.teachers.llm.pairwise import PairwiseTeacher
+from irdistill.teachers.llm.language_model import Answer, Request
+from irdistill.teachers.llm.listwise_teacher import ListwiseLLMTeacher
+from irdistill.teachers.llm.pairwise_teacher import PairwiseTeacher
 from tests.teachers.llm.ranking_fakes import (
     LISTWISE,
     PAIRWISE,

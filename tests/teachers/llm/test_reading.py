@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill import IrdistillError
-from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.llm.language_model import Answer
 from irdistill.teachers.llm.reading import (
     ChoiceReader,
     RankingReader,

@@ -17,7 +17,7 @@ import yaml
 
 from irdistill.cli.main import main
 from irdistill.runs import open_run
-from irdistill.teachers.llm import loading
+from irdistill.teachers.llm import llm_loading as loading
 from tests.teachers.llm.asking import stand_in
 from tests.teachers.llm.chat_stub import ChatStub, Reply, always, completion, error, poison
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from irdistill.teachers.llm.model import Answer
+from irdistill.teachers.llm.language_model import Answer
 from irdistill.teachers.llm.reading import Reply
 from irdistill.teachers.llm.written import read_written
 

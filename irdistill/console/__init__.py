@@ -1,0 +1,1 @@
+"""What the terminal shows: text without control characters, and progress bars."""

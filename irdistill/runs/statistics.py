@@ -1,0 +1,107 @@
+"""What a run holds, and how two runs differ."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from irdistill.runs.store import Run, open_run
+from irdistill.storage.files import differences
+
+
+def stats(run: str | Run) -> dict[str, Any]:
+    """Counts, depths and score statistics (float64 over all scored rows) of a run."""
+    opened = open_run(run)
+    depths = []
+    flags: Counter[str] = Counter()
+    count, ties, total, squares = 0, 0, 0.0, 0.0
+    low, high = np.inf, -np.inf
+    for found in opened:
+        depths.append(len(found.doc_ids))
+        flags.update(flag for flag in found.flags or () if flag)
+        values = found.scores[~np.isnan(found.scores)].astype(np.float64)
+        if len(values):
+            count += len(values)
+            ties += int((values[1:] == values[:-1]).sum())
+            total, squares = total + values.sum(), squares + (values**2).sum()
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    mean = float(total / count) if count else None
+    size = sum(part.bytes for part in opened.manifest.parts)
+    return {
+        "run": str(opened.path or "in memory"),
+        "kind": opened.identity.kind,
+        "fingerprint": opened.fingerprint,
+        "collection": opened.identity.collection.get("id"),
+        "queries": len(opened),
+        "rows": opened.num_rows,
+        "nulls": opened.num_rows - count,
+        "flags": dict(sorted(flags.items())),
+        "empty_lists": depths.count(0),
+        "depth_min": min(depths, default=0),
+        "depth_median": float(np.median(depths)) if depths else 0.0,
+        "depth_max": max(depths, default=0),
+        "score_min": low if count else None,
+        "score_max": high if count else None,
+        "score_mean": mean,
+        "score_sd": (
+            float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None
+        ),
+        "tied_rows": ties,
+        "bytes": size,
+        "bytes_per_row": size / opened.num_rows if opened.num_rows else None,
+        "usage": dict(opened.manifest.usage),
+    }
+
+
+def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
+    """How two runs differ: in what they say of themselves, in queries, documents, scores and order.
+
+    ``kendall_tau`` is the mean over queries of tau-b on the documents both have scored (2 or more);
+    ``overlap_10`` the mean share of the first ten that both have.
+    """
+    from scipy.stats import kendalltau
+
+    a, b = open_run(left), open_run(right)
+    shared = [query_id for query_id in a.query_ids if query_id in b]
+    only_a = only_b = equal = compared = 0
+    worst = 0.0
+    taus, overlaps = [], []
+    for query_id in shared:
+        one, two = a[query_id], b[query_id]
+        first = dict(zip(one.doc_ids, one.scores.tolist(), strict=True))
+        second = dict(zip(two.doc_ids, two.scores.tolist(), strict=True))
+        both = [
+            doc
+            for doc in first
+            if doc in second and first[doc] == first[doc] and second[doc] == second[doc]
+        ]
+        only_a, only_b = (
+            only_a + len(first.keys() - second.keys()),
+            only_b + len(second.keys() - first.keys()),
+        )
+        x, y = np.array([first[doc] for doc in both]), np.array([second[doc] for doc in both])
+        if len(both):
+            compared += len(both)
+            equal += int((x == y).sum())
+            worst = max(worst, float(np.abs(x - y).max()))
+        if len(both) > 1 and x.std() > 0 and y.std() > 0:
+            taus.append(float(kendalltau(x, y).statistic))
+        ten = min(10, len(one.doc_ids), len(two.doc_ids))
+        if ten:
+            overlaps.append(len(set(one.doc_ids[:ten]) & set(two.doc_ids[:ten])) / ten)
+    return {
+        "identical": a.fingerprint == b.fingerprint,
+        "identity": differences(a.manifest.plan(), b.manifest.plan()),
+        "queries_only_left": len(a) - len(shared),
+        "queries_only_right": len(b) - len(shared),
+        "queries_shared": len(shared),
+        "documents_only_left": only_a,
+        "documents_only_right": only_b,
+        "scores_compared": compared,
+        "scores_equal": equal,
+        "largest_difference": worst,
+        "kendall_tau": float(np.mean(taus)) if taus else None,
+        "overlap_10": float(np.mean(overlaps)) if overlaps else None,
+    }

@@ -1,0 +1,1 @@
+"""Lucene through Pyserini: the Java runtime, the index, and search."""

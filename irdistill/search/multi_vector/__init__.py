@@ -1,0 +1,1 @@
+"""Late interaction: MaxSim search, PLAID, and stored token states."""

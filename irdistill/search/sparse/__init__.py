@@ -1,0 +1,1 @@
+"""Sparse vectors: exact search and Seismic."""

@@ -1,0 +1,1 @@
+"""Dense vectors: the store, exact search, and FAISS indexes."""

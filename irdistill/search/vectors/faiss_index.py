@@ -1,0 +1,257 @@
+"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW, inverted lists,
+product and scalar codes.
+
+FAISS: Douze et al. 2024, arXiv:2401.08281. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320.
+Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from irdistill.console.progress import progress, working
+from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.search.index_file import make_once, open_made
+from irdistill.search.vectors.exact_search import exact_search, sort_by_score_and_row
+from irdistill.search.vectors.faiss_gpu import MOST_NEIGHBOURS, gpu_copy
+from irdistill.search.vectors.vector_store import TokenStore, VectorStore
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 2
+IndexKind = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8"]
+Vectors = VectorStore | TokenStore
+_INDEX = "index.faiss"
+_ADD_ROWS = 65_536
+
+
+def import_faiss() -> Any:
+    """The faiss library, imported after torch: the other order can load a second OpenMP and crash
+    on macOS.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    try:
+        import faiss
+    except ImportError as error:
+        raise MissingExtra("faiss-cpu", "demo", "searching with an approximate index") from error
+    return faiss
+
+
+@contextmanager
+def _threads(faiss: Any, count: int) -> Iterator[None]:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+class FaissIndex:
+    """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or
+    over its tokens.
+
+    Indexes are read through memory maps, so a search holds no more of them than it touches.
+    Inverted lists are searched on the GPUs where there are some and FAISS is built for them: a copy
+    lies in the memory of each.
+
+    Attributes:
+        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all
+            vectors; ``ivfflat`` looks at the vectors of some of many clusters; ``ivfpq`` does so
+            with a code of some bytes in place of each vector; ``sq8`` looks at all vectors, a byte
+            for each of their numbers.
+        settings: what determines the index, and ``on: gpu`` where it is searched there, for last
+            digits differ.
+    """
+
+    def __init__(
+        self,
+        store: Vectors,
+        kind: IndexKind,
+        settings: dict[str, Any],
+        index: Any = None,
+        path: Path | None = None,
+        on_gpus: Any = None,
+    ) -> None:
+        self.store, self.kind = store, kind
+        self.settings = settings if on_gpus is None else settings | {"on": "gpu"}
+        self._index, self._path, self._on_gpus = index, path, on_gpus
+
+    @classmethod
+    def build(
+        cls,
+        store: Vectors,
+        kind: IndexKind = "flat",
+        folder: str | Path | None = None,
+        *,
+        seed: int = 42,
+        threads: int = 1,
+        overwrite: bool = False,
+    ) -> FaissIndex:
+        """Build an index, or open the one in ``folder`` when it is over the same vectors and
+        settings.
+
+        Args:
+            folder: where the index is kept; not needed for ``flat``.
+            threads: more than one makes HNSW faster to build, and its graph differ a little each
+                time.
+
+        Raises:
+            IrdistillError: an unknown kind, too few vectors, or a folder with another index.
+        """
+        if kind not in get_args(IndexKind):
+            known = ", ".join(get_args(IndexKind))
+            raise IrdistillError(f"the index {kind!r} is unknown; give one of {known}.")
+        settings = {"kind": kind, **_settings(store, kind, seed)}
+        if kind == "flat":
+            return cls(store, kind, settings)
+        if folder is None:
+            raise IrdistillError(f"an index of kind {kind!r} is kept on disk; say in which folder.")
+
+        def write(path: Path) -> None:
+            faiss = import_faiss()
+            with _threads(faiss, threads):
+                index = _make(faiss, store, kind, settings)
+            faiss.write_index(index, str(path))
+
+        make_once(
+            folder,
+            _INDEX,
+            {"format": FORMAT, "vectors": store.fingerprint, "settings": settings},
+            write,
+            overwrite,
+        )
+        return cls.load(store, folder)
+
+    @classmethod
+    def load(cls, store: Vectors, folder: str | Path) -> FaissIndex:
+        """Open an index.
+
+        Raises:
+            IrdistillError: there is none, it is over other vectors, or it is damaged.
+        """
+        identity, path = open_made(folder, _INDEX)
+        if identity["vectors"] != store.fingerprint:
+            raise IrdistillError(
+                f"the index in {folder} is over the vectors {identity['vectors']}, and"
+                f" {store.folder} holds {store.fingerprint}; build the index again with"
+                " --overwrite."
+            )
+        faiss, settings = import_faiss(), identity["settings"]
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return cls(store, settings["kind"], settings, index, path, gpu_copy(faiss, path, settings))
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that searching needs: the vectors for ``flat``, else the index."""
+        return self.store.nbytes if self._path is None else self._path.stat().st_size
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k,
+        N).
+
+        An approximate index may find fewer for a query: then the row is -1 and the score -inf.
+        """
+        return self.search_groups([vectors], k)[0]
+
+    def search_groups(
+        self, groups: Sequence[np.ndarray], k: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """``search`` of several groups of queries in one pass; a group's result depends on it
+        alone.
+        """
+        for group in groups:
+            if group.ndim != 2 or group.shape[1] != self.store.dimension:
+                raise IrdistillError(
+                    f"query vectors of shape {group.shape} were given, not (Q,"
+                    f" {self.store.dimension})."
+                )
+        if self._index is None:
+            return exact_search(self.store.matrix, groups, k)
+        faiss = import_faiss()
+        k = min(k, len(self.store.matrix))
+        if self.kind == "hnsw":
+            self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
+        index = self._index if self._on_gpus is None or k > MOST_NEIGHBOURS else self._on_gpus
+        results = []
+        with _threads(faiss, max(1, torch.get_num_threads())):
+            for group in groups:
+                scores, rows = index.search(np.ascontiguousarray(group, dtype=np.float32), k)
+                scores[rows < 0] = -np.inf
+                results.append(sort_by_score_and_row(scores, rows))
+        return results
+
+
+def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
+    """The settings of an index, suited to the number of vectors."""
+    if kind == "flat":
+        return {}
+    if kind == "hnsw":
+        return {"neighbours": 32, "ef_construction": 200, "ef_search": 128}
+    rows, dimension = len(store.matrix), store.dimension
+    if kind == "sq8":
+        return {"train_rows": min(rows, 262_144), "seed": seed}
+    lists = max(1, min(int(4 * rows**0.5), rows // 39))
+    inverted = {
+        "lists": lists,
+        "probes": min(lists, 8 + lists // 16),
+        "train_rows": min(rows, max(64 * lists, 65_536)),
+        "seed": seed,
+    }
+    if kind == "ivfflat":
+        return inverted
+    if rows < 64:
+        raise IrdistillError(
+            f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index."
+        )
+    bytes_a_vector = next(m for m in range(max(1, dimension // 4), 0, -1) if dimension % m == 0)
+    return inverted | {"codes": bytes_a_vector, "bits": 8 if rows >= 256 else 4}
+
+
+def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any]) -> Any:
+    matrix, dimension = store.matrix, store.dimension
+    index = _empty(faiss, dimension, kind, settings)
+    if "train_rows" in settings:
+        rng = np.random.default_rng(settings["seed"])
+        chosen = np.sort(rng.choice(len(matrix), settings["train_rows"], replace=False))
+        with working(f"train the index {kind}"):
+            index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
+    with progress(len(matrix), "vectors", f"index {kind}") as bar:
+        for start in range(0, len(matrix), _ADD_ROWS):
+            part = np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32)
+            with working(f"index {kind}: add {len(part)} vectors"):
+                index.add(part)
+            bar.update(len(part))
+    return index
+
+
+def _empty(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
+    product = faiss.METRIC_INNER_PRODUCT
+    if kind == "hnsw":
+        index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], product)
+        index.hnsw.efConstruction = settings["ef_construction"]
+        return index
+    if kind == "sq8":
+        return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
+    quantizer = faiss.IndexFlatIP(dimension)
+    if kind == "ivfflat":
+        index = faiss.IndexIVFFlat(quantizer, dimension, settings["lists"], product)
+    else:
+        index = faiss.IndexIVFPQ(
+            quantizer, dimension, settings["lists"], settings["codes"], settings["bits"], product
+        )
+        index.pq.cp.seed = settings["seed"]
+    index.own_fields = True
+    quantizer.this.disown()
+    index.cp.seed = settings["seed"]
+    index.nprobe = settings["probes"]
+    return index

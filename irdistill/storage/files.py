@@ -1,0 +1,389 @@
+"""Writing files so that nothing is ever half there: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import mmap
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from irdistill.errors import IrdistillError
+
+LARGEST_JSON = 1 << 30
+"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600
+MB).
+"""
+
+_REASONS = {
+    errno.ENOSPC: (
+        "the disk is full; free some space and start the same command again, it continues"
+    ),
+    errno.EDQUOT: (
+        "the disk quota is used up; free some space and start the same command again, it continues"
+    ),
+    errno.EACCES: (
+        "there is no permission to write there; choose another --out or change the permissions"
+    ),
+    errno.EPERM: (
+        "there is no permission to write there; choose another --out or change the permissions"
+    ),
+    errno.EROFS: "the file system is read-only; choose another --out",
+    errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
+    errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
+}
+
+_READING = {
+    errno.EACCES: "there is no permission; change the permissions or choose another path",
+    errno.EPERM: "there is no permission; change the permissions or choose another path",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EISDIR: "it is a folder, and a file was expected",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.EMFILE: "too many files are open; raise the limit with ulimit -n 4096",
+    errno.EIO: "the disk or network reports a fault; check it, and run the same command again",
+    errno.ESTALE: (
+        "the network file system has lost this file; mount it again, and run the same command again"
+    ),
+    errno.ELOOP: "symbolic links refer to each other; remove one of them",
+    errno.ETXTBSY: "the file is in use by another process",
+}
+
+
+def describe_os_error(error: OSError) -> str:
+    """One sentence for an operating system's error, without ``[Errno N]``."""
+    what = (error.strerror or str(error)).rstrip(".") or type(error).__name__
+    files = " and ".join(
+        str(name) for name in (error.filename, error.filename2) if name is not None
+    )
+    text = f"{files}: {what}" if files else what
+    reason = _READING.get(error.errno or 0) or _REASONS.get(error.errno or 0)
+    return (
+        f"{text}; {reason}."
+        if reason
+        else f"{text}. Check that path, and run the same command again."
+        if files
+        else f"{text}."
+    )
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise IrdistillError(
+            f"cannot write {path}: {reason}. Nothing that was there is damaged."
+        ) from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder, and check that it can be written, before any work is done for it."""
+    folder = Path(path)
+    with explain_os_errors(folder):
+        if folder.exists() and not folder.is_dir():
+            raise IrdistillError(
+                f"cannot write {folder}: it is a file and a folder was expected; choose another"
+                " name."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    return folder
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make a rename in this folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(folder: Path) -> dict[str, str]:
+    """Force every file under a folder onto the disk; give their SHA-256 by relative path."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            digests[path.relative_to(folder).as_posix()] = file_sha256(path)
+    for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
+        fsync_folder(inner)
+    return digests
+
+
+def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
+    """Give a fully written folder its name in one step.
+
+    Args:
+        ours: whether a file at ``final`` may be deleted for it, by its path there; none where None.
+
+    Raises:
+        IrdistillError: there are other files at ``final``, or the disk is full.
+    """
+    from irdistill.storage.ownership import nothing, refuse_foreign, remove_ours
+
+    with explain_os_errors(final):
+        fsync_tree(staged)
+        refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
+        if final.is_dir():
+            remove_ours(final, ours or nothing)
+            for place, _, _ in os.walk(final, topdown=False):
+                os.rmdir(place)
+        os.replace(staged, final)
+        fsync_folder(final.parent)
+
+
+@contextmanager
+def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; on success it is fsynced and takes the place of
+    ``path``.
+
+    On any failure the temporary file is removed and what stood at ``path`` is untouched.
+
+    Args:
+        sync_folder: also make the new name survive a power cut; without, a cut in the next seconds
+            may bring back what stood there before, whole.
+
+    Raises:
+        IrdistillError: the disk is full or there is no permission to write.
+    """
+    path = Path(path)
+    temporary = temporary_path(path)
+    with explain_os_errors(path):
+        try:
+            yield temporary
+            descriptor = os.open(temporary, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+            if sync_folder:
+                fsync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside ``path`` for what is being written by this process; no other file has such a
+    name.
+    """
+    return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
+
+
+def staging_path(path: Path) -> Path:
+    """A name beside ``path`` for a folder that is being written, the same in each process; no other
+    folder has such a name.
+    """
+    return path.with_name(f".{path.name}-irdistill-tmp-0")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder was being written by irdistill."""
+    return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON text that ends with a line break, keys in the given order, full precision."""
+    return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON atomically, as `json_text` formats it."""
+    write_text(path, json_text(value))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        IrdistillError: the file is absent or is not JSON.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_JSON:
+            raise IrdistillError(
+                f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of"
+                " settings."
+            )
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError as error:
+        raise IrdistillError(f"{path} does not exist.") from error
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
+        raise IrdistillError(
+            f"{path} is not readable as JSON ({error}); it is damaged or not ours."
+        ) from error
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        IrdistillError: the file is absent, is not JSON, or holds anything but an object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise IrdistillError(f"{path} holds no JSON object; it is damaged or not ours.")
+    return value
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def digest(value: Any) -> str:
+    """A short stable fingerprint (16 hexadecimal digits) of anything JSON can hold."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
+
+
+_FINGERPRINT = re.compile(r"[0-9a-f]{12,64}")
+_CONTENTS = {
+    "corpus": "other documents",
+    "queries": "other queries",
+    "qrels": "other judgments",
+    "candidates": "other candidates",
+    "queries_digest": "other query ids",
+    "weights": "other weights",
+    "revision": "another revision of the model",
+}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """One line for each value that differs, with the path to it and both values; those that are
+    fingerprints come last.
+
+    Example:
+        >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
+        ['options.seed: 1 there, 2 here']
+    """
+    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
+
+
+def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
+    """Whether a difference is one of fingerprints, and its line."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}, key=str):
+            yield from _differences(
+                old.get(key),
+                new.get(key),
+                f"{path}{'.' if path and not path.endswith('.') else ''}{key}",
+            )
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        for place, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _differences(before, after, f"{path}[{place}]" if len(old) > 1 else path)
+    elif old != new:
+        if all(isinstance(value, str) and _FINGERPRINT.fullmatch(value) for value in (old, new)):
+            contents = _CONTENTS.get(path.rpartition(".")[2], "other contents")
+            yield True, f"{path}: {contents} (fingerprint {old} there, {new} here)"
+        else:
+            yield False, f"{path}: {_shown(old)} there, {_shown(new)} here"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+@contextmanager
+def exclusive(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for one writing process; the lock goes with the process, also when it is
+    killed. What a killed one left half written is removed.
+
+    Raises:
+        IrdistillError: another process holds it.
+    """
+    folder = Path(folder)
+    with (
+        explain_os_errors(folder),
+        open(folder / ".lock", "a") as stream,
+    ):  # "w" would empty a file of that name
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IrdistillError(
+                f"{folder} is being written by another process; wait for it to end or choose"
+                " another --out."
+            ) from error
+        sweep(folder)
+        yield
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder; the caller must hold the
+    lock.
+    """
+    for path in folder.glob(".*-irdistill-tmp-*"):
+        if is_temporary(path.name) and path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_temporary(path.name):
+            path.unlink(missing_ok=True)
+
+
+class MappedPages:
+    """Gives the pages of memory maps back to the system, before what was read of them counts as
+    much memory.
+
+    Pages that are read again come from the system's cache of files. Where the system cannot take
+    pages back, nothing is done.
+
+    Args:
+        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
+        limit: bytes that may be read between two times.
+    """
+
+    def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
+        self._maps: list[mmap.mmap] = [
+            one._mmap for one in maps if getattr(one, "_mmap", None) is not None
+        ]
+        self._limit = limit
+        self._read = 0
+
+    def read(self, size: int) -> None:
+        """Count bytes that were read from the maps, in whole pages where they were read here and
+        there.
+        """
+        self._read += size
+        if self._read >= self._limit:
+            self._read = 0
+            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                one.madvise(mmap.MADV_DONTNEED)
+
+
+def cache_folder() -> Path:
+    """Where compiled corpora live: $IRDISTILL_CACHE, else irdistill/ in the user's cache folder."""
+    given = os.environ.get("IRDISTILL_CACHE")
+    base = (
+        Path(given)
+        if given
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "irdistill"
+    )
+    return make_folder(base.expanduser())

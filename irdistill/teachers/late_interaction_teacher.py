@@ -1,0 +1,76 @@
+"""Late-interaction retrievers as teachers: ColBERT (Khattab and Zaharia 2020, arXiv:2004.12832) and
+its like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from irdistill.students.late_interaction_student import pool_without_autocast
+from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
+
+
+class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
+    """Any ``MultiVectorEncoder`` of sentence-transformers, PyLate and Stanford ColBERT checkpoints
+    among them.
+
+    The score is MaxSim: for each query token the largest similarity to a token of the document,
+        summed over query tokens in
+    float32 (``meanmaxsim`` where the model says so). Its scale grows with the number of query
+    tokens.
+    """
+
+    type = "late-interaction"
+    tokens_cpu, tokens_gpu = 8192, 65_536
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        super().__init__(model, **settings)
+        pool_without_autocast(self.model)
+
+    @classmethod
+    def library_class(cls) -> Any:
+        """``MultiVectorEncoder``."""
+        from sentence_transformers import MultiVectorEncoder
+
+        return MultiVectorEncoder
+
+    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
+        """(tokens, D) float32 of each text; None where no token is scored."""
+        return [
+            found if found is not None and len(found) else None
+            for found in super().encode(texts, kind)
+        ]
+
+    def forms(self, texts: list[str], kind: Kind) -> list[Tensor]:
+        """Encode one batch: (tokens, D) float32 of each text."""
+        encode = self.model.encode_query if kind == "query" else self.model.encode_document
+        return [
+            found.float() for found in encode(texts, batch_size=len(texts), show_progress_bar=False)
+        ]
+
+    states = "tokens"
+
+    def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of each query's tokens, (tokens, D) float32."""
+        return self._vectors(texts, "query")
+
+    def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of each document's tokens, (tokens, D) float32."""
+        return self._vectors(texts, "document")
+
+    def _vectors(self, texts: Sequence[str], kind: Kind) -> list[np.ndarray]:
+        none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)
+        return [
+            none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)
+        ]
+
+    def compare(self, query: Tensor, documents: Sequence[Tensor]) -> np.ndarray:
+        """MaxSim (n,) float32."""
+        scores: np.ndarray = (
+            self.model.similarity([query], list(documents))[0].float().cpu().numpy()
+        )
+        return scores

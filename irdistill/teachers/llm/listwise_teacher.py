@@ -1,0 +1,364 @@
+"""Listwise teachers: a language model orders a window of passages at a time, and windows make the
+order of a list.
+
+* ``sliding``: from the bottom of the list to its top, as RankGPT (Sun et al. 2023,
+  arXiv:2304.09542) and RankZephyr (Pradeep et al. 2023, arXiv:2312.02724). Every window waits for
+  the one below it.
+* ``top-down``: partitioning by a pivot (Parry et al. 2024, arXiv:2405.14589). Fewer windows, most
+  of them at the same time.
+
+What stays null, in both: **the last window that a passage was in decides.** If that answer does not
+    name the passage, names
+it twice, or cannot be read or be had at all, the passage is null and its flag says so (``omitted``,
+``repeated``, ``garbled``, ``cut``, ``refused``, or the model's error). Until then such a passage
+still moves with the others, so that the sort can go on: an omitted one goes behind those that the
+window ranked, a repeated one stands where it was named first, and a window that failed leaves its
+passages as they were. A later window that ranks it takes the flag away.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
+from typing import Any
+
+from irdistill.errors import IrdistillError
+from irdistill.storage.files import digest
+from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
+from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
+from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
+from irdistill.teachers.protocol import Pair, PartialOrder
+
+METHODS = ("sliding", "top-down")
+
+#: Tokens of an answer: for each identifier (brackets, digits, the sign between), and to begin and
+#: end with.
+_TOKENS_EACH, _TOKENS_MORE = 6, 16
+
+_OWN_IDENTIFIER = re.compile(IDENTIFIER)
+
+
+class ListwiseLLMTeacher:
+    """A language model that orders windows of passages."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Mapping[str, Any],
+        *,
+        method: str = "sliding",
+        window: int = 20,
+        step: int = 10,
+        passes: int = 1,
+        top: int = 10,
+        passage_words: int | None = 300,
+        shuffle: bool = False,
+        seed: int = 0,
+        answer_tokens: int | None = None,
+        retry_tokens: int | None = None,
+    ) -> None:
+        """Make a teacher.
+
+        Args:
+            prompt: ``user`` (and ``system``, ``assistant``) with the places ``{query}`` and
+                ``{passages}``, where wanted ``{count}``; ``passage``, one passage with the places
+                ``{number}`` and ``{text}``; ``identifier`` and ``ranking`` as of `RankingReader`.
+            window: passages a request.
+            step: how far a sliding window moves; ``window - step`` passages rise from one window to
+                the next.
+            passes: how often the whole list is slid over; a pass that changes nothing is the last.
+            top: how many of the list top-down partitioning sorts; the pivot is the passage at that
+                place.
+            passage_words: longer passages are cut.
+            shuffle: begin from a random order, which depends on ``seed`` and the query's id,
+                instead of the candidates'.
+            answer_tokens: of an answer; None for what the identifiers of a window take. A model
+                that thinks needs thousands.
+            retry_tokens: an answer that the limit cut before it ranked the window is asked for once
+                more, with this limit; None for no second try.
+
+        Raises:
+            IrdistillError: a setting or the prompt cannot be used.
+        """
+        _check(method, window, step, passes, top)
+        self._model, self._method, self._window, self._step, self._passes, self._top = (
+            model,
+            method,
+            window,
+            step,
+            passes,
+            top,
+        )
+        self._words, self._shuffle, self._seed, self._answer_tokens = (
+            passage_words,
+            shuffle,
+            seed,
+            answer_tokens,
+        )
+        self._retry_tokens = check_retry(retry_tokens, answer_tokens)
+        own = {"passage": "[{number}] {text}", "identifier": IDENTIFIER, "ranking": None}
+        own |= {key: prompt[key] for key in own if key in prompt}
+        self._template = Template(
+            {key: value for key, value in prompt.items() if key not in own},
+            ["query", "passages"],
+            "the prompt of the listwise teacher",
+            ["count"],
+        )
+        self._passage = Template(
+            {"user": own["passage"] or ""}, ["number", "text"], "the listwise prompt's passage"
+        )
+        self._reader = RankingReader(own["identifier"] or IDENTIFIER, own["ranking"])
+        self._digest = digest([self._template.digest, own])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model, the method with its settings, and the prompt's fingerprint."""
+        steps = (
+            {"step": self._step, "passes": self._passes}
+            if self._method == "sliding"
+            else {"top": self._top}
+        )
+        return {
+            "kind": "llm-listwise",
+            "method": self._method,
+            "window": self._window,
+            **steps,
+            "prompt": self._digest,
+            "passage_words": self._words,
+            "shuffle": self._seed if self._shuffle else None,
+            "answer_tokens": self._answer_tokens,
+            **({} if self._retry_tokens is None else {"retry_tokens": self._retry_tokens}),
+            "model": dict(self._model.identity),
+        }
+
+    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+        """Order the documents of each query; see the module for what stays null.
+
+        ``usage`` counts, besides the model's: ``windows``; ``windows_ok`` that name each passage
+        once and nothing else; ``windows_failed`` without an answer, ``windows_cut`` whose answer
+        the limit of tokens cut; how often passages were ``omitted``, ``repeated`` or ``garbled`` in
+        a window; and ``unknown`` identifiers.
+        """
+        return run_jobs(self._model, (self._job(pairs) for pairs in lists))
+
+    def _job(self, pairs: Sequence[Pair]) -> Job[PartialOrder]:
+        order = list(range(len(pairs)))
+        if self._shuffle:
+            random.Random(digest([self._seed, pairs[0].query.id])).shuffle(order)
+        held = _List([self._shown(pair.text) for pair in pairs])
+        if self._method == "sliding":
+            order = yield from self._slide(held, pairs[0].query.text, order)
+        else:
+            order = yield from self._partition(held, pairs[0].query.text, order)
+        ranked = [place for place in order if held.flags[place] is None]
+        flags = [
+            flag or ("unsorted" if place in held.unsorted else None)
+            for place, flag in enumerate(held.flags)
+        ]
+        return PartialOrder(
+            ranked,
+            flags,
+            usage=total_usage(held.answers)
+            | held.counts
+            | cut_usage((pair.text for pair in pairs), self._words),
+        )
+
+    def _slide(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
+        for _ in range(self._passes):
+            before = list(order)
+            for start in window_starts(len(order), self._window, self._step):
+                shown = order[start : start + self._window]
+                [answer] = yield from self._ask(held, query, [shown])
+                ranked, rest = self._read(held, shown, answer)
+                order[start : start + self._window] = ranked + rest
+            if order == before:
+                break
+        return order
+
+    def _partition(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
+        """The top sorted; below it, passages known to be below a pivot, and marked as unsorted."""
+        below: list[int] = []
+        while True:
+            shown, others = order[: self._window], order[self._window :]
+            [answer] = yield from self._ask(held, query, [shown])
+            ranked, rest = self._read(held, shown, answer)
+            placed = [place for place in ranked if held.flags[place] is None]
+            if not others:
+                return ranked + rest + below
+            if not placed:  # no pivot can be had here, and these are null: the next window begins
+                below = ranked + rest + below
+                order = others
+                continue
+            pivot = placed[min(self._top, len(placed)) - 1]
+            cut = ranked.index(pivot)
+            first, beaten = ranked[:cut], ranked[cut + 1 :] + rest
+            windows = pivot_windows(others, pivot, self._window)
+            answers = yield from self._ask(held, query, windows)
+            better = []
+            for shown, answer in zip(windows, answers, strict=True):
+                above, under = self._split(held, shown, answer, pivot)
+                better.append(above)
+                beaten += under
+            if len(beaten) > 1:
+                held.unsorted.update(beaten)
+            below = [pivot, *beaten, *below]
+            if not any(better):
+                return first + below
+            # The best of every window come first, so that the next pivot is a strong one and few
+            # are left above it.
+            order = [
+                place
+                for places in zip_longest(first, *better)
+                for place in places
+                if place is not None
+            ]
+
+    def _split(
+        self, held: _List, shown: list[int], answer: Answer, pivot: int
+    ) -> tuple[list[int], list[int]]:
+        """The passages above the pivot, and the others; where the pivot is not named, nothing is
+        known about any.
+        """
+        keep = held.flags[pivot]
+        ranked, rest = self._read(held, shown, answer)
+        held.flags[pivot] = keep
+        if pivot not in ranked:
+            for place in ranked:
+                held.flags[place] = "pivot omitted"
+            return [], [place for place in ranked + rest if place != pivot]
+        cut = ranked.index(pivot)
+        return ranked[:cut], ranked[cut + 1 :] + rest
+
+    def _read(self, held: _List, shown: list[int], answer: Answer) -> tuple[list[int], list[int]]:
+        """Passages as the answer ranks them, best first, and those it does not name; notes their
+        flags and counts.
+        """
+        held.count("windows", 1)
+        flag, found = self._understand(answer, len(shown))
+        if found is None:
+            count, number = {CUT: ("windows_cut", 1), GARBLED: ("garbled", len(shown))}.get(
+                flag or "", ("windows_failed", 1)
+            )
+            held.count(count, number)
+            held.flag(shown, flag)
+            return [], list(shown)
+        held.count("unknown", found.unknown)
+        held.count("windows_ok", int(found.complete))
+        held.count("omitted", len(found.omitted))
+        held.count("repeated", len(found.repeated))
+        ranked, rest = (
+            [shown[place] for place in found.order],
+            [shown[place] for place in found.omitted],
+        )
+        held.flag(ranked, None)
+        held.flag([shown[place] for place in found.repeated], "repeated")
+        held.flag(rest, "omitted")
+        return ranked, rest
+
+    def _understand(self, answer: Answer, count: int) -> tuple[str | None, Reading | None]:
+        """What an answer says about a window, or why it says nothing. A cut answer counts where the
+        whole ranking came first.
+        """
+        if answer.error is not None:
+            return answer.error, None
+        text = self._template.parts.get("assistant", "") + answer.text
+        reply = read_answer(answer._replace(text=text))
+        if reply.flag not in (None, CUT):
+            return reply.flag, None
+        reading = self._reader.read(text, count)
+        if reply.flag == CUT and (reading.garbled or not reading.certain):
+            return CUT, None
+        return (GARBLED, None) if reading.garbled else (None, reading)
+
+    def _ask(self, held: _List, query: str, windows: Sequence[Sequence[int]]) -> Job[list[Answer]]:
+        answers = yield from with_retry(
+            [self._request(held, query, shown) for shown in windows],
+            self._retry_tokens,
+            lambda place, answer: self._understand(answer, len(windows[place]))[0] == CUT,
+        )
+        held.answers += answers.all
+        held.count("asked_again", len(answers.all) - len(answers.last))
+        return answers.last
+
+    def _request(self, held: _List, query: str, shown: Sequence[int]) -> Request:
+        passages = "\n".join(
+            self._passage.messages(number=str(number), text=held.texts[place])[0].content
+            for number, place in enumerate(shown, 1)
+        )
+        tokens = self._answer_tokens or _TOKENS_EACH * len(shown) + _TOKENS_MORE
+        return Request(
+            self._template.messages(query=query, passages=passages, count=str(len(shown))),
+            max_tokens=tokens,
+        )
+
+    def _shown(self, text: str) -> str:
+        """On one line, cut, and with its own ``[3]`` as ``(3)``, so that it is not taken for an
+        identifier.
+        """
+        return _OWN_IDENTIFIER.sub(r"(\1)", " ".join(cut_passage(text, self._words)[0].split()))
+
+
+class _List:
+    """One query's passages while they are being ordered."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+        self.flags: list[str | None] = ["omitted"] * len(texts)
+        self.unsorted: set[int] = set()
+        self.answers: list[Answer] = []
+        self.counts: dict[str, float] = {}
+
+    def flag(self, places: Sequence[int], flag: str | None) -> None:
+        for place in places:
+            self.flags[place] = flag
+
+    def count(self, name: str, number: int) -> None:
+        if number:
+            self.counts[name] = self.counts.get(name, 0) + number
+
+
+def window_starts(count: int, window: int, step: int) -> Iterator[int]:
+    """Where sliding windows begin, the lowest of the list first; the last is at its top.
+
+    There are ``1 + ceil((count - window) / step)`` of them, or one where all fits in a window.
+    """
+    start = count - window
+    while start > 0:
+        yield start
+        start -= step
+    yield 0
+
+
+def pivot_windows(places: Sequence[int], pivot: int, window: int) -> list[list[int]]:
+    """Windows of nearly equal size over places, as few as can be, each with the pivot in its
+    middle.
+
+    In the middle a model that favours what comes first, or last, puts about half of a window above
+    the pivot, not all of it.
+    """
+    count = -(-len(places) // (window - 1))
+    bounds = [len(places) * number // count for number in range(count + 1)]
+    made = []
+    for start, end in pairwise(bounds):
+        middle = (start + end) // 2
+        made.append([*places[start:middle], pivot, *places[middle:end]])
+    return made
+
+
+def _check(method: str, window: int, step: int, passes: int, top: int) -> None:
+    if method not in METHODS:
+        raise IrdistillError(f"the listwise method {method!r} is none of {', '.join(METHODS)}.")
+    if window < 2 or passes < 1 or (method == "sliding" and not 1 <= step < window):
+        raise IrdistillError(
+            f"windows of {window} passages by steps of {step} in {passes} passes cannot order a"
+            " list; a window of at least 2, a step from 1 to one less than the window, and at"
+            " least one pass were expected."
+        )
+    if method == "top-down" and not 1 <= top < window:
+        raise IrdistillError(
+            f"top={top} with windows of {window} passages; a top from 1 to one less than the window"
+            " was expected."
+        )

@@ -1,0 +1,184 @@
+"""A language model that judges one passage at a time, read from its probabilities and not from its
+words.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+from irdistill.teachers.llm.label_probability import MassWarning, label_mass
+from irdistill.teachers.llm.language_model import Answer, LanguageModel, Request, total_usage
+from irdistill.teachers.llm.prompt_templates import Template, cut_passage
+from irdistill.teachers.protocol import Pair, Scores
+
+logger = logging.getLogger(__name__)
+
+#: The flag of a score that is null since the model's interface did not give the probability of
+#: every label.
+NOT_REPORTED = "label not reported"
+#: What is asked where a card has no prompt of its own.
+PROMPT = {
+    "system": "You judge whether a passage answers a search query. Answer yes or no.",
+    "user": (
+        "A passage is relevant if it answers the query, wholly or in part. A passage on the same"
+        " subject that does not answer it is not relevant.\n\nQuery: {query}\nPassage:"
+        " {passage}\n\nIs the passage relevant? Answer yes or no."
+    ),
+}
+
+
+class PointwiseTeacher:
+    """Asks whether, or how well, a passage answers a query.
+
+    With two labels the score is the log-odds log p(first) - log p(second) of the answer's first
+    token, as the yes/no rerankers since monoT5 (Nogueira et al. 2020, arXiv:2003.06713) are read;
+    it is not squeezed through a sigmoid. With ``gains`` it is the expected gain: the labels'
+    probabilities, made to sum to 1 among themselves, times their gains (fine-grained relevance
+    labels, Zhuang et al. 2023, arXiv:2310.14122).
+
+    A score is null, with a flag, where the model gave no answer (the flag is its error) or where
+    its interface reported not all labels (`NOT_REPORTED`; servers report only the 5 to 20 most
+    probable tokens): a bound in place of the missing probability would look like a score.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Mapping[str, str],
+        *,
+        labels: Sequence[str] = ("yes", "no"),
+        gains: Sequence[float] | None = None,
+        passage_words: int | None = None,
+        passage_characters: int | None = None,
+    ) -> None:
+        """Check the prompt and labels.
+
+        Args:
+            prompt: ``user``, and where wanted ``system`` and ``assistant``, with the places
+                ``{query}`` and ``{passage}``; `PROMPT` where it is empty, which asks for yes or no
+                and so does not go with other labels. What all passages of a query share
+                (instructions, examples, the query) should come before the passage: it is computed
+                once.
+            labels: answers by their first token; of two without gains, the first means relevant.
+            gains: one for each label.
+            passage_words, passage_characters: a longer passage is cut; usage counts how many were.
+
+        Raises:
+            IrdistillError: the prompt lacks a place, or labels and gains do not fit together.
+        """
+        self.model = model
+        self.labels, self.gains = _labels(labels, gains)
+        if not prompt and self.labels != ("yes", "no"):
+            raise IrdistillError(
+                f"the labels {', '.join(self.labels)} need a prompt that asks for them; none was"
+                " given."
+            )
+        self._warning = MassWarning()
+        self.template = Template(
+            prompt or PROMPT, ("query", "passage"), "the prompt of a pointwise language model"
+        )
+        self.passage_words, self.passage_characters = passage_words, passage_characters
+        for name, most in (
+            ("passage_words", passage_words),
+            ("passage_characters", passage_characters),
+        ):
+            if most is not None and most < 1:
+                raise IrdistillError(f"{name}={most} was asked for; at least 1 was expected.")
+        if not self.template.order("query", "passage"):
+            logger.warning(
+                "the prompt puts the passage before the query, so the passages of a query cannot"
+                " share its computation; put {query} before {passage} to score several times faster"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The model's identity, the prompt word for word, and how answers become scores."""
+        return {
+            "kind": "llm-pointwise",
+            **self.model.identity,
+            "prompt": self.template.parts,
+            "labels": list(self.labels),
+            "gains": None if self.gains is None else list(self.gains),
+            "score": "log-odds" if self.gains is None else "expected gain",
+            "passage_words": self.passage_words,
+            "passage_characters": self.passage_characters,
+        }
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        """Log-odds, or expected gains, of pairs.
+
+        The model is given the pairs query by query, so that one which keeps what it read (a
+        server's prefix cache, too) reads each query once.
+        """
+        order = sorted(range(len(pairs)), key=lambda place: pairs[place].query.id)
+        texts = [
+            cut_passage(pairs[place].text, self.passage_words, self.passage_characters)
+            for place in order
+        ]
+        answers = self.model.answer(
+            [
+                Request(
+                    self.template.messages(query=pairs[place].query.text, passage=text),
+                    self.labels,
+                    max_tokens=1,
+                )
+                for place, (text, _) in zip(order, texts, strict=True)
+            ]
+        )
+        values = np.full(len(pairs), np.nan, dtype=np.float32)
+        flags: list[str | None] = [None] * len(pairs)
+        for place, answer in zip(order, answers, strict=True):
+            values[place], flags[place] = self._value(answer)
+        usage = total_usage(answers)
+        if not getattr(self.model, "relative_labels", False):
+            usage |= label_mass(answers)
+            self._warning.look(usage, self.labels)
+        cut = sum(was_cut for _, was_cut in texts)
+        return Scores(
+            values, flags if any(flags) else None, usage | ({"passages_cut": cut} if cut else {})
+        )
+
+    def _value(self, answer: Answer) -> tuple[float, str | None]:
+        if answer.error is not None:
+            return math.nan, answer.error
+        logs = np.asarray(answer.labels, dtype=np.float64)
+        if logs.shape != (len(self.labels),) or not np.isfinite(logs).all():
+            return math.nan, NOT_REPORTED
+        if self.gains is None:
+            return float(logs[0] - logs[1]), None
+        weights = np.exp(logs - logs.max())
+        return float(weights @ np.asarray(self.gains) / weights.sum()), None
+
+
+def _labels(
+    labels: Sequence[str], gains: Sequence[float] | None
+) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Checked. YAML reads a bare yes and no as true and false, and a bare 1 as a number."""
+    if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
+        raise IrdistillError(
+            f"labels {labels!r} were given; a list of texts was expected. In YAML put quotes around"
+            " them: ['yes', 'no']."
+        )
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise IrdistillError(
+            f"the labels {', '.join(labels)} were given; at least two different ones were expected."
+        )
+    if gains is None and len(labels) != 2:
+        raise IrdistillError(
+            f"{len(labels)} labels were given without gains; give each its gain, as gains: [0, 1,"
+            " 2, 3]."
+        )
+    if gains is not None and (
+        len(gains) != len(labels) or not all(math.isfinite(gain) for gain in gains)
+    ):
+        raise IrdistillError(
+            f"the gains {list(gains)} do not fit the labels {', '.join(labels)}; one number a label"
+            " was expected."
+        )
+    return tuple(labels), None if gains is None else tuple(float(gain) for gain in gains)

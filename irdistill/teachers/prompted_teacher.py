@@ -1,0 +1,218 @@
+"""What encoder-decoder and causal rerankers share: a prompt goes in, and the logits of one or two
+tokens come out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irdistill.errors import IrdistillError
+from irdistill.modeling.hardware import Precision, best_device, choose_dtype
+from irdistill.modeling.model_files import model_identity, resolve_model
+from irdistill.modeling.truncation import Truncation
+from irdistill.modeling.weights import complete_weights
+from irdistill.students.inputs import position_limit
+from irdistill.teachers.control_tokens import BROKEN_UP
+from irdistill.teachers.pair_prompts import TRUNCATION, PairTemplate
+from irdistill.teachers.protocol import Pair
+
+_TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
+
+
+class LabelHead(nn.Module):
+    """The wanted rows of a language model's head, in float32 whatever the precision of the rest.
+
+    It takes the place of the whole head in the model, which so goes on to scale what goes in (as T5
+    does) and to cap what comes out (as Gemma 2 does), and never multiplies by the tens of thousands
+    of rows that nobody asks for.
+    """
+
+    def __init__(self, head: nn.Module, tokens: Sequence[int]) -> None:
+        super().__init__()
+        weight, bias = head.weight, getattr(head, "bias", None)
+        assert isinstance(weight, Tensor)
+        rows = torch.tensor(tokens, device=weight.device)
+        self.weight = nn.Parameter(weight.detach()[rows].float(), requires_grad=False)
+        self.bias = (
+            None if bias is None else nn.Parameter(bias.detach()[rows].float(), requires_grad=False)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, H) to (…, tokens)."""
+        return F.linear(hidden.float(), self.weight, self.bias)
+
+
+class PromptedTeacher(ABC):
+    """A reranker that reads a prompt about one query and one document.
+
+    Its score is a raw logit: that of the token ``positive``, less that of ``negative`` where there
+        is one. The latter is
+    the log-odds of the two, of which a softmax or sigmoid would be a function that squeezes good
+    documents together.
+
+    Attributes:
+        max_length: tokens of the whole prompt; see `irdistill.teachers.pair_prompts` for what is
+            cut.
+    """
+
+    kind: ClassVar[str]
+    architectures: ClassVar[tuple[str, ...]]
+    special_tokens: ClassVar[bool]
+    usual_length: ClassVar[int]
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None,
+        max_length: int | None,
+        precision: Precision,
+        trust_remote_code: bool,
+        device: str | None,
+    ) -> None:
+        resolved = resolve_model(model, revision)
+        self.model_name = model
+        self.device = torch.device(device) if device else best_device()
+        self.dtype = choose_dtype(precision, self.device)
+        self.tokenizer, self.network = self._load(resolved, revision, trust_remote_code)
+        self.pinned = model_identity(model, revision)
+        most = position_limit(self.network) or 1 << 30
+        if max_length is not None and not 8 <= max_length <= most:
+            raise IrdistillError(
+                f"max_length={max_length} was asked of {model!r}; from 8 to {most} was expected."
+            )
+        self.max_length = max_length or min(self.usual_length, most)
+        self.truncation = {"pair": Truncation()}
+
+    @classmethod
+    @abstractmethod
+    def auto_class(cls) -> Any:
+        """The class of transformers that loads such a model."""
+
+    def _load(
+        self, resolved: str, revision: str | None, trust_remote_code: bool
+    ) -> tuple[Any, Any]:
+        from transformers import AutoTokenizer
+
+        given: dict[str, Any] = {
+            "revision": revision,
+            "trust_remote_code": trust_remote_code,
+            "local_files_only": Path(resolved).is_dir(),
+        }
+        try:
+            with complete_weights(self.model_name):
+                tokenizer = AutoTokenizer.from_pretrained(resolved, **given)
+                network = self.auto_class().from_pretrained(resolved, dtype=self.dtype, **given)
+                self._check_architecture(network)
+        except IrdistillError:
+            raise
+        except Exception as error:
+            raise IrdistillError(
+                f"the model {self.model_name!r} cannot be loaded as a {self.kind} reranker:"
+                f" {' '.join(str(error).split())[:400]}"
+            ) from error
+        if not tokenizer.is_fast:
+            raise IrdistillError(
+                f"the tokenizer of {self.model_name!r} does not say where its tokens lie in a text,"
+                " so documents cannot be cut exactly; save a tokenizer.json beside the model."
+            )
+        return tokenizer, network.eval()
+
+    def _check_architecture(self, network: Any) -> None:
+        names = network.config.architectures or []
+        if not any(name.endswith(self.architectures) for name in names):
+            raise IrdistillError(
+                f"the model {self.model_name!r} (architecture {', '.join(names) or 'not stated'})"
+                f" is no {self.kind} reranker: one of"
+                f" {', '.join('…' + name for name in self.architectures)} was expected."
+            )
+
+    def _ask(self, template: PairTemplate, positive: str, negative: str | None) -> None:
+        """Fix what is asked, and keep only what is needed of the model's head to answer it."""
+        self.template, self.positive, self.negative = template, positive, negative
+        tokens = [
+            self._token(name) for name in ([positive] if negative is None else [positive, negative])
+        ]
+        template.check(self.tokenizer, self.max_length, self.special_tokens)
+        self.network.set_output_embeddings(LabelHead(self.network.get_output_embeddings(), tokens))
+        self.network = self.network.to(self.device)
+
+    def _token(self, name: str) -> int:
+        vocabulary = self.tokenizer.get_vocab()
+        if name not in vocabulary:
+            written = self.tokenizer.convert_ids_to_tokens(
+                self.tokenizer(name, add_special_tokens=False)["input_ids"]
+            )
+            raise IrdistillError(
+                f"the vocabulary of {self.model_name!r} has no token {name!r}; its tokenizer writes"
+                f" this word as {' '.join(map(repr, written))}. Give a token as it stands in the"
+                " vocabulary."
+            )
+        return int(vocabulary[name])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores: the weights, the prompt word for word, the tokens compared, and
+        the precision.
+        """
+        score = f"logit({self.positive})" + (
+            f" - logit({self.negative})" if self.negative is not None else ""
+        )
+        return {
+            "kind": self.kind,
+            **self.pinned,
+            "template": self.template.text,
+            "score": score,
+            "max_length": self.max_length,
+            "truncation": TRUNCATION,
+            "control_tokens": BROKEN_UP,
+            "activation": "none (raw logits)",
+            "backend": "torch",
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+
+    @property
+    def token_budget(self) -> int:
+        """Padded tokens a forward pass."""
+        return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
+
+    def tokenize(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], np.ndarray]:
+        """Token ids of each prompt, cut and not padded, and their lengths."""
+        texts = [(pair.query.text, pair.text) for pair in pairs]
+        return self.template.encode(
+            self.tokenizer, texts, self.max_length, self.special_tokens, self.truncation["pair"]
+        )
+
+    @torch.inference_mode()
+    def forward(self, tokens: list[list[int]], rows: np.ndarray) -> np.ndarray:
+        """(n,) float32 raw scores of the pairs at these places; padded on the right."""
+        batch = [tokens[row] for row in rows.tolist()]
+        lengths = torch.tensor([len(ids) for ids in batch])
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(batch), int(lengths.max())), pad, dtype=torch.long)
+        for place, row in enumerate(batch):
+            ids[place, : len(row)] = torch.tensor(row)
+        mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
+        logits = (
+            self.answer(ids.to(self.device), mask.to(self.device), lengths.to(self.device))
+            .float()
+            .cpu()
+            .numpy()
+        )
+        scores: np.ndarray = logits[:, 0] if self.negative is None else logits[:, 0] - logits[:, 1]
+        return scores
+
+    @abstractmethod
+    def answer(self, ids: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+        """Logits of the tokens asked for, (n, 1 or 2), where the answer begins.
+
+        Args:
+            ids, mask: (n, T) padded on the right; lengths: (n,).
+        """

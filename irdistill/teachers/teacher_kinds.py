@@ -1,0 +1,66 @@
+"""Telling from a model's files what kind of teacher it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from irdistill.errors import IrdistillError
+from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
+from irdistill.students.model_kinds import architectures, module_types, saved_as
+
+_ENDINGS = {
+    "ForSequenceClassification": "cross-encoder",
+    "ForConditionalGeneration": "seq2seq",
+    "T5WithLMHeadModel": "seq2seq",
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+}
+
+
+def kind_of(model: str, revision: str | None = None) -> str:
+    """``cross-encoder``, ``seq2seq``, ``causal``, ``retriever`` or ``interaction``.
+
+    A model saved by sentence-transformers says what it is in its own files, so an embedding model
+    on a causal backbone is a retriever. Of others the architecture decides; a plain encoder is a
+    retriever. Files are read and no code is run, so it makes no difference here whether a model
+    brings code of its own.
+
+    Raises:
+        IrdistillError: there is no such model.
+    """
+    from irdistill.teachers.lightning_ir import is_lightning_ir  # which imports torch
+
+    resolved = resolve_model(model, revision)
+    if Path(resolved).is_dir() and "kind" in (read_model_json(model, STUDENT_FILE, revision) or {}):
+        return "interaction"
+    try:
+        config = read_model_json(model, "config.json", revision)
+        modules = module_types(model, revision)
+        saved = saved_as(model, revision)
+    except (OSError, ValueError) as error:
+        raise _unknown(
+            model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    if config is None and not modules:
+        raise _unknown(model, "it has no config.json")
+    if "LogitScore" in modules:
+        return "causal"
+    if saved == "CrossEncoder":
+        return "cross-encoder"
+    if modules:
+        return "retriever"
+    if is_lightning_ir(model, revision):
+        return "cross-encoder"
+    names = architectures(model, revision)
+    return next(
+        (kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)),
+        "retriever",
+    )
+
+
+def _unknown(model: str, reason: str) -> IrdistillError:
+    return IrdistillError(
+        f"there is no teacher {model!r}: no card of that name (cards are the YAML files in"
+        f" teachers/), and no model that can be loaded here ({reason}). Check the spelling, or give"
+        " a folder that holds the model."
+    )

@@ -1,0 +1,1 @@
+"""Training lists: sampling, mixing, mining and collation."""

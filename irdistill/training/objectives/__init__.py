@@ -1,0 +1,1 @@
+"""From a batch to a loss: encoding, scores, penalties and parameters of the loss."""
