@@ -1,18 +1,67 @@
-"""The errors a user meets: one paragraph each, saying what was got, what was expected and how to
-mend it.
+"""Exceptions. All of them derive from `IrdistillError`; the command line prints the message alone.
+
+A message says what was given, what was expected, and how to fix it.
 """
 
 from __future__ import annotations
 
 
 class IrdistillError(Exception):
-    """A fault in what the user gave or has installed. The command line prints it alone and exits
-    with 1.
+    """Base class of all errors of irdistill; the command line exits with 1."""
+
+
+class InputError(IrdistillError, ValueError):
+    """A file, a table or an object holds data that cannot be used."""
+
+
+class OptionError(IrdistillError, ValueError):
+    """An option or an argument has a value that is not allowed, or two options contradict."""
+
+
+class NotFoundError(IrdistillError, LookupError):
+    """A collection, run, model, card, query or document does not exist."""
+
+
+class WrongCollectionError(IrdistillError):
+    """A run or a stored artifact belongs to another collection or corpus."""
+
+
+class OutputExistsError(IrdistillError):
+    """The output already exists, or holds files that irdistill did not write."""
+
+
+class SettingsDifferError(IrdistillError):
+    """A job cannot be resumed because it was started with other settings."""
+
+
+class DamagedError(IrdistillError):
+    """A file is truncated or fails its checksum."""
+
+
+class LockedError(IrdistillError):
+    """Another process is writing to the same folder."""
+
+
+class ModelError(IrdistillError):
+    """A model cannot be loaded, or does not do what it is used for."""
+
+
+class ServerError(IrdistillError):
+    """A server did not answer, or answered with an error."""
+
+
+class BudgetError(IrdistillError):
+    """The budget of requests, tokens or money is spent."""
+
+
+class MissingExtraError(IrdistillError, ImportError):
+    """An optional library is not installed.
+
+    Args:
+        library: name of the library.
+        extra: the extra of irdistill that installs it.
+        why: what needs it; the subject of the message.
     """
-
-
-class MissingExtra(IrdistillError):
-    """An optional library is needed and absent."""
 
     def __init__(self, library: str, extra: str, why: str) -> None:
         super().__init__(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from irdistill.distributed.ray_pool import Job, Pool
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RayCluster:
             identity: what every worker's must be; the first one's where None.
 
         Raises:
-            MissingExtra: Ray is not installed.
+            MissingExtraError: Ray is not installed.
             IrdistillError: there is no such cluster, or a worker cannot load the job.
         """
         if self.workers is not None and self.workers < 1:
@@ -85,7 +85,7 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtra("ray", "ray", "the engine ray") from error
+        raise MissingExtraError("ray", "ray", "the engine ray") from error
     return ray
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.evaluation.comparison import Comparison
 from irdistill.evaluation.friedman_test import Friedman
 from irdistill.evaluation.reporting import markdown_table, probability
@@ -125,14 +125,14 @@ def write_diagram(found: Comparison, path: Path) -> None:
     file.
 
     Raises:
-        MissingExtra: matplotlib is not there.
+        MissingExtraError: matplotlib is not there.
         IrdistillError: there is one block alone, or the file has another ending.
     """
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "the critical-difference diagram") from error
+        raise MissingExtraError("matplotlib", "plots", "the critical-difference diagram") from error
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise IrdistillError(
             f"the plot {path} has the ending {path.suffix!r}; .svg, .png or .pdf was expected."

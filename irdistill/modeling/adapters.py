@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.storage.files import cache_folder, digest, file_sha256, read_json
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
         base: the backbone's folder, or its hub id.
 
     Raises:
-        MissingExtra: peft is not installed.
+        MissingExtraError: peft is not installed.
         IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was
             trained on.
     """
@@ -176,7 +176,7 @@ def _write(folder: Path, base: Path, out: Path) -> None:
     try:
         from peft import PeftModel
     except ImportError as error:
-        raise MissingExtra("peft", "lora", f"the adapter {folder}") from error
+        raise MissingExtraError("peft", "lora", f"the adapter {folder}") from error
     from irdistill.modeling.model_files import quiet_libraries
 
     shapes = _shapes(folder / WEIGHTS)

@@ -18,7 +18,7 @@ from scipy.stats import kendalltau
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.model_files import quiet_libraries
 from irdistill.storage.files import make_folder, move_into_place, staging_path, write_json
 from irdistill.students.base import Kind, Student
@@ -181,7 +181,7 @@ def _write(
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingExtra(error.name or "onnxruntime", "onnx", "export") from error
+        raise MissingExtraError(error.name or "onnxruntime", "onnx", "export") from error
     network = module.model.eval().cpu().float()
     text: list[Any] = ["a", "a b c d e f"] if kind != "pair" else [("a", "b"), ("a b c", "d e f")]
     example = student.pad(student.tokenize(text, kind), kind, device=torch.device("cpu"))
@@ -230,7 +230,7 @@ def _openvino(plain: Path, path: Path, inputs: list[str]) -> Any:
     try:
         import openvino
     except ImportError as error:
-        raise MissingExtra("openvino", "openvino", "export to OpenVINO") from error
+        raise MissingExtraError("openvino", "openvino", "export to OpenVINO") from error
     model = openvino.convert_model(str(plain))
     openvino.save_model(model, str(path), compress_to_fp16=False)
     compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})

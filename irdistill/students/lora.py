@@ -9,7 +9,7 @@ from typing import Any
 from sentence_transformers.base.modules import Router, Transformer
 from torch import nn
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.students.base import Student
 from irdistill.students.student_loading import same_new_weights
 
@@ -46,7 +46,7 @@ def add_lora(
     try:
         from peft import LoraConfig
     except ImportError as error:
-        raise MissingExtra("peft", "lora", "LoRA") from error
+        raise MissingExtraError("peft", "lora", "LoRA") from error
     if not isinstance(rank, int) or rank < 1 or (alpha is not None and not alpha > 0):
         raise IrdistillError(
             f"lora_rank={rank!r} and lora_alpha={alpha!r} were given; 8 and 16 would do."

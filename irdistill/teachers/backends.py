@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from irdistill.errors import MissingExtra
+from irdistill.errors import MissingExtraError
 from irdistill.modeling.model_files import quiet_libraries
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class OpenVinoBackend:
     """The network compiled for the CPU by OpenVINO; in bfloat16 about twice as fast as torch's own.
 
     Raises:
-        MissingExtra: OpenVINO is not installed.
+        MissingExtraError: OpenVINO is not installed.
     """
 
     name = "openvino"
@@ -62,7 +62,7 @@ class OpenVinoBackend:
         try:
             import openvino
         except ImportError as error:
-            raise MissingExtra("openvino", "openvino", "the openvino back end") from error
+            raise MissingExtraError("openvino", "openvino", "the openvino back end") from error
         logging.getLogger("openvino").setLevel(logging.ERROR)
         self.inputs = list(example)
         wrapped = _LogitsOnly(network.eval(), self.inputs)

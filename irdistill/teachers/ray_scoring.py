@@ -63,7 +63,7 @@ class RayEngine(RayCluster):
         """Start the workers, and wait until the first has its teacher.
 
         Raises:
-            MissingExtra: Ray is not installed.
+            MissingExtraError: Ray is not installed.
             IrdistillError: there is no such cluster, or a worker cannot load collection or teacher.
         """
         if (

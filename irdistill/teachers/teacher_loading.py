@@ -20,13 +20,13 @@ from irdistill.teachers.teacher_kinds import kind_of
 #: Kinds: the module of this package, and what in it makes the teacher. It takes settings as
 #: keyword-only arguments.
 _TEACHERS = {
-    "cross-encoder": ("cross_encoder", "CrossEncoderTeacher"),
-    "seq2seq": ("seq2seq", "Seq2SeqTeacher"),
-    "causal": ("causal", "CausalTeacher"),
-    "retriever": ("retriever", "load_retriever"),
-    "interaction": ("interaction", "load_interaction"),
-    "bm25": ("bm25", "BM25Teacher"),
-    **dict.fromkeys(RETRIEVER_TYPES, ("retriever", "load_retriever")),
+    "cross-encoder": ("cross_encoder_teacher", "CrossEncoderTeacher"),
+    "seq2seq": ("seq2seq_teacher", "Seq2SeqTeacher"),
+    "causal": ("causal_teacher", "CausalTeacher"),
+    "retriever": ("retriever_teacher", "load_retriever"),
+    "interaction": ("interaction_teacher", "load_interaction"),
+    "bm25": ("bm25_teacher", "BM25Teacher"),
+    **dict.fromkeys(RETRIEVER_TYPES, ("retriever_teacher", "load_retriever")),
 }
 _KEEP_DOCUMENTS = ("retriever", *RETRIEVER_TYPES, "interaction")
 LLM_KINDS = ("llm-pointwise", "llm-pairwise", "llm-listwise")

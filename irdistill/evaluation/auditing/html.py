@@ -16,7 +16,7 @@ def html_page(found: Audit) -> str:
     """The page.
 
     Raises:
-        MissingExtra: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
     """
     # the drawings are matplotlib's, which escapes the texts in them
     drawn = {key: [Markup(svg) for svg in own] for key, own in plots(found).items()}

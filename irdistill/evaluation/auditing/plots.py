@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from irdistill.errors import MissingExtra
+from irdistill.errors import MissingExtraError
 from irdistill.evaluation.auditing.distribution import Histogram
 from irdistill.evaluation.auditing.findings import Audit
 
@@ -19,12 +19,12 @@ def require_plots() -> None:
     """Check, before any work is done, that matplotlib is there.
 
     Raises:
-        MissingExtra: it is not.
+        MissingExtraError: it is not.
     """
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "the plots of an audit") from error
+        raise MissingExtraError("matplotlib", "plots", "the plots of an audit") from error
 
 
 def plots(found: Audit) -> dict[str, list[str]]:

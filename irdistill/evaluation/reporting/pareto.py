@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.evaluation.evaluator import Evaluation
 from irdistill.storage.ownership import replaceable
 
@@ -73,14 +73,14 @@ def draw(given: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Draw the points and the line through the best of them, as SVG, PDF or PNG.
 
     Raises:
-        MissingExtra: matplotlib is not installed.
+        MissingExtraError: matplotlib is not installed.
         IrdistillError: there is no point.
     """
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("matplotlib", "plots", "drawing quality against cost") from error
+        raise MissingExtraError("matplotlib", "plots", "drawing quality against cost") from error
     if not given:
         raise IrdistillError(
             'no system has both a figure and a cost; give a results.json with "rows" and'

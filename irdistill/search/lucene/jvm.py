@@ -16,7 +16,7 @@ from functools import cache
 from importlib import import_module, metadata
 from typing import Any
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.search.lucene.java_runtime import (
     MINIMUM_VERSION,
     JavaHome,
@@ -42,7 +42,7 @@ def java_class(name: str) -> Any:
     it does not run yet.
 
     Raises:
-        MissingExtra: Pyserini is not installed.
+        MissingExtraError: Pyserini is not installed.
         IrdistillError: there is no Java that is new enough, it does not start, or another library
             of this process has started one without Lucene.
     """
@@ -64,7 +64,7 @@ def anserini_version() -> str:
     try:
         return metadata.version("pyserini")
     except metadata.PackageNotFoundError as error:
-        raise MissingExtra("pyserini", "lucene", "searching with Lucene") from error
+        raise MissingExtraError("pyserini", "lucene", "searching with Lucene") from error
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 
 from irdistill.collections import Corpus
 from irdistill.console.progress import working
-from irdistill.errors import MissingExtra
+from irdistill.errors import MissingExtraError
 from irdistill.search.index_file import make_once
 from irdistill.search.ranking import Hits, best_rows
 from irdistill.search.vectors.vector_store import SparseStore
@@ -85,7 +85,9 @@ def _import_seismic() -> Any:
     try:
         import seismic
     except ImportError as error:
-        raise MissingExtra("pyseismic-lsr", "seismic", "searching with a seismic index") from error
+        raise MissingExtraError(
+            "pyseismic-lsr", "seismic", "searching with a seismic index"
+        ) from error
     return seismic
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from irdistill.console.progress import progress, working
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.search.index_file import make_once, open_made
 from irdistill.search.vectors.exact_search import exact_search, sort_by_score_and_row
 from irdistill.search.vectors.faiss_gpu import MOST_NEIGHBOURS, gpu_copy
@@ -37,12 +37,14 @@ def import_faiss() -> Any:
     on macOS.
 
     Raises:
-        MissingExtra: it is not installed.
+        MissingExtraError: it is not installed.
     """
     try:
         import faiss
     except ImportError as error:
-        raise MissingExtra("faiss-cpu", "demo", "searching with an approximate index") from error
+        raise MissingExtraError(
+            "faiss-cpu", "demo", "searching with an approximate index"
+        ) from error
     return faiss
 
 

@@ -78,7 +78,7 @@ class RayEncoding:
             identity: ``document_identity`` in this process, which that of every worker must equal.
 
         Raises:
-            MissingExtra: Ray is not installed.
+            MissingExtraError: Ray is not installed.
             IrdistillError: there is no such cluster, a worker cannot load corpus or model, finds
                 other ones, or a shard fails again and again.
         """

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from irdistill.console.terminal import printable
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.teachers.llm.bounded_http import LimitExceeded, ResponseLimits
 from irdistill.teachers.llm.chat_answers import Completion, read_completion
 from irdistill.teachers.llm.language_model import Request
@@ -76,7 +76,7 @@ class ChatServer:
     Raises:
         IrdistillError: the url is none, or holds a user, password or query; the variable is not
             set; a parameter is one that cannot be changed.
-        MissingExtra: there is no ``openai``.
+        MissingExtraError: there is no ``openai``.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ChatServer:
         try:
             import openai
         except ImportError as error:
-            raise MissingExtra("openai", "llm", "a language model behind a server") from error
+            raise MissingExtraError("openai", "llm", "a language model behind a server") from error
         self._openai = openai
         self._limits = ResponseLimits(LARGEST, time_limit)
         # A proxy cannot reach this machine's own servers. A few compressed bytes may stand for any

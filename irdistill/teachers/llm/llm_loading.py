@@ -25,9 +25,9 @@ _MODELS = {
     "openai": ("remote", "ServerModel"),
 }
 _TEACHERS = {
-    "llm-pointwise": ("pointwise", "PointwiseTeacher"),
-    "llm-pairwise": ("pairwise", "PairwiseTeacher"),
-    "llm-listwise": ("listwise", "ListwiseLLMTeacher"),
+    "llm-pointwise": ("pointwise_teacher", "PointwiseTeacher"),
+    "llm-pairwise": ("pairwise_teacher", "PairwiseTeacher"),
+    "llm-listwise": ("listwise_teacher", "ListwiseLLMTeacher"),
 }
 
 

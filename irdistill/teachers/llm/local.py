@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.cache_utils import DynamicCache
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
@@ -91,7 +91,7 @@ class TransformersModel:
             template_options: for the chat template, as ``enable_thinking: false``.
 
         Raises:
-            MissingExtra: a GGUF file needs the library gguf.
+            MissingExtraError: a GGUF file needs the library gguf.
             IrdistillError: the model cannot be loaded, or is no causal language model.
         """
         self.device = torch.device(device) if device else best_device()
@@ -342,7 +342,7 @@ def _load(
 ) -> tuple[Any, Any]:
     place, file = split_gguf(resolve_model(model, revision))
     if file and find_spec("gguf") is None:
-        raise MissingExtra("gguf", "llm", f"the model {model!r}")
+        raise MissingExtraError("gguf", "llm", f"the model {model!r}")
     options: dict[str, Any] = {
         "revision": revision,
         "trust_remote_code": trust_remote_code,

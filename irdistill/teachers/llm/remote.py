@@ -78,7 +78,7 @@ class ServerModel:
 
     Raises:
         IrdistillError: the card's server or a setting is faulty, or the key is missing.
-        MissingExtra: there is no ``openai``.
+        MissingExtraError: there is no ``openai``.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
 from irdistill.teachers.llm.chat import ChatTokenizer
@@ -59,13 +59,13 @@ class VllmModel:
             parallel: requests that a teacher gives at a time; vLLM cuts them up.
 
         Raises:
-            MissingExtra: vllm is not installed.
+            MissingExtraError: vllm is not installed.
             IrdistillError: the model cannot be loaded.
         """
         try:
             import vllm
         except ImportError as error:
-            raise MissingExtra(
+            raise MissingExtraError(
                 "vllm", "vllm", f"the back end vllm of the model {model!r}"
             ) from error
         place, file = split_gguf(resolve_model(model, revision))

@@ -12,7 +12,7 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.errors import MissingExtra
+from irdistill.errors import MissingExtraError
 from irdistill.evaluation import AuditOptions, audit
 from irdistill.evaluation.auditing.html import html_page, write_html
 from irdistill.evaluation.auditing.page import text_page
@@ -347,7 +347,7 @@ def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -
     from irdistill.evaluation.auditing.plots import require_plots
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtra, match=r"irdistill\[plots\]"):
+    with pytest.raises(MissingExtraError, match=r"irdistill\[plots\]"):
         require_plots()
 
 

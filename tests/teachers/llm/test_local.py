@@ -12,7 +12,7 @@ import torch
 from tokenizers import normalizers
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
-from irdistill.errors import IrdistillError, MissingExtra
+from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.model_files import (
     model_revision,
     quiet_libraries,
@@ -388,7 +388,7 @@ def test_names_of_gguf_files(tmp_path: Path) -> None:
 def test_a_gguf_file_needs_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr("irdistill.teachers.llm.local.find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"irdistill\[llm\]"):
+    with pytest.raises(MissingExtraError, match=r"irdistill\[llm\]"):
         TransformersModel(str(tmp_path / "x.gguf"), device="cpu")
 
 

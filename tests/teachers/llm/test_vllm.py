@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irdistill.errors import MissingExtra
+from irdistill.errors import MissingExtraError
 from irdistill.teachers.llm import LanguageModel, Message, Request
 from irdistill.teachers.llm.vllm import VllmModel
 from tests.teachers.llm.tiny import tiny_lm, tiny_tokenizer
@@ -119,5 +119,5 @@ def test_the_engine_keeps_prefixes_and_reports_every_label(vllm: None, tmp_path:
 
 def test_without_vllm_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(MissingExtra, match=r"irdistill\[vllm\]"):
+    with pytest.raises(MissingExtraError, match=r"irdistill\[vllm\]"):
         VllmModel("owner/name")
