@@ -73,6 +73,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "vllm": (("vllm",), "language models on GPUs, many requests at a time"),
     "lora": (("peft",), "training students by adapters"),
     "onnx": (("onnx", "onnxruntime", "onnxscript"), "exporting students to ONNX"),
+    "interchange": (("ranx", "datasets", "pandas"), "runs as ranx, datasets and pandas objects"),
     "seismic": (("pyseismic-lsr",), "approximate search with sparse students"),
     "plots": (("matplotlib",), "plots in audits and reports"),
     "docs": (("mkdocs",), "building this documentation"),
