@@ -206,7 +206,7 @@ document.body.append(answer);
 def test_the_browser_reports_requests_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://example.org/x.png">', encoding="utf-8")
-    with pytest.raises(AssertionError, match="the page requested http://example.org"):
+    with pytest.raises(AssertionError, match="the page requested http"):
         dom_after_scripts(page)
 
 
