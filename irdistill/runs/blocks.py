@@ -10,7 +10,7 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.fields import PADDING, Fields
+from irdistill.collections.byte_strings import PADDING, ByteStrings
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import SCHEMA, RankedList
 from irdistill.runs.store import Run
@@ -33,13 +33,13 @@ class ListBlock(NamedTuple):
 
     query_ids: list[str]
     edges: np.ndarray
-    docs: Fields
+    docs: ByteStrings
     scores: np.ndarray
     hashes: np.ndarray
 
     def named_as_query(self) -> np.ndarray:
         """The rows whose document has the id of the query, int64."""
-        queries, sizes = Fields.of(self.query_ids), np.diff(self.edges)
+        queries, sizes = ByteStrings.of(self.query_ids), np.diff(self.edges)
         rows = np.flatnonzero(np.repeat(queries.hashes(), sizes) == self.hashes)
         owners = np.searchsorted(self.edges, rows, side="right") - 1
         return rows[queries.take(owners).equal(self.docs.take(rows))]
@@ -85,7 +85,7 @@ class BlockRun(Run):
         self._memory = memory
         self._starts = [0]
         self._edges: list[np.ndarray] = []
-        self._blocks: list[tuple[Fields, np.ndarray, np.ndarray] | _Place] = []
+        self._blocks: list[tuple[ByteStrings, np.ndarray, np.ndarray] | _Place] = []
         self._file: IO[bytes] | None = None
         self._end = 0
         self._last: tuple[int, ListBlock] | None = None
@@ -137,7 +137,7 @@ class BlockRun(Run):
         hashes = np.frombuffer(data, np.uint64, one.rows)
         lengths = np.frombuffer(data, np.int32, one.rows, 8 * one.rows).astype(np.int64)
         scores = np.frombuffer(data, np.float32, one.rows, 12 * one.rows)
-        docs = Fields(
+        docs = ByteStrings(
             np.frombuffer(data, np.uint8, offset=16 * one.rows),
             np.cumsum(lengths) - lengths,
             lengths,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from irdistill.console.progress import kept_when_stopped, progress
+from irdistill.console.progress import note_on_interrupt, progress
 from irdistill.errors import IrdistillError
 from irdistill.losses import Loss, parse_loss
 from irdistill.modeling.hardware import choose_dtype
@@ -343,7 +343,7 @@ def _train(
         )
         watch.write = trainer.write_log
         watch.is_due = lambda: processes.agree(trainer.timer.due)
-        with kept_when_stopped(lambda: checkpoints.describe_newest(place, options.steps)):
+        with note_on_interrupt(lambda: checkpoints.describe_newest(place, options.steps)):
             trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
