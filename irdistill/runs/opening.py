@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from irdistill.collections import Collection
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.errors import NotFoundError, WrongCollectionError
 from irdistill.runs.run import Run
 from irdistill.runs.store import StoredRun
@@ -40,7 +40,7 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
     if collection is None:
         return run
     check_collection(run, collection)
-    if difference(run.identity.collection, collection.describe()) is not None:
+    if collection_mismatch(run.identity.collection, collection.describe()) is not None:
         return subset_for(run, collection)
     return run
 
@@ -61,7 +61,7 @@ def check_collection(run: Run, collection: Collection) -> None:
         WrongCollectionError: the corpus or the queries differ.
     """
     theirs, ours = run.identity.collection, collection.describe()
-    part = difference(theirs, ours)
+    part = collection_mismatch(theirs, ours)
     if part is None or (part == "queries" and has_queries(run, collection.query_fingerprints)):
         return
     raise WrongCollectionError(

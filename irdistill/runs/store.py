@@ -15,6 +15,8 @@ from irdistill.runs.ranked_lists import RankedList, from_table
 from irdistill.runs.run import Run
 from irdistill.storage.files import digest, file_sha256
 
+PART_ADVICE = "Run the command that wrote the run again: it writes this part only."
+
 
 class StoredRun(Run):
     """A finished run in a folder.
@@ -67,8 +69,9 @@ class StoredRun(Run):
         query_ids = parquet.read_ids(self._folder / QUERIES)
         if digest(query_ids) != self.manifest.queries_digest:
             raise DamagedError(
-                f"{self._folder / QUERIES} does not hold the queries of the manifest; write the run"
-                " again."
+                self._folder / QUERIES,
+                "does not hold the queries of the manifest",
+                "Write the run again.",
             )
         return query_ids
 
@@ -114,10 +117,7 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
             state = (
                 "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
             )
-            raise DamagedError(
-                f"{path} {state}, and the manifest says {entry.bytes}. Run the command that wrote"
-                " the run again: it writes this part only."
-            )
+            raise DamagedError(path, f"{state}, and the manifest says {entry.bytes}", PART_ADVICE)
 
 
 def is_whole(path: Path, entry: PartEntry) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.storage.files import digest
@@ -104,7 +104,7 @@ def common_queries(runs: Sequence[Run]) -> list[Run]:
     collection = smallest.identity.collection
     reduced: list[Run] = []
     for run in runs:
-        part = difference(collection, run.identity.collection)
+        part = collection_mismatch(collection, run.identity.collection)
         if part == "queries" and has_queries(run, smallest.query_fingerprints):
             run = RunSubset(run, smallest.query_ids, collection)
         reduced.append(run)
