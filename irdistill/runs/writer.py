@@ -27,9 +27,11 @@ from irdistill.runs.manifest import (
     part_name,
 )
 from irdistill.runs.ranked_lists import RankedList, to_table
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out, clear
-from irdistill.runs.store import Run, is_whole
-from irdistill.storage.files import differences, digest, exclusive, fsync_folder, make_folder
+from irdistill.runs.store import StoredRun, is_whole
+from irdistill.storage.files import differences, digest, fsync_folder, make_folder
+from irdistill.storage.locking import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         check_out(self.path, self.overwrite)
         make_folder(self.path)
-        self._stack.enter_context(exclusive(self.path))
+        self._stack.enter_context(lock_folder(self.path))
         try:
             self._prepare()
         except BaseException:
@@ -259,7 +261,7 @@ class RunWriter:
             fsync_folder(self.path)
             self.manifest.write(self.path)
             self._finished = True
-        return Run(self.path, self.manifest)
+        return StoredRun(self.path, self.manifest)
 
 
 def write_run(
