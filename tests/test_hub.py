@@ -20,7 +20,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Corpus
 from irdistill.modeling import hub
 from irdistill.modeling.model_files import resolve_model
-from irdistill.queries.history import token_count
+from irdistill.queries.history_template import token_count
 from irdistill.students import build_student, load_student
 from irdistill.teachers import load_teacher
 from irdistill.teachers.teacher_kinds import kind_of

@@ -82,8 +82,8 @@ def rewrite(
     from irdistill.collections import load_collection
     from irdistill.queries import HistoryTemplate, rewrite_with
     from irdistill.queries import rewrite as rewrite_collection
-    from irdistill.queries.history import token_count, words
-    from irdistill.queries.writing import card_model
+    from irdistill.queries.history_template import token_count, words
+    from irdistill.queries.llm_writing import load_card_model
 
     if sum([human, last_turn, bool(history) and not llm, bool(llm)]) != 1:
         raise IrdistillError("give one of --human, --last-turn, --history TEMPLATE and --llm CARD.")
@@ -91,7 +91,13 @@ def rewrite(
     loaded = load_collection(collection)
     if llm:
         found = rewrite_with(
-            card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens
+            load_card_model(llm),
+            loaded,
+            out,
+            prompt,
+            template,
+            max_tokens,
+            retry_tokens=retry_tokens,
         )
     elif template is not None:
         found = rewrite_collection(
@@ -208,7 +214,7 @@ def generate(
     from irdistill.queries import Generation
     from irdistill.queries import generate as generate_queries
     from irdistill.queries.generating import example_pairs
-    from irdistill.queries.writing import card_model
+    from irdistill.queries.llm_writing import load_card_model
 
     given = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
     shown = example_pairs(load_collection(examples)) if examples else []
@@ -216,7 +222,7 @@ def generate(
         load_collection(collection, queries=False),
         out,
         given,
-        card_model(llm) if llm else None,
+        load_card_model(llm) if llm else None,
         shown,
     )
     dev = f"{out}#dev" if given.held_out else "none"

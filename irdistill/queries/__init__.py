@@ -4,22 +4,22 @@ filtered.
 
 from __future__ import annotations
 
-from irdistill.queries.filtering import Rule, critic_curve, filter_queries
+from irdistill.queries.filtering import FilterRule, critic_curve, filter_queries
 from irdistill.queries.generating import Generation, generate
-from irdistill.queries.history import HistoryTemplate
+from irdistill.queries.history_template import HistoryTemplate
+from irdistill.queries.llm_writing import generate_texts
 from irdistill.queries.rewriting import rewrite, rewrite_with
 from irdistill.queries.splitting import split
-from irdistill.queries.writing import write_texts
 
 __all__ = [
+    "FilterRule",
     "Generation",
     "HistoryTemplate",
-    "Rule",
     "critic_curve",
     "filter_queries",
     "generate",
+    "generate_texts",
     "rewrite",
     "rewrite_with",
     "split",
-    "write_texts",
 ]

@@ -21,8 +21,8 @@ from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.queries.generating import kind_of_query
-from irdistill.queries.kinds import normal
+from irdistill.queries.generating import query_kind
+from irdistill.queries.query_kinds import normalize_query
 from irdistill.runs import RankedList, Run, open_run
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _LOOKS_AT = {
 
 
 @dataclass(frozen=True)
-class Rule:
+class FilterRule:
     """One rule, written ``consistency=20``.
 
     * ``consistency=K``: the source is among the K best of the retriever (Promptagator, Dai et al.
@@ -57,7 +57,7 @@ class Rule:
     bound: float
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> FilterRule:
         """Read a rule.
 
         Raises:
@@ -86,7 +86,7 @@ class Rule:
 def filter_queries(
     collection: Collection,
     out: str | Path,
-    rules: Sequence[str | Rule],
+    rules: Sequence[str | FilterRule],
     scores: Run | str | Path | None = None,
     retrieved: Run | str | Path | None = None,
 ) -> Collection:
@@ -103,7 +103,7 @@ def filter_queries(
         IrdistillError: a rule cannot be read or lacks the run it looks at, a query has no single
             source, no query passes, or ``out`` holds another collection.
     """
-    parsed = [rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in rules]
+    parsed = [rule if isinstance(rule, FilterRule) else FilterRule.parse(rule) for rule in rules]
     if not parsed:
         raise IrdistillError("no rule was given to filter by; give one or more, as consistency=20.")
     runs = {
@@ -130,7 +130,7 @@ def filter_queries(
             ),
             None,
         )
-        kind = kind_of_query(query.id)
+        kind = query_kind(query.id)
         counts[f"{kind}: {'kept' if failed is None else f'failed {failed}'}"] += 1
         if failed is None:
             kept.append(query)
@@ -185,7 +185,7 @@ def critic_curve(
     found = []
     for query_id in collection.queries:
         source, listed = source_of(collection, query_id), run.get(query_id)
-        rank = rank_of(listed, source)
+        rank = document_rank(listed, source)
         found.append((_score(listed, source), 0.0 if rank is None else 1 / rank))
     values, reciprocal = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
     known = values[np.isfinite(values)]
@@ -211,7 +211,7 @@ def diversity(texts: Sequence[str]) -> dict[str, float]:
     """How varied queries are: different words by all words, the same for pairs of words, and words
     a query.
     """
-    words = [normal(text).split() for text in texts]
+    words = [normalize_query(text).split() for text in texts]
     single = [word for line in words for word in line]
     pairs = [pair for line in words for pair in pairwise(line)]
     return {
@@ -221,7 +221,7 @@ def diversity(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def rank_of(listed: RankedList | None, doc_id: str) -> int | None:
+def document_rank(listed: RankedList | None, doc_id: str) -> int | None:
     """The place of a document by score, from 1, documents with equal scores before it counted; None
     where it has no score.
     """
@@ -238,11 +238,11 @@ def _score(listed: RankedList | None, doc_id: str) -> float:
     return float(listed.scores[list(listed.doc_ids).index(doc_id)])
 
 
-def _test(rule: Rule, run: Run, sources: dict[str, str]) -> Callable[[str], bool]:
+def _test(rule: FilterRule, run: Run, sources: dict[str, str]) -> Callable[[str], bool]:
     if rule.name in ("consistency", "first"):
 
         def among(query_id: str) -> bool:
-            rank = rank_of(run.get(query_id), sources[query_id])
+            rank = document_rank(run.get(query_id), sources[query_id])
             return rank is not None and rank <= rule.bound
 
         return among
@@ -252,9 +252,9 @@ def _test(rule: Rule, run: Run, sources: dict[str, str]) -> Callable[[str], bool
     by_kind: dict[str, list[float]] = {}
     for query_id, score in best.items():
         if np.isfinite(score):
-            by_kind.setdefault(kind_of_query(query_id), []).append(score)
+            by_kind.setdefault(query_kind(query_id), []).append(score)
     bounds = {kind: float(np.percentile(values, rule.bound)) for kind, values in by_kind.items()}
-    return lambda query_id: best[query_id] >= bounds.get(kind_of_query(query_id), np.inf)
+    return lambda query_id: best[query_id] >= bounds.get(query_kind(query_id), np.inf)
 
 
 def _best(listed: RankedList | None) -> float:

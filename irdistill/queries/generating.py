@@ -17,9 +17,16 @@ import numpy as np
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
-from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, taken
+from irdistill.queries.llm_writing import log_path, no_usable_answer, report_unusable, write_queries
+from irdistill.queries.query_kinds import (
+    EXTRACTED_KINDS,
+    KINDS,
+    WRITTEN_KINDS,
+    Draft,
+    distinct,
+    extract_queries,
+)
 from irdistill.queries.rewriting import read_prompt
-from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
@@ -36,7 +43,7 @@ class Generation:
     """What is asked of `generate`.
 
     Attributes:
-        kinds: of queries, see `irdistill.queries.kinds`.
+        kinds: of queries, see `irdistill.queries.query_kinds`.
         passages: at most so many source passages, drawn at random; all where None.
         sentences: queries of the kind ``sentence`` a passage.
         avoid: ``always``: no passage that is judged relevant to a query of the collection is a
@@ -51,7 +58,7 @@ class Generation:
         seed: of everything drawn.
     """
 
-    kinds: tuple[str, ...] = TAKEN
+    kinds: tuple[str, ...] = EXTRACTED_KINDS
     passages: int | None = None
     sentences: int = 2
     avoid: str = "always"
@@ -84,7 +91,7 @@ class Generation:
 
 
 @dataclass
-class Sources:
+class SourcePassages:
     """Which passages queries are made of: row numbers in the order of the draw, and how many were
     avoided.
     """
@@ -123,14 +130,14 @@ def generate(
     Raises:
         IrdistillError: a kind needs a model or examples and there are none, no passage is left to
             make queries of, or ``out`` holds another collection; or no answer of the model holds a
-            query: then what was taken from the passages, and all answers, are saved.
+            query: then what was extract_queries from the passages, and all answers, are saved.
     """
     given = settings or Generation()
-    written = [kind for kind in given.kinds if kind in WRITTEN]
+    written = [kind for kind in given.kinds if kind in WRITTEN_KINDS]
     if written and model is None:
         raise IrdistillError(
             f"queries of the kinds {', '.join(written)} are written by a language model; name one"
-            f" (--llm CARD), or ask for {', '.join(TAKEN)} alone."
+            f" (--llm CARD), or ask for {', '.join(EXTRACTED_KINDS)} alone."
         )
     if "few-shot" in written and len(examples) < _SHOWN:
         raise IrdistillError(
@@ -144,11 +151,11 @@ def generate(
     answers: list[Reply] = []
     for kind in given.kinds:
         before = len(drafts)
-        if kind in TAKEN or model is None:
+        if kind in EXTRACTED_KINDS or model is None:
             made = _taken(collection, sources, kind, given)
         else:
             lines = _written(collection, sources, kind, given, model, examples, log or _log(out))
-            report_unusable(lines, f"query of the kind {kind}", log_place(model, log or _log(out)))
+            report_unusable(lines, f"query of the kind {kind}", log_path(model, log or _log(out)))
             counts.update(line.flag for line in lines if line.flag)
             made = [
                 Draft(line.text, row, kind)
@@ -195,7 +202,7 @@ def generate(
         for name in (TRAIN, HELD_OUT)
     }
     failed = (
-        nothing_usable(answers, "query", log_place(model, log or _log(out)))
+        no_usable_answer(answers, "query", log_path(model, log or _log(out)))
         if model is not None
         else None
     )
@@ -233,7 +240,7 @@ def number(
     for draft in drafts:
         source = collection.corpus.id(draft.row)
         name = f"{draft.kind}:{source}"
-        own = () if source in held_out or draft.kind not in TAKEN else (source,)
+        own = () if source in held_out or draft.kind not in EXTRACTED_KINDS else (source,)
         query = Query(f"{name}:{places[name]}", draft.text, excluded=own)
         places[name] += 1
         queries.append(query)
@@ -241,7 +248,7 @@ def number(
     return queries, qrels
 
 
-def kind_of_query(query_id: str) -> str:
+def query_kind(query_id: str) -> str:
     """The kind, which the id begins with."""
     return query_id.partition(":")[0]
 
@@ -262,7 +269,7 @@ def example_pairs(collection: Collection) -> list[tuple[str, str]]:
     return pairs
 
 
-def _sources(collection: Collection, given: Generation) -> Sources:
+def _sources(collection: Collection, given: Generation) -> SourcePassages:
     corpus = collection.corpus
     judged: MultiValueCommand[str] = {
         doc
@@ -293,20 +300,22 @@ def _sources(collection: Collection, given: Generation) -> Sources:
         )
     draw = np.random.default_rng([given.seed, 0])
     chosen = draw.permutation(rows)
-    return Sources(np.sort(chosen[: given.passages]), avoided, note)
+    return SourcePassages(np.sort(chosen[: given.passages]), avoided, note)
 
 
-def _taken(collection: Collection, sources: Sources, kind: str, given: Generation) -> list[Draft]:
+def _taken(
+    collection: Collection, sources: SourcePassages, kind: str, given: Generation
+) -> list[Draft]:
     found: list[Draft] = []
     for row in sources.rows.tolist():
         draw = np.random.default_rng([given.seed, 1, row])
-        found += taken(collection.corpus.document(row), row, kind, given.sentences, draw)
+        found += extract_queries(collection.corpus.document(row), row, kind, given.sentences, draw)
     return found
 
 
 def _written(
     collection: Collection,
-    sources: Sources,
+    sources: SourcePassages,
     kind: str,
     given: Generation,
     model: LanguageModel,
@@ -332,7 +341,7 @@ def _written(
         requests.append(
             Request(template.messages(passage=passage, examples=shown), max_tokens=given.max_tokens)
         )
-    return write_lines(model, requests, log, f"generate {kind}", given.retry_tokens)
+    return write_queries(model, requests, log, f"generate {kind}", given.retry_tokens)
 
 
 def _log(out: str | Path) -> Path:

@@ -19,8 +19,8 @@ from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
-from irdistill.queries.history import Count, HistoryTemplate, words
-from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
+from irdistill.queries.history_template import Count, HistoryTemplate, words
+from irdistill.queries.llm_writing import log_path, no_usable_answer, report_unusable, write_queries
 from irdistill.storage.plain_data import read_yaml
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template
@@ -53,7 +53,7 @@ def rewrite(
     }
     cut = 0
     if isinstance(by, HistoryTemplate):
-        laid_out = {query.id: by.lay_out(query, count) for query in collection.queries.values()}
+        laid_out = {query.id: by.render(query, count) for query in collection.queries.values()}
         texts = {query_id: found.text for query_id, found in laid_out.items()}
         cut = sum(found.cut for found in laid_out.values())
         shortened = sum(found.cut > 0 for found in laid_out.values())
@@ -133,7 +133,7 @@ def rewrite_with(
     ]
     folder = Path(out)
     log = log or folder.with_name(f"{folder.name}.responses.jsonl")
-    lines = write_lines(model, requests, log, "rewrite", retry_tokens)
+    lines = write_queries(model, requests, log, "rewrite", retry_tokens)
     texts = {query.id: query.text for query in collection.queries.values()}
     texts |= {
         query.id: line.text for query, line in zip(asked, lines, strict=True) if not line.flag
@@ -144,7 +144,7 @@ def rewrite_with(
         logger.warning(
             "%d of %d answers hold no question; those stay as they were asked", kept, len(asked)
         )
-        report_unusable(lines, "question", log_place(model, log))
+        report_unusable(lines, "question", log_path(model, log))
     made_by = {
         "verb": "rewrite",
         "by": "llm",
@@ -157,7 +157,7 @@ def rewrite_with(
     made_by |= {"retry_tokens": retry_tokens} if retry_tokens is not None else {}
     made_by |= {"unusable": dict(sorted(unusable.items()))} if unusable else {}
     found = _write(collection, out, texts, made_by)
-    failed = nothing_usable(lines, "question", log_place(model, log))
+    failed = no_usable_answer(lines, "question", log_path(model, log))
     if failed is not None:
         raise failed
     return found

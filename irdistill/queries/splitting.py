@@ -9,7 +9,7 @@ from pathlib import Path
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
-from irdistill.queries.kinds import normal
+from irdistill.queries.query_kinds import normalize_query
 from irdistill.storage.files import digest
 
 
@@ -18,7 +18,7 @@ def conversation(query: Query) -> str:
 
     Conversations that begin with the same words count as one, so that none is ever cut in two.
     """
-    return normal(query.history[0].text if query.history else query.text)
+    return normalize_query(query.history[0].text if query.history else query.text)
 
 
 def split(collection: Collection, out: str | Path, folds: int = 5, seed: int = 42) -> Collection:

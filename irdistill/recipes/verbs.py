@@ -43,8 +43,8 @@ from irdistill.queries import (
     split,
 )
 from irdistill.queries.generating import example_pairs
-from irdistill.queries.history import token_count, words
-from irdistill.queries.writing import card_model
+from irdistill.queries.history_template import token_count, words
+from irdistill.queries.llm_writing import load_card_model
 from irdistill.runs import Mixing, mask
 from irdistill.runs.fusion import check_count
 from irdistill.search import retrieve
@@ -323,7 +323,7 @@ def _rewrite(
     template = HistoryTemplate.parse(history) if history else None
     if llm:
         return rewrite_with(
-            card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens
+            load_card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens
         ).fingerprint
     count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
     return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
@@ -350,7 +350,7 @@ def _generate(
         kitchen.collection(collection, queries=False),
         out,
         given,
-        card_model(llm) if llm else None,
+        load_card_model(llm) if llm else None,
         shown,
     ).fingerprint
 

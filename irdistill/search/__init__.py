@@ -8,12 +8,12 @@ from typing import Any
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.retrieval import recall, retrieve
 
-__all__ = ["BM25", "FaissIndex", "VectorStore", "open_engine", "recall", "retrieve"]
+__all__ = ["BM25", "FaissIndex", "VectorStore", "open_searcher", "recall", "retrieve"]
 
 _WITH_TORCH = {
     "FaissIndex": "vectors.faiss_index",
     "VectorStore": "vectors.vector_store",
-    "open_engine": "engines",
+    "open_searcher": "engines",
 }
 
 

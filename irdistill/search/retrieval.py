@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
     from irdistill.modeling.hardware import Precision
     from irdistill.runs import RankedList, Run, RunIdentity
-    from irdistill.search.engines import Engine, Index
+    from irdistill.search.searchers import Index, Searcher
     from irdistill.search.vectors.vector_store import Storage
     from irdistill.students.base import Student
 
@@ -104,7 +104,7 @@ def retrieve(
             " out."
         )
     if not is_lexical(model):
-        from irdistill.search.engines import open_engine
+        from irdistill.search.searchers import open_searcher
         from irdistill.students import load_student
         from irdistill.students.base import Student
 
@@ -115,7 +115,7 @@ def retrieve(
             from irdistill.search.vectors.ray_encoding import RayEncoding
 
             encoding = RayEncoding(cluster, collection, str(model), settings)
-        engine = open_engine(
+        engine = open_searcher(
             collection.corpus, student, index, work, precision, storage, seed, encoding
         )
         return _with_engine(
@@ -144,7 +144,7 @@ def recall(run: Run) -> float | None:
 
 def _with_engine(
     collection: Collection,
-    engine: Engine,
+    engine: Searcher,
     out: str | Path,
     k: int,
     storage: str,

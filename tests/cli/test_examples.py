@@ -117,7 +117,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("irdistill.collections.pydocs.load_pydocs", small)
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
-    monkeypatch.setattr("irdistill.queries.writing.card_model", lambda card: Writer())
+    monkeypatch.setattr("irdistill.queries.llm_writing.load_card_model", lambda card: Writer())
     from irdistill.training import train
     from irdistill.training.pretraining import PretrainOptions, pretrain
 

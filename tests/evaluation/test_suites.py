@@ -22,7 +22,7 @@ from irdistill.evaluation.suite_runs import System, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
 from irdistill.runs import RankedList, RunIdentity
 from irdistill.runs.store import MemoryRun
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 
 CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -18,7 +18,7 @@ from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.lucene.lucene_search import LuceneBM25
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 
 pytestmark = needs_lucene
 

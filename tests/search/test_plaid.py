@@ -20,11 +20,11 @@ from irdistill.errors import IrdistillError
 from irdistill.search import array_shards as shards
 from irdistill.search import retrieve
 from irdistill.search.array_shards import write_arrays
-from irdistill.search.engines import MultiVectorEngine
 from irdistill.search.multi_vector import plaid_index
-from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.multi_vector.maxsim import maxsim_search
 from irdistill.search.multi_vector.plaid_index import PlaidIndex, Stages, stages_for
 from irdistill.search.multi_vector.residual_codec import ResidualCodec, nearest, train_codec
+from irdistill.search.searchers import MultiVectorSearcher
 from irdistill.search.vectors.vector_store import TokenStore
 from irdistill.students import load_student
 from tests.teachers.test_retrievers import tiny_colbert
@@ -236,9 +236,9 @@ def test_the_settings_follow_the_number_of_results() -> None:
         assert stages.documents // 4 >= stages.rescored > k
 
 
-def engine(index: PlaidIndex, similarity: str) -> MultiVectorEngine:
+def engine(index: PlaidIndex, similarity: str) -> MultiVectorSearcher:
     student: Any = SimpleNamespace(similarity=similarity, device=CPU)
-    return MultiVectorEngine(corpus_of(len(index.store)), student, "float32", index.store, index)
+    return MultiVectorSearcher(corpus_of(len(index.store)), student, "float32", index.store, index)
 
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])

@@ -15,7 +15,7 @@ from irdistill.search import recall, retrieve
 from irdistill.students import SparseStudent, build_student, load_student
 from irdistill.teachers import load_teacher, score
 from irdistill.training import TrainOptions, train
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 
 ADI = Path(__file__).resolve().parents[3] / "shared" / "data" / "adi"

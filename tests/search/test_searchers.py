@@ -18,11 +18,11 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import open_engine, recall, retrieve
+from irdistill.search import open_searcher, recall, retrieve
 from irdistill.search.array_shards import write_arrays
-from irdistill.search.engines import INDEXES
-from irdistill.search.multi_vector import multi_vector_index as multi_vector
-from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.multi_vector import maxsim as multi_vector
+from irdistill.search.multi_vector.maxsim import maxsim_search
+from irdistill.search.searchers import INDEXES
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.vector_store import STORES, SparseStore, TokenStore, corpus_vectors
 from irdistill.students import build_student, load_student
@@ -149,7 +149,7 @@ def test_one_document_and_an_empty_result(
         ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
     ]
     if kind == "sparse":  # a query that shares no word with any document
-        engine = open_engine(
+        engine = open_searcher(
             collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU
         )
         nothing = engine.encode(["cat"])
@@ -382,7 +382,7 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
     share = recall(run)
     assert share is not None and share >= 0.6
     assert capfd.readouterr().out == "", "it says nothing of its own"
-    again = open_engine(
+    again = open_searcher(
         collection.corpus,
         load_student(models["sparse"], device="cpu"),
         "seismic",

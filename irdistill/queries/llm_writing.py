@@ -24,7 +24,7 @@ from irdistill.teachers.unscored import SHARE, shares
 logger = logging.getLogger(__name__)
 
 
-def card_model(card: str) -> LanguageModel:
+def load_card_model(card: str) -> LanguageModel:
     """The language model of a card, whatever its prompt asks for elsewhere.
 
     Raises:
@@ -43,7 +43,7 @@ def card_model(card: str) -> LanguageModel:
     return load_language_model(found, {})
 
 
-def write_lines(
+def write_queries(
     model: LanguageModel,
     requests: Sequence[Request],
     log: str | Path,
@@ -58,9 +58,9 @@ def write_lines(
             no second try.
 
     Raises:
-        IrdistillError: as `write_texts`.
+        IrdistillError: as `generate_texts`.
     """
-    lines = [read_written(answer) for answer in write_texts(model, requests, log, label)]
+    lines = [read_written(answer) for answer in generate_texts(model, requests, log, label)]
     cut = [
         place
         for place, line in enumerate(lines)
@@ -71,7 +71,7 @@ def write_lines(
     if cut and retry_tokens is not None:
         again = [requests[place]._replace(max_tokens=retry_tokens) for place in cut]
         for place, answer in zip(
-            cut, write_texts(model, again, log, f"{label}, cut ones again"), strict=True
+            cut, generate_texts(model, again, log, f"{label}, cut ones again"), strict=True
         ):
             if answer.error in (
                 None,
@@ -81,7 +81,7 @@ def write_lines(
     return lines
 
 
-def log_place(model: LanguageModel, log: str | Path) -> str | Path:
+def log_path(model: LanguageModel, log: str | Path) -> str | Path:
     """Where a model's answers are kept: a model behind a server has a log of its own."""
     return getattr(getattr(model, "log", None), "path", log)
 
@@ -105,7 +105,7 @@ def report_unusable(lines: Sequence[Reply], what: str, log: str | Path) -> None:
         )
 
 
-def nothing_usable(lines: Sequence[Reply], what: str, log: str | Path) -> IrdistillError | None:
+def no_usable_answer(lines: Sequence[Reply], what: str, log: str | Path) -> IrdistillError | None:
     """The error of a job whose answers all hold no line; None where one does, or none was asked
     for.
     """
@@ -128,7 +128,7 @@ def cut_advice(counts: Mapping[str, int]) -> str:
     )
 
 
-def write_texts(
+def generate_texts(
     model: LanguageModel, requests: Sequence[Request], log: str | Path, label: str = "write"
 ) -> list[Answer]:
     """The answers to requests, in their order.

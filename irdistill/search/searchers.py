@@ -17,9 +17,9 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
 from irdistill.search.lucene.lucene_vectors import LuceneHnsw, LuceneImpact
-from irdistill.search.multi_vector.multi_vector_index import maxsim_search, rerank
+from irdistill.search.multi_vector.maxsim import maxsim_search, rerank
 from irdistill.search.multi_vector.plaid_index import PlaidIndex
-from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.ranking import SearchHits, best_rows
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.exact_search import exact_search
@@ -60,7 +60,7 @@ _TOKEN_NEIGHBOURS = 128
 """
 
 
-class Engine(ABC):
+class Searcher(ABC):
     """Searches one corpus with one encoder.
 
     Attributes:
@@ -85,17 +85,17 @@ class Engine(ABC):
         return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
-    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         """The k best documents of each query of each group; a group's result depends on it
         alone.
         """
 
-    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         """As ``search``, exactly."""
         return self.search(groups, k)
 
 
-class DenseEngine(Engine):
+class DenseSearcher(Searcher):
     """Inner products of one vector a text."""
 
     def __init__(
@@ -114,7 +114,7 @@ class DenseEngine(Engine):
             else np.empty(0, np.int64)
         )
 
-    def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
+    def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
         if self.exact:
             return self.true_best(groups, k)
         spare = _SPARE + min(len(self._absent), _MOST_ABSENT)
@@ -125,7 +125,7 @@ class DenseEngine(Engine):
             )
         )
 
-    def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[Hits]]:
+    def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
         matrix = self.index.store.matrix
         given: dict[str, Any] = {"device": self.student.device, "skip": self._absent}
         found = exact_search(matrix, groups, k + _SPARE, **given)
@@ -141,7 +141,7 @@ class DenseEngine(Engine):
 
     def _hits(
         self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int
-    ) -> list[Hits]:
+    ) -> list[SearchHits]:
         """The best of each line; without documents that have no vector, and nothing for a query
         that has none.
         """
@@ -152,7 +152,7 @@ class DenseEngine(Engine):
         return best
 
 
-class SparseEngine(Engine):
+class SparseSearcher(Searcher):
     """Inner products of sparse vectors, by the words of the query."""
 
     def __init__(
@@ -167,10 +167,10 @@ class SparseEngine(Engine):
         self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
         self.settings, self.nbytes = index.settings, index.nbytes
 
-    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         return (self.index.search(group, self.corpus, k) for group in groups)
 
-    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[Hits]]:
+    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
         exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
         return (exact.search(group, self.corpus, k) for group in groups)
 
@@ -190,7 +190,7 @@ def inverted_index(store: SparseStore) -> SparseIndex:
     return SparseIndex.build(store, store.folder / "inverted")
 
 
-class MultiVectorEngine(Engine):
+class MultiVectorSearcher(Searcher):
     """MaxSim: of all documents, or of those that an index over tokens gives as candidates."""
 
     def __init__(
@@ -211,17 +211,19 @@ class MultiVectorEngine(Engine):
         self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
         self.mean = student.similarity == "meanmaxsim"
 
-    def search(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[Hits]]:
+    def search(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[SearchHits]]:
         if self.exact:
             return self.true_best(groups, k)
         return ([self._two_stages(query, k) for query in group] for group in groups)
 
-    def true_best(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[Hits]]:
+    def true_best(
+        self, groups: Sequence[Sequence[np.ndarray]], k: int
+    ) -> Iterable[list[SearchHits]]:
         return maxsim_search(
             self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device
         )
 
-    def _two_stages(self, query: np.ndarray, k: int) -> Hits:
+    def _two_stages(self, query: np.ndarray, k: int) -> SearchHits:
         rows = self._candidates(query, k)
         return rerank(
             self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device
@@ -236,7 +238,7 @@ class MultiVectorEngine(Engine):
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
-def open_engine(
+def open_searcher(
     corpus: Corpus,
     student: Student,
     index: Index = "flat",
@@ -245,7 +247,7 @@ def open_engine(
     storage: Storage = "float32",
     seed: int = 42,
     encoding: RayEncoding | None = None,
-) -> Engine:
+) -> Searcher:
     """Encode the corpus and build the index, or open what is there.
 
     Args:
@@ -268,21 +270,21 @@ def open_engine(
 
 def _engine_of(
     corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
-) -> Engine:
+) -> Searcher:
     """The engine of a kind of store, with its index built or opened."""
     if isinstance(store, SparseStore):
-        return SparseEngine(corpus, student, precision, store, _sparse_index(store, index))
+        return SparseSearcher(corpus, student, precision, store, _sparse_index(store, index))
     if index == "lucene":
         assert isinstance(store, VectorStore)
-        return DenseEngine(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
+        return DenseSearcher(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
     if index == "plaid":
         assert isinstance(store, TokenStore)
         plaid = PlaidIndex.build(
             store, store.folder / f"plaid-{seed}", seed=seed, device=student.device
         )
-        return MultiVectorEngine(corpus, student, precision, store, plaid)
+        return MultiVectorSearcher(corpus, student, precision, store, plaid)
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
     built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
     if isinstance(store, TokenStore):
-        return MultiVectorEngine(corpus, student, precision, store, built)
-    return DenseEngine(corpus, student, precision, built)
+        return MultiVectorSearcher(corpus, student, precision, store, built)
+    return DenseSearcher(corpus, student, precision, built)

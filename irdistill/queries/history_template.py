@@ -35,7 +35,7 @@ def token_count(model: str) -> Count:
     return lambda text: len(tokenizer(text, truncation=False, verbose=False)["input_ids"])
 
 
-class LaidOut(NamedTuple):
+class HistoryText(NamedTuple):
     """A conversation as one text.
 
     Attributes:
@@ -134,7 +134,7 @@ class HistoryTemplate:
         """All that decides the text, but the counting of tokens."""
         return asdict(self)
 
-    def lay_out(self, query: Query, count: Count = words) -> LaidOut:
+    def render(self, query: Query, count: Count = words) -> HistoryText:
         """The question of a query and what its template shows of the turns before it; never its
         rewrite.
 
@@ -151,7 +151,7 @@ class HistoryTemplate:
             kept and self.tokens is not None and count(self._joined(query.text, kept)) > self.tokens
         ):
             kept = kept[1:]
-        return LaidOut(self._joined(query.text, kept), len(kept), len(shown) - len(kept))
+        return HistoryText(self._joined(query.text, kept), len(kept), len(shown) - len(kept))
 
     def _joined(self, question: str, turns: list[Turn]) -> str:
         texts = [" ".join(turn.text.split()) for turn in turns]

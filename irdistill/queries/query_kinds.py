@@ -1,4 +1,4 @@
-"""Kinds of synthetic queries: those taken out of a passage as it is, and those a language model
+"""Kinds of synthetic queries: those extract_queries out of a passage as it is, and those a language model
 writes.
 
 The six kinds that are written, and two that are few-shot variants of a web query, are those of
@@ -17,10 +17,10 @@ import numpy as np
 from irdistill.collections import Document
 
 #: Kinds that need no language model, in the order in which they are made.
-TAKEN = ("title", "sentence")
+EXTRACTED_KINDS = ("title", "sentence")
 #: Kinds that a language model writes; ``few-shot`` is shown real queries with their passages.
-WRITTEN = ("questions", "claims", "titles", "keywords", "web", "few-shot")
-KINDS = (*TAKEN, *WRITTEN)
+WRITTEN_KINDS = ("questions", "claims", "titles", "keywords", "web", "few-shot")
+KINDS = (*EXTRACTED_KINDS, *WRITTEN_KINDS)
 
 _END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n\s*\n|(?<= \.)\s+")
 _HEADING = re.compile(r"^\s*#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
@@ -58,7 +58,7 @@ def heading(document: Document) -> str:
     return " ".join(match[1].split()) if match else ""
 
 
-def taken(
+def extract_queries(
     document: Document, row: int, kind: str, count: int, draw: np.random.Generator
 ) -> Iterator[Draft]:
     """Queries that are a passage's own words: its title, or up to ``count`` of its sentences, drawn
@@ -74,7 +74,7 @@ def taken(
         yield Draft(found[place], row, kind)
 
 
-def normal(text: str) -> str:
+def normalize_query(text: str) -> str:
     """What makes two queries the same: letters and digits, in lower case."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
@@ -82,11 +82,11 @@ def normal(text: str) -> str:
 def distinct(
     drafts: Iterator[Draft], seen: set[str], count: Callable[[str], None]
 ) -> Iterator[Draft]:
-    """Each query once, by `normal`; those left out are counted as ``duplicates``, those without a
+    """Each query once, by `normalize_query`; those left out are counted as ``duplicates``, those without a
     word as ``empty``.
     """
     for draft in drafts:
-        key = normal(draft.text)
+        key = normalize_query(draft.text)
         if not key:
             count("empty")
         elif key in seen:
