@@ -10,7 +10,7 @@ from typing import Any
 from irdistill.collections import Collection, Query
 from irdistill.search import open_searcher
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
-from irdistill.search.searchers import Index
+from irdistill.search.retrieve_options import Index
 from irdistill.students import CrossEncoderStudent, load_student
 from irdistill.students.model_kinds import model_kind
 

@@ -1,4 +1,4 @@
-"""Laying out a conversation as one text: what a student reads of the turns before a question."""
+"""Templates that render a conversation as one text for a student that reads no rewrites."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple, Self
 
 from irdistill.collections import Query, Turn
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 
-#: How many tokens a text has.
 Count = Callable[[str], int]
-_WRITTEN = re.compile(r"\s*(newest|oldest)(?:\s+(questions|all))?((?:\s+[a-z_]+=\S+)*)\s*")
+"""Function that returns the number of tokens of a text."""
+_TEMPLATE = re.compile(r"\s*(newest|oldest)(?:\s+(questions|all))?((?:\s+[a-z_]+=\S+)*)\s*")
 
 
-def words(text: str) -> int:
-    """Tokens where no tokenizer is named: words between white space."""
+def count_words(text: str) -> int:
+    """Number of words separated by white space."""
     return len(text.split())
 
 
-def token_count(model: str) -> Count:
-    """Counts as a model's tokenizer does, special tokens included.
+def tokenizer_count(model: str) -> Count:
+    """Function that counts tokens, special tokens included, with the tokenizer of a model.
 
     Raises:
-        IrdistillError: there is no such model.
+        NotFoundError: there is no such model.
     """
     from transformers import AutoTokenizer
 
@@ -36,12 +36,13 @@ def token_count(model: str) -> Count:
 
 
 class HistoryText(NamedTuple):
-    """A conversation as one text.
+    """A conversation rendered as one text.
 
     Attributes:
-        text: the question and the turns that were kept.
-        kept, cut: turns of the history in the text, and those the budget left out; turns that the
-            template does not show (answers, where it shows questions) are in neither.
+        text: the question and the turns that fit.
+        kept: number of turns in the text.
+        cut: number of turns that did not fit. Turns that the template never shows (answers, when
+            it shows questions) are not counted.
     """
 
     text: str
@@ -51,23 +52,28 @@ class HistoryText(NamedTuple):
 
 @dataclass(frozen=True)
 class HistoryTemplate:
-    """The order, the turns and the budget of a conversation that is laid out as one text.
+    """Order, turns and budget of a conversation that is rendered as one text.
 
     Written as ``newest questions tokens=256 turns=6``.
 
     Attributes:
-        order: ``newest``: the question, then the turns before it from the newest to the oldest, as
-            DiSCo lays them out (Lupart et al. 2025, arXiv:2410.14609), so that a text that is cut
-            at its end loses the oldest; ``oldest``: the conversation as it went, the question last.
-        shown: ``questions`` of the user alone, or ``all`` turns.
-        separator: between two turns; a tokenizer's own mark, as ``[SEP]`` of BERT, is read as that
-            mark.
-        tokens: of the whole text; the oldest turns are left out, whole, until it fits. The question
-            is never cut.
-        turns: at most so many turns of the history.
+        order: ``newest`` puts the question first, then the earlier turns from the newest to the
+            oldest, so that truncation loses the oldest (DiSCo, Lupart et al. 2025,
+            arXiv:2410.14609). ``oldest`` keeps the order of the conversation, the question last.
+        shown: ``questions`` of the user, or ``all`` turns.
+        separator: text between two turns. A special token of the tokenizer, such as ``[SEP]`` of
+            BERT, is read as that token.
+        tokens: maximum tokens of the text. Whole turns are left out, the oldest first. The
+            question is never cut.
+        turns: maximum turns of the history.
 
     Raises:
-        IrdistillError: a value is none of these.
+        OptionError: a value is not allowed.
+
+    >>> template = HistoryTemplate.parse("newest questions")
+    >>> query = Query("q2", "and lists?", history=(Turn("user", "how do I merge dicts"),))
+    >>> template.render(query).text
+    'and lists? [SEP] how do I merge dicts'
     """
 
     order: Literal["newest", "oldest"] = "newest"
@@ -78,68 +84,65 @@ class HistoryTemplate:
 
     def __post_init__(self) -> None:
         if self.order not in ("newest", "oldest") or self.shown not in ("questions", "all"):
-            raise IrdistillError(
-                f"the history is to be laid out as {self.order!r} {self.shown!r}; expected were"
+            raise OptionError(
+                f"history template: got order {self.order!r} and turns {self.shown!r}; expected"
                 " newest or oldest, and questions or all."
             )
-        for name, least in (("tokens", 1), ("turns", 0)):
+        for name, minimum in (("tokens", 1), ("turns", 0)):
             value = getattr(self, name)
             if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < least
+                isinstance(value, bool) or not isinstance(value, int) or value < minimum
             ):
-                raise IrdistillError(
-                    f"{name} of the history is {value!r}; a whole number of at least {least} was"
-                    " expected."
+                raise OptionError(
+                    f"history template: {name} is {value!r}; expected a whole number of at least"
+                    f" {minimum}."
                 )
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what `__str__` writes; ``_`` stands for a space in the separator.
+        """Read the text form that `__str__` writes; ``_`` in the separator stands for a space.
 
         Raises:
-            IrdistillError: it cannot be read.
+            OptionError: the text is not a template.
         """
-        match = _WRITTEN.fullmatch(text)
+        match = _TEMPLATE.fullmatch(text)
         if match is None:
-            raise IrdistillError(
-                f"the history {text!r} cannot be read; write it as: newest questions tokens=256"
-                " turns=6."
+            raise OptionError(
+                f"cannot read the history template {text!r}; write it as: newest questions"
+                " tokens=256 turns=6."
             )
-        given: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         for word in match[3].split():
             name, _, value = word.partition("=")
             if name == "separator":
-                given[name] = value.replace("_", " ")
+                settings[name] = value.replace("_", " ")
             elif name in ("tokens", "turns") and value.isdecimal():
-                given[name] = int(value)
+                settings[name] = int(value)
             else:
-                raise IrdistillError(
-                    f"{word!r} in the history {text!r} cannot be read; give tokens=N, turns=N or"
-                    " separator=TEXT."
+                raise OptionError(
+                    f"cannot read {word!r} in the history template {text!r}; expected tokens=N,"
+                    " turns=N or separator=TEXT."
                 )
-        return cls(match[1], match[2] or "questions", **given)  # type: ignore[arg-type]
+        return cls(match[1], match[2] or "questions", **settings)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        budget = "".join(
+        limits = "".join(
             f" {name}={getattr(self, name)}"
             for name in ("tokens", "turns")
             if getattr(self, name) is not None
         )
-        separator = (
-            "" if self.separator == " [SEP] " else f" separator={self.separator.replace(' ', '_')}"
-        )
-        return f"{self.order} {self.shown}{budget}{separator}"
+        separator = f" separator={self.separator.replace(' ', '_')}"
+        return f"{self.order} {self.shown}{limits}{'' if self.separator == ' [SEP] ' else separator}"
 
     def identity(self) -> dict[str, Any]:
-        """All that decides the text, but the counting of tokens."""
+        """Everything that determines the text, except the token counter."""
         return asdict(self)
 
-    def render(self, query: Query, count: Count = words) -> HistoryText:
-        """The question of a query and what its template shows of the turns before it; never its
-        rewrite.
+    def render(self, query: Query, count: Count = count_words) -> HistoryText:
+        """Render a question with its earlier turns; a rewrite of the question is never used.
 
         Args:
-            count: of tokens, for the budget.
+            count: counts the tokens of a text, for the budget.
         """
         shown = [
             turn
@@ -147,13 +150,11 @@ class HistoryTemplate:
             if (self.shown == "all" or turn.role == "user") and turn.text.strip()
         ]
         kept = shown if self.turns is None else shown[len(shown) - min(self.turns, len(shown)) :]
-        while (
-            kept and self.tokens is not None and count(self._joined(query.text, kept)) > self.tokens
-        ):
+        while kept and self.tokens is not None and count(self._join(query.text, kept)) > self.tokens:
             kept = kept[1:]
-        return HistoryText(self._joined(query.text, kept), len(kept), len(shown) - len(kept))
+        return HistoryText(self._join(query.text, kept), len(kept), len(shown) - len(kept))
 
-    def _joined(self, question: str, turns: list[Turn]) -> str:
+    def _join(self, question: str, turns: list[Turn]) -> str:
         texts = [" ".join(turn.text.split()) for turn in turns]
         ordered = [question, *reversed(texts)] if self.order == "newest" else [*texts, question]
         return self.separator.join(ordered)

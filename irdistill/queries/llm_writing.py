@@ -1,17 +1,15 @@
-"""Texts written by a language model, many of them: kept the moment they are there, so that a job
-that stops goes on.
-"""
+"""Texts written by a language model, logged as they arrive so that a job can resume."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from irdistill.console.progress import kept_of, kept_when_stopped, progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, ModelError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.budget import Spent
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
@@ -24,23 +22,29 @@ from irdistill.teachers.unscored import SHARE, shares
 logger = logging.getLogger(__name__)
 
 
-def load_card_model(card: str) -> LanguageModel:
-    """The language model of a card, whatever its prompt asks for elsewhere.
+def load_writer(card: str) -> LanguageModel:
+    """Load the language model of a teacher card; the prompt of the card is not used.
 
     Raises:
-        IrdistillError: there is no such card, it is of no language model, or the model cannot be
-            loaded.
+        NotFoundError: there is no such card.
+        ModelError: the card is not of a language model, or the model cannot be loaded.
     """
     from irdistill.teachers.llm.llm_loading import load_language_model
     from irdistill.teachers.teacher_loading import LLM_KINDS, card_of
 
-    found = card_of(card)
-    if found.kind not in LLM_KINDS:
-        raise IrdistillError(
-            f"the card {card!r} is of the kind {found.kind}, which writes no text; name one of"
-            f" {', '.join(LLM_KINDS)}."
+    teacher = card_of(card)
+    if teacher.kind not in LLM_KINDS:
+        raise ModelError(
+            f"the card {card!r} has the kind {teacher.kind}, which cannot write text; expected one"
+            f" of {', '.join(LLM_KINDS)}."
         )
-    return load_language_model(found, {})
+    return load_language_model(teacher, {})
+
+
+def response_log_path(out: str | Path) -> Path:
+    """The response log next to an output folder."""
+    folder = Path(out)
+    return folder.with_name(f"{folder.name}.responses.jsonl")
 
 
 def write_queries(
@@ -50,98 +54,88 @@ def write_queries(
     label: str = "write",
     retry_tokens: int | None = None,
 ) -> list[Reply]:
-    """The line that each request asks for, read as `read_written` does; flagged and empty where an
-    answer holds none.
+    """Query written for each request; empty and flagged where an answer has no usable line.
 
     Args:
-        retry_tokens: what the limit of tokens cut is asked for once more, with this limit; None for
-            no second try.
-
-    Raises:
-        IrdistillError: as `generate_texts`.
+        log: response log of a local model.
+        label: label of the progress bar.
+        retry_tokens: retry answers that the token limit cut with this limit (None: no retry).
     """
-    lines = [read_written(answer) for answer in generate_texts(model, requests, log, label)]
+    replies = [read_written(answer) for answer in generate_texts(model, requests, log, label)]
+    if retry_tokens is None:
+        return replies
     cut = [
         place
-        for place, line in enumerate(lines)
-        if line.flag == CUT
-        and retry_tokens is not None
-        and requests[place].max_tokens < retry_tokens
+        for place, reply in enumerate(replies)
+        if reply.flag == CUT and requests[place].max_tokens < retry_tokens
     ]
-    if cut and retry_tokens is not None:
+    if cut:
         again = [requests[place]._replace(max_tokens=retry_tokens) for place in cut]
-        for place, answer in zip(
-            cut, generate_texts(model, again, log, f"{label}, cut ones again"), strict=True
-        ):
-            if answer.error in (
-                None,
-                CUT,
-            ):  # where there is no room for a longer one, what was cut stays so
-                lines[place] = read_written(answer)
-    return lines
+        answers = generate_texts(model, again, log, f"{label}, cut ones again")
+        for place, answer in zip(cut, answers, strict=True):
+            if answer.error in (None, CUT):  # no room for a longer answer: the reply stays cut
+                replies[place] = read_written(answer)
+    return replies
 
 
 def log_path(model: LanguageModel, log: str | Path) -> str | Path:
-    """Where a model's answers are kept: a model behind a server has a log of its own."""
+    """Where the answers of a model are logged; a model behind a server has a log already."""
     return getattr(getattr(model, "log", None), "path", log)
 
 
-def report_unusable(lines: Sequence[Reply], what: str, log: str | Path) -> None:
-    """Warn of many answers that hold no line, with their flags.
+def report_unusable(replies: Sequence[Reply], item: str, log: str | Path) -> None:
+    """Warn when at least a tenth of the answers are unusable.
 
     Args:
-        what: what was to be written, for the message.
+        item: what each answer should contain, for the message.
     """
-    counts = Counter(line.flag for line in lines if line.flag)
-    if counts and sum(counts.values()) >= SHARE * len(lines):
+    counts = Counter(reply.flag for reply in replies if reply.flag)
+    if counts and counts.total() >= SHARE * len(replies):
         logger.warning(
             "WARNING: %d of %d answers hold no %s: %s. The answers are in the response log (%s)%s",
-            sum(counts.values()),
-            len(lines),
-            what,
-            shares(counts, len(lines)),
+            counts.total(),
+            len(replies),
+            item,
+            shares(counts, len(replies)),
             log,
-            cut_advice(counts),
+            _cut_advice(counts),
         )
 
 
-def no_usable_answer(lines: Sequence[Reply], what: str, log: str | Path) -> IrdistillError | None:
-    """The error of a job whose answers all hold no line; None where one does, or none was asked
-    for.
-    """
-    if not lines or any(line.flag is None for line in lines):
+def no_usable_answer(replies: Sequence[Reply], item: str, log: str | Path) -> InputError | None:
+    """The error of a job without a usable answer; None when there is one, or no request."""
+    if not replies or any(reply.flag is None for reply in replies):
         return None
-    counts = Counter(line.flag or "" for line in lines)
-    return IrdistillError(
-        f"none of the {len(lines)} answers of the language model holds a {what}"
-        f" ({shares(counts, len(lines))}); look at some in the response log ({log}), and change"
-        f" model or prompt{cut_advice(counts)}"
+    counts = Counter(reply.flag or "" for reply in replies)
+    return InputError(
+        f"none of the {len(replies)} answers of the language model holds a {item}"
+        f" ({shares(counts, len(replies))}). Read some answers in the response log ({log}), and"
+        f" change the model or the prompt{_cut_advice(counts)}"
     )
 
 
-def cut_advice(counts: Mapping[str, int]) -> str:
-    """What to do about answers that were cut, to end a message with."""
-    return (
-        "; for those that were cut give more --max-tokens, or --retry-tokens for a second try."
-        if counts.get(CUT)
-        else "."
-    )
+def _cut_advice(counts: Mapping[str, int]) -> str:
+    """How to fix cut answers, as the end of a message."""
+    if not counts.get(CUT):
+        return "."
+    return "; for answers that were cut, raise --max-tokens or retry with --retry-tokens."
 
 
 def generate_texts(
     model: LanguageModel, requests: Sequence[Request], log: str | Path, label: str = "write"
 ) -> list[Answer]:
-    """The answers to requests, in their order.
+    """Answers to requests, in order. An interrupted job resumes from the response log.
 
-    Those of a model on this machine are kept in the response log ``log``; a model behind a server
-    keeps its own. Requests of a local model are answered in fixed groups, since what stands beside
-    a text in a batch may change its last digits: a job that was stopped ends with the same texts.
+    A model behind a server keeps its own log. A local model answers fixed groups of requests, and
+    a group is logged as a whole: the other texts of a batch may change the last digits of a score,
+    and so a text, and a resumed job must end with the same texts.
 
     Raises:
-        IrdistillError: the log belongs to another process or is no log; or what the model raises.
+        LockedError: another process writes to the log.
+        DamagedError: the log cannot be read.
     """
     remote = hasattr(model, "request_digest")
-    asked: LanguageModel = model if remote else _Logged(model, Path(log))
+    answering: LanguageModel = model if remote else _LoggedModel(model, Path(log))
     size = 1 if remote else max(1, model.parallel)
     with (
         progress(len(requests), "texts", label) as bar,
@@ -156,13 +150,11 @@ def generate_texts(
             return answers
 
         groups = [requests[start : start + size] for start in range(0, len(requests), size)]
-        return [answer for answers in run_jobs(asked, map(job, groups)) for answer in answers]
+        return [answer for answers in run_jobs(answering, map(job, groups)) for answer in answers]
 
 
-class _Logged:
-    """A local model whose answers are kept in a log; a group of requests is taken from there or
-    answered as a whole.
-    """
+class _LoggedModel:
+    """A local model with a response log; a group of requests is read from it or answered whole."""
 
     def __init__(self, model: LanguageModel, log: Path) -> None:
         self._model, self._log = model, open_log(log)
@@ -176,21 +168,15 @@ class _Logged:
         return self._model.parallel
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        keys = list(self._keys(requests))
-        known = [self._log.get(key) for key in keys]
-        if all(answer is not None for answer in known):
-            return [answer for answer in known if answer is not None]
+        keys = [self._key(request) for request in requests]
+        logged = [answer for key in keys if (answer := self._log.get(key)) is not None]
+        if len(logged) == len(keys):
+            return logged
         answers = self._model.answer(requests)
         for key, answer in zip(keys, answers, strict=True):
             self._log.add(key, answer, Spent())
         return answers
 
-    def _keys(self, requests: Sequence[Request]) -> Iterator[str]:
-        for request in requests:
-            yield digest(
-                [
-                    dict(self.identity),
-                    [list(message) for message in request.messages],
-                    request.max_tokens,
-                ]
-            )
+    def _key(self, request: Request) -> str:
+        messages = [list(message) for message in request.messages]
+        return digest([dict(self.identity), messages, request.max_tokens])

@@ -1,38 +1,38 @@
-"""Kinds of synthetic queries: those extract_queries out of a passage as it is, and those a language model
-writes.
+"""Kinds of synthetic queries: extracted from a passage, or written by a language model.
 
-The six kinds that are written, and two that are few-shot variants of a web query, are those of
-CADET (Tamber et al. 2025, "Teaching Dense Retrieval Models to Specialize", arXiv:2502.19712); their
-prompts are cards in ``data/prompts/``.
+The six written kinds and the few-shot variant of the web query are those of CADET (Tamber et al.
+2025, "Teaching Dense Retrieval Models to Specialize", arXiv:2502.19712). Their prompts are cards in
+``data/prompts/``.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from irdistill.collections import Document
 
-#: Kinds that need no language model, in the order in which they are made.
 EXTRACTED_KINDS = ("title", "sentence")
-#: Kinds that a language model writes; ``few-shot`` is shown real queries with their passages.
+"""Kinds that need no language model."""
 WRITTEN_KINDS = ("questions", "claims", "titles", "keywords", "web", "few-shot")
+"""Kinds that a language model writes; the prompt of ``few-shot`` shows real queries."""
 KINDS = (*EXTRACTED_KINDS, *WRITTEN_KINDS)
 
-_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n\s*\n|(?<= \.)\s+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[^a-z])|\n\s*\n|(?<= \.)\s+")
 _HEADING = re.compile(r"^\s*#{1,6}\s+(.+?)\s*#*\s*$", re.MULTILINE)
-_WORDS = (5, 40)
+_MIN_WORDS, _MAX_WORDS = 5, 40
 
 
-class Draft(NamedTuple):
-    """A query before it has an id.
+class DraftQuery(NamedTuple):
+    """A query that has no id yet.
 
     Attributes:
-        text: what is asked.
-        row: the passage it was made out of.
+        text: text of the query.
+        row: row of its source passage in the corpus.
         kind: one of `KINDS`.
     """
 
@@ -41,16 +41,18 @@ class Draft(NamedTuple):
     kind: str
 
 
-def sentences(text: str) -> list[str]:
-    """The sentences of a text that have 5 to 40 words, in order, white space made single; cut at
-    full stops and blank lines.
+def split_sentences(text: str) -> list[str]:
+    """Sentences of 5 to 40 words, split at sentence ends and blank lines.
+
+    >>> split_sentences("Too short. This sentence has at least five words.")
+    ['This sentence has at least five words.']
     """
-    found = (" ".join(part.split()) for part in _END.split(text))
-    return [one for one in found if _WORDS[0] <= len(one.split()) <= _WORDS[1]]
+    sentences = (" ".join(part.split()) for part in _SENTENCE_END.split(text))
+    return [text for text in sentences if _MIN_WORDS <= len(text.split()) <= _MAX_WORDS]
 
 
-def heading(document: Document) -> str:
-    """The title; where there is none, the first Markdown heading in the text; else nothing."""
+def passage_title(document: Document) -> str:
+    """Title of a passage, else its first Markdown heading, else an empty string."""
     title = " ".join(document.title.split())
     if title:
         return title
@@ -59,38 +61,42 @@ def heading(document: Document) -> str:
 
 
 def extract_queries(
-    document: Document, row: int, kind: str, count: int, draw: np.random.Generator
-) -> Iterator[Draft]:
-    """Queries that are a passage's own words: its title, or up to ``count`` of its sentences, drawn
-    at random.
-    """
+    document: Document, row: int, kind: str, count: int, rng: np.random.Generator
+) -> Iterator[DraftQuery]:
+    """Use the title of a passage, or up to ``count`` random sentences, as queries."""
     if kind == "title":
-        text = heading(document)
+        text = passage_title(document)
         if len(text.split()) >= 2:
-            yield Draft(text, row, kind)
+            yield DraftQuery(text, row, kind)
         return
-    found = sentences(document.text)
-    for place in sorted(draw.permutation(len(found))[:count].tolist()):
-        yield Draft(found[place], row, kind)
+    sentences = split_sentences(document.text)
+    for place in sorted(rng.permutation(len(sentences))[:count].tolist()):
+        yield DraftQuery(sentences[place], row, kind)
 
 
 def normalize_query(text: str) -> str:
-    """What makes two queries the same: letters and digits, in lower case."""
+    """Words of a query in lower case; queries with the same words are duplicates.
+
+    >>> normalize_query("How do I merge two dicts?")
+    'how do i merge two dicts'
+    """
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
-def distinct(
-    drafts: Iterator[Draft], seen: set[str], count: Callable[[str], None]
-) -> Iterator[Draft]:
-    """Each query once, by `normalize_query`; those left out are counted as ``duplicates``, those without a
-    word as ``empty``.
+def drop_duplicates(
+    drafts: Iterable[DraftQuery], known: set[str], counts: Counter[str]
+) -> Iterator[DraftQuery]:
+    """Yield each query once; count the others as ``duplicates`` or, without words, as ``empty``.
+
+    Args:
+        known: normalized queries of earlier calls; the new ones are added.
     """
     for draft in drafts:
         key = normalize_query(draft.text)
         if not key:
-            count("empty")
-        elif key in seen:
-            count("duplicates")
+            counts["empty"] += 1
+        elif key in known:
+            counts["duplicates"] += 1
         else:
-            seen.add(key)
+            known.add(key)
             yield draft

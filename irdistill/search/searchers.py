@@ -1,32 +1,31 @@
-"""Searching a corpus with an encoder of any kind: vectors, the index over them, and what it finds
-for a query.
-"""
+"""Search a corpus with a model: its stored vectors, the index over them, and the top documents."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from irdistill.collections import Corpus
 from irdistill.console.progress import Done
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
 from irdistill.search.lucene.lucene_vectors import LuceneHnsw, LuceneImpact
 from irdistill.search.multi_vector.maxsim import maxsim_search, rerank
 from irdistill.search.multi_vector.plaid_index import PlaidIndex
 from irdistill.search.ranking import SearchHits, best_rows
+from irdistill.search.retrieve_options import INDEXES, Index, Storage
 from irdistill.search.sparse.seismic_index import SeismicIndex
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.exact_search import exact_search
 from irdistill.search.vectors.faiss_index import FaissIndex
 from irdistill.search.vectors.vector_store import (
+    EncodeShards,
     SparseStore,
-    Storage,
     Store,
     TokenStore,
     VectorStore,
@@ -34,40 +33,22 @@ from irdistill.search.vectors.vector_store import (
 )
 from irdistill.students.base import Student
 
-if TYPE_CHECKING:
-    from irdistill.search.vectors.ray_encoding import RayEncoding
-
-Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
-
-_FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
-INDEXES: Mapping[str, tuple[str, ...]] = {
-    "dense": (*_FAISS, "lucene"),
-    "late-interaction": (*_FAISS, "plaid"),
-    "sparse": ("flat", "seismic", "lucene"),
-}
-"""The indexes of each kind of encoder; ``flat`` is exact for all."""
-
-_SPARE = 32
-"""Neighbours asked for beyond k, so that documents with equal scores at the cut-off are ordered by
-id.
-"""
-_MOST_ABSENT = 1024
-"""Of documents without a vector, which an approximate index holds all the same, so many more
-neighbours are asked for.
-"""
-_TOKEN_NEIGHBOURS = 128
-"""Of an index over tokens: at least so many nearest tokens of each query token give the candidates.
-"""
+_EXTRA = 32
+"""Neighbors beyond k, so that ties at the cut-off are ordered by document id."""
+_MAX_EXTRA_ABSENT = 1024
+"""Most extra neighbors for documents without a vector, which an approximate index contains too."""
+_TOKEN_NEIGHBORS = 128
+"""Fewest nearest tokens per query token whose documents become candidates."""
 
 
 class Searcher(ABC):
-    """Searches one corpus with one encoder.
+    """Searches one corpus with one model.
 
     Attributes:
-        settings: what determines the index.
-        exact: whether what it finds are the true best.
-        nbytes: what a search reads at most.
-        truncation: how much of the documents the encoder did not read.
+        settings: everything that determines the index.
+        exact: whether the results are the exact top k.
+        nbytes: most bytes that a search reads.
+        truncation: how much of the documents the model did not read.
     """
 
     settings: Mapping[str, Any]
@@ -79,81 +60,77 @@ class Searcher(ABC):
         self.corpus, self.student, self.precision = corpus, student, precision
 
     def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
-        """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were
-        encoded, batch by batch.
+        """Encode queries into one group for `search`.
+
+        Args:
+            done: called with the number of encoded queries after each batch.
         """
         return self.student.search_vectors(texts, "query", self.precision, done=done)
 
     @abstractmethod
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
-        """The k best documents of each query of each group; a group's result depends on it
-        alone.
-        """
+        """Top k documents of each query; the results of a group depend on that group alone."""
 
-    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
-        """As ``search``, exactly."""
+    def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of each query."""
         return self.search(groups, k)
 
 
 class DenseSearcher(Searcher):
-    """Inner products of one vector a text."""
+    """Searches one vector per document by inner product."""
 
     def __init__(
         self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw
     ) -> None:
         super().__init__(corpus, student, precision)
-        self.index, self.settings, self.exact, self.nbytes = (
-            index,
-            index.settings,
-            index.kind == "flat",
-            index.nbytes,
-        )
+        self.index, self.settings, self.nbytes = index, index.settings, index.nbytes
+        self.exact = index.kind == "flat"
+        store = index.store
         self._absent = (
-            index.store.absent_rows
-            if isinstance(index.store, VectorStore)
-            else np.empty(0, np.int64)
+            store.absent_rows if isinstance(store, VectorStore) else np.empty(0, np.int64)
         )
 
     def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of query vectors (Q, D)."""
         if self.exact:
-            return self.true_best(groups, k)
-        spare = _SPARE + min(len(self._absent), _MOST_ABSENT)
+            return self.search_exact(groups, k)
+        neighbors = k + _EXTRA + min(len(self._absent), _MAX_EXTRA_ABSENT)
+        results = self.index.search_groups(groups, neighbors)
         return (
-            self._hits(vectors, *found, k)
-            for vectors, found in zip(
-                groups, self.index.search_groups(groups, k + spare), strict=True
-            )
+            self._top(vectors, scores, rows, k)
+            for vectors, (scores, rows) in zip(groups, results, strict=True)
         )
 
-    def true_best(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
-        matrix = self.index.store.matrix
-        given: dict[str, Any] = {"device": self.student.device, "skip": self._absent}
-        found = exact_search(matrix, groups, k + _SPARE, **given)
-        for vectors, (scores, rows) in zip(groups, found, strict=True):
-            spare, written = _SPARE, vectors.any(axis=1)
+    def search_exact(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of query vectors (Q, D)."""
+        matrix, device = self.index.store.matrix, self.student.device
+        results = exact_search(matrix, groups, k + _EXTRA, device=device, skip=self._absent)
+        for vectors, (scores, rows) in zip(groups, results, strict=True):
+            extra, not_empty = _EXTRA, vectors.any(axis=1)
             while (
                 k < scores.shape[1] < len(matrix)
-                and (scores[written, k - 1] == scores[written, -1]).any()
+                and (scores[not_empty, k - 1] == scores[not_empty, -1]).any()
             ):
-                spare *= 8  # more equal scores at the cut-off than were asked for
-                scores, rows = exact_search(matrix, [vectors], k + spare, **given)[0]
-            yield self._hits(vectors, scores, rows, k)
+                extra *= 8  # more ties at the cut-off than extra neighbors
+                scores, rows = exact_search(
+                    matrix, [vectors], k + extra, device=device, skip=self._absent
+                )[0]
+            yield self._top(vectors, scores, rows, k)
 
-    def _hits(
+    def _top(
         self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int
     ) -> list[SearchHits]:
-        """The best of each line; without documents that have no vector, and nothing for a query
-        that has none.
-        """
-        best = []
-        for vector, line, places in zip(vectors, scores, rows, strict=True):
-            kept = (places >= 0) & (line > -np.inf) & ~np.isin(places, self._absent)
-            best.append(best_rows(self.corpus, line[kept], k if vector.any() else 0, places[kept]))
-        return best
+        """Top k per query, without absent documents; nothing for a query without a vector."""
+        hits = []
+        for vector, line, neighbors in zip(vectors, scores, rows, strict=True):
+            kept = (neighbors >= 0) & (line > -np.inf) & ~np.isin(neighbors, self._absent)
+            count = k if vector.any() else 0
+            hits.append(best_rows(self.corpus, line[kept], count, neighbors[kept]))
+        return hits
 
 
 class SparseSearcher(Searcher):
-    """Inner products of sparse vectors, by the words of the query."""
+    """Searches sparse vectors by inner product, through the terms of the query."""
 
     def __init__(
         self,
@@ -168,30 +145,22 @@ class SparseSearcher(Searcher):
         self.settings, self.nbytes = index.settings, index.nbytes
 
     def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of query vectors (Q, V)."""
         return (self.index.search(group, self.corpus, k) for group in groups)
 
-    def true_best(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+    def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of query vectors (Q, V)."""
         exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
         return (exact.search(group, self.corpus, k) for group in groups)
 
 
-def _sparse_index(store: SparseStore, index: Index) -> SparseIndex | SeismicIndex | LuceneImpact:
-    if index == "lucene":
-        return LuceneImpact(store, store.folder / "lucene")
-    return (
-        SeismicIndex(store, store.folder / "seismic")
-        if index == "seismic"
-        else inverted_index(store)
-    )
-
-
 def inverted_index(store: SparseStore) -> SparseIndex:
-    """The exact index of a sparse store, beside it."""
+    """Exact index of a sparse store, in its folder."""
     return SparseIndex.build(store, store.folder / "inverted")
 
 
 class MultiVectorSearcher(Searcher):
-    """MaxSim: of all documents, or of those that an index over tokens gives as candidates."""
+    """Searches by MaxSim: all documents, or the candidates of an index over tokens."""
 
     def __init__(
         self,
@@ -203,38 +172,36 @@ class MultiVectorSearcher(Searcher):
     ) -> None:
         super().__init__(corpus, student, precision)
         self.store, self.index, self.exact = store, index, index.kind == "flat"
-        by_tokens = isinstance(index, FaissIndex) and not self.exact
-        self.settings = {
-            **index.settings,
-            **({"token_neighbours": _TOKEN_NEIGHBOURS} if by_tokens else {}),
-        }
+        self.settings = dict(index.settings)
+        if isinstance(index, FaissIndex) and not self.exact:
+            self.settings["token_neighbours"] = _TOKEN_NEIGHBORS
         self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
         self.mean = student.similarity == "meanmaxsim"
 
     def search(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of queries (tokens, D)."""
         if self.exact:
-            return self.true_best(groups, k)
+            return self.search_exact(groups, k)
         return ([self._two_stages(query, k) for query in group] for group in groups)
 
-    def true_best(
+    def search_exact(
         self, groups: Sequence[Sequence[np.ndarray]], k: int
     ) -> Iterable[list[SearchHits]]:
-        return maxsim_search(
-            self.store, groups, self.corpus, k, mean=self.mean, device=self.student.device
-        )
+        """Exact top k documents of queries (tokens, D)."""
+        device = self.student.device
+        return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=device)
 
     def _two_stages(self, query: np.ndarray, k: int) -> SearchHits:
-        rows = self._candidates(query, k)
-        return rerank(
-            self.store, query, rows, self.corpus, k, mean=self.mean, device=self.student.device
-        )
+        """Rerank the candidates of the index by exact MaxSim."""
+        rows, device = self._candidates(query, k), self.student.device
+        return rerank(self.store, query, rows, self.corpus, k, mean=self.mean, device=device)
 
     def _candidates(self, query: np.ndarray, k: int) -> np.ndarray:
         if not len(query):
             return np.empty(0, np.int64)
         if isinstance(self.index, PlaidIndex):
             return self.index.candidates(query, k)
-        _, tokens = self.index.search(query, max(_TOKEN_NEIGHBOURS, k))
+        _, tokens = self.index.search(query, max(_TOKEN_NEIGHBORS, k))
         return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
 
 
@@ -246,45 +213,52 @@ def open_searcher(
     precision: Precision = "auto",
     storage: Storage = "float32",
     seed: int = 42,
-    encoding: RayEncoding | None = None,
+    encode_shards: EncodeShards | None = None,
 ) -> Searcher:
-    """Encode the corpus and build the index, or open what is there.
+    """Encode the corpus and build the index, or open the existing ones.
 
     Args:
-        work: where vectors and indexes are kept; the cache folder where None.
-        encoding: where the corpus is encoded; this process where None.
+        work: folder of vectors and indexes (default: the cache folder).
+        encode_shards: encodes the corpus elsewhere, see `EncodeShards` (default: this process).
 
     Raises:
-        IrdistillError: the student reads pairs, or this kind of student has no such index.
+        OptionError: this kind of student has no such index.
+        ModelError: the student is a cross-encoder and has no vectors.
     """
     known = INDEXES.get(student.kind, ())
     if known and index not in known:
-        raise IrdistillError(
-            f"a {student.kind} model has no index {index!r}; give one of {', '.join(known)}."
+        raise OptionError(
+            f"a {student.kind} model has no index {index!r}; choose one of {', '.join(known)}."
         )
-    store: Store = corpus_vectors(corpus, student, work, precision, storage, encoding)
-    engine = _engine_of(corpus, student, index, precision, store, seed)
-    engine.truncation = store.truncation
-    return engine
+    store: Store = corpus_vectors(corpus, student, work, precision, storage, encode_shards)
+    searcher = _searcher(corpus, student, index, precision, store, seed)
+    searcher.truncation = store.truncation
+    return searcher
 
 
-def _engine_of(
+def _searcher(
     corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
 ) -> Searcher:
-    """The engine of a kind of store, with its index built or opened."""
+    """The searcher for a kind of store, with its index built or opened."""
+    shared, folder = (corpus, student, precision), store.folder
     if isinstance(store, SparseStore):
-        return SparseSearcher(corpus, student, precision, store, _sparse_index(store, index))
+        sparse: SparseIndex | SeismicIndex | LuceneImpact
+        if index == "lucene":
+            sparse = LuceneImpact(store, folder / "lucene")
+        elif index == "seismic":
+            sparse = SeismicIndex(store, folder / "seismic")
+        else:
+            sparse = inverted_index(store)
+        return SparseSearcher(*shared, store, sparse)
     if index == "lucene":
         assert isinstance(store, VectorStore)
-        return DenseSearcher(corpus, student, precision, LuceneHnsw(store, store.folder / "lucene"))
+        return DenseSearcher(*shared, LuceneHnsw(store, folder / "lucene"))
     if index == "plaid":
         assert isinstance(store, TokenStore)
-        plaid = PlaidIndex.build(
-            store, store.folder / f"plaid-{seed}", seed=seed, device=student.device
-        )
-        return MultiVectorSearcher(corpus, student, precision, store, plaid)
+        plaid = PlaidIndex.build(store, folder / f"plaid-{seed}", seed=seed, device=student.device)
+        return MultiVectorSearcher(*shared, store, plaid)
     assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
-    built = FaissIndex.build(store, index, store.folder / f"{index}-{seed}", seed=seed)
+    faiss_index = FaissIndex.build(store, index, folder / f"{index}-{seed}", seed=seed)
     if isinstance(store, TokenStore):
-        return MultiVectorSearcher(corpus, student, precision, store, built)
-    return DenseSearcher(corpus, student, precision, built)
+        return MultiVectorSearcher(*shared, store, faiss_index)
+    return DenseSearcher(*shared, faiss_index)

@@ -251,7 +251,7 @@ def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
         unit(np.random.default_rng(seed).normal(size=(size, DIMENSION)))
         for seed, size in enumerate((1, 5, 32))
     ]
-    ((*found,),), (true,) = searched.search([queries], 50), searched.true_best([queries], 50)
+    ((*found,),), (true,) = searched.search([queries], 50), searched.search_exact([queries], 50)
     for query, one, other in zip(queries, found, true, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
@@ -280,7 +280,7 @@ def test_most_of_the_true_best_are_found(
     )  # of 650 passages with tokens
     searched = engine(PlaidIndex.build(store, tmp_path, bits=bits, device=CPU), "maxsim")
     queries = [tokens for tokens in passages(60, seed=3) if len(tokens) > 5]
-    (found,), (true,) = searched.search([queries], k), searched.true_best([queries], k)
+    (found,), (true,) = searched.search([queries], k), searched.search_exact([queries], k)
     shares = [
         len(np.intersect1d(one.rows, other.rows)) / k
         for one, other in zip(found, true, strict=True)

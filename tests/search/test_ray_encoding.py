@@ -79,7 +79,7 @@ def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(
     TokenStore.build(collection.corpus, student, tmp_path / "local", **SHARDS)
     (notes / "kill-20").touch()
     encoding = RayEncoding(RayCluster(2), collection, model, {"device": "cpu"})
-    TokenStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+    TokenStore.build(collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     had = [line.split() for line in (notes / "processes").read_text().splitlines()]
     assert sorted(int(start) for start, _ in had) == [0, 10, 20, 20, 30, 40, 50, 60]
@@ -102,7 +102,7 @@ def test_what_was_encoded_before_a_failure_stays(
     with pytest.raises(
         IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"
     ):
-        SparseStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+        SparseStore.build(collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS)
     encode, given = type(student).search_vectors, []
     monkeypatch.setattr(
         type(student),
@@ -156,7 +156,7 @@ def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_th
             collection.corpus,
             load_student(model, device="cpu"),
             tmp_path / "c",
-            encoding=wrong,
+            encode_shards=wrong.shards,
             **SHARDS,
         )
 

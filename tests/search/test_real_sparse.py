@@ -68,7 +68,7 @@ needs_seismic = pytest.mark.skipif(
     "index",
     [pytest.param("seismic", marks=needs_seismic), pytest.param("lucene", marks=needs_lucene)],
 )
-def test_indexes_find_the_true_best(
+def test_indexes_find_the_search_exact(
     index: Any, adi: Collection, run: Any, model: str, work: Path
 ) -> None:
     found = retrieve(adi, model, work / index, 20, index, work=work, **FLOAT)

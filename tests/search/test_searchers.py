@@ -22,7 +22,7 @@ from irdistill.search import open_searcher, recall, retrieve
 from irdistill.search.array_shards import write_arrays
 from irdistill.search.multi_vector import maxsim as multi_vector
 from irdistill.search.multi_vector.maxsim import maxsim_search
-from irdistill.search.searchers import INDEXES
+from irdistill.search.retrieve_options import INDEXES
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.vector_store import STORES, SparseStore, TokenStore, corpus_vectors
 from irdistill.students import build_student, load_student
