@@ -1,7 +1,7 @@
 """The verb *filter*: keep the synthetic queries that are worth learning from.
 
-A synthetic query has one judgment, its source passage. Rules look at the rank or score of the source
-in a run of the retriever that will learn (``retrieved``) or of the teacher (``scores``).
+A synthetic query has one judgment, its source passage. Rules look at the rank or score of the
+source in a run of the retriever that will learn (``retrieved``) or of the teacher (``scores``).
 """
 
 from __future__ import annotations

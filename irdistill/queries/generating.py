@@ -160,7 +160,7 @@ def generate(
         OutputExistsError: ``out`` holds another collection.
     """
     options = options or Generation()
-    pairs = _example_pairs(examples)
+    pairs = example_pairs(examples)
     _check_inputs(options, llm, pairs)
     model = load_writer(llm) if isinstance(llm, str) else llm
     log = response_log_path(out) if log is None else log
@@ -297,7 +297,7 @@ def query_kind(query_id: str) -> str:
     return query_id.partition(":")[0]
 
 
-def _example_pairs(
+def example_pairs(
     examples: str | Collection | Sequence[tuple[str, str]],
 ) -> Sequence[tuple[str, str]]:
     """(passage, query) pairs; of a collection, a best-judged passage for each query."""

@@ -132,7 +132,9 @@ class HistoryTemplate:
             if getattr(self, name) is not None
         )
         separator = f" separator={self.separator.replace(' ', '_')}"
-        return f"{self.order} {self.shown}{limits}{'' if self.separator == ' [SEP] ' else separator}"
+        return (
+            f"{self.order} {self.shown}{limits}{'' if self.separator == ' [SEP] ' else separator}"
+        )
 
     def identity(self) -> dict[str, Any]:
         """Everything that determines the text, except the token counter."""
@@ -150,7 +152,9 @@ class HistoryTemplate:
             if (self.shown == "all" or turn.role == "user") and turn.text.strip()
         ]
         kept = shown if self.turns is None else shown[len(shown) - min(self.turns, len(shown)) :]
-        while kept and self.tokens is not None and count(self._join(query.text, kept)) > self.tokens:
+        while (
+            kept and self.tokens is not None and count(self._join(query.text, kept)) > self.tokens
+        ):
             kept = kept[1:]
         return HistoryText(self._join(query.text, kept), len(kept), len(shown) - len(kept))
 

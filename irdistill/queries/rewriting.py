@@ -1,8 +1,8 @@
 """The verb *rewrite*: turn the questions of conversations into standalone queries.
 
-The text of a query becomes a rewrite by a person or by a language model, the last turn alone, or the
-conversation rendered as one text. The result has the same query ids, so the runs of one collection
-serve the other.
+The text of a query becomes a rewrite by a person or by a language model, the last turn alone, or
+the conversation rendered as one text. The result has the same query ids, so the runs of one
+collection serve the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from irdistill.cards import find_card
+from irdistill.card_files import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
@@ -126,9 +126,7 @@ def rewrite(
     if llm is not None:
         model = load_writer(llm) if isinstance(llm, str) else llm
         log = response_log_path(out) if log is None else log
-        return _rewrite_with_llm(
-            collection, out, model, template, options or RewriteOptions(), log
-        )
+        return _rewrite_with_llm(collection, out, model, template, options or RewriteOptions(), log)
     if template is not None:
         texts, made_by = _render(collection, template, tokenizer)
         return _write(collection, out, texts, made_by)
@@ -231,9 +229,9 @@ def transcript(query: Query, template: HistoryTemplate) -> str:
     """Turns before a question with their roles, in the order and number of a template.
 
     >>> from irdistill.collections import Turn
-    >>> query = Query("q", "and lists?", history=(Turn("user", "merge dicts"), Turn("assistant", "|")))
-    >>> transcript(query, HistoryTemplate("oldest", "all", " / "))
-    'user: merge dicts / assistant: |'
+    >>> turns = (Turn("user", "merge dicts"), Turn("assistant", "use |"))
+    >>> transcript(Query("q", "and lists?", turns), HistoryTemplate("oldest", "all", " / "))
+    'user: merge dicts / assistant: use |'
     """
     turns = [turn for turn in query.history if template.shown == "all" or turn.role == "user"]
     if template.turns is not None:

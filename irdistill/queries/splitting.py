@@ -1,4 +1,4 @@
-"""The verb *split*: split queries into folds for cross-validation without splitting conversations."""
+"""The verb *split*: split queries into folds; the queries of a conversation stay together."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs.flags import heaviest
@@ -122,7 +122,7 @@ def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
     complete = rule.for_teachers(len(runs))
     for run in runs[1:]:
         ours, theirs = runs[0].identity.collection, run.identity.collection
-        part = difference(ours, theirs)
+        part = collection_mismatch(ours, theirs)
         if part is not None:
             raise IrdistillError(
                 f"{runs[0]} and {run} belong to different collections: the fingerprints of the"

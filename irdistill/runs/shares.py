@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from irdistill.collections import Collection
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.store import Run
 from irdistill.storage.files import digest
@@ -112,7 +112,7 @@ def common_queries(runs: Sequence[Run]) -> list[Run]:
     ours = smallest.identity.collection
     cut: list[Run] = []
     for run in runs:
-        part = difference(ours, run.identity.collection)
+        part = collection_mismatch(ours, run.identity.collection)
         if part == "queries" and holds_queries(run, smallest.query_fingerprints):
             run = ShareOfRun(run, smallest.query_ids, ours)
         cut.append(run)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from irdistill.collections import Collection
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry, RunIdentity
@@ -249,7 +249,7 @@ def open_run(path: str | Path | Run, collection: Collection | None = None) -> Ru
         from irdistill.runs.shares import share_of_run
 
         check_collection(run, collection)
-        if difference(run.identity.collection, collection.describe()) is not None:
+        if collection_mismatch(run.identity.collection, collection.describe()) is not None:
             return share_of_run(run, collection)
     return run
 
@@ -259,7 +259,7 @@ def check_collection(run: Run, collection: Collection) -> None:
     queries.
     """
     theirs, ours = run.identity.collection, collection.describe()
-    part = difference(theirs, ours)
+    part = collection_mismatch(theirs, ours)
     if part == "queries":
         from irdistill.runs.shares import holds_queries
 

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from irdistill.collections import Collection
-from irdistill.collections.fields import changes
-from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.byte_strings import group_starts
 from irdistill.collections.table_layout import check_trec, read_sample, trec_header
+from irdistill.collections.text_files import decompress, explain_damage
 from irdistill.errors import IrdistillError
 from irdistill.runs.blocks import BlockRun, ListBlock
 from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
@@ -41,8 +41,8 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 
 def _header_line(path: Path) -> int:
     """The number of the line that names the columns; 0 where there is none."""
-    with open(path, "rb") as stream, damage_explained(path):
-        sample = read_sample(decompressed(stream, path), path)
+    with open(path, "rb") as stream, explain_damage(path):
+        sample = read_sample(decompress(stream, path), path)
     if trec_header(sample) is not None:
         return sample.lines[0][0]
     check_trec(sample)
@@ -383,7 +383,7 @@ def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
         if not len(lines):
             number, waiting = after, b""
             continue
-        edges = changes(lines.field(_QUERY))
+        edges = group_starts(lines.field(_QUERY))
         # the data may have been shortened; what follows the last query's first byte is the same
         last = int(lines.field(_QUERY).starts[edges[-1]])
         if len(edges) == 1:
@@ -395,7 +395,7 @@ def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
     if waiting:
         lines, _ = reader.checked(waiting, number)
         if len(lines):
-            yield _rows(lines, changes(lines.field(_QUERY)), len(lines), reader, seen)
+            yield _rows(lines, group_starts(lines.field(_QUERY)), len(lines), reader, seen)
 
 
 def _ahead(blocks: Iterator[Rows]) -> Iterator[Rows]:

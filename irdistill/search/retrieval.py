@@ -210,7 +210,9 @@ class _ModelSearch:
                 ]
                 usage |= {_TRUE: sum(len(true.rows) for true in exact), _FOUND: sum(common)}
             ranked = [
-                RankedList(query.id, [corpus.id(row) for row in top.rows.tolist()], top.scores, None)
+                RankedList(
+                    query.id, [corpus.id(row) for row in top.rows.tolist()], top.scores, None
+                )
                 for query, top in zip(queries, hits, strict=True)
             ]
             yield ranked, usage

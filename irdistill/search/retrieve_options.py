@@ -60,13 +60,11 @@ class RetrieveOptions:
             " Default: detected from its files."
         ),
     ] = None
-    trust_remote_code: Annotated[
-        bool, Field(description="Run code that comes with the model.")
-    ] = False
+    trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model.")] = (
+        False
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed of an index.")] = 42
-    k1: Annotated[
-        float, Field(ge=0, description="BM25: saturation of the term frequency.")
-    ] = 0.9
+    k1: Annotated[float, Field(ge=0, description="BM25: saturation of the term frequency.")] = 0.9
     b: Annotated[float, Field(ge=0, le=1, description="BM25: length normalization.")] = 0.4
     part_queries: Annotated[
         int, Field(ge=1, description="Queries per part (the most work a crash can lose).")

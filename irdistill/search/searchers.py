@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import OptionError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
@@ -59,7 +59,7 @@ class Searcher(ABC):
     def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
-    def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
+    def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
         """Encode queries into one group for `search`.
 
         Args:

@@ -15,7 +15,7 @@ import xxhash
 from sentence_transformers.base.modules import Router, Transformer
 from torch import Tensor, nn
 
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.losses.states import States
 from irdistill.modeling.batching import TokenBudget
@@ -153,7 +153,7 @@ class Student(ABC):
         kind: Kind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        done: Done | None = None,
+        done: ProgressCallback | None = None,
     ) -> Any:
         """What an index holds of documents and is asked with: inner products of it, or MaxSim, are
         the similarity.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from sentence_transformers.base.modules import Normalize, Router
 from torch import Tensor, nn
 
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.losses.states import States
 from irdistill.modeling.batching import TokenBudget
@@ -241,7 +241,7 @@ class DenseStudent(Student):
         kind: Kind = "document",
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        show_progress: bool | Done = True,
+        show_progress: bool | ProgressCallback = True,
         normalize: bool = False,
     ) -> np.ndarray:
         """Vectors (n, D) float32 of texts, in their order.
@@ -269,7 +269,7 @@ class DenseStudent(Student):
         kind: Kind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        done: Done | None = None,
+        done: ProgressCallback | None = None,
     ) -> np.ndarray:
         return self.encode(
             texts,

@@ -24,7 +24,7 @@ from sentence_transformers.multi_vector_encoder.modules import (
 )
 from torch import Tensor, nn
 
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.losses.states import States, padded_tokens
 from irdistill.modeling.batching import TokenBudget
@@ -353,7 +353,7 @@ class LateInteractionStudent(Student):
         kind: Kind = "document",
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        show_progress: bool | Done = True,
+        show_progress: bool | ProgressCallback = True,
     ) -> list[np.ndarray]:
         """Vectors (tokens, D) float32 of the scored tokens of each text, in the texts' order.
 
@@ -383,7 +383,7 @@ class LateInteractionStudent(Student):
         kind: Kind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        done: Done | None = None,
+        done: ProgressCallback | None = None,
     ) -> list[np.ndarray]:
         return self.encode(texts, kind, precision, budget, show_progress=done or False)
 

@@ -18,7 +18,8 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run, check_out
 from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter, Storage
-from irdistill.storage.files import digest, exclusive
+from irdistill.storage.files import digest
+from irdistill.storage.locking import lock_folder
 from irdistill.teachers.protocol import BatchTeacher, TextPair
 from irdistill.teachers.scoring_engine import (
     Done,
@@ -242,7 +243,7 @@ class Recording:
         """Record what the run's parts were scored without, as those of an earlier call, and
         finish.
         """
-        with exclusive(self.out):
+        with lock_folder(self.out):
             writer = self._open()
             ids, size = self.candidates.query_ids, self.part_queries
             left = [number for number in range(-(-len(ids) // size)) if number not in writer]

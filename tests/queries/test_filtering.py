@@ -108,12 +108,12 @@ def test_the_curve_of_a_critic(made: Collection) -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([], "no rule"),
-        (["second"], "'second' cannot be read"),
-        (["critic"], "cannot be read"),
-        (["first=0"], "nothing can meet"),
-        (["percentile=101"], "nothing can meet"),
-        (["consistency"], "looks at the run of retrieved"),
+        ([], "at least one rule"),
+        (["second"], "cannot read the rule 'second'"),
+        (["critic"], "cannot read"),
+        (["first=0"], "out of range"),
+        (["percentile=101"], "out of range"),
+        (["consistency"], "needs the run retrieved"),
         (["critic=9"], "none of 5 queries"),
     ],
 )

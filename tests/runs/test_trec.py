@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.collections.fields import Fields
+from irdistill.collections.byte_strings import ByteStrings
 from irdistill.evaluation import evaluate
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run
 from irdistill.runs.line_fields import decimals
@@ -174,7 +174,7 @@ def test_queries_longer_than_a_block_and_lines_in_any_order(
     )
 )
 def test_numbers_are_read_as_float_reads_them(texts: list[str]) -> None:
-    values, wrong = decimals(Fields.of(texts))
+    values, wrong = decimals(ByteStrings.of(texts))
     for place, text in enumerate(texts):
         try:
             expected = float(text)

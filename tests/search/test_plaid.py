@@ -17,8 +17,8 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection, Corpus
 from irdistill.errors import IrdistillError
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search import array_shards as shards
-from irdistill.search import retrieve
 from irdistill.search.array_shards import write_arrays
 from irdistill.search.multi_vector import plaid_index
 from irdistill.search.multi_vector.maxsim import maxsim_search
@@ -392,7 +392,8 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     collection = Collection.from_dicts(
         "same", {f"d{number:03}": "the cat" for number in range(400)}, {"q": "cat"}, {}
     )
-    settings: Any = {"k": 3, "index": "plaid", "work": tmp_path / "work", "precision": "float32"}
+    options = RetrieveOptions(index="plaid", precision="float32")
+    settings: Any = {"k": 3, "work": tmp_path / "work", "options": options}
     (found,) = run = retrieve(collection, model, tmp_path / "run", **settings)
     assert list(found.doc_ids) == ["d399", "d398", "d397"]
     assert run.identity.settings["index"] == {
@@ -411,7 +412,12 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     assert list(found.doc_ids) == ["d398", "d396", "d395"]
     assert load_student(model, device="cpu").kind == "late-interaction"
     with pytest.raises(IrdistillError, match="plaid"):
-        retrieve(collection, model, tmp_path / "more", **settings | {"index": "seismic"})
+        retrieve(
+            collection,
+            model,
+            tmp_path / "more",
+            **settings | {"options": RetrieveOptions(index="seismic")},
+        )
 
 
 def test_maxsim_search_and_the_index_agree_on_the_best(index: PlaidIndex) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.collections.fields import Fields
-from irdistill.collections.opening import damage_explained, decompressed
+from irdistill.collections.byte_strings import ByteStrings
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES
 from irdistill.collections.table_layout import (
     TableLayout,
     TableSample,
-    decide,
+    detect_layout,
     read_sample,
     trec_header,
 )
+from irdistill.collections.text_files import decompress, explain_damage
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
 from irdistill.runs.formats.source import Source, writing
@@ -37,8 +37,8 @@ READINGS_OF_TSV = (READINGS["run"][3][0], READINGS["run"][4][0])
 
 def sampled(path: Path) -> TableSample:
     """The start of a file, which decides what its columns are."""
-    with open(path, "rb") as stream, damage_explained(path):
-        return read_sample(decompressed(stream, path), path)
+    with open(path, "rb") as stream, explain_damage(path):
+        return read_sample(decompress(stream, path), path)
 
 
 def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
@@ -58,7 +58,7 @@ def read_table(source: Source, collection: Collection) -> Iterator[Rows]:
     """A table of queries, documents and scores or ranks, as
     `irdistill.collections.table_layout.decide` reads it.
     """
-    layout = decide(sampled(source.path), "run", source.columns, prefer=READINGS_OF_TSV)
+    layout = detect_layout(sampled(source.path), "run", source.columns, prefer=READINGS_OF_TSV)
     if layout.roles == TRIPLES:
         raise IrdistillError(
             f"{source.path} holds triples with two scores in each line; give --format triples."
@@ -83,7 +83,7 @@ def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
     for block in _blocks(source, layout, TRIPLES_LAYOUT):
         twice = np.repeat(np.arange(len(block)), 2)
         docs = [_ids(source, block, place) for place in (3, 4)]
-        both = Fields(
+        both = ByteStrings(
             block.data,
             *(
                 np.stack(values, 1).ravel()
@@ -165,7 +165,7 @@ def is_number(field: bytes) -> bool:
     return True
 
 
-def _ids(source: Source, block: Lines, place: int) -> Fields:
+def _ids(source: Source, block: Lines, place: int) -> ByteStrings:
     """A column of ids, which must be UTF-8."""
     fields = block.field(place)
     wrong = fields.not_utf8()
@@ -223,7 +223,9 @@ def _check_constant(source: Source, block: Lines, place: int, role: str) -> None
     expected = {b""} if role == "empty" else {b"0", b"Q0", b"q0"}
     fields = block.field(place)
     other = np.flatnonzero(
-        ~fields.equal(Fields.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64)))
+        ~fields.equal(
+            ByteStrings.of_bytes([fields.bytes_at(0)]).take(np.zeros(len(fields), np.int64))
+        )
     )
     for at in (0, *other.tolist()):
         if (value := fields.bytes_at(at).strip()) not in expected:

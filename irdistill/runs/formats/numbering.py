@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.collections.fields import Fields, changes
+from irdistill.collections.byte_strings import ByteStrings, group_starts
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.gather import ROW
 from irdistill.runs.formats.rows import Rows
@@ -79,12 +79,12 @@ class Numbering:
         return result
 
     def _numbers(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(rows.queries, Fields) and isinstance(rows.docs, Fields):
-            starts = changes(rows.queries)
+        if isinstance(rows.queries, ByteStrings) and isinstance(rows.docs, ByteStrings):
+            starts = group_starts(rows.queries)
             runs = [self._queries.get(query, -1) for query in rows.queries.take(starts).texts()]
             numbers = np.repeat(np.array(runs, np.int64), np.diff(starts, append=len(rows.queries)))
             return numbers, self._collection.corpus.find_fields(rows.docs)
-        assert not isinstance(rows.queries, Fields) and not isinstance(rows.docs, Fields)
+        assert not isinstance(rows.queries, ByteStrings) and not isinstance(rows.docs, ByteStrings)
         queries: dict[str, int] = self._queries
         lookup: Callable[[Sequence[str]], np.ndarray] = self._collection.corpus.find
         asked: Sequence[str] = rows.queries
@@ -141,8 +141,8 @@ class Numbering:
         )
 
 
-def _name(values: Sequence[str] | Fields, place: int) -> str:
-    return values.text(place) if isinstance(values, Fields) else values[place]
+def _name(values: Sequence[str] | ByteStrings, place: int) -> str:
+    return values.text(place) if isinstance(values, ByteStrings) else values[place]
 
 
 def _words(kind: str, value: Any, number: int, rows: Rows, place: str) -> str:

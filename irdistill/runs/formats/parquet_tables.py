@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from irdistill.collections import Collection
 from irdistill.collections.column_names import IGNORED, roles_of_header
-from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
 from irdistill.collections.table_layout import header_layout
+from irdistill.collections.text_files import decompress, explain_damage, uncompressed_name
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.columns import read_trec, write_trec
 from irdistill.runs.formats.jsonl import records, write_lines
@@ -37,7 +37,7 @@ from irdistill.runs.formats.rows import (
 from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.ranked_lists import RankedList, from_table
 from irdistill.runs.store import Run
-from irdistill.storage.ownership import replaceable
+from irdistill.storage.ownership import replace_safely
 
 RANKED = pa.schema(
     [
@@ -181,7 +181,7 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
     """A Parquet file that takes its place when all is written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
-        replaceable(path) as temporary,
+        replace_safely(path) as temporary,
         pq.ParquetWriter(temporary, schema, compression="zstd") as writer,
     ):
         yield writer
@@ -193,8 +193,8 @@ def read_lists(source: Source, collection: Collection) -> Iterator[Rows]:
     """
     if is_parquet(source.path):
         return gathered(_list_records(source), source)
-    with open(source.path, "rb") as file, damage_explained(source.path):
-        start = decompressed(file, source.path).read(LOOK).lstrip()
+    with open(source.path, "rb") as file, explain_damage(source.path):
+        start = decompress(file, source.path).read(LOOK).lstrip()
     if start[:1] != b"{":
         return gathered(_csv_records(source), source)
 

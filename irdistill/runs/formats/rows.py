@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.collections.fields import Fields
+from irdistill.collections.byte_strings import ByteStrings
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.source import Source
 from irdistill.runs.ranked_lists import RankedList
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     """n rows, as a file has them.
 
     Attributes:
-        queries: (n,) ids, or texts where ``by_text``; readers of lines give ids as ``Fields``.
+        queries: (n,) ids, or texts where ``by_text``; readers of lines give ids as ``ByteStrings``.
         docs: (n,) ids, or texts where ``by_text``; as ``queries``.
         scores: (n,) float64; whatever the file says, NaN and infinity too.
         lines: (n,) the number of each row's line (or record) in the file, from 1.
@@ -38,8 +38,8 @@ class Rows(NamedTuple):
         by_text: the file names queries and documents by their texts.
     """
 
-    queries: Sequence[str] | Fields
-    docs: Sequence[str] | Fields
+    queries: Sequence[str] | ByteStrings
+    docs: Sequence[str] | ByteStrings
     scores: np.ndarray
     lines: np.ndarray
     unscored: np.ndarray | None = None
