@@ -26,12 +26,12 @@ import numpy as np
 
 from irdistill.teachers.llm.local import TransformersModel
 from irdistill.teachers.llm.pointwise_teacher import PointwiseTeacher
-from irdistill.teachers.protocol import Pair
+from irdistill.teachers.protocol import TextPair
 
 WORDS = 60
 
 
-def pairs_of(data: Path, queries: int, candidates: int) -> list[Pair]:
+def pairs_of(data: Path, queries: int, candidates: int) -> list[TextPair]:
     """The first queries, each with those of its candidates whose length is nearest to 60 words."""
     from irdistill import load_collection
     from irdistill.runs import open_run
@@ -43,12 +43,12 @@ def pairs_of(data: Path, queries: int, candidates: int) -> list[Pair]:
         rows = held.corpus.rows(run[query.id].doc_ids).tolist()
         texts = dict(zip(rows, held.corpus.texts(rows), strict=True))
         near = sorted(rows, key=lambda row: abs(len(texts[row].split()) - WORDS))[:candidates]
-        pairs += [Pair(query, row, texts[row]) for row in near]
+        pairs += [TextPair(query, row, texts[row]) for row in near]
     return pairs
 
 
 def one_by_one(
-    model: TransformersModel, teacher: PointwiseTeacher, pairs: list[Pair]
+    model: TransformersModel, teacher: PointwiseTeacher, pairs: list[TextPair]
 ) -> Callable[[], np.ndarray]:
     """Log-odds by the plainest use of transformers, with a network of its own."""
     import torch

@@ -81,7 +81,6 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
             "pytest",
             "pytest-xdist",
             "hypothesis",
-            "PyQt6-WebEngine",
             "ruff",
             "mypy",
             "ranx",

@@ -30,14 +30,20 @@ from irdistill.modeling.model_files import model_revision, resolve_model
 from irdistill.search import retrieve
 from irdistill.students import CrossEncoderStudent, build_student, load_student
 from irdistill.students.base import Student
-from irdistill.teachers import CausalTeacher, CrossEncoderTeacher, Pair, Seq2SeqTeacher, score_pairs
+from irdistill.teachers import (
+    CausalTeacher,
+    CrossEncoderTeacher,
+    Seq2SeqTeacher,
+    TextPair,
+    score_pairs,
+)
 from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_causal, tiny_decoder, tiny_t5
 
 peft = pytest.importorskip("peft", reason="adapters need the extra lora")
 TEXTS = ["the cat sat on a mat", "rain", "what is the heart"]
-PAIRS = [Pair(Query("q", "what is rain"), row, text) for row, text in enumerate(TEXTS)]
+PAIRS = [TextPair(Query("q", "what is rain"), row, text) for row, text in enumerate(TEXTS)]
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from irdistill.storage.checksums import (
     read_sealed,
     write_sealed,
 )
-from irdistill.storage.files import atomic_path, exclusive, move_into_place, staging_path
+from irdistill.storage.files import atomic_path, move_into_place, staging_path
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
     check_replaceable,
     contents,
@@ -158,7 +159,7 @@ def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None
 def test_locks_and_temporary_files_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("mine")
     (tmp_path / ".notes.tmp-12").write_text("mine")
-    with exclusive(tmp_path), atomic_path(tmp_path / "x") as temporary:
+    with lock_folder(tmp_path), atomic_path(tmp_path / "x") as temporary:
         temporary.write_text("text")
     assert (tmp_path / ".lock").read_text() == (tmp_path / ".notes.tmp-12").read_text() == "mine"
 

@@ -28,7 +28,7 @@ from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.storage.caching import cached
 from irdistill.storage.checksums import write_sealed
-from irdistill.storage.files import explain_os_errors
+from irdistill.storage.files import explain_os_errors, fsync_file
 
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
@@ -61,7 +61,7 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
             writer = _rewrite_without(folder, repeated)
         (folder / "lines.bin").unlink()
         for name in FILES:
-            _fsync(folder / name)
+            fsync_file(folder / name)
         write_sealed(
             folder / "manifest.json",
             {
@@ -202,11 +202,3 @@ def _rewrite_without(folder: Path, repeated: np.ndarray) -> _Writer:
 def _stream(path: Path) -> BinaryIO:
     """A file to write, which its owner closes."""
     return open(path, "wb")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,13 +23,13 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import (
     atomic_path,
     differences,
-    exclusive,
     make_folder,
     read_json,
     read_json_object,
     write_json,
     write_text,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import Ours, is_manifest, nothing, refuse_foreign
 
 FORMAT = 1
@@ -104,7 +104,7 @@ def write_derived(
     out = Path(folder)
     check_derived_folder(out, names)
     make_folder(out)
-    with exclusive(out):
+    with lock_folder(out):
         changes = (
             differences(_identity(read_json_object(out / DERIVED)), identity)
             if is_derived(out)

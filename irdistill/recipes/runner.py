@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import resource
-import sys
 import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from irdistill import __version__
 from irdistill.collections.derived import derived_files
@@ -33,12 +33,12 @@ from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import run_files
 from irdistill.storage.files import (
     differences,
-    exclusive,
     make_folder,
     read_json_object,
-    sweep,
+    remove_temporary_files,
     write_json,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
     Ours,
     is_manifest,
@@ -92,8 +92,8 @@ def run_recipe(
         _check(stage)
         for name in _collections(stage):
             kitchen.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
-    with exclusive(folder):
-        sweep(make_folder(folder / "stages"))
+    with lock_folder(folder):
+        remove_temporary_files(make_folder(folder / "stages"))
         made: dict[str, str] = {}
         paths: dict[str, str] = {}
         for place, stage in enumerate(recipe.stages, 1):
@@ -258,7 +258,7 @@ def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: RecipeContext) -> str:
     began = time.monotonic()
-    sweep(folder / stage.name)
+    remove_temporary_files(folder / stage.name)
     try:
         return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
     finally:
@@ -287,7 +287,13 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 
 def _peak_memory() -> int:
-    """The most memory this process held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    """The peak memory of this process in bytes; on macOS, which does not record it, the memory in
+    use now.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from irdistill.collections.fields import PADDING, Fields
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import SCHEMA, RankedList
 from irdistill.runs.store import Run
-from irdistill.storage.files import digest, explain_os_errors
+from irdistill.storage.files import digest, explain_os_errors, read_at
 
 _COST = 36
 """Bytes that a document takes in memory, beside its id."""
@@ -134,7 +133,7 @@ class BlockRun(Run):
         if not isinstance(one, _Place):
             return ListBlock(ids, self._edges[number], *one)
         assert self._file is not None
-        data = os.pread(self._file.fileno(), 16 * one.rows + one.size, one.start) + PADDING
+        data = read_at(self._file.fileno(), 16 * one.rows + one.size, one.start) + PADDING
         hashes = np.frombuffer(data, np.uint64, one.rows)
         lengths = np.frombuffer(data, np.int32, one.rows, 8 * one.rows).astype(np.int64)
         scores = np.frombuffer(data, np.float32, one.rows, 12 * one.rows)

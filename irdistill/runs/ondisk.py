@@ -13,6 +13,7 @@ import numpy as np
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.checksums import CheckedFile
+from irdistill.storage.files import open_descriptor, read_at
 
 _HEADER_BYTES = 4096
 
@@ -48,7 +49,7 @@ class OnDisk:
                 f"{path} has {size} bytes and should have {expected}. Delete the folder"
                 f" {path.parent}; it is made anew from the run."
             )
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
     def __len__(self) -> int:
@@ -63,7 +64,7 @@ class OnDisk:
         if self._checks is not None and not self._checks.whole:
             self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
         return np.frombuffer(
-            os.pread(self._file, max(0, stop - start) * size, self._start + start * size),
+            read_at(self._file, max(0, stop - start) * size, self._start + start * size),
             self.dtype,
         )
 

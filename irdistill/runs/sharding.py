@@ -15,7 +15,8 @@ from irdistill.runs import parquet
 from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, Manifest, PartEntry
 from irdistill.runs.run_files import check_out, clear
 from irdistill.runs.store import Run, check_sizes, is_whole
-from irdistill.storage.files import differences, exclusive, make_folder
+from irdistill.storage.files import differences, make_folder
+from irdistill.storage.locking import lock_folder
 
 
 def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False) -> Run:
@@ -79,7 +80,7 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
     )
     check_out(target, overwrite, folders)
     make_folder(target)
-    with exclusive(target):
+    with lock_folder(target):
         check_out(target, overwrite, folders)
         if overwrite:
             clear(target)

@@ -37,7 +37,7 @@ from irdistill.storage.files import (
     file_sha256,
     make_folder,
     read_json_object,
-    sweep,
+    remove_temporary_files,
 )
 from irdistill.storage.ownership import is_manifest, nothing, refuse_foreign
 
@@ -130,7 +130,7 @@ class RepresentationWriter:
         make_folder(self.folder)
         self.plan, self.classifier = plan, classifier
         self._journal = Journal(self.folder, ".bin")
-        sweep(self.folder)
+        remove_temporary_files(self.folder)
         done: list[PartEntry] = []
         if (self.folder / MANIFEST).exists():
             _, there, done = _read_manifest(self.folder)

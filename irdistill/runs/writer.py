@@ -29,7 +29,8 @@ from irdistill.runs.manifest import (
 from irdistill.runs.ranked_lists import RankedList, to_table
 from irdistill.runs.run_files import check_out, clear
 from irdistill.runs.store import Run, is_whole
-from irdistill.storage.files import differences, digest, exclusive, fsync_folder, make_folder
+from irdistill.storage.files import differences, digest, fsync_folder, make_folder
+from irdistill.storage.locking import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         check_out(self.path, self.overwrite)
         make_folder(self.path)
-        self._stack.enter_context(exclusive(self.path))
+        self._stack.enter_context(lock_folder(self.path))
         try:
             self._prepare()
         except BaseException:

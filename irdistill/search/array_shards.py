@@ -29,12 +29,12 @@ from irdistill.storage.checksums import (
 from irdistill.storage.files import (
     differences,
     digest,
-    exclusive,
     explain_os_errors,
     fsync_folder,
     make_folder,
     read_json,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import in_cache, is_manifest, nothing, refuse_foreign
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def write_arrays(
     folder, identity = Path(folder), dict(identity)
     _refuse_others(folder, layout)
     make_folder(folder)
-    with exclusive(folder):
+    with lock_folder(folder):
         done = _done(folder, identity, layout, overwrite)
         if done is None:
             return

@@ -17,7 +17,8 @@ from irdistill.storage.checksums import (
     read_sealed,
     write_sealed,
 )
-from irdistill.storage.files import atomic_path, exclusive, make_folder, read_json, write_json
+from irdistill.storage.files import atomic_path, make_folder, read_json, write_json
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import in_cache, is_manifest, nothing, refuse_foreign
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def make_once(
     folder = Path(folder)
     _refuse_others(folder, name)
     make_folder(folder)
-    with exclusive(folder):
+    with lock_folder(folder):
         if (
             (folder / _MANIFEST).is_file()
             and not overwrite

@@ -4,18 +4,17 @@ whole.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.checksums import REBUILT, DamagedError
 from irdistill.storage.files import explain_os_errors, fsync_folder, make_folder
+from irdistill.storage.locking import wait_for_lock
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +38,7 @@ def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], 
             else:
                 _log.info("building %s again: %s", folder, error)
     make_folder(folder.parent)
-    with _waiting_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
+    with wait_for_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
         try:
             return opens(folder)
         except (IrdistillError, OSError):
@@ -56,11 +55,3 @@ def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], 
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return opens(folder)
-
-
-@contextmanager
-def _waiting_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for another holder; the lock goes with the process."""
-    with explain_os_errors(path), open(path, "w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield

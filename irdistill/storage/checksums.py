@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from irdistill.errors import IrdistillError
-from irdistill.storage.files import digest, read_json, write_json
+from irdistill.storage.files import digest, open_descriptor, read_at, read_json, write_json
 
 BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 64 << 20
@@ -122,7 +122,7 @@ class CheckedFile:
             raise DamagedError(
                 path, f"is damaged: it {state}, and its manifest says {self.bytes}", advice
             )
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,7 +173,7 @@ class CheckedFile:
 
     def _compare(self, blocks: np.ndarray) -> None:
         for block in blocks.tolist():
-            data = os.pread(self._file, self._size, block * self._size)
+            data = read_at(self._file, self._size, block * self._size)
             if (
                 len(data) != min(self._size, self.bytes - block * self._size)
                 or xxhash.xxh3_64_intdigest(data) != self._sums[block]

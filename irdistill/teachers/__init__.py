@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import Any
 
 from irdistill.teachers.bm25_teacher import BM25Teacher
-from irdistill.teachers.cost_estimate import Estimate, estimate
-from irdistill.teachers.protocol import BatchTeacher, Pair, Scores, Teacher
+from irdistill.teachers.cost_estimate import CostEstimate, estimate
+from irdistill.teachers.protocol import BatchTeacher, Teacher, TeacherScores, TextPair
 from irdistill.teachers.ray_scoring import RayEngine
 from irdistill.teachers.recording import score_with_representations
 from irdistill.teachers.scoring_engine import score, score_pairs
@@ -18,18 +18,18 @@ __all__ = [
     "BM25Teacher",
     "BatchTeacher",
     "CausalTeacher",
+    "CostEstimate",
     "CrossEncoderTeacher",
-    "Estimate",
     "LateInteractionTeacher",
-    "Pair",
     "RayEngine",
     "RetrieverTeacher",
-    "Scores",
     "Seq2SeqTeacher",
     "SparseRetrieverTeacher",
     "Teacher",
     "TeacherCard",
+    "TeacherScores",
     "TeacherSpec",
+    "TextPair",
     "estimate",
     "load_teacher",
     "read_card",

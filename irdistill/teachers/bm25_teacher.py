@@ -11,7 +11,7 @@ import numpy as np
 
 from irdistill.collections import Corpus
 from irdistill.search import BM25
-from irdistill.teachers.protocol import Pair, Scores
+from irdistill.teachers.protocol import TeacherScores, TextPair
 
 
 class BM25Teacher:
@@ -29,7 +29,7 @@ class BM25Teacher:
         """Parameters and tokenizer."""
         return {"kind": "bm25", **self.index.identity()}
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """BM25 of each pair; 0.0 where no term is shared."""
         values = np.empty(len(pairs), dtype=np.float32)
         start = 0
@@ -37,4 +37,4 @@ class BM25Teacher:
             rows = np.array([pair.row for pair in group], dtype=np.int64)
             values[start : start + len(rows)] = self.index.score(text, rows)
             start += len(rows)
-        return Scores(values)
+        return TeacherScores(values)

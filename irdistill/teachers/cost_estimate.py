@@ -20,14 +20,14 @@ from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs import PartEntry, RankedList, Run, parquet
 from irdistill.runs.ranked_lists import ranked, to_table
-from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Pair
+from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TextPair
 from irdistill.teachers.scoring_engine import AnyTeacher, first, open_candidates, score_part
 
 LEAST = 5
 GROUPS = 10
 
 
-class Figure(NamedTuple):
+class EstimatedValue(NamedTuple):
     """An estimate and its 95% interval; the interval is None where the sample was a single
     group.
     """
@@ -36,13 +36,13 @@ class Figure(NamedTuple):
     low: float | None = None
     high: float | None = None
 
-    def times(self, factor: float) -> Figure:
+    def times(self, factor: float) -> EstimatedValue:
         """In another unit."""
-        return Figure(*(None if part is None else part * factor for part in self))  # type: ignore[arg-type]
+        return EstimatedValue(*(None if part is None else part * factor for part in self))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What the whole job would take on one worker like this one.
 
     Attributes:
@@ -58,7 +58,7 @@ class Estimate:
     sampled: int
     pairs: int
     load_seconds: float
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, EstimatedValue]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; of a figure ``value``, ``low`` and ``high``."""
@@ -94,7 +94,7 @@ def estimate(
     part_queries: int = 64,
     load_seconds: float = 0.0,
     hourly_price: float | None = None,
-) -> Estimate:
+) -> CostEstimate:
     """Score a sample of the queries' candidates, write nothing, and scale up what that took.
 
     With y what a group of sampled queries took and x its pairs (its lists, for a listwise teacher),
@@ -155,10 +155,10 @@ def estimate(
     if hourly_price is not None:
         figures["machine_cost"] = figures["hours"].times(hourly_price)
     figures["bytes"] = _size(scored, given, pairs, part_queries)
-    return Estimate(len(given), count, pairs, load_seconds, figures)
+    return CostEstimate(len(given), count, pairs, load_seconds, figures)
 
 
-def scale_up(units: np.ndarray, took: np.ndarray, total: float, share: float) -> Figure:
+def scale_up(units: np.ndarray, took: np.ndarray, total: float, share: float) -> EstimatedValue:
     """The ratio estimator.
 
     Args:
@@ -167,15 +167,17 @@ def scale_up(units: np.ndarray, took: np.ndarray, total: float, share: float) ->
             nothing is uncertain.
     """
     if not units.sum():
-        return Figure(0.0)
+        return EstimatedValue(0.0)
     ratio = took.sum() / units.sum()
     groups = len(units)
     if groups < 2:
-        return Figure(float(ratio * total), *((float(ratio * total),) * 2 if share >= 1 else ()))
+        return EstimatedValue(
+            float(ratio * total), *((float(ratio * total),) * 2 if share >= 1 else ())
+        )
     spread = ((took - ratio * units) ** 2).sum() / (groups - 1)
     error = np.sqrt((1 - share) * spread / groups) / units.mean()
     reach = float(students_t.ppf(0.975, groups - 1) * error * total)
-    return Figure(
+    return EstimatedValue(
         float(ratio * total), max(0.0, float(ratio * total) - reach), float(ratio * total) + reach
     )
 
@@ -189,7 +191,7 @@ def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: AnyTe
     began = time.perf_counter()
     row = collection.corpus.row(group[0].doc_ids[0])
     tokens, lengths = teacher.tokenize(
-        [Pair(collection.queries[group[0].query_id], row, collection.corpus.text(row))]
+        [TextPair(collection.queries[group[0].query_id], row, collection.corpus.text(row))]
     )
     if lengths[0] > 0:
         teacher.forward(tokens, np.zeros(1, np.int64))
@@ -206,7 +208,7 @@ def _count_rows(run: Run, depth: int | None) -> int:
     return sum(int((table.column("rank").to_numpy() <= depth).sum()) for table in run.tables())
 
 
-def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) -> Figure:
+def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) -> EstimatedValue:
     """Bytes of the run: rows as the sample's are packed, and what each part, the query ids and the
     manifest take.
     """
@@ -220,7 +222,9 @@ def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) 
     )
     ids = parquet.encode(pa.table({"query_id": pa.array(run.query_ids, pa.string())})).size
     # A part has its entry in the manifest, and in the journal too.
-    return Figure(round(a_row * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids))
+    return EstimatedValue(
+        round(a_row * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids)
+    )
 
 
 def _count(value: float) -> str:

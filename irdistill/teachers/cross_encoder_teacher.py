@@ -24,7 +24,7 @@ from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, 
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
 from irdistill.teachers.pair_prompts import TRUNCATION, PairTemplate, chat_template
-from irdistill.teachers.protocol import Pair
+from irdistill.teachers.protocol import TextPair
 
 logger = logging.getLogger(__name__)
 
@@ -168,7 +168,7 @@ class CrossEncoderTeacher:
         """
         return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
 
-    def tokenize(self, pairs: Sequence[Pair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
+    def tokenize(self, pairs: Sequence[TextPair]) -> tuple[dict[str, list[list[int]]], np.ndarray]:
         """Token ids of each pair, cut and not padded, and their lengths."""
         if self.template is not None:
             ids, lengths = self.template.encode(

@@ -18,7 +18,7 @@ from irdistill.search.multi_vector.token_states import TokenStates, corpus_state
 from irdistill.search.vectors.vector_store import Storage
 from irdistill.students.build import STUDENTS
 from irdistill.students.interaction_layers import InteractionStudent
-from irdistill.teachers.part_encoding import Kind, PartTeacher
+from irdistill.teachers.part_encoding import PartTeacher, TextKind
 
 #: The states of a corpus are kept, unless said otherwise, where they take at most so many bytes.
 _KEPT = 4 << 30
@@ -82,7 +82,7 @@ class InteractionTeacher(PartTeacher[Tensor]):
             "states": states,
         }
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> list[Tensor | None]:
         """States (tokens, D) of texts."""
         return [
             states if len(states) else None

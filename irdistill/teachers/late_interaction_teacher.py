@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from irdistill.students.late_interaction_student import pool_without_autocast
-from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
+from irdistill.teachers.part_encoding import PartEncodingTeacher, TextKind
 
 
 class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
@@ -38,14 +38,14 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
 
         return MultiVectorEncoder
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Tensor | None]:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> list[Tensor | None]:
         """(tokens, D) float32 of each text; None where no token is scored."""
         return [
             found if found is not None and len(found) else None
             for found in super().encode(texts, kind)
         ]
 
-    def forms(self, texts: list[str], kind: Kind) -> list[Tensor]:
+    def forms(self, texts: list[str], kind: TextKind) -> list[Tensor]:
         """Encode one batch: (tokens, D) float32 of each text."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         return [
@@ -62,7 +62,7 @@ class LateInteractionTeacher(PartEncodingTeacher[Tensor]):
         """The vectors of each document's tokens, (tokens, D) float32."""
         return self._vectors(texts, "document")
 
-    def _vectors(self, texts: Sequence[str], kind: Kind) -> list[np.ndarray]:
+    def _vectors(self, texts: Sequence[str], kind: TextKind) -> list[np.ndarray]:
         none = np.empty((0, int(self.model.get_embedding_dimension())), np.float32)
         return [
             none if found is None else found.cpu().numpy() for found in self.encode(texts, kind)

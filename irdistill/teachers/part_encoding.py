@@ -22,9 +22,9 @@ from irdistill.modeling.truncation import PLURAL, Truncation
 from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import prepare_inputs
 from irdistill.students.model_kinds import architectures, module_types
-from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores
+from irdistill.teachers.protocol import NO_TOKENS, TeacherScores, TextPair
 
-Kind = Literal["query", "document"]
+TextKind = Literal["query", "document"]
 Form = TypeVar("Form")
 
 #: So many documents that are not yet encoded are encoded together: enough for batches of one
@@ -41,7 +41,7 @@ class PartTeacher(ABC, Generic[Form]):
     """
 
     @abstractmethod
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> list[Form | None]:
         """The forms of texts, in their order; None for a text without tokens."""
 
     @abstractmethod
@@ -52,7 +52,7 @@ class PartTeacher(ABC, Generic[Form]):
         """The forms of documents, of which the rows in the corpus and the texts are given."""
         return self.encode(list(texts.values()), "document")
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """The similarity of each pair; none, with a flag, where a text has no tokens."""
         places: dict[str, list[int]] = {}
         for place, pair in enumerate(pairs):
@@ -77,7 +77,7 @@ class PartTeacher(ABC, Generic[Form]):
             for row in {row for _, row in own if last[row] == number}:
                 del held[row]
         empty = np.isnan(values)
-        return Scores(
+        return TeacherScores(
             values,
             [NO_TOKENS if none else None for none in empty.tolist()] if empty.any() else None,
         )
@@ -148,7 +148,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
         """The class of sentence-transformers that loads such a model."""
 
     @abstractmethod
-    def forms(self, texts: list[str], kind: Kind) -> list[Form]:
+    def forms(self, texts: list[str], kind: TextKind) -> list[Form]:
         """Encode one batch."""
 
     @property
@@ -171,7 +171,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
             "precision": str(self.dtype).removeprefix("torch."),
         }
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> list[Form | None]:
+    def encode(self, texts: Sequence[str], kind: TextKind) -> list[Form | None]:
         """The forms of texts, in their order; batches are cut by length within a token budget,
         halved when memory runs out.
         """
@@ -201,7 +201,7 @@ class PartEncodingTeacher(PartTeacher[Form]):
 
 
 def _wanted(
-    pairs: Sequence[Pair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]
+    pairs: Sequence[TextPair], lists: Sequence[Sequence[tuple[int, int]]], held: Mapping[int, Any]
 ) -> dict[int, str]:
     """The texts of the first list's documents that are not held, and of the next lists' until there
     are enough.

@@ -22,7 +22,7 @@ from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import position_limit
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.pair_prompts import TRUNCATION, PairTemplate
-from irdistill.teachers.protocol import Pair
+from irdistill.teachers.protocol import TextPair
 
 _TOKENS_CPU, _TOKENS_GPU = 8192, 32_768
 
@@ -183,7 +183,7 @@ class PromptedTeacher(ABC):
         """Padded tokens a forward pass."""
         return _TOKENS_CPU if self.device.type == "cpu" else _TOKENS_GPU
 
-    def tokenize(self, pairs: Sequence[Pair]) -> tuple[list[list[int]], np.ndarray]:
+    def tokenize(self, pairs: Sequence[TextPair]) -> tuple[list[list[int]], np.ndarray]:
         """Token ids of each prompt, cut and not padded, and their lengths."""
         texts = [(pair.query.text, pair.text) for pair in pairs]
         return self.template.encode(

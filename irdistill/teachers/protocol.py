@@ -11,7 +11,7 @@ import numpy as np
 from irdistill.collections import Query
 
 
-class Pair(NamedTuple):
+class TextPair(NamedTuple):
     """A query and a document: its row in the corpus, and its text."""
 
     query: Query
@@ -28,7 +28,7 @@ TOO_LONG_LENGTH = -1
 NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 
-class Scores(NamedTuple):
+class TeacherScores(NamedTuple):
     """One score a pair.
 
     Attributes:
@@ -53,7 +53,7 @@ class PartialOrder(NamedTuple):
         values: (n,) float32 scores of the method's own, NaN where not ranked (the wins of all
             pairs, say); None where the order is all there is, and the engine gives the first of n
             documents the score n, the next n - 1, and so on.
-        usage: as of `Scores`.
+        usage: as of `TeacherScores`.
     """
 
     order: list[int]
@@ -73,7 +73,7 @@ class Teacher(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]: ...
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Score pairs, in their order."""
         ...
 
@@ -92,7 +92,7 @@ class BatchTeacher(Protocol):
         """Padded tokens that suit one forward pass on its device."""
         ...
 
-    def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
+    def tokenize(self, pairs: Sequence[TextPair]) -> tuple[Any, np.ndarray]:
         """What ``forward`` takes, and the pairs' lengths in tokens, (n,) int64.
 
         A pair of length 0, or of ``TOO_LONG_LENGTH``, cannot be read: it is not given to
@@ -112,7 +112,7 @@ class ListwiseTeacher(Protocol):
     @property
     def identity(self) -> Mapping[str, Any]: ...
 
-    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+    def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
         """Order the documents of each query; a list holds one query's pairs in the order of its
         candidates.
 

@@ -18,8 +18,9 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run, check_out
 from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter, Storage
-from irdistill.storage.files import digest, exclusive
-from irdistill.teachers.protocol import BatchTeacher, Pair
+from irdistill.storage.files import digest
+from irdistill.storage.locking import lock_folder
+from irdistill.teachers.protocol import BatchTeacher, TextPair
 from irdistill.teachers.scoring_engine import (
     Done,
     ScoredPart,
@@ -32,7 +33,7 @@ from irdistill.teachers.teacher_spec import TeacherSpec
 
 
 @runtime_checkable
-class PairStates(BatchTeacher, Protocol):
+class PooledStateTeacher(BatchTeacher, Protocol):
     """A teacher of pairs whose scores are a linear function, ``logits``, of pooled states,
     ``features``.
     """
@@ -45,7 +46,7 @@ class PairStates(BatchTeacher, Protocol):
 
 
 @runtime_checkable
-class TextStates(Protocol):
+class TextVectorTeacher(Protocol):
     """A retriever that gives vectors (v, D) of texts; ``states`` says of what sort: ``vectors`` or
     ``tokens``.
     """
@@ -62,9 +63,9 @@ class PairRecorder:
     was last given.
     """
 
-    def __init__(self, teacher: PairStates) -> None:
+    def __init__(self, teacher: PooledStateTeacher) -> None:
         self.teacher = teacher
-        self.pairs: Sequence[Pair] = ()
+        self.pairs: Sequence[TextPair] = ()
         self.found = np.empty((0, 0), np.float32)
 
     @property
@@ -82,7 +83,7 @@ class PairRecorder:
         """The teacher's."""
         return snapshot(self.teacher)
 
-    def tokenize(self, pairs: Sequence[Pair]) -> tuple[Any, np.ndarray]:
+    def tokenize(self, pairs: Sequence[TextPair]) -> tuple[Any, np.ndarray]:
         """As the teacher does."""
         self.pairs, self.found = pairs, np.empty((0, 0), np.float32)
         return self.teacher.tokenize(pairs)
@@ -124,13 +125,13 @@ class Recording:
             IrdistillError: it has no representations.
         """
         built: Any = teacher.build(collection.corpus)
-        if isinstance(built, PairStates):
+        if isinstance(built, PooledStateTeacher):
             if built.head is None:
                 raise IrdistillError(
                     f"the teacher {teacher.teacher!r} has no linear layer at its end, and so no"
                     " pooled state."
                 )
-        elif not isinstance(built, TextStates):
+        elif not isinstance(built, TextVectorTeacher):
             raise IrdistillError(
                 f"the teacher {teacher.teacher!r} has no representations; cross-encoders, dense and"
                 " late-interaction retrievers have. Leave out --representations."
@@ -157,7 +158,7 @@ class Recording:
     ) -> tuple[list[RankedList], dict[str, float]]:
         """Score one part and write its representations, if they are not there."""
         writer = self._open()
-        if not isinstance(self.teacher, PairStates):
+        if not isinstance(self.teacher, PooledStateTeacher):
             found = score_part(self.collection, lists, self.teacher, done)
             if number not in writer:
                 writer.write(number, len(lists), self._texts(number, lists))
@@ -170,7 +171,7 @@ class Recording:
 
     def _open(self) -> RepresentationWriter:
         if self.writer is None:
-            pairs = isinstance(self.teacher, PairStates)
+            pairs = isinstance(self.teacher, PooledStateTeacher)
             plan = Plan(
                 "pairs" if pairs else self.teacher.states,
                 self.storage,
@@ -242,7 +243,7 @@ class Recording:
         """Record what the run's parts were scored without, as those of an earlier call, and
         finish.
         """
-        with exclusive(self.out):
+        with lock_folder(self.out):
             writer = self._open()
             ids, size = self.candidates.query_ids, self.part_queries
             left = [number for number in range(-(-len(ids) // size)) if number not in writer]

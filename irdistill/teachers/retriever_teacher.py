@@ -15,7 +15,7 @@ from irdistill.modeling.truncation import Truncation
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.model_kinds import RETRIEVER_TYPES, model_kind
-from irdistill.teachers.protocol import NO_TOKENS, Pair, Scores, Teacher
+from irdistill.teachers.protocol import NO_TOKENS, Teacher, TeacherScores, TextPair
 
 
 def load_retriever(
@@ -122,7 +122,7 @@ class RetrieverTeacher:
         """The vector of each document, (1, D), out of the store."""
         return list(np.asarray(self.store.matrix[np.asarray(rows, np.int64)])[:, None])
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Cosine or inner product of each pair, as the model states, summed in float32."""
         texts = list(dict.fromkeys(pair.query.text for pair in pairs))
         vectors = self.model.encode(
@@ -139,6 +139,6 @@ class RetrieverTeacher:
             )
         empty = ~np.asarray(vectors.any(axis=1))[asked] | np.isin(rows, self.store.absent_rows)
         if not empty.any():
-            return Scores(values)
+            return TeacherScores(values)
         values[empty] = np.nan
-        return Scores(values, [NO_TOKENS if none else None for none in empty.tolist()])
+        return TeacherScores(values, [NO_TOKENS if none else None for none in empty.tolist()])

@@ -25,10 +25,10 @@ from irdistill.teachers.protocol import (
     TOO_LONG,
     BatchTeacher,
     ListwiseTeacher,
-    Pair,
     PartialOrder,
-    Scores,
     Teacher,
+    TeacherScores,
+    TextPair,
 )
 from irdistill.teachers.teacher_spec import TeacherSpec
 from irdistill.teachers.unscored import report_unscored
@@ -68,7 +68,7 @@ class Scorer(Protocol):
         ...
 
 
-class Engine(Protocol):
+class ScoringEngine(Protocol):
     """Where a job runs."""
 
     def start(self, collection: Collection, teacher: TeacherSpec) -> AbstractContextManager[Scorer]:
@@ -104,7 +104,7 @@ def score(
     shard: tuple[int, int] | None = None,
     part_queries: int = 64,
     overwrite: bool = False,
-    engine: Engine | None = None,
+    engine: ScoringEngine | None = None,
 ) -> Run:
     """Score the candidates of every query; a stopped job goes on where it was and ends with the
     same bytes.
@@ -201,7 +201,7 @@ def open_candidates(collection: Collection, candidates: Run | str | Path, depth:
 
 
 def _start(
-    collection: Collection, teacher: AnyTeacher | TeacherSpec, engine: Engine | None
+    collection: Collection, teacher: AnyTeacher | TeacherSpec, engine: ScoringEngine | None
 ) -> AbstractContextManager[Scorer]:
     if engine is None:
         built = teacher.build(collection.corpus) if isinstance(teacher, TeacherSpec) else teacher
@@ -248,13 +248,13 @@ def score_part(
     needed = np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
     texts = dict(zip(needed.tolist(), corpus.texts(needed), strict=True))
     given = [
-        [Pair(collection.queries[found.query_id], row, texts[row]) for row in own.tolist()]
+        [TextPair(collection.queries[found.query_id], row, texts[row]) for row in own.tolist()]
         for found, own in zip(lists, rows, strict=True)
     ]
     if isinstance(teacher, ListwiseTeacher):
         return _rank_lists(lists, given, teacher, done)
     places: dict[tuple[Any, ...], int] = {}
-    pairs: list[Pair] = []
+    pairs: list[TextPair] = []
     where: list[list[int]] = []
     for own_pairs in given:
         line = []
@@ -333,7 +333,7 @@ def report_truncation(run: Run, model: str) -> None:
 
 def _rank_lists(
     lists: Sequence[RankedList],
-    given: Sequence[Sequence[Pair]],
+    given: Sequence[Sequence[TextPair]],
     teacher: ListwiseTeacher,
     done: Done,
 ) -> tuple[list[RankedList], dict[str, float]]:
@@ -392,10 +392,10 @@ def _values(found: PartialOrder, query_id: str, count: int) -> np.ndarray:
 
 def score_pairs(
     teacher: Teacher | BatchTeacher,
-    pairs: Sequence[Pair],
+    pairs: Sequence[TextPair],
     budget: TokenBudget | None = None,
     done: Done = lambda count: None,
-) -> tuple[Scores, int]:
+) -> tuple[TeacherScores, int]:
     """Score pairs in memory.
 
     Args:
@@ -407,12 +407,12 @@ def score_pairs(
         teacher reads none).
     """
     if not isinstance(teacher, BatchTeacher):
-        found = teacher.score(pairs) if pairs else Scores(np.empty(0, np.float32))
+        found = teacher.score(pairs) if pairs else TeacherScores(np.empty(0, np.float32))
         done(len(pairs))
         return found, 0
     values = np.full(len(pairs), np.nan, dtype=np.float32)
     if not pairs:
-        return Scores(values), 0
+        return TeacherScores(values), 0
     tokens, lengths = teacher.tokenize(pairs)
     readable = np.flatnonzero(lengths > 0)
     padded = 0
@@ -438,17 +438,17 @@ def score_pairs(
             len(pairs),
             "; ".join(sorted({flag for flag in flags if flag})),
         )
-        return Scores(values, flags), total
+        return TeacherScores(values, flags), total
     logger.debug(
         "%d pairs, %d tokens, %.1f%% of what was computed was padding",
         len(pairs),
         total,
         100 * (1 - total / max(1, padded)),
     )
-    return Scores(values), total
+    return TeacherScores(values), total
 
 
-def _check(found: Scores, pairs: Sequence[Pair], name: Callable[[int], str]) -> None:
+def _check(found: TeacherScores, pairs: Sequence[TextPair], name: Callable[[int], str]) -> None:
     """A score that is no number, without a flag, is a fault of the model or its precision, and
     stops the job.
     """

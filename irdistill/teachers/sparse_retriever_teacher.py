@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.teachers.part_encoding import Kind, PartEncodingTeacher
+from irdistill.teachers.part_encoding import PartEncodingTeacher, TextKind
 
 
 class SparseVector(NamedTuple):
@@ -48,7 +48,7 @@ class SparseRetrieverTeacher(PartEncodingTeacher[SparseVector]):
 
         return SparseEncoder
 
-    def forms(self, texts: list[str], kind: Kind) -> list[SparseVector]:
+    def forms(self, texts: list[str], kind: TextKind) -> list[SparseVector]:
         """Encode one batch."""
         encode = self.model.encode_query if kind == "query" else self.model.encode_document
         found = encode(

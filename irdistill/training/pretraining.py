@@ -30,13 +30,13 @@ from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import model_revision, quiet_libraries
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import (
-    exclusive,
     make_folder,
     move_into_place,
     staging_path,
     write_json,
     write_text,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.students.layers import keep_layers
 from irdistill.students.saving import save_tokenizer
 from irdistill.students.student_loading import load_transformer, random_weights
@@ -289,7 +289,7 @@ def pretrain(
             }
         )
     )
-    with exclusive(folder):
+    with lock_folder(folder):
         if continues(folder, identity):
             logger.info("%s is finished already", folder / "model")
             return folder / "model"

@@ -21,13 +21,8 @@ from irdistill.errors import IrdistillError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors.vector_store import corpus_vectors
-from irdistill.storage.files import (
-    exclusive,
-    make_folder,
-    read_json_object,
-    staging_path,
-    write_json,
-)
+from irdistill.storage.files import make_folder, read_json_object, staging_path, write_json
+from irdistill.storage.locking import lock_folder
 from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
@@ -120,7 +115,7 @@ def fit_term_vectors(
             )
         if stored.get("finished", True) and is_whole(folder / "model", stored.get("model") or {}):
             return DenseStudent.load(folder / "model")
-    with exclusive(folder):
+    with lock_folder(folder):
         bm25 = BM25(collection.corpus)
         vectors = corpus_vectors(collection.corpus, student, work).matrix
         places, weight = term_vectors(bm25.matrix, vectors)

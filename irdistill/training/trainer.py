@@ -26,12 +26,12 @@ from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.storage.files import (
     differences,
-    exclusive,
     make_folder,
     read_json_object,
     staging_path,
     write_json,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
@@ -191,7 +191,7 @@ def train(
         )
     model = folder / "model"
     with ExitStack() as held:
-        processes.agree(lambda: held.enter_context(exclusive(folder)))
+        processes.agree(lambda: held.enter_context(lock_folder(folder)))
         about = json.loads(
             json.dumps(_about(collection, runs, student, document_vectors), default=str)
         )

@@ -26,8 +26,8 @@ from irdistill.students.inputs import ensure_padding_token, pad_right, position_
 from irdistill.teachers import (
     CrossEncoderTeacher,
     LateInteractionTeacher,
-    Pair,
     SparseRetrieverTeacher,
+    TextPair,
     score_pairs,
 )
 from irdistill.training.data.collate import Tokenizer
@@ -105,9 +105,9 @@ def test_the_saved_student_pads_alike_in_sentence_transformers(family: str, tmp_
 def test_a_classifier_without_a_padding_token_teaches(family: str, tmp_path: Path) -> None:
     folder = tiny_decoder(tmp_path / "model", family, classifier=True)
     teacher = CrossEncoderTeacher(str(folder), precision="float32", device="cpu")
-    pairs = [Pair(Query("q", query), row, text) for row, (query, text) in enumerate(PAIRS)]
+    pairs = [TextPair(Query("q", query), row, text) for row, (query, text) in enumerate(PAIRS)]
     # the end of a text may be the token that pads elsewhere
-    pairs.append(Pair(Query("q", "cat"), 9, "dog <|endoftext|>"))
+    pairs.append(TextPair(Query("q", "cat"), 9, "dog <|endoftext|>"))
     batch = score_pairs(teacher, pairs)[0].values
     single = np.concatenate([score_pairs(teacher, [pair])[0].values for pair in pairs])
     assert np.allclose(batch, single, atol=1e-4) and len(set(np.round(batch, 3))) == len(batch)
@@ -201,7 +201,7 @@ def test_teachers_honor_positions(kind: str, teacher: Any, tmp_path: Path) -> No
         )
     made = teacher(str(tmp_path / "saved"), precision="float32", device="cpu")
     assert made.identity["max_length"] == 64
-    made.score([Pair(Query("q", LONG), 0, LONG)])
+    made.score([TextPair(Query("q", LONG), 0, LONG)])
 
 
 def test_the_limit_of_tables_and_configs(tmp_path: Path) -> None:

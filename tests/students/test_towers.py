@@ -20,7 +20,7 @@ from irdistill.search import retrieve
 from irdistill.search.vectors.vector_store import corpus_vectors
 from irdistill.students import build_student, load_student
 from irdistill.students.late_interaction_student import LateInteractionStudent
-from irdistill.teachers import LateInteractionTeacher, Pair, score_pairs
+from irdistill.teachers import LateInteractionTeacher, TextPair, score_pairs
 from irdistill.training import TrainOptions, train
 from tests.students.tiny import tiny_backbone
 from tests.training.tiny import make_backbone, make_collection, make_run
@@ -204,7 +204,7 @@ def test_token_pooling_is_that_of_sentence_transformers(
     same_scores(pooled, tmp_path / "model")
     rough = pooled.encode(TEXTS, "document", "bfloat16")
     teacher = LateInteractionTeacher(str(tmp_path / "model"), precision="bfloat16", device="cpu")
-    pairs = [Pair(Query("q", TEXTS[0]), row, text) for row, text in enumerate(TEXTS)]
+    pairs = [TextPair(Query("q", TEXTS[0]), row, text) for row, text in enumerate(TEXTS)]
     assert [len(one) for one in rough] == [len(one) for one in found] and np.isfinite(
         score_pairs(teacher, pairs)[0].values
     ).all()

@@ -13,7 +13,7 @@ from irdistill.teachers import read_card
 from irdistill.teachers.llm import llm_loading as loading
 from irdistill.teachers.llm.language_model import Answer
 from irdistill.teachers.pair_prompts import PairTemplate
-from irdistill.teachers.protocol import Pair
+from irdistill.teachers.protocol import TextPair
 from irdistill.teachers.teacher_loading import LLM_KINDS, known_settings
 from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answer, query_pairs
 
@@ -61,7 +61,7 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
     )
     teacher = loading.load_llm_teacher(card, card.settings)
     assert set(asked) <= set(inspect.signature(backend).parameters)
-    pairs: list[Pair] = query_pairs([11, 13, 12])
+    pairs: list[TextPair] = query_pairs([11, 13, 12])
     if card.kind == "llm-pointwise":
         assert len(teacher.score(pairs).values) == 3  # type: ignore[union-attr]
     else:

@@ -13,7 +13,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.modeling.batching import TokenBudget
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, merge, verify
-from irdistill.teachers import CrossEncoderTeacher, Pair, Scores, score, score_pairs
+from irdistill.teachers import CrossEncoderTeacher, TeacherScores, TextPair, score, score_pairs
 from tests.teachers.tiny import tiny_cross_encoder
 
 WORDS = ["cat", "dog", "sat", "mat", "bird", "fish", "heart", "lung", "cell", "wing", "air", "flow"]
@@ -50,7 +50,7 @@ class Counting:
     def identity(self) -> dict[str, Any]:
         return {"kind": "counting"}
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         values = np.array(
             [len(pair.text) + 0.01 * len(pair.query.text) + 0.001 * pair.row for pair in pairs],
             np.float32,
@@ -60,7 +60,7 @@ class Counting:
             if self.value == 0.0:
                 raise KeyboardInterrupt
             values[-1] = self.value
-        return Scores(values)
+        return TeacherScores(values)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -190,7 +190,7 @@ def test_memory_running_out_halves_the_budget(tmp_path: Path) -> None:
         str(tiny_cross_encoder(tmp_path / "ce")), precision="float32", backend="torch", device="cpu"
     )
     pairs = [
-        Pair(query, row, held.corpus.text(row))
+        TextPair(query, row, held.corpus.text(row))
         for query in held.queries.values()
         for row in range(4)
     ]

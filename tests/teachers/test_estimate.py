@@ -12,8 +12,8 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, write_run
-from irdistill.teachers import BM25Teacher, Pair, Scores, estimate, score
-from irdistill.teachers.cost_estimate import Estimate, Figure, scale_up
+from irdistill.teachers import BM25Teacher, TeacherScores, TextPair, estimate, score
+from irdistill.teachers.cost_estimate import CostEstimate, EstimatedValue, scale_up
 from irdistill.teachers.protocol import PartialOrder
 
 DOCS = {f"d{n:03}": f"text {n} " + "word " * (n % 7) for n in range(300)}
@@ -51,7 +51,7 @@ class Priced:
         self.queries: set[str] = set()
         self.most = 0
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         own = {pair.query.id for pair in pairs}
         self.queries |= own
         self.most = max(self.most, len(own))
@@ -59,7 +59,9 @@ class Priced:
             [np.nan if pair.row % 10 == 0 else pair.row for pair in pairs], np.float32
         )
         flags = ["refused" if np.isnan(value) else None for value in values.tolist()]
-        return Scores(values, flags, {"tokens": 100.0 * len(pairs), "cost": 0.002 * len(pairs)})
+        return TeacherScores(
+            values, flags, {"tokens": 100.0 * len(pairs), "cost": 0.002 * len(pairs)}
+        )
 
 
 class Lister:
@@ -71,7 +73,7 @@ class Lister:
     def identity(self) -> dict[str, Any]:
         return {"kind": "lister"}
 
-    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+    def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
         return [
             PartialOrder(
                 list(range(len(own))),
@@ -138,8 +140,8 @@ def test_the_interval_by_hand() -> None:
     assert found == pytest.approx((200.0, 200.0 - reach, 200.0 + reach))
     quarter = scale_up(np.array([2.0, 2.0, 2.0]), np.array([3.0, 5.0, 4.0]), 100, 0.75)
     assert quarter == pytest.approx((200.0, 200.0 - reach / 2, 200.0 + reach / 2))
-    assert scale_up(np.array([4.0]), np.array([2.0]), 10, 0.1) == Figure(5.0)
-    assert scale_up(np.array([0.0]), np.array([0.0]), 10, 0.1) == Figure(0.0)
+    assert scale_up(np.array([4.0]), np.array([2.0]), 10, 0.1) == EstimatedValue(5.0)
+    assert scale_up(np.array([0.0]), np.array([0.0]), 10, 0.1) == EstimatedValue(0.0)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +153,8 @@ def test_the_interval_by_hand() -> None:
     ],
 )
 def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
-    figure = Figure(hours, 1000.0, 1500.0) if hours > 1 else Figure(hours)
-    assert Estimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["time"] == shown
+    figure = EstimatedValue(hours, 1000.0, 1500.0) if hours > 1 else EstimatedValue(hours)
+    assert CostEstimate(200, 10, 4000, 0.0, {"hours": figure}).lines()["time"] == shown
 
 
 def test_bytes_are_those_of_the_run(tmp_path: Path) -> None:

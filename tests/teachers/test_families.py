@@ -20,7 +20,7 @@ from transformers import (
 from irdistill import IrdistillError
 from irdistill.collections import Query
 from irdistill.modeling.batching import TokenBudget
-from irdistill.teachers import CrossEncoderTeacher, Pair, score_pairs
+from irdistill.teachers import CrossEncoderTeacher, TextPair, score_pairs
 from irdistill.teachers.teacher_kinds import kind_of
 from tests.teachers.families import tiny_classifier, tiny_lightning_ir
 
@@ -32,7 +32,7 @@ TEXTS = [
     "why? small fish!",
 ]
 PAIRS = [
-    Pair(Query(f"q{number}", query), row, text)
+    TextPair(Query(f"q{number}", query), row, text)
     for number, query in enumerate(QUERIES)
     for row, text in enumerate(TEXTS)
 ]

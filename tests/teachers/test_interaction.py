@@ -18,7 +18,7 @@ from irdistill.collections import Collection
 from irdistill.runs import RankedList, RunIdentity, open_run, write_run
 from irdistill.students import build_student
 from irdistill.students.interaction_layers import InteractionStudent
-from irdistill.teachers import Pair, load_teacher, score, score_pairs
+from irdistill.teachers import TextPair, load_teacher, score, score_pairs
 from irdistill.teachers.interaction_teacher import InteractionTeacher
 from irdistill.teachers.teacher_kinds import kind_of
 from tests.students.tiny import tiny_backbone
@@ -42,9 +42,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def every_pair(held: Collection) -> list[Pair]:
+def every_pair(held: Collection) -> list[TextPair]:
     pairs = [
-        Pair(query, row, held.corpus.text(row))
+        TextPair(query, row, held.corpus.text(row))
         for query in held.queries.values()
         for row in range(len(held.corpus))
     ]

@@ -20,8 +20,8 @@ from irdistill.runs import RankedList, RunIdentity, write_run
 from irdistill.teachers import (
     CausalTeacher,
     CrossEncoderTeacher,
-    Pair,
     Seq2SeqTeacher,
+    TextPair,
     score,
     score_pairs,
 )
@@ -37,7 +37,7 @@ TEXTS = [
     "why? small fish!",
 ]
 PAIRS = [
-    Pair(Query(f"q{number}", query), row, text)
+    TextPair(Query(f"q{number}", query), row, text)
     for number, query in enumerate(QUERIES)
     for row, text in enumerate(TEXTS)
 ]
@@ -144,11 +144,13 @@ def test_a_query_that_leaves_no_room_is_null_with_a_flag_and_the_others_are_scor
             and np.isfinite(run["q0"].scores).all()
             and np.isfinite(run["q2"].scores).all()
         )
-        alone = score_pairs(teacher, [Pair(collection.queries["q0"], 0, "cat dog")])[0].values[0]
+        alone = score_pairs(teacher, [TextPair(collection.queries["q0"], 0, "cat dog")])[0].values[
+            0
+        ]
         assert dict(zip(run["q0"].doc_ids, run["q0"].scores, strict=True))["d0"] == pytest.approx(
             float(alone), abs=1e-4
         )
-        every, _ = score_pairs(teacher, [Pair(collection.queries["q1"], 0, "cat dog")])
+        every, _ = score_pairs(teacher, [TextPair(collection.queries["q1"], 0, "cat dog")])
         assert np.isnan(every.values).all() and every.flags == ["too long"]
 
 

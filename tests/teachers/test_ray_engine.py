@@ -18,7 +18,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection, Corpus
 from irdistill.distributed.ray_cluster import share
 from irdistill.runs import verify
-from irdistill.teachers import BM25Teacher, Pair, RayEngine, Scores, TeacherSpec, score
+from irdistill.teachers import BM25Teacher, RayEngine, TeacherScores, TeacherSpec, TextPair, score
 from tests.ray_here import cluster  # noqa: F401
 from tests.teachers.test_engine import Counting, candidates, collection, contents
 
@@ -33,7 +33,7 @@ class Troubled:
     def identity(self) -> dict[str, Any]:
         return self.inner.identity
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         for query_id in dict.fromkeys(pair.query.id for pair in pairs):
             with open(self.notes / "processes", "a") as stream:
                 stream.write(f"{query_id} {os.getpid()}\n")

@@ -22,9 +22,9 @@ from irdistill.modeling.batching import TokenBudget
 from irdistill.students.model_kinds import retriever_type
 from irdistill.teachers import (
     LateInteractionTeacher,
-    Pair,
     RetrieverTeacher,
     SparseRetrieverTeacher,
+    TextPair,
     load_teacher,
     part_encoding,
     score_pairs,
@@ -80,9 +80,9 @@ def held() -> Collection:
 
 
 @pytest.fixture(scope="module")
-def pairs(held: Collection) -> list[Pair]:
+def pairs(held: Collection) -> list[TextPair]:
     every = [
-        Pair(query, row, held.corpus.text(row))
+        TextPair(query, row, held.corpus.text(row))
         for query in held.queries.values()
         for row in range(len(held.corpus))
     ]
@@ -101,7 +101,7 @@ def colbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_a_sparse_retriever_gives_the_dot_product(
-    splade: Path, pairs: list[Pair], similarity: str
+    splade: Path, pairs: list[TextPair], similarity: str
 ) -> None:
     model = SparseEncoder(str(splade), device="cpu", similarity_fn_name=similarity)
     expected = model.similarity_pairwise(
@@ -118,7 +118,7 @@ def test_a_sparse_retriever_gives_the_dot_product(
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
 def test_a_late_interaction_retriever_gives_maxsim(
-    colbert: Path, pairs: list[Pair], similarity: str
+    colbert: Path, pairs: list[TextPair], similarity: str
 ) -> None:
     model = MultiVectorEncoder(str(colbert), device="cpu", similarity_fn_name=similarity)
     queries = model.encode_query([pair.query.text for pair in pairs])
@@ -141,7 +141,7 @@ def test_a_late_interaction_retriever_gives_maxsim(
 
 @pytest.mark.parametrize("ahead", [1, 3, 1024])
 def test_each_text_is_encoded_once_and_let_go(
-    splade: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch, ahead: int
+    splade: Path, pairs: list[TextPair], monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
     monkeypatch.setattr(part_encoding, "_AHEAD", ahead)
     teacher = SparseRetrieverTeacher(str(splade), **CPU)
@@ -160,7 +160,7 @@ def test_each_text_is_encoded_once_and_let_go(
 
 
 def test_memory_running_out_halves_the_batches(
-    colbert: Path, pairs: list[Pair], monkeypatch: pytest.MonkeyPatch
+    colbert: Path, pairs: list[TextPair], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = LateInteractionTeacher(str(colbert), **CPU)
     whole, forms = teacher.score(pairs).values, teacher.forms
@@ -175,7 +175,7 @@ def test_memory_running_out_halves_the_batches(
     assert teacher.budget.tokens < teacher.tokens_cpu
 
 
-def test_half_precision_keeps_the_order(splade: Path, colbert: Path, pairs: list[Pair]) -> None:
+def test_half_precision_keeps_the_order(splade: Path, colbert: Path, pairs: list[TextPair]) -> None:
     for make, folder in ((SparseRetrieverTeacher, splade), (LateInteractionTeacher, colbert)):
         whole = make(str(folder), **CPU).score(pairs).values
         half = make(str(folder), precision="bfloat16", device="cpu").score(pairs).values
@@ -239,7 +239,7 @@ def test_published_layouts_are_known(tmp_path: Path, files: dict[str, str], expe
 
 
 def test_similarity_and_type_can_be_set(
-    held: Collection, pairs: list[Pair], tmp_path: Path, splade: Path
+    held: Collection, pairs: list[TextPair], tmp_path: Path, splade: Path
 ) -> None:
     dense = str(tiny_backbone(tmp_path / "dense"))
     cosine = load_retriever(dense, held.corpus, tmp_path, **CPU).score(pairs).values

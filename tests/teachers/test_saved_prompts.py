@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from irdistill import IrdistillError
 from irdistill.collections import Query
 from irdistill.students import build_student
-from irdistill.teachers import CrossEncoderTeacher, Pair, score_pairs
+from irdistill.teachers import CrossEncoderTeacher, TextPair, score_pairs
 from irdistill.teachers.causal_teacher import CausalTeacher
 from irdistill.teachers.late_interaction_teacher import LateInteractionTeacher
 from irdistill.teachers.sparse_retriever_teacher import SparseRetrieverTeacher
@@ -32,7 +32,7 @@ TEXTS = [
     "why? small fish!",
 ]
 PAIRS = [
-    Pair(Query(f"q{number}", text), row, document)
+    TextPair(Query(f"q{number}", text), row, document)
     for number, text in enumerate(["how does the cat sat", "what is heat"])
     for row, document in enumerate(TEXTS)
 ]

@@ -19,8 +19,8 @@ from irdistill.students import DenseStudent
 from irdistill.teachers import (
     BM25Teacher,
     CrossEncoderTeacher,
-    Pair,
     RetrieverTeacher,
+    TextPair,
     load_teacher,
     read_card,
     score_pairs,
@@ -52,15 +52,15 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(held: Collection) -> list[Pair]:
+def pairs(held: Collection) -> list[TextPair]:
     return [
-        Pair(query, row, held.corpus.text(row))
+        TextPair(query, row, held.corpus.text(row))
         for query in held.queries.values()
         for row in range(len(held.corpus))
     ]
 
 
-def predicted(model: Path, pairs: list[Pair]) -> np.ndarray:
+def predicted(model: Path, pairs: list[TextPair]) -> np.ndarray:
     return CrossEncoder(str(model), device="cpu").predict(
         [(pair.query.text, pair.text) for pair in pairs],
         activation_fn=torch.nn.Identity(),
@@ -78,7 +78,7 @@ BACKENDS = [
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_cross_encoder_gives_the_raw_logits_of_predict(
-    model: Path, pairs: list[Pair], backend: str
+    model: Path, pairs: list[TextPair], backend: str
 ) -> None:
     teacher = CrossEncoderTeacher(str(model), precision="float32", backend=backend, device="cpu")
     found, tokens = score_pairs(teacher, pairs)
@@ -91,7 +91,7 @@ def test_a_cross_encoder_gives_the_raw_logits_of_predict(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_half_precision_keeps_the_order(model: Path, pairs: list[Pair], backend: str) -> None:
+def test_half_precision_keeps_the_order(model: Path, pairs: list[TextPair], backend: str) -> None:
     whole, _ = score_pairs(
         CrossEncoderTeacher(str(model), precision="float32", device="cpu"), pairs
     )
@@ -104,7 +104,9 @@ def test_half_precision_keeps_the_order(model: Path, pairs: list[Pair], backend:
     assert not np.array_equal(half.values, torch.tensor(half.values).bfloat16().float().numpy())
 
 
-def test_two_outputs_give_log_odds_and_more_need_a_label(tmp_path: Path, pairs: list[Pair]) -> None:
+def test_two_outputs_give_log_odds_and_more_need_a_label(
+    tmp_path: Path, pairs: list[TextPair]
+) -> None:
     two = tiny_cross_encoder(tmp_path / "two", 2)
     both = predicted(two, pairs)
     found, _ = score_pairs(
@@ -123,7 +125,7 @@ def test_two_outputs_give_log_odds_and_more_need_a_label(tmp_path: Path, pairs: 
     assert found.values == pytest.approx(predicted(three, pairs)[:, 2], abs=2e-5)
 
 
-def test_texts_are_cut_as_predict_cuts_them(model: Path, pairs: list[Pair]) -> None:
+def test_texts_are_cut_as_predict_cuts_them(model: Path, pairs: list[TextPair]) -> None:
     teacher = CrossEncoderTeacher(
         str(model), precision="float32", backend="torch", max_length=16, device="cpu"
     )
@@ -145,7 +147,7 @@ def test_an_encoder_without_a_trained_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_bm25_scores_as_the_search_does(
-    held: Collection, pairs: list[Pair], tmp_path: Path
+    held: Collection, pairs: list[TextPair], tmp_path: Path
 ) -> None:
     found = BM25Teacher(held.corpus, cache=tmp_path).score(pairs)
     index = BM25(held.corpus, cache=tmp_path)
@@ -155,7 +157,7 @@ def test_bm25_scores_as_the_search_does(
 
 
 def test_a_retriever_scores_by_its_vectors(
-    held: Collection, pairs: list[Pair], tmp_path: Path
+    held: Collection, pairs: list[TextPair], tmp_path: Path
 ) -> None:
     model = DenseStudent.load(str(tiny_backbone(tmp_path / "encoder")))
     teacher = RetrieverTeacher(model, held.corpus, tmp_path / "work", "float32")

@@ -20,7 +20,13 @@ from irdistill.search import retrieve
 from irdistill.search.vectors.vector_store import VectorStore
 from irdistill.students import build_student
 from irdistill.students.base import Student
-from irdistill.teachers import LateInteractionTeacher, Pair, RetrieverTeacher, score, score_pairs
+from irdistill.teachers import (
+    LateInteractionTeacher,
+    RetrieverTeacher,
+    TextPair,
+    score,
+    score_pairs,
+)
 from irdistill.training import TrainOptions, train
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.objectives.encode import Encoder
@@ -209,7 +215,7 @@ def test_teachers_leave_them_unscored_with_a_flag(collection: Collection, tmp_pa
         LateInteractionTeacher(str(tmp_path / "late"), device="cpu"),
     ):
         pairs = [
-            Pair(collection.queries[query], row, text)
+            TextPair(collection.queries[query], row, text)
             for query in QUERIES
             for row, text in enumerate(DOCUMENTS.values())
         ]

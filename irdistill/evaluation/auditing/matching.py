@@ -137,7 +137,7 @@ def _student_values(
     """The student's similarity, and its float64 scores of the documents drawn for each query."""
     from irdistill.students import DenseStudent
     from irdistill.students.model_kinds import retriever_type
-    from irdistill.teachers import Pair, load_teacher, score_pairs
+    from irdistill.teachers import TextPair, load_teacher, score_pairs
     from irdistill.teachers.teacher_kinds import kind_of
 
     wanted = sorted({doc for docs in drawn.values() for doc in docs})
@@ -167,7 +167,7 @@ def _student_values(
     teacher: Any = load_teacher(model, collection.corpus, kind=kind, **trusted)
     numbers = dict(zip(wanted, rows.tolist(), strict=True))
     pairs = [
-        Pair(collection.queries[query], numbers[doc], texts[doc])
+        TextPair(collection.queries[query], numbers[doc], texts[doc])
         for query, docs in drawn.items()
         for doc in docs
     ]

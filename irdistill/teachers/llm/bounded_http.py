@@ -109,17 +109,17 @@ class _Backend:
     def __init__(self, inner: Any, limits: ResponseLimits) -> None:
         self._inner, self._limits = inner, limits
 
-    def connect_tcp(self, *args: Any, **options: Any) -> _Stream:
-        return _Stream(self._inner.connect_tcp(*args, **options), self._limits)
+    def connect_tcp(self, *args: Any, **options: Any) -> _CountingStream:
+        return _CountingStream(self._inner.connect_tcp(*args, **options), self._limits)
 
-    def connect_unix_socket(self, *args: Any, **options: Any) -> _Stream:
-        return _Stream(self._inner.connect_unix_socket(*args, **options), self._limits)
+    def connect_unix_socket(self, *args: Any, **options: Any) -> _CountingStream:
+        return _CountingStream(self._inner.connect_unix_socket(*args, **options), self._limits)
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(seconds)
 
 
-class _Stream:
+class _CountingStream:
     """A connection that counts what is read from it."""
 
     def __init__(self, inner: Any, limits: ResponseLimits) -> None:
@@ -139,8 +139,8 @@ class _Stream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._inner.write(buffer, self._limits.remaining(timeout))
 
-    def start_tls(self, *args: Any, **options: Any) -> _Stream:
-        return _Stream(self._inner.start_tls(*args, **options), self._limits)
+    def start_tls(self, *args: Any, **options: Any) -> _CountingStream:
+        return _CountingStream(self._inner.start_tls(*args, **options), self._limits)
 
     def close(self) -> None:
         self._inner.close()

@@ -30,7 +30,7 @@ from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Re
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
 from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
-from irdistill.teachers.protocol import Pair, PartialOrder
+from irdistill.teachers.protocol import PartialOrder, TextPair
 
 METHODS = ("sliding", "top-down")
 
@@ -134,7 +134,7 @@ class ListwiseLLMTeacher:
             "model": dict(self._model.identity),
         }
 
-    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+    def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
         """Order the documents of each query; see the module for what stays null.
 
         ``usage`` counts, besides the model's: ``windows``; ``windows_ok`` that name each passage
@@ -144,7 +144,7 @@ class ListwiseLLMTeacher:
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
-    def _job(self, pairs: Sequence[Pair]) -> Job[PartialOrder]:
+    def _job(self, pairs: Sequence[TextPair]) -> Job[PartialOrder]:
         order = list(range(len(pairs)))
         if self._shuffle:
             random.Random(digest([self._seed, pairs[0].query.id])).shuffle(order)

@@ -29,7 +29,7 @@ from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_u
 from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, ChoiceReader, read_answer
 from irdistill.teachers.llm.sorting import heap_top, slide_up
-from irdistill.teachers.protocol import Pair, PartialOrder
+from irdistill.teachers.protocol import PartialOrder, TextPair
 
 METHODS = ("all", "heapsort", "sliding")
 WAYS = ("labels", "text")
@@ -116,7 +116,7 @@ class PairwiseTeacher:
             "model": dict(self._model.identity),
         }
 
-    def rank(self, lists: Sequence[Sequence[Pair]]) -> list[PartialOrder]:
+    def rank(self, lists: Sequence[Sequence[TextPair]]) -> list[PartialOrder]:
         """Order the documents of each query.
 
         A passage all of whose comparisons failed is null; its flag is the model's error, ``cut`` or
@@ -135,7 +135,7 @@ class PairwiseTeacher:
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
-    def _job(self, pairs: Sequence[Pair]) -> Job[PartialOrder]:
+    def _job(self, pairs: Sequence[TextPair]) -> Job[PartialOrder]:
         held = _Comparisons(self, pairs)
         places = range(len(pairs))
         if self._method == "all":
@@ -221,7 +221,7 @@ class PairwiseTeacher:
 class _Comparisons:
     """One query's comparisons: what was asked, and how each came out."""
 
-    def __init__(self, teacher: PairwiseTeacher, pairs: Sequence[Pair]) -> None:
+    def __init__(self, teacher: PairwiseTeacher, pairs: Sequence[TextPair]) -> None:
         self._teacher = teacher
         self._query, self._texts = pairs[0].query.text, [teacher.shown(pair.text) for pair in pairs]
         self._outcomes: dict[tuple[int, int], float | None] = {}

@@ -15,7 +15,7 @@ from irdistill.errors import IrdistillError
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
-from irdistill.teachers.protocol import Pair, Scores
+from irdistill.teachers.protocol import TeacherScores, TextPair
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class PointwiseTeacher:
             "passage_characters": self.passage_characters,
         }
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         """Log-odds, or expected gains, of pairs.
 
         The model is given the pairs query by query, so that one which keeps what it read (a
@@ -140,7 +140,7 @@ class PointwiseTeacher:
             usage |= label_mass(answers)
             self._warning.look(usage, self.labels)
         cut = sum(was_cut for _, was_cut in texts)
-        return Scores(
+        return TeacherScores(
             values, flags if any(flags) else None, usage | ({"passages_cut": cut} if cut else {})
         )
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from irdistill.teachers.llm import LanguageModel, Message, Request, total_usage
 from irdistill.teachers.llm import llm_loading as loading
-from irdistill.teachers.protocol import Pair, Scores
+from irdistill.teachers.protocol import TeacherScores, TextPair
 
 
 class AskingTeacher:
@@ -25,7 +25,7 @@ class AskingTeacher:
     def identity(self) -> dict[str, Any]:
         return {"kind": "asking", "model": dict(self._model.identity)}
 
-    def score(self, pairs: Sequence[Pair]) -> Scores:
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
         prompts = [f"{pair.query.text} | {pair.text}" for pair in pairs]
         answers = self._model.answer(
             [Request((Message("user", prompt),), ("yes", "no")) for prompt in prompts]
@@ -34,7 +34,7 @@ class AskingTeacher:
             np.nan if answer.labels is None else answer.labels[0] - answer.labels[1]
             for answer in answers
         ]
-        return Scores(
+        return TeacherScores(
             np.array(values, dtype=np.float32),
             [answer.error for answer in answers],
             total_usage(answers),

@@ -15,16 +15,16 @@ import numpy as np
 
 from irdistill.collections import Query
 from irdistill.teachers.llm.language_model import Answer, Request
-from irdistill.teachers.protocol import Pair
+from irdistill.teachers.protocol import TextPair
 
 LISTWISE = {"user": "Order {count} passages for: {query}\n{passages}"}
 PAIRWISE = {"user": "Which is better for {query}?\nA: {first}\nB: {second}"}
 
 
-def query_pairs(worths: Sequence[int], query: str = "q") -> list[Pair]:
+def query_pairs(worths: Sequence[int], query: str = "q") -> list[TextPair]:
     """One query's pairs; each passage says what it is worth."""
     return [
-        Pair(Query(query, f"about {query}"), row, f"passage worth {worth} points")
+        TextPair(Query(query, f"about {query}"), row, f"passage worth {worth} points")
         for row, worth in enumerate(worths)
     ]
 

@@ -15,7 +15,7 @@ from irdistill.cards import card_folder
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify
-from irdistill.teachers import Pair, TeacherCard, load_teacher, score
+from irdistill.teachers import TeacherCard, TextPair, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
 from irdistill.teachers.llm.pointwise_teacher import NOT_REPORTED, PointwiseTeacher
 from irdistill.teachers.llm.pointwise_teacher import PROMPT as PLAIN_PROMPT
@@ -62,7 +62,9 @@ def test_two_labels_give_log_odds() -> None:
         bad=Answer(labels=logs(0.1, 0.3)),
     )
     teacher = PointwiseTeacher(model, PROMPT)
-    found = teacher.score([Pair(CAT, 0, "good"), Pair(DOG, 1, "bad"), Pair(CAT, 1, "bad")])
+    found = teacher.score(
+        [TextPair(CAT, 0, "good"), TextPair(DOG, 1, "bad"), TextPair(CAT, 1, "bad")]
+    )
     assert found.values.dtype == np.float32
     assert found.values == pytest.approx([math.log(6), -math.log(3), -math.log(3)])
     assert found.flags is None and found.usage == {
@@ -87,7 +89,9 @@ def test_gains_give_the_expected_gain_among_the_labels() -> None:
         labels=("0", "1", "2", "3"),
         gains=(0, 1, 2, 3),
     )
-    assert teacher.score([Pair(CAT, 0, "x")]).values == pytest.approx([(0.1 + 0.2 + 0.75) / 0.5])
+    assert teacher.score([TextPair(CAT, 0, "x")]).values == pytest.approx(
+        [(0.1 + 0.2 + 0.75) / 0.5]
+    )
     assert teacher.identity["score"] == "expected gain"
 
 
@@ -98,7 +102,7 @@ def test_what_has_no_answer_is_null_with_its_reason() -> None:
         good=Answer(labels=logs(0.5, 0.5)),
     )
     found = PointwiseTeacher(model, PROMPT).score(
-        [Pair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))]
+        [TextPair(CAT, row, text) for row, text in enumerate(("half", "long", "good"))]
     )
     assert np.isnan(found.values).tolist() == [True, True, False] and found.values[2] == 0
     assert found.flags == [NOT_REPORTED, "too long", None]
@@ -107,7 +111,7 @@ def test_what_has_no_answer_is_null_with_its_reason() -> None:
 def test_long_passages_are_cut_and_counted() -> None:
     model = Scripted(three=Answer(labels=logs(0.5, 0.5)))
     found = PointwiseTeacher(model, PROMPT, passage_words=3).score(
-        [Pair(CAT, 0, "one two three four"), Pair(CAT, 1, "three")]
+        [TextPair(CAT, 0, "one two three four"), TextPair(CAT, 1, "three")]
     )
     assert model.asked[0].messages[-1].content.endswith("Passage: one two three")
     assert found.usage == {"requests": 2, "passages_cut": 1, **mass(2.0, 2)}
@@ -251,7 +255,7 @@ def test_label_mass_is_measured_warned_of_and_kept(
     relative.relative_labels = True  # type: ignore[attr-defined]
     assert not [
         key
-        for key in PointwiseTeacher(relative, PROMPT).score([Pair(CAT, 0, "good")]).usage
+        for key in PointwiseTeacher(relative, PROMPT).score([TextPair(CAT, 0, "good")]).usage
         if "mass" in key
     ]
 
