@@ -69,7 +69,8 @@ from irdistill.teachers import (
     score_with_representations,
 )
 from irdistill.training import TrainOptions, train
-from irdistill.training.pretraining import PretrainOptions, pretrain
+from irdistill.training.options import PretrainOptions
+from irdistill.training.pretraining import pretrain
 from irdistill.training.term_vector_fitting import fit_term_vectors
 
 #: Arguments that count something, of any verb.
