@@ -95,8 +95,7 @@ def test_no_function_has_the_name_of_a_module() -> None:
                 clashes += [
                     f"{module}.{alias.asname or alias.name}"
                     for alias in node.names
-                    if f"{module}.{alias.asname or alias.name}" in modules
-                    and node.module != module
+                    if f"{module}.{alias.asname or alias.name}" in modules and node.module != module
                 ]
     assert clashes == []
 
