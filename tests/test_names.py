@@ -88,9 +88,9 @@ def test_no_function_has_the_name_of_a_module() -> None:
     for path in python_files("irdistill"):
         module = module_name(path)
         for node in parsed(path).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef):
-                if module.rsplit(".", 1)[-1] == node.name:
-                    clashes.append(f"{module}.{node.name}")
+            named = isinstance(node, ast.FunctionDef | ast.ClassDef)
+            if named and module.rsplit(".", 1)[-1] == node.name:
+                clashes.append(f"{module}.{node.name}")
             if path.name == "__init__.py" and isinstance(node, ast.ImportFrom):
                 clashes += [
                     f"{module}.{alias.asname or alias.name}"
