@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.console.progress import kept_of, kept_when_stopped, progress
+from irdistill.console.progress import describe_kept, note_on_interrupt, progress
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.budget import Spent
@@ -145,7 +145,7 @@ def write_texts(
     size = 1 if remote else max(1, model.parallel)
     with (
         progress(len(requests), "texts", label) as bar,
-        kept_when_stopped(lambda: kept_of(bar.n, len(requests), f"texts in {log}")),
+        note_on_interrupt(lambda: describe_kept(bar.n, len(requests), f"texts in {log}")),
     ):
 
         def job(

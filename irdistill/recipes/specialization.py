@@ -31,7 +31,7 @@ from irdistill.queries.kinds import TAKEN, sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
 from irdistill.storage.files import differences, read_json, write_json, write_text
-from irdistill.storage.ownership import is_manifest, own_folder
+from irdistill.storage.ownership import claim_folder, is_manifest
 from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.towers import one_tower
@@ -200,7 +200,7 @@ def specialise(
     """
     held = load_collection(collection, queries=False)
     folder = Path(out)
-    own_folder(
+    claim_folder(
         folder,
         [PLAN, RECIPE],
         "a specialised model",

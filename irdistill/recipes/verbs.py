@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection, load_collection
-from irdistill.collections.any_collection import require_queries
+from irdistill.collections.collection_loader import require_queries
 from irdistill.errors import IrdistillError
 from irdistill.evaluation import (
     DEFAULT_MEASURES,

@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, Self
 
 from irdistill.errors import IrdistillError
-from irdistill.storage.checksums import CHECKSUM, check_own_checksum
+from irdistill.storage.checksums import CHECKSUM, verify_manifest
 from irdistill.storage.files import digest, explain_os_errors, read_json, write_json, write_text
 
 FORMAT = "irdistill-run"
@@ -255,7 +255,7 @@ class Manifest:
             raise IrdistillError(
                 f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again."
             ) from error
-        check_own_checksum(path, data, "Restore it, or write the run again in another folder.")
+        verify_manifest(path, data, "Restore it, or write the run again in another folder.")
         return manifest
 
     def _check(self) -> None:

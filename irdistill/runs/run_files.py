@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.runs.compiled import ARRAYS, COMPILED
+from irdistill.runs.compiled_run import ARRAYS, COMPILED
 from irdistill.runs.manifest import JOURNAL, MANIFEST, QUERIES, Manifest
 from irdistill.runs.stored_representations import CLASSIFIER, FORMAT
 from irdistill.runs.stored_representations import FOLDER as REPRESENTATIONS
@@ -17,18 +17,18 @@ from irdistill.storage.checksums import FILES
 from irdistill.storage.files import fsync_folder, read_json
 from irdistill.storage.ownership import (
     MARK,
-    Ours,
+    FileTest,
     is_manifest,
-    nothing,
-    refuse_foreign,
-    remove_ours,
+    no_file,
+    refuse_foreign_files,
+    remove_owned_files,
 )
 
 _PART = re.compile(r"part-(\d{5,})\.(parquet|bin)")
 _COMPILED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-\d+")
 
 
-def run_files(folder: Path) -> Ours:
+def run_files(folder: Path) -> FileTest:
     """Whether a file of a folder is part of the run in it: its own files, arrays compiled from it,
     and representations.
 
@@ -36,7 +36,7 @@ def run_files(folder: Path) -> Ours:
         IrdistillError: the folder has a manifest.json that is damaged, or not of a run.
     """
     if not (folder / MANIFEST).is_file():
-        return nothing
+        return no_file
     manifest = Manifest.read(folder)
     known = cache(is_manifest)
 
@@ -112,7 +112,7 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
             f"cannot write {folder}: it is a file and a folder was expected; choose another name."
         )
     if overwrite or not (folder / MANIFEST).is_file():
-        refuse_foreign(folder, run_files(folder), "a run")
+        refuse_foreign_files(folder, run_files(folder), "a run")
 
 
 def clear(folder: Path) -> None:
@@ -123,10 +123,10 @@ def clear(folder: Path) -> None:
         IrdistillError: the folder holds anything that is not part of a run.
     """
     ours = run_files(folder)
-    refuse_foreign(folder, ours, "a run")
+    refuse_foreign_files(folder, ours, "a run")
     if not (folder / MANIFEST).is_file():
         return
     replace(Manifest.read(folder), complete=False, parts=(), usage={}).write(folder)
-    remove_ours(folder, lambda name: name != MANIFEST and ours(name))
+    remove_owned_files(folder, lambda name: name != MANIFEST and ours(name))
     (folder / MANIFEST).unlink()
     fsync_folder(folder)

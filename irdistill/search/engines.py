@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.truncation import Truncation
@@ -78,7 +78,7 @@ class Engine(ABC):
     def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
         self.corpus, self.student, self.precision = corpus, student, precision
 
-    def encode(self, texts: Sequence[str], done: Done | None = None) -> Any:
+    def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
         """The vectors of some queries, as ``search`` takes a group; ``done`` is told how many were
         encoded, batch by batch.
         """

@@ -158,13 +158,13 @@ def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | Non
     Raises:
         IrdistillError: there are other files at ``final``, or the disk is full.
     """
-    from irdistill.storage.ownership import nothing, refuse_foreign, remove_ours
+    from irdistill.storage.ownership import no_file, refuse_foreign_files, remove_owned_files
 
     with explain_os_errors(final):
         fsync_tree(staged)
-        refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
+        refuse_foreign_files(final, ours or no_file, f"a folder {final.name!r}")
         if final.is_dir():
-            remove_ours(final, ours or nothing)
+            remove_owned_files(final, ours or no_file)
             for place, _, _ in os.walk(final, topdown=False):
                 os.rmdir(place)
         os.replace(staged, final)

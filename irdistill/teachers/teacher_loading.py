@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from irdistill.cards import find_card, known_names
+from irdistill.card_files import card_names, find_card
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.storage.plain_data import check_values, read_yaml
@@ -203,7 +203,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
     if not teacher.strip():
         raise IrdistillError(
             "the teacher's name is empty; give a card, bm25 or a model."
-            f" {known_names('teachers', '')}"
+            f" {card_names('teachers', '')}"
         )
     if "/" not in teacher and not kind and teacher != "bm25" and not Path(teacher).exists():
         # the name of a card with a mistake in it, or one of the few models whose hub id has no
@@ -213,7 +213,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         except IrdistillError as error:
             raise IrdistillError(
                 f"there is no teacher {teacher!r}: no card and no model has this name."
-                f" {known_names('teachers', teacher)} A model is given by its folder, package: path"
+                f" {card_names('teachers', teacher)} A model is given by its folder, package: path"
                 " or hub id."
             ) from error
     return TeacherCard(

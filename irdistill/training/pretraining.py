@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from irdistill.console.progress import kept_when_stopped, progress
+from irdistill.console.progress import note_on_interrupt, progress
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import best_device, choose_dtype
 from irdistill.modeling.model_files import model_revision, quiet_libraries
@@ -292,7 +292,7 @@ def _train(
     timer = checkpoints.Timer(options.checkpoint_seconds)
     with (
         quiet_libraries(),
-        kept_when_stopped(lambda: checkpoints.describe_newest(folder, options.steps)),
+        note_on_interrupt(lambda: checkpoints.describe_newest(folder, options.steps)),
     ):
         trainer = _MaskedTrainer(
             batches, start, timer, model=first.model, args=arguments, callbacks=[_Bar(timer)]

@@ -16,7 +16,7 @@ from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
 from irdistill.collections import Collection
-from irdistill.console.progress import bar_over, progress, working
+from irdistill.console.progress import progress, show_activity, with_progress
 from irdistill.errors import IrdistillError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
@@ -180,7 +180,7 @@ def term_vectors(
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
-    with working("solve for term vectors"):
+    with show_activity("solve for term vectors"):
         found = cho_solve(cho_factor(spread), products.T).T
     true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
     reached = (products * found).sum(axis=1)
@@ -208,7 +208,9 @@ def _scale(
         {bm25.stems[place]: number for number, place in enumerate(places.tolist())},
     )
     spreads = []
-    for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):
+    for query, vector in zip(
+        with_progress(queries, "queries", "scale term vectors"), own, strict=True
+    ):
         words = [known[stem] for stem in bm25.words(query.text) if stem in known]
         if not words:
             continue

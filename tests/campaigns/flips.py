@@ -123,14 +123,14 @@ def _hits(engine: Any, collection: Any) -> Any:
 
 def corpus(folder: Path) -> Use:
     from irdistill.collections import Document
-    from irdistill.collections.compiling import cached_corpus
+    from irdistill.collections.compiling import open_or_compile
 
     documents = [
         Document(f"d{number}", f"title {number}", f"text {number} " * 30) for number in range(2000)
     ]
 
     def use(place: Path) -> Any:
-        found = cached_corpus(lambda: documents, place / "key", "made up")
+        found = open_or_compile(lambda: documents, place / "key", "made up")
         ids = [document.id for document in documents]
         return [
             found.texts(range(len(found))),

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import Relay
+from irdistill.console.progress import ProgressRelay
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
@@ -58,7 +58,7 @@ class TokenStates(Arrays):
         """
         identity = states_identity(corpus, student, precision, storage) | {"shard_rows": shard_rows}
 
-        relay = Relay()
+        relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
             before = snapshot(student)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import working
+from irdistill.console.progress import show_activity
 from irdistill.errors import MissingExtraError
 from irdistill.search.index_file import make_once
 from irdistill.search.ranking import Hits, best_rows
@@ -99,7 +99,7 @@ def _write(seismic: Any, store: SparseStore, path: Path) -> None:
         dataset.add_documents_by_id(
             names, part.indices.astype(np.int64), part.data, part.indptr.astype(np.int64)
         )
-    with working("index seismic"), _silent():
+    with show_activity("index seismic"), _silent():
         index = seismic.SeismicIndex.build_from_dataset(
             dataset,
             n_postings=SETTINGS["postings"],

@@ -18,7 +18,7 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import Done, Relay
+from irdistill.console.progress import ProgressCallback, ProgressRelay
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
@@ -122,7 +122,7 @@ class Store(Arrays):
         shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage)
 
-        relay = Relay()
+        relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
             return encode_rows(corpus, encoder, start, end, precision, budget, relay)
@@ -295,7 +295,7 @@ def encode_rows(
     end: int,
     precision: Precision,
     budget: int | None = None,
-    done: Done | None = None,
+    done: ProgressCallback | None = None,
 ) -> Mapping[str, np.ndarray]:
     """What a store holds of the documents from ``start`` up to ``end``, and how much of them the
     encoder did not read.

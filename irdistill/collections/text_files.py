@@ -33,7 +33,7 @@ def uncompressed_name(path: str | Path) -> str:
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
-def decompressed(stream: Any, name: str | Path) -> io.BufferedReader:
+def decompress(stream: Any, name: str | Path) -> io.BufferedReader:
     """The content of a stream, decompressed where its first bytes say so, behind a byte order mark
     of UTF-8.
 
@@ -89,15 +89,15 @@ class _Owning(io.BufferedReader):
 
 
 def open_bytes(path: Path) -> io.BufferedReader:
-    """A file for reading, as `decompressed`; the caller closes it.
+    """A file for reading, as `decompress`; the caller closes it.
 
     Raises:
-        IrdistillError: as `decompressed`, or the archive is damaged at its start.
+        IrdistillError: as `decompress`, or the archive is damaged at its start.
     """
     file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     try:
-        with damage_explained(path, " after line 0"):
-            reader = decompressed(file, path)
+        with explain_damage(path, " after line 0"):
+            reader = decompress(file, path)
             if reader is file and path.suffix in SUFFIXES and reader.peek(1):
                 raise EOFError(
                     f"it does not begin as a {path.suffix} file does; if it was unpacked already,"
@@ -110,7 +110,7 @@ def open_bytes(path: Path) -> io.BufferedReader:
 
 
 @contextmanager
-def damage_explained(name: str | Path, place: str = "") -> Iterator[None]:
+def explain_damage(name: str | Path, place: str = "") -> Iterator[None]:
     """Turn what the libraries raise on damaged archives into an IrdistillError that names the file,
     and the place in it.
     """
@@ -150,7 +150,7 @@ def read_text(path: Path) -> str:
     Raises:
         IrdistillError: it is not UTF-8, too large, or as `open_bytes`.
     """
-    with open_bytes(path) as stream, damage_explained(path):
+    with open_bytes(path) as stream, explain_damage(path):
         data = stream.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:
         raise IrdistillError(

@@ -16,16 +16,16 @@ from typing import IO, Any, Self
 
 import pyarrow as pa
 
-from irdistill.collections.lines import LONGEST_LINE, MOST_BLANK
-from irdistill.collections.opening import decompressed, is_damage
+from irdistill.collections.text_files import decompress, is_damage
+from irdistill.collections.text_lines import LONGEST_LINE, MOST_BLANK
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.storage.ownership import replaceable
+from irdistill.storage.ownership import replace_safely
 
 BLOCK = 1 << 22
 
 
-class Source:
+class ScoreFile:
     """One file that is being imported; a context manager with a progress bar over its bytes.
 
     Attributes:
@@ -85,7 +85,7 @@ class Source:
         )
 
     def _opened(self) -> IO[bytes]:
-        return decompressed(
+        return decompress(
             io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK), self.path
         )
 
@@ -161,14 +161,14 @@ def _drain(raw: Any, checksum: Any, bar: Any) -> None:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[IO[bytes]]:
+def open_output(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream to a file that takes its place when all is written; compressed where the name ends
     in .gz, .zst, .bz2 or .xz.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        raw = stack.enter_context(open(stack.enter_context(replaceable(path)), "wb"))
+        raw = stack.enter_context(open(stack.enter_context(replace_safely(path)), "wb"))
         stream: Any = raw
         if path.suffix == ".gz":
             # mtime 0: the same run gives the same bytes

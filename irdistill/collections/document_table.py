@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.fields import Fields
+from irdistill.collections.byte_strings import ByteStrings
 from irdistill.storage.checksums import CheckedFile
 from irdistill.storage.files import MappedPages
 
@@ -94,7 +94,7 @@ class BatchChecks:
         )
 
 
-class Batches:
+class DocumentTable:
     """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,)
     int64.
 
@@ -161,21 +161,21 @@ class Batches:
         both = np.array(places, np.int64).reshape(-1, 2)
         return self._mapped, both[:, 0], both[:, 1]
 
-    def ids(self, rows: np.ndarray) -> Fields:
+    def ids(self, rows: np.ndarray) -> ByteStrings:
         """The ids of many rows, without a Python object for each.
 
         At the first time the ids of the whole file are checked, unless there are few rows.
         """
         self._check(rows)
         if len(rows) < FEW and self._checks is not None and not self._checks.file.whole:
-            return Fields.of(self.take(0, rows))
+            return ByteStrings.of(self.take(0, rows))
         data, offsets_at, text_at = self._id_places
         self._pages.read(len(rows) * _ID_BYTES)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         offsets = data[: len(data) // 4 * 4].view("<i4")
         places = (offsets_at[numbers] >> 2) + (rows - self._starts[numbers])
         starts = offsets[places].astype(np.int64)
-        return Fields(data, text_at[numbers] + starts, offsets[places + 1] - starts)
+        return ByteStrings(data, text_at[numbers] + starts, offsets[places + 1] - starts)
 
     def _check(self, rows: np.ndarray) -> None:
         if len(rows) and not (rows.min() >= 0 and rows.max() < self._starts[-1]):

@@ -13,7 +13,7 @@ from irdistill.errors import IrdistillError
 _PACKAGE = Path(str(files("irdistill")))
 
 #: The folder of each kind of card, and what one card of it is called.
-KINDS = {"teachers": "teacher", "eval": "suite", "data": "data card", "recipes": "recipe"}
+CARD_KINDS = {"teachers": "teacher", "eval": "suite", "data": "data card", "recipes": "recipe"}
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ def list_cards(kind: str | None = None) -> list[Card]:
     Raises:
         IrdistillError: there is no such kind.
     """
-    if kind is not None and kind not in KINDS:
+    if kind is not None and kind not in CARD_KINDS:
         raise IrdistillError(
-            f"there are no cards of the kind {kind!r}; the kinds are {', '.join(KINDS)}."
+            f"there are no cards of the kind {kind!r}; the kinds are {', '.join(CARD_KINDS)}."
         )
     cards = []
-    for one in [kind] if kind else KINDS:
+    for one in [kind] if kind else CARD_KINDS:
         folder = card_folder(one)
         paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".jsonl"))
         cards += [
@@ -78,12 +78,12 @@ def find_card(kind: str, name: str) -> Path:
         ):  # False for a name too long for a file, where Path.is_file raises
             return path
     raise IrdistillError(
-        f"there is no {KINDS[kind]} {name!r}. {known_names(kind, name)} A path to a YAML file works"
-        " too."
+        f"there is no {CARD_KINDS[kind]} {name!r}. {card_names(kind, name)}"
+        " The path of a YAML file works too."
     )
 
 
-def known_names(kind: str, name: str) -> str:
+def card_names(kind: str, name: str) -> str:
     """The names of one kind of card as sentences, those close to ``name`` first."""
     names = [card.name for card in list_cards(kind)]
     inner = name.removeprefix(f"{kind}/").removesuffix(".yaml").lower()
@@ -101,7 +101,7 @@ def choose_card(name: str, kind: str | None = None) -> Card:
         IrdistillError: no card or several cards have the name.
     """
     first, slash, rest = name.removeprefix("./").partition("/")
-    if kind is None and slash and first in KINDS:
+    if kind is None and slash and first in CARD_KINDS:
         kind, name = first, rest
     cards = list_cards(kind)
     matches = [card for card in cards if name in (card.name, f"{card.name}{card.path.suffix}")]

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
-from irdistill.storage.checksums import REBUILT, DamagedError
+from irdistill.errors import DamagedError, IrdistillError
+from irdistill.storage.checksums import REBUILT
 from irdistill.storage.files import explain_os_errors, fsync_folder, make_folder
 from irdistill.storage.locking import wait_for_lock
 
 _log = logging.getLogger(__name__)
 
 
-def cached(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
+def open_or_build(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
     """Open what was built earlier, or build it: in a folder aside that is renamed when it is whole.
 
     A second process that wants the same waits for the first. What a killed build left is removed by

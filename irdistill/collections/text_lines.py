@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from irdistill.collections.opening import is_damage, open_bytes
+from irdistill.collections.text_files import is_damage, open_bytes
 from irdistill.errors import IrdistillError
 
 LONGEST_LINE = 1 << 26
@@ -106,7 +106,7 @@ def json_objects(
         yield number, entry
 
 
-def id_of(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id") -> str:
+def read_id(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id") -> str:
     """The id of an object, a text with something in it or a whole number."""
     value = entry.get(name)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -116,10 +116,10 @@ def id_of(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id
             f'line {number} of {path} is broken: expected an "{name}" with something in it, got'
             f" {value!r}."
         )
-    return storable(value, name, path, number)
+    return check_encodable(value, name, path, number)
 
 
-def text_of(entry: dict[str, Any], name: str, path: str | Path, number: int) -> str:
+def read_text_field(entry: dict[str, Any], name: str, path: str | Path, number: int) -> str:
     """A text of an object; empty where it has none."""
     value = entry.get(name)
     if value is None:
@@ -129,10 +129,10 @@ def text_of(entry: dict[str, Any], name: str, path: str | Path, number: int) -> 
             f'line {number} of {path} is broken: "{name}" should be a text, got'
             f" {str(value)[:80]!r}."
         )
-    return storable(value, name, path, number)
+    return check_encodable(value, name, path, number)
 
 
-def storable(value: str, name: str, path: str | Path, number: int) -> str:
+def check_encodable(value: str, name: str, path: str | Path, number: int) -> str:
     """The text itself, if UTF-8 can hold it."""
     try:
         value.encode("utf-8")

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 
 from irdistill.collections.collection import Query
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgment_checks import Numbered
-from irdistill.collections.lines import json_objects, numbered_lines
+from irdistill.collections.judgment_checks import NumberedJudgments
 from irdistill.collections.load_report import LoadReport
-from irdistill.collections.opening import SUFFIXES, read_text, uncompressed_name
+from irdistill.collections.text_files import SUFFIXES, read_text, uncompressed_name
+from irdistill.collections.text_lines import json_objects, numbered_lines
 from irdistill.errors import IrdistillError
 from irdistill.storage.plain_data import parse_json
 
 _DEPTH = 4
 
 
-class Asked(NamedTuple):
+class ParsedSplit(NamedTuple):
     """What the files of one split say.
 
     Attributes:
@@ -31,12 +31,12 @@ class Asked(NamedTuple):
     """
 
     queries: dict[str, Query]
-    judgments: Numbered | None
+    judgments: NumberedJudgments | None
     source: Path
     unit: str = "line"
 
 
-class Layout(NamedTuple):
+class ConversationLayout(NamedTuple):
     """How one publisher lays his files out.
 
     Attributes:
@@ -51,12 +51,12 @@ class Layout(NamedTuple):
 
     name: str
     splits: Callable[[Path], list[str]]
-    read: Callable[[Path, str, LoadReport, Callable[[], Corpus]], Asked]
+    read: Callable[[Path, str, LoadReport, Callable[[], Corpus]], ParsedSplit]
     passages: Callable[[str], Sequence[str]]
     home: str
 
 
-def found(folder: Path, *patterns: str) -> list[Path]:
+def matching_paths(folder: Path, *patterns: str) -> list[Path]:
     """The paths of the first pattern that has any, in the folder itself or up to four folders down,
     the nearest level alone.
 
@@ -71,7 +71,7 @@ def found(folder: Path, *patterns: str) -> list[Path]:
     return []
 
 
-def everywhere(folder: Path, pattern: str) -> list[Path]:
+def all_matching_paths(folder: Path, pattern: str) -> list[Path]:
     """The paths of a pattern on all of these levels, compressed or not."""
     return [path for depth in range(_DEPTH + 1) for path in _matches(folder, depth, pattern)]
 
@@ -83,13 +83,13 @@ def _matches(folder: Path, depth: int, pattern: str) -> list[Path]:
     )
 
 
-def one(folder: Path, *patterns: str) -> Path | None:
+def single_file(folder: Path, *patterns: str) -> Path | None:
     """The file of the first pattern that has one.
 
     Raises:
         IrdistillError: several match on the same level.
     """
-    paths = found(folder, *patterns)
+    paths = matching_paths(folder, *patterns)
     if len(paths) > 1:
         raise IrdistillError(
             f"{folder} has several files that could be meant:"
@@ -99,7 +99,7 @@ def one(folder: Path, *patterns: str) -> Path | None:
     return paths[0] if paths else None
 
 
-def entries(path: Path) -> list[dict[str, Any]]:
+def read_entries(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON list, or of a file with one a line (``.jsonl``).
 
     Raises:
@@ -113,7 +113,7 @@ def entries(path: Path) -> list[dict[str, Any]]:
     return value
 
 
-def field(entry: dict[str, Any], path: Path, number: int, *names: str) -> Any:
+def required_field(entry: dict[str, Any], path: Path, number: int, *names: str) -> Any:
     """The value under the first of these names that an object has.
 
     Raises:
@@ -128,7 +128,7 @@ def field(entry: dict[str, Any], path: Path, number: int, *names: str) -> Any:
     )
 
 
-def listed(value: Any, name: str, path: Path, number: int) -> list[Any]:
+def list_or_empty(value: Any, name: str, path: Path, number: int) -> list[Any]:
     """A list, empty where there is none (``null``).
 
     Raises:
@@ -143,13 +143,13 @@ def listed(value: Any, name: str, path: Path, number: int) -> list[Any]:
     return value
 
 
-def objects(value: Any, name: str, path: Path, number: int) -> list[dict[str, Any]]:
+def object_list(value: Any, name: str, path: Path, number: int) -> list[dict[str, Any]]:
     """A list of objects, empty where there is none.
 
     Raises:
         IrdistillError: it is something else.
     """
-    entries_of = listed(value, name, path, number)
+    entries_of = list_or_empty(value, name, path, number)
     if not all(isinstance(entry, dict) for entry in entries_of):
         raise IrdistillError(
             f"entry {number} of {path}: {name!r} should be a list of objects, got"
@@ -175,6 +175,6 @@ def add_query(queries: dict[str, Query], query: Query, path: Path) -> None:
     queries[query.id] = query
 
 
-def said(value: Any) -> str:
+def text_or_empty(value: Any) -> str:
     """A text, empty where there is none."""
     return value if isinstance(value, str) else ""

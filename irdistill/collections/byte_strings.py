@@ -29,7 +29,7 @@ _STRIPE = 32
 """Bytes from which xxh64 works in another way; few ids are so long."""
 
 
-class Fields(NamedTuple):
+class ByteStrings(NamedTuple):
     """n byte strings.
 
     Attributes:
@@ -52,10 +52,10 @@ class Fields(NamedTuple):
     def of_bytes(cls, parts: Sequence[bytes]) -> Self:
         """Byte strings."""
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        return cls(padded(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
+        return cls(pad_bytes(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
 
     @classmethod
-    def joined(cls, parts: Sequence[Fields]) -> Self:
+    def joined(cls, parts: Sequence[ByteStrings]) -> Self:
         """The strings of several, packed."""
         packed = [part.packed() for part in parts]
         lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in packed)])
@@ -69,18 +69,18 @@ class Fields(NamedTuple):
     def __len__(self) -> int:
         return len(self.starts)
 
-    def take(self, places: Any) -> Fields:
+    def take(self, places: Any) -> ByteStrings:
         """The strings at some places (numbers, a mask or a slice)."""
-        return Fields(self.data, self.starts[places], self.lengths[places])
+        return ByteStrings(self.data, self.starts[places], self.lengths[places])
 
-    def packed(self) -> Fields:
+    def packed(self) -> ByteStrings:
         """The same strings in a buffer without anything else."""
         ends = np.cumsum(self.lengths)
         starts = ends - self.lengths
         places = np.repeat(self.starts - starts, self.lengths) + np.arange(
             int(ends[-1]) if len(ends) else 0
         )
-        return Fields(
+        return ByteStrings(
             np.concatenate([self.data[places], np.frombuffer(PADDING, np.uint8)]),
             starts,
             self.lengths,
@@ -142,7 +142,7 @@ class Fields(NamedTuple):
             left = np.clip(left, 0, _WORD)
         return view[starts] & _MASKS[left]
 
-    def equal(self, other: Fields) -> np.ndarray:
+    def equal(self, other: ByteStrings) -> np.ndarray:
         """(n,) whether each string is the other's."""
         same = self.lengths == other.lengths
         for number in range(-(-int(self.lengths.max(initial=0)) // _WORD)):
@@ -197,7 +197,7 @@ class Fields(NamedTuple):
         return value
 
 
-def changes(fields: Fields) -> np.ndarray:
+def group_starts(fields: ByteStrings) -> np.ndarray:
     """Where another string begins than the one before; 0 is the first such place."""
     other = fields.lengths[1:] != fields.lengths[:-1]
     for number in range(-(-int(fields.lengths.max(initial=0)) // _WORD)):
@@ -206,8 +206,8 @@ def changes(fields: Fields) -> np.ndarray:
     return np.append(0, np.flatnonzero(other) + 1)
 
 
-def padded(data: bytes) -> np.ndarray:
-    """Bytes as a buffer for ``Fields``."""
+def pad_bytes(data: bytes) -> np.ndarray:
+    """Bytes as a buffer for ``ByteStrings``."""
     return np.frombuffer(data + PADDING, np.uint8)
 
 
