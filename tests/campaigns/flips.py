@@ -110,7 +110,7 @@ def trial(
 
 
 def _collection() -> Any:
-    from tests.search.test_engines import make_collection
+    from tests.search.tiny_collection import make_collection
 
     return make_collection(300)
 

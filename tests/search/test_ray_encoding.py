@@ -22,7 +22,7 @@ from irdistill.search.vectors.ray_encoding import EncodingJob, RayEncoding
 from irdistill.search.vectors.vector_store import STORES
 from irdistill.students import load_student
 from tests.ray_here import cluster  # noqa: F401
-from tests.search.test_engines import make_collection
+from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 

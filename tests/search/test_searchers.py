@@ -26,7 +26,8 @@ from irdistill.search.retrieve_options import INDEXES
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.vector_store import STORES, SparseStore, TokenStore, corpus_vectors
 from irdistill.students import build_student, load_student
-from tests.students.tiny import WORDS, tiny_backbone
+from tests.search.tiny_collection import make_collection
+from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
@@ -36,18 +37,6 @@ LIBRARY = {
     "late-interaction": MultiVectorEncoder,
 }
 CPU: Any = {"precision": "float32"}
-
-
-def make_collection(documents: int = 60) -> Collection:
-    rng = np.random.default_rng(0)
-    docs = {
-        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 14))))
-        for number in range(documents)
-    }
-    if documents > 1:
-        docs |= {"twin-a": docs["d0"], "twin-b": docs["d0"], "empty": ""}
-    queries = {f"q{number}": " ".join(rng.choice(WORDS, size=3)) for number in range(5)}
-    return Collection.from_dicts("tiny", docs, queries, {})
 
 
 @pytest.fixture(scope="module")
