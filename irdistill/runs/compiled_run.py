@@ -149,8 +149,8 @@ def compile_run(run: Run, corpus: Corpus) -> CompiledRun:
 
     files: dict[str, CheckedFile] = open_or_build(folder, build, read)
     offsets = np.asarray(npy_array(files.pop("offsets")))
-    arrays = (DiskArray(file.path, file) for file in files.values())
-    return CompiledRun(run.query_ids, offsets, *arrays, folder=folder)
+    rows, scores, codes = (DiskArray(file.path, file) for file in files.values())
+    return CompiledRun(run.query_ids, offsets, rows, scores, codes, folder)
 
 
 def compiled_folder(name: str = "") -> Path:
