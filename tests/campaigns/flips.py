@@ -269,21 +269,22 @@ def compiled(folder: Path) -> Use:
     collection, write = _run(folder)
     source = folder.with_name(f"{folder.name}-run")
     write(source)
-    compile_run(open_run(source), collection.corpus)
-    shutil.copytree(source / "compiled", folder, dirs_exist_ok=True)
+    cached = compile_run(open_run(source), collection.corpus).folder
+    assert cached is not None
+    shutil.copytree(cached, folder, dirs_exist_ok=True)
 
     def use(place: Path) -> Any:
-        shutil.rmtree(source / "compiled", ignore_errors=True)
-        shutil.copytree(place, source / "compiled")
+        shutil.rmtree(cached, ignore_errors=True)
+        shutil.copytree(place, cached)
         try:
-            found = compile_run(open_run(source), collection.corpus)
+            run = compile_run(open_run(source), collection.corpus)
             return [
-                [rows.tolist(), scores.tolist(), found.flags(number).tolist()]
-                for number, (rows, scores) in enumerate(map(found.list, range(len(found))))
+                [rows.tolist(), scores.tolist(), run.flags(number).tolist()]
+                for number, (rows, scores) in enumerate(map(run.list, range(len(run))))
             ]
         finally:
             shutil.rmtree(place)
-            shutil.copytree(source / "compiled", place)
+            shutil.copytree(cached, place)
 
     return use
 
