@@ -19,7 +19,7 @@ from irdistill.teachers.llm.queue import run_jobs
 from irdistill.teachers.llm.reading import Reply
 from irdistill.teachers.llm.response_log import open_log
 from irdistill.teachers.llm.written import read_written
-from irdistill.teachers.unscored import SHARE, shares
+from irdistill.teachers.scoring_reports import WARNING_SHARE, counts_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def card_model(card: str) -> LanguageModel:
             loaded.
     """
     from irdistill.teachers.llm.llm_loading import load_language_model
-    from irdistill.teachers.teacher_loading import LLM_KINDS, card_of
+    from irdistill.teachers.teacher_card import LLM_KINDS, card_of
 
     found = card_of(card)
     if found.kind not in LLM_KINDS:
@@ -93,13 +93,13 @@ def report_unusable(lines: Sequence[Reply], what: str, log: str | Path) -> None:
         what: what was to be written, for the message.
     """
     counts = Counter(line.flag for line in lines if line.flag)
-    if counts and sum(counts.values()) >= SHARE * len(lines):
+    if counts and sum(counts.values()) >= WARNING_SHARE * len(lines):
         logger.warning(
             "WARNING: %d of %d answers hold no %s: %s. The answers are in the response log (%s)%s",
             sum(counts.values()),
             len(lines),
             what,
-            shares(counts, len(lines)),
+            counts_in_words(counts, len(lines)),
             log,
             cut_advice(counts),
         )
@@ -114,8 +114,8 @@ def nothing_usable(lines: Sequence[Reply], what: str, log: str | Path) -> Irdist
     counts = Counter(line.flag or "" for line in lines)
     return IrdistillError(
         f"none of the {len(lines)} answers of the language model holds a {what}"
-        f" ({shares(counts, len(lines))}); look at some in the response log ({log}), and change"
-        f" model or prompt{cut_advice(counts)}"
+        f" ({counts_in_words(counts, len(lines))}); look at some in the response log ({log}), and"
+        f" change model or prompt{cut_advice(counts)}"
     )
 
 
