@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.collections.batches import Document
 from irdistill.collections.compiling import compile_corpus
+from irdistill.collections.document_table import Document
 from irdistill.runs import RankedList, RunIdentity, RunWriter, compile_run, open_run, verify
 from irdistill.runs.manifest import JOURNAL, MANIFEST, Journal
 

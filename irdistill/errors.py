@@ -5,6 +5,8 @@ A message says what was given, what was expected, and how to fix it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class IrdistillError(Exception):
     """Base class of all errors of irdistill; the command line exits with 1."""
@@ -35,7 +37,17 @@ class SettingsDifferError(IrdistillError):
 
 
 class DamagedError(IrdistillError):
-    """A file is truncated or fails its checksum."""
+    """A file does not hold the bytes that were written: it is truncated or fails its checksum.
+
+    Args:
+        path: the file or folder; the subject of the message.
+        damage: what is wrong with it.
+        advice: one sentence that says what to do.
+    """
+
+    def __init__(self, path: Path, damage: str, advice: str) -> None:
+        super().__init__(f"{path} {damage}. {advice}")
+        self.path = path
 
 
 class LockedError(IrdistillError):

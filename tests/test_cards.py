@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.cards import KINDS, card_folder, choose_card, find_card, list_cards
+from irdistill.card_files import CARD_KINDS, card_folder, choose_card, find_card, list_cards
 from irdistill.evaluation.suites import read_suite
 from irdistill.recipes import read_recipe
 from irdistill.teachers.teacher_card import card_of
@@ -79,7 +79,7 @@ def test_an_unknown_teacher_suite_and_recipe() -> None:
 
 def test_every_card_is_listed_once_and_chosen_by_its_name() -> None:
     cards = list_cards()
-    assert {card.kind for card in cards} == set(KINDS) and len(
+    assert {card.kind for card in cards} == set(CARD_KINDS) and len(
         {(card.kind, card.name) for card in cards}
     ) == len(cards)
     for card in cards:

@@ -33,7 +33,7 @@ FLOORS = (
 FLOOR = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 #: Modules that every room may import; they import no room.
-BASE = {"cards", "console", "distributed", "errors", "modeling", "storage"}
+BASE = {"card_files", "console", "distributed", "errors", "modeling", "option_checks", "storage"}
 
 HEAVY = {"torch", "transformers", "sentence_transformers", "pandas"}
 WITHOUT_HEAVY = ("collections", "runs")

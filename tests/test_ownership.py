@@ -10,25 +10,25 @@ import pytest
 from click.testing import CliRunner
 
 from irdistill.cli.main import cli
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, IrdistillError
 from irdistill.storage import checksums
 from irdistill.storage.checksums import (
     CheckedArray,
     CheckedFile,
-    DamagedError,
     check_folders,
     file_entry,
     open_files,
     read_sealed,
     write_sealed,
 )
-from irdistill.storage.files import atomic_path, exclusive, move_into_place, staging_path
+from irdistill.storage.files import atomic_path, move_into_place, staging_path
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
     check_replaceable,
-    contents,
-    nothing,
-    own_folder,
-    remove_ours,
+    claim_folder,
+    list_files,
+    no_file,
+    remove_owned_files,
     write_file,
 )
 
@@ -112,35 +112,35 @@ def test_only_what_is_ours_is_deleted_and_links_are_not_followed(tmp_path: Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("text")
     (folder / "link").symlink_to(elsewhere)
-    assert sorted(contents(folder)) == ["a/b/ours", "a/ours", "link", "mine"]
-    remove_ours(folder, lambda name: name.endswith("ours"))
+    assert sorted(list_files(folder)) == ["a/b/ours", "a/ours", "link", "mine"]
+    remove_owned_files(folder, lambda name: name.endswith("ours"))
     assert (
         sorted(path.name for path in folder.iterdir()) == ["link", "mine"]
         and (elsewhere / "ours").exists()
     )
-    remove_ours(folder, lambda name: name == "link")
+    remove_owned_files(folder, lambda name: name == "link")
     assert (elsewhere / "ours").exists() and not (folder / "link").is_symlink()
 
 
 def test_a_folder_records_what_is_written_there(tmp_path: Path) -> None:
     folder = tmp_path / "x"
-    own_folder(folder, ["report.md"], "a report")
+    claim_folder(folder, ["report.md"], "a report")
     (folder / "report.md").write_text("ours")
-    own_folder(folder, ["report.md", "more.md"], "a report")
+    claim_folder(folder, ["report.md", "more.md"], "a report")
     (folder / "new.md").write_text("mine")
-    own_folder(folder, ["report.md"], "a report")
+    claim_folder(folder, ["report.md"], "a report")
     with pytest.raises(
         IrdistillError,
         match=r"holds new.md, which irdistill did not write there, so a report cannot",
     ):
-        own_folder(folder, ["new.md"], "a report")
+        claim_folder(folder, ["new.md"], "a report")
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "report.md").write_text("mine")
     for record in (None, "{}", '{"format": "mine", "files": ["report.md"]}'):
         if record:
             (tmp_path / "y" / ".irdistill.json").write_text(record)
         with pytest.raises(IrdistillError, match="which irdistill did not write there"):
-            own_folder(tmp_path / "y", ["report.md"], "a report")
+            claim_folder(tmp_path / "y", ["report.md"], "a report")
 
 
 def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None
         (folder / "part").mkdir(parents=True)
         (folder / "part" / "config.json").write_text("{}")
     with pytest.raises(IrdistillError, match=r"holds part/config.json, which"):
-        move_into_place(staged, final, nothing)
+        move_into_place(staged, final, no_file)
     (final / "part" / "config.json").unlink()  # an empty folder is left
     move_into_place(staged, final)
     assert (final / "part" / "config.json").exists() and not staged.exists()
@@ -158,7 +158,7 @@ def test_a_folder_with_files_of_others_is_not_moved_over(tmp_path: Path) -> None
 def test_locks_and_temporary_files_of_others_stay(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("mine")
     (tmp_path / ".notes.tmp-12").write_text("mine")
-    with exclusive(tmp_path), atomic_path(tmp_path / "x") as temporary:
+    with lock_folder(tmp_path), atomic_path(tmp_path / "x") as temporary:
         temporary.write_text("text")
     assert (tmp_path / ".lock").read_text() == (tmp_path / ".notes.tmp-12").read_text() == "mine"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irdistill.console import progress as module
-from irdistill.console.progress import Relay, bar_over, progress, working
+from irdistill.console.progress import ProgressRelay, progress, show_activity, with_progress
 from irdistill.search.array_shards import write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone
@@ -50,14 +50,14 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -
 def test_a_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = terminal(monkeypatch)
     monkeypatch.setattr(module, "_REFRESH", 0.01)
-    with working("solve"):
+    with show_activity("solve"):
         time.sleep(0.1)
     assert "solve: 00:00" in read_until(reader, "solve: 00:00")
 
 
 def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    with working("solve"):
-        assert list(bar_over([1, 2], "texts", "encode")) == [1, 2]
+    with show_activity("solve"):
+        assert list(with_progress([1, 2], "texts", "encode")) == [1, 2]
     assert capsys.readouterr().err == ""
 
 
@@ -74,7 +74,7 @@ def test_a_shard_shows_its_progress_while_it_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = terminal(monkeypatch)
-    relay = Relay()
+    relay = ProgressRelay()
 
     def make(start: int, end: int) -> dict[str, np.ndarray]:
         relay(3)

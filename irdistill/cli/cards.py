@@ -7,13 +7,13 @@ from pathlib import Path
 
 import click
 
-from irdistill.cards import KINDS, Card, choose_card, list_cards
+from irdistill.card_files import CARD_KINDS, Card, choose_card, list_cards
 from irdistill.cli.options import examples, json_option, write_result
 from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import atomic_path, make_folder
 
-_KIND = click.Choice(tuple(KINDS))
+_KIND = click.Choice(tuple(CARD_KINDS))
 
 
 @click.group()

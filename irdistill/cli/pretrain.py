@@ -78,7 +78,7 @@ def pretrain(
     the same command goes on.
     """
     from irdistill.collections import load_collection
-    from irdistill.training.pretraining import PretrainOptions
+    from irdistill.training.options import PretrainOptions
     from irdistill.training.pretraining import pretrain as pretrain_backbone
 
     changes = settings(config, "--config")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from irdistill.collections.any_collection import load_collection
-from irdistill.collections.batches import Document
 from irdistill.collections.collection import Collection, Qrels, Query, Turn
+from irdistill.collections.collection_loader import load_collection
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import Corpus
+from irdistill.collections.document_table import Document
 from irdistill.collections.judgments import read_judgments
-from irdistill.collections.load_report import Finding, LoadReport
+from irdistill.collections.load_report import LoadReport, Problem
 
 __all__ = [
     "Collection",
     "Corpus",
     "Document",
-    "Finding",
     "LoadReport",
+    "Problem",
     "Qrels",
     "Query",
     "Turn",

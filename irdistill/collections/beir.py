@@ -8,15 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.batches import Document
 from irdistill.collections.collection import Collection, Qrels, Query, Turn
-from irdistill.collections.compiling import cached_corpus
+from irdistill.collections.compiling import open_or_compile
 from irdistill.collections.corpus import FORMAT
-from irdistill.collections.judgment_checks import checked, declared, judged_queries, without_lines
+from irdistill.collections.document_table import Document
+from irdistill.collections.judgment_checks import (
+    check_judgments,
+    drop_line_numbers,
+    judged_collection,
+    read_stats,
+)
 from irdistill.collections.judgments import judgment_files, numbered_judgments, other_judgments
-from irdistill.collections.lines import id_of, json_objects, numbered_lines, text_of
 from irdistill.collections.load_report import LoadReport
-from irdistill.collections.opening import SUFFIXES
+from irdistill.collections.text_files import SUFFIXES
+from irdistill.collections.text_lines import json_objects, numbered_lines, read_id, read_text_field
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
 
@@ -39,7 +44,7 @@ def load_beir(
     """
     corpus_file = _jsonl(folder, "corpus")
     queries_file = _jsonl(folder, "queries") if need or split or _has(folder, "queries") else None
-    corpus = cached_corpus(
+    corpus = open_or_compile(
         lambda: read_documents(corpus_file), cache / "corpora" / _key(corpus_file), corpus_file.name
     )
     if not len(corpus):
@@ -47,7 +52,7 @@ def load_beir(
             f"{corpus_file} holds no document; was it cut off while it was fetched?"
         )
     report = LoadReport(documents=len(corpus))
-    report.take(corpus.findings)
+    report.add_stored(corpus.findings)
     if queries_file is None:
         return Collection(id, corpus, {}, Qrels({}), report)
     queries = read_queries(queries_file, report)
@@ -56,15 +61,17 @@ def load_beir(
         report.queries = len(queries)
         return Collection(id, corpus, queries, Qrels({}), report)
     judgments = numbered_judgments(qrels_file, report)
-    judgments = checked(judgments, corpus, queries, qrels_file, declared(folder), report)
-    return judged_queries(id, corpus, queries, without_lines(judgments), report, queries_file.name)
+    judgments = check_judgments(judgments, corpus, queries, qrels_file, read_stats(folder), report)
+    return judged_collection(
+        id, corpus, queries, drop_line_numbers(judgments), report, queries_file.name
+    )
 
 
 def read_documents(path: Path) -> Iterator[Document]:
     """Documents of a ``corpus.jsonl[.gz]``: ``_id``, ``title`` (optional) and ``text``."""
     for number, entry in json_objects(numbered_lines(path), path):
-        doc_id = id_of(entry, path, number)
-        title, text = (text_of(entry, name, path, number) for name in ("title", "text"))
+        doc_id = read_id(entry, path, number)
+        title, text = (read_text_field(entry, name, path, number) for name in ("title", "text"))
         yield Document(doc_id, title, text, number)
 
 
@@ -157,8 +164,8 @@ def _qrels_file(folder: Path, split: str | None) -> Path | None:
 
 
 def _query(entry: dict[str, Any], path: Path, number: int) -> Query:
-    query_id = id_of(entry, path, number)
-    text = text_of(entry, "text", path, number)
+    query_id = read_id(entry, path, number)
+    text = read_text_field(entry, "text", path, number)
     if not text.strip():
         raise IrdistillError(
             f"line {number} of {path} has an empty query ({query_id!r}); write its text or"
@@ -174,7 +181,9 @@ def _query(entry: dict[str, Any], path: Path, number: int) -> Query:
             f' "text": ...}}, got {str(turns)[:80]!r}.'
         )
     history = tuple(
-        Turn(text_of(turn, "role", path, number), text_of(turn, "text", path, number))
+        Turn(
+            read_text_field(turn, "role", path, number), read_text_field(turn, "text", path, number)
+        )
         for turn in turns
     )
     excluded = entry.get("excluded_ids") or []
@@ -184,5 +193,9 @@ def _query(entry: dict[str, Any], path: Path, number: int) -> Query:
             f" got {str(excluded)[:80]!r}."
         )
     return Query(
-        query_id, text, history, text_of(entry, "rewrite", path, number) or None, tuple(excluded)
+        query_id,
+        text,
+        history,
+        read_text_field(entry, "rewrite", path, number) or None,
+        tuple(excluded),
     )

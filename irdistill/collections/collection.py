@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
-from irdistill.collections.batches import Document
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.grades import whole_grades
+from irdistill.collections.document_table import Document
+from irdistill.collections.grades import check_grades
 from irdistill.collections.load_report import LoadReport
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
@@ -57,7 +57,7 @@ class Qrels(Mapping[str, Mapping[str, int]]):
         self._judgments: dict[str, dict[str, int]] = (
             {query: dict(grades) for query, grades in judgments.items()}
             if checked
-            else whole_grades(judgments)
+            else check_grades(judgments)
         )
 
     def __getitem__(self, query_id: str) -> Mapping[str, int]:
@@ -180,7 +180,7 @@ class Collection:
         )
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+def collection_mismatch(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """What keeps runs of two collections, as `Collection.describe` tells of them, apart:
     ``corpus``, ``queries`` or nothing.
 

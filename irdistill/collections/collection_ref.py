@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from irdistill.collections.any_collection import load_collection
 from irdistill.collections.collection import Collection
+from irdistill.collections.collection_loader import load_collection
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,11 @@ def roles_of_header(
             raise IrdistillError(
                 f"{place} has several columns that could be the {role}:"
                 f" {', '.join(names[i].strip() for i in places)}. Name the one that is meant:"
-                f" {option(kind)} {role}={names[places[0]].strip()}."
+                f" {columns_option(kind)} {role}={names[places[0]].strip()}."
             )
         if places:
             roles[places[0]] = role
-    return complete(_scored(roles, kind), names, kind, place)
+    return check_complete(_scored(roles, kind), names, kind, place)
 
 
 def _best_places(names: Sequence[str], role: str) -> list[int]:
@@ -155,7 +155,9 @@ def _scored(roles: list[str], kind: str) -> list[str]:
     return [role if one == other else one for one in roles]
 
 
-def complete(roles: Sequence[str], names: Sequence[str], kind: str, place: str) -> tuple[str, ...]:
+def check_complete(
+    roles: Sequence[str], names: Sequence[str], kind: str, place: str
+) -> tuple[str, ...]:
     """The roles, if all that a table of this kind needs are among them.
 
     Raises:
@@ -166,12 +168,12 @@ def complete(roles: Sequence[str], names: Sequence[str], kind: str, place: str) 
             shown = ", ".join(repr(name.strip()) for name in names)
             raise IrdistillError(
                 f"{place} has the columns {shown}, and none that is known as the"
-                f" {' or the '.join(group)}. Name it: {option(kind)} {group[0]}=NAME."
+                f" {' or the '.join(group)}. Name it: {columns_option(kind)} {group[0]}=NAME."
             )
     return tuple(roles)
 
 
-def option(kind: str) -> str:
+def columns_option(kind: str) -> str:
     """The option of the command line that names the columns of a table."""
     return "--columns" if kind == "run" else "--qrels-columns"
 
@@ -193,21 +195,24 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     named = [part for part in parts if "=" in part]
     if named and len(named) != len(parts):
         raise IrdistillError(
-            f"{option(kind)} {','.join(parts)!r} mixes two ways: write roles in the order of the"
-            " columns, as query,document,-,score, or role=NAME for each, as query=id,score=bm25."
+            f"{columns_option(kind)} {','.join(parts)!r} mixes two ways: write roles in the"
+            " order of the columns (query,document,-,score), or role=NAME for each"
+            " (query=id,score=bm25)."
         )
     roles = [_given_role(part.partition("=")[0], kind) for part in parts]
     used = [role for role in roles if role != IGNORED]
     if len(set(used)) != len(used) or not used or (named and len(used) != len(roles)):
         raise IrdistillError(
-            f"{option(kind)} {','.join(parts)!r} has a role twice or none at all; name each column"
-            " once."
+            f"{columns_option(kind)} {','.join(parts)!r} has a role twice or none at all. Name"
+            " each column once."
         )
     if named:
         return [], {
             role: part.partition("=")[2].strip() for role, part in zip(roles, parts, strict=True)
         }
-    return list(complete(roles, roles, kind, f"{option(kind)} {','.join(parts)!r}")), {}
+    return list(
+        check_complete(roles, roles, kind, f"{columns_option(kind)} {','.join(parts)!r}")
+    ), {}
 
 
 def _given_role(text: str, kind: str) -> str:
@@ -223,8 +228,8 @@ def _given_role(text: str, kind: str) -> str:
         return IGNORED
     if role not in allowed:
         raise IrdistillError(
-            f"{option(kind)} has {word!r}; {', '.join(sorted(allowed))} or - (a column to leave"
-            " out) was expected."
+            f"{columns_option(kind)} has {word!r}; {', '.join(sorted(allowed))} or - (a column to"
+            " leave out) was expected."
         )
     return str(role)
 

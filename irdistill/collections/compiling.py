@@ -13,7 +13,6 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.batches import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.corpus import (
     FILES,
     FORMAT,
@@ -23,12 +22,13 @@ from irdistill.collections.corpus import (
     id_hash,
     mapped,
 )
-from irdistill.collections.load_report import LoadReport, findings_json
+from irdistill.collections.document_table import BATCH_ROWS, SCHEMA, Document, record_batch
+from irdistill.collections.load_report import LoadReport, problems_json
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
-from irdistill.storage.caching import cached
+from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import write_sealed
-from irdistill.storage.files import explain_os_errors
+from irdistill.storage.files import explain_os_errors, fsync_file
 
 BATCH_CHARACTERS = 4 << 20
 _BUCKETS = 16
@@ -61,7 +61,7 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
             writer = _rewrite_without(folder, repeated)
         (folder / "lines.bin").unlink()
         for name in FILES:
-            _fsync(folder / name)
+            fsync_file(folder / name)
         write_sealed(
             folder / "manifest.json",
             {
@@ -69,7 +69,7 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
                 "source": source,
                 "documents": writer.count,
                 "fingerprint": writer.fingerprint.value(),
-                "findings": findings_json(report.findings),
+                "findings": problems_json(report.findings),
                 "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
             },
             FILES,
@@ -77,13 +77,15 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
     return Corpus.open(folder)
 
 
-def cached_corpus(documents: Callable[[], Iterable[Document]], folder: Path, source: str) -> Corpus:
+def open_or_compile(
+    documents: Callable[[], Iterable[Document]], folder: Path, source: str
+) -> Corpus:
     """The corpus in this folder, compiled from the documents if it is not there yet."""
 
     def build(aside: Path) -> None:
         compile_corpus(documents(), aside, source)
 
-    return cached(folder, build, Corpus.open)
+    return open_or_build(folder, build, Corpus.open)
 
 
 class _Writer:
@@ -202,11 +204,3 @@ def _rewrite_without(folder: Path, repeated: np.ndarray) -> _Writer:
 def _stream(path: Path) -> BinaryIO:
     """A file to write, which its owner closes."""
     return open(path, "wb")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

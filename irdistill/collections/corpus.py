@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from irdistill.collections.batches import (
+from irdistill.collections.byte_strings import ByteStrings, HashIndex
+from irdistill.collections.document_table import (
     BATCH_ROWS,
     FEW,
     BatchChecks,
-    Batches,
     Document,
+    DocumentTable,
     record_batch,
 )
-from irdistill.collections.fields import Fields, HashIndex
 from irdistill.errors import IrdistillError
 from irdistill.storage.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
 from irdistill.storage.files import MappedPages, read_json
@@ -41,7 +41,7 @@ class Corpus:
 
     def __init__(
         self,
-        batches: Batches,
+        batches: DocumentTable,
         hashes: np.ndarray | CheckedArray,
         rows: np.ndarray | CheckedArray,
         fingerprint: str,
@@ -89,7 +89,7 @@ class Corpus:
         )
         pages = MappedPages(text, hashes.map, rows.map)
         starts = np.fromfile(folder / "starts.bin", dtype="<i8")
-        batches = Batches(pa.ipc.open_file(pa.py_buffer(text)), starts, text, pages, checks)
+        batches = DocumentTable(pa.ipc.open_file(pa.py_buffer(text)), starts, text, pages, checks)
         corpus = cls(batches, hashes, rows, manifest["fingerprint"], folder, manifest["findings"])
         corpus._first_hashes = np.frombuffer(bytes.fromhex(manifest["first_hashes"]), dtype="<u8")
         return corpus
@@ -100,7 +100,7 @@ class Corpus:
         compiling.
         """
         text = _bytes_of(folder / "corpus.arrow")
-        batches = Batches(
+        batches = DocumentTable(
             pa.ipc.open_file(pa.py_buffer(text)),
             np.fromfile(folder / "starts.bin", dtype="<i8"),
             text,
@@ -131,7 +131,7 @@ class Corpus:
         for document in held:
             fingerprint.add(document)
         starts = np.array([0, len(held)], dtype=np.int64)
-        return cls(Batches([batch], starts), hashes[order], order, fingerprint.value())
+        return cls(DocumentTable([batch], starts), hashes[order], order, fingerprint.value())
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is not None:
@@ -161,7 +161,7 @@ class Corpus:
         """The ids of many rows, in the order asked for; a row may occur more than once."""
         return self.id_fields(np.asarray(rows, dtype=np.int64)).texts() if len(rows) else []
 
-    def id_fields(self, rows: np.ndarray) -> Fields:
+    def id_fields(self, rows: np.ndarray) -> ByteStrings:
         """The ids of many rows (n,), without a Python object for each."""
         return self._batches.ids(rows)
 
@@ -233,9 +233,9 @@ class Corpus:
 
     def find(self, doc_ids: Sequence[str]) -> np.ndarray:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
-        return self.find_fields(Fields.of(doc_ids))
+        return self.find_fields(ByteStrings.of(doc_ids))
 
-    def find_fields(self, doc_ids: Fields, hashes: np.ndarray | None = None) -> np.ndarray:
+    def find_fields(self, doc_ids: ByteStrings, hashes: np.ndarray | None = None) -> np.ndarray:
         """The rows of many ids, (n,) int64, -1 where an id is unknown.
 
         Args:

@@ -23,14 +23,14 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import (
     atomic_path,
     differences,
-    exclusive,
     make_folder,
     read_json,
     read_json_object,
     write_json,
     write_text,
 )
-from irdistill.storage.ownership import Ours, is_manifest, nothing, refuse_foreign
+from irdistill.storage.locking import lock_folder
+from irdistill.storage.ownership import FileTest, is_manifest, no_file, refuse_foreign_files
 
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
@@ -104,7 +104,7 @@ def write_derived(
     out = Path(folder)
     check_derived_folder(out, names)
     make_folder(out)
-    with exclusive(out):
+    with lock_folder(out):
         changes = (
             differences(_identity(read_json_object(out / DERIVED)), identity)
             if is_derived(out)
@@ -142,10 +142,10 @@ def _identity(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key not in ("complete", "files")}
 
 
-def derived_files(folder: Path) -> Ours:
+def derived_files(folder: Path) -> FileTest:
     """Whether a file of a folder is part of the derived collection in it."""
     if not is_manifest(folder / DERIVED, ("corpus", "made_by")):
-        return nothing
+        return no_file
     names = read_json(folder / DERIVED).get("files")
     if names is None:  # written by an earlier version
         return lambda name: (
@@ -165,9 +165,9 @@ def check_derived_folder(folder: str | Path, names: Sequence[str] = ()) -> None:
     """
     out = Path(folder)
     ours = derived_files(out)
-    refuse_foreign(
+    refuse_foreign_files(
         out,
-        ours if ours is nothing else lambda name: ours(name) or name not in names,
+        ours if ours is no_file else lambda name: ours(name) or name not in names,
         "a collection",
     )
 

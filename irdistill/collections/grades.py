@@ -16,7 +16,7 @@ GREATEST = 2**31 - 1
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?", re.ASCII)
 
 
-def whole_grade(value: Any, place: str) -> int:
+def parse_grade(value: Any, place: str) -> int:
     """The grade as an int. Whole numbers written as 2.0 are accepted; a fraction is never cut off.
 
     Args:
@@ -46,11 +46,11 @@ def whole_grade(value: Any, place: str) -> int:
     return grade
 
 
-def whole_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[str, int]]:
+def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[str, int]]:
     """Query -> document -> grade, checked and copied.
 
     Raises:
-        IrdistillError: an id is not text, or as `whole_grade`.
+        IrdistillError: an id is not text, or as `parse_grade`.
     """
     checked: dict[str, dict[str, int]] = {}
     for query_id, documents in judgments.items():
@@ -67,7 +67,7 @@ def whole_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[s
             grades[doc_id] = (
                 grade
                 if type(grade) is int and -GREATEST <= grade <= GREATEST
-                else whole_grade(grade, f"query {query_id}, document {doc_id}")
+                else parse_grade(grade, f"query {query_id}, document {doc_id}")
             )
         checked[query_id] = grades
     return checked

@@ -10,14 +10,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.batches import Document
 from irdistill.collections.collection import Collection, Qrels, Query, Turn
-from irdistill.collections.compiling import cached_corpus
+from irdistill.collections.compiling import open_or_compile
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
-from irdistill.collections.grades import whole_grade
-from irdistill.collections.judgment_checks import judged_queries
-from irdistill.collections.lines import storable
+from irdistill.collections.document_table import Document
+from irdistill.collections.grades import parse_grade
+from irdistill.collections.judgment_checks import judged_collection
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.text_lines import check_encodable
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest, read_json
 
@@ -40,7 +40,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     if dataset.has_docs() and not dataset.has_queries() and not need:
         corpus = _corpus(id, dataset, module, cache)
         report = LoadReport(documents=len(corpus))
-        report.take(corpus.findings)
+        report.add_stored(corpus.findings)
         return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [
@@ -53,7 +53,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
         )
     corpus = _corpus(id, dataset, module, cache)
     report = LoadReport(documents=len(corpus))
-    report.take(corpus.findings)
+    report.add_stored(corpus.findings)
     with _obtaining(id):
         queries = _queries(
             id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report
@@ -75,7 +75,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
                     report.add("positive judgments without document", place)
         if query_id not in queries:
             report.add("judgments without query", f"{id} qrels (query {query_id})")
-    return judged_queries(id, corpus, queries, judgments, report, f"{id} queries")
+    return judged_collection(id, corpus, queries, judgments, report, f"{id} queries")
 
 
 def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
@@ -92,7 +92,7 @@ def ir_dataset_corpus(id: str, cache: Path) -> Corpus:
 
 def _corpus(id: str, dataset: Any, module: Any, cache: Path) -> Corpus:
     with _obtaining(id):
-        return cached_corpus(
+        return open_or_compile(
             lambda: _documents(id, dataset), cache / "corpora" / _key(id, dataset, module), id
         )
 
@@ -155,7 +155,7 @@ def _checked_ids(id: str, entries: Iterable[Any], *names: str) -> Iterator[Any]:
                     f" {type(value).__name__}; text or a whole number was expected. Register the"
                     " dataset with ids that are text."
                 )
-            storable(str(value), name, id, number)
+            check_encodable(str(value), name, id, number)
         yield entry
 
 
@@ -211,7 +211,7 @@ def _judgments(id: str, entries: Iterable[Any], report: LoadReport) -> dict[str,
     for entry in entries:
         query_id, doc_id = str(entry.query_id), str(entry.doc_id)
         place = f"{id} qrels (query {query_id}, document {doc_id})"
-        grade = whole_grade(entry.relevance, place)
+        grade = parse_grade(entry.relevance, place)
         documents = judgments.setdefault(query_id, {})
         topic = getattr(entry, "subtopic_id", None)
         if topic is not None:

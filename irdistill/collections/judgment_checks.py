@@ -15,10 +15,10 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import read_json
 
 #: Query -> document -> (grade, the line that says so).
-Numbered = dict[str, dict[str, tuple[int, int]]]
+NumberedJudgments = dict[str, dict[str, tuple[int, int]]]
 
 
-def judged_queries(
+def judged_collection(
     id: str,
     corpus: Corpus,
     queries: Mapping[str, Query],
@@ -41,7 +41,7 @@ def judged_queries(
     return Collection(id, corpus, asked, qrels, report)
 
 
-def without_lines(judgments: Numbered) -> dict[str, dict[str, int]]:
+def drop_line_numbers(judgments: NumberedJudgments) -> dict[str, dict[str, int]]:
     """Query -> document -> grade."""
     return {
         query: {doc: grade for doc, (grade, _) in documents.items()}
@@ -49,26 +49,26 @@ def without_lines(judgments: Numbered) -> dict[str, dict[str, int]]:
     }
 
 
-def declared(folder: Path) -> dict[str, Any]:
+def read_stats(folder: Path) -> dict[str, Any]:
     """What the ``stats.json`` of a folder says of its collection; nothing where there is none."""
     path = folder / "stats.json"
     value = read_json(path) if path.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 
-def checked(
-    judgments: Numbered,
+def check_judgments(
+    judgments: NumberedJudgments,
     corpus: Corpus,
     queries: Mapping[str, Query],
     path: Path,
     stats: Mapping[str, Any],
     report: LoadReport,
     unit: str = "line",
-) -> Numbered:
+) -> NumberedJudgments:
     """Compare judgments with documents and queries; leave out judged queries that have no text.
 
     Args:
-        stats: what `declared` says of the folder.
+        stats: what `read_stats` says of the folder.
         unit: what the numbers of the judgments count in that file.
 
     Raises:

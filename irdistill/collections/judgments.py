@@ -11,12 +11,17 @@ from typing import Any
 
 from irdistill.collections.collection import Qrels
 from irdistill.collections.column_names import is_header, roles_of_header
-from irdistill.collections.grades import whole_grade
-from irdistill.collections.judgment_checks import Numbered, without_lines
-from irdistill.collections.lines import id_of, json_objects, numbered_lines
+from irdistill.collections.grades import parse_grade
+from irdistill.collections.judgment_checks import NumberedJudgments, drop_line_numbers
 from irdistill.collections.load_report import LoadReport
-from irdistill.collections.opening import damage_explained, open_bytes, read_text, uncompressed_name
-from irdistill.collections.table_layout import TableLayout, decide, read_sample, wrong_width
+from irdistill.collections.table_layout import TableLayout, detect_layout, read_sample, wrong_width
+from irdistill.collections.text_files import (
+    explain_damage,
+    open_bytes,
+    read_text,
+    uncompressed_name,
+)
+from irdistill.collections.text_lines import json_objects, numbered_lines, read_id
 from irdistill.errors import IrdistillError
 
 ENDINGS = (".tsv", ".jsonl", ".txt", ".csv", ".json", ".qrels", ".qrel", ".trec")
@@ -38,16 +43,16 @@ def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None)
         IrdistillError: a line is no judgment, the columns can be read in several ways, or a
             document is judged twice and differently.
     """
-    return Qrels(without_lines(numbered_judgments(Path(path), LoadReport(), columns)))
+    return Qrels(drop_line_numbers(numbered_judgments(Path(path), LoadReport(), columns)))
 
 
 def numbered_judgments(
     path: Path, report: LoadReport, columns: str | Sequence[str] | None = None
-) -> Numbered:
+) -> NumberedJudgments:
     """As `read_judgments`, with the line of each judgment: query -> document -> (grade, line)."""
     if not path.is_file():
         raise IrdistillError(f"there is no file of judgments {path}.")
-    with open_bytes(path) as stream, damage_explained(path):
+    with open_bytes(path) as stream, explain_damage(path):
         sample = read_sample(stream, path)
     if not sample.lines:
         return {}
@@ -55,7 +60,7 @@ def numbered_judgments(
         _of_json(path, sample.lines[0][1]) if sample.lines[0][1].lstrip().startswith("{") else None
     )
     if entries is None:
-        layout = decide(sample, "judgments", columns)
+        layout = detect_layout(sample, "judgments", columns)
         if not layout.header and layout.roles[:3] == ("query", "document", "grade"):
             report.add(
                 "qrels without header",
@@ -67,9 +72,9 @@ def numbered_judgments(
             f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns"
             " out."
         )
-    judgments: Numbered = {}
+    judgments: NumberedJudgments = {}
     for number, query_id, doc_id, value in entries:
-        grade = whole_grade(
+        grade = parse_grade(
             value,
             (
                 f"line {number} of {path}"
@@ -142,8 +147,8 @@ def _of_objects(path: Path) -> Iterator[tuple[int, str, str, Any]]:
         )
         yield (
             number,
-            id_of(entry, path, number, query),
-            id_of(entry, path, number, document),
+            read_id(entry, path, number, query),
+            read_id(entry, path, number, document),
             entry[grade],
         )
 

@@ -11,7 +11,7 @@ KEPT_PLACES = 20
 
 
 @dataclass
-class Finding:
+class Problem:
     """How often something was found, and the first places (``corpus.jsonl line 12``)."""
 
     count: int = 0
@@ -39,12 +39,12 @@ class LoadReport:
     documents: int = 0
     queries: int = 0
     judgments: int = 0
-    findings: dict[str, Finding] = field(default_factory=dict)
+    findings: dict[str, Problem] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, kind: str, place: str) -> None:
         """Count a finding of this kind at this place."""
-        self.findings.setdefault(kind, Finding()).add(place)
+        self.findings.setdefault(kind, Problem()).add(place)
 
     def count(self, kind: str) -> int:
         """How many of this kind were found (0 for a kind never met)."""
@@ -54,10 +54,10 @@ class LoadReport:
         """The first places of this kind."""
         return list(self.findings[kind].places) if kind in self.findings else []
 
-    def take(self, findings: Mapping[str, Any]) -> None:
+    def add_stored(self, findings: Mapping[str, Any]) -> None:
         """Add findings that were stored as JSON with a compiled corpus."""
         for kind, found in findings.items():
-            mine = self.findings.setdefault(kind, Finding())
+            mine = self.findings.setdefault(kind, Problem())
             mine.count += int(found["count"])
             mine.places.extend(found["places"][: KEPT_PLACES - len(mine.places)])
 
@@ -67,7 +67,7 @@ class LoadReport:
             "documents": self.documents,
             "queries": self.queries,
             "judgments": self.judgments,
-            "findings": findings_json(self.findings),
+            "findings": problems_json(self.findings),
             "notes": self.notes,
         }
 
@@ -88,14 +88,14 @@ class LoadReport:
         ]
 
 
-def findings_json(findings: Mapping[str, Finding]) -> dict[str, Any]:
+def problems_json(findings: Mapping[str, Problem]) -> dict[str, Any]:
     """Findings as plain values."""
     return {
         kind: {"count": found.count, "places": found.places} for kind, found in findings.items()
     }
 
 
-def _line(kind: str, found: Finding) -> str:
+def _line(kind: str, found: Problem) -> str:
     shown = "; ".join(_first(found.places, 3))
     more = f" and {found.count - min(3, len(found.places))} more" if found.count > 3 else ""
     return f"{found.count} {kind}: {shown}{more}"

@@ -23,17 +23,17 @@ from typing import Any
 
 import xxhash
 
-from irdistill.cards import card_folder
-from irdistill.collections.batches import Document
+from irdistill.card_files import card_folder
 from irdistill.collections.collection import Collection, Qrels, Query
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
+from irdistill.collections.document_table import Document
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key
-from irdistill.collections.pydocs_text import normalised, shorten, split_docstring
-from irdistill.console.progress import bar_over, progress
+from irdistill.collections.pydocs_text import normalize_summary, shorten, split_docstring
+from irdistill.console.progress import progress, with_progress
 from irdistill.errors import IrdistillError
-from irdistill.storage.caching import cached
+from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import open_files, read_sealed, write_sealed
 from irdistill.storage.files import digest, fsync_folder, read_json, write_json
 
@@ -86,7 +86,7 @@ def load_pydocs(id: str, cache: Path) -> Collection:
         )
     built = open_pydocs(cache)
     report = LoadReport(documents=len(built.corpus), notes=built.notes)
-    report.take(built.corpus.findings)
+    report.add_stored(built.corpus.findings)
     for package, reason in built.notes["missing packages"].items():
         report.add("missing packages", f"{package}: {reason}")
     if split == "howto":
@@ -116,7 +116,9 @@ def open_pydocs(cache: Path) -> Pydocs:
     """Open the collection for the packages installed now, building it on first use."""
     versions = installed_versions()
     key = digest([BUILDER_VERSION, FORMAT, PACKAGE_DOCUMENTS, versions, sys.platform])
-    result: Pydocs = cached(cache / "pydocs" / key, lambda folder: _build(folder, versions), _open)
+    result: Pydocs = open_or_build(
+        cache / "pydocs" / key, lambda folder: _build(folder, versions), _open
+    )
     return result
 
 
@@ -208,12 +210,14 @@ def _build(folder: Path, versions: dict[str, str | None]) -> None:
     documents: list[Document] = []
     asked: dict[str, list[str]] = defaultdict(list)
     texts: dict[str, str] = {}
-    for name, (_, docstring) in bar_over(list(names.items()), "documents", "split documentation"):
+    for name, (_, docstring) in with_progress(
+        list(names.items()), "documents", "split documentation"
+    ):
         parts = split_docstring(docstring, name)
         documents.append(Document(name, name, parts.text))
         if parts.summary is not None:
-            asked[normalised(parts.summary)].append(name)
-            texts.setdefault(normalised(parts.summary), parts.summary)
+            asked[normalize_summary(parts.summary)].append(name)
+            texts.setdefault(normalize_summary(parts.summary), parts.summary)
     queries = sorted(
         (f"q:{min(relevant, key=_preference)}", texts[key], relevant)
         for key, relevant in asked.items()

@@ -36,14 +36,14 @@ _GENERIC = re.compile(
 )
 
 
-class Parts(NamedTuple):
+class DocstringParts(NamedTuple):
     """A document's text, and its question where the docstring has a usable one."""
 
     text: str
     summary: str | None
 
 
-def split_docstring(docstring: str, name: str) -> Parts:
+def split_docstring(docstring: str, name: str) -> DocstringParts:
     """Split a docstring that ``inspect.cleandoc`` has cleaned.
 
     Signature lines (``pop(k[,d]) -> v, remove ...``) stay in the text without their prose. Where
@@ -58,13 +58,13 @@ def split_docstring(docstring: str, name: str) -> Parts:
     pieces = ("\n".join(signatures), remainder, "\n".join(rest).strip("\n"))
     body = "\n".join(piece for piece in pieces if piece.strip())
     meaningful = len(re.findall(r"\w+", remainder + " " + " ".join(rest)))
-    cleaned = clean(summary)
+    cleaned = clean_summary(summary)
     if meaningful < MIN_BODY_WORDS or not _usable(cleaned, name):
-        return Parts(shorten(docstring), None)
-    return Parts(shorten(body), cleaned)
+        return DocstringParts(shorten(docstring), None)
+    return DocstringParts(shorten(body), cleaned)
 
 
-def clean(text: str) -> str:
+def clean_summary(text: str) -> str:
     """Take reST markup, signatures' leftovers and the final stop out of a sentence."""
     text = _ROLE_TITLED.sub(r"\1", text)
     text = _ROLE.sub(lambda match: _target(match[1]), text)
@@ -91,7 +91,7 @@ def shorten(text: str) -> str:
     return re.sub(r"\s+\S*$", "", text[: TEXT_CHARACTERS + 1]).strip()
 
 
-def normalised(summary: str) -> str:
+def normalize_summary(summary: str) -> str:
     """What decides whether two summaries are the same question."""
     return " ".join(re.findall(r"\w+", summary.lower()))
 
@@ -204,7 +204,7 @@ def _usable(summary: str, name: str) -> bool:
         and letters >= 0.75 * len(summary)
         and re.match(r"[^\W_](?!\w*\()", summary) is not None
         and not _GENERIC.match(summary)
-        and normalised(summary) != normalised(name)
+        and normalize_summary(summary) != normalize_summary(name)
         and "\\" not in summary
         and not re.search(r"\) -+> |^\w*[._]\w+: ", summary)
         and not re.match(r"\w+(\(\w+\)\w*)? (\w+ )?\[", summary)

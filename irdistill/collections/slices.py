@@ -32,7 +32,7 @@ def split_folder(name: str) -> tuple[str, str]:
     Raises:
         IrdistillError: there is a folder of the whole name, and one of the name before the ``#``.
     """
-    folder, split = cut_split(name)
+    folder, split = split_id(name)
     if not split or not Path(name).expanduser().is_dir():
         return folder, split
     if Path(folder).expanduser().is_dir():
@@ -43,7 +43,7 @@ def split_folder(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def cut_split(name: str) -> tuple[str, str]:
+def split_id(name: str) -> tuple[str, str]:
     """As `split_folder`, by the text alone."""
     folder, mark, split = name.rpartition("#")
     return (folder, split) if mark and "/" not in split else (name, "")

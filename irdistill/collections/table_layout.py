@@ -15,14 +15,14 @@ from typing import IO
 
 from irdistill.collections.column_names import (
     IGNORED,
+    columns_option,
     is_header,
-    option,
     parse_columns,
     role_of,
     roles_of_header,
 )
-from irdistill.collections.lines import LONGEST_LINE
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
+from irdistill.collections.text_lines import LONGEST_LINE
 from irdistill.errors import IrdistillError
 
 SAMPLE = 1 << 18
@@ -89,7 +89,7 @@ class TableSample:
 
 
 def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
-    """The start of a stream, as `decide` takes it; the stream is read up to 256 KiB."""
+    """The start of a stream, as `detect_layout` takes it; the stream is read up to 256 KiB."""
     data = b""
     while len(data) < SAMPLE and (piece := stream.read(SAMPLE - len(data))):
         data += piece
@@ -101,7 +101,7 @@ def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
     )
 
 
-def decide(
+def detect_layout(
     sample: TableSample,
     kind: str,
     columns: str | Sequence[str] | None = None,
@@ -314,9 +314,9 @@ def header_layout(
             and {known, role} != {"score", "grade"}
         ):
             raise IrdistillError(
-                f"{place}: the header calls a column {cell.strip()!r}, and {option(kind)} says that"
-                f" it is the {role}. Write {option(kind)} {role}=NAME to choose columns by their"
-                " names."
+                f"{place}: the header calls a column {cell.strip()!r}, and"
+                f" {columns_option(kind)} says that it is the {role}. Write"
+                f" {columns_option(kind)} {role}=NAME to choose columns by their names."
             )
     return tuple(roles)
 
@@ -324,8 +324,8 @@ def header_layout(
 def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: str) -> None:
     if len(roles) != len(first):
         raise IrdistillError(
-            f"{place}: {len(first)} columns, and {option(kind)} names {len(roles)}; write - for a"
-            " column to leave out."
+            f"{place}: {len(first)} columns, and {columns_option(kind)} names {len(roles)}. Write -"
+            " for a column to leave out."
         )
 
 
@@ -338,7 +338,7 @@ def _by_names(
         places = [number for number, cell in enumerate(plain) if cell == name.lower()]
         if len(places) != 1:
             raise IrdistillError(
-                f"{place}: {option(kind)} names the column {name!r}, and the header has"
+                f"{place}: {columns_option(kind)} names the column {name!r}, and the header has"
                 f" {'several' if places else 'none'} of that name:"
                 f" {', '.join(repr(cell) for cell in first)}."
             )
@@ -427,7 +427,7 @@ def _undecided(
             )
         )
         return IrdistillError(
-            f"{what}. If the line names columns, say which they are: {option(kind)}"
+            f"{what}. If the line names columns, say which they are: {columns_option(kind)}"
             f" query=NAME,document=NAME,{last}=NAME; else fix or remove it."
         )
     if not possible:
@@ -476,9 +476,10 @@ def _how(kind: str, count: int, columns: list[str]) -> str:
     """
     names = ["query", "document", "score" if kind == "run" else "grade"]
     shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
+    options = " or ".join(f"{columns_option(kind)} {one}" for one in shown)
     return (
-        f"Name the columns, as {' or '.join(f'{option(kind)} {one}' for one in shown)} (- is a"
-        " column to leave out), or put a line of column names on top"
+        f"Name the columns, as {options} (- is a column to leave out), or put a line of column"
+        " names on top"
     )
 
 

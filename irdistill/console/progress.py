@@ -14,18 +14,18 @@ from tqdm import tqdm
 from irdistill.console.terminal import printable
 
 Item = TypeVar("Item")
-Done = Callable[[int], object]
+ProgressCallback = Callable[[int], object]
 """Is told how many more units are finished."""
 _DELAY = 2
 _REFRESH = 1.0
 """Seconds."""
 
 
-class Relay:
+class ProgressRelay:
     """Passes counts on to a bar that is made later than the work which is counted."""
 
     def __init__(self) -> None:
-        self.to: Done = lambda count: None
+        self.to: ProgressCallback = lambda count: None
 
     def __call__(self, count: int) -> object:
         """Count more finished units."""
@@ -77,7 +77,7 @@ def _size() -> dict[str, Any]:
     return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
 
 
-def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
+def with_progress(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
     """The items one after another, with a bar that counts those whose turn is over."""
     with progress(len(items), unit, label) as bar:
         for item in items:
@@ -86,7 +86,7 @@ def bar_over(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
 
 
 @contextmanager
-def working(label: str) -> Iterator[None]:
+def show_activity(label: str) -> Iterator[None]:
     """Show that a step which cannot be counted is going on: a line with the time that has passed,
     after two seconds.
     """
@@ -113,13 +113,13 @@ def working(label: str) -> Iterator[None]:
             thread.join()
 
 
-def kept_of(done: float, total: int, what: str) -> str:
-    """``3 of 12 parts of out/scores``, for `kept_when_stopped`; empty where nothing is done."""
+def describe_kept(done: float, total: int, what: str) -> str:
+    """``3 of 12 parts of out/scores``, for `note_on_interrupt`; empty where nothing is done."""
     return f"{int(done)} of {total} {what}" if done else ""
 
 
 @contextmanager
-def kept_when_stopped(describe: Callable[[], str]) -> Iterator[None]:
+def note_on_interrupt(describe: Callable[[], str]) -> Iterator[None]:
     """Let Ctrl-C say what is kept of the work in this block.
 
     Args:

@@ -10,7 +10,7 @@ from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.evaluation.comparison import Comparison
 from irdistill.evaluation.friedman_test import Friedman
 from irdistill.evaluation.reporting import markdown_table, probability
-from irdistill.storage.ownership import replaceable
+from irdistill.storage.ownership import replace_safely
 
 _WIDTH = 7.0
 _LINE = 0.24
@@ -160,7 +160,7 @@ def write_diagram(found: Comparison, path: Path) -> None:
             f"mean rank by {found.measure} over {ranks.blocks} cells (1 is best)",
         )
         metadata: dict[str, Any] = {"Date": None, "Creator": None} if path.suffix == ".svg" else {}
-        with replaceable(path) as temporary:
+        with replace_safely(path) as temporary:
             figure.savefig(temporary, format=path.suffix[1:], metadata=metadata, dpi=150)
 
 

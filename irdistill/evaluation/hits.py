@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from irdistill.collections.fields import Fields, HashIndex
+from irdistill.collections.byte_strings import ByteStrings, HashIndex
 from irdistill.runs import Run
 from irdistill.runs.blocks import BlockRun
 from irdistill.runs.ranked_lists import boundaries, column_scores
@@ -115,7 +115,7 @@ class Judgments:
             same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy()
             yield ids, _Part(names, edges, documents, column_scores(table), np.flatnonzero(same))
 
-    def _numbers(self, docs: Fields, hashes: np.ndarray) -> np.ndarray:
+    def _numbers(self, docs: ByteStrings, hashes: np.ndarray) -> np.ndarray:
         """(n,) int64: the number of each document among the judged ones, -1 for others."""
         index, order, names = self._index
         places = index.places(hashes)
@@ -129,8 +129,8 @@ class Judgments:
         return numbers
 
     @cached_property
-    def _index(self) -> tuple[HashIndex, np.ndarray, Fields]:
-        names = Fields.of(self._documents.to_pylist())
+    def _index(self) -> tuple[HashIndex, np.ndarray, ByteStrings]:
+        names = ByteStrings.of(self._documents.to_pylist())
         hashes = names.hashes()
         order = np.argsort(hashes)
         return HashIndex(hashes[order]), order, names

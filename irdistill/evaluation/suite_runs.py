@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection, load_collection
-from irdistill.collections.slices import cut_split
-from irdistill.console.progress import kept_of, kept_when_stopped
+from irdistill.collections.slices import split_id
+from irdistill.console.progress import describe_kept, note_on_interrupt
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluator import Evaluation, combine, evaluate
 from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.runs import Run, open_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.first_stages import is_lexical
 from irdistill.storage.files import write_json
-from irdistill.storage.ownership import is_manifest, own_folder
+from irdistill.storage.ownership import claim_folder, is_manifest
 
 RESULTS = "results.json"
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def run_suite(
         raise IrdistillError(
             f"a dataset of {suite.name} has a name that is not a folder's: {', '.join(places)}."
         )
-    own_folder(
+    claim_folder(
         folder,
         [RESULTS],
         "a benchmark",
@@ -158,7 +158,9 @@ def run_suite(
         collection = opens(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
-        with kept_when_stopped(partial(kept_of, number - 1, len(places), f"datasets in {folder}")):
+        with note_on_interrupt(
+            partial(describe_kept, number - 1, len(places), f"datasets in {folder}")
+        ):
             run = _run_of(
                 suite,
                 system,
@@ -248,7 +250,7 @@ def _place(suite: Suite, dataset: Dataset, given: str, data: str | Path | None) 
     """What to open for a dataset."""
     if given or dataset.id:
         return given or dataset.id
-    folder = Path(data or ".") / cut_split(dataset.folder)[0]
+    folder = Path(data or ".") / split_id(dataset.folder)[0]
     if not folder.is_dir():
         raise IrdistillError(
             f"the dataset {dataset.name!r} of the suite {suite.name!r} is not one of ir_datasets,"
@@ -303,12 +305,14 @@ def _run_of(
             system.model,
             folder / "run",
             (system.depth or suite.depth) + spare,
-            system.index,
-            work,
+            RetrieveOptions(
+                index=system.index,
+                seed=seed,
+                kind=system.kind,  # type: ignore[arg-type]
+                trust_remote_code=system.trust_remote_code,
+            ),
             overwrite=overwrite,
-            seed=seed,
-            kind=system.kind,
-            trust_remote_code=system.trust_remote_code,
+            work=work,
         )
     from irdistill.teachers import ScoreOptions, TeacherSpec, responses_file, score
 
@@ -319,9 +323,8 @@ def _run_of(
             system.rerank,
             folder / "candidates",
             depth,
-            work=work,
             overwrite=overwrite,
-            seed=seed,
+            work=work,
         )
         if is_lexical(system.rerank)
         else _supplied(system.rerank, dataset.name, several)

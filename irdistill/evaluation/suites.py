@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from irdistill.cards import find_card
+from irdistill.card_files import find_card
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.measure_names import parse_measures
 from irdistill.evaluation.ranking_policies import SELF_MATCH

@@ -94,8 +94,8 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
         IrdistillError: the backbone cannot be loaded, or is not the one that the adapter was
             trained on.
     """
-    from irdistill.storage.caching import (
-        cached,
+    from irdistill.storage.build_cache import (
+        open_or_build,
     )  # which imports numpy, and the help of the command line needs none
     from irdistill.storage.checksums import write_sealed
 
@@ -122,7 +122,7 @@ def merged_folder(folder: Path, base: Path | str) -> Path:
             out, tuple((path, _state(path)) for path in sorted(out.rglob("*")) if path.is_file())
         )
 
-    whole: Path = cached(cache_folder() / "merged" / key, build, opens)
+    whole: Path = open_or_build(cache_folder() / "merged" / key, build, opens)
     return whole
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
+from irdistill.modeling import Precision as Precision
 
 
 def best_device() -> torch.device:

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from irdistill.cards import find_card
+from irdistill.card_files import find_card
 from irdistill.errors import IrdistillError
 from irdistill.storage.plain_data import parse_yaml, read_yaml
 

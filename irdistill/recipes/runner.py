@@ -5,17 +5,17 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import resource
-import sys
 import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from irdistill import __version__
 from irdistill.collections.derived import derived_files
-from irdistill.console.progress import kept_of, kept_when_stopped
+from irdistill.console.progress import describe_kept, note_on_interrupt
 from irdistill.errors import IrdistillError
 from irdistill.recipes.recipe import Recipe, Stage, fill
 from irdistill.recipes.summary import write_summary
@@ -33,20 +33,20 @@ from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import run_files
 from irdistill.storage.files import (
     differences,
-    exclusive,
     make_folder,
     read_json_object,
-    sweep,
+    remove_temporary_files,
     write_json,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import (
-    Ours,
+    FileTest,
+    claim_folder,
+    claimed_files,
     is_manifest,
-    nothing,
-    own_folder,
-    owned_names,
-    refuse_foreign,
-    remove_ours,
+    no_file,
+    refuse_foreign_files,
+    remove_owned_files,
 )
 from irdistill.storage.plain_data import check_values
 from irdistill.training.training_files import training_files
@@ -80,7 +80,7 @@ def run_recipe(
         IrdistillError: a stage is faulty (found before any runs), or was made with other settings.
     """
     folder = Path(out)
-    own_folder(
+    claim_folder(
         folder,
         recipe_files(recipe),
         "the results of a recipe",
@@ -92,8 +92,8 @@ def run_recipe(
         _check(stage)
         for name in _collections(stage):
             kitchen.collection(name, queries=stage.verb not in WITHOUT_QUERIES)
-    with exclusive(folder):
-        sweep(make_folder(folder / "stages"))
+    with lock_folder(folder):
+        remove_temporary_files(make_folder(folder / "stages"))
         made: dict[str, str] = {}
         paths: dict[str, str] = {}
         for place, stage in enumerate(recipe.stages, 1):
@@ -106,8 +106,8 @@ def run_recipe(
                 write_json(
                     record, {"inputs": inputs, "fingerprint": None}
                 )  # begun: what it leaves behind is of these inputs
-                with kept_when_stopped(
-                    partial(kept_of, place - 1, len(recipe.stages), f"stages of {folder}")
+                with note_on_interrupt(
+                    partial(describe_kept, place - 1, len(recipe.stages), f"stages of {folder}")
                 ):
                     found = _run(folder, stage, fill(stage.arguments, paths), kitchen)
                 write_json(record, {"inputs": inputs, "fingerprint": found})
@@ -205,10 +205,10 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
         )
     made = folder / stage.name
     ours = stage_files(folder, stage.name)
-    refuse_foreign(made, ours, f"the stage {stage.name!r}")
+    refuse_foreign_files(made, ours, f"the stage {stage.name!r}")
     record.unlink()
     if made.is_dir():
-        remove_ours(made, ours)
+        remove_owned_files(made, ours)
     return None
 
 
@@ -226,16 +226,16 @@ def recipe_files(recipe: Recipe) -> list[str]:
     ]
 
 
-def stage_files(folder: Path, name: str) -> Ours:
+def stage_files(folder: Path, name: str) -> FileTest:
     """Whether a file in the folder of a stage is part of what the stage made."""
     place = folder / name
     results = {
-        key.partition("/")[2] for key in owned_names(folder) or () if key.startswith(f"{name}/")
+        key.partition("/")[2] for key in claimed_files(folder) or () if key.startswith(f"{name}/")
     }
     try:
         run = run_files(place)
     except IrdistillError:
-        run = nothing
+        run = no_file
     training, derived = training_files(place), derived_files(place)
     return lambda file: file in results or run(file) or training(file) or derived(file)
 
@@ -258,7 +258,7 @@ def _changes(there: dict[str, Any], here: dict[str, Any]) -> str:
 
 def _run(folder: Path, stage: Stage, arguments: dict[str, Any], kitchen: RecipeContext) -> str:
     began = time.monotonic()
-    sweep(folder / stage.name)
+    remove_temporary_files(folder / stage.name)
     try:
         return VERBS[stage.verb](kitchen, folder / stage.name, **arguments)
     finally:
@@ -287,7 +287,13 @@ def _seconds(folder: Path) -> dict[str, float]:
 
 
 def _peak_memory() -> int:
-    """The most memory this process held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    """The peak memory of this process in bytes; on macOS, which does not record it, the memory in
+    use now.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))

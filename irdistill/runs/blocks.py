@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import IO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from irdistill.collections.fields import PADDING, Fields
+from irdistill.collections.byte_strings import PADDING, ByteStrings
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import SCHEMA, RankedList
-from irdistill.runs.store import Run
-from irdistill.storage.files import digest, explain_os_errors
+from irdistill.runs.run import Run
+from irdistill.storage.files import digest, explain_os_errors, read_at
 
 _COST = 36
 """Bytes that a document takes in memory, beside its id."""
@@ -34,13 +33,13 @@ class ListBlock(NamedTuple):
 
     query_ids: list[str]
     edges: np.ndarray
-    docs: Fields
+    docs: ByteStrings
     scores: np.ndarray
     hashes: np.ndarray
 
     def named_as_query(self) -> np.ndarray:
         """The rows whose document has the id of the query, int64."""
-        queries, sizes = Fields.of(self.query_ids), np.diff(self.edges)
+        queries, sizes = ByteStrings.of(self.query_ids), np.diff(self.edges)
         rows = np.flatnonzero(np.repeat(queries.hashes(), sizes) == self.hashes)
         owners = np.searchsorted(self.edges, rows, side="right") - 1
         return rows[queries.take(owners).equal(self.docs.take(rows))]
@@ -80,13 +79,13 @@ class BlockRun(Run):
 
     def __init__(self, memory: int) -> None:
         """A run without lists: ``add`` blocks, then ``close``."""
-        self.path = None
-        self.query_ids = []
+        super().__init__()
+        self._query_ids: list[str] = []
         self._rows = 0
         self._memory = memory
         self._starts = [0]
         self._edges: list[np.ndarray] = []
-        self._blocks: list[tuple[Fields, np.ndarray, np.ndarray] | _Place] = []
+        self._blocks: list[tuple[ByteStrings, np.ndarray, np.ndarray] | _Place] = []
         self._file: IO[bytes] | None = None
         self._end = 0
         self._last: tuple[int, ListBlock] | None = None
@@ -98,9 +97,9 @@ class BlockRun(Run):
             IrdistillError: the disk is full.
         """
         docs = block.docs.packed()
-        self.query_ids += block.query_ids
+        self._query_ids += block.query_ids
         self._rows += len(docs)
-        self._starts.append(len(self.query_ids))
+        self._starts.append(len(self._query_ids))
         self._edges.append(block.edges)
         size = len(docs.data) - len(PADDING)
         self._memory -= size + _COST * len(docs)
@@ -123,27 +122,32 @@ class BlockRun(Run):
 
     def close(self, identity: RunIdentity) -> None:
         """Say what the run is, after its last block."""
-        count = len(self.query_ids)
-        self.manifest = Manifest(
-            identity, count, digest(self.query_ids), max(1, count), complete=True
+        count = len(self._query_ids)
+        self._manifest = Manifest(
+            identity, count, digest(self._query_ids), max(1, count), complete=True
         )
 
     def _block(self, number: int) -> ListBlock:
         one = self._blocks[number]
-        ids = self.query_ids[self._starts[number] : self._starts[number + 1]]
+        ids = self._query_ids[self._starts[number] : self._starts[number + 1]]
         if not isinstance(one, _Place):
             return ListBlock(ids, self._edges[number], *one)
         assert self._file is not None
-        data = os.pread(self._file.fileno(), 16 * one.rows + one.size, one.start) + PADDING
+        data = read_at(self._file.fileno(), 16 * one.rows + one.size, one.start) + PADDING
         hashes = np.frombuffer(data, np.uint64, one.rows)
         lengths = np.frombuffer(data, np.int32, one.rows, 8 * one.rows).astype(np.int64)
         scores = np.frombuffer(data, np.float32, one.rows, 12 * one.rows)
-        docs = Fields(
+        docs = ByteStrings(
             np.frombuffer(data, np.uint8, offset=16 * one.rows),
             np.cumsum(lengths) - lengths,
             lengths,
         )
         return ListBlock(ids, self._edges[number], docs, scores, hashes)
+
+    @property
+    def query_ids(self) -> list[str]:
+        """All queries in order."""
+        return self._query_ids
 
     @property
     def num_rows(self) -> int:
@@ -159,7 +163,7 @@ class BlockRun(Run):
         return ((block.query_ids, block.to_table()) for block in self.blocks())
 
     def __getitem__(self, query_id: str) -> RankedList:
-        place = self._places[query_id]
+        place = self._positions[query_id]
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         if self._last is None or self._last[0] != number:
             self._last = number, self._block(number)

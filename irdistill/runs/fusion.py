@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
+from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
-from irdistill.runs.shares import common_queries
-from irdistill.runs.store import Run, open_run
+from irdistill.runs.subsets import common_queries
 from irdistill.runs.writer import RunWriter
 
 
@@ -122,7 +123,7 @@ def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
     complete = rule.for_teachers(len(runs))
     for run in runs[1:]:
         ours, theirs = runs[0].identity.collection, run.identity.collection
-        part = difference(ours, theirs)
+        part = collection_mismatch(ours, theirs)
         if part is not None:
             raise IrdistillError(
                 f"{runs[0]} and {run} belong to different collections: the fingerprints of the"

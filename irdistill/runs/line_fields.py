@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from irdistill.collections.fields import Fields, padded
+from irdistill.collections.byte_strings import ByteStrings, pad_bytes
 from irdistill.errors import IrdistillError
 
 _NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.")
@@ -33,7 +33,7 @@ class Lines(NamedTuple):
     """n lines of w fields, those without anything in them left out.
 
     Attributes:
-        data: the bytes of the lines, as ``Fields`` has them.
+        data: the bytes of the lines, as ``ByteStrings`` has them.
         ends: (n * width,) int64 where fields end.
         starts: (n * width,) int64 where they begin; None where each begins one byte after the end
             of the one before it.
@@ -49,7 +49,7 @@ class Lines(NamedTuple):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def field(self, column: int) -> Fields:
+    def field(self, column: int) -> ByteStrings:
         """One field of each line."""
         ends = self.ends[column :: self.width]
         if self.starts is not None:
@@ -59,7 +59,7 @@ class Lines(NamedTuple):
         else:
             starts = np.zeros(len(ends), np.int64)
             starts[1:] = self.ends[self.width - 1 : -1 : self.width] + 1
-        return Fields(self.data, starts, ends - starts)
+        return ByteStrings(self.data, starts, ends - starts)
 
 
 class WrongWidth(ValueError):
@@ -93,7 +93,7 @@ def split_lines(
         data = data.replace(b"\r\n", b"\n")
     if not data.endswith(b"\n"):
         data += b"\n"
-    codes = padded(data)
+    codes = pad_bytes(data)
     text = codes[: len(data)]
     breaks = np.flatnonzero(
         text <= _SPACE if separator is None else (text == separator[0]) | (text == _NEWLINE)
@@ -141,7 +141,7 @@ def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> 
             kept.append(number)
     if not kept:
         empty = np.empty(0, np.int64)
-        return Lines(padded(b""), empty, None, width, empty), first + len(lines)
+        return Lines(pad_bytes(b""), empty, None, width, empty), first + len(lines)
     whole, _ = split_lines(
         b"\n".join([lines[number - first] for number in kept]), width, 1, separator
     )
@@ -150,17 +150,17 @@ def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> 
 
 def lines_of(fields: Sequence[bytes], width: int, numbers: Sequence[int]) -> Lines:
     """Lines whose fields are split already."""
-    one = Fields.of_bytes(fields)
+    one = ByteStrings.of_bytes(fields)
     return Lines(one.data, one.starts + one.lengths, one.starts, width, np.array(numbers, np.int64))
 
 
-def decimals(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+def decimals(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
     """What ``decimal`` gives of each field: (n,) float64, and the places, ascending, of those that
     are no numbers (NaN).
     """
     values = np.full(len(fields), np.nan)
     negative = fields.data[fields.starts] == _MINUS
-    body = Fields(fields.data, fields.starts + negative, fields.lengths - negative)
+    body = ByteStrings(fields.data, fields.starts + negative, fields.lengths - negative)
     left = np.arange(len(fields))
     first = fields.bytes_at(0) if len(fields) else b""
     usual = len(first.partition(b".")[2])
@@ -217,23 +217,23 @@ def decimal(field: bytes) -> float:
 
 
 def _plain(
-    body: Fields, places: np.ndarray, whole: np.ndarray, fraction: int
+    body: ByteStrings, places: np.ndarray, whole: np.ndarray, fraction: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """``whole`` digits, a dot, ``fraction`` digits: the values, and which of them are so."""
     starts = body.starts[places]
-    value, good = _digits(Fields(body.data, starts, whole))
+    value, good = _digits(ByteStrings(body.data, starts, whole))
     good &= (whole > 0) | (fraction > 0)
     for first in range(0, fraction, 8):
         size = min(8, fraction - first)
         part, right = _digits(
-            Fields(body.data, starts + whole + 1 + first, np.full(len(places), size))
+            ByteStrings(body.data, starts + whole + 1 + first, np.full(len(places), size))
         )
         value = value * np.uint64(10**size) + part
         good &= right
     return value.astype(np.float64) / 10.0**fraction, good
 
 
-def _digits(fields: Fields) -> tuple[np.ndarray, np.ndarray]:
+def _digits(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
     """Up to eight digits each as uint64, and which fields are nothing else."""
     # Digits become bytes 0 to 9 at the upper end of a word, where their pairs, then fours, then
     # eights are added up.

@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any, Self
 
 from irdistill.errors import IrdistillError
-from irdistill.storage.checksums import CHECKSUM, check_own_checksum
+from irdistill.storage.checksums import CHECKSUM, verify_manifest
 from irdistill.storage.files import digest, explain_os_errors, read_json, write_json, write_text
 
 FORMAT = "irdistill-run"
@@ -176,7 +176,7 @@ class Manifest:
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return 0 <= number < self.number_of_parts() and number % step == first
 
-    def own_parts(self) -> list[int]:
+    def part_numbers(self) -> list[int]:
         """The numbers of the parts that this folder is to hold."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return list(range(first, self.number_of_parts(), step))
@@ -255,7 +255,7 @@ class Manifest:
             raise IrdistillError(
                 f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again."
             ) from error
-        check_own_checksum(path, data, "Restore it, or write the run again in another folder.")
+        verify_manifest(path, data, "Restore it, or write the run again in another folder.")
         return manifest
 
     def _check(self) -> None:
@@ -287,7 +287,7 @@ class Manifest:
         # a list of their parts
         if self.complete and (
             self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
-            or numbers != self.own_parts()
+            or numbers != self.part_numbers()
         ):
             raise ValueError(
                 f"it says that the run is complete, and has {len(numbers)} parts for {self.queries}"

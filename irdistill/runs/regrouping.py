@@ -11,7 +11,7 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from irdistill.collections.fields import PADDING, Fields, changes
+from irdistill.collections.byte_strings import PADDING, ByteStrings, group_starts
 from irdistill.storage.files import explain_os_errors
 
 _COST = 200
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
 
     query_ids: list[str]
     edges: np.ndarray
-    docs: Fields
+    docs: ByteStrings
     ranks: np.ndarray
     scores: np.ndarray
     lines: np.ndarray
@@ -42,8 +42,8 @@ class Piece(NamedTuple):
     each.
     """
 
-    queries: Fields
-    docs: Fields
+    queries: ByteStrings
+    docs: ByteStrings
     ranks: np.ndarray
     scores: np.ndarray
     lines: np.ndarray
@@ -70,7 +70,7 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
     edges = np.searchsorted(parts, np.arange(int(parts.max(initial=-1)) + 2))
     with explain_os_errors(Path(tempfile.gettempdir())), tempfile.TemporaryFile() as stream:
         partitions: list[list[tuple[int, int, int]]] = [[] for _ in edges[1:]]
-        batch: list[tuple[np.ndarray, Fields]] = []
+        batch: list[tuple[np.ndarray, ByteStrings]] = []
         size = 0
         for piece in pieces():
             numbers = np.empty(len(piece.lines), _NUMBERS)
@@ -91,16 +91,16 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
             yield _sorted(_read(stream, partition), names[first:last], first)
 
 
-def _places(queries: Fields, places: dict[str, int]) -> np.ndarray:
+def _places(queries: ByteStrings, places: dict[str, int]) -> np.ndarray:
     """(n,) the number of each row's query, by first occurrence."""
-    starts = changes(queries)
+    starts = group_starts(queries)
     numbers = [places.setdefault(name, len(places)) for name in queries.take(starts).texts()]
     return np.repeat(np.array(numbers, np.int64), np.diff(starts, append=len(queries)))
 
 
 def _write(
     stream: IO[bytes],
-    batch: Sequence[tuple[np.ndarray, Fields]],
+    batch: Sequence[tuple[np.ndarray, ByteStrings]],
     parts: np.ndarray,
     partitions: list[list[tuple[int, int, int]]],
 ) -> None:
@@ -109,7 +109,7 @@ def _write(
         return
     numbers, docs = (
         np.concatenate([rows for rows, _ in batch]),
-        Fields.joined([one for _, one in batch]),
+        ByteStrings.joined([one for _, one in batch]),
     )
     part = parts[numbers["query"]]
     order = np.argsort(part, kind="stable")
@@ -124,7 +124,9 @@ def _write(
             stream.write(docs.data[start:end].tobytes())
 
 
-def _read(stream: IO[bytes], partition: list[tuple[int, int, int]]) -> tuple[np.ndarray, Fields]:
+def _read(
+    stream: IO[bytes], partition: list[tuple[int, int, int]]
+) -> tuple[np.ndarray, ByteStrings]:
     numbers, texts = [], []
     for start, rows, size in partition:
         stream.seek(start)
@@ -132,12 +134,12 @@ def _read(stream: IO[bytes], partition: list[tuple[int, int, int]]) -> tuple[np.
         texts.append(stream.read(size))
     every = np.concatenate(numbers)
     lengths = every["length"].astype(np.int64)
-    return every, Fields(
+    return every, ByteStrings(
         np.frombuffer(b"".join(texts) + PADDING, np.uint8), np.cumsum(lengths) - lengths, lengths
     )
 
 
-def _sorted(rows: tuple[np.ndarray, Fields], names: list[str], first: int) -> Rows:
+def _sorted(rows: tuple[np.ndarray, ByteStrings], names: list[str], first: int) -> Rows:
     numbers, docs = rows
     order = np.argsort(numbers["query"], kind="stable")
     numbers = numbers[order]

@@ -29,7 +29,7 @@ from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
 from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry, check_part
-from irdistill.storage.checksums import FILES, CheckedFile, check_own_checksum, write_sealed
+from irdistill.storage.checksums import FILES, CheckedFile, verify_manifest, write_sealed
 from irdistill.storage.files import (
     atomic_path,
     differences,
@@ -37,9 +37,9 @@ from irdistill.storage.files import (
     file_sha256,
     make_folder,
     read_json_object,
-    sweep,
+    remove_temporary_files,
 )
-from irdistill.storage.ownership import is_manifest, nothing, refuse_foreign
+from irdistill.storage.ownership import is_manifest, no_file, refuse_foreign_files
 
 FOLDER = "representations"
 FORMAT, VERSION = "irdistill-representations", 1
@@ -126,11 +126,11 @@ class RepresentationWriter:
     def __init__(self, run: Path, plan: Plan, classifier: np.ndarray | None = None) -> None:
         self.folder = run / FOLDER
         if not is_manifest(self.folder / MANIFEST, ("plan", "parts"), format=FORMAT):
-            refuse_foreign(self.folder, nothing, "representations")
+            refuse_foreign_files(self.folder, no_file, "representations")
         make_folder(self.folder)
         self.plan, self.classifier = plan, classifier
         self._journal = Journal(self.folder, ".bin")
-        sweep(self.folder)
+        remove_temporary_files(self.folder)
         done: list[PartEntry] = []
         if (self.folder / MANIFEST).exists():
             _, there, done = _read_manifest(self.folder)
@@ -258,7 +258,7 @@ class Representations:
                 raise IrdistillError(
                     f"{path} is missing or damaged; the manifest says {part.bytes} bytes. {_ADVICE}"
                 )
-        check_own_checksum(self.folder / MANIFEST, data, _ADVICE)
+        verify_manifest(self.folder / MANIFEST, data, _ADVICE)
         entries = data.get(FILES, {})
         self._checks = {
             name: CheckedFile(self.folder / name, entry, _ADVICE, cache=False)

@@ -27,9 +27,11 @@ from irdistill.runs.manifest import (
     part_name,
 )
 from irdistill.runs.ranked_lists import RankedList, to_table
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out, clear
-from irdistill.runs.store import Run, is_whole
-from irdistill.storage.files import differences, digest, exclusive, fsync_folder, make_folder
+from irdistill.runs.store import StoredRun, is_whole
+from irdistill.storage.files import differences, digest, fsync_folder, make_folder
+from irdistill.storage.locking import lock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class RunWriter:
     def __enter__(self) -> Self:
         check_out(self.path, self.overwrite)
         make_folder(self.path)
-        self._stack.enter_context(exclusive(self.path))
+        self._stack.enter_context(lock_folder(self.path))
         try:
             self._prepare()
         except BaseException:
@@ -115,7 +117,7 @@ class RunWriter:
     ) -> None:
         if isinstance(error, KeyboardInterrupt) and self._done:
             error.add_note(
-                f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}"
+                f"{len(self._done)} of {len(self.manifest.part_numbers())} parts of {self.path}"
             )
         self._stack.close()
 
@@ -166,7 +168,7 @@ class RunWriter:
                 "%s: resumed after %d of %d parts",
                 self.path,
                 len(self._done),
-                len(self.manifest.own_parts()),
+                len(self.manifest.part_numbers()),
             )
 
     def _write_queries(self) -> None:
@@ -184,7 +186,7 @@ class RunWriter:
         """The parts that are left: their numbers and query ids."""
         return [
             (number, self._queries(number))
-            for number in self.manifest.own_parts()
+            for number in self.manifest.part_numbers()
             if number not in self._done
         ]
 
@@ -259,7 +261,7 @@ class RunWriter:
             fsync_folder(self.path)
             self.manifest.write(self.path)
             self._finished = True
-        return Run(self.path, self.manifest)
+        return StoredRun(self.path, self.manifest)
 
 
 def write_run(

@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import xxhash
 
-from irdistill.console.progress import Relay, kept_of, kept_when_stopped, progress
+from irdistill.console.progress import ProgressRelay, describe_kept, note_on_interrupt, progress
 from irdistill.errors import IrdistillError
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.checksums import (
     CheckedArray,
-    clear_mark,
+    clear_damage_mark,
     open_files,
     read_sealed,
     write_sealed,
@@ -29,13 +29,13 @@ from irdistill.storage.checksums import (
 from irdistill.storage.files import (
     differences,
     digest,
-    exclusive,
     explain_os_errors,
     fsync_folder,
     make_folder,
     read_json,
 )
-from irdistill.storage.ownership import in_cache, is_manifest, nothing, refuse_foreign
+from irdistill.storage.locking import lock_folder
+from irdistill.storage.ownership import is_in_cache, is_manifest, no_file, refuse_foreign_files
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def write_arrays(
     overwrite: bool = False,
     what: str = "encode",
     spread: Spread | None = None,
-    relay: Relay | None = None,
+    relay: ProgressRelay | None = None,
 ) -> None:
     """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
 
@@ -142,7 +142,7 @@ def write_arrays(
     folder, identity = Path(folder), dict(identity)
     _refuse_others(folder, layout)
     make_folder(folder)
-    with exclusive(folder):
+    with lock_folder(folder):
         done = _done(folder, identity, layout, overwrite)
         if done is None:
             return
@@ -151,7 +151,7 @@ def write_arrays(
         with (
             explain_os_errors(folder),
             progress(rows, "documents", what) as bar,
-            kept_when_stopped(lambda: kept_of(len(kept), len(ranges), f"shards of {folder}")),
+            note_on_interrupt(lambda: describe_kept(len(kept), len(ranges), f"shards of {folder}")),
         ):
 
             def reached(end: int) -> None:
@@ -182,7 +182,7 @@ def write_arrays(
         if kept and all(TRUNCATION in shard for shard in kept):
             content[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in kept], axis=0).tolist()
         write_sealed(folder / _MANIFEST, content, [f"{name}.bin" for name in layout])
-        clear_mark(folder)
+        clear_damage_mark(folder)
         (folder / _DONE).unlink(missing_ok=True)
         fsync_folder(folder)
 
@@ -265,9 +265,9 @@ def _refuse_others(folder: Path, layout: Layout) -> None:
     if manifest is not None:
         arrays = read_json(folder / manifest).get("arrays") or ()
         others = {f"{name}.bin" for name in layout if name not in arrays}
-        refuse_foreign(folder, lambda name: name not in others, "the vectors of a corpus")
-    elif not in_cache(folder):
-        refuse_foreign(folder, nothing, "the vectors of a corpus")
+        refuse_foreign_files(folder, lambda name: name not in others, "the vectors of a corpus")
+    elif not is_in_cache(folder):
+        refuse_foreign_files(folder, no_file, "the vectors of a corpus")
 
 
 def _recorded(stored: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:

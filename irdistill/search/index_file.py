@@ -7,18 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, IrdistillError
 from irdistill.storage.checksums import (
     REBUILT,
-    DamagedError,
-    check_whole,
-    clear_mark,
+    clear_damage_mark,
     open_files,
     read_sealed,
+    verify_file,
     write_sealed,
 )
-from irdistill.storage.files import atomic_path, exclusive, make_folder, read_json, write_json
-from irdistill.storage.ownership import in_cache, is_manifest, nothing, refuse_foreign
+from irdistill.storage.files import atomic_path, make_folder, read_json, write_json
+from irdistill.storage.locking import lock_folder
+from irdistill.storage.ownership import is_in_cache, is_manifest, no_file, refuse_foreign_files
 
 logger = logging.getLogger(__name__)
 _MANIFEST, _BEGUN = "index.json", "begun"
@@ -40,7 +40,7 @@ def make_once(
     folder = Path(folder)
     _refuse_others(folder, name)
     make_folder(folder)
-    with exclusive(folder):
+    with lock_folder(folder):
         if (
             (folder / _MANIFEST).is_file()
             and not overwrite
@@ -55,7 +55,7 @@ def make_once(
             else:
                 if stored == identity:
                     return path
-                if not in_cache(folder):
+                if not is_in_cache(folder):
                     raise IrdistillError(
                         f"{folder} holds another index ({stored} there, {dict(identity)} now). "
                         "Choose another folder, or pass --overwrite to replace it."
@@ -65,17 +65,17 @@ def make_once(
         with atomic_path(folder / name) as temporary:
             write(temporary)
         write_sealed(folder / _MANIFEST, {"identity": dict(identity), "name": name}, [name])
-        clear_mark(folder)
+        clear_damage_mark(folder)
     return folder / name
 
 
 def _refuse_others(folder: Path, name: str) -> None:
-    if in_cache(folder):
+    if is_in_cache(folder):
         return
     if not is_manifest(folder / _MANIFEST, ("identity",)):
-        refuse_foreign(folder, nothing, "an index")
+        refuse_foreign_files(folder, no_file, "an index")
     elif read_json(folder / _MANIFEST).get("name", name) != name:
-        refuse_foreign(folder, lambda other: other != name, "an index")
+        refuse_foreign_files(folder, lambda other: other != name, "an index")
 
 
 def open_made(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
@@ -89,7 +89,7 @@ def open_made(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
         raise IrdistillError(f"{folder} holds no index; build it first.")
     try:
         manifest = read_sealed(folder / _MANIFEST)
-        check_whole(open_files(folder, manifest["files"])[name])
+        verify_file(open_files(folder, manifest["files"])[name])
         return manifest["identity"], folder / name
     except (IrdistillError, KeyError, TypeError) as error:
         if isinstance(error, DamagedError):

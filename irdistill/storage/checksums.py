@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import xxhash
 
-from irdistill.errors import IrdistillError
-from irdistill.storage.files import digest, read_json, write_json
+from irdistill.errors import DamagedError, IrdistillError
+from irdistill.storage.files import digest, open_descriptor, read_at, read_json, write_json
 
 BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 64 << 20
@@ -32,18 +32,6 @@ UNCHECKED_BYTES = 16 << 30
 CHECKSUM, FILES = "checksum", "files"
 _MARK = ".damaged"
 _MANIFESTS = {"manifest.json", "index.json", "shards.json"}
-
-
-class DamagedError(IrdistillError):
-    """A file does not hold the bytes that were written.
-
-    Attributes:
-        path: the file.
-    """
-
-    def __init__(self, path: Path, what: str, advice: str) -> None:
-        super().__init__(f"{path} {what}. {advice}")
-        self.path = path
 
 
 REBUILT = "Run the same command again: what is damaged is rebuilt."
@@ -72,7 +60,7 @@ def write_sealed(path: Path, value: Mapping[str, Any], names: Iterable[str] = ()
     write_json(path, content | {CHECKSUM: digest(content)})
 
 
-def check_own_checksum(path: Path, value: Any, advice: str) -> None:
+def verify_manifest(path: Path, value: Any, advice: str) -> None:
     """Compare a manifest with its checksum; one without a checksum, of an earlier version, passes.
 
     Raises:
@@ -93,7 +81,7 @@ def read_sealed(path: Path, advice: str = REBUILT) -> dict[str, Any]:
     value = read_json(path)
     if not isinstance(value, dict) or CHECKSUM not in value:
         raise IrdistillError(f"{path} has no checksum; an earlier version wrote it. {advice}")
-    check_own_checksum(path, value, advice)
+    verify_manifest(path, value, advice)
     return value
 
 
@@ -122,7 +110,7 @@ class CheckedFile:
             raise DamagedError(
                 path, f"is damaged: it {state}, and its manifest says {self.bytes}", advice
             )
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -173,7 +161,7 @@ class CheckedFile:
 
     def _compare(self, blocks: np.ndarray) -> None:
         for block in blocks.tolist():
-            data = os.pread(self._file, self._size, block * self._size)
+            data = read_at(self._file, self._size, block * self._size)
             if (
                 len(data) != min(self._size, self.bytes - block * self._size)
                 or xxhash.xxh3_64_intdigest(data) != self._sums[block]
@@ -301,7 +289,7 @@ def open_files(
     return files
 
 
-def check_whole(file: CheckedFile) -> None:
+def verify_file(file: CheckedFile) -> None:
     """Check a file that another library reads, up to `UNCHECKED_BYTES`; of a larger one only its
     size is known to be right.
 
@@ -322,12 +310,12 @@ def mark_damaged(folder: Path) -> None:
         return
 
 
-def clear_mark(folder: Path) -> None:
+def clear_damage_mark(folder: Path) -> None:
     """Forget that a folder was damaged, after it was rebuilt."""
     (folder / _MARK).unlink(missing_ok=True)
 
 
-class Checked(NamedTuple):
+class FolderCheck(NamedTuple):
     """What reading sealed folders found.
 
     Attributes:
@@ -343,7 +331,7 @@ class Checked(NamedTuple):
     damaged: list[str]
 
 
-def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: None) -> Checked:
+def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: None) -> FolderCheck:
     """Read every byte of all sealed folders under a folder; damaged ones are marked, so that their
     next use rebuilds them.
 
@@ -374,4 +362,4 @@ def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: No
             except IrdistillError as error:
                 mark_damaged(folder)
                 damaged.append(str(error).removesuffix(REBUILT).rstrip())
-    return Checked(folders, total, earlier, damaged)
+    return FolderCheck(folders, total, earlier, damaged)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import mmap
@@ -11,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,8 +103,16 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
+def fsync_file(path: str | Path) -> None:
+    """Force a file onto the disk."""
+    with open(path, "r+b") as stream:  # Windows syncs only files that are open for writing
+        os.fsync(stream.fileno())
+
+
 def fsync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power cut."""
+    """Make a rename in this folder survive a power cut. Windows cannot sync a folder."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,16 +120,29 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_descriptor(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file as bytes, on Windows too, and return its descriptor."""
+    return os.open(path, flags | getattr(os, "O_BINARY", 0), 0o644)
+
+
+_seeking = threading.Lock()
+
+
+def read_at(descriptor: int, size: int, offset: int) -> bytes:
+    """Read up to ``size`` bytes of an open file from ``offset`` on; threads may share the file."""
+    if hasattr(os, "pread"):
+        return os.pread(descriptor, size, offset)
+    with _seeking:  # Windows
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        return os.read(descriptor, size)
+
+
 def fsync_tree(folder: Path) -> dict[str, str]:
     """Force every file under a folder onto the disk; give their SHA-256 by relative path."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_file(path)
             digests[path.relative_to(folder).as_posix()] = file_sha256(path)
     for inner in [*(path for path in folder.rglob("*") if path.is_dir()), folder]:
         fsync_folder(inner)
@@ -137,13 +158,13 @@ def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | Non
     Raises:
         IrdistillError: there are other files at ``final``, or the disk is full.
     """
-    from irdistill.storage.ownership import nothing, refuse_foreign, remove_ours
+    from irdistill.storage.ownership import no_file, refuse_foreign_files, remove_owned_files
 
     with explain_os_errors(final):
         fsync_tree(staged)
-        refuse_foreign(final, ours or nothing, f"a folder {final.name!r}")
+        refuse_foreign_files(final, ours or no_file, f"a folder {final.name!r}")
         if final.is_dir():
-            remove_ours(final, ours or nothing)
+            remove_owned_files(final, ours or no_file)
             for place, _, _ in os.walk(final, topdown=False):
                 os.rmdir(place)
         os.replace(staged, final)
@@ -169,11 +190,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
     with explain_os_errors(path):
         try:
             yield temporary
-            descriptor = os.open(temporary, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            fsync_file(temporary)
             os.replace(temporary, path)
             if sync_folder:
                 fsync_folder(path.parent)
@@ -313,33 +330,10 @@ def _shown(value: Any) -> str:
     return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-@contextmanager
-def exclusive(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for one writing process; the lock goes with the process, also when it is
-    killed. What a killed one left half written is removed.
+def remove_temporary_files(folder: Path) -> None:
+    """Remove the temporary files that a killed process left in a folder.
 
-    Raises:
-        IrdistillError: another process holds it.
-    """
-    folder = Path(folder)
-    with (
-        explain_os_errors(folder),
-        open(folder / ".lock", "a") as stream,
-    ):  # "w" would empty a file of that name
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IrdistillError(
-                f"{folder} is being written by another process; wait for it to end or choose"
-                " another --out."
-            ) from error
-        sweep(folder)
-        yield
-
-
-def sweep(folder: Path) -> None:
-    """Remove the temporary files that a killed process left in a folder; the caller must hold the
-    lock.
+    The caller must hold the lock of the folder.
     """
     for path in folder.glob(".*-irdistill-tmp-*"):
         if is_temporary(path.name) and path.is_dir() and not path.is_symlink():

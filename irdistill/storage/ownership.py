@@ -35,13 +35,13 @@ from irdistill.storage.files import (
 
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
-Ours = Callable[[str], bool]
+FileTest = Callable[[str], bool]
 """Whether a file, by its path relative to a folder, is named by the folder's manifest."""
 
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}")
 
 
-def contents(folder: Path) -> Iterator[str]:
+def list_files(folder: Path) -> Iterator[str]:
     """All files and links under a folder, as relative paths with slashes; links are not followed.
 
     Lock files and the temporary files of irdistill are left out.
@@ -55,7 +55,7 @@ def contents(folder: Path) -> Iterator[str]:
                 yield (inside / name).as_posix()
 
 
-def refuse_foreign(folder: Path, ours: Ours, what: str) -> None:
+def refuse_foreign_files(folder: Path, ours: FileTest, what: str) -> None:
     """Refuse a folder with a file that is not ours.
 
     Args:
@@ -66,7 +66,7 @@ def refuse_foreign(folder: Path, ours: Ours, what: str) -> None:
     """
     if not folder.is_dir():
         return
-    foreign = next((name for name in contents(folder) if not ours(name)), None)
+    foreign = next((name for name in list_files(folder) if not ours(name)), None)
     if foreign is not None:
         raise IrdistillError(
             f"{folder} holds {foreign}, which irdistill did not write there, so {what} cannot be"
@@ -74,16 +74,16 @@ def refuse_foreign(folder: Path, ours: Ours, what: str) -> None:
         )
 
 
-def nothing(name: str) -> bool:
+def no_file(name: str) -> bool:
     """No file is ours: for a folder that has to be new or empty."""
     return False
 
 
-def remove_ours(folder: Path, ours: Ours) -> None:
+def remove_owned_files(folder: Path, ours: FileTest) -> None:
     """Delete the files that are ours, and the subfolders that are empty then; links are deleted,
     not what they point to.
     """
-    names = [name for name in contents(folder) if ours(name)]  # before any manifest is gone
+    names = [name for name in list_files(folder) if ours(name)]  # before any manifest is gone
     for name in names:
         (folder / name).unlink(missing_ok=True)
     emptied = {folder / parent for name in names for parent in Path(name).parents if parent.parts}
@@ -110,7 +110,7 @@ def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:
     )
 
 
-def in_cache(folder: Path) -> bool:
+def is_in_cache(folder: Path) -> bool:
     """Whether a folder is a cache by its name: it, or one of the two folders around it, is named by
     16 hexadecimal digits.
     """
@@ -119,7 +119,9 @@ def in_cache(folder: Path) -> bool:
     )
 
 
-def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | None = None) -> None:
+def claim_folder(
+    folder: Path, names: Iterable[str], what: str, before: FileTest | None = None
+) -> None:
     """Record in a folder which files irdistill writes there, before they are written.
 
     Args:
@@ -130,19 +132,19 @@ def own_folder(folder: Path, names: Iterable[str], what: str, before: Ours | Non
         IrdistillError: the folder is not new or empty, and has no such record; or a file is there
             that is not recorded.
     """
-    planned, known = set(names), owned_names(folder)
+    planned, known = set(names), claimed_files(folder)
     if known is None:
-        refuse_foreign(folder, before or nothing, what)
+        refuse_foreign_files(folder, before or no_file, what)
         known = {name for name in planned if before is not None and before(name)}
     others = planned - known
-    refuse_foreign(folder, lambda name: name not in others, what)
+    refuse_foreign_files(folder, lambda name: name not in others, what)
     if others or not (folder / OWNER).is_file():
         make_folder(folder)
         write_json(folder / OWNER, {"format": _FORMAT, "files": sorted(known | planned)})
 
 
-def owned_names(folder: Path) -> set[str] | None:
-    """The files that `own_folder` recorded, and the record itself; None where there is no
+def claimed_files(folder: Path) -> set[str] | None:
+    """The files that `claim_folder` recorded, and the record itself; None where there is no
     record.
     """
     if not is_manifest(folder / OWNER, ("files",), format=_FORMAT):
@@ -186,7 +188,7 @@ def check_replaceable(path: str | Path) -> None:
 
 
 @contextmanager
-def replaceable(path: str | Path) -> Iterator[Path]:
+def replace_safely(path: str | Path) -> Iterator[Path]:
     """``atomic_path`` for a file that the user names: a foreign file is never replaced.
 
     Raises:
@@ -203,7 +205,7 @@ def replaceable(path: str | Path) -> Iterator[Path]:
     _sweep(target)
     with atomic_path(target) as temporary:
         yield temporary
-        record(target, temporary)
+        record_written_file(target, temporary)
 
 
 def _is_stream(path: Path) -> bool:
@@ -234,7 +236,7 @@ def write_file(path: str | Path, text: str) -> None:
     Raises:
         IrdistillError: as `check_replaceable` and ``atomic_path``.
     """
-    with replaceable(path) as temporary:
+    with replace_safely(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -247,7 +249,7 @@ def write_json_file(path: str | Path, value: Any) -> None:
     write_file(path, json_text(value))
 
 
-def record(path: Path, written: Path) -> None:
+def record_written_file(path: Path, written: Path) -> None:
     """Remember the bytes of the file ``written``, which is about to lie at ``path``.
 
     They are remembered by their contents, so that a file is still ours after its folder was moved

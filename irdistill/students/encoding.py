@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from irdistill.console.progress import Done, progress
+from irdistill.console.progress import ProgressCallback, progress
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, choose_dtype
@@ -28,7 +28,7 @@ def encode_batches(
     kind: Kind,
     precision: Precision,
     budget: int | TokenBudget | None,
-    show_progress: bool | Done,
+    show_progress: bool | ProgressCallback,
     take: Take,
 ) -> None:
     """Hand to ``take`` the places of the texts of each batch and what the student makes of them,
@@ -65,7 +65,7 @@ def encode_batches(
             if show_progress is True
             else nullcontext()
         ) as bar:
-            done: Done = (
+            done: ProgressCallback = (
                 show_progress
                 if callable(show_progress)
                 else bar.update

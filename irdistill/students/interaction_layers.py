@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget, token_budget_batches
 from irdistill.modeling.hardware import Precision, choose_dtype
@@ -149,7 +149,7 @@ class InteractionStudent(Student):
         kind: Kind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        show_progress: bool | Done = False,
+        show_progress: bool | ProgressCallback = False,
     ) -> list[Tensor]:
         """States (tokens, D) of texts in float32, in their order; see ``encode_batches``."""
         found: list[Any] = [None] * len(texts)

@@ -18,7 +18,7 @@ from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
 from torch import Tensor, nn
 
-from irdistill.console.progress import Done
+from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
@@ -263,7 +263,7 @@ class SparseStudent(Student):
         kind: Kind = "document",
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        show_progress: bool | Done = True,
+        show_progress: bool | ProgressCallback = True,
         normalize: bool = False,
     ) -> csr_matrix:
         """Weights (n, V) float32 of texts, in their order, as compressed sparse rows with terms in
@@ -301,7 +301,7 @@ class SparseStudent(Student):
         kind: Kind,
         precision: Precision = "auto",
         budget: int | TokenBudget | None = None,
-        done: Done | None = None,
+        done: ProgressCallback | None = None,
     ) -> csr_matrix:
         return self.encode(
             texts,

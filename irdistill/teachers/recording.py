@@ -18,7 +18,8 @@ from irdistill.errors import ModelError
 from irdistill.modeling.truncation import Truncation, snapshot
 from irdistill.runs import RankedList, Run
 from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter
-from irdistill.storage.files import digest, exclusive
+from irdistill.storage.files import digest
+from irdistill.storage.locking import lock_folder
 from irdistill.teachers.part_scoring import (
     ProgressCallback,
     ignore_progress,
@@ -226,7 +227,7 @@ class RecordingEngine:
 
     def complete(self) -> None:
         """Record the parts that an earlier call scored without representations, and finish."""
-        with exclusive(self.out):
+        with lock_folder(self.out):
             query_ids, size = self.candidates.query_ids, self.options.part_queries
             parts = range(-(-len(query_ids) // size))
             missing = [number for number in parts if number not in self._writer]

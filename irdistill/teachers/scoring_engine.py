@@ -15,7 +15,7 @@ from irdistill.collections import Collection
 from irdistill.console.progress import progress
 from irdistill.errors import WrongCollectionError
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, open_run
-from irdistill.runs.shares import share_of_run
+from irdistill.runs.opening import subset_for
 from irdistill.teachers.function_teacher import LoadedTeacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part, top_k
 from irdistill.teachers.score_options import ScoreOptions
@@ -96,7 +96,7 @@ def open_candidates(collection: Collection, candidates: Run | str | Path) -> Run
     Raises:
         WrongCollectionError: it belongs to another collection.
     """
-    run = share_of_run(open_run(candidates, collection), collection)
+    run = subset_for(open_run(candidates, collection), collection)
     if not len(run):
         raise WrongCollectionError(
             f"the candidates have no query of {collection.id}. Use candidates of this collection."

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from irdistill.cards import find_card, known_names
+from irdistill.card_files import card_names, find_card
 from irdistill.errors import InputError, IrdistillError, NotFoundError
 from irdistill.storage.plain_data import check_values, read_yaml
 from irdistill.students.model_kinds import RETRIEVER_TYPES
@@ -126,7 +126,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
     if not teacher.strip():
         raise NotFoundError(
             "the teacher's name is empty. Give a card, bm25, a model or module:function."
-            f" {known_names('teachers', '')}"
+            f" {card_names('teachers', '')}"
         )
     if is_reference(teacher):
         return TeacherCard(teacher, "function", teacher)
@@ -140,7 +140,7 @@ def card_of(teacher: str, kind: str | None = None, revision: str | None = None) 
         # A misspelled card, or one of the few hub models whose id has no owner.
         raise NotFoundError(
             f"there is no teacher {teacher!r}: no card and no model has this name."
-            f" {known_names('teachers', teacher)} Give a model as a folder, package: path or hub"
+            f" {card_names('teachers', teacher)} Give a model as a folder, package: path or hub"
             " id."
         ) from error
 

@@ -1,23 +1,21 @@
-"""Training: lists drawn from runs, and the loop that distils them into a student."""
+"""Training: lists drawn from runs, and the loop that distills them into a student."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["ListSampler", "TrainOptions", "train"]
+_MODULES = {
+    "ListSampler": "irdistill.training.data.list_sampler",
+    "PretrainOptions": "irdistill.training.options",
+    "TrainOptions": "irdistill.training.options",
+    "pretrain": "irdistill.training.pretraining",
+    "train": "irdistill.training.trainer",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        from irdistill.training.trainer import train
-
-        return train
-    if name == "TrainOptions":
-        from irdistill.training.options import TrainOptions
-
-        return TrainOptions
-    if name == "ListSampler":
-        from irdistill.training.data.list_sampler import ListSampler
-
-        return ListSampler
-    raise AttributeError(f"module 'irdistill.training' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import file_sha256, fsync_tree, read_json, write_json
-from irdistill.storage.ownership import Ours, is_manifest, nothing, remove_ours
+from irdistill.storage.ownership import FileTest, is_manifest, no_file, remove_owned_files
 
 __all__ = [
     "MARKER",
@@ -107,10 +107,10 @@ def describe_newest(folder: Path, steps: int) -> str:
     return f"the checkpoint of step {step_of(whole[-1])} of {steps} in {folder}" if whole else ""
 
 
-def checkpoint_files(checkpoint: Path) -> Ours:
+def checkpoint_files(checkpoint: Path) -> FileTest:
     """Whether a file of a checkpoint is named by its marker; none is where there is no marker."""
     if not is_manifest(checkpoint / MARKER, ("files",)):
-        return nothing
+        return no_file
     files = read_json(checkpoint / MARKER)["files"]
     return lambda name: name == MARKER or name in files
 
@@ -118,7 +118,7 @@ def checkpoint_files(checkpoint: Path) -> Ours:
 def remove(checkpoint: Path) -> None:
     """Delete the files of a checkpoint that its marker names, the marker last."""
     ours = checkpoint_files(checkpoint)
-    remove_ours(checkpoint, lambda name: name != MARKER and ours(name))
-    remove_ours(checkpoint, lambda name: name == MARKER and ours(name))
+    remove_owned_files(checkpoint, lambda name: name != MARKER and ours(name))
+    remove_owned_files(checkpoint, lambda name: name == MARKER and ours(name))
     if checkpoint.is_dir() and not any(checkpoint.iterdir()):
         checkpoint.rmdir()

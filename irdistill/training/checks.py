@@ -67,7 +67,7 @@ def check_penalties(options: TrainOptions, student: Student) -> None:
     Raises:
         IrdistillError: they do not, or are for documents whose tower is frozen.
     """
-    if options.regularised and student.kind != "sparse":
+    if options.has_penalties and student.kind != "sparse":
         raise IrdistillError(
             "weights of FLOPS, L1 or anti-zero, or active dimensions to aim at, were given for a"
             f" {student.kind} student; they are for a sparse one."
@@ -210,7 +210,7 @@ def check_teacher(
             " they look like the output of a sigmoid, whose differences are lost. Use the"
             " teacher's raw logits."
         )
-    for term in loss.plain:
+    for term in loss.basic_losses:
         if isinstance(term, KL | DACKL):
             warnings += _entropy(term, lists, spreads)
         if similarity == "cosine" and isinstance(term, MarginMSE | MSE):

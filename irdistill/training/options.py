@@ -1,158 +1,598 @@
-"""What a training run is told, apart from its data, student and loss."""
+"""Options of `train` and `pretrain`.
+
+Each field is declared once, with its type, bounds and help text. The command line, the recipe
+schema and the option tables in the documentation are derived from these declarations.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from irdistill.errors import IrdistillError
-from irdistill.modeling.hardware import Precision
+from pydantic import Field
+
+from irdistill.errors import OptionError
+from irdistill.modeling import Precision
+from irdistill.option_checks import check_fields
 from irdistill.runs import Gate, Mixing
 from irdistill.runs.mixing import Missing
 from irdistill.training.data.sources import parse_sources
-from irdistill.training.objectives.matryoshka import Matryoshka
-from irdistill.training.option_groups import (
-    GROUPS,
-    EarlyStop,
-    Mining,
-    Penalties,
-    SamplingOptions,
-    Schedule,
-    one_of,
-)
 
-#: Options that change how a run is watched or cut up, and not what comes out of it.
-_WITHOUT_EFFECT = (
-    "checkpoint_every",
-    "checkpoint_seconds",
-    "keep_checkpoints",
-    "log_every",
-    "grad_cache",
+Tracker = Literal[
+    "tensorboard",
+    "wandb",
+    "trackio",
+    "mlflow",
+    "comet_ml",
+    "aim",
+    "clearml",
+    "dvclive",
+    "swanlab",
+]
+
+#: Options that do not change the trained weights.
+_WITHOUT_EFFECT = frozenset(
+    {
+        "checkpoint_every",
+        "checkpoint_seconds",
+        "keep_checkpoints",
+        "log_every",
+        "grad_cache",
+        "track",
+    }
 )
 
 
 @dataclass(frozen=True)
-class TrainOptions(Schedule, EarlyStop, Penalties, SamplingOptions, Mining, Matryoshka):
-    """Settings of one training: these, and those of `irdistill.training.option_groups`.
+class TrainOptions:
+    """Options of `train`, apart from its data, student and loss.
 
-    Attributes:
-        batch_size: queries a step (for each process).
-        list_size: documents a query, the judged relevant ones included.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
-        precision: of the encoders' forward pass; the loss is always float32.
-        dropout: as the backbone has it. Where little is trained for a short time it costs more than
-            it gives: a query tower of two layers on labels alone gained 0.007 nDCG@10 on pydocs
-            without it.
-        seed: of the lists drawn and of dropout.
-        sources: where the documents of a list come from, see `parse_sources`: ``all``, ``top``,
-            ``1-50``, ``1-10:4,11-100:12``.
-        positives: put documents judged relevant first in each list.
-        only_scored: draw no document without a teacher's score even if the loss needs none, so that
-            all losses are given the same lists.
-        max_positives: at most so many of them.
-        mix: how several runs become one when a list is drawn, as `fuse` would: ``mean``,
-            ``zscore``, ``minmax``, ``softmax``, ``logsoftmax`` or ``rrf`` (see
-            `irdistill.runs.Mixing`). ``none`` keeps them apart: the loss is taken against each, and
-            the first run gives candidates and ranks.
-        teacher_weights: one number a run: of the scores that are mixed, or with ``none`` of the
-            losses.
-        missing, mix_tau, abstain: of the mixing, as in `irdistill.runs.Mixing`.
-        gate: multiplies the weights, query by query, of the scores or of the losses.
-        flagged: what becomes of documents that a run flags though they have a score. ``mask``:
-            those suspected to be false negatives (see `irdistill.runs.mask`) stay in the lists with
-            their scores, and are nobody's negatives; ``drop``: no flagged document is drawn that is
-            not judged relevant; ``keep``: flags are not looked at.
-        token_budget: padded tokens in one forward pass of a tower; 0 chooses for the device.
-        grad_cache: keep of a forward pass only the vectors and make its activations again for the
-            gradients, so that memory is bounded by the token budget and not by the batch, at the
-            price of a second forward pass. The gradients are the same.
-        deterministic: on a GPU, use slower kernels whose results are the same bits every time.
-        checkpoint_every: steps between checkpoints; 0 writes none, by time neither.
-        checkpoint_seconds: seconds of training between checkpoints, so that a short or slow
-            training has some too; 0 for none by time. Where a checkpoint takes more than a
-            twentieth of this to write, they are further apart.
-        keep_checkpoints: how many are kept while training goes on.
-        log_every: steps between writes of the log; every step has a line in it.
+    Raises:
+        OptionError: a value is out of bounds, or two options contradict each other.
+
+    >>> options = TrainOptions(steps=100, warmup=0.1, learning_rate=1e-4)
+    >>> options.warmup_steps, options.rate(5)
+    (10, 0.5)
     """
 
-    batch_size: int = 16
-    list_size: int = 8
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    precision: Precision = "auto"
-    dropout: bool = True
-    seed: int = 42
-    sources: str = "all"
-    positives: bool = True
-    only_scored: bool = False
-    max_positives: int = 1
-    mix: str = "none"
-    teacher_weights: tuple[float, ...] | None = None
-    missing: Missing = "null"
-    mix_tau: float | tuple[float, ...] = 1.0
-    abstain: str = ""
-    gate: Gate | None = None
-    flagged: Literal["mask", "drop", "keep"] = "mask"
-    token_budget: int = 0
-    grad_cache: bool = False
-    deterministic: bool = False
-    checkpoint_every: int = 500
-    checkpoint_seconds: float = 60.0
-    keep_checkpoints: int = 2
-    log_every: int = 20
+    # Length and learning rate
+    steps: Annotated[int, Field(ge=1, description="Optimizer steps.")] = 1000
+    epochs: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Passes over the queries, instead of steps; may be a fraction."
+            " 0 uses steps.",
+        ),
+    ] = 0.0
+    learning_rate: Annotated[float, Field(gt=0, description="Peak learning rate.")] = 2e-5
+    head_learning_rate: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="Peak learning rate of the new layers (the head) of a split cross-encoder"
+            " or kernel student. None uses learning_rate."
+        ),
+    ] = None
+    loss_learning_rate: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="Peak learning rate of the parameters of the loss, such as the projection"
+            " of EmbeddingMSE.",
+        ),
+    ] = 1e-3
+    schedule: Annotated[
+        Literal["linear", "cosine", "constant"],
+        Field(description="Shape of the learning rate after the warmup."),
+    ] = "linear"
+    floor: Annotated[
+        float,
+        Field(ge=0, le=1, description="Final learning rate, as a share of the peak (0 to 1)."),
+    ] = 0.0
+    warmup: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Warmup of the learning rate: a share of the steps (below 1) or a number"
+            " of steps.",
+        ),
+    ] = 0.1
+    weight_decay: Annotated[float, Field(description="Weight decay of AdamW.")] = 0.0
+    max_grad_norm: Annotated[
+        float, Field(description="Maximum gradient norm; 0 disables clipping.")
+    ] = 1.0
+
+    # Batches
+    batch_size: Annotated[int, Field(ge=1, description="Lists (queries) per step and process.")] = (
+        16
+    )
+    list_size: Annotated[
+        int, Field(ge=2, description="Documents per list, positives included.")
+    ] = 8
+    gradient_accumulation: Annotated[
+        int,
+        Field(
+            ge=1,
+            description="Micro-batches per step. The lists of a step are split into this many"
+            " parts, whose gradients are averaged. In-batch losses and sparsity penalties see one"
+            " micro-batch at a time, so in-batch negatives are fewer; grad_cache saves memory"
+            " without this effect.",
+        ),
+    ] = 1
+    grad_cache: Annotated[
+        bool,
+        Field(
+            description="Recompute activations for the gradients (GradCache). Memory is bounded by"
+            " token_budget instead of the batch, for a second forward pass. The gradients are the"
+            " same."
+        ),
+    ] = False
+    token_budget: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Padded tokens per forward pass of a tower; 0 chooses for the device.",
+        ),
+    ] = 0
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Precision of the forward pass; auto is bfloat16 where the hardware is"
+            " fast at it. The loss is always computed in float32."
+        ),
+    ] = "auto"
+    dropout: Annotated[
+        bool,
+        Field(
+            description="Use the dropout of the backbone. Short trainings of few layers are better"
+            " without it."
+        ),
+    ] = True
+    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
+    deterministic: Annotated[
+        bool, Field(description="On a GPU, use slower kernels with bit-identical results.")
+    ] = False
+
+    # Documents of a list
+    sources: Annotated[
+        str,
+        Field(
+            description="Ranks that the documents of a list are drawn from: all, top, or ranges"
+            " with optional counts such as 1-10:4,11-100:12."
+        ),
+    ] = "all"
+    positives: Annotated[
+        bool, Field(description="Put judged relevant documents first in each list.")
+    ] = True
+    max_positives: Annotated[
+        int, Field(ge=1, description="Judged relevant documents per list, at most.")
+    ] = 1
+    only_scored: Annotated[
+        bool,
+        Field(
+            description="Draw only documents with a teacher score, even if the loss needs none, so"
+            " that all losses train on the same lists."
+        ),
+    ] = False
+    margin_bins: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Draw the documents of a list evenly from this many ranges of the"
+            " teacher's score; 0 draws by rank.",
+        ),
+    ] = 0
+    flagged: Annotated[
+        Literal["mask", "drop", "keep"],
+        Field(
+            description="Documents that a run flags as suspected false negatives: mask keeps them"
+            " in the lists but never uses them as negatives, drop does not draw flagged documents"
+            " that are not judged relevant, keep ignores the flags."
+        ),
+    ] = "mask"
+
+    # Several teachers
+    mix: Annotated[
+        Literal["none", "mean", "zscore", "minmax", "softmax", "logsoftmax", "rrf"],
+        Field(
+            description="Combine the scores of several runs as fuse does; none takes the loss"
+            " against each run, and the first run gives candidates and ranks."
+        ),
+    ] = "none"
+    teacher_weights: Annotated[
+        tuple[float, ...] | None,
+        Field(
+            description="Weight of each run: of its scores in the mix, or of its loss with mix"
+            " none."
+        ),
+    ] = None
+    missing: Annotated[
+        Missing,
+        Field(
+            description="Score of a document in the mix that a run did not score: null (no score),"
+            " skip (mean of the other runs) or min (lowest score of the run)."
+        ),
+    ] = "null"
+    mix_tau: Annotated[
+        float | tuple[float, ...],
+        Field(description="Temperature of a softmax mix; one number, or one per run."),
+    ] = 1.0
+    abstain: Annotated[
+        str,
+        Field(description="Give no score where the runs disagree, such as tau<0.2,sd>1."),
+    ] = ""
+    gate: Annotated[
+        Gate | None,
+        Field(description="Gate that multiplies the teacher weights query by query."),
+    ] = None
+
+    # Order of the queries
+    curriculum: Annotated[
+        Literal["none", "gap", "entropy"],
+        Field(
+            description="Begin with easy queries: those with the largest gap between the two best"
+            " teacher scores, or with the lowest entropy of the teacher's distribution."
+        ),
+    ] = "none"
+    pacing: Annotated[
+        Literal["linear", "root"],
+        Field(description="Growth of the share of queries that the curriculum draws from."),
+    ] = "linear"
+    pacing_start: Annotated[
+        float,
+        Field(gt=0, le=1, description="Share of the queries that the first step draws from."),
+    ] = 0.2
+    pacing_end: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="End of the curriculum: a share of the steps (below 1) or a number of"
+            " steps.",
+        ),
+    ] = 0.5
+    clusters: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Number of query clusters; each step draws from one cluster. 0 disables"
+            " clustering.",
+        ),
+    ] = 0
+    cluster_model: Annotated[
+        str,
+        Field(
+            description="Dense model whose query vectors are clustered; the student itself if"
+            " empty."
+        ),
+    ] = ""
+
+    # Hard negatives of the student
+    mine_every: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Steps between searches of the corpus with the current student for hard"
+            " negatives; 0 disables mining.",
+        ),
+    ] = 0
+    mine_depth: Annotated[int, Field(ge=1, description="Mined documents per query.")] = 100
+    mine_take: Annotated[
+        int,
+        Field(ge=0, description="Mined documents per list; 0 is half of the list."),
+    ] = 0
+    mine_teacher: Annotated[
+        str,
+        Field(
+            description="Teacher that scores mined documents that the run did not score. Without"
+            " one, only losses that need no teacher score, such as InfoNCE, use them."
+        ),
+    ] = ""
+
+    # Sparse students
+    query_flops: Annotated[
+        float, Field(ge=0, description="Weight of the FLOPS penalty of query vectors.")
+    ] = 0.0
+    document_flops: Annotated[
+        float, Field(ge=0, description="Weight of the FLOPS penalty of document vectors.")
+    ] = 0.0
+    query_l1: Annotated[
+        float, Field(ge=0, description="Weight of the L1 penalty of query vectors.")
+    ] = 0.0
+    document_l1: Annotated[
+        float, Field(ge=0, description="Weight of the L1 penalty of document vectors.")
+    ] = 0.0
+    ramp: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Quadratic ramp of the penalties: a share of the steps (below 1) or a"
+            " number of steps.",
+        ),
+    ] = 0.33
+    query_active: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Target number of active dimensions of query vectors. A controller adjusts"
+            " the penalty weights instead of the ramp. 0 sets no target.",
+        ),
+    ] = 0
+    document_active: Annotated[
+        int,
+        Field(ge=0, description="Target number of active dimensions of document vectors."),
+    ] = 0
+    anti_zero: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Weight of a penalty that grows without bound as all weights of a side"
+            " approach zero.",
+        ),
+    ] = 0.0
+
+    # Dense students
+    matryoshka_dims: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        Field(
+            description="Dimensions at which the loss of a dense student is taken and summed"
+            " (Kusupati et al. 2022, arXiv:2205.13147). Include the full dimension if it will be"
+            " used."
+        ),
+    ] = ()
+    matryoshka_weights: Annotated[
+        tuple[Annotated[float, Field(gt=0)], ...] | None,
+        Field(description="Weight of the loss at each of the matryoshka_dims; 1 by default."),
+    ] = None
+
+    # Early stopping
+    early_stop: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Stop after this many evaluations without a lower loss on held-out lists,"
+            " and keep the best weights. 0 disables early stopping.",
+        ),
+    ] = 0
+    held_out: Annotated[
+        float,
+        Field(gt=0, lt=1, description="Share of the queries held out for early stopping."),
+    ] = 0.1
+    evaluate_every: Annotated[
+        int, Field(ge=1, description="Steps between evaluations of the held-out loss.")
+    ] = 100
+
+    # Checkpoints and logs
+    checkpoint_every: Annotated[
+        int, Field(ge=0, description="Steps between checkpoints; 0 writes no checkpoints.")
+    ] = 500
+    checkpoint_seconds: Annotated[
+        float,
+        Field(
+            ge=0,
+            description="Seconds between checkpoints; 0 disables checkpoints by time. They are"
+            " less frequent if writing one takes more than a twentieth of this time.",
+        ),
+    ] = 60.0
+    keep_checkpoints: Annotated[
+        int, Field(ge=1, description="Checkpoints kept during training.")
+    ] = 2
+    log_every: Annotated[
+        int, Field(ge=1, description="Steps between writes of the log, which has every step.")
+    ] = 20
+    track: Annotated[
+        tuple[Tracker, ...],
+        Field(description="Experiment trackers to log to, besides train_log.jsonl."),
+    ] = ()
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("batch_size", 1),
-            ("list_size", 2),
-            ("max_positives", 1),
-            ("keep_checkpoints", 1),
-            ("log_every", 1),
-            ("checkpoint_every", 0),
-            ("checkpoint_seconds", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise IrdistillError(
-                    f"{name} is {getattr(self, name)}; it must be at least {least}."
-                )
-        for group in (*GROUPS, Matryoshka):
-            group.check(self)
-        if self.margin_bins and any(source.take for source in parse_sources(self.sources)):
-            raise IrdistillError(
-                "margin_bins was given, and sources with counts; the bins say how many come from"
-                " where."
-            )
-        parse_sources(self.sources)
-        for name in ("teacher_weights", "mix_tau"):  # YAML gives lists
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(map(float, value)))
-        one_of(self, "flagged", "mask", "drop", "keep")
+        check_fields(self)
+        sources = parse_sources(self.sources)
+        for problem in self._contradictions(any(source.take for source in sources)):
+            raise OptionError(problem)
         if self.mix != "none":
             self.mixing()
-        elif self.abstain or self.missing != "null" or self.mix_tau != 1.0:
-            raise IrdistillError(
-                "abstain, missing or mix_tau was given and the teachers are not mixed; choose how,"
-                " as mix=zscore."
+
+    def _contradictions(self, counted_sources: bool) -> Iterator[str]:
+        """Messages about options that do not work together."""
+        if self.gradient_accumulation > self.batch_size:
+            yield (
+                f"gradient_accumulation is {self.gradient_accumulation}, and a step has"
+                f" {self.batch_size} lists; each micro-batch needs at least one list."
+            )
+        if self.margin_bins and counted_sources:
+            yield (
+                "margin_bins and sources with counts were both given; each decides how many"
+                " documents come from where. Use one of them."
+            )
+        if self.mix == "none" and (self.abstain or self.missing != "null" or self.mix_tau != 1.0):
+            yield (
+                "abstain, missing or mix_tau was given without a mix; choose one, such as"
+                " mix=zscore."
+            )
+        if self.curriculum != "none" and self.clusters:
+            yield (
+                "curriculum and clusters were both given; each decides the queries of a step. Use"
+                " one of them."
+            )
+        if self.cluster_model and not self.clusters:
+            yield "cluster_model was given without clusters; set their number, as clusters=200."
+        if (self.mine_teacher or self.mine_take) and not self.mine_every:
+            yield (
+                "mine_teacher or mine_take was given without mine_every; set the steps between"
+                " searches, as mine_every=500."
+            )
+        if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
+            yield f"matryoshka_dims is {self.matryoshka_dims}; the dimensions must differ."
+        weights = self.matryoshka_weights
+        if weights is not None and len(weights) != len(self.matryoshka_dims):
+            yield (
+                f"matryoshka_weights is {weights}; expected one number for each of"
+                f" {len(self.matryoshka_dims)} dimensions."
             )
 
     def mixing(self) -> Mixing:
-        """How the runs are mixed, where ``mix`` is not ``none``."""
+        """The rule that combines the runs, if ``mix`` is not ``none``."""
         return Mixing(
             self.mix, self.teacher_weights, self.missing, self.mix_tau, self.abstain, self.gate
         )
 
+    def in_steps(self, share: float) -> int:
+        """Convert a share of the steps (below 1) or a number of steps to steps."""
+        return int(share * self.steps) if share < 1 else int(share)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Length of the warmup in steps."""
+        return self.in_steps(self.warmup)
+
     @property
     def ramp_steps(self) -> int:
-        """The ramp of the penalties in steps."""
+        """Length of the ramp of the sparsity penalties in steps."""
         return self.in_steps(self.ramp)
 
-    def identity(self) -> dict[str, Any]:
-        """What decides the trained weights, and nothing that is idle, so that a policy that is off
-        changes no identity.
+    def rate(self, step: int) -> float:
+        """Learning rate in optimizer step ``step`` (from 0), as a share of the peak."""
+        if step < self.warmup_steps:
+            return step / self.warmup_steps
+        if self.schedule == "constant":
+            return 1.0
+        left = max(0.0, (self.steps - step) / max(1, self.steps - self.warmup_steps))
+        shape = left if self.schedule == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+        return self.floor + (1 - self.floor) * shape
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether a sparsity penalty has a weight or a target."""
+        return any(getattr(self, name) for name in _PENALTIES if name != "ramp")
+
+    def penalty_weights(self, side: str) -> dict[str, float]:
+        """Weights of the sparsity penalties of a side, before the ramp or the controller.
+
+        A side with a target and without weights has L1 at 0.001.
         """
-        left_out = set(_WITHOUT_EFFECT)
-        for group in (*GROUPS, Matryoshka):
-            left_out |= group.idle(self)
-        return {key: value for key, value in asdict(self).items() if key not in left_out}
+        weights = {"FLOPS": getattr(self, f"{side}_flops"), "L1": getattr(self, f"{side}_l1")}
+        nonzero = {name: weight for name, weight in weights.items() if weight}
+        return nonzero or ({"L1": 1e-3} if getattr(self, f"{side}_active") else {})
+
+    @property
+    def matryoshka(self) -> tuple[tuple[int | None, float], ...]:
+        """Dimensions at which the loss is taken, with their weights; None is all dimensions."""
+        if not self.matryoshka_dims:
+            return ((None, 1.0),)
+        weights = self.matryoshka_weights or (1.0,) * len(self.matryoshka_dims)
+        return tuple(zip(self.matryoshka_dims, weights, strict=True))
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide the trained weights.
+
+        Options of a feature that is off are left out, so that a new feature does not change the
+        identity of trainings without it.
+        """
+        ignored = _WITHOUT_EFFECT | self._inactive()
+        return {name: value for name, value in asdict(self).items() if name not in ignored}
+
+    def _inactive(self) -> set[str]:
+        at_default = {
+            name
+            for name in (
+                "schedule",
+                "floor",
+                "epochs",
+                "loss_learning_rate",
+                "margin_bins",
+                "query_active",
+                "document_active",
+                "anti_zero",
+                "gradient_accumulation",
+            )
+            if getattr(self, name) == getattr(TrainOptions, name)
+        }
+        switches = (
+            (self.curriculum != "none", {"curriculum", "pacing", "pacing_start", "pacing_end"}),
+            (self.clusters, {"clusters", "cluster_model"}),
+            (self.mine_every, {"mine_every", "mine_depth", "mine_take", "mine_teacher"}),
+            (self.has_penalties, _PENALTIES),
+            (self.matryoshka_dims, {"matryoshka_dims", "matryoshka_weights"}),
+            (self.early_stop, {"early_stop", "held_out", "evaluate_every"}),
+            (not self.epochs, {"steps"}),
+        )
+        return at_default.union(*(names for active, names in switches if not active))
+
+
+_PENALTIES = frozenset(
+    {
+        "query_flops",
+        "document_flops",
+        "query_l1",
+        "document_l1",
+        "ramp",
+        "query_active",
+        "document_active",
+        "anti_zero",
+    }
+)
+
+
+@dataclass(frozen=True)
+class PretrainOptions:
+    """Options of `pretrain`.
+
+    Raises:
+        OptionError: a value is out of bounds.
+
+    >>> PretrainOptions(steps=0).identity()["max_length"]
+    128
+    """
+
+    steps: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Optimizer steps; 0 only shortens the backbone or draws random weights.",
+        ),
+    ] = 1000
+    batch_size: Annotated[int, Field(ge=1, description="Documents per step.")] = 32
+    learning_rate: Annotated[
+        float, Field(gt=0, description="Peak learning rate of a linear schedule that ends at 0.")
+    ] = 1e-4
+    warmup: Annotated[
+        float, Field(ge=0, lt=1, description="Warmup of the learning rate, a share of the steps.")
+    ] = 0.1
+    masked: Annotated[
+        float,
+        Field(
+            gt=0,
+            lt=1,
+            description="Share of the tokens to predict; 80% of them are masked and 10% replaced.",
+        ),
+    ] = 0.15
+    max_length: Annotated[
+        int, Field(ge=3, description="Maximum length of a document in tokens.")
+    ] = 128
+    precision: Annotated[
+        Precision,
+        Field(
+            description="Precision of the forward pass; auto is bfloat16 where the hardware is"
+            " fast at it."
+        ),
+    ] = "auto"
+    seed: Annotated[int, Field(ge=0, description="Random seed.")] = 42
+    checkpoint_every: Annotated[int, Field(ge=1, description="Steps between checkpoints.")] = 500
+    checkpoint_seconds: Annotated[
+        float,
+        Field(ge=0, description="Seconds between checkpoints; 0 disables checkpoints by time."),
+    ] = 60.0
+    log_every: Annotated[int, Field(ge=1, description="Steps per line of the log.")] = 20
+    track: Annotated[
+        tuple[Tracker, ...],
+        Field(description="Experiment trackers to log to, besides train_log.jsonl."),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide the trained weights."""
+        return {name: value for name, value in asdict(self).items() if name not in _WITHOUT_EFFECT}

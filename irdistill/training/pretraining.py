@@ -10,7 +10,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +23,26 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from irdistill.console.progress import kept_when_stopped, progress
+from irdistill.console.progress import note_on_interrupt, progress
 from irdistill.errors import IrdistillError
-from irdistill.modeling.hardware import Precision, best_device, choose_dtype
+from irdistill.modeling.hardware import best_device, choose_dtype
 from irdistill.modeling.model_files import model_revision, quiet_libraries
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import (
-    exclusive,
     make_folder,
     move_into_place,
     staging_path,
     write_json,
     write_text,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.students.layers import keep_layers
 from irdistill.students.saving import save_tokenizer
 from irdistill.students.student_loading import load_transformer, random_weights
 from irdistill.students.towers import set_lengths
 from irdistill.training import checkpoints
 from irdistill.training.loop import Steps, step_seed
+from irdistill.training.options import PretrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import continues
 from irdistill.training.training_files import (
@@ -56,67 +56,6 @@ if TYPE_CHECKING:
     from irdistill.collections import Collection, Corpus
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """Settings of one masked-language-model training.
-
-    Attributes:
-        steps: optimiser steps; with 0 the backbone is only made: shortened, or with random weights.
-        batch_size: documents a step.
-        learning_rate: peak of a linear schedule that ends at 0.
-        warmup: share of the steps over which the rate rises.
-        masked: share of the tokens that are to be guessed; of these four fifths are masked and a
-            tenth replaced.
-        max_length: documents are truncated to so many tokens.
-        precision: ``auto`` is bfloat16 where it is fast.
-        seed: of the order of documents, of what is masked, of dropout, and of new weights.
-        checkpoint_every, checkpoint_seconds: steps, and seconds (0: none by time), between
-            checkpoints; they change nothing of what comes out, nor does
-        log_every: steps that a line of the log is the mean of.
-    """
-
-    steps: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 1e-4
-    warmup: float = 0.1
-    masked: float = 0.15
-    max_length: int = 128
-    precision: Precision = "auto"
-    seed: int = 42
-    checkpoint_every: int = 500
-    checkpoint_seconds: float = 60.0
-    log_every: int = 20
-
-    def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 0),
-            ("batch_size", 1),
-            ("max_length", 3),
-            ("seed", 0),
-            ("checkpoint_every", 1),
-            ("checkpoint_seconds", 0),
-            ("log_every", 1),
-        ):
-            if getattr(self, name) < least:
-                raise IrdistillError(
-                    f"{name} is {getattr(self, name)}; it must be at least {least}."
-                )
-        if (
-            not 0 < self.masked < 1
-            or not 0 <= self.warmup < 1
-            or not 0 < self.learning_rate < math.inf
-        ):
-            raise IrdistillError(
-                f"masked is {self.masked}, warmup {self.warmup} and learning_rate"
-                f" {self.learning_rate}; shares below 1 and a rate above 0 were expected."
-            )
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the weights."""
-        without_effect = ("checkpoint_every", "checkpoint_seconds", "log_every")
-        return {key: value for key, value in asdict(self).items() if key not in without_effect}
 
 
 class _Masking:
@@ -289,7 +228,7 @@ def pretrain(
             }
         )
     )
-    with exclusive(folder):
+    with lock_folder(folder):
         if continues(folder, identity):
             logger.info("%s is finished already", folder / "model")
             return folder / "model"
@@ -353,7 +292,7 @@ def _train(
     timer = checkpoints.Timer(options.checkpoint_seconds)
     with (
         quiet_libraries(),
-        kept_when_stopped(lambda: checkpoints.describe_newest(folder, options.steps)),
+        note_on_interrupt(lambda: checkpoints.describe_newest(folder, options.steps)),
     ):
         trainer = _MaskedTrainer(
             batches, start, timer, model=first.model, args=arguments, callbacks=[_Bar(timer)]

@@ -16,18 +16,13 @@ from sentence_transformers.base.modules import Normalize
 from torch import from_numpy
 
 from irdistill.collections import Collection
-from irdistill.console.progress import bar_over, progress, working
+from irdistill.console.progress import progress, show_activity, with_progress
 from irdistill.errors import IrdistillError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors.vector_store import corpus_vectors
-from irdistill.storage.files import (
-    exclusive,
-    make_folder,
-    read_json_object,
-    staging_path,
-    write_json,
-)
+from irdistill.storage.files import make_folder, read_json_object, staging_path, write_json
+from irdistill.storage.locking import lock_folder
 from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
@@ -120,7 +115,7 @@ def fit_term_vectors(
             )
         if stored.get("finished", True) and is_whole(folder / "model", stored.get("model") or {}):
             return DenseStudent.load(folder / "model")
-    with exclusive(folder):
+    with lock_folder(folder):
         bm25 = BM25(collection.corpus)
         vectors = corpus_vectors(collection.corpus, student, work).matrix
         places, weight = term_vectors(bm25.matrix, vectors)
@@ -185,7 +180,7 @@ def term_vectors(
     if count < 2 or not ridge > 0:
         raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
-    with working("solve for term vectors"):
+    with show_activity("solve for term vectors"):
         found = cho_solve(cho_factor(spread), products.T).T
     true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
     reached = (products * found).sum(axis=1)
@@ -213,7 +208,9 @@ def _scale(
         {bm25.stems[place]: number for number, place in enumerate(places.tolist())},
     )
     spreads = []
-    for query, vector in zip(bar_over(queries, "queries", "scale term vectors"), own, strict=True):
+    for query, vector in zip(
+        with_progress(queries, "queries", "scale term vectors"), own, strict=True
+    ):
         words = [known[stem] for stem in bm25.words(query.text) if stem in known]
         if not words:
             continue

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from irdistill.console.progress import kept_when_stopped, progress
+from irdistill.console.progress import note_on_interrupt, progress
 from irdistill.errors import IrdistillError
 from irdistill.losses import Loss, parse_loss
 from irdistill.modeling.hardware import choose_dtype
@@ -26,12 +26,12 @@ from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.storage.files import (
     differences,
-    exclusive,
     make_folder,
     read_json_object,
     staging_path,
     write_json,
 )
+from irdistill.storage.locking import lock_folder
 from irdistill.students.saving import check_saving
 from irdistill.training import checkpoints
 from irdistill.training.checks import (
@@ -191,7 +191,7 @@ def train(
         )
     model = folder / "model"
     with ExitStack() as held:
-        processes.agree(lambda: held.enter_context(exclusive(folder)))
+        processes.agree(lambda: held.enter_context(lock_folder(folder)))
         about = json.loads(
             json.dumps(_about(collection, runs, student, document_vectors), default=str)
         )
@@ -281,11 +281,13 @@ def _train(
 
     with processes.in_turn():
         stored = open_vectors(collection, student, vectors, work)
-    student.with_states = kept is not None
+    student.keep_representations = kept is not None
 
     def collator_of(drawn: ListSampler) -> Collator:
         made = _collator(collection, drawn, student, stored, processes)
-        made.states = None if kept is None else TeacherStates(kept, loss.states, drawn.query_ids)
+        made.states = (
+            None if kept is None else TeacherStates(kept, loss.representations, drawn.query_ids)
+        )
         return made
 
     collator = collator_of(sampler)
@@ -343,11 +345,11 @@ def _train(
         )
         watch.write = trainer.write_log
         watch.is_due = lambda: processes.agree(trainer.timer.due)
-        with kept_when_stopped(lambda: checkpoints.describe_newest(place, options.steps)):
+        with note_on_interrupt(lambda: checkpoints.describe_newest(place, options.steps)):
             trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        student.with_states = False
+        student.keep_representations = False
     student.model.eval()
     read = changes(snapshot(student), before)
     for kind in student.sides:

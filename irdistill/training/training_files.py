@@ -11,7 +11,13 @@ from typing import Any
 from irdistill.errors import IrdistillError
 from irdistill.runs.run_files import run_files
 from irdistill.storage.files import fsync_tree, move_into_place, read_json, staging_path, write_json
-from irdistill.storage.ownership import Ours, is_manifest, nothing, refuse_foreign, remove_ours
+from irdistill.storage.ownership import (
+    FileTest,
+    is_manifest,
+    no_file,
+    refuse_foreign_files,
+    remove_owned_files,
+)
 from irdistill.training import checkpoints
 from irdistill.training.data.clusters import FILE as CLUSTERS
 from irdistill.training.objectives.loss_parameters import FILE as LEARNT
@@ -22,12 +28,12 @@ _PLAIN = (TRAINING, "train_log.jsonl", "journal.jsonl", CLUSTERS, LEARNT)
 _MINED = re.compile(r"\d+(-new|-scores)?")
 
 
-def training_files(folder: Path) -> Ours:
+def training_files(folder: Path) -> FileTest:
     """Whether a file of a folder is part of the training in it: records, checkpoints, the model,
     runs of mined documents.
     """
     if not is_manifest(folder / TRAINING, ("identity",)):
-        return nothing
+        return no_file
     model = read_json(folder / TRAINING).get(MODEL) or {}
     files = model if isinstance(model, dict) else {}
     held_out = weight_files(folder / CHECKPOINTS)
@@ -49,11 +55,11 @@ def training_files(folder: Path) -> Ours:
     return ours
 
 
-def _mined_files(folder: Path) -> Ours:
+def _mined_files(folder: Path) -> FileTest:
     try:
         return run_files(folder)
     except IrdistillError:
-        return nothing
+        return no_file
 
 
 def check_training_folder(folder: Path) -> None:
@@ -70,10 +76,10 @@ def check_training_folder(folder: Path) -> None:
             f"cannot write {folder}: it is a file and a folder was expected; choose another name."
         )
     ours = training_files(folder)
-    if ours is nothing:
-        refuse_foreign(folder, nothing, "a training")
+    if ours is no_file:
+        refuse_foreign_files(folder, no_file, "a training")
     else:
-        refuse_foreign(
+        refuse_foreign_files(
             folder,
             lambda name: ours(name) or not name.startswith((f"{MODEL}/", f"{CHECKPOINTS}/")),
             "a training",
@@ -85,7 +91,7 @@ def remove_checkpoints(folder: Path) -> None:
     place, ours = folder / CHECKPOINTS, training_files(folder)
     if place.is_dir():
         shutil.rmtree(staging_path(place / "checkpoint"), ignore_errors=True)
-        remove_ours(place, lambda name: ours(f"{CHECKPOINTS}/{name}"))
+        remove_owned_files(place, lambda name: ours(f"{CHECKPOINTS}/{name}"))
         if not any(place.iterdir()):
             place.rmdir()
 

@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from irdistill.cards import find_card
+from irdistill.card_files import find_card
 from irdistill.cli.main import main
 from irdistill.cli.options import MultiValueCommand
 from irdistill.recipes.verbs import VERBS

@@ -99,7 +99,7 @@ def test_flags_are_options(flags: str, options: dict[str, Any], asked: list[Trai
     ("flags", "match"),
     [
         ("--steps 5 --epochs 2", "--steps and --epochs were both given"),
-        ("--curriculum gap --clusters 3", "a curriculum and clusters were both given"),
+        ("--curriculum gap --clusters 3", "curriculum and clusters were both given"),
     ],
 )
 def test_what_does_not_go_together_is_refused(

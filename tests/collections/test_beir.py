@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irdistill.collections import Query, Turn, load_collection
-from irdistill.collections.any_collection import _load
+from irdistill.collections.collection_loader import _load
 from irdistill.errors import IrdistillError
 from irdistill.search import retrieve
 

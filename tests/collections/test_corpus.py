@@ -22,11 +22,10 @@ from hypothesis import strategies as st
 
 from irdistill.collections import Collection, Corpus, Document, Query, Turn, compile_corpus
 from irdistill.collections import compiling as compiling_module
-from irdistill.collections.compiling import cached_corpus
-from irdistill.collections.fields import Fields
-from irdistill.errors import IrdistillError
-from irdistill.storage.caching import cached
-from irdistill.storage.checksums import DamagedError
+from irdistill.collections.byte_strings import ByteStrings
+from irdistill.collections.compiling import open_or_compile
+from irdistill.errors import DamagedError, IrdistillError
+from irdistill.storage.build_cache import open_or_build
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 IDS = st.text(st.characters(codec="utf-8"), min_size=1, max_size=12)
@@ -86,7 +85,7 @@ def test_colliding_hashes_do_not_mix_documents(
 ) -> None:
     for module in (compiling_module, sys.modules["irdistill.collections.corpus"]):
         monkeypatch.setattr(module, "id_hash", lambda doc_id: len(doc_id))
-    monkeypatch.setattr(Fields, "hashes", lambda self: self.lengths.astype(np.uint64))
+    monkeypatch.setattr(ByteStrings, "hashes", lambda self: self.lengths.astype(np.uint64))
     documents = [Document(name, "", f"text {name}") for name in ("aa", "bb", "c", "dd")]
     corpus = compiled(documents, tmp_path / "c")
     assert corpus.rows(["dd", "bb", "aa", "c"]).tolist() == [3, 1, 0, 2]
@@ -165,13 +164,13 @@ def test_a_damaged_corpus_is_named_and_built_again(
 ) -> None:
     folder = tmp_path / "corpora" / "key"
     documents = [Document("a", "", "x")]
-    cached_corpus(lambda: documents, folder, "s")
+    open_or_compile(lambda: documents, folder, "s")
     (folder / "rows.bin").write_bytes(b"short")
     with pytest.raises(
         IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, and its manifest says 8"
     ):
         Corpus.open(folder)
-    assert cached_corpus(lambda: documents, folder, "s").row("a") == 0
+    assert open_or_compile(lambda: documents, folder, "s").row("a") == 0
     assert "damaged" in caplog.text
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"format": 0}))
@@ -185,7 +184,7 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
         raise ValueError("the disk of the source is gone")
 
     with pytest.raises(ValueError, match="is gone"):
-        cached_corpus(broken, tmp_path / "key", "s")
+        open_or_compile(broken, tmp_path / "key", "s")
     assert [path.name for path in tmp_path.iterdir()] == [".key.lock"]
 
 
@@ -208,7 +207,7 @@ def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
     child.wait()
     child.stdout.close()
     assert (tmp_path / ".key.tmp").is_dir() and not (tmp_path / "key").exists()
-    corpus = cached_corpus(lambda: [Document("a", "", "x")], tmp_path / "key", "s")
+    corpus = open_or_compile(lambda: [Document("a", "", "x")], tmp_path / "key", "s")
     assert list(corpus.ids) == ["a"] and not (tmp_path / ".key.tmp").exists()
 
 
@@ -220,7 +219,9 @@ def test_what_is_cached_is_not_built_again(tmp_path: Path) -> None:
         (folder / "x").write_text("1")
 
     for _ in range(3):
-        assert cached(tmp_path / "key", build, lambda folder: (folder / "x").read_text()) == "1"
+        assert (
+            open_or_build(tmp_path / "key", build, lambda folder: (folder / "x").read_text()) == "1"
+        )
     assert len(built) == 1
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from irdistill.collections import Collection, Query, Turn, load_collection
-from irdistill.collections.collection import difference
+from irdistill.collections.collection import collection_mismatch
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
 from irdistill.runs import RankedList, RunIdentity, RunWriter, fuse, open_run
@@ -110,11 +110,13 @@ def test_runs_of_other_words_for_the_same_questions_serve_each_other(
     rewrites = derive(tmp_path / "rewrites", source, REWRITES)
     others = derive(tmp_path / "others", source, [Query("q1", "Ada's writings?")], by="history")
     strangers = derive(tmp_path / "strangers", source, [Query("new", "text 1")], same=False)
-    assert difference(source.describe(), rewrites.describe()) is None
-    assert difference(rewrites.describe(), others.describe()) is None
-    assert difference(source.describe(), strangers.describe()) == "queries"
-    assert difference({**source.describe(), "corpus": "x"}, rewrites.describe()) == "corpus"
-    assert difference({}, source.describe()) == "corpus"
+    assert collection_mismatch(source.describe(), rewrites.describe()) is None
+    assert collection_mismatch(rewrites.describe(), others.describe()) is None
+    assert collection_mismatch(source.describe(), strangers.describe()) == "queries"
+    assert (
+        collection_mismatch({**source.describe(), "corpus": "x"}, rewrites.describe()) == "corpus"
+    )
+    assert collection_mismatch({}, source.describe()) == "corpus"
     runs = {
         name: run_of(held, tmp_path / f"run-{name}")
         for name, held in {

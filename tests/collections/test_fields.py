@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irdistill.collections import Corpus, Document
-from irdistill.collections.fields import Fields, HashIndex
+from irdistill.collections.byte_strings import ByteStrings, HashIndex
 
 IDS = st.lists(st.text(max_size=45), max_size=30)
 
@@ -17,7 +17,7 @@ IDS = st.lists(st.text(max_size=45), max_size=30)
 @given(IDS)
 def test_hashes_are_those_of_xxhash_and_strings_come_back(names: list[str]) -> None:
     names = [name for name in names if not any("\ud800" <= letter <= "\udfff" for letter in name)]
-    fields = Fields.of(names)
+    fields = ByteStrings.of(names)
     assert fields.hashes().tolist() == [xxhash.xxh64_intdigest(name.encode()) for name in names]
     assert fields.texts() == names and fields.packed().texts() == names
     back = np.arange(len(names))[::-1]

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.pydocs import HOWTO_FILE, Pydocs, open_pydocs
-from irdistill.collections.pydocs_text import normalised
+from irdistill.collections.pydocs_text import normalize_summary
 from irdistill.storage.files import cache_folder
 
 PATH = card_folder("data") / HOWTO_FILE
@@ -32,7 +32,7 @@ def test_lines_are_whole_and_unique() -> None:
     assert len(ENTRIES) >= 120
     assert all(set(entry) == {"id", "question", "answers"} for entry in ENTRIES)
     assert len({entry["id"] for entry in ENTRIES}) == len(ENTRIES)
-    assert len({normalised(entry["question"]) for entry in ENTRIES}) == len(ENTRIES)
+    assert len({normalize_summary(entry["question"]) for entry in ENTRIES}) == len(ENTRIES)
     for entry in ENTRIES:
         assert (
             entry["question"] == entry["question"].strip() and len(entry["question"].split()) >= 2
@@ -77,8 +77,8 @@ def test_some_questions_have_several_answers(howto: Collection) -> None:
 
 
 def test_no_question_quotes_a_summary(built: Pydocs) -> None:
-    summaries = {normalised(text) for text in built.queries.values()}
-    assert [entry for entry in ENTRIES if normalised(entry["question"]) in summaries] == []
+    summaries = {normalize_summary(text) for text in built.queries.values()}
+    assert [entry for entry in ENTRIES if normalize_summary(entry["question"]) in summaries] == []
 
 
 def test_a_known_pair(howto: Collection) -> None:

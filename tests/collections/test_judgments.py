@@ -68,7 +68,7 @@ def test_bad_lines_are_named(text: str, message: str, tmp_path: Path) -> None:
 def test_a_text_that_is_read_as_a_whole_is_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irdistill.collections.opening.LARGEST_TEXT", 1 << 16)
+    monkeypatch.setattr("irdistill.collections.text_files.LARGEST_TEXT", 1 << 16)
     (tmp_path / "qrels.json.gz").write_bytes(
         gzip.compress(b"{" + b" " * (1 << 20) + b'"q": {"d": 1}}')
     )

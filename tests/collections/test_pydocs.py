@@ -16,9 +16,9 @@ from irdistill.collections.corpus import Corpus
 from irdistill.collections.pydocs import Pydocs, open_pydocs, read_howto, split_of
 from irdistill.collections.pydocs_text import (
     TEXT_CHARACTERS,
-    Parts,
-    clean,
-    normalised,
+    DocstringParts,
+    clean_summary,
+    normalize_summary,
     shorten,
     split_docstring,
 )
@@ -35,47 +35,56 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("docstring", "parts"),
     [
-        (f"Delete a directory tree.\n\n{BODY}", Parts(BODY, "Delete a directory tree")),
+        (f"Delete a directory tree.\n\n{BODY}", DocstringParts(BODY, "Delete a directory tree")),
         (
             f"Delete a whole\ntree of folders.  {BODY}",
-            Parts(BODY, "Delete a whole tree of folders"),
+            DocstringParts(BODY, "Delete a whole tree of folders"),
         ),
         (
             f"D.pop(k[,d]) -> v, remove specified key and return the value.\n\n{BODY}",
-            Parts(f"D.pop(k[,d]) -> v\n{BODY}", "remove specified key and return the value"),
+            DocstringParts(
+                f"D.pop(k[,d]) -> v\n{BODY}", "remove specified key and return the value"
+            ),
         ),
         (
             f"f(a, b=(1, 2),\n  c=3) -> Tensor\n\nFills the tensor with numbers.\n\n{BODY}",
-            Parts(f"f(a, b=(1, 2), c=3) -> Tensor\n{BODY}", "Fills the tensor with numbers"),
+            DocstringParts(
+                f"f(a, b=(1, 2), c=3) -> Tensor\n{BODY}", "Fills the tensor with numbers"
+            ),
         ),
         (
             f"f(x) -> create an iterator which returns x\nfor the number of times.  {BODY}",
-            Parts(f"f(x) ->\n{BODY}", "create an iterator which returns x for the number of times"),
+            DocstringParts(
+                f"f(x) ->\n{BODY}", "create an iterator which returns x for the number of times"
+            ),
         ),
         (
             (
                 "gmtime([s]) -> (year, month,\n  day of the year)\n\nConvert seconds to a"
                 f" tuple.\n{BODY}"
             ),
-            Parts(
+            DocstringParts(
                 f"gmtime([s]) -> (year, month, day of the year)\n{BODY}",
                 "Convert seconds to a tuple",
             ),
         ),
         (
             "Recursively delete a directory tree.",
-            Parts("Recursively delete a directory tree.", None),
+            DocstringParts("Recursively delete a directory tree.", None),
         ),
-        (f"Delete it.\n\n{BODY}", Parts(f"Delete it.\n\n{BODY}", None)),
+        (f"Delete it.\n\n{BODY}", DocstringParts(f"Delete it.\n\n{BODY}", None)),
         (
             f"Parameters of it all\n------\n{BODY}",
-            Parts(f"Parameters of it all\n------\n{BODY}", None),
+            DocstringParts(f"Parameters of it all\n------\n{BODY}", None),
         ),
-        (f"See the method of dict.\n\n{BODY}", Parts(f"See the method of dict.\n\n{BODY}", None)),
-        (f">>> f(1, 2, 3, 4)\n\n{BODY}", Parts(f">>> f(1, 2, 3, 4)\n\n{BODY}", None)),
+        (
+            f"See the method of dict.\n\n{BODY}",
+            DocstringParts(f"See the method of dict.\n\n{BODY}", None),
+        ),
+        (f">>> f(1, 2, 3, 4)\n\n{BODY}", DocstringParts(f">>> f(1, 2, 3, 4)\n\n{BODY}", None)),
     ],
 )
-def test_a_docstring_is_split(docstring: str, parts: Parts) -> None:
+def test_a_docstring_is_split(docstring: str, parts: DocstringParts) -> None:
     assert split_docstring(docstring, "shutil.rmtree") == parts
 
 
@@ -83,10 +92,10 @@ def test_markup_is_taken_out_of_a_summary() -> None:
     marked = (
         "Like :func:`~os.path.join` of ``a`` and `b`, *not* **c**, see `here <https://x.y>`_ [1]_."
     )
-    assert clean(marked) == "Like join of a and b, not c, see here"
-    assert clean(":class:`a title <a.B>` and :meth:`C.d`::") == "a title and C.d"
-    assert clean("Takes *args and **kwargs of an f.") == "Takes *args and **kwargs of an f"
-    assert normalised("Return `x`, the X!") == normalised("return x the x")
+    assert clean_summary(marked) == "Like join of a and b, not c, see here"
+    assert clean_summary(":class:`a title <a.B>` and :meth:`C.d`::") == "a title and C.d"
+    assert clean_summary("Takes *args and **kwargs of an f.") == "Takes *args and **kwargs of an f"
+    assert normalize_summary("Return `x`, the X!") == normalize_summary("return x the x")
 
 
 def test_texts_are_cut_at_a_word() -> None:
@@ -110,7 +119,9 @@ def test_the_collection(cache: Path) -> None:
     queries = [query_id for split in splits.values() for query_id in split.queries]
     assert len(queries) == len(set(queries))
     texts = [
-        normalised(query.text) for split in splits.values() for query in split.queries.values()
+        normalize_summary(query.text)
+        for split in splits.values()
+        for query in split.queries.values()
     ]
     assert len(texts) == len(set(texts))
     for name in (
@@ -131,7 +142,8 @@ def test_the_collection(cache: Path) -> None:
     for split in splits.values():
         assert all(corpus.has(doc_id) for judged in split.qrels.values() for doc_id in judged)
         assert all(
-            4 <= len(normalised(query.text).split()) <= 40 for query in split.queries.values()
+            4 <= len(normalize_summary(query.text).split()) <= 40
+            for query in split.queries.values()
         )
     notes = splits["test"].report.notes
     assert sum(notes["documents"].values()) == len(corpus)

@@ -26,7 +26,8 @@ from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import export
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.pretraining import PretrainOptions, pretrain
+from irdistill.training.options import PretrainOptions
+from irdistill.training.pretraining import pretrain
 from tests.recipes.tiny import beir_folder
 from tests.students.tiny import tiny_backbone
 

@@ -22,7 +22,7 @@ from irdistill.evaluation.reporting.page import html_report
 from irdistill.evaluation.reporting.pareto import draw, frontier, points
 from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from tests.evaluation.browsers import BROWSERS
+from tests.evaluation.browser import dom_after_scripts
 from tests.students.tiny import tiny_backbone
 
 NASTY = "</script><script>document.title='broken'</script> & <b>\u2028"
@@ -203,9 +203,15 @@ document.body.append(answer);
 """
 
 
-@pytest.mark.parametrize("browser", BROWSERS)
+def test_the_browser_reports_requests_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<img src="http://example.org/x.png">', encoding="utf-8")
+    with pytest.raises(AssertionError, match="the page requested http"):
+        dom_after_scripts(page)
+
+
 def test_the_page_in_a_browser(
-    browser: str, found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+    found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
 ) -> None:
     """With no network: tables sort both ways, a query opens with both rankings, what is relevant
     and what moved.
@@ -216,7 +222,7 @@ def test_the_page_in_a_browser(
     found = evaluate(held, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
     text = page(found, held, runs, tmp_path / "page.html").replace("</body>", SCRIPT + "</body>")
     (tmp_path / "tried.html").write_text(text, encoding="utf-8")
-    dom = BROWSERS[browser](tmp_path / "tried.html")
+    dom = dom_after_scripts(tmp_path / "tried.html")
     assert 'id="answer">' in dom, dom[-2000:]
     start = dom.index('id="answer">') + len('id="answer">')
     told = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.cli.main import main
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
@@ -20,9 +20,8 @@ from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.reproduction import checks_table, reproduce
 from irdistill.evaluation.suite_runs import System, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
-from irdistill.runs import RankedList, RunIdentity
-from irdistill.runs.store import MemoryRun
-from tests.search.lucene_here import needs_lucene
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
+from tests.search.lucene_support import needs_lucene
 
 CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from irdistill import IrdistillError
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.recipes import read_recipe, run_recipe
 from irdistill.runs import open_run
 from tests.recipes.tiny import beir_folder

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.recipes import read_recipe, run_recipe

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.recipes import read_recipe, run_recipe
 from tests.recipes.tiny import small_recipe
 

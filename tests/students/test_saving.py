@@ -24,7 +24,8 @@ from irdistill.students.build import STUDENTS
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, two_towers
-from irdistill.training.pretraining import PretrainOptions, pretrain
+from irdistill.training.options import PretrainOptions
+from irdistill.training.pretraining import pretrain
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 from tests.training.tiny import make_collection

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.teachers import read_card
 from irdistill.teachers.llm import llm_loading as loading
 from irdistill.teachers.llm.language_model import Answer

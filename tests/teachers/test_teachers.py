@@ -12,7 +12,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from irdistill import IrdistillError
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.collections import Collection
 from irdistill.search import BM25
 from irdistill.students import DenseStudent

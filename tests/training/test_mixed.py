@@ -291,9 +291,9 @@ def test_raw_scores_of_unlike_scales_are_noticed(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mix": "median"}, "method 'median'"),
-        ({"abstain": "tau<0.2"}, "not mixed"),
-        ({"missing": "skip"}, "not mixed"),
+        ({"mix": "median"}, "mix is 'median'"),
+        ({"abstain": "tau<0.2"}, "without a mix"),
+        ({"missing": "skip"}, "without a mix"),
         ({"flagged": "maybe"}, "flagged is 'maybe'"),
         ({"mix": "zscore", "abstain": "tau>3"}, "cannot be read"),
     ],

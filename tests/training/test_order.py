@@ -152,7 +152,7 @@ def test_margins_are_drawn_evenly() -> None:
 def test_sources_bound_what_bins_draw_from() -> None:
     assert within(parse_sources("2-3,5-9"), 6).tolist() == [1, 2, 4, 5]
     assert within(parse_sources("all"), 3).tolist() == [0, 1, 2]
-    with pytest.raises(IrdistillError, match="margin_bins was given, and sources with counts"):
+    with pytest.raises(IrdistillError, match="margin_bins and sources with counts"):
         TrainOptions(margin_bins=4, sources="1-10:3,11-20")
 
 
@@ -215,13 +215,13 @@ def test_what_is_off_is_no_part_of_the_identity() -> None:
 @pytest.mark.parametrize(
     ("given", "match"),
     [
-        ({"curriculum": "hard"}, "curriculum is 'hard'; none, gap or entropy was expected"),
+        ({"curriculum": "hard"}, "curriculum is 'hard'; expected 'none', 'gap' or 'entropy'"),
         ({"pacing_start": 0}, "pacing_start is 0"),
-        ({"curriculum": "gap", "clusters": 3}, "Give one"),
+        ({"curriculum": "gap", "clusters": 3}, "Use one of them"),
         ({"cluster_model": "x"}, "without clusters"),
         ({"mine_teacher": "x"}, "without mine_every"),
         ({"held_out": 1}, "held_out is 1"),
-        ({"floor": 1.5}, "floor is 1.5; it is a share"),
+        ({"floor": 1.5}, "floor is 1.5; expected less than or equal to 1"),
         ({"schedule": "step"}, "schedule is 'step'"),
         ({"epochs": -1}, "epochs is -1"),
         ({"anti_zero": float("inf")}, "anti_zero is inf"),

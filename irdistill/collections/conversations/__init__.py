@@ -14,11 +14,16 @@ from irdistill.collections.conversations.cast import CAST
 from irdistill.collections.conversations.ikat import IKAT
 from irdistill.collections.conversations.mtrag import MTRAG
 from irdistill.collections.conversations.passages import open_passages
-from irdistill.collections.conversations.published import Layout
+from irdistill.collections.conversations.published_files import ConversationLayout
 from irdistill.collections.conversations.qrecc import QRECC
 from irdistill.collections.conversations.topiocqa import TOPIOCQA
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgment_checks import checked, declared, judged_queries, without_lines
+from irdistill.collections.judgment_checks import (
+    check_judgments,
+    drop_line_numbers,
+    judged_collection,
+    read_stats,
+)
 from irdistill.collections.load_report import LoadReport
 from irdistill.errors import IrdistillError
 
@@ -27,7 +32,7 @@ __all__ = ["LAYOUTS", "layout_of", "load_conversations"]
 LAYOUTS = (QRECC, TOPIOCQA, MTRAG, IKAT, CAST)
 
 
-def layout_of(folder: Path) -> Layout | None:
+def layout_of(folder: Path) -> ConversationLayout | None:
     """The layout that a folder's files have, told by their names.
 
     Raises:
@@ -45,7 +50,7 @@ def layout_of(folder: Path) -> Layout | None:
 def load_conversations(
     id: str,
     folder: Path,
-    layout: Layout,
+    layout: ConversationLayout,
     split: str | None,
     cache: Path,
     open_corpus: Callable[[str], Corpus],
@@ -88,14 +93,20 @@ def load_conversations(
     report = LoadReport()
     asked = layout.read(folder, chosen, report, corpus)
     report.documents = len(corpus())
-    report.take(corpus().findings)
+    report.add_stored(corpus().findings)
     if asked.judgments is None:
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
         report.queries = len(asked.queries)
         return Collection(id, corpus(), asked.queries, Qrels({}), report)
-    judgments = checked(
-        asked.judgments, corpus(), asked.queries, asked.source, declared(folder), report, asked.unit
+    judgments = check_judgments(
+        asked.judgments,
+        corpus(),
+        asked.queries,
+        asked.source,
+        read_stats(folder),
+        report,
+        asked.unit,
     )
-    return judged_queries(
-        id, corpus(), asked.queries, without_lines(judgments), report, f"{layout.name} {chosen}"
+    return judged_collection(
+        id, corpus(), asked.queries, drop_line_numbers(judgments), report, f"{layout.name} {chosen}"
     )

@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from irdistill.collections.collection import Query, Turn
-from irdistill.collections.conversations.published import (
-    Asked,
-    Layout,
+from irdistill.collections.conversations.published_files import (
+    ConversationLayout,
+    ParsedSplit,
     add_query,
-    entries,
-    field,
-    found,
-    objects,
-    one,
-    said,
+    matching_paths,
+    object_list,
+    read_entries,
+    required_field,
+    single_file,
+    text_or_empty,
 )
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
-from irdistill.collections.lines import numbered_lines
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.text_lines import numbered_lines
 
 
 class _Year(NamedTuple):
@@ -68,10 +68,12 @@ _YEARS = {
 
 
 def _splits(folder: Path) -> list[str]:
-    return [split for split, year in _YEARS.items() if found(folder, *year.topics)]
+    return [split for split, year in _YEARS.items() if matching_paths(folder, *year.topics)]
 
 
-def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
+def _read(
+    folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
+) -> ParsedSplit:
     """Questions ``TOPIC_TURN``. What the system answered to earlier turns is in the history as each
     year has it:
 
@@ -82,17 +84,17 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     rewrite is taken before an automatic one.
     """
     year = _YEARS[split]
-    path = one(folder, *year.topics)
+    path = single_file(folder, *year.topics)
     assert path is not None
     rewrites = _rewrites(folder, year)
     answers = _answers(folder, year, path, report, corpus)
     queries: dict[str, Query] = {}
-    for number, topic in enumerate(entries(path), 1):
+    for number, topic in enumerate(read_entries(path), 1):
         name, turns = (
-            field(topic, path, number, "number"),
-            objects(field(topic, path, number, "turn"), "turn", path, number),
+            required_field(topic, path, number, "number"),
+            object_list(required_field(topic, path, number, "turn"), "turn", path, number),
         )
-        by_number = {str(field(turn, path, number, "number")): turn for turn in turns}
+        by_number = {str(required_field(turn, path, number, "number")): turn for turn in turns}
         for place, turn in enumerate(turns):
             if turn.get("participant", "User") != "User":
                 continue
@@ -103,24 +105,24 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
                 for earlier in before
                 for said_then in _said(earlier, f"{name}_{earlier['number']}", answers)
             )
-            text = said(field(turn, path, number, "raw_utterance", "utterance"))
+            text = text_or_empty(required_field(turn, path, number, "raw_utterance", "utterance"))
             rewrite = (
                 rewrites.get(query_id)
-                or said(turn.get("manual_rewritten_utterance"))
-                or said(turn.get("automatic_rewritten_utterance"))
+                or text_or_empty(turn.get("manual_rewritten_utterance"))
+                or text_or_empty(turn.get("automatic_rewritten_utterance"))
                 or None
             )
             add_query(queries, Query(query_id, text, history, rewrite), path)
-    qrels = one(folder, *year.qrels)
-    return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+    qrels = single_file(folder, *year.qrels)
+    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
 def _said(turn: dict[str, Any], turn_id: str, answers: dict[str, str]) -> Iterator[Turn]:
     """What an earlier turn adds to the history: the user's words, and the answer to them where the
     turn holds both.
     """
-    user = said(turn.get("raw_utterance", turn.get("utterance")))
-    answer = said(turn.get("response", turn.get("passage"))) or answers.get(turn_id, "")
+    user = text_or_empty(turn.get("raw_utterance", turn.get("utterance")))
+    answer = text_or_empty(turn.get("response", turn.get("passage"))) or answers.get(turn_id, "")
     if turn.get("participant", "User") != "User":
         user, answer = "", answer or user
     if user:
@@ -142,7 +144,7 @@ def _above(turn: dict[str, Any], by_number: dict[str, dict[str, Any]]) -> list[d
 
 
 def _rewrites(folder: Path, year: _Year) -> dict[str, str]:
-    path = one(folder, year.rewrites) if year.rewrites else None
+    path = single_file(folder, year.rewrites) if year.rewrites else None
     if path is None:
         return {}
     rows = (line.rstrip("\r\n").partition("\t") for _, line in numbered_lines(path))
@@ -155,13 +157,15 @@ def _answers(
     """Turn -> the passage of the corpus that is the canonical answer to it (2020)."""
     if not year.automatic:
         return {}
-    path = one(folder, year.automatic) or topics
+    path = single_file(folder, year.automatic) or topics
     named = {
         f"{topic['number']}_{turn['number']}": str(
-            field(turn, path, number, "automatic_canonical_result_id", "manual_canonical_result_id")
+            required_field(
+                turn, path, number, "automatic_canonical_result_id", "manual_canonical_result_id"
+            )
         )
-        for number, topic in enumerate(entries(path), 1)
-        for turn in objects(topic.get("turn"), "turn", path, number)
+        for number, topic in enumerate(read_entries(path), 1)
+        for turn in object_list(topic.get("turn"), "turn", path, number)
     }
     opened = corpus()
     answers = {}
@@ -177,7 +181,7 @@ def _answers(
     return answers
 
 
-CAST = Layout(
+CAST = ConversationLayout(
     "TREC CAsT",
     _splits,
     _read,

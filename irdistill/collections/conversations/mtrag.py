@@ -9,21 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irdistill.collections.collection import Query, Turn
-from irdistill.collections.conversations.published import (
-    Asked,
-    Layout,
+from irdistill.collections.conversations.published_files import (
+    ConversationLayout,
+    ParsedSplit,
     add_query,
-    entries,
-    field,
-    found,
-    objects,
-    one,
-    said,
+    matching_paths,
+    object_list,
+    read_entries,
+    required_field,
+    single_file,
+    text_or_empty,
 )
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.load_report import LoadReport
-from irdistill.collections.opening import uncompressed_name
+from irdistill.collections.text_files import uncompressed_name
 from irdistill.errors import IrdistillError
 
 _HOME = "https://github.com/IBM/mt-rag-benchmark"
@@ -32,11 +32,13 @@ _ROLES = {"user": "user", "agent": "assistant", "assistant": "assistant"}
 
 
 def _splits(folder: Path) -> list[str]:
-    paths = found(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")
+    paths = matching_paths(folder, "*/*_lastturn.jsonl", "*_lastturn.jsonl")
     return [uncompressed_name(path).removesuffix("_lastturn.jsonl") for path in paths]
 
 
-def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
+def _read(
+    folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
+) -> ParsedSplit:
     """Questions of a domain. The turns before one are those of the user, as
     ``DOMAIN_questions.jsonl`` has them; with the agent's answers where
     ``generation_tasks/reference.jsonl`` lies in the folder and has the same questions.
@@ -44,7 +46,7 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     texts, asked, rewrites = (
         _texts(folder, split, kind) for kind in ("lastturn", "questions", "rewrite")
     )
-    path = one(folder, f"{split}_lastturn.jsonl")
+    path = single_file(folder, f"{split}_lastturn.jsonl")
     assert path is not None
     answered = _answered(folder)
     queries: dict[str, Query] = {}
@@ -62,20 +64,22 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
         )
         rewrite = rewrites[query_id][-1].text if query_id in rewrites else None
         add_query(queries, Query(query_id, text, history, rewrite), path)
-    qrels = one(folder, f"{split}/qrels/dev.tsv", f"qrels/{split}.tsv")
-    return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+    qrels = single_file(folder, f"{split}/qrels/dev.tsv", f"qrels/{split}.tsv")
+    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
 def _texts(folder: Path, domain: str, kind: str) -> dict[str, tuple[Turn, ...]]:
-    path = one(folder, f"{domain}_{kind}.jsonl")
+    path = single_file(folder, f"{domain}_{kind}.jsonl")
     if path is None:
         raise IrdistillError(
             f"{folder} has no {domain}_{kind}.jsonl, which {_HOME} publishes below"
             f" retrieval_tasks/{domain}; put it beside {domain}_lastturn.jsonl."
         )
     return {
-        str(field(entry, path, number, "_id")): _turns(said(field(entry, path, number, "text")))
-        for number, entry in enumerate(entries(path), 1)
+        str(required_field(entry, path, number, "_id")): _turns(
+            text_or_empty(required_field(entry, path, number, "text"))
+        )
+        for number, entry in enumerate(read_entries(path), 1)
     }
 
 
@@ -93,15 +97,20 @@ def _answered(folder: Path) -> dict[str, tuple[Turn, ...]]:
     """Task -> all turns up to its question, with the agent's; the answer to the question stands
     under ``targets``, unread.
     """
-    path = one(folder, "generation_tasks/reference.jsonl")
+    path = single_file(folder, "generation_tasks/reference.jsonl")
     if path is None:
         return {}
     return {
-        _task(str(field(entry, path, number, "task_id"))): tuple(
-            Turn(_ROLES.get(str(turn.get("speaker")), "assistant"), said(turn.get("text")).strip())
-            for turn in objects(field(entry, path, number, "input"), "input", path, number)
+        _task(str(required_field(entry, path, number, "task_id"))): tuple(
+            Turn(
+                _ROLES.get(str(turn.get("speaker")), "assistant"),
+                text_or_empty(turn.get("text")).strip(),
+            )
+            for turn in object_list(
+                required_field(entry, path, number, "input"), "input", path, number
+            )
         )
-        for number, entry in enumerate(entries(path), 1)
+        for number, entry in enumerate(read_entries(path), 1)
     }
 
 
@@ -110,7 +119,7 @@ def _task(id: str) -> str:
     return id.replace("<::>", "::")
 
 
-MTRAG = Layout(
+MTRAG = ConversationLayout(
     "MTRAG",
     _splits,
     _read,

@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from irdistill.collections.batches import Document
-from irdistill.collections.compiling import cached_corpus
-from irdistill.collections.conversations.published import found
+from irdistill.collections.compiling import open_or_compile
+from irdistill.collections.conversations.published_files import matching_paths
 from irdistill.collections.corpus import FORMAT, Corpus
-from irdistill.collections.lines import (
+from irdistill.collections.document_table import Document
+from irdistill.collections.text_files import SUFFIXES, open_bytes, read_text
+from irdistill.collections.text_lines import (
     bounded_lines,
+    check_encodable,
     decoded_lines,
-    id_of,
     json_objects,
-    storable,
-    text_of,
+    read_id,
+    read_text_field,
 )
-from irdistill.collections.opening import SUFFIXES, open_bytes, read_text
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
 
@@ -74,7 +74,7 @@ def open_passages(
         if not place.exists():
             return open_corpus(named)
     else:
-        places = found(folder, *patterns, "passages", "passages.*")
+        places = matching_paths(folder, *patterns, "passages", "passages.*")
         if not places:
             raise IrdistillError(
                 f"{folder} has the questions of {name} and no passages: none of"
@@ -88,7 +88,7 @@ def open_passages(
         [str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ino]
         for path in files
     ]
-    return cached_corpus(
+    return open_or_compile(
         lambda: read_passages(files),
         cache / "corpora" / digest([FORMAT, "passages", state]),
         str(place),
@@ -171,9 +171,9 @@ def _objects(stream: IO[bytes], name: str) -> Iterator[Document]:
                 f" {', '.join(map(repr, entry))}."
             )
         yield Document(
-            id_of(entry, name, number, key),
-            _title(text_of(entry, "title", name, number)),
-            text_of(entry, text, name, number),
+            read_id(entry, name, number, key),
+            _title(read_text_field(entry, "title", name, number)),
+            read_text_field(entry, text, name, number),
         )
 
 
@@ -191,9 +191,9 @@ def _table(stream: IO[bytes], name: str) -> Iterator[Document]:
         doc_id, title, text = (row[place] if place is not None else "" for place in columns)
         values: dict[str, Any] = {"id": doc_id, "title": title, "text": text}
         yield Document(
-            id_of(values, name, number, "id"),
-            _title(text_of(values, "title", name, number)),
-            text_of(values, "text", name, number),
+            read_id(values, name, number, "id"),
+            _title(read_text_field(values, "title", name, number)),
+            read_text_field(values, "text", name, number),
         )
 
 
@@ -228,7 +228,7 @@ def _pairs(
                 f"line {number} of {name} is broken: expected an id, a tab and a text, got"
                 f" {line.strip()[:80]!r}."
             )
-        yield Document(storable(fields[0], "id", name, number), "", fields[1])
+        yield Document(check_encodable(fields[0], "id", name, number), "", fields[1])
 
 
 def _rows(

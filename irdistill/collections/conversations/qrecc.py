@@ -8,19 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from irdistill.collections.collection import Query, Turn
-from irdistill.collections.conversations.published import (
-    Asked,
-    Layout,
+from irdistill.collections.conversations.published_files import (
+    ConversationLayout,
+    ParsedSplit,
     add_query,
-    entries,
-    field,
-    found,
-    listed,
-    one,
-    said,
+    list_or_empty,
+    matching_paths,
+    read_entries,
+    required_field,
+    single_file,
+    text_or_empty,
 )
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgment_checks import Numbered
+from irdistill.collections.judgment_checks import NumberedJudgments
 from irdistill.collections.judgments import numbered_judgments
 from irdistill.collections.load_report import LoadReport
 
@@ -31,49 +31,58 @@ _NAMES = {
 
 
 def _splits(folder: Path) -> list[str]:
-    return [split for split, names in _NAMES.items() if found(folder, *names)]
+    return [split for split, names in _NAMES.items() if matching_paths(folder, *names)]
 
 
-def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
+def _read(
+    folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
+) -> ParsedSplit:
     """Questions ``CONVERSATION_TURN``; judgments out of the turns themselves, else out of a file
     ``qrels_SPLIT.*``.
 
     The first question of a conversation is kept as it was asked. Some take its rewrite in its
     place, for in QuAC it may lean on the title of a page; that is a rewrite, and stays one here.
     """
-    path = one(folder, *_NAMES[split])
+    path = single_file(folder, *_NAMES[split])
     assert path is not None
     queries: dict[str, Query] = {}
-    judgments: Numbered = {}
+    judgments: NumberedJudgments = {}
     told = False
-    for number, entry in enumerate(entries(path), 1):
+    for number, entry in enumerate(read_entries(path), 1):
         conversation, turn = (
-            field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
+            required_field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
         )
         query_id = f"{conversation}_{turn}"
-        context = listed(field(entry, path, number, "Context"), "Context", path, number)
-        history = tuple(
-            Turn("assistant" if place % 2 else "user", said(text))
-            for place, text in enumerate(context)
-            if said(text)
+        context = list_or_empty(
+            required_field(entry, path, number, "Context"), "Context", path, number
         )
-        rewrite = said(entry.get("Truth_rewrite", entry.get("Rewrite"))) or None
+        history = tuple(
+            Turn("assistant" if place % 2 else "user", text_or_empty(text))
+            for place, text in enumerate(context)
+            if text_or_empty(text)
+        )
+        rewrite = text_or_empty(entry.get("Truth_rewrite", entry.get("Rewrite"))) or None
         add_query(
             queries,
-            Query(query_id, said(field(entry, path, number, "Question")), history, rewrite),
+            Query(
+                query_id,
+                text_or_empty(required_field(entry, path, number, "Question")),
+                history,
+                rewrite,
+            ),
             path,
         )
         passages = entry.get("Truth_passages", entry.get("Passages"))
         told |= passages is not None
-        for passage in filter(None, listed(passages, "Truth_passages", path, number)):
+        for passage in filter(None, list_or_empty(passages, "Truth_passages", path, number)):
             judgments.setdefault(query_id, {})[str(passage)] = (1, number)
     if told:
-        return Asked(queries, judgments, path, "entry")
-    qrels = one(folder, f"qrels_{split}.*", f"*qrels*{split}*")
-    return Asked(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
+        return ParsedSplit(queries, judgments, path, "entry")
+    qrels = single_file(folder, f"qrels_{split}.*", f"*qrels*{split}*")
+    return ParsedSplit(queries, numbered_judgments(qrels, report) if qrels else None, qrels or path)
 
 
-QRECC = Layout(
+QRECC = ConversationLayout(
     "QReCC",
     _splits,
     _read,

@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.collection import Query, Turn
-from irdistill.collections.conversations.published import (
-    Asked,
-    Layout,
+from irdistill.collections.conversations.published_files import (
+    ConversationLayout,
+    ParsedSplit,
     add_query,
-    entries,
-    field,
-    found,
-    listed,
-    objects,
-    one,
-    said,
+    list_or_empty,
+    matching_paths,
+    object_list,
+    read_entries,
+    required_field,
+    single_file,
+    text_or_empty,
 )
 from irdistill.collections.corpus import Corpus
-from irdistill.collections.judgment_checks import Numbered
+from irdistill.collections.judgment_checks import NumberedJudgments
 from irdistill.collections.load_report import LoadReport
 
 #: The development set is what everybody reports; the test set's answers were never published.
@@ -34,19 +34,23 @@ _NAMES = {
 
 
 def _splits(folder: Path) -> list[str]:
-    return [split for split, names in _NAMES.items() if found(folder, *names)]
+    return [split for split, names in _NAMES.items() if matching_paths(folder, *names)]
 
 
-def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]) -> Asked:
+def _read(
+    folder: Path, split: str, report: LoadReport, corpus: Callable[[], Corpus]
+) -> ParsedSplit:
     """Questions ``CONVERSATION_TURN``, relevant the gold passage of the turn; rewrites as those of
     T5 that were published.
     """
-    path = one(folder, *_NAMES[split])
+    path = single_file(folder, *_NAMES[split])
     assert path is not None
     rewrites = _by_turn(
-        one(folder, f"topiocqa_rewrites_t5_qrecc*_{split}.json", f"rewrites_t5_qrecc/{split}.json")
+        single_file(
+            folder, f"topiocqa_rewrites_t5_qrecc*_{split}.json", f"rewrites_t5_qrecc/{split}.json"
+        )
     )
-    gold_file = one(
+    gold_file = single_file(
         folder,
         f"topiocqa_all_history*_{split}.json",
         f"ir_all_history_{split}.json",
@@ -54,23 +58,30 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
     )
     gold = _by_turn(gold_file)
     queries: dict[str, Query] = {}
-    judgments: Numbered = {}
+    judgments: NumberedJudgments = {}
     told = bool(gold)
-    for number, entry in enumerate(entries(path), 1):
+    for number, entry in enumerate(read_entries(path), 1):
         conversation, turn = (
-            field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
+            required_field(entry, path, number, name) for name in ("Conversation_no", "Turn_no")
         )
         query_id = f"{conversation}_{turn}"
-        context = listed(field(entry, path, number, "Context"), "Context", path, number)
-        history = tuple(
-            Turn("assistant" if place % 2 else "user", said(text))
-            for place, text in enumerate(context)
-            if said(text)
+        context = list_or_empty(
+            required_field(entry, path, number, "Context"), "Context", path, number
         )
-        rewrite = said(rewrites.get(query_id, {}).get("question")) or None
+        history = tuple(
+            Turn("assistant" if place % 2 else "user", text_or_empty(text))
+            for place, text in enumerate(context)
+            if text_or_empty(text)
+        )
+        rewrite = text_or_empty(rewrites.get(query_id, {}).get("question")) or None
         add_query(
             queries,
-            Query(query_id, said(field(entry, path, number, "Question")), history, rewrite),
+            Query(
+                query_id,
+                text_or_empty(required_field(entry, path, number, "Question")),
+                history,
+                rewrite,
+            ),
             path,
         )
         told |= "Gold_passage" in entry
@@ -79,16 +90,16 @@ def _read(folder: Path, split: str, report: LoadReport, corpus: Callable[[], Cor
             if entry.get("Gold_passage")
             else gold.get(query_id, {}).get("positive_ctxs")
         )
-        for passage in objects(passages, "Gold_passage", path, number)[:1]:
+        for passage in object_list(passages, "Gold_passage", path, number)[:1]:
             judgments.setdefault(query_id, {})[_passage_id(passage, path, number)] = (1, number)
-    return Asked(queries, judgments if told else None, path, "entry")
+    return ParsedSplit(queries, judgments if told else None, path, "entry")
 
 
 def _passage_id(passage: dict[str, Any], path: Path, number: int) -> str:
     """The number of the segment in ``full_wiki_segments.tsv``; questions call it
     ``wiki:NUMBER``.
     """
-    return str(field(passage, path, number, "id", "passage_id")).removeprefix("wiki:")
+    return str(required_field(passage, path, number, "id", "passage_id")).removeprefix("wiki:")
 
 
 def _by_turn(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -96,12 +107,14 @@ def _by_turn(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     return {
-        f"{field(entry, path, number, 'conv_id')}_{field(entry, path, number, 'turn_id')}": entry
-        for number, entry in enumerate(entries(path), 1)
+        "_".join(
+            str(required_field(entry, path, number, name)) for name in ("conv_id", "turn_id")
+        ): entry
+        for number, entry in enumerate(read_entries(path), 1)
     }
 
 
-TOPIOCQA = Layout(
+TOPIOCQA = ConversationLayout(
     "TopiOCQA",
     _splits,
     _read,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from irdistill.collections.derived import DERIVED, is_derived
-from irdistill.collections.slices import cut_split, split_slice
+from irdistill.collections.slices import split_id, split_slice
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluator import Evaluation
 from irdistill.storage.files import read_json
@@ -93,5 +93,5 @@ def _cut(dataset: str) -> tuple[str, str]:
     ``sets/scifact``, ``#test[:300]``.
     """
     place, part = split_slice(dataset)
-    folder, split = cut_split(place)
+    folder, split = split_id(place)
     return folder, (f"#{split}" if split else "") + part

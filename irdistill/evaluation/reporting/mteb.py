@@ -11,7 +11,7 @@ from typing import Any
 
 import ir_measures
 
-from irdistill.collections.slices import cut_split
+from irdistill.collections.slices import split_id
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.evaluator import Evaluation, Row
 from irdistill.storage.files import make_folder
@@ -61,7 +61,7 @@ def task_of(dataset: str) -> tuple[str, str]:
     """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are
     SciFact, test.
     """
-    path, split = cut_split(dataset)
+    path, split = split_id(dataset)
     parts = [part for part in path.split("/") if part]
     if not split and len(parts) > 1 and parts[-1] in _SPLITS:
         split = parts.pop()

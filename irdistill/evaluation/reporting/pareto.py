@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.evaluation.evaluator import Evaluation
-from irdistill.storage.ownership import replaceable
+from irdistill.storage.ownership import replace_safely
 
 if TYPE_CHECKING:
     from irdistill.evaluation.efficiency import Efficiency
@@ -125,7 +125,7 @@ def draw(given: Sequence[Mapping[str, Any]], path: str | Path) -> None:
         axes.set_ylabel(str(given[0]["measure"]))
         axes.spines[["top", "right"]].set_visible(False)
         form = Path(path).suffix[1:]
-        with replaceable(path) as temporary:
+        with replace_safely(path) as temporary:
             figure.savefig(
                 temporary, format=form, metadata={"Date": None} if form == "svg" else None, dpi=150
             )

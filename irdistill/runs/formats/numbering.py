@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.collections.fields import Fields, changes
+from irdistill.collections.byte_strings import ByteStrings, group_starts
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.gather import ROW
 from irdistill.runs.formats.rows import Rows
-from irdistill.runs.formats.source import Source
 from irdistill.runs.formats.texts import AMBIGUOUS, TextIndex, query_texts
+from irdistill.runs.score_file import ScoreFile
 
 NAMED = 5
 REMEMBERED = 1 << 19
@@ -46,7 +46,7 @@ class Numbering:
         self._texts: TextIndex | None = None
         self._docs: dict[str, int] = {}
 
-    def rows(self, rows: Rows, source: Source) -> np.ndarray:
+    def rows(self, rows: Rows, source: ScoreFile) -> np.ndarray:
         """(m,) of ``gather.ROW``, m at most n.
 
         Raises:
@@ -79,12 +79,12 @@ class Numbering:
         return result
 
     def _numbers(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(rows.queries, Fields) and isinstance(rows.docs, Fields):
-            starts = changes(rows.queries)
+        if isinstance(rows.queries, ByteStrings) and isinstance(rows.docs, ByteStrings):
+            starts = group_starts(rows.queries)
             runs = [self._queries.get(query, -1) for query in rows.queries.take(starts).texts()]
             numbers = np.repeat(np.array(runs, np.int64), np.diff(starts, append=len(rows.queries)))
             return numbers, self._collection.corpus.find_fields(rows.docs)
-        assert not isinstance(rows.queries, Fields) and not isinstance(rows.docs, Fields)
+        assert not isinstance(rows.queries, ByteStrings) and not isinstance(rows.docs, ByteStrings)
         queries: dict[str, int] = self._queries
         lookup: Callable[[Sequence[str]], np.ndarray] = self._collection.corpus.find
         asked: Sequence[str] = rows.queries
@@ -108,7 +108,7 @@ class Numbering:
         self._docs.update(zip(new, lookup(new).tolist(), strict=True))
         return np.fromiter(map(self._docs.__getitem__, docs), np.int64, len(docs))
 
-    def _count(self, rows: Rows, queries: np.ndarray, docs: np.ndarray, source: Source) -> None:
+    def _count(self, rows: Rows, queries: np.ndarray, docs: np.ndarray, source: ScoreFile) -> None:
         for kind, wrong, values, numbers in (
             ("queries", queries < 0, rows.queries, queries),
             ("documents", (docs < 0) & (queries >= 0), rows.docs, docs),
@@ -141,8 +141,8 @@ class Numbering:
         )
 
 
-def _name(values: Sequence[str] | Fields, place: int) -> str:
-    return values.text(place) if isinstance(values, Fields) else values[place]
+def _name(values: Sequence[str] | ByteStrings, place: int) -> str:
+    return values.text(place) if isinstance(values, ByteStrings) else values[place]
 
 
 def _words(kind: str, value: Any, number: int, rows: Rows, place: str) -> str:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection
-from irdistill.collections.opening import damage_explained, decompressed, uncompressed_name
 from irdistill.collections.table_content import TREC, TRIPLES
-from irdistill.collections.table_layout import UnknownLayoutError, decide
+from irdistill.collections.table_layout import UnknownLayoutError, detect_layout
+from irdistill.collections.text_files import decompress, explain_damage, uncompressed_name
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
 from irdistill.runs.formats import parquet_tables as tables
 from irdistill.runs.formats.columns import sampled
 from irdistill.runs.formats.rows import Rows, WriteOptions
-from irdistill.runs.formats.source import Source
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile
 
 LOOK = 1 << 16
 
@@ -41,7 +41,7 @@ class Format:
 
     name: str
     layout: str
-    read: Callable[[Source, Collection], Iterator[Rows]]
+    read: Callable[[ScoreFile, Collection], Iterator[Rows]]
     write: Callable[[Run, Path, Collection | None, WriteOptions], int]
     needs_collection: bool = False
     ranked: bool = False
@@ -191,10 +191,10 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
     if not path.is_file():
         raise IrdistillError(f"there is no file {path}.")
     if tables.is_parquet(path):
-        with Source(path) as source:
+        with ScoreFile(path) as source:
             return "pylate" if "document_ids" in tables.names_of(source) else "rank-distillm"
-    with open(path, "rb") as file, damage_explained(path):
-        start = decompressed(file, path).read(LOOK)
+    with open(path, "rb") as file, explain_damage(path):
+        start = decompress(file, path).read(LOOK)
     if columns is not None:
         return "tsv"
     if start[:1] == b"\x80" or start[:2] in (b"(d", b"}q", b"}("):
@@ -209,7 +209,7 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
 
 def _by_columns(path: Path) -> str:
     try:
-        layout = decide(sampled(path), "run")
+        layout = detect_layout(sampled(path), "run")
     except UnknownLayoutError as error:
         raise UnknownLayoutError(
             f"{error} For another layout give --format, one of {', '.join(FORMATS)}."

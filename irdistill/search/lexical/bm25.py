@@ -19,7 +19,7 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.stemming import NAME, Tokenizer
 from irdistill.search.lexical.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
-from irdistill.storage.caching import cached
+from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.storage.files import MappedPages, cache_folder, digest, read_json, write_text
 
@@ -73,7 +73,7 @@ class BM25:
         self._tokenizer = Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
-        cached(self.folder, self._build, self._open)
+        open_or_build(self.folder, self._build, self._open)
 
     def _build(self, folder: Path) -> None:
         stems = build_index(

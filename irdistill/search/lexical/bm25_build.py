@@ -17,10 +17,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.collections.fields import Fields, HashIndex, padded
+from irdistill.collections.byte_strings import ByteStrings, HashIndex, pad_bytes
 from irdistill.console.progress import progress
 from irdistill.modeling.stemming import StemNumbers, words_of
-from irdistill.runs.ondisk import array_stream
+from irdistill.runs.disk_array import array_stream
 
 MEMORY = 1 << 30
 """Bytes that a build takes for postings, beside 16 for each document and the words of the corpus.
@@ -32,7 +32,7 @@ _WORD_BYTES = np.zeros(256, bool)
 _WORD_BYTES[[*b"abcdefghijklmnopqrstuvwxyz0123456789_", *range(128, 256)]] = True
 
 
-def split_words(texts: Sequence[str]) -> tuple[Fields, np.ndarray]:
+def split_words(texts: Sequence[str]) -> tuple[ByteStrings, np.ndarray]:
     """All words of some texts as ``words_of`` gives them, and how many each text has, (n,)
     int64.
     """
@@ -47,14 +47,14 @@ def split_words(texts: Sequence[str]) -> tuple[Fields, np.ndarray]:
         )
         for text in texts
     ]
-    data = padded(b"\n".join(parts).lower() + b"\n")
+    data = pad_bytes(b"\n".join(parts).lower() + b"\n")
     inside = _WORD_BYTES[data]
     edges = np.flatnonzero(np.append(inside[0], inside[1:] != inside[:-1]))
     starts, ends = edges[::2], edges[1::2]
     long = ends - starts > 1
     starts, ends = starts[long], ends[long]
     lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
-    return Fields(data, starts, ends - starts), np.diff(
+    return ByteStrings(data, starts, ends - starts), np.diff(
         np.searchsorted(starts, np.cumsum(lengths)), prepend=0
     )
 
@@ -158,7 +158,7 @@ class _Counting:
         self.lengths[first : first + len(texts)] = np.bincount(docs - first, minlength=len(texts))
         return terms[kept] << 32 | docs
 
-    def _terms(self, words: Fields) -> np.ndarray:
+    def _terms(self, words: ByteStrings) -> np.ndarray:
         """(n,) int64: the numbers of the words' stems; each different word is looked up once, in
         order of occurrence.
         """

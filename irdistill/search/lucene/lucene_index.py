@@ -15,12 +15,12 @@ import numpy as np
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.search.lucene.jvm import anserini_version, as_class, java_class, java_errors
-from irdistill.storage.caching import cached
+from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import (
     UNCHECKED_BYTES,
-    check_whole,
     open_files,
     read_sealed,
+    verify_file,
     write_sealed,
 )
 from irdistill.storage.files import cache_folder, digest
@@ -57,7 +57,7 @@ class LuceneIndex:
             for file in open_files(
                 self.folder, read_sealed(self.folder / _MANIFEST)["files"]
             ).values():
-                check_whole(file)
+                verify_file(file)
         if not list(files.glob("segments_*")):
             raise IrdistillError(
                 f"{self.folder} holds no Lucene index; give a folder that Pyserini or Anserini has"
@@ -107,7 +107,7 @@ class LuceneIndex:
             ]
             write_sealed(folder / _MANIFEST, {"identity": whole}, names)
 
-        return cached(
+        return open_or_build(
             (cache if cache is not None else cache_folder() / "lucene") / digest(whole), fill, cls
         )
 

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from irdistill.collections import Corpus
-from irdistill.console.progress import Relay
+from irdistill.console.progress import ProgressRelay
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.search.array_shards import TRUNCATION, Arrays, write_arrays
-from irdistill.search.vectors.vector_store import Storage, report_cut_documents
+from irdistill.search.retrieve_options import Storage
+from irdistill.search.vectors.vector_store import report_cut_documents
 from irdistill.storage.files import cache_folder, digest
 from irdistill.students.interaction_layers import InteractionStudent
 
@@ -58,7 +59,7 @@ class TokenStates(Arrays):
         """
         identity = states_identity(corpus, student, precision, storage) | {"shard_rows": shard_rows}
 
-        relay = Relay()
+        relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
             before = snapshot(student)

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from irdistill.console.progress import progress, working
+from irdistill.console.progress import progress, show_activity
 from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.search.index_file import make_once, open_made
 from irdistill.search.vectors.exact_search import exact_search, sort_by_score_and_row
@@ -225,12 +225,12 @@ def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any])
     if "train_rows" in settings:
         rng = np.random.default_rng(settings["seed"])
         chosen = np.sort(rng.choice(len(matrix), settings["train_rows"], replace=False))
-        with working(f"train the index {kind}"):
+        with show_activity(f"train the index {kind}"):
             index.train(np.ascontiguousarray(matrix[chosen], dtype=np.float32))
     with progress(len(matrix), "vectors", f"index {kind}") as bar:
         for start in range(0, len(matrix), _ADD_ROWS):
             part = np.ascontiguousarray(matrix[start : start + _ADD_ROWS], dtype=np.float32)
-            with working(f"index {kind}: add {len(part)} vectors"):
+            with show_activity(f"index {kind}: add {len(part)} vectors"):
                 index.add(part)
             bar.update(len(part))
     return index

@@ -4,7 +4,6 @@ paid twice.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -19,8 +18,15 @@ from weakref import WeakValueDictionary
 import numpy as np
 import xxhash
 
-from irdistill.errors import IrdistillError
-from irdistill.storage.files import explain_os_errors, fsync_folder, make_folder
+from irdistill.errors import IrdistillError, LockedError
+from irdistill.storage.files import (
+    explain_os_errors,
+    fsync_folder,
+    make_folder,
+    open_descriptor,
+    read_at,
+)
+from irdistill.storage.locking import try_lock
 from irdistill.teachers.llm.budget import Spent
 from irdistill.teachers.llm.language_model import Answer
 
@@ -93,11 +99,11 @@ class ResponseLog:
                     f"there is no response log {self.path} to replay; give the log of an earlier"
                     " job."
                 )
-            self._file = os.open(self.path, os.O_RDONLY)
+            self._file = open_descriptor(self.path)
         else:
             make_folder(self.path.parent)
             with explain_os_errors(self.path):
-                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+                self._file = open_descriptor(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             if not replay:
                 self._lock()
@@ -126,7 +132,7 @@ class ResponseLog:
         if place is None:
             return None
         try:
-            return _answer(_fields(os.pread(self._file, place[1], place[0]), False))
+            return _answer(_fields(read_at(self._file, place[1], place[0]), False))
         except _Damaged:
             self.damaged += 1
             logger.warning(
@@ -195,13 +201,11 @@ class ResponseLog:
                 self._places[line["key"]] = (place, len(data))
 
     def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IrdistillError(
-                f"the response log {self.path} is in use by another process; wait for it to end, or"
-                " give this job a log of its own with --responses."
-            ) from error
+        if not try_lock(self._file):
+            raise LockedError(
+                f"the response log {self.path} is in use by another process. Wait for it to end, or"
+                " choose another log with --responses."
+            )
 
     def _read(self) -> int:
         """Index the lines.

@@ -49,7 +49,7 @@ class Sparsity:
         found: dict[str, Tensor] = {}
         for name, penalty in _PENALTIES.items():
             for kind in _SIDES:
-                weight = self.options.penalties(kind).get(name)
+                weight = self.options.penalty_weights(kind).get(name)
                 if weight and kind in self._seen:
                     found[f"{name}({kind})"] = (
                         weight * self._share(kind, step) * penalty(self._seen[kind])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irdistill.cards import card_folder
+from irdistill.card_files import card_folder
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify

@@ -1,0 +1,253 @@
+"""Many byte strings at once: ids as places in a buffer, hashed, compared and looked up without a
+Python object for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+PADDING = bytes(8)
+_WORD = 8
+_MASKS = np.array([(1 << 8 * size) - 1 for size in range(_WORD + 1)], np.uint64)
+_P1, _P2, _P3, _P4, _P5 = (
+    np.uint64(value)
+    for value in (
+        0x9E3779B185EBCA87,
+        0xC2B2AE3D27D4EB4F,
+        0x165667B19E3779F9,
+        0x85EBCA77C2B2AE63,
+        0x27D4EB2F165667C5,
+    )
+)
+_MOST_BITS = 22
+_STRIPE = 32
+"""Bytes from which xxh64 works in another way; few ids are so long."""
+
+
+class ByteStrings(NamedTuple):
+    """n byte strings.
+
+    Attributes:
+        data: uint8, with 8 bytes more after the end of the last string.
+        starts, lengths: (n,) int64 place and size of each.
+    """
+
+    data: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self:
+        """Strings as UTF-8; lone surrogates, which no stored id can hold, are encoded without
+        failing.
+        """
+        return cls.of_bytes([text.encode("utf-8", "surrogatepass") for text in texts])
+
+    @classmethod
+    def of_bytes(cls, parts: Sequence[bytes]) -> Self:
+        """Byte strings."""
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        return cls(pad_bytes(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
+
+    @classmethod
+    def joined(cls, parts: Sequence[ByteStrings]) -> Self:
+        """The strings of several, packed."""
+        packed = [part.packed() for part in parts]
+        lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in packed)])
+        data = [part.data[: len(part.data) - len(PADDING)] for part in packed]
+        return cls(
+            np.concatenate([*data, np.frombuffer(PADDING, np.uint8)]),
+            np.cumsum(lengths) - lengths,
+            lengths,
+        )
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, places: Any) -> ByteStrings:
+        """The strings at some places (numbers, a mask or a slice)."""
+        return ByteStrings(self.data, self.starts[places], self.lengths[places])
+
+    def packed(self) -> ByteStrings:
+        """The same strings in a buffer without anything else."""
+        ends = np.cumsum(self.lengths)
+        starts = ends - self.lengths
+        places = np.repeat(self.starts - starts, self.lengths) + np.arange(
+            int(ends[-1]) if len(ends) else 0
+        )
+        return ByteStrings(
+            np.concatenate([self.data[places], np.frombuffer(PADDING, np.uint8)]),
+            starts,
+            self.lengths,
+        )
+
+    def to_arrow(self) -> pa.Array:
+        """A string array.
+
+        Raises:
+            pa.ArrowInvalid: the strings have 2 GiB or more.
+        """
+        one = self.packed()
+        offsets = np.append(one.starts, one.starts[-1] + one.lengths[-1] if len(one) else 0)
+        if offsets[-1] >= 1 << 31:
+            raise pa.ArrowInvalid(f"{offsets[-1]} bytes of strings in one array")
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(one.data)]
+        return pa.Array.from_buffers(pa.string(), len(one), buffers)
+
+    def texts(self) -> list[str]:
+        """The strings, which must be UTF-8."""
+        return self.to_arrow().to_pylist()
+
+    def not_utf8(self) -> int | None:
+        """The place of the first string that is not UTF-8; None where all are."""
+        one = self.packed()
+        data = one.data[: len(one.data) - len(PADDING)].tobytes()
+        if data.isascii():
+            return None
+        try:
+            data.decode("utf-8")
+            # a character must not be shared by two strings
+            good = not (one.data[one.starts[one.lengths > 0]] & 0xC0 == 0x80).any()
+        except UnicodeDecodeError:
+            good = False
+        return (
+            None
+            if good
+            else next(place for place in range(len(one)) if not _is_utf8(one.bytes_at(place)))
+        )
+
+    def text(self, place: int) -> str:
+        """One string, which should be UTF-8."""
+        return self.bytes_at(place).decode("utf-8", "replace")
+
+    def bytes_at(self, place: int) -> bytes:
+        """One string."""
+        start = int(self.starts[place])
+        return self.data[start : start + int(self.lengths[place])].tobytes()
+
+    def word(self, number: int, places: Any = slice(None)) -> np.ndarray:
+        """(n,) uint64: the eight bytes from ``8 * number`` on, little-endian; zeros after a
+        string's end.
+        """
+        view = np.ndarray((len(self.data) - _WORD + 1,), "<u8", buffer=self.data.data, strides=(1,))
+        starts, left = self.starts[places], self.lengths[places]
+        if number:
+            starts, left = np.minimum(starts + number * _WORD, len(view) - 1), left - number * _WORD
+        if number or left.max(initial=0) > _WORD:
+            left = np.clip(left, 0, _WORD)
+        return view[starts] & _MASKS[left]
+
+    def equal(self, other: ByteStrings) -> np.ndarray:
+        """(n,) whether each string is the other's."""
+        same = self.lengths == other.lengths
+        for number in range(-(-int(self.lengths.max(initial=0)) // _WORD)):
+            same &= self.word(number) == other.word(number)
+        return same
+
+    def hashes(self) -> np.ndarray:
+        """(n,) uint64: xxh64 of each."""
+        result = np.empty(len(self), np.uint64)
+        sizes = (
+            np.flatnonzero(np.bincount(np.minimum(self.lengths, _STRIPE)))
+            if len(self)
+            else np.empty(0, np.int64)
+        )
+        for size in sizes.tolist():
+            places: Any = slice(None)
+            if len(sizes) > 1:
+                places = np.flatnonzero(
+                    self.lengths >= size if size == _STRIPE else self.lengths == size
+                )
+            if size == _STRIPE:
+                one = self.take(places)
+                result[places] = [
+                    xxhash.xxh64_intdigest(one.bytes_at(place)) for place in range(len(one))
+                ]
+            else:
+                result[places] = self._short_hashes(size, places)
+        return result
+
+    def _short_hashes(self, size: int, places: Any) -> np.ndarray:
+        """xxh64 of strings of one size below 32."""
+        words = [self.word(number, places) for number in range(-(-size // _WORD))]
+        value = np.full(len(self.starts[places]), _P5 + np.uint64(size))
+        with np.errstate(over="ignore"):
+            for word in words[: size // _WORD]:
+                value ^= _turned(word * _P2, 31) * _P1
+                value = _turned(value, 27) * _P1 + _P4
+            rest = words[-1] if size % _WORD else np.empty(0, np.uint64)
+            if size % _WORD >= 4:
+                value ^= (rest & np.uint64(0xFFFFFFFF)) * _P1
+                value = _turned(value, 23) * _P2 + _P3
+                rest = rest >> np.uint64(32)
+            for _ in range(size % 4):
+                value ^= (rest & np.uint64(0xFF)) * _P5
+                value = _turned(value, 11) * _P1
+                rest = rest >> np.uint64(8)
+            value ^= value >> np.uint64(33)
+            value *= _P2
+            value ^= value >> np.uint64(29)
+            value *= _P3
+            value ^= value >> np.uint64(32)
+        return value
+
+
+def group_starts(fields: ByteStrings) -> np.ndarray:
+    """Where another string begins than the one before; 0 is the first such place."""
+    other = fields.lengths[1:] != fields.lengths[:-1]
+    for number in range(-(-int(fields.lengths.max(initial=0)) // _WORD)):
+        word = fields.word(number)
+        other |= word[1:] != word[:-1]
+    return np.append(0, np.flatnonzero(other) + 1)
+
+
+def pad_bytes(data: bytes) -> np.ndarray:
+    """Bytes as a buffer for ``ByteStrings``."""
+    return np.frombuffer(data + PADDING, np.uint8)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _turned(values: np.ndarray, bits: int) -> np.ndarray:
+    return values << np.uint64(bits) | values >> np.uint64(64 - bits)
+
+
+class HashIndex:
+    """Where a hash stands among N sorted ones, by its leading bits: a binary search misses the
+    cache at every step.
+
+    Args:
+        hashes: (N,) uint64, sorted.
+    """
+
+    def __init__(self, hashes: np.ndarray) -> None:
+        self._hashes = hashes = np.asarray(hashes)
+        bits = min(_MOST_BITS, max(1, len(hashes).bit_length() - 2))
+        self._shift = np.uint64(64 - bits)
+        edges = np.arange(1 << bits, dtype=np.uint64) << self._shift
+        self._starts = np.searchsorted(hashes, edges)
+
+    def places(self, hashes: np.ndarray) -> np.ndarray:
+        """(n,) int64: the first place that holds each hash; -1 where none does."""
+        if not len(self._hashes):
+            return np.full(len(hashes), -1, np.int64)
+        places = self._starts[hashes >> self._shift]
+        last = len(self._hashes) - 1
+        left = np.flatnonzero(self._hashes[np.minimum(places, last)] < hashes)
+        while len(left):
+            places[left] += 1
+            left = left[places[left] <= last]
+            left = left[self._hashes[places[left]] < hashes[left]]
+        places[(places > last) | (self._hashes[np.minimum(places, last)] != hashes)] = -1
+        return places

@@ -1,0 +1,144 @@
+"""Lines of text files, plain or compressed, and the JSON objects in them; what is broken is named
+with its line.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from irdistill.collections.text_files import is_damage, open_bytes
+from irdistill.errors import IrdistillError
+
+LONGEST_LINE = 1 << 26
+"""Bytes of the longest line of a text file; the longest documents of published collections have
+about 20 MiB.
+"""
+
+
+MOST_BLANK = 1 << 20
+"""Blank lines in a row: 400 KB of gzip can hold 400 million of them."""
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines of a file with something in them; as `decoded_lines`."""
+    with open_bytes(path) as stream:
+        yield from decoded_lines(bounded_lines(stream, str(path)), str(path))
+
+
+def bounded_lines(stream: IO[bytes], name: str) -> Iterator[bytes]:
+    """The lines of a stream, with their ends.
+
+    Raises:
+        IrdistillError: a line is longer than ``LONGEST_LINE``: 2 MB of gzip can hold a line of 2
+            GB; or more than ``MOST_BLANK`` lines in a row are blank.
+    """
+    number = blank = 0
+    while line := stream.readline(LONGEST_LINE + 1):
+        number += 1
+        blank = 0 if line.strip() else blank + 1
+        if blank > MOST_BLANK:
+            raise IrdistillError(
+                f"{name} has {MOST_BLANK} blank lines before line {number}; one entry per line was"
+                " expected."
+            )
+        if len(line) > LONGEST_LINE:
+            raise IrdistillError(
+                f"line {number} of {name} has more than {LONGEST_LINE >> 20} MiB; a text file with"
+                " one entry per line was expected."
+            )
+        yield line
+
+
+def decoded_lines(
+    stream: Iterable[bytes], name: str, blank: bool = False
+) -> Iterator[tuple[int, str]]:
+    """Numbered lines, those without anything in them only if ``blank``.
+
+    Raises:
+        IrdistillError: a broken encoding or archive; the message names the place.
+    """
+    number = 0
+    try:
+        for data in stream:
+            number += 1
+            text = data.decode("utf-8-sig" if number == 1 else "utf-8")
+            if blank or text.strip():
+                yield number, text
+    except UnicodeDecodeError as error:
+        raise IrdistillError(
+            f"line {number} of {name} is not UTF-8 ({error.reason}); convert the file."
+        ) from error
+    except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+        if not is_damage(error):
+            raise
+        raise IrdistillError(
+            f"{name} ends or breaks after line {number} ({error}); the archive is damaged, get it"
+            " again."
+        ) from error
+
+
+def json_objects(
+    lines: Iterable[tuple[int, str]], name: str | Path
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object in each line.
+
+    Raises:
+        IrdistillError: a line holds something else.
+    """
+    for number, line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise IrdistillError(
+                f"line {number} of {name} is broken: {line.strip()[:80]!r} is not JSON ({error}). "
+                "Fix or remove it."
+            ) from error
+        if not isinstance(entry, dict):
+            raise IrdistillError(
+                f"line {number} of {name} is broken: expected an object in braces, got"
+                f" {line.strip()[:80]!r}."
+            )
+        yield number, entry
+
+
+def read_id(entry: dict[str, Any], path: str | Path, number: int, name: str = "_id") -> str:
+    """The id of an object, a text with something in it or a whole number."""
+    value = entry.get(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise IrdistillError(
+            f'line {number} of {path} is broken: expected an "{name}" with something in it, got'
+            f" {value!r}."
+        )
+    return check_encodable(value, name, path, number)
+
+
+def read_text_field(entry: dict[str, Any], name: str, path: str | Path, number: int) -> str:
+    """A text of an object; empty where it has none."""
+    value = entry.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise IrdistillError(
+            f'line {number} of {path} is broken: "{name}" should be a text, got'
+            f" {str(value)[:80]!r}."
+        )
+    return check_encodable(value, name, path, number)
+
+
+def check_encodable(value: str, name: str, path: str | Path, number: int) -> str:
+    """The text itself, if UTF-8 can hold it."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise IrdistillError(
+            f'line {number} of {path} is broken: "{name}" holds half a character (the lone'
+            f" surrogate {error.object[error.start]!r})."
+        ) from error
+    return value

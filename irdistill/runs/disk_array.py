@@ -1,0 +1,93 @@
+"""An array that stays in its file: each slice is read when it is asked for."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from irdistill.errors import IrdistillError
+from irdistill.storage.checksums import CheckedFile
+from irdistill.storage.files import open_descriptor, read_at
+
+_HEADER_BYTES = 4096
+
+
+class DiskArray:
+    """One dimension of numbers in a ``.npy`` file.
+
+    Not a memory map: of a map that is read at random, all pages come to count as the process's
+        memory, which for a billion
+    rows is more than there may be. Slices are read by their place, so threads and forked processes
+    may share one; a pickled one opens the file again.
+
+    Raises:
+        IrdistillError: the file is shorter or longer than its header says.
+    """
+
+    def __init__(self, path: Path, checks: CheckedFile | None = None) -> None:
+        """Open the file.
+
+        Args:
+            checks: compares each block with its checksum before it is first used.
+        """
+        self.path, self._checks = path, checks
+        if checks is not None:
+            checks.check(0, min(checks.bytes, _HEADER_BYTES))
+        with open(path, "rb") as stream:
+            np.lib.format.read_magic(stream)
+            (self._count,), _, self.dtype = np.lib.format.read_array_header_1_0(stream)
+            self._start = stream.tell()
+        size, expected = path.stat().st_size, self._start + self._count * self.dtype.itemsize
+        if size != expected:
+            raise IrdistillError(
+                f"{path} has {size} bytes and should have {expected}. Delete the folder"
+                f" {path.parent}; it is made anew from the run."
+            )
+        self._file = open_descriptor(path)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        """The numbers of a slice without a step, (n,), read only."""
+        start, stop, step = part.indices(self._count)
+        if step != 1:
+            raise IndexError(f"a step of {step} was asked for; only whole ranges are read")
+        size = self.dtype.itemsize
+        if self._checks is not None and not self._checks.whole:
+            self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
+        return np.frombuffer(
+            read_at(self._file, max(0, stop - start) * size, self._start + start * size),
+            self.dtype,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DiskArray, (self.path, self._checks)
+
+
+@contextmanager
+def array_stream(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
+    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the
+    end.
+
+    Written so and not through a memory map, a part at a time is in memory, however long the array.
+    """
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(
+            stream,
+            {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(kind)),
+                "fortran_order": False,
+                "shape": (count,),
+            },
+        )
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())

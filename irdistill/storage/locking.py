@@ -1,0 +1,58 @@
+"""Locks on files and folders. The system releases a lock when its process ends, also when the
+process is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from irdistill.errors import LockedError
+from irdistill.storage.files import explain_os_errors, remove_temporary_files
+
+LOCK = ".lock"
+"""Name of the lock file of a folder."""
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock an open file against other processes.
+
+    Args:
+        descriptor: of a file that is open for writing; closing it releases the lock.
+
+    Returns:
+        Whether the lock was free.
+    """
+    from filelock import lock_descriptor
+
+    return lock_descriptor(descriptor, blocking=False)
+
+
+@contextmanager
+def lock_folder(folder: str | Path) -> Iterator[None]:
+    """Lock a folder for one writing process, and remove what a killed process left half written.
+
+    Raises:
+        LockedError: another process writes to the folder.
+    """
+    folder = Path(folder)
+    # The mode is "a" because "w" would empty a file of that name.
+    with explain_os_errors(folder), open(folder / LOCK, "a") as stream:
+        if not try_lock(stream.fileno()):
+            raise LockedError(
+                f"{folder} is being written by another process. Wait for it to end, or choose"
+                " another --out."
+            )
+        remove_temporary_files(folder)
+        yield
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file; wait while another process holds it."""
+    from filelock import lock_descriptor
+
+    with explain_os_errors(path), open(path, "a") as stream:
+        lock_descriptor(stream.fileno())
+        yield
