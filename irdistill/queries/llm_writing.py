@@ -109,8 +109,8 @@ def no_usable_answer(replies: Sequence[Reply], item: str, log: str | Path) -> In
     counts = Counter(reply.flag or "" for reply in replies)
     return InputError(
         f"none of the {len(replies)} answers of the language model holds a {item}"
-        f" ({counts_in_words(counts, len(replies))}). Read some answers in the response log ({log}),"
-        f" and change the model or the prompt{_cut_advice(counts)}"
+        f" ({counts_in_words(counts, len(replies))}). Read some answers in the response log"
+        f" ({log}), and change the model or the prompt{_cut_advice(counts)}"
     )
 
 
