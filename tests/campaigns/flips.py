@@ -110,7 +110,7 @@ def trial(
 
 
 def _collection() -> Any:
-    from tests.search.test_engines import make_collection
+    from tests.search.tiny_collection import make_collection
 
     return make_collection(300)
 
@@ -160,7 +160,7 @@ def bm25(folder: Path) -> Use:
 
 def engine(model: str, index: str) -> Callable[[Path], Use]:
     def make(folder: Path) -> Use:
-        from irdistill.search import open_engine
+        from irdistill.search import open_searcher
         from irdistill.students import load_student
         from tests.students.tiny import tiny_backbone
         from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
@@ -175,7 +175,7 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
 
         def use(place: Path) -> Any:
             return _hits(
-                open_engine(collection.corpus, student, index, place, "float32"), collection
+                open_searcher(collection.corpus, student, index, place, "float32"), collection
             )  # type: ignore[arg-type]
 
         use(folder)
