@@ -58,11 +58,10 @@ from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.students.model_kinds import MODEL_KINDS
 from irdistill.teachers import (
+    ScoreOptions,
     TeacherSpec,
-    load_teacher,
     responses_file,
     score,
-    score_with_representations,
 )
 from irdistill.training import TrainOptions, train
 from irdistill.training.options import PretrainOptions
@@ -153,27 +152,17 @@ def _score(
     collection: str,
     candidates: str,
     teacher: str,
-    depth: int | None = None,
+    k: int | None = None,
     representations: Any = None,
     **settings: Any,
 ) -> str:
-    held = kitchen.collection(collection)
-    if representations:
-        spec = TeacherSpec(
-            teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings
-        )
-        return score_with_representations(
-            held,
-            candidates,
-            spec,
-            out,
-            depth,
-            storage="float16" if representations is True else representations,
-        ).fingerprint
-    loaded = load_teacher(
-        teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings
+    spec = TeacherSpec(
+        teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings
     )
-    return score(held, candidates, loaded, out, depth).fingerprint
+    options = ScoreOptions(
+        k=k, representations="float16" if representations is True else representations or None
+    )
+    return score(kitchen.collection(collection), candidates, spec, out, options).fingerprint
 
 
 def _fuse(
