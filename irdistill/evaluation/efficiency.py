@@ -15,7 +15,7 @@ from irdistill.collections import Collection, Query
 from irdistill.errors import InputError
 from irdistill.evaluation.costs import Efficiency
 from irdistill.evaluation.timed_systems import TimedSystem, open_system
-from irdistill.search.engines import Index
+from irdistill.search.retrieve_options import Index
 
 _ROUNDS = 3
 _BATCH = 64

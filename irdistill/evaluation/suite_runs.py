@@ -23,7 +23,7 @@ from irdistill.evaluation.reporting.findings import Finding, Table, cell
 from irdistill.evaluation.reporting.rendering import Displayed
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.runs import Run, open_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.first_stages import is_lexical
 from irdistill.storage.files import write_json
 from irdistill.storage.ownership import claim_folder, is_manifest
@@ -317,46 +317,36 @@ class _Jobs:
 
     def run(self, collection: Collection, dataset: Dataset, folder: Path) -> Run:
         """The run of one dataset."""
-        system = self.system
+        system, work, overwrite = self.system, self.work, self.overwrite
         if system.runs:
             return open_run(_run_path(system.runs, dataset.name, self.several), collection)
         # one more, as a self match is dropped
         k = system.k_on(self.suite) + (dataset.self_match == "drop")
         if not system.rerank:
-            return retrieve(
-                collection,
-                system.model,
-                folder / "run",
-                k,
-                system.index,
-                self.work,
-                overwrite=self.overwrite,
+            options = RetrieveOptions(
+                index=system.index,
                 seed=self.seed,
-                kind=system.kind,
+                kind=system.kind,  # type: ignore[arg-type]
                 trust_remote_code=system.trust_remote_code,
             )
-        from irdistill.teachers import load_teacher, responses_file, score
+            out = folder / "run"
+            return retrieve(
+                collection, system.model, out, k, options, overwrite=overwrite, work=work
+            )
+        from irdistill.teachers import ScoreOptions, TeacherSpec, responses_file, score
 
         candidates: Run | Path
         if is_lexical(system.rerank):
-            candidates = retrieve(
-                collection,
-                system.rerank,
-                folder / "candidates",
-                k,
-                work=self.work,
-                overwrite=self.overwrite,
-                seed=self.seed,
-            )
+            out = folder / "candidates"
+            candidates = retrieve(collection, system.rerank, out, k, overwrite=overwrite, work=work)
         else:
             candidates = _run_path(system.rerank, dataset.name, self.several)
-        trust = {"trust_remote_code": True} if system.trust_remote_code else {}
-        teacher = load_teacher(
+        teacher = TeacherSpec(
             system.model,
-            collection.corpus,
-            kind=system.kind,
-            work=self.work,
-            responses=responses_file(folder / "run"),
-            **trust,
+            system.kind,
+            work,
+            responses_file(folder / "run"),
+            {"trust_remote_code": True} if system.trust_remote_code else {},
         )
-        return score(collection, candidates, teacher, folder / "run", k, overwrite=self.overwrite)
+        score_options = ScoreOptions(k=k, overwrite=overwrite)
+        return score(collection, candidates, teacher, folder / "run", score_options)

@@ -45,7 +45,7 @@ class Displayed:
             MissingExtraError: pandas is not installed.
         """
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError as error:
             raise MissingExtraError("pandas", "demo", "to_pandas") from error
         return pandas.DataFrame(self.to_rows())
