@@ -21,7 +21,7 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import clear
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.storage.files import staging_path
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.options import TrainOptions
@@ -112,8 +112,8 @@ class Miner:
             self.student,
             place,
             self.options.mine_depth,
+            RetrieveOptions(precision=self.options.precision),
             work=scratch or self.work,
-            precision=self.options.precision,
         )
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -121,7 +121,7 @@ class Miner:
 
     def _score(self, found: Run, place: Path) -> Run:
         """Scores by the named teacher of the documents that the run has none for."""
-        from irdistill.teachers import load_teacher, responses_file, score
+        from irdistill.teachers import score
 
         out = place.with_name(f"{place.name}-scores")
         if (there := _finished(out)) is not None:
@@ -161,7 +161,7 @@ class Miner:
         return score(
             self.collection,
             wanted,
-            load_teacher(self.options.mine_teacher, corpus, responses=responses_file(out)),
+            self.options.mine_teacher,
             out,
         )
 
