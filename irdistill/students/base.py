@@ -24,7 +24,7 @@ from irdistill.modeling.model_files import STUDENT_FILE, quiet_libraries
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import read_json, write_json
 from irdistill.students.fingerprints import modules_digest, tokenizer_digest
-from irdistill.students.inputs import TOKENLESS, fill_tokenless
+from irdistill.students.inputs import TOKENLESS, pad_tokens
 from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
 
 Kind = Literal["query", "document", "pair"]
@@ -408,13 +408,7 @@ class Student(ABC):
         module = self._first(kind)
         if rows is not None:
             tokens = {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        filled, tokenless = fill_tokenless(tokens, module.tokenizer.pad_token_id)
-        padded = module.tokenizer.pad(filled, padding=True, return_tensors="pt")
-        features: dict[str, Any] = {
-            key: value.to(device or self.device) for key, value in padded.items()
-        }
-        if tokenless is not None:
-            features[TOKENLESS] = tokenless.to(device or self.device)
+        features: dict[str, Any] = {**pad_tokens(module.tokenizer, tokens, device or self.device)}
         prompt = self._prompt(kind)
         if prompt:
             features["prompt_length"] = module._get_prompt_length(prompt)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers.base.modules import Transformer
 from torch import Tensor, nn
@@ -181,23 +182,47 @@ def unused_token(rows: Sequence[Sequence[int]]) -> int:
     return next(token for token in range(len(used) + 1) if token not in used)
 
 
-def pad_right(
-    columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str, int]
+def pad_columns(
+    columns: Mapping[str, Sequence[Sequence[int] | np.ndarray]],
+    fill: Mapping[str, int],
+    left: bool = False,
 ) -> dict[str, Tensor]:
-    """Tensors (n, length) of rows of unequal lengths, padded on the right.
+    """Tensors (n, length) of n texts, padded to the longest of them.
 
     Args:
-        columns: rows by the name of the tensor.
-        fill: what to pad with, by name; 0 for those not named.
+        columns: for each name of a tensor the numbers of each text. The attention mask may be
+            missing; then it is 1 where a text has tokens.
+        fill: padding values by name; 0 for names that are missing.
+        left: pad on the left.
     """
-    return {
-        key: nn.utils.rnn.pad_sequence(
-            [torch.tensor(row, dtype=torch.long) for row in rows],
-            batch_first=True,
-            padding_value=fill.get(key, 0),
-        )
-        for key, rows in columns.items()
+    lengths = [len(row) for row in columns["input_ids"]]
+    shape = len(lengths), max(lengths)
+    if "attention_mask" not in columns:
+        ones = np.ones(shape[1], np.int64)
+        columns = {**columns, "attention_mask": [ones[:length] for length in lengths]}
+    padded = {}
+    for name, rows in columns.items():
+        table = np.full(shape, fill.get(name, 0), np.int64)
+        for i, row in enumerate(rows):
+            if len(row):
+                table[i, shape[1] - len(row) if left else 0 :][: len(row)] = row
+        padded[name] = torch.from_numpy(table)
+    return padded
+
+
+def pad_tokens(
+    tokenizer: Any, columns: Mapping[str, Sequence[Any]], device: torch.device
+) -> dict[str, Tensor]:
+    """Tensors of tokenized texts, padded as their tokenizer pads; see `TOKENLESS`."""
+    filled, tokenless = fill_tokenless(columns, tokenizer.pad_token_id)
+    fill = {
+        "input_ids": tokenizer.pad_token_id,
+        "token_type_ids": tokenizer.pad_token_type_id,
     }
+    padded = pad_columns(filled, fill, tokenizer.padding_side == "left")
+    if tokenless is not None:
+        padded[TOKENLESS] = tokenless
+    return {name: value.to(device) for name, value in padded.items()}
 
 
 def fill_tokenless(

@@ -19,7 +19,7 @@ from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import model_identity, resolve_model
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
-from irdistill.students.inputs import check_processing, pad_right, position_limit, unused_token
+from irdistill.students.inputs import check_processing, pad_columns, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
@@ -215,7 +215,7 @@ class CrossEncoderTeacher:
         columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
         if not self._known_padding:  # the network looks for the last token before the padding
             self._config.pad_token_id = unused_token(columns["input_ids"])
-        return pad_right(
+        return pad_columns(
             columns,
             {
                 "input_ids": self._config.pad_token_id,

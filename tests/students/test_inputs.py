@@ -22,7 +22,12 @@ from irdistill.collections import Query
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student, load_student
 from irdistill.students.base import Student
-from irdistill.students.inputs import ensure_padding_token, pad_right, position_limit, unused_token
+from irdistill.students.inputs import (
+    ensure_padding_token,
+    pad_columns,
+    position_limit,
+    unused_token,
+)
 from irdistill.teachers import (
     CrossEncoderTeacher,
     LateInteractionTeacher,
@@ -141,7 +146,7 @@ def test_a_tokenizer_without_special_tokens_is_refused_in_words(tmp_path: Path) 
 
 def test_padding_by_hand() -> None:
     assert unused_token([[0, 1], [3]]) == 2 and unused_token([[1]]) == 0
-    padded = pad_right(
+    padded = pad_columns(
         {"input_ids": [[5, 6], [7]], "attention_mask": [[1, 1], [1]]}, {"input_ids": 9}
     )
     assert padded["input_ids"].tolist() == [[5, 6], [7, 9]] and padded[
