@@ -71,12 +71,13 @@ class MissingExtraError(IrdistillError, ImportError):
 
     Args:
         library: name of the library.
-        extra: the extra of irdistill that installs it.
+        extra: the extra of irdistill that installs it; None if there is none.
         why: what needs it; the subject of the message.
     """
 
-    def __init__(self, library: str, extra: str, why: str) -> None:
+    def __init__(self, library: str, extra: str | None, why: str) -> None:
+        package = library if extra is None else f"'irdistill[{extra}]'"
         super().__init__(
             f"{why} needs the library {library!r}, which is not installed. "
-            f"Install it with: pip install 'irdistill[{extra}]'"
+            f"Install it with: pip install {package}"
         )

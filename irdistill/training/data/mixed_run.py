@@ -81,7 +81,7 @@ class MixedRun:
             if place is not None and part is not None:
                 codes[part[0]] = np.maximum(codes[part[0]], run.flags(place))
         codes[np.isnan(scores)] = 0
-        order = rank_order(_Ids(self.corpus, rows), scores)
+        order = rank_order(_DocumentIds(self.corpus, rows), scores)
         found = (
             (rows, scores, codes) if order is None else (rows[order], scores[order], codes[order])
         )
@@ -89,7 +89,7 @@ class MixedRun:
         return found
 
 
-class _Ids(Sequence[str]):
+class _DocumentIds(Sequence[str]):
     """Document ids by place, looked up only where a tie asks for them."""
 
     def __init__(self, corpus: Corpus, rows: np.ndarray) -> None:
