@@ -80,35 +80,26 @@ def rewrite(
     turns before them.
     """
     from irdistill.collections import load_collection
-    from irdistill.queries import HistoryTemplate, rewrite_with
+    from irdistill.queries import RewriteOptions
     from irdistill.queries import rewrite as rewrite_collection
-    from irdistill.queries.history import token_count, words
-    from irdistill.queries.writing import card_model
 
-    if sum([human, last_turn, bool(history) and not llm, bool(llm)]) != 1:
+    if human and last_turn:
         raise IrdistillError("give one of --human, --last-turn, --history TEMPLATE and --llm CARD.")
-    template = HistoryTemplate.parse(history) if history else None
-    loaded = load_collection(collection)
-    if llm:
-        found = rewrite_with(
-            card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens
-        )
-    elif template is not None:
-        found = rewrite_collection(
-            loaded,
-            out,
-            template,
-            token_count(tokenizer) if tokenizer else words,
-            tokenizer or "words",
-        )
-    else:
-        found = rewrite_collection(loaded, out, "human" if human else "last-turn")
+    result = rewrite_collection(
+        load_collection(collection),
+        out,
+        "human" if human else "last-turn" if last_turn else None,
+        history=history,
+        tokenizer=tokenizer,
+        llm=llm,
+        options=RewriteOptions(prompt=prompt, max_tokens=max_tokens, retry_tokens=retry_tokens),
+    )
     show(
         {
             "collection": str(out),
-            "queries": len(found.queries),
-            "judgments": found.qrels.judgments,
-            "fingerprint": found.fingerprint,
+            "queries": len(result.queries),
+            "judgments": result.qrels.judgments,
+            "fingerprint": result.fingerprint,
         },
         json_file,
     )
@@ -207,25 +198,18 @@ def generate(
     from irdistill.collections import load_collection
     from irdistill.queries import Generation
     from irdistill.queries import generate as generate_queries
-    from irdistill.queries.generating import example_pairs
-    from irdistill.queries.writing import card_model
 
-    given = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
-    shown = example_pairs(load_collection(examples)) if examples else []
-    found = generate_queries(
-        load_collection(collection, queries=False),
-        out,
-        given,
-        card_model(llm) if llm else None,
-        shown,
+    options = Generation(tuple(kind.strip() for kind in kinds.split(",")), **settings)
+    result = generate_queries(
+        load_collection(collection, queries=False), out, options, llm, examples or ()
     )
-    dev = f"{out}#dev" if given.held_out else "none"
+    dev = f"{out}#dev" if options.held_out else "none"
     show(
         {
             "collection": f"{out}#train",
             "held out": dev,
-            "queries": len(found.queries),
-            "fingerprint": found.fingerprint,
+            "queries": len(result.queries),
+            "fingerprint": result.fingerprint,
         },
         json_file,
     )

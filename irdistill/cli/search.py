@@ -65,7 +65,7 @@ def candidates(
 ) -> None:
     """Find each query's candidates for a teacher to score."""
     from irdistill.collections import load_collection
-    from irdistill.search import retrieve
+    from irdistill.search import RetrieveOptions, retrieve
 
     cluster = _cluster(engine, workers, ray_address)
     found = retrieve(
@@ -73,11 +73,9 @@ def candidates(
         retriever,
         out,
         depth,
+        RetrieveOptions(seed=seed, kind=kind, trust_remote_code=trust_remote_code),  # type: ignore[arg-type]
         overwrite=overwrite,
-        seed=seed,
         cluster=cluster,
-        kind=kind,
-        trust_remote_code=trust_remote_code,
     )
     show(_summary(out, found), json_file)
 
@@ -181,7 +179,7 @@ def search(
 ) -> None:
     """Search with a model: for all queries of a collection, or for one of your own."""
     from irdistill.collections import LoadReport, Qrels, Query, load_collection
-    from irdistill.search import retrieve
+    from irdistill.search import RetrieveOptions, retrieve
 
     if (text is None) == (out is None):
         raise IrdistillError(
@@ -197,14 +195,22 @@ def search(
         "dimension": dimension,
         "kind": kind,
         "trust_remote_code": trust_remote_code,
-        "cluster": _cluster(engine, workers, ray_address),
+        "check_recall": text is None,
     }
+    options = RetrieveOptions(**settings)
+    cluster = _cluster(engine, workers, ray_address)
     if out is not None:
         show(
             _summary(
                 out,
                 retrieve(
-                    loaded, model, out, 1000 if k is None else k, overwrite=overwrite, **settings
+                    loaded,
+                    model,
+                    out,
+                    1000 if k is None else k,
+                    options,
+                    overwrite=overwrite,
+                    cluster=cluster,
                 ),
             ),
             json_file,
@@ -218,7 +224,7 @@ def search(
     )
     with tempfile.TemporaryDirectory() as scratch:
         hits = retrieve(
-            own, model, Path(scratch) / "run", 5 if k is None else k, check_recall=False, **settings
+            own, model, Path(scratch) / "run", 5 if k is None else k, options, cluster=cluster
         )["query"]
     rows = [
         {"rank": rank, "doc_id": doc, "score": score}

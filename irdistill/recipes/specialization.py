@@ -27,7 +27,7 @@ import yaml
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.reporting.datasets import short_names
-from irdistill.queries.kinds import TAKEN, sentences
+from irdistill.queries.query_kinds import EXTRACTED_KINDS, split_sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
 from irdistill.storage.files import differences, read_json, write_json, write_text
@@ -113,7 +113,7 @@ class Specialisation:
 
     def chosen_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, the usual ones where none are named."""
-        return self.kinds or (*TAKEN, *(("questions", "keywords") if self.llm else ()))
+        return self.kinds or (*EXTRACTED_KINDS, *(("questions", "keywords") if self.llm else ()))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def plan(collection: Collection, given: Specialisation) -> Plan:
     draw = np.random.default_rng(given.seed)
     rows = np.sort(draw.permutation(len(corpus))[:_MEASURED])
     texts = corpus.texts(rows)
-    asked = [found[0] for found in map(sentences, texts) if found] or texts
+    asked = [found[0] for found in map(split_sentences, texts) if found] or texts
     rates = [_rate(student, texts, "document"), _rate(student, asked, "query")]
     seconds = given.minutes * 60
     left = seconds - len(corpus) / rates[0]

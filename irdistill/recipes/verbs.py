@@ -35,19 +35,15 @@ from irdistill.losses import parse_loss
 from irdistill.modeling.model_files import resolve_model
 from irdistill.queries import (
     Generation,
-    HistoryTemplate,
+    RewriteOptions,
     filter_queries,
     generate,
     rewrite,
-    rewrite_with,
     split,
 )
-from irdistill.queries.generating import example_pairs
-from irdistill.queries.history import token_count, words
-from irdistill.queries.writing import card_model
 from irdistill.runs import Mixing, mask
 from irdistill.runs.fusion import check_count
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.first_stages import is_lexical
 from irdistill.storage.files import (
     digest,
@@ -114,11 +110,13 @@ def _candidates(
         retriever,
         out,
         depth,
-        index,
-        kitchen.work,
-        seed=kitchen.seed,
-        kind=kind,
-        trust_remote_code=trust_remote_code,
+        RetrieveOptions(
+            index=index,
+            seed=kitchen.seed,
+            kind=kind,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+        ),
+        work=kitchen.work,
     ).fingerprint
 
 
@@ -138,12 +136,14 @@ def _search(
         model,
         out,
         k,
-        index,
-        kitchen.work,
-        seed=kitchen.seed,
-        dimension=dimension,
-        kind=kind,
-        trust_remote_code=trust_remote_code,
+        RetrieveOptions(
+            index=index,
+            seed=kitchen.seed,
+            dimension=dimension,
+            kind=kind,  # type: ignore[arg-type]
+            trust_remote_code=trust_remote_code,
+        ),
+        work=kitchen.work,
     ).fingerprint
 
 
@@ -320,14 +320,15 @@ def _rewrite(
     max_tokens: int = 64,
     retry_tokens: int | None = None,
 ) -> str:
-    held = kitchen.collection(collection)
-    template = HistoryTemplate.parse(history) if history else None
-    if llm:
-        return rewrite_with(
-            card_model(llm), held, out, prompt, template, max_tokens, retry_tokens=retry_tokens
-        ).fingerprint
-    count, counted_by = (token_count(tokenizer), tokenizer) if tokenizer else (words, "words")
-    return rewrite(held, out, template or by, count, counted_by).fingerprint  # type: ignore[arg-type]
+    return rewrite(
+        kitchen.collection(collection),
+        out,
+        by or None,  # type: ignore[arg-type]
+        history=history,
+        tokenizer=tokenizer,
+        llm=llm,
+        options=RewriteOptions(prompt=prompt, max_tokens=max_tokens, retry_tokens=retry_tokens),
+    ).fingerprint
 
 
 def _split(kitchen: RecipeContext, out: Path, collection: str, folds: int = 5) -> str:
@@ -343,16 +344,15 @@ def _generate(
     examples: str | None = None,
     **settings: Any,
 ) -> str:
-    given = Generation(
+    options = Generation(
         **({"seed": kitchen.seed} | ({"kinds": tuple(kinds)} if kinds else {}) | settings)
     )
-    shown = example_pairs(kitchen.collection(examples)) if examples else ()
     return generate(
         kitchen.collection(collection, queries=False),
         out,
-        given,
-        card_model(llm) if llm else None,
-        shown,
+        options,
+        llm,
+        kitchen.collection(examples) if examples else (),
     ).fingerprint
 
 
