@@ -130,7 +130,7 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
                 sampler,
                 asked,
                 collection.corpus.texts,
-                clock.callback(),
+                clock.end_step,
                 folder,
                 steps=steps,
                 batch=settings.batch,

@@ -64,12 +64,11 @@ class TrainingLoop:
         loss_parameters: Mapping[str, nn.Module] | None = None,
         miner: Miner | None = None,
         held_out: HeldOut | None = None,
-        processes: Processes | None = None,
     ) -> None:
         self.student, self.loss, self.collator, self.options = student, loss, collator, options
         self.folder, self.miner, self.held_out = folder / "checkpoints", miner, held_out
         self.loss_parameters = dict(loss_parameters or {})
-        self.processes = processes or Processes()
+        self.processes = Processes.join()
         # Parameters of the loss are trained, clipped and saved with the student, and are no part of
         # the saved model.
         self.model: nn.Module = student.model

@@ -144,25 +144,25 @@ def _train(
 ) -> list[dict[str, Any]]:
     """Train in place from the last complete checkpoint; returns the rows of the log."""
     masking = _Masking(corpus, transformer.tokenizer, options)
-    training = _Training(folder, transformer.model, options)
-    start = training.resume()
+    loop = PretrainingLoop(folder, transformer.model, options)
+    start = loop.resume()
     if start:
         logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
     with (
         quiet_libraries(),
-        note_on_interrupt(lambda: checkpoints.describe_newest(training.place, options.steps)),
+        note_on_interrupt(lambda: checkpoints.describe_newest(loop.place, options.steps)),
         progress(options.steps, "steps", "pretrain", initial=start) as bar,
     ):
         for step, batch in prefetch(masking, start, options.steps):
-            training.step(step, batch)
+            loop.train_step(step, batch)
             bar.update(1)
-    finish_trackers(training.accelerator)
+    finish_trackers(loop.accelerator)
     masking.truncation.report("document", "the training", logger, options.max_length)
     transformer.model.to("cpu").eval()
-    return training.rows
+    return loop.rows
 
 
-class _Training:
+class PretrainingLoop:
     """The state of a training: model, optimizer and log.
 
     Attributes:
@@ -182,7 +182,7 @@ class _Training:
         self.rows: list[dict[str, Any]] = []
         self._loss, self._losses = torch.zeros((), device=self.device), 0
 
-    def step(self, step: int, batch: Mapping[str, torch.Tensor]) -> None:
+    def train_step(self, step: int, batch: Mapping[str, torch.Tensor]) -> None:
         """One step of the optimizer (from 0)."""
         options = self.options
         torch.manual_seed(step_seed(options.seed, step))

@@ -48,7 +48,7 @@ def start_accelerator(
         config: settings that the trackers record.
     """
     accelerator = Accelerator(
-        log_with=list(trackers),
+        log_with=list(trackers) or None,
         project_config=ProjectConfiguration(str(folder), logging_dir=str(folder / "trackers")),
     )
     if trackers:

@@ -159,7 +159,6 @@ def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
             loss_parameters=prepared.loss_parameters,
             miner=prepared.miner,
             held_out=(HeldOut(prepared.held_out, place, options) if prepared.held_out else None),
-            processes=processes,
         )
         with note_on_interrupt(lambda: describe_newest(place, options.steps)):
             steps = loop.run(checkpoint)

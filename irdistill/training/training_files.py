@@ -35,7 +35,7 @@ _PLAIN = (TRAINING, "train_log.jsonl", "journal.jsonl", CLUSTERS, LOSS_PARAMETER
 _MINED = re.compile(r"\d+(-new|-scores)?")
 
 
-def training_files(folder: Path) -> FileTest:
+def training_file_test(folder: Path) -> FileTest:
     """Tells whether a file of a folder is part of the training in it: records, checkpoints, the
     model, runs of mined documents.
     """
@@ -82,7 +82,7 @@ def check_training_folder(folder: Path) -> None:
         raise OutputExistsError(
             f"cannot write {folder}: it is a file, and a folder was expected; choose another name."
         )
-    ours = training_files(folder)
+    ours = training_file_test(folder)
     if ours is no_file:
         refuse_foreign_files(folder, no_file, "a training")
     else:
@@ -130,7 +130,7 @@ def is_finished(
 
 def remove_checkpoints(folder: Path) -> None:
     """Delete the checkpoints of a finished training, and nothing else."""
-    place, ours = folder / CHECKPOINTS, training_files(folder)
+    place, ours = folder / CHECKPOINTS, training_file_test(folder)
     if place.is_dir():
         checkpoints.remove_unfinished(place)
         remove_owned_files(place, lambda name: ours(f"{CHECKPOINTS}/{name}"))
@@ -152,7 +152,7 @@ def place_model(folder: Path, staged: Path, record: Mapping[str, Any]) -> dict[s
         The SHA-256 checksum of each file.
     """
     files = fsync_tree(staged)
-    ours = training_files(folder)
+    ours = training_file_test(folder)
     write_json(folder / TRAINING, {**record, "finished": False, MODEL: files})
     move_into_place(staged, folder / MODEL, lambda name: ours(f"{MODEL}/{name}"))
     return files

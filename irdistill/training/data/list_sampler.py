@@ -194,11 +194,11 @@ class ListSampler:
                 scores[number] = lookup(rows, *run.list(run.index[query_id]), np.nan)
         judged = self.relevant.get(query_id, {})
         labels = lookup(rows, list(judged), list(judged.values()), 0.0)
-        keep = np.ones(len(rows), dtype=bool)
+        keep: np.ndarray = np.ones(len(rows), dtype=bool)
         if options.scored:
             weights = options.teacher_weights
             active = scores if weights is None else scores[np.asarray(weights) > 0]
-            keep = ~np.isnan(active).all(axis=0)
+            keep = np.asarray(~np.isnan(active).all(axis=0))
         if options.flagged == "drop":
             dropped = np.isin(rows, self._flagged(query_id, DOUBTFUL)) & (labels <= 0)
             keep = keep & ~dropped

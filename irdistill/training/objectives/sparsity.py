@@ -80,6 +80,7 @@ class Sparsity:
             For each side (3,) or (4,): active dimensions on average, the share of texts that are
             all zero, the active share of all dimensions, the controller's factor.
         """
+        self.end_batch()
         counts: dict[str, Tensor] = {}
         for kind, rows in self._counts.items():
             row = torch.stack(rows).mean(dim=0)
