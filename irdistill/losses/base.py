@@ -76,7 +76,7 @@ def register(
             raise OptionError(
                 f"a loss named {name!r} exists ({known.__module__}); choose another name."
             )
-        kind = dataclass(frozen=True, repr=False)(kind)
+        dataclass(frozen=True, repr=False)(kind)  # changes the class in place
         kind.name, kind._needs, kind._in_batch = name, needs, in_batch
         REGISTRY[name] = kind
         return kind

@@ -71,12 +71,12 @@ class ScoreBatch:
                 )
             object.__setattr__(self, "teacher", teacher)
         if self.teacher_weights is not None:
-            several = self.teacher is not None and self.teacher.dim() == 3
-            expected = tuple(self.teacher.shape[:2]) if several else ()
-            if not several or tuple(self.teacher_weights.shape) not in (expected, expected[:1]):
+            expected = () if self.teacher is None else tuple(self.teacher.shape[:-1])
+            weights_shape = tuple(self.teacher_weights.shape)
+            if len(expected) != 2 or weights_shape not in (expected, expected[:1]):
                 raise ValueError(
-                    f"teacher weights of shape {tuple(self.teacher_weights.shape)} need teacher"
-                    " scores (T, B, N), and the shape (T,) or (T, B)"
+                    f"teacher weights of shape {weights_shape} need teacher scores (T, B, N), and"
+                    " the shape (T,) or (T, B)"
                 )
             object.__setattr__(self, "teacher_weights", self.teacher_weights.to(self.student))
         if self.mask is None:
