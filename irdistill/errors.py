@@ -73,11 +73,22 @@ class MissingExtraError(IrdistillError, ImportError):
         library: name of the library.
         extra: the extra of irdistill that installs it; None if there is none.
         why: what needs it; the subject of the message.
+        alternative: another library and its extra, one of which is enough.
     """
 
-    def __init__(self, library: str, extra: str | None, why: str) -> None:
-        package = library if extra is None else f"'irdistill[{extra}]'"
-        super().__init__(
-            f"{why} needs the library {library!r}, which is not installed. "
-            f"Install it with: pip install {package}"
-        )
+    def __init__(
+        self,
+        library: str,
+        extra: str | None,
+        why: str,
+        alternative: tuple[str, str] | None = None,
+    ) -> None:
+        install = f"pip install {library if extra is None else repr(f'irdistill[{extra}]')}"
+        if alternative is None:
+            message = f"the library {library!r}, which is not installed. Install it with: {install}"
+        else:
+            message = (
+                f"{library!r} or {alternative[0]!r}, and neither is installed. Install one of them,"
+                f" not both, with: {install} or pip install 'irdistill[{alternative[1]}]'"
+            )
+        super().__init__(f"{why} needs {message}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irdistill.cli.options import (
-    cluster_settings,
     engine_options,
     examples,
     json_option,
@@ -21,16 +19,13 @@ from irdistill.cli.options import (
     write_result,
 )
 from irdistill.console.terminal import echo
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, OptionError
 from irdistill.students.model_kinds import RETRIEVER_TYPES
 
 KINDS = ("cross-encoder", "seq2seq", "causal", "retriever", *RETRIEVER_TYPES, "interaction")
 
 if TYPE_CHECKING:
-    from irdistill.collections import Collection
     from irdistill.evaluation.ranking_policies import SelfMatch
-    from irdistill.runs import Run
-    from irdistill.teachers import TeacherSpec
 
 
 @click.command(
@@ -51,7 +46,7 @@ if TYPE_CHECKING:
     help="A teacher card, bm25, or a model: folder, hub id or package: path.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="The run's folder.")
-@click.option("--depth", type=int, help="Only the first so many documents a query.")
+@click.option("--k", type=int, help="Score only the top k documents of each query.")
 @click.option(
     "--part-queries", default=64, show_default=True, help="Queries a part: what a kill can cost."
 )
@@ -102,7 +97,6 @@ if TYPE_CHECKING:
 @click.option("--max-requests", type=int, help="Stop before a server has answered more requests.")
 @click.option(
     "--responses",
-    "log",
     type=click.Path(path_type=Path),
     help="The file that keeps a server's answers; OUT.responses.jsonl if not given.",
 )
@@ -149,127 +143,45 @@ def score(
     candidates: str,
     teacher: str,
     out: Path | None,
-    depth: int | None,
-    part_queries: int,
-    shard: str | None,
-    kind: str | None,
-    representations: Any,
-    engine: str,
-    workers: int | None,
-    ray_address: str | None,
     sampling: bool,
     sample: float,
     hourly_price: float | None,
     seed: int,
-    overwrite: bool,
     json_file: Path | None,
     **settings: Any,
 ) -> None:
-    """Score candidates with a teacher; stopped at any moment, the same command goes on."""
+    """Score candidates with a teacher; run the same command again to resume."""
     from irdistill.collections import load_collection
-    from irdistill.runs import open_run
-    from irdistill.teachers import (
-        RayEngine,
-        TeacherSpec,
-        responses_file,
-        score_with_representations,
-    )
+    from irdistill.teachers import EstimateOptions, ScoreOptions, estimate_cost
     from irdistill.teachers import score as score_run
-    from irdistill.teachers.scoring_engine import truncation_shares
-    from irdistill.teachers.unscored import unscored_flags
+    from irdistill.teachers.scoring_reports import truncation_shares, unscored_flags
 
-    part = _shard(shard)
     if out is None and not sampling:
-        raise IrdistillError(
-            "--out is missing: the folder that the run goes to. (--estimate alone needs none.)"
-        )
-    cluster = cluster_settings(engine, workers, ray_address)
-    if representations and (part is not None or cluster is not None):
-        raise IrdistillError(
-            "--representations is for one process and the whole run; leave out --shard and --engine"
-            " ray."
+        raise OptionError(
+            "--out is missing: the folder of the run. (Only --estimate works without it.)"
         )
     loaded = load_collection(collection)
-    opened = open_run(candidates, loaded)
-    spec = TeacherSpec(
-        teacher,
-        kind,
-        responses=None if out is None else responses_file(out),
-        settings={key: value for key, value in settings.items() if value is not None},
-    )
+    options = ScoreOptions(**{key: value for key, value in settings.items() if value is not None})
     if sampling:
-        _estimate(loaded, opened, spec, depth, sample, seed, part_queries, hourly_price, json_file)
+        estimate = EstimateOptions(sample=sample, seed=seed, hourly_price=hourly_price)
+        cost = estimate_cost(loaded, candidates, teacher, options, estimate)
+        write_result(json_file, cost.to_json())
+        show(cost.lines(), None)
         return
     assert out is not None
-    if representations:
-        found = score_with_representations(
-            loaded, opened, spec, out, depth, part_queries, overwrite, representations
-        )
-    else:
-        found = score_run(
-            loaded,
-            opened,
-            spec,
-            out,
-            depth,
-            part,
-            part_queries,
-            overwrite,
-            None if cluster is None else RayEngine(*cluster),
-        )
+    run = score_run(loaded, candidates, teacher, out, options)
     show(
         {
             "run": str(out),
-            "queries": len(found),
-            "rows": found.num_rows,
-            "unscored": found.manifest.nulls,
-            **{
-                f"unscored ({flag})": count for flag, count in sorted(unscored_flags(found).items())
-            },
-            **truncation_shares(found),
-            "fingerprint": found.fingerprint,
+            "queries": len(run),
+            "rows": run.num_rows,
+            "unscored": run.manifest.nulls,
+            **{f"unscored ({flag})": count for flag, count in sorted(unscored_flags(run).items())},
+            **truncation_shares(run),
+            "fingerprint": run.fingerprint,
         },
         json_file,
     )
-
-
-def _estimate(
-    collection: Collection,
-    candidates: Run,
-    spec: TeacherSpec,
-    depth: int | None,
-    share: float,
-    seed: int,
-    part_queries: int,
-    hourly_price: float | None,
-    json_file: Path | None,
-) -> None:
-    from irdistill.teachers import estimate
-
-    began = time.perf_counter()
-    teacher = spec.build(collection.corpus)
-    loading = time.perf_counter() - began
-    found = estimate(
-        collection, candidates, teacher, depth, share, seed, part_queries, loading, hourly_price
-    )
-    write_result(json_file, found.to_json())
-    show(found.lines(), None)
-
-
-def _shard(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
-    first, slash, second = text.partition("/")
-    if (
-        not slash
-        or not first.isdecimal()
-        or not second.isdecimal()
-        or not 1 <= int(first) <= int(second)
-    ):
-        raise IrdistillError(
-            f"--shard {text!r} cannot be read; write i/n, as 1/4 for the first of four."
-        )
-    return int(first), int(second)
 
 
 @click.command(
@@ -317,7 +229,6 @@ def evaluate(
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
-    from irdistill.evaluation.reporting import evaluation_markdown
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
@@ -333,4 +244,4 @@ def evaluate(
     )
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
-    echo(evaluation_markdown(found))
+    echo(found.to_markdown())

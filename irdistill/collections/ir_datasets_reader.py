@@ -10,13 +10,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.collection import Collection, Qrels, Query, Turn
+from irdistill.collections.collection import Collection, Query, Turn
 from irdistill.collections.compiling import open_or_compile
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
 from irdistill.collections.document_table import Document
 from irdistill.collections.grades import parse_grade
 from irdistill.collections.judgment_checks import judged_collection
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_lines import check_encodable
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest, read_json
@@ -40,7 +41,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     if dataset.has_docs() and not dataset.has_queries() and not need:
         corpus = _corpus(id, dataset, module, cache)
         report = LoadReport(documents=len(corpus))
-        report.add_stored(corpus.findings)
+        report.add_stored(corpus.problems)
         return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [
@@ -53,7 +54,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
         )
     corpus = _corpus(id, dataset, module, cache)
     report = LoadReport(documents=len(corpus))
-    report.add_stored(corpus.findings)
+    report.add_stored(corpus.problems)
     with _obtaining(id):
         queries = _queries(
             id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report

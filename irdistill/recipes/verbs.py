@@ -26,9 +26,8 @@ from irdistill.evaluation import (
     fuse_teachers,
 )
 from irdistill.evaluation.comparison import check_level
-from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.evaluation.evaluator import check_compared
+from irdistill.evaluation.evaluator import check_baseline
 from irdistill.evaluation.ranking_policies import check_self_match
 from irdistill.evaluation.significance import without_noise
 from irdistill.losses import parse_loss
@@ -58,11 +57,10 @@ from irdistill.students import build_student
 from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.students.model_kinds import MODEL_KINDS
 from irdistill.teachers import (
+    ScoreOptions,
     TeacherSpec,
-    load_teacher,
     responses_file,
     score,
-    score_with_representations,
 )
 from irdistill.training import TrainOptions, train
 from irdistill.training.options import PretrainOptions
@@ -153,27 +151,17 @@ def _score(
     collection: str,
     candidates: str,
     teacher: str,
-    depth: int | None = None,
+    k: int | None = None,
     representations: Any = None,
     **settings: Any,
 ) -> str:
-    held = kitchen.collection(collection)
-    if representations:
-        spec = TeacherSpec(
-            teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings
-        )
-        return score_with_representations(
-            held,
-            candidates,
-            spec,
-            out,
-            depth,
-            storage="float16" if representations is True else representations,
-        ).fingerprint
-    loaded = load_teacher(
-        teacher, held.corpus, work=kitchen.work, responses=responses_file(out), **settings
+    spec = TeacherSpec(
+        teacher, settings.pop("kind", None), kitchen.work, responses_file(out), settings
     )
-    return score(held, candidates, loaded, out, depth).fingerprint
+    options = ScoreOptions(
+        k=k, representations="float16" if representations is True else representations or None
+    )
+    return score(kitchen.collection(collection), candidates, spec, out, options).fingerprint
 
 
 def _fuse(
@@ -403,7 +391,7 @@ def _compare(
     collections = {entry.collection: kitchen.collection(entry.collection) for entry in entries}
     found = compare_losses(entries, collections, measure, level, self_match)
     fingerprint = _write(out, found.to_json())
-    write_text(out / COMPARISON, comparison_markdown(found))
+    write_text(out / COMPARISON, found.to_markdown())
     return fingerprint
 
 
@@ -530,7 +518,7 @@ def _check_datasets(
             " expected."
         )
     for runs in datasets.values():
-        check_compared(runs, compare)
+        check_baseline(runs, compare)
 
 
 def _check_fusion(arguments: Mapping[str, Any]) -> None:

@@ -4,19 +4,14 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from sentence_transformers.base.modules import Transformer
-from torch import Tensor, nn
+from torch import nn
 
 from irdistill.errors import IrdistillError
 
-#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token
-#: of padding.
-TOKENLESS = "tokenless"
 #: Settings of a tokenizer that change no token of a text.
 _WITHOUT_EFFECT = {
     "padding",
@@ -180,70 +175,3 @@ def unused_token(rows: Sequence[Sequence[int]]) -> int:
     """The smallest token id that no row has."""
     used = set().union(*rows)
     return next(token for token in range(len(used) + 1) if token not in used)
-
-
-def pad_columns(
-    columns: Mapping[str, Sequence[Sequence[int] | np.ndarray]],
-    fill: Mapping[str, int],
-    left: bool = False,
-) -> dict[str, Tensor]:
-    """Tensors (n, length) of n texts, padded to the longest of them.
-
-    Args:
-        columns: for each name of a tensor the numbers of each text. The attention mask may be
-            missing; then it is 1 where a text has tokens.
-        fill: padding values by name; 0 for names that are missing.
-        left: pad on the left.
-    """
-    lengths = [len(row) for row in columns["input_ids"]]
-    shape = len(lengths), max(lengths)
-    if "attention_mask" not in columns:
-        ones = np.ones(shape[1], np.int64)
-        columns = {**columns, "attention_mask": [ones[:length] for length in lengths]}
-    padded = {}
-    for name, rows in columns.items():
-        table = np.full(shape, fill.get(name, 0), np.int64)
-        for i, row in enumerate(rows):
-            if len(row):
-                table[i, shape[1] - len(row) if left else 0 :][: len(row)] = row
-        padded[name] = torch.from_numpy(table)
-    return padded
-
-
-def pad_tokens(
-    tokenizer: Any, columns: Mapping[str, Sequence[Any]], device: torch.device
-) -> dict[str, Tensor]:
-    """Tensors of tokenized texts, padded as their tokenizer pads; see `TOKENLESS`."""
-    filled, tokenless = fill_tokenless(columns, tokenizer.pad_token_id)
-    fill = {
-        "input_ids": tokenizer.pad_token_id,
-        "token_type_ids": tokenizer.pad_token_type_id,
-    }
-    padded = pad_columns(filled, fill, tokenizer.padding_side == "left")
-    if tokenless is not None:
-        padded[TOKENLESS] = tokenless
-    return {name: value.to(device) for name, value in padded.items()}
-
-
-def fill_tokenless(
-    columns: Mapping[str, Sequence[Sequence[int]]], token: int
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Give texts without a token one that can be computed with, and say which they are; None where
-    there are none.
-
-    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives
-    NaN.
-    """
-    empty = [not len(row) for row in columns["input_ids"]]
-    if not any(empty):
-        return dict(columns), None
-    fill = {"input_ids": token, "attention_mask": 1}
-    return (
-        {
-            key: [
-                [fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)
-            ]
-            for key, rows in columns.items()
-        },
-        torch.tensor(empty),
-    )

@@ -131,7 +131,7 @@ def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     documents = [Document("a", "", "x", 1), Document("b", "", "y", 2), Document("a", "", "x", 5)]
     corpus = compiled(documents, tmp_path / "c")
     assert list(corpus.ids) == ["a", "b"] and corpus.row("b") == 1
-    assert corpus.findings["duplicate documents"] == {
+    assert corpus.problems["duplicate documents"] == {
         "count": 1,
         "places": ["corpus.jsonl line 5 (a, first in line 1)"],
     }
@@ -191,12 +191,12 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from irdistill.collections.compiling import cached_corpus\n"
+        "from irdistill.collections.compiling import open_or_compile\n"
         "from irdistill.collections import Document\n"
         "def slow():\n"
         "    for n in range(10_000): yield Document(f'd{n}', '', 'x')\n"
         "    print('written', flush=True); time.sleep(60)\n"
-        f"cached_corpus(slow, Path({str(tmp_path / 'key')!r}), 's')\n"
+        f"open_or_compile(slow, Path({str(tmp_path / 'key')!r}), 's')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     child = subprocess.Popen(

@@ -13,7 +13,7 @@ from sentence_transformers import MultiVectorEncoder
 
 from irdistill.students import late_interaction_student as late_interaction
 from irdistill.students.late_interaction_student import LateInteractionStudent
-from irdistill.training.data.collate import TokenColumns
+from irdistill.training.data.collate import TokenRows
 from irdistill.training.objectives.encode import Encoder
 from tests.students.tiny import tiny_backbone
 
@@ -28,13 +28,12 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def encoded(student: LateInteractionStudent, texts: list[str], kind: str) -> list[torch.Tensor]:
     """In small chunks, as in training."""
     tokens = student.tokenize(texts, kind)  # type: ignore[arg-type]
-    columns = {
-        name: [np.array(row) for row in rows]
-        for name, rows in tokens.items()
-        if name != "attention_mask"
-    }
+    rows = [
+        {name: np.array(values[i]) for name, values in tokens.items() if name != "attention_mask"}
+        for i in range(len(texts))
+    ]
     vectors: list[torch.Tensor] = Encoder(student, torch.float32, token_budget=30)(
-        TokenColumns(columns),
+        TokenRows(rows),
         kind,  # type: ignore[arg-type]
     )
     return vectors

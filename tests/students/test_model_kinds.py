@@ -17,7 +17,7 @@ from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.evaluation.suite_runs import System
+from irdistill.evaluation.suite_runs import BenchmarkSystem
 from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
 from irdistill.recipes.verbs import RecipeContext, check_arguments
 from irdistill.runs import open_run
@@ -25,8 +25,8 @@ from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
 from irdistill.students.model_kinds import model_kind
 from irdistill.teachers import load_teacher
+from irdistill.teachers.teacher_card import read_card
 from irdistill.teachers.teacher_kinds import kind_of
-from irdistill.teachers.teacher_loading import read_card
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
@@ -119,7 +119,7 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
         collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"}
     )
     assert found.parameters > 4_000_000
-    assert System(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
+    assert BenchmarkSystem(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
 
 
 @needs_splade

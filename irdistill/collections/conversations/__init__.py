@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.collection import Collection, Qrels
+from irdistill.collections.collection import Collection
 from irdistill.collections.conversations.cast import CAST
 from irdistill.collections.conversations.ikat import IKAT
 from irdistill.collections.conversations.mtrag import MTRAG
@@ -25,6 +25,7 @@ from irdistill.collections.judgment_checks import (
     read_stats,
 )
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.errors import IrdistillError
 
 __all__ = ["LAYOUTS", "layout_of", "load_conversations"]
@@ -93,7 +94,7 @@ def load_conversations(
     report = LoadReport()
     asked = layout.read(folder, chosen, report, corpus)
     report.documents = len(corpus())
-    report.add_stored(corpus().findings)
+    report.add_stored(corpus().problems)
     if asked.judgments is None:
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
         report.queries = len(asked.queries)

@@ -25,21 +25,21 @@ _CACHED_KEYS = 1 << 18
 
 
 @dataclass
-class TokenColumns:
+class TokenRows:
     """Tokenized texts of one tower, truncated and not padded.
 
     Attributes:
-        columns: by name (``input_ids``, …) an array for each text; no attention mask.
-        total: number of texts in all processes; ``columns`` has this process's share.
+        rows: for each text its arrays by name (``input_ids``, …), without attention mask.
+        total: number of texts in all processes; ``rows`` has this process's share.
     """
 
-    columns: dict[str, list[np.ndarray]]
+    rows: list[dict[str, np.ndarray]]
     total: int = 0
 
     @property
     def lengths(self) -> np.ndarray:
         """Number of tokens of each text."""
-        return np.array([len(row) for row in self.columns.get("input_ids", ())], dtype=np.int64)
+        return np.array([len(row["input_ids"]) for row in self.rows], dtype=np.int64)
 
 
 class CachedTokenizer:
@@ -66,7 +66,7 @@ class CachedTokenizer:
         self._cache: dict[Any, dict[str, np.ndarray]] = {}
         self._bytes = 0
 
-    def __call__(self, numbers: Sequence[Any]) -> TokenColumns:
+    def __call__(self, numbers: Sequence[Any]) -> TokenRows:
         """The tokens of this process's share of the texts with these numbers."""
         total = len(numbers)
         numbers = [numbers[place] for place in self.processes.share(total).tolist()]
@@ -77,8 +77,7 @@ class CachedTokenizer:
         self._bytes += sum(map(_size, new.values()))
         while self._bytes > self.limit:
             self._bytes -= _size(self._cache.pop(next(iter(self._cache))))
-        names = rows[0] if rows else ()
-        return TokenColumns({name: [row[name] for row in rows] for name in names}, total)
+        return TokenRows(rows, total)
 
     def _tokenize(self, numbers: Sequence[Any]) -> list[dict[str, np.ndarray]]:
         tokens = self.student.tokenize(self.texts(numbers), self.kind)
@@ -142,15 +141,15 @@ class TrainBatch:
         representations: of the teacher, if the loss reads any.
     """
 
-    queries: TokenColumns
-    documents: TokenColumns | VectorBatch
+    queries: TokenRows
+    documents: TokenRows | VectorBatch
     index: Tensor
     mask: Tensor
     teacher: Tensor
     labels: Tensor
     positives: Tensor
     teacher_weights: Tensor | None = None
-    pairs: TokenColumns | None = None
+    pairs: TokenRows | None = None
     representations: BatchRepresentations | None = None
 
 
@@ -204,7 +203,7 @@ class Collator:
             queries = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
             pairs = self.pairs(list(zip(queries.tolist(), lists.rows[mask].tolist(), strict=True)))
         return TrainBatch(
-            queries=self.queries(lists.queries.tolist()) if self.queries else TokenColumns({}),
+            queries=self.queries(lists.queries.tolist()) if self.queries else TokenRows([]),
             documents=self._documents(unique),
             index=torch.from_numpy(index),
             mask=torch.from_numpy(mask),
@@ -218,9 +217,9 @@ class Collator:
             ),
         )
 
-    def _documents(self, rows: np.ndarray) -> TokenColumns | VectorBatch:
+    def _documents(self, rows: np.ndarray) -> TokenRows | VectorBatch:
         if self.documents is None:
-            return TokenColumns({})
+            return TokenRows([])
         if isinstance(self.documents, CachedTokenizer):
             return self.documents(rows.tolist())
         if isinstance(self.documents, Store):

@@ -10,7 +10,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from irdistill.modeling.batching import TokenBudget, token_budget_batches
-from irdistill.training.data.collate import TokenColumns
+from irdistill.training.data.collate import TokenRows
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Encoder:
             self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         )
 
-    def __call__(self, tokens: TokenColumns, kind: Kind) -> Any:
+    def __call__(self, tokens: TokenRows, kind: Kind) -> Any:
         """The student's output for the texts, in float32 and in their order; (n, D) vectors for a
         dense student.
         """
@@ -66,7 +66,8 @@ class Encoder:
         budget = TokenBudget(self.token_budget or default_token_budget(device))
         parts, order = [], []
         for chosen in token_budget_batches(tokens.lengths, budget):
-            features = self.student.pad(tokens.columns, kind, chosen)
+            rows = [tokens.rows[place] for place in chosen.tolist()]
+            features = self.student.pad_rows(rows, kind)
             with self.autocast():
                 parts.append(self._embed(features, kind))
             order.append(chosen)

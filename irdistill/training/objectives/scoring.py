@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from irdistill.losses import BatchRepresentations, ScoreBatch
 from irdistill.search.vectors.vector_store import VectorBatch
-from irdistill.training.data.collate import TokenColumns, TrainBatch
+from irdistill.training.data.collate import TokenRows, TrainBatch
 from irdistill.training.objectives.encode import Encoder
 
 
@@ -92,7 +92,7 @@ def _pair_scores(scores: Tensor, mask: Tensor) -> tuple[Tensor, BatchRepresentat
     return scores.new_zeros(mask.shape).masked_scatter(mask, scores), representations
 
 
-def _has_tokens(encoder: Encoder, texts: TokenColumns | VectorBatch, encoded: Any) -> Tensor:
+def _has_tokens(encoder: Encoder, texts: TokenRows | VectorBatch, encoded: Any) -> Tensor:
     """(n,) bool, which texts of all processes have tokens; the others are in no loss.
 
     Args:
