@@ -23,7 +23,7 @@ _PASSAGES = 256
 _COUNTED = 20
 
 
-def measure_efficiency(  # noqa: PLR0913 - the arguments of the verb
+def measure_efficiency(
     collection: Collection,
     system: str,
     models: str | Path | Sequence[str | Path],

@@ -14,7 +14,7 @@ from irdistill.runs.mixing import Missing
 from irdistill.runs.subsets import common_queries
 
 
-def fuse_teachers(  # noqa: PLR0913 - the arguments of the verb
+def fuse_teachers(
     runs: Sequence[str | Path | Run],
     out: str | Path,
     method: str = "zscore",
