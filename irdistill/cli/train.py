@@ -198,7 +198,7 @@ def train(
     from irdistill.losses import parse_loss
     from irdistill.runs import open_run
     from irdistill.students import build_student
-    from irdistill.students.build import check_student_settings
+    from irdistill.students.student_options import student_options as check_student_options
     from irdistill.training import TrainOptions
     from irdistill.training import train as train_student
     from irdistill.training.processes import Processes
@@ -217,7 +217,7 @@ def train(
     more = settings(
         student_options, "--student-option", ("layers", "query_layers", "freeze_documents", *own)
     )
-    check_student_settings(student, dict(more))
+    check_student_options(student, dict(more))
     if given["steps"] is not None and given["epochs"] is not None:
         raise IrdistillError(
             "--steps and --epochs were both given; each says how long is trained. Give one."

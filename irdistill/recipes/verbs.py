@@ -54,8 +54,8 @@ from irdistill.storage.files import (
 )
 from irdistill.storage.plain_data import check_values
 from irdistill.students import build_student
-from irdistill.students.build import STUDENT_SETTINGS, check_student_settings
 from irdistill.students.model_kinds import MODEL_KINDS
+from irdistill.students.student_options import OPTION_NAMES, student_options
 from irdistill.teachers import (
     ScoreOptions,
     TeacherSpec,
@@ -238,7 +238,7 @@ def _train(
     if chosen is not None:
         given = given | read_json(Path(chosen) / RESULT)["settings"]
         loss = given.pop("loss", loss)
-    settings = {key: given.pop(key) for key in STUDENT_SETTINGS if key in given}
+    settings = {key: given.pop(key) for key in OPTION_NAMES if key in given}
     built = build_student(kind or student, backbone, **settings)
     train(
         held,
@@ -561,7 +561,7 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
             "kind",
             "representations",
             "chosen",
-            *STUDENT_SETTINGS,
+            *OPTION_NAMES,
         }
         if (
             "kind" in arguments
@@ -572,9 +572,9 @@ def check_arguments(verb: str, arguments: Mapping[str, Any]) -> None:
                 f"student: {arguments['student']} and kind: {arguments['kind']} mean the same; give"
                 " one of them."
             )
-        check_student_settings(
+        student_options(
             arguments.get("kind") or arguments.get("student", "dense"),
-            {key: arguments[key] for key in STUDENT_SETTINGS if key in arguments},
+            {key: arguments[key] for key in OPTION_NAMES if key in arguments},
         )
         _check_options({key: value for key, value in arguments.items() if key not in own})
     if verb == "pretrain":

@@ -133,7 +133,9 @@ def fit_term_vectors(
         )
         if any(isinstance(module, Normalize) for module in tower):
             tower.append(Normalize())
-        fitted = DenseStudent(two_towers(student.model, tower), student.source, student.revision)
+        fitted = DenseStudent.from_model(
+            two_towers(student.model, tower), student.source, student.revision
+        )
         fitted._freeze("document")
         staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)

@@ -88,9 +88,9 @@ def test_what_is_false_is_not_what_is_absent(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"pooling": "median"}, "one of cls, max, mean"),
-        ({"similarity": "euclidean"}, "cosine or dot"),
-        ({"expand_queries": 32}, "a dense student takes no expand_queries"),
+        ({"pooling": "median"}, "expected 'mean', 'cls', 'max'"),
+        ({"similarity": "euclidean"}, "expected 'cosine' or 'dot'"),
+        ({"expand_queries": 32}, "a dense student has no option expand_queries"),
     ],
 )
 def test_what_is_refused(wrong: dict[str, object], message: str, backbone: str) -> None:
@@ -141,4 +141,4 @@ def test_a_setting_that_the_student_has_not_is_refused_before_anything_is_loaded
     ]
     result = CliRunner().invoke(cli, command)
     assert isinstance(result.exception, IrdistillError)
-    assert "a sparse student takes no pooling='cls'" in str(result.exception)
+    assert "a sparse student has no option pooling='cls'" in str(result.exception)
