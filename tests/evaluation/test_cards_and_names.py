@@ -1,6 +1,4 @@
-"""Model cards whose code runs as it is pasted, figures named for what they are, and short names of
-datasets.
-"""
+"""Model cards, figures on synthetic queries, and short names of datasets."""
 
 from __future__ import annotations
 
@@ -15,12 +13,10 @@ import yaml
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
-from irdistill.evaluation.evaluator import Evaluation, Row
-from irdistill.evaluation.reporting import evaluation_markdown
-from irdistill.evaluation.reporting.card import write_card
-from irdistill.evaluation.reporting.datasets import is_synthetic, short_names
-from irdistill.evaluation.reporting.publish import from_json, publish
-from irdistill.evaluation.reporting.tables import evaluation_latex
+from irdistill.evaluation.figures import Evaluation, Row
+from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
+from irdistill.evaluation.reporting.model_card import write_card
+from irdistill.evaluation.reporting.publish import publish, read_results
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import export
@@ -67,7 +63,7 @@ def save_term_vectors(folder: Path, backbone: str) -> None:
         "pretrained",
     ],
 )
-def test_the_code_of_a_card_runs_as_it_is_pasted(
+def test_code_of_a_model_card_runs(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backbone, folder = (
@@ -86,9 +82,9 @@ def test_the_code_of_a_card_runs_as_it_is_pasted(
             ["a dog", "rain"],
         )
     elif kind == "pretrained":
-        held = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
+        collection = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
         pretrain(
-            held,
+            collection,
             backbone,
             tmp_path / "out",
             PretrainOptions(steps=0, max_length=16),
@@ -126,7 +122,7 @@ def made_of(source: Collection, folder: Path, verb: str, same: bool) -> str:
     return f"{folder}#dev"
 
 
-def test_synthetic_queries_are_called_so_and_are_no_benchmark(
+def test_figures_on_synthetic_queries_are_separate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
@@ -145,7 +141,7 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(
     (tmp_path / "out" / "results.json").write_text(
         json.dumps({"rows": figures(synthetic, real).to_rows()})
     )
-    publish(from_json(tmp_path / "out" / "results.json"), "card", model)
+    publish(read_results(tmp_path / "out" / "results.json"), "card", model)
     card = (model / "README.md").read_text()
     index: Any = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
     assert [one["dataset"]["name"] for one in index] == ["mydocs#train"]
@@ -158,16 +154,16 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(
     assert str(tmp_path) not in card.split("## Use")[0]
     (tmp_path / "out").rename(tmp_path / "moved")  # the figures still say so
     moved = tmp_path / "moved" / "terms" / "model"
-    publish(from_json(tmp_path / "moved" / "results.json"), "card", moved)
+    publish(read_results(tmp_path / "moved" / "results.json"), "card", moved)
     assert "#### queries#dev (3 synthetic" in (moved / "README.md").read_text()
     alone = write_card(figures(f"{tmp_path}/moved/queries#dev"), "student", moved).read_text()
     assert "model-index" not in alone and "## Figures\n" not in alone
 
 
-def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "queries").mkdir(parents=True)
-    given = [
+    ids = [
         "/data/scifact#test",
         "beir/nq/test",
         "out/queries#dev",
@@ -176,7 +172,7 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "pydocs/test[:80%]",
         "set",
     ]
-    assert list(short_names(given).values()) == [
+    assert list(short_names(ids).values()) == [
         "scifact#test",
         "beir/nq/test",
         "queries#dev",
@@ -192,8 +188,6 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert list(short_names(["/a/set", "set"]).values()) == ["a/set", "set"]
     assert list(short_names(["/a#1/x/set#test[:10]", "/a#1/c"]).values()) == ["set#test[:10]", "c"]
-    found = figures("/a/x/set", "/a/y/set")
-    assert "### x/set (3 queries)" in evaluation_markdown(
-        found
-    ) and "/a/x" not in evaluation_markdown(found)
-    assert "/a/x" not in evaluation_latex(found) and found.datasets == ["/a/x/set", "/a/y/set"]
+    result = figures("/a/x/set", "/a/y/set")
+    assert "### x/set (3 queries)" in result.to_markdown() and "/a/x" not in result.to_markdown()
+    assert "/a/x" not in result.to_latex() and result.datasets == ["/a/x/set", "/a/y/set"]
