@@ -12,7 +12,8 @@ import pyarrow as pa
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
-from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, Manifest, PartEntry
+from irdistill.runs.journal import Journal
+from irdistill.runs.manifest import MANIFEST, QUERIES, Manifest, PartEntry
 from irdistill.runs.run_files import check_out, clear
 from irdistill.runs.store import StoredRun, check_sizes, is_whole
 from irdistill.storage.files import differences, make_folder

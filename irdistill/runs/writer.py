@@ -17,10 +17,10 @@ from typing import Self
 
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
+from irdistill.runs.journal import Journal
 from irdistill.runs.manifest import (
     MANIFEST,
     QUERIES,
-    Journal,
     Manifest,
     PartEntry,
     RunIdentity,
