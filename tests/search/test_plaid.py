@@ -315,16 +315,16 @@ def test_an_interrupted_build_ends_with_the_same_bytes(
 ) -> None:
     blocks = PlaidIndex.build(store, tmp_path / "whole", centroids=128, device=CPU)
     whole = files(tmp_path / "whole")
-    append, calls = shards._append, []
+    append, calls = shards._ShardWriter._append, []
 
     def killed(*args: Any) -> Any:
         calls.append(1)
         if len(calls) == killed_at:
-            args[0][next(iter(args[0]))].write(b"half a shard")
+            args[1][next(iter(args[1]))].write(b"half a shard")
             raise KeyboardInterrupt
         return append(*args)
 
-    monkeypatch.setattr(shards, "_append", killed)
+    monkeypatch.setattr(shards._ShardWriter, "_append", killed)
     for killed_at in range(1, 7):  # one codec, three shards of codes, two blocks of lists
         calls.clear()
         folder = tmp_path / str(killed_at)
