@@ -91,7 +91,6 @@ def audit(
     from irdistill.collections import load_collection
     from irdistill.evaluation import AuditOptions
     from irdistill.evaluation import audit as audit_runs
-    from irdistill.evaluation.auditing.page import text_page
 
     options = AuditOptions(
         student,
@@ -104,14 +103,8 @@ def audit(
         kind,
         trust_remote_code,
     )
-    if html_file is not None:
-        from irdistill.evaluation.auditing.plots import require_plots
-
-        require_plots()
     found = audit_runs(load_collection(collection), named(run), first_stage, options=options)
     write_result(json_file, found.to_json())
     if html_file is not None:
-        from irdistill.evaluation.auditing.html import write_html
-
-        write_html(found, html_file)
-    echo(text_page(found))
+        found.write_html(html_file)
+    echo(found.to_markdown())

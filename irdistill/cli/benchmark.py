@@ -22,7 +22,7 @@ from irdistill.console.terminal import echo
 from irdistill.errors import IrdistillError
 
 if TYPE_CHECKING:
-    from irdistill.evaluation.reproduction import Check
+    from irdistill.evaluation.reproduction import ReproducedFigure
     from irdistill.evaluation.suite_runs import Benchmark
 
 
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     default="",
     help="Measure these runs instead of a model: a run, or a folder with one for each dataset.",
 )
-@click.option("--depth", type=int, help="Documents a query; the suite's unless said.")
+@click.option("--k", type=int, help="Documents a query; the suite's unless said.")
 @click.option(
     "--index",
     type=click.Choice(INDEXES),
@@ -84,7 +84,7 @@ def benchmark(
     datasets: tuple[str, ...],
     rerank: str,
     runs: str,
-    depth: int | None,
+    k: int | None,
     index: str,
     kind: str | None,
     trust_remote_code: bool,
@@ -102,12 +102,12 @@ def benchmark(
     conversations or local, or a path to one.
     """
     from irdistill.evaluation.reproduction import checks_table, compare_published, reproduce
-    from irdistill.evaluation.suite_runs import System, run_suite
+    from irdistill.evaluation.suite_runs import BenchmarkSystem, run_suite
     from irdistill.evaluation.suites import read_suite
 
     card = read_suite(suite)
     system = (
-        System(model, rerank, runs, depth, index, kind, trust_remote_code)
+        BenchmarkSystem(model, rerank, runs, k, index, kind, trust_remote_code)
         if model or runs or not check
         else None
     )
@@ -117,75 +117,21 @@ def benchmark(
             raise IrdistillError(
                 f"the suite {card.name!r} has no published figure of what was asked for."
             )
-        echo(checks_table(checks))
+        echo(checks_table(checks).markdown())
         _write(json_file, None, checks)
         context.exit(0 if all(found.ok for found in checks) else 1)
     assert system is not None
     result = run_suite(card, system, out, datasets, data, overwrite=overwrite, seed=seed)
     checks = compare_published(result)
-    echo(_tables(result))
+    echo(result.to_markdown())
     if checks:
-        echo("\nPublished figures of the same system:\n\n" + checks_table(checks))
+        echo("\nPublished figures of the same system:\n\n" + checks_table(checks).markdown())
     _write(json_file, result, checks)
 
 
-def _tables(result: Benchmark) -> str:
-    """The figures of all datasets in one table, the averages, and what was left out."""
-    from irdistill.evaluation.reporting import markdown_table
-
-    measures = result.figures.measures
-    rows = [
-        [
-            dataset,
-            str(_queries(result, dataset)),
-            *(_figure(result, dataset, measure) for measure in measures),
-        ]
-        for dataset in result.figures.datasets
-    ]
-    rows += [
-        [f"**{name}**", "", *(_figure(result, name, measure) for measure in measures)]
-        for name in result.averages
-    ]
-    lines = [
-        f"{result.suite.name}: {result.system.name}",
-        "",
-        markdown_table(["dataset", "queries", *measures], rows),
-    ]
-    for row in result.figures.rows:
-        if row.measure == measures[0] and (row.missing or row.unscored):
-            lines += [
-                "",
-                (
-                    f"{row.dataset}: {row.missing} queries without a result count as 0;"
-                    f" {row.unscored} documents unscored."
-                ),
-            ]
-    for dataset, counts in result.left_out.items():
-        said = ", ".join(
-            f"{count} {what.replace('_', ' ')}" for what, count in counts.items() if count
-        )
-        lines += ["", f"{dataset}: left out {said}."] if said else []
-    for name, missing in result.refused.items():
-        lines += ["", f"{name}: no average without {', '.join(missing)}."]
-    for dataset in result.figures.datasets:
-        lines += (
-            ["", f"{dataset}: {result.suite.datasets[dataset].note}"]
-            if result.suite.datasets[dataset].note
-            else []
-        )
-    return "\n".join(lines)
-
-
-def _figure(result: Benchmark, where: str, measure: str) -> str:
-    value = result.value(where, measure)
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _queries(result: Benchmark, dataset: str) -> int:
-    return next(row.n for row in result.figures.rows if row.dataset == dataset)
-
-
-def _write(json_file: Path | None, result: Benchmark | None, checks: list[Check]) -> None:
+def _write(
+    json_file: Path | None, result: Benchmark | None, checks: list[ReproducedFigure]
+) -> None:
     write_result(
         json_file,
         {

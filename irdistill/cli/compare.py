@@ -60,14 +60,14 @@ def compare(
     """
     from irdistill.collections import load_collection
     from irdistill.evaluation import compare_losses
-    from irdistill.evaluation.comparison_report import comparison_markdown, write_diagram
+    from irdistill.evaluation.rank_diagram import write_diagram
 
     entries = find_runs(pattern)
     collections = {
         name: load_collection(name) for name in dict.fromkeys(entry.collection for entry in entries)
     }
     found = compare_losses(entries, collections, measure, level, self_match)
-    text = comparison_markdown(found)
+    text = found.to_markdown()
     write_result(json_file, found.to_json())
     if markdown is not None:
         write_file(markdown, text)

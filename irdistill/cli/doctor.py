@@ -14,7 +14,7 @@ from irdistill.console.terminal import echo
 @click.option(
     "--cache",
     is_flag=True,
-    help="Read every byte of the cache folder; what is damaged is rebuilt at its next use.",
+    help="Read every byte of the cache folder; damaged files are rebuilt at their next use.",
 )
 @json_option()
 @click.pass_context

@@ -99,7 +99,7 @@ def report(
     README.md of a model's folder, ready for the hub; mteb writes MTEB's files into a folder of
     results.
     """
-    from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
+    from irdistill.evaluation.reporting.publish import evaluate_runs, publish, read_results
 
     results = len(source) == 1 and source[0].endswith(".json")
     if results and self_match != "keep":
@@ -108,9 +108,9 @@ def report(
             " give the runs."
         )
     given = (
-        from_json(source[0])
+        read_results(source[0])
         if results
-        else evaluated(named(source), collection, measures, baseline, seed, self_match)
+        else evaluate_runs(named(source), collection, measures, baseline, seed, self_match)
     )
     text = publish(given, form, out, documents, queries, model)
     if text is not None:
@@ -161,8 +161,8 @@ def measure(
         but bm25.
     """
     from irdistill.collections import load_collection
+    from irdistill.evaluation.costs import costs_table
     from irdistill.evaluation.efficiency import measure_efficiency
-    from irdistill.evaluation.reporting import costs_table
 
     if min(k, queries) < 1:
         raise IrdistillError(f"--k is {k} and --queries {queries}; at least 1 was expected.")

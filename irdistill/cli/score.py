@@ -229,7 +229,6 @@ def evaluate(
     """
     from irdistill.collections import load_collection, read_judgments
     from irdistill.evaluation import evaluate as evaluate_runs
-    from irdistill.evaluation.reporting import evaluation_markdown
 
     runs = named(run if baseline is None or baseline in run else (*run, baseline))
     base = next((name for name, path in runs.items() if path == baseline), None)
@@ -245,4 +244,4 @@ def evaluate(
     )
     found = evaluate_runs(judged, runs, measures, base, seed, collection, self_match)
     write_result(json_file, {"rows": found.to_rows()})
-    echo(evaluation_markdown(found))
+    echo(found.to_markdown())

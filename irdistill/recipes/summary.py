@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from irdistill.evaluation.efficiency import Efficiency
-from irdistill.evaluation.evaluator import Evaluation, Row
-from irdistill.evaluation.reporting import costs_table, evaluation_markdown, markdown_table
-from irdistill.evaluation.reporting.pareto import retention
+from irdistill.evaluation.costs import Efficiency, costs_table, retention
+from irdistill.evaluation.figures import Evaluation, Row
+from irdistill.evaluation.reporting import Table
 from irdistill.recipes.recipe import REFERENCE, Recipe
 from irdistill.recipes.verbs import COMPARISON, RESULT, artifact
 from irdistill.storage.files import read_json, write_json, write_text
@@ -54,7 +53,7 @@ def write_summary(
     )
     lines = [f"# {recipe.name}", "", recipe.description, ""]
     if found.rows:
-        lines += ["## Figures", "", evaluation_markdown(found)]
+        lines += ["## Figures", "", found.to_markdown()]
     if costs:
         figure = f"{found.measures[0]} on {found.datasets[0]}" if found.rows else "first figure"
         lines += [
@@ -83,11 +82,11 @@ def write_summary(
         lines += [
             "## Time",
             "",
-            markdown_table(
+            Table(
                 ["stage", "seconds"],
                 [[name, f"{value:.1f}"] for name, value in seconds.items()]
                 + [["all", f"{total:.1f}"]],
-            ),
+            ).markdown(),
             "",
             f"Peak memory {peak_memory / 1e9:.2f} GB.",
             "",

@@ -26,9 +26,8 @@ from irdistill.evaluation import (
     fuse_teachers,
 )
 from irdistill.evaluation.comparison import check_level
-from irdistill.evaluation.comparison_report import comparison_markdown
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.evaluation.evaluator import check_compared
+from irdistill.evaluation.evaluator import check_baseline
 from irdistill.evaluation.ranking_policies import check_self_match
 from irdistill.evaluation.significance import without_noise
 from irdistill.losses import parse_loss
@@ -392,7 +391,7 @@ def _compare(
     collections = {entry.collection: kitchen.collection(entry.collection) for entry in entries}
     found = compare_losses(entries, collections, measure, level, self_match)
     fingerprint = _write(out, found.to_json())
-    write_text(out / COMPARISON, comparison_markdown(found))
+    write_text(out / COMPARISON, found.to_markdown())
     return fingerprint
 
 
@@ -519,7 +518,7 @@ def _check_datasets(
             " expected."
         )
     for runs in datasets.values():
-        check_compared(runs, compare)
+        check_baseline(runs, compare)
 
 
 def _check_fusion(arguments: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from irdistill.collections import Corpus
 from irdistill.collections.byte_strings import ByteStrings, HashIndex, pad_bytes
 from irdistill.console.progress import progress
 from irdistill.modeling.stemming import StemNumbers, words_of
-from irdistill.runs.ondisk import array_stream
+from irdistill.runs.disk_array import array_stream
 
 MEMORY = 1 << 30
 """Bytes of postings in memory, in addition to 16 per document and the vocabulary."""
