@@ -171,7 +171,7 @@ def write_arrays(
 
             reached(ranges[len(shards) - 1][1] if shards else 0)
             if options.relay is not None:
-                options.relay.to = bar.update
+                options.relay.target = bar.update
             if len(shards) < len(recorded):
                 shards += writer.repair(recorded, len(shards), ranges, reached)
             writer.append_missing(shards, ranges, options.make_ranges, reached)
