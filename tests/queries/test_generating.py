@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import options
+from hypothesis import given
 from hypothesis import strategies as st
 
 from irdistill.collections import Collection, Document, load_collection
@@ -257,7 +257,7 @@ def test_kinds_need_a_model_and_examples(source: Collection, tmp_path: Path) -> 
         generate(source, tmp_path / "no", Generation(kinds=("few-shot",)), Model())
 
 
-@options(st.text())
+@given(st.text())
 def test_sentences_are_in_the_text(text: str) -> None:
     flat = " ".join(text.split())
     for generated in split_sentences(text):
