@@ -199,8 +199,9 @@ def _masked(
     relevant = np.array([judged.get(doc, 0) > 0 for doc in row.doc_ids], dtype=bool) & scored
     positive = math.nan
     if relevant.any():
-        reduce = {"highest": np.max, "lowest": np.min, "mean": np.mean}[reference]
-        positive = float(reduce(scores[relevant]))
+        some = scores[relevant]
+        choices = {"highest": some.max(), "lowest": some.min(), "mean": some.mean()}
+        positive = float(choices[reference])
     flags: list[str | None] = list(row.flags) if row.flags else [None] * len(row.doc_ids)
     free = scored & np.array(
         [
