@@ -41,8 +41,8 @@ def _read(
 ) -> ParsedSplit:
     """Questions of a domain, with the earlier turns of the user from ``DOMAIN_questions.jsonl``.
 
-    The answers of the agent are included if the folder has ``generation_tasks/reference.jsonl`` with
-    the same questions.
+    The answers of the agent are included if ``generation_tasks/reference.jsonl`` is in the folder
+    and has the same questions.
     """
     last_turns, user_turns, rewrites = (
         _texts(folder, split, kind) for kind in ("lastturn", "questions", "rewrite")
