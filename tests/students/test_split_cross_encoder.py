@@ -217,7 +217,7 @@ def test_what_cannot_be_split_is_refused(place: Path) -> None:
         ):
             make(place, family)
     with pytest.raises(
-        IrdistillError, match="split_layer=4 was given, and the backbone has 4 layers; give 0 to 3"
+        IrdistillError, match="split_layer=4 was given, but the backbone has 4 layers; give 0 to 3"
     ):
         make(place, split_layer=4)
     with pytest.raises(

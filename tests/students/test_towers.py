@@ -169,7 +169,7 @@ def test_a_trained_model_keeps_what_it_learnt(place: Path, tmp_path: Path) -> No
         frozen.save(tmp_path / f"{kind}-two")
         with pytest.raises(IrdistillError, match="has a query tower already"):
             build_student(kind, str(tmp_path / f"{kind}-two"), query_layers=1, device="cpu")
-    with pytest.raises(IrdistillError, match="token vectors of 8 numbers, and 16 were asked for"):
+    with pytest.raises(IrdistillError, match="token vectors of 8 numbers"):
         build_student(
             "late-interaction", str(tmp_path / "late-interaction"), dimension=16, device="cpu"
         )
@@ -217,7 +217,7 @@ def test_token_pooling_is_that_of_sentence_transformers(
 
 def test_settings_out_of_range(place: Path) -> None:
     for name, value in (("token_pooling", 0.5), ("expand_queries", 2), ("dimension", -1)):
-        with pytest.raises(IrdistillError, match=f"{name}={value} was given"):
+        with pytest.raises(IrdistillError, match=f"{name}={value} is not allowed"):
             build("late-interaction", place, **{name: value})
     with pytest.raises(IrdistillError, match="cannot be cut to less than they are filled up to"):
         build("late-interaction", place, expand_queries=9, max_query_length=5)
