@@ -11,13 +11,60 @@ import json
 import tempfile
 from pathlib import Path
 
-MODULES = (
-    "argparse asyncio base64 calendar collections configparser contextlib copy csv datetime decimal"
-    " difflib email fractions functools glob gzip hashlib heapq inspect ipaddress itertools json"
-    " logging math mimetypes os os.path pathlib pickle platform random re sched shlex shutil socket"
-    " sqlite3 statistics string subprocess tarfile tempfile textwrap threading time timeit"
-    " traceback urllib.parse uuid weakref zipfile"
-).split()
+MODULES = [
+    "argparse",
+    "asyncio",
+    "base64",
+    "calendar",
+    "collections",
+    "configparser",
+    "contextlib",
+    "copy",
+    "csv",
+    "datetime",
+    "decimal",
+    "difflib",
+    "email",
+    "fractions",
+    "functools",
+    "glob",
+    "gzip",
+    "hashlib",
+    "heapq",
+    "inspect",
+    "ipaddress",
+    "itertools",
+    "json",
+    "logging",
+    "math",
+    "mimetypes",
+    "os",
+    "os.path",
+    "pathlib",
+    "pickle",
+    "platform",
+    "random",
+    "re",
+    "sched",
+    "shlex",
+    "shutil",
+    "socket",
+    "sqlite3",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "time",
+    "timeit",
+    "traceback",
+    "urllib.parse",
+    "uuid",
+    "weakref",
+    "zipfile",
+]
 
 
 def documented() -> dict[str, tuple[str, str]]:
