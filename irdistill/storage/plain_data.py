@@ -222,16 +222,31 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
         try:
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            inside = "".join(
-                f"[{step!r}]"
-                for step in first["loc"]
-                if isinstance(step, int) or step in _keys(value)
-            )
-            raise IrdistillError(
-                f"{place}: {name}{inside} is {_shown(first['input'])};"
-                f" {_expected(first['msg'])}{_hint(first['input'])}."
-            ) from error
+            raise IrdistillError(f"{place}: {validation_problem(name, value, error)}") from error
+
+
+def validation_problem(name: str, value: Any, error: Any) -> str:
+    """A sentence for a pydantic ``ValidationError`` of one value: what it is, and what was expected.
+
+    Args:
+        name: what the value is called.
+    """
+    details = error.errors(include_url=False)
+    first = details[0]
+    reason = (first.get("ctx") or {}).get("error")
+    if isinstance(reason, IrdistillError):
+        return str(reason)
+    inside = "".join(
+        f"[{step!r}]" for step in first["loc"] if isinstance(step, int) or step in _keys(value)
+    )
+    expected = " or ".join(
+        dict.fromkeys(
+            _expected(detail["msg"])
+            for detail in details
+            if detail["input"] is first["input"] or detail["input"] == first["input"]
+        )
+    )
+    return f"{name}{inside} is {_shown(first['input'])}; expected {expected}{_hint(first['input'])}."
 
 
 def _hint(value: Any) -> str:
@@ -250,11 +265,9 @@ def _keys(value: Any) -> set[Any]:
 
 def _expected(message: str) -> str:
     """Pydantic's ``Input should be a valid string`` in our words."""
-    return (
-        message.replace("Input should be", "expected")
-        .replace("a valid i", "an i")
-        .replace("a valid ", "a ")
-    )
+    message = message.removeprefix("Input should be ").removeprefix("Value error, expected ")
+    message = re.sub(r"Input is not a valid path.*", "a path", message)
+    return message.replace("a valid i", "an i").replace("a valid ", "a ")
 
 
 @cache
