@@ -125,7 +125,7 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT_MEMORY)
     import torch
 
-    from irdistill.losses import REGISTRY, learnt_modules, parse_loss
+    from irdistill.losses import REGISTRY, make_loss_parameters, parse_loss
 
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
@@ -139,7 +139,7 @@ def main() -> None:
         for size in settings.sizes:
             batch = make_batch(settings.lists, size, torch.float32)
             found[size] = measure(
-                loss, replace(batch, learnt=learnt_modules(loss, batch)), settings.seconds
+                loss, replace(batch, parameters=make_loss_parameters(loss, batch)), settings.seconds
             )
         last = settings.sizes[-2:]
         power = (

@@ -11,7 +11,7 @@ from irdistill.errors import IrdistillError
 from irdistill.evaluation.weighting import agreement_weights, fit_gate, labelled_weights
 from irdistill.runs import Gate, Run, check_out, fuse, open_run
 from irdistill.runs.mixing import Missing
-from irdistill.runs.shares import common_queries
+from irdistill.runs.subsets import common_queries
 
 
 def fuse_teachers(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -57,7 +56,7 @@ class PolicyRun(Run):
                 it.
             depth: documents a query that are left at most; all where None.
         """
-        self.path, self.manifest = run.path, run.manifest
+        super().__init__(run.manifest, run.path)
         self._run, self._corpus = run, collection.corpus if collection is not None else None
         self._excluded = _excluded(collection)
         self._self_match, self._duplicates, self._depth = self_match, duplicates, depth
@@ -68,7 +67,7 @@ class PolicyRun(Run):
         """That of the run itself."""
         return self._run.fingerprint
 
-    @cached_property
+    @property
     def query_ids(self) -> list[str]:
         """All queries in order."""
         return self._run.query_ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, learnt_modules, register
+from irdistill.losses.base import NEEDS, REGISTRY, Cut, Loss, Sum, make_loss_parameters, register
 from irdistill.losses.batch import ScoreBatch
 from irdistill.losses.contrastive import InfoNCE
 from irdistill.losses.cprd import CPRD
@@ -14,7 +14,7 @@ from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
 from irdistill.losses.pointwise import BCE, MSE
 from irdistill.losses.pseudo_classes import LELP
-from irdistill.losses.states import Sample, States, TokenVectors
+from irdistill.losses.representations import BatchRepresentations, FittingSample, TokenVectors
 from irdistill.losses.token_graph import TRG
 
 __all__ = [
@@ -29,8 +29,10 @@ __all__ = [
     "REGISTRY",
     "TRG",
     "ApproxNDCG",
+    "BatchRepresentations",
     "Cut",
     "EmbeddingMSE",
+    "FittingSample",
     "Hinge",
     "InfoNCE",
     "LambdaLoss",
@@ -41,12 +43,10 @@ __all__ = [
     "MarginMSE",
     "Preference",
     "RankNet",
-    "Sample",
     "ScoreBatch",
-    "States",
     "Sum",
     "TokenVectors",
-    "learnt_modules",
+    "make_loss_parameters",
     "parse_loss",
     "register",
     "signature",

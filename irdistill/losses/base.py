@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.states import Sample
+from irdistill.losses.representations import FittingSample
 
 #: What a loss may need: the teacher's ``order``, its ``score`` or ``margin``; the qrels' ``label``.
 NEEDS = frozenset({"order", "score", "margin", "label", "representation"})
@@ -52,7 +52,7 @@ class Loss(ABC):
     #: Whether it may learn something beside the student, and whether that is first fitted to a
     #: sample of the teacher's states.
     has_parameters: ClassVar[bool] = False
-    uses_sample: ClassVar[bool] = False
+    fits_to_sample: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -65,32 +65,34 @@ class Loss(ABC):
         return False
 
     @property
-    def states(self) -> frozenset[str]:
+    def representations(self) -> frozenset[str]:
         """Which representations of student and teacher are read, a subset of
-        `irdistill.losses.states.STATES`.
+        `irdistill.losses.representations.REPRESENTATIONS`.
         """
         return frozenset()
 
-    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module | None:
+    def make_parameters(
+        self, example: ScoreBatch, sample: FittingSample | None
+    ) -> nn.Module | None:
         """A new module of what the loss learns beside the student, or None where it learns nothing.
 
         Args:
             example: a batch of the shapes that the loss will see.
-            sample: where ``uses_sample``, scored pairs of the whole training set.
+            sample: where ``fits_to_sample``, scored pairs of the whole training set.
         """
         return None
 
-    def module(self, batch: ScoreBatch) -> nn.Module:
+    def parameters_in(self, batch: ScoreBatch) -> nn.Module:
         """What the loss has learnt so far."""
-        if str(self) not in batch.learnt:
+        if str(self) not in batch.parameters:
             raise ValueError(
-                f"{self} has parameters: make them with learnt_modules and give them as"
-                " ScoreBatch(learnt=…)"
+                f"{self} has parameters: make them with make_loss_parameters and give them as"
+                " ScoreBatch(parameters=…)"
             )
-        return batch.learnt[str(self)]
+        return batch.parameters[str(self)]
 
     @property
-    def plain(self) -> tuple[Loss, ...]:
+    def basic_losses(self) -> tuple[Loss, ...]:
         """The losses of the expression without weights and cuts."""
         return (self,)
 
@@ -213,12 +215,12 @@ class Sum(Loss):
         return any(loss.uses_in_batch for _, loss in self.parts)
 
     @property
-    def states(self) -> frozenset[str]:
-        return frozenset().union(*(loss.states for _, loss in self.parts))
+    def representations(self) -> frozenset[str]:
+        return frozenset().union(*(loss.representations for _, loss in self.parts))
 
     @property
-    def plain(self) -> tuple[Loss, ...]:
-        return tuple(inner for _, loss in self.parts for inner in loss.plain)
+    def basic_losses(self) -> tuple[Loss, ...]:
+        return tuple(inner for _, loss in self.parts for inner in loss.basic_losses)
 
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
@@ -263,12 +265,12 @@ class Cut(Loss):
         return self.inner.uses_in_batch
 
     @property
-    def states(self) -> frozenset[str]:
-        return self.inner.states
+    def representations(self) -> frozenset[str]:
+        return self.inner.representations
 
     @property
-    def plain(self) -> tuple[Loss, ...]:
-        return self.inner.plain
+    def basic_losses(self) -> tuple[Loss, ...]:
+        return self.inner.basic_losses
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         return self.inner.compute(batch.top(self.depth))
@@ -277,8 +279,8 @@ class Cut(Loss):
         return f"{self.inner}@{self.depth}"
 
 
-def learnt_modules(
-    loss: Loss, example: ScoreBatch, sample: Sample | None = None, seed: int = 0
+def make_loss_parameters(
+    loss: Loss, example: ScoreBatch, sample: FittingSample | None = None, seed: int = 0
 ) -> dict[str, nn.Module]:
     """New modules of all that an expression learns beside the student, by the loss that learns it,
     as it is written.
@@ -288,7 +290,7 @@ def learnt_modules(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = {str(one): one.learns(example, sample) for one in loss.plain}
+        made = {str(one): one.make_parameters(example, sample) for one in loss.basic_losses}
     return {
         name: module.to(example.student.device, example.student.dtype)
         for name, module in made.items()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irdistill.losses.states import States, widened
+from irdistill.losses.representations import BatchRepresentations, widened
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class ScoreBatch:
             query, whether or not they stand in its own list; or None.
         teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none
             below 0 and one above; all the same where None.
-        student_states, teacher_states: what both make of the texts besides scores, for losses that
-            need it.
-        learnt: the modules that losses learn beside the student, by the loss as it is written (see
-            `learnt_modules`).
+        student_representations, teacher_representations: the vectors of both models, for losses
+            that compare them.
+        parameters: the modules that losses train beside the student, by the loss as it is written
+            (see `make_loss_parameters`).
     """
 
     student: Tensor
@@ -43,9 +43,9 @@ class ScoreBatch:
     columns: Tensor | None = None
     positives: Tensor | None = None
     teacher_weights: Tensor | None = None
-    student_states: States | None = None
-    teacher_states: States | None = None
-    learnt: Mapping[str, nn.Module] = field(default_factory=dict)
+    student_representations: BatchRepresentations | None = None
+    teacher_representations: BatchRepresentations | None = None
+    parameters: Mapping[str, nn.Module] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.student.dim() != 2:
@@ -163,11 +163,11 @@ class ScoreBatch:
             value = getattr(self, name)
             if (
                 value is None
-                or name == "learnt"
+                or name == "parameters"
                 or (name == "teacher_weights" and value.dim() == 1)
             ):
                 return value
-            if isinstance(value, States):
+            if isinstance(value, BatchRepresentations):
                 return value.one_list(place)
             if name == "teacher_weights":
                 return value[:, place]
@@ -201,10 +201,14 @@ class ScoreBatch:
             mask=cut(self.mask),
             labels=cut(self.labels),
             columns=cut(self.columns),
-            student_states=(
-                None if self.student_states is None else self.student_states.reordered(order)
+            student_representations=(
+                None
+                if self.student_representations is None
+                else self.student_representations.reordered(order)
             ),
-            teacher_states=(
-                None if self.teacher_states is None else self.teacher_states.reordered(order)
+            teacher_representations=(
+                None
+                if self.teacher_representations is None
+                else self.teacher_representations.reordered(order)
             ),
         )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.states import Sample
+from irdistill.losses.representations import FittingSample
 
 #: At how many evenly spaced places of a list the network sees the sorted scores, and what else it
 #: sees.
@@ -64,7 +64,7 @@ class DACKL(Loss):
     def needs(self) -> frozenset[str]:
         return frozenset({"score"})
 
-    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module:
+    def make_parameters(self, example: ScoreBatch, sample: FittingSample | None) -> nn.Module:
         network = nn.Sequential(
             nn.Linear(_POINTS + _STATISTICS, _HIDDEN), nn.Tanh(), nn.Linear(_HIDDEN, 2)
         )
@@ -82,7 +82,7 @@ class DACKL(Loss):
         assert batch.teacher is not None
         usable, scores = usable[rows], batch.teacher[rows]
         kept = batch.relevant[rows] if batch.labels is not None else torch.zeros_like(usable)
-        mask = self.mask(self.module(batch), scores, usable, kept)
+        mask = self.mask(self.parameters_in(batch), scores, usable, kept)
         out = ~usable
         weight = mask.clamp_min(torch.finfo(mask.dtype).tiny).log()
         teacher = (

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from irdistill.errors import IrdistillError
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.states import Sample, pick
+from irdistill.losses.representations import FittingSample, pick
 
-#: The sides whose vectors can be compared, and the field of `States` that holds them.
+#: The sides whose vectors can be compared, and the field of `BatchRepresentations` that holds them.
 SIDES = {"query": "queries", "document": "documents", "pair": "pairs"}
 
 
@@ -25,10 +25,13 @@ def vectors(batch: ScoreBatch, side: str) -> tuple[Tensor, Tensor]:
     """
     name = SIDES[side]
     own, theirs = (
-        getattr(states, name, None) for states in (batch.student_states, batch.teacher_states)
+        getattr(states, name, None)
+        for states in (batch.student_representations, batch.teacher_representations)
     )
     if own is None or theirs is None:
-        raise ValueError(f"this needs the {name} in student_states and teacher_states")
+        raise ValueError(
+            f"this needs the {name} in student_representations and teacher_representations"
+        )
     if side == "pair":
         own, theirs = own[batch.valid], theirs[batch.valid]
     return pick(own, theirs)
@@ -51,18 +54,18 @@ class EmbeddingMSE(Loss):
 
     Attributes:
         side: whose vectors: ``"query"``, ``"document"``, or ``"pair"`` of a cross-encoder.
-        normalise: bring both to length 1 first, so that only directions count.
+        normalize: bring both to length 1 first, so that only directions count.
     """
 
     has_parameters: ClassVar[bool] = True
     side: str = "query"
-    normalise: bool = True
+    normalize: bool = True
 
     def __post_init__(self) -> None:
         self.check_choice("side", tuple(SIDES))
-        if not isinstance(self.normalise, bool):
+        if not isinstance(self.normalize, bool):
             raise IrdistillError(
-                f"EmbeddingMSE(normalise={self.normalise!r}): normalise must be True or False."
+                f"EmbeddingMSE(normalize={self.normalize!r}): normalize must be True or False."
             )
 
     @property
@@ -70,10 +73,12 @@ class EmbeddingMSE(Loss):
         return frozenset({"representation"})
 
     @property
-    def states(self) -> frozenset[str]:
+    def representations(self) -> frozenset[str]:
         return frozenset({SIDES[self.side]})
 
-    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module | None:
+    def make_parameters(
+        self, example: ScoreBatch, sample: FittingSample | None
+    ) -> nn.Module | None:
         own, theirs = _dimensions(example, self.side)
         return None if own == theirs else nn.Linear(own, theirs, bias=False)
 
@@ -82,8 +87,8 @@ class EmbeddingMSE(Loss):
         if not len(own):
             return batch.zero()
         if own.shape[-1] != theirs.shape[-1]:
-            own = self.module(batch)(own)
-        if self.normalise:
+            own = self.parameters_in(batch)(own)
+        if self.normalize:
             own, theirs = F.normalize(own, dim=-1), F.normalize(theirs, dim=-1)
         return (own - theirs).square().sum(dim=-1).mean()
 
@@ -112,7 +117,7 @@ class MIAlpha(Loss):
         tau: divides the cosine.
         dimension: of the two learnt linear maps A and B; None compares the vectors as they are,
             which have to be of one dimension.
-        baseline: ``q``: ``"constant"`` 1, or a ``"learnt"`` function of y, linear in its logarithm.
+        baseline: ``q``: ``"constant"`` 1, or a ``"learned"`` function of y.
     """
 
     has_parameters: ClassVar[bool] = True
@@ -124,7 +129,7 @@ class MIAlpha(Loss):
 
     def __post_init__(self) -> None:
         self.check_choice("side", tuple(SIDES))
-        self.check_choice("baseline", ("constant", "learnt"))
+        self.check_choice("baseline", ("constant", "learned"))
         self.check_positive("tau", "alpha")
         if self.alpha > 1:
             raise IrdistillError(
@@ -137,10 +142,12 @@ class MIAlpha(Loss):
         return frozenset({"representation"})
 
     @property
-    def states(self) -> frozenset[str]:
+    def representations(self) -> frozenset[str]:
         return frozenset({SIDES[self.side]})
 
-    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module | None:
+    def make_parameters(
+        self, example: ScoreBatch, sample: FittingSample | None
+    ) -> nn.Module | None:
         own, theirs = _dimensions(example, self.side)
         if self.dimension is None and own != theirs:
             raise IrdistillError(
@@ -151,7 +158,7 @@ class MIAlpha(Loss):
         if self.dimension is not None:
             made["student"] = nn.Linear(own, self.dimension, bias=False)
             made["teacher"] = nn.Linear(theirs, self.dimension, bias=False)
-        if self.baseline == "learnt":
+        if self.baseline == "learned":
             made["baseline"] = nn.Linear(theirs, 1)
         return made if len(made) else None
 
@@ -161,8 +168,8 @@ class MIAlpha(Loss):
         if count < 2:
             return batch.zero()
         heads = (
-            self.module(batch)
-            if self.dimension is not None or self.baseline == "learnt"
+            self.parameters_in(batch)
+            if self.dimension is not None or self.baseline == "learned"
             else nn.ModuleDict()
         )
         assert isinstance(heads, nn.ModuleDict)

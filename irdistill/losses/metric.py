@@ -63,18 +63,18 @@ class ADRMSE(Loss):
     ``rhat_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / tau)``; tied targets share their mean rank, so
     that 0 can be reached. The mean goes over all items of the batch. It grows with the square of
     the list's length: a learning rate found with 100 documents is not right for 20, unless
-    ``normalise`` is set. O(N^2).
+    ``normalize`` is set. O(N^2).
 
     Attributes:
         tau: divides the student's scores; sentence-transformers' ``alpha`` is 1/tau.
         discount: ``"log2"`` for 1/log2(r + 1), ``"reciprocal"`` for 1/r, ``"none"``.
-        normalise: divide ranks by the list's length.
+        normalize: divide ranks by the list's length.
         by: whose order: the ``"teacher"``'s, or the ``"label"``s'.
     """
 
     tau: float = 1.0
     discount: str = "log2"
-    normalise: bool = False
+    normalize: bool = False
     by: str = "teacher"
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class ADRMSE(Loss):
             errors = errors / torch.log2(ranks + 1)
         elif self.discount == "reciprocal":
             errors = errors / ranks
-        if self.normalise:
+        if self.normalize:
             errors = errors / usable.sum(dim=1, keepdim=True).clamp_min(1).square()
         return errors[usable].mean()
 

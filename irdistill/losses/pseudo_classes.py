@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from irdistill.errors import IrdistillError
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.states import Sample
+from irdistill.losses.representations import FittingSample
 
 _CLASSES = 2  # not relevant, relevant
 
@@ -49,7 +49,7 @@ class LELP(Loss):
     """
 
     has_parameters: ClassVar[bool] = True
-    uses_sample: ClassVar[bool] = True
+    fits_to_sample: ClassVar[bool] = True
     directions: int = 4
     tau: float = 1.0
     teacher_tau: float = 1.0
@@ -68,7 +68,7 @@ class LELP(Loss):
         return frozenset({"score", "representation"})
 
     @property
-    def states(self) -> frozenset[str]:
+    def representations(self) -> frozenset[str]:
         return frozenset({"pairs"})
 
     def chances(self, scores: Tensor) -> Tensor:
@@ -76,8 +76,12 @@ class LELP(Loss):
         logits = (scores - self.threshold) / self.teacher_tau
         return torch.stack([(-logits).sigmoid(), logits.sigmoid()], dim=-1)
 
-    def learns(self, example: ScoreBatch, sample: Sample | None) -> nn.Module:
-        if sample is None or example.student_states is None or example.student_states.pairs is None:
+    def make_parameters(self, example: ScoreBatch, sample: FittingSample | None) -> nn.Module:
+        if (
+            sample is None
+            or example.student_representations is None
+            or example.student_representations.pairs is None
+        ):
             raise ValueError(
                 f"{self} is fitted to a sample of the teacher's states, and needs the student's"
                 " pairs"
@@ -88,7 +92,9 @@ class LELP(Loss):
                 " are needed."
             )
         made = PseudoClasses(
-            example.student_states.pairs.shape[-1], sample.states.shape[-1], self.directions
+            example.student_representations.pairs.shape[-1],
+            sample.states.shape[-1],
+            self.directions,
         )
         made.fit(sample.states, self.chances(sample.scores), sample.classifier)
         return made
@@ -96,15 +102,17 @@ class LELP(Loss):
     def compute(self, batch: ScoreBatch) -> Tensor:
         own, theirs = (
             getattr(states, "pairs", None)
-            for states in (batch.student_states, batch.teacher_states)
+            for states in (batch.student_representations, batch.teacher_representations)
         )
         if own is None or theirs is None:
-            raise ValueError("this needs the pairs in student_states and teacher_states")
+            raise ValueError(
+                "this needs the pairs in student_representations and teacher_representations"
+            )
         assert batch.teacher is not None
         there = batch.scored & ~theirs.isnan().any(dim=-1)
         if not there.any():
             return batch.zero()
-        classes = self.module(batch)
+        classes = self.parameters_in(batch)
         assert isinstance(classes, PseudoClasses)
         chances = self.chances(batch.teacher[there])
         targets = classes.targets(theirs[there].to(own.dtype), self.temperature)

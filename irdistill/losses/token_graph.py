@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from irdistill.errors import IrdistillError
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
-from irdistill.losses.states import TokenVectors
+from irdistill.losses.representations import TokenVectors
 
 _SIDES = {"query": "query_tokens", "document": "document_tokens"}
 #: Similarities of one model that are held at a time within texts: 64 MiB in float32.
@@ -76,16 +76,19 @@ class TRG(Loss):
         return frozenset({"representation"})
 
     @property
-    def states(self) -> frozenset[str]:
+    def representations(self) -> frozenset[str]:
         return frozenset({_SIDES[self.side]})
 
     def compute(self, batch: ScoreBatch) -> Tensor:
         name = _SIDES[self.side]
         own, theirs = (
-            getattr(states, name, None) for states in (batch.student_states, batch.teacher_states)
+            getattr(states, name, None)
+            for states in (batch.student_representations, batch.teacher_representations)
         )
         if own is None or theirs is None:
-            raise ValueError(f"this needs the {name} in student_states and teacher_states")
+            raise ValueError(
+                f"this needs the {name} in student_representations and teacher_representations"
+            )
         student, teacher, there = _aligned(own, theirs)
         total = batch.zero()
         if self.cross:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from irdistill.runs.compiled import CompiledRun, compile_run
+from irdistill.runs.compiled_run import CompiledRun, compile_run
 from irdistill.runs.formats import FORMATS, export_run, import_run
 from irdistill.runs.fusion import fuse
 from irdistill.runs.gate import Gate
+from irdistill.runs.interchange import as_run
 from irdistill.runs.manifest import KINDS, Manifest, PartEntry, RunIdentity
 from irdistill.runs.masking import mask
+from irdistill.runs.memory_run import MemoryRun
 from irdistill.runs.mixing import METHODS, Mixing
+from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
 from irdistill.runs.sharding import merge
 from irdistill.runs.statistics import diff, stats
-from irdistill.runs.store import MemoryRun, Run, open_run
-from irdistill.runs.trec import export_trec, import_trec
+from irdistill.runs.store import StoredRun
 from irdistill.runs.verification import verify
 from irdistill.runs.writer import RunWriter, write_run
 
@@ -32,14 +35,14 @@ __all__ = [
     "Run",
     "RunIdentity",
     "RunWriter",
+    "StoredRun",
+    "as_run",
     "check_out",
     "compile_run",
     "diff",
     "export_run",
-    "export_trec",
     "fuse",
     "import_run",
-    "import_trec",
     "mask",
     "merge",
     "open_run",

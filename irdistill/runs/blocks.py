@@ -13,7 +13,7 @@ import pyarrow as pa
 from irdistill.collections.byte_strings import PADDING, ByteStrings
 from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import SCHEMA, RankedList
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
 from irdistill.storage.files import digest, explain_os_errors, read_at
 
 _COST = 36
@@ -79,8 +79,8 @@ class BlockRun(Run):
 
     def __init__(self, memory: int) -> None:
         """A run without lists: ``add`` blocks, then ``close``."""
-        self.path = None
-        self.query_ids = []
+        super().__init__()
+        self._query_ids: list[str] = []
         self._rows = 0
         self._memory = memory
         self._starts = [0]
@@ -97,9 +97,9 @@ class BlockRun(Run):
             IrdistillError: the disk is full.
         """
         docs = block.docs.packed()
-        self.query_ids += block.query_ids
+        self._query_ids += block.query_ids
         self._rows += len(docs)
-        self._starts.append(len(self.query_ids))
+        self._starts.append(len(self._query_ids))
         self._edges.append(block.edges)
         size = len(docs.data) - len(PADDING)
         self._memory -= size + _COST * len(docs)
@@ -122,14 +122,14 @@ class BlockRun(Run):
 
     def close(self, identity: RunIdentity) -> None:
         """Say what the run is, after its last block."""
-        count = len(self.query_ids)
-        self.manifest = Manifest(
-            identity, count, digest(self.query_ids), max(1, count), complete=True
+        count = len(self._query_ids)
+        self._manifest = Manifest(
+            identity, count, digest(self._query_ids), max(1, count), complete=True
         )
 
     def _block(self, number: int) -> ListBlock:
         one = self._blocks[number]
-        ids = self.query_ids[self._starts[number] : self._starts[number + 1]]
+        ids = self._query_ids[self._starts[number] : self._starts[number + 1]]
         if not isinstance(one, _Place):
             return ListBlock(ids, self._edges[number], *one)
         assert self._file is not None
@@ -145,6 +145,11 @@ class BlockRun(Run):
         return ListBlock(ids, self._edges[number], docs, scores, hashes)
 
     @property
+    def query_ids(self) -> list[str]:
+        """All queries in order."""
+        return self._query_ids
+
+    @property
     def num_rows(self) -> int:
         """How many (query, document) rows."""
         return self._rows
@@ -158,7 +163,7 @@ class BlockRun(Run):
         return ((block.query_ids, block.to_table()) for block in self.blocks())
 
     def __getitem__(self, query_id: str) -> RankedList:
-        place = self._places[query_id]
+        place = self._positions[query_id]
         number = int(np.searchsorted(self._starts, place, side="right")) - 1
         if self._last is None or self._last[0] != number:
             self._last = number, self._block(number)

@@ -17,10 +17,11 @@ from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
+from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
-from irdistill.runs.shares import common_queries
-from irdistill.runs.store import Run, open_run
+from irdistill.runs.subsets import common_queries
 from irdistill.runs.writer import RunWriter
 
 

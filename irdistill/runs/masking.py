@@ -19,9 +19,10 @@ from irdistill.collections import Collection
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
+from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
-from irdistill.runs.store import Run, open_run
 from irdistill.runs.writer import RunWriter
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 SCHEMA = pa.schema(
     [
@@ -75,24 +75,24 @@ def ranked(given: RankedList) -> RankedList:
     """Check one list and put it in rank order.
 
     Raises:
-        IrdistillError: lengths differ, a document comes twice, or a score is infinite.
+        InputError: lengths differ, a document comes twice, or a score is infinite.
     """
     query_id, doc_ids, flags = given.query_id, list(given.doc_ids), given.flags
     scores = np.asarray(given.scores, dtype=np.float32)
     if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
-        raise IrdistillError(
+        raise InputError(
             f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape"
             f" {scores.shape} and {'no' if flags is None else len(flags)} flags; one of each was"
             " expected for every document."
         )
     if len(set(doc_ids)) != len(doc_ids):
         twice = next(doc for i, doc in enumerate(doc_ids) if doc in doc_ids[:i])
-        raise IrdistillError(
+        raise InputError(
             f"the list of query {query_id!r} has the document {twice!r} twice; give each once."
         )
     if np.isinf(scores).any():
         place = int(np.flatnonzero(np.isinf(scores))[0])
-        raise IrdistillError(
+        raise InputError(
             f"the score of query {query_id!r} and document {doc_ids[place]!r} is {scores[place]}; a"
             " finite number was expected, or NaN for a document that has no score."
         )
@@ -117,7 +117,7 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
     core are wanted.
 
     Raises:
-        IrdistillError: as ``ranked``.
+        InputError: as ``ranked``.
     """
     rows = list(lists)
     sizes = np.array([len(row.doc_ids) for row in rows], dtype=np.int64)

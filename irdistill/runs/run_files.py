@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from irdistill.errors import IrdistillError
-from irdistill.runs.compiled import ARRAYS, COMPILED
+from irdistill.runs.compiled_run import ARRAYS, COMPILED
 from irdistill.runs.manifest import JOURNAL, MANIFEST, QUERIES, Manifest
 from irdistill.runs.stored_representations import CLASSIFIER, FORMAT
 from irdistill.runs.stored_representations import FOLDER as REPRESENTATIONS

@@ -14,12 +14,12 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
 from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, Manifest, PartEntry
 from irdistill.runs.run_files import check_out, clear
-from irdistill.runs.store import Run, check_sizes, is_whole
+from irdistill.runs.store import StoredRun, check_sizes, is_whole
 from irdistill.storage.files import differences, make_folder
 from irdistill.storage.locking import lock_folder
 
 
-def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False) -> Run:
+def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False) -> StoredRun:
     """Join shards into the run that one process would have written, byte for byte.
 
     Every part is checked against its checksum while it is copied. A merge that was stopped is
@@ -68,7 +68,7 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
             f" {gaps[0]}; the shards given are {', '.join(f'{i}/{n}' for i, n in shards)}. Give all"
             " shards."
         )
-    Run(folders[0], manifests[0]).query_ids  # noqa: B018 - refuses a damaged list of queries
+    StoredRun(folders[0], manifests[0]).query_ids  # noqa: B018 - refuses a damaged list of queries
     usages = {
         number: usage
         for folder in folders
@@ -92,7 +92,7 @@ def merge(paths: Sequence[str | Path], out: str | Path, overwrite: bool = False)
         parquet.write(target / QUERIES, pa.py_buffer((folders[0] / QUERIES).read_bytes()))
         if not Manifest.read(target).complete:
             finished.write(target)
-    return Run.open(target)
+    return StoredRun.open(target)
 
 
 def _check_same(target: Path, whole: Manifest, finished: Manifest) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.runs.store import Run, open_run
+from irdistill.runs.opening import open_run
+from irdistill.runs.run import Run
 from irdistill.storage.files import differences
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +22,9 @@ from irdistill.runs.manifest import Manifest, RunIdentity
 from irdistill.runs.ranked_lists import RankedList, order_ties
 from irdistill.runs.ranks import RankFaults
 from irdistill.runs.regrouping import Piece, Rows, regrouped
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile
 from irdistill.storage.files import digest
-
-if TYPE_CHECKING:
-    from irdistill.runs.formats.source import Source
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +69,10 @@ def read_trec(path: Path, collection: Collection | None = None, memory: int = ME
             whole number, a document comes twice for a query, the file is empty, damaged or not
             UTF-8, or it does not fit the collection.
     """
-    from irdistill.runs.formats.source import Source
-
     run = BlockRun(memory)
     skip = _header_line(path)
     reader = _Reader(path, collection, skip)
-    with Source(path) as source:
+    with ScoreFile(path) as source:
         try:
             for block in reader.lists(_ahead(_grouped(source, reader))):
                 run.add(block)
@@ -101,10 +96,9 @@ class StreamedRun(Run):
     """
 
     def __init__(self, path: Path, collection: Collection | None = None) -> None:
-        self.path = None
+        super().__init__()
         self._file, self._collection = path, collection
         self._stored: BlockRun | None = None
-        self._manifest: Manifest | None = None
 
     def blocks(self) -> Iterator[ListBlock]:
         """The lists as arrays, a block in memory at a time.
@@ -121,11 +115,9 @@ class StreamedRun(Run):
         )
 
     def _read(self) -> Iterator[ListBlock]:
-        from irdistill.runs.formats.source import Source
-
         reader = _Reader(self._file, self._collection, _header_line(self._file))
         query_ids: list[str] = []
-        with Source(self._file) as source:
+        with ScoreFile(self._file) as source:
             try:
                 for block in reader.lists(_ahead(_grouped(source, reader))):
                     query_ids += block.query_ids
@@ -149,7 +141,7 @@ class StreamedRun(Run):
         return self._stored
 
     @property
-    def manifest(self) -> Manifest:  # type: ignore[override]
+    def manifest(self) -> Manifest:
         """What the run is."""
         return self._manifest or self.stored().manifest
 
@@ -169,6 +161,9 @@ class StreamedRun(Run):
 
     def __getitem__(self, query_id: str) -> RankedList:
         return self.stored()[query_id]
+
+    def __repr__(self) -> str:
+        return f"StreamedRun({str(self._file)!r})"
 
 
 class _Reader:
@@ -366,7 +361,7 @@ class _Reader:
         return ranks.astype(np.float32), scores
 
 
-def _grouped(source: Source, reader: _Reader) -> Iterator[Rows]:
+def _grouped(source: ScoreFile, reader: _Reader) -> Iterator[Rows]:
     """Blocks of a file whose lines are grouped by query; the last query of a block waits for its
     other lines.
 
@@ -428,10 +423,8 @@ def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set
 
 def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
     """The rows of a file as they stand there."""
-    from irdistill.runs.formats.source import Source
-
     number = 1
-    with Source(path) as source:
+    with ScoreFile(path) as source:
         for data in source.blocks():
             lines, number = reader.checked(data, number)
             if len(lines):
@@ -441,21 +434,3 @@ def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
                     *reader.numbers(lines),
                     lines.numbers,
                 )
-
-
-def import_trec(
-    file: str | Path, collection: Collection, out: str | Path, overwrite: bool = False
-) -> Run:
-    """Bring a TREC run file into the store, as ``import_run`` with the format ``trec``."""
-    from irdistill.runs.formats import import_run
-
-    return import_run(file, collection, out, "trec", overwrite=overwrite)
-
-
-def export_trec(run: str | Path | Run, file: str | Path, tag: str = "irdistill") -> int:
-    """Write a run as a TREC run file, as ``export_run`` with the format ``trec``; gives the number
-    of lines.
-    """
-    from irdistill.runs.formats import export_run
-
-    return export_run(run, file, "trec", tag=tag).rows

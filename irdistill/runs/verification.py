@@ -9,7 +9,7 @@ import numpy as np
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
-from irdistill.runs.compiled import COMPILED
+from irdistill.runs.compiled_run import COMPILED
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
 from irdistill.runs.ranked_lists import boundaries, column_scores, from_table, rank_order
 from irdistill.runs.stored_representations import verify_representations

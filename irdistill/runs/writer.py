@@ -27,8 +27,9 @@ from irdistill.runs.manifest import (
     part_name,
 )
 from irdistill.runs.ranked_lists import RankedList, to_table
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out, clear
-from irdistill.runs.store import Run, is_whole
+from irdistill.runs.store import StoredRun, is_whole
 from irdistill.storage.files import differences, digest, fsync_folder, make_folder
 from irdistill.storage.locking import lock_folder
 
@@ -260,7 +261,7 @@ class RunWriter:
             fsync_folder(self.path)
             self.manifest.write(self.path)
             self._finished = True
-        return Run(self.path, self.manifest)
+        return StoredRun(self.path, self.manifest)
 
 
 def write_run(

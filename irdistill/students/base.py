@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
-from irdistill.losses.states import States
+from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import STUDENT_FILE, quiet_libraries
@@ -57,10 +57,10 @@ class Student(ABC):
     kind: ClassVar[str]
     sides: ClassVar[tuple[Kind, ...]] = ("query", "document")
     inputs: ClassVar[tuple[type[nn.Module], ...]] = (Transformer,)
-    #: The representations it can give, by the names of the fields of `irdistill.losses.States`.
-    represents: ClassVar[frozenset[str]] = frozenset()
+    #: The fields of `irdistill.losses.BatchRepresentations` that it can fill.
+    representation_names: ClassVar[frozenset[str]] = frozenset()
     #: Whether ``embed`` is to keep them, where scores alone would do without.
-    with_states = False
+    keep_representations = False
     tokens_cpu: ClassVar[int] = 8192  # padded tokens in a batch of texts encoded without gradients
     tokens_gpu: ClassVar[int] = 65536
     #: Whether it has adapters (`irdistill.students.lora`) that are to be added to the weights it is
@@ -139,7 +139,7 @@ class Student(ABC):
                 padded.
         """
 
-    def represent(self, queries: Any, documents: Any) -> States:
+    def representations(self, queries: Any, documents: Any) -> BatchRepresentations:
         """What ``join`` gives of queries and documents, as losses between representations see
         it.
         """

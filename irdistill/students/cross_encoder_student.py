@@ -32,7 +32,7 @@ class CrossEncoderStudent(Student):
 
     kind = "cross-encoder"
     sides = ("pair",)
-    represents = frozenset({"pairs"})
+    representation_names = frozenset({"pairs"})
 
     def __init__(
         self, model: CrossEncoder, source: str = "in memory", revision: str = "none"
@@ -124,14 +124,15 @@ class CrossEncoderStudent(Student):
         return None if name is None else self.model.prompts.get(name)
 
     def embed(self, features: Mapping[str, Any], kind: Kind = "pair") -> Tensor:
-        """Logits (n,) with gradients of pairs; where ``with_states`` (n, 1 + H): behind the logit
+        """Logits (n,) with gradients of pairs; (n, 1 + H) with
+        ``keep_representations``: behind the logit
         stands the pooled state, which is what the last linear layer is given.
         """
         found: Tensor = super().embed(features, kind)
         return found
 
     def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
-        if not self.with_states:
+        if not self.keep_representations:
             scores: Tensor = self.model({**features, "modality": "text"})["scores"]
             return scores.float().reshape(-1)
         seen: list[Tensor] = []

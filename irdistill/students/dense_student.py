@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
-from irdistill.losses.states import States
+from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import model_revision
@@ -37,7 +37,7 @@ class DenseStudent(Student):
     """
 
     kind = "dense"
-    represents = frozenset({"queries", "documents"})
+    representation_names = frozenset({"queries", "documents"})
 
     def _check_similarity(self) -> None:
         if self.model.similarity_fn_name not in ("cosine", "dot"):
@@ -209,8 +209,8 @@ class DenseStudent(Student):
             vectors if self.model.truncate_dim is None else vectors[..., : self.model.truncate_dim]
         )
 
-    def represent(self, queries: Any, documents: Any) -> States:
-        return States(queries=queries, documents=documents)
+    def representations(self, queries: Any, documents: Any) -> BatchRepresentations:
+        return BatchRepresentations(queries=queries, documents=documents)
 
     def scores(
         self, query_vectors: Tensor, document_vectors: Tensor, index: Tensor, every: bool = True

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from irdistill.console.progress import ProgressCallback
 from irdistill.errors import IrdistillError
-from irdistill.losses.states import States, padded_tokens
+from irdistill.losses.representations import BatchRepresentations, padded_tokens
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import model_revision
@@ -53,7 +53,7 @@ class LateInteractionStudent(Student):
     """
 
     kind = "late-interaction"
-    represents = frozenset({"query_tokens", "document_tokens"})
+    representation_names = frozenset({"query_tokens", "document_tokens"})
 
     def __init__(
         self, model: MultiVectorEncoder, source: str = "in memory", revision: str = "none"
@@ -316,8 +316,10 @@ class LateInteractionStudent(Student):
         found = [vectors.float() for vectors in chain.from_iterable(parts)]
         return [found[place] for place in order.tolist()]
 
-    def represent(self, queries: Any, documents: Any) -> States:
-        return States(query_tokens=padded_tokens(queries), document_tokens=padded_tokens(documents))
+    def representations(self, queries: Any, documents: Any) -> BatchRepresentations:
+        return BatchRepresentations(
+            query_tokens=padded_tokens(queries), document_tokens=padded_tokens(documents)
+        )
 
     def scores(
         self,

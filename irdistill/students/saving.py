@@ -181,8 +181,8 @@ def _outputs(student: Student) -> list[Tensor]:
     probes = PROBES[
         :-1
     ]  # the long one is for the tokens alone, as it takes far longer than the others together
-    with_states, training = student.with_states, student.model.training
-    student.with_states = False
+    keep_representations, training = student.keep_representations, student.model.training
+    student.keep_representations = False
     student.model.eval()
     try:
         sides: dict[Kind, Any] = {}
@@ -202,7 +202,7 @@ def _outputs(student: Student) -> list[Tensor]:
             outputs.append(student.scores(sides["query"], sides["document"], index, every=False)[0])
         return [value.float().cpu() for value in outputs]
     finally:
-        student.with_states = with_states
+        student.keep_representations = keep_representations
         student.model.train(training)
 
 

@@ -19,7 +19,7 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import RankedList, Run, RunIdentity, RunWriter, check_out, open_run
-from irdistill.runs.shares import share_of_run
+from irdistill.runs.opening import subset_for
 from irdistill.teachers.protocol import (
     NO_TOKENS,
     TOO_LONG,
@@ -192,7 +192,7 @@ def open_candidates(collection: Collection, candidates: Run | str | Path, depth:
         raise IrdistillError(
             f"depth={depth} was asked for; give the number of documents a query, at least 1."
         )
-    given = share_of_run(open_run(candidates, collection), collection)
+    given = subset_for(open_run(candidates, collection), collection)
     if not len(given):
         raise IrdistillError(
             f"the candidates have no query of {collection.id}; score candidates of this collection."

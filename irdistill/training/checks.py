@@ -210,7 +210,7 @@ def check_teacher(
             " they look like the output of a sigmoid, whose differences are lost. Use the"
             " teacher's raw logits."
         )
-    for term in loss.plain:
+    for term in loss.basic_losses:
         if isinstance(term, KL | DACKL):
             warnings += _entropy(term, lists, spreads)
         if similarity == "cosine" and isinstance(term, MarginMSE | MSE):

@@ -281,11 +281,13 @@ def _train(
 
     with processes.in_turn():
         stored = open_vectors(collection, student, vectors, work)
-    student.with_states = kept is not None
+    student.keep_representations = kept is not None
 
     def collator_of(drawn: ListSampler) -> Collator:
         made = _collator(collection, drawn, student, stored, processes)
-        made.states = None if kept is None else TeacherStates(kept, loss.states, drawn.query_ids)
+        made.states = (
+            None if kept is None else TeacherStates(kept, loss.representations, drawn.query_ids)
+        )
         return made
 
     collator = collator_of(sampler)
@@ -347,7 +349,7 @@ def _train(
             trainer.resume(found)
     finally:
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        student.with_states = False
+        student.keep_representations = False
     student.model.eval()
     read = changes(snapshot(student), before)
     for kind in student.sides:

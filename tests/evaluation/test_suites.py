@@ -20,8 +20,7 @@ from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.reproduction import checks_table, reproduce
 from irdistill.evaluation.suite_runs import System, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
-from irdistill.runs import RankedList, RunIdentity
-from irdistill.runs.store import MemoryRun
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.search.lucene_here import needs_lucene
 
 CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import DACKL, KL, ScoreBatch, learnt_modules, parse_loss
+from irdistill.losses import DACKL, KL, ScoreBatch, make_loss_parameters, parse_loss
 from irdistill.losses.dackl import features, rank_from_below
 
 NAN = math.nan
@@ -48,7 +48,7 @@ def with_bounds(loss: DACKL, low: float, high: float, given: ScoreBatch) -> floa
                 given.teacher,
                 given.mask,
                 given.labels,
-                learnt={str(loss): Bounds(low, high)},
+                parameters={str(loss): Bounds(low, high)},
             )
         )
     )
@@ -95,7 +95,7 @@ def test_the_mask_by_hand() -> None:
     given = ScoreBatch(
         torch.tensor([[0.3, 0.1, 0.2, 0.4]], dtype=torch.float64),
         scores,
-        learnt={str(loss): network},
+        parameters={str(loss): network},
     )
     assert loss(given).item() == pytest.approx(by_hand, abs=1e-12)
 
@@ -140,13 +140,13 @@ def test_the_guard_keeps_the_masks_mass(least: float) -> None:
     """A student that cannot learn tempts the network to mask all that is hard."""
     given = batch(rows=6, width=8, mask=torch.ones(6, 8, dtype=torch.bool))
     loss = DACKL(least=least)
-    network = learnt_modules(loss, given)[str(loss)]
+    network = make_loss_parameters(loss, given)[str(loss)]
     optimiser = torch.optim.Adam(network.parameters(), lr=0.05)
     assert given.teacher is not None
     usable, none = ~given.teacher.isnan(), torch.zeros(6, 8, dtype=torch.bool)
     masses, values = [], []
     for _ in range(150):
-        value = loss(ScoreBatch(given.student, given.teacher, learnt={str(loss): network}))
+        value = loss(ScoreBatch(given.student, given.teacher, parameters={str(loss): network}))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -160,7 +160,7 @@ def test_the_guard_keeps_the_masks_mass(least: float) -> None:
 
 def test_positives_ties_short_lists_and_half_precision() -> None:
     loss = DACKL(least=1)
-    one = ScoreBatch(torch.zeros(1, 1), torch.ones(1, 1), learnt={})
+    one = ScoreBatch(torch.zeros(1, 1), torch.ones(1, 1), parameters={})
     assert loss(one).item() == 0.0  # no list of two: the network is not even asked
     given = batch(labels=torch.tensor([[0, 0, 1, 0, 0, 0, 0]] * 5))
     network = Bounds(60, 60)
@@ -169,11 +169,17 @@ def test_positives_ties_short_lists_and_half_precision() -> None:
     assert mask[2].tolist() == pytest.approx([0, 0, 1, 0, 0, 0, 0], abs=1e-3)
     assert mask[1].tolist()[2:] == [0] * 5  # padding
     half = ScoreBatch(
-        given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, batch())
+        given.student.half(),
+        given.teacher.half(),
+        given.mask,
+        parameters=make_loss_parameters(loss, batch()),
     )
     assert half.student.dtype == torch.float32
     half = ScoreBatch(
-        given.student.half(), given.teacher.half(), given.mask, learnt=learnt_modules(loss, half)
+        given.student.half(),
+        given.teacher.half(),
+        given.mask,
+        parameters=make_loss_parameters(loss, half),
     )
     assert torch.isfinite(loss(half)) and loss(half).dtype == torch.float32
 
@@ -181,40 +187,43 @@ def test_positives_ties_short_lists_and_half_precision() -> None:
 def test_gradients_and_several_teachers() -> None:
     given = batch()
     loss = DACKL(tau=0.7, least=2)
-    learnt = learnt_modules(loss, given)
-    torch.nn.init.normal_(learnt[str(loss)][2].weight)  # type: ignore[index]
+    parameters = make_loss_parameters(loss, given)
+    torch.nn.init.normal_(parameters[str(loss)][2].weight)  # type: ignore[index]
 
     def of(student: torch.Tensor) -> torch.Tensor:
-        return loss(ScoreBatch(student, given.teacher, given.mask, learnt=learnt))
+        return loss(ScoreBatch(student, given.teacher, given.mask, parameters=parameters))
 
     assert torch.autograd.gradcheck(of, given.student.clone().requires_grad_())
     value = of(given.student)
     value.backward()
     assert all(
-        p.grad is not None and p.grad.abs().sum() > 0 for p in learnt[str(loss)].parameters()
+        p.grad is not None and p.grad.abs().sum() > 0 for p in parameters[str(loss)].parameters()
     )
     assert given.teacher is not None
     both = torch.stack([given.teacher, -given.teacher])
     parts = [
-        loss(ScoreBatch(given.student, teacher, given.mask, learnt=learnt)) for teacher in both
+        loss(ScoreBatch(given.student, teacher, given.mask, parameters=parameters))
+        for teacher in both
     ]
-    together = loss(ScoreBatch(given.student, both, given.mask, learnt=learnt))
+    together = loss(ScoreBatch(given.student, both, given.mask, parameters=parameters))
     assert together.item() == pytest.approx((parts[0] + parts[1]).item() / 2)
 
 
 def test_in_expressions() -> None:
     loss = parse_loss("DACKL(tau=0.05, least=2)@4 + 0.5*KL")
-    assert parse_loss(str(loss)) == loss and loss.needs == {"score"} and not loss.states
+    assert parse_loss(str(loss)) == loss and loss.needs == {"score"} and not loss.representations
     given = batch()
-    learnt = learnt_modules(loss, given, seed=3)
-    assert list(learnt) == ["DACKL(tau=0.05, least=2)"]
+    parameters = make_loss_parameters(loss, given, seed=3)
+    assert list(parameters) == ["DACKL(tau=0.05, least=2)"]
     one, same = (
         list(made[next(iter(made))].parameters())
-        for made in (learnt, learnt_modules(loss, given, seed=3))
+        for made in (parameters, make_loss_parameters(loss, given, seed=3))
     )
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    assert torch.isfinite(loss(ScoreBatch(given.student, given.teacher, given.mask, learnt=learnt)))
-    with pytest.raises(ValueError, match="learnt_modules"):
+    assert torch.isfinite(
+        loss(ScoreBatch(given.student, given.teacher, given.mask, parameters=parameters))
+    )
+    with pytest.raises(ValueError, match="make_loss_parameters"):
         loss(given)
     for wrong in ("DACKL(width=0)", "DACKL(least=-1)", "DACKL(tau=0)"):
         with pytest.raises(IrdistillError, match="above 0"):

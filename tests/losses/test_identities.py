@@ -265,7 +265,7 @@ def test_adr_mse_reaches_zero_on_ties_and_grows_with_the_length_unless_normalise
     reverse = {size: torch.arange(size).double()[None] * 50 for size in (10, 20)}
     plain = [value(ADRMSE(discount="none"), student=s, teacher=-s) for s in reverse.values()]
     even = [
-        value(ADRMSE(discount="none", normalise=True), student=s, teacher=-s)
+        value(ADRMSE(discount="none", normalize=True), student=s, teacher=-s)
         for s in reverse.values()
     ]
     assert plain[1] / plain[0] == pytest.approx(4.0, rel=0.02)

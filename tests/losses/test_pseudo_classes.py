@@ -1,4 +1,4 @@
-"""Losses over pseudo-classes of the teacher's states: what is found, what is learnt, hand values,
+"""Losses over pseudo-classes of the teacher's states: what is found, what is parameters, hand values,
 and what is missing.
 """
 
@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from irdistill.errors import IrdistillError
-from irdistill.losses import LELP, Sample, ScoreBatch, States, learnt_modules
+from irdistill.losses import (
+    LELP,
+    BatchRepresentations,
+    FittingSample,
+    ScoreBatch,
+    make_loss_parameters,
+)
 from irdistill.losses.pseudo_classes import PseudoClasses
 from tests.losses.test_representations import NAN, normal
 
@@ -20,7 +26,7 @@ from tests.losses.test_representations import NAN, normal
 def teacher_with_subclasses(
     count: int = 400,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States (n, 6) in which each class falls into two halves: of relevant pairs along axis 1, of
+    """BatchRepresentations (n, 6) in which each class falls into two halves: of relevant pairs along axis 1, of
     others along axis 2.
 
     Axis 0 is what the classifier sees, and varies most. Also the scores, the classifier and the
@@ -65,11 +71,11 @@ def test_a_student_learns_the_subclasses() -> None:
     example = ScoreBatch(
         scores[None],
         scores[None],
-        student_states=States(pairs=turned[None]),
-        teacher_states=States(pairs=states[None]),
+        student_representations=BatchRepresentations(pairs=turned[None]),
+        teacher_representations=BatchRepresentations(pairs=states[None]),
     )
-    learnt = learnt_modules(loss, example, Sample(states, scores, classifier))
-    classes = learnt[str(loss)]
+    parameters = make_loss_parameters(loss, example, FittingSample(states, scores, classifier))
+    classes = parameters[str(loss)]
     assert isinstance(classes, PseudoClasses)
     optimiser = torch.optim.Adam(classes.parameters(), lr=0.05)
     for _ in range(150):
@@ -77,9 +83,9 @@ def test_a_student_learns_the_subclasses() -> None:
             ScoreBatch(
                 scores[None],
                 scores[None],
-                student_states=example.student_states,
-                teacher_states=example.teacher_states,
-                learnt=learnt,
+                student_representations=example.student_representations,
+                teacher_representations=example.teacher_representations,
+                parameters=parameters,
             )
         )
         optimiser.zero_grad()
@@ -98,41 +104,47 @@ def lelp_example() -> tuple[LELP, dict[str, Any], dict[str, nn.Module]]:
     fields = {
         "student": normal(2, 3, seed=6),
         "teacher": scores,
-        "student_states": States(pairs=own),
-        "teacher_states": States(pairs=theirs),
+        "student_representations": BatchRepresentations(pairs=own),
+        "teacher_representations": BatchRepresentations(pairs=theirs),
     }
-    sample = Sample(normal(50, 5, seed=11), normal(50, seed=12), normal(1, 5, seed=13))
-    return loss, fields, learnt_modules(loss, ScoreBatch(**fields), sample)
+    sample = FittingSample(normal(50, 5, seed=11), normal(50, seed=12), normal(1, 5, seed=13))
+    return loss, fields, make_loss_parameters(loss, ScoreBatch(**fields), sample)
 
 
 def test_lelp_by_hand_and_its_relevance_is_a_difference_of_log_sums() -> None:
-    loss, fields, learnt = lelp_example()
-    classes = learnt[str(loss)]
+    loss, fields, parameters = lelp_example()
+    classes = parameters[str(loss)]
     assert isinstance(classes, PseudoClasses)
     total = 0.0
     for i in range(2):
         for j in range(3):
             s, t = float(fields["student"][i, j]) / 0.7, (float(fields["teacher"][i, j]) - 0.5) / 2
-            head = classes.head(fields["student_states"].pairs[i, j]).unflatten(-1, (2, 4))
+            head = classes.head(fields["student_representations"].pairs[i, j]).unflatten(-1, (2, 4))
             z = torch.stack([-s / 2 + head[0].log_softmax(0), s / 2 + head[1].log_softmax(0)])
             assert float(z[1].logsumexp(0) - z[0].logsumexp(0)) == pytest.approx(s, abs=1e-12)
             p_class = [1 / (1 + math.exp(t)), 1 / (1 + math.exp(-t))]
             for c in range(2):
-                h = fields["teacher_states"].pairs[i, j] - classes.mean[c]
+                h = fields["teacher_representations"].pairs[i, j] - classes.mean[c]
                 along = torch.stack(
                     [classes.axes[c, k] @ h / classes.spread[c, k] for k in range(2)]
                 )
                 p = torch.cat([along, -along]).softmax(0) * p_class[c]
                 total -= float((p * z.flatten().log_softmax(0).reshape(2, 4)[c]).sum()) / 6
-    assert loss(ScoreBatch(**fields, learnt=learnt)).item() == pytest.approx(total, abs=1e-9)
+    assert loss(ScoreBatch(**fields, parameters=parameters)).item() == pytest.approx(
+        total, abs=1e-9
+    )
 
 
 def test_lelp_leaves_out_what_has_no_score_or_state() -> None:
-    loss, fields, learnt = lelp_example()
+    loss, fields, parameters = lelp_example()
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    teacher, states = fields["teacher"].clone(), fields["teacher_states"].pairs.clone()
+    teacher, states = fields["teacher"].clone(), fields["teacher_representations"].pairs.clone()
     teacher[0, 1], states[1, 0] = NAN, NAN
-    fields = fields | {"teacher": teacher, "teacher_states": States(pairs=states), "mask": mask}
+    fields = fields | {
+        "teacher": teacher,
+        "teacher_representations": BatchRepresentations(pairs=states),
+        "mask": mask,
+    }
     kept = [(0, 0), (0, 2), (1, 1)]
 
     def only(values: torch.Tensor) -> torch.Tensor:
@@ -141,12 +153,16 @@ def test_lelp_leaves_out_what_has_no_score_or_state() -> None:
     few = {
         "student": only(fields["student"]),
         "teacher": only(teacher),
-        "student_states": States(pairs=only(fields["student_states"].pairs)),
-        "teacher_states": States(pairs=only(states)),
+        "student_representations": BatchRepresentations(
+            pairs=only(fields["student_representations"].pairs)
+        ),
+        "teacher_representations": BatchRepresentations(pairs=only(states)),
     }
-    found = loss(ScoreBatch(**fields, learnt=learnt)).item()
-    assert found == pytest.approx(loss(ScoreBatch(**few, learnt=learnt)).item(), abs=1e-12)
+    found = loss(ScoreBatch(**fields, parameters=parameters)).item()
+    assert found == pytest.approx(loss(ScoreBatch(**few, parameters=parameters)).item(), abs=1e-12)
     none = fields | {"teacher": torch.full_like(teacher, NAN)}
-    assert loss(ScoreBatch(**none, learnt=learnt)).item() == 0.0
+    assert loss(ScoreBatch(**none, parameters=parameters)).item() == 0.0
     with pytest.raises(IrdistillError, match="only 2 pairs have a state; more than 2"):
-        learnt_modules(loss, ScoreBatch(**fields), Sample(normal(2, 5), normal(2), normal(1, 5)))
+        make_loss_parameters(
+            loss, ScoreBatch(**fields), FittingSample(normal(2, 5), normal(2), normal(1, 5))
+        )

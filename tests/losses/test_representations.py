@@ -21,14 +21,14 @@ from irdistill.losses import (
     KL,
     LELP,
     TRG,
+    BatchRepresentations,
     EmbeddingMSE,
+    FittingSample,
     Loss,
     MIAlpha,
-    Sample,
     ScoreBatch,
-    States,
     TokenVectors,
-    learnt_modules,
+    make_loss_parameters,
     parse_loss,
 )
 
@@ -39,16 +39,24 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
-def batch(own: States, theirs: States, lists: int = 3, width: int = 4, **given: Any) -> ScoreBatch:
+def batch(
+    own: BatchRepresentations,
+    theirs: BatchRepresentations,
+    lists: int = 3,
+    width: int = 4,
+    **given: Any,
+) -> ScoreBatch:
     fields = {
         "student": normal(lists, width, seed=8),
         "teacher": normal(lists, width, seed=9),
     } | given
-    return ScoreBatch(**fields, student_states=own, teacher_states=theirs)
+    return ScoreBatch(**fields, student_representations=own, teacher_representations=theirs)
 
 
 def sides(student: torch.Tensor, teacher: torch.Tensor, **given: Any) -> ScoreBatch:
-    return batch(States(documents=student), States(documents=teacher), **given)
+    return batch(
+        BatchRepresentations(documents=student), BatchRepresentations(documents=teacher), **given
+    )
 
 
 # -- vectors
@@ -61,7 +69,7 @@ def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
     assert loss(sides(own, theirs)).item() == pytest.approx(
         ((2 - 2 * 0.6) + 2) / 2
     )  # |x - y|^2 = 2 - 2 cos
-    raw = EmbeddingMSE(side="document", normalise=False)
+    raw = EmbeddingMSE(side="document", normalize=False)
     assert raw(sides(own, theirs)).item() == pytest.approx(((4 + 16) + (1 + 4)) / 2)
     peer = MSELoss.__new__(MSELoss)
     nn.Module.__init__(peer)
@@ -76,13 +84,13 @@ def test_embedding_mse_by_hand_and_beside_sentence_transformers() -> None:
 def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
     own = normal(9, 3)
     theirs = own @ normal(3, 5, seed=2)
-    loss, given = EmbeddingMSE(side="document", normalise=False), sides(own, theirs)
-    learnt = learnt_modules(loss, given)
-    assert learnt[str(loss)].weight.shape == (5, 3)  # type: ignore[union-attr]
-    assert learnt_modules(loss, sides(own, own)) == {}
-    optimiser = torch.optim.Adam(learnt[str(loss)].parameters(), lr=0.05)
+    loss, given = EmbeddingMSE(side="document", normalize=False), sides(own, theirs)
+    parameters = make_loss_parameters(loss, given)
+    assert parameters[str(loss)].weight.shape == (5, 3)  # type: ignore[union-attr]
+    assert make_loss_parameters(loss, sides(own, own)) == {}
+    optimiser = torch.optim.Adam(parameters[str(loss)].parameters(), lr=0.05)
     for _ in range(400):
-        value = loss(sides(own, theirs, learnt=learnt))
+        value = loss(sides(own, theirs, parameters=parameters))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -94,18 +102,18 @@ def test_embedding_mse_of_other_dimensions_learns_a_projection() -> None:
     [
         EmbeddingMSE(side="document"),
         MIAlpha(dimension=None),
-        MIAlpha(dimension=3, baseline="learnt"),
+        MIAlpha(dimension=3, baseline="learned"),
     ],
 )
 def test_texts_without_a_vector_are_left_out(loss: Loss) -> None:
     own, theirs = normal(5, 4), normal(5, 4, seed=1)
     theirs[2] = NAN
     given = sides(own, theirs)
-    learnt = learnt_modules(loss, given)
+    parameters = make_loss_parameters(loss, given)
     rest = [0, 1, 3, 4]
-    expected = loss(sides(own[rest], theirs[rest], learnt=learnt)).item()
-    assert loss(sides(own, theirs, learnt=learnt)).item() == pytest.approx(expected)
-    nothing = sides(own.requires_grad_(), torch.full((5, 4), NAN).double(), learnt=learnt)
+    expected = loss(sides(own[rest], theirs[rest], parameters=parameters)).item()
+    assert loss(sides(own, theirs, parameters=parameters)).item() == pytest.approx(expected)
+    nothing = sides(own.requires_grad_(), torch.full((5, 4), NAN).double(), parameters=parameters)
     assert loss(nothing).item() == 0.0
 
 
@@ -113,7 +121,9 @@ def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
     own, theirs = normal(2, 3, 4), normal(2, 3, 4, seed=1)
     mask = torch.tensor([[True, True, True], [True, False, False]])
     theirs[0, 1] = NAN
-    given = batch(States(pairs=own), States(pairs=theirs), 2, 3, mask=mask)
+    given = batch(
+        BatchRepresentations(pairs=own), BatchRepresentations(pairs=theirs), 2, 3, mask=mask
+    )
     chosen = [(0, 0), (0, 2), (1, 0)]
     expected = (
         sum(
@@ -123,17 +133,21 @@ def test_pairs_leave_out_padding_and_queries_have_their_own_side() -> None:
         / 3
     )
     assert EmbeddingMSE(side="pair")(given).item() == pytest.approx(float(expected))
-    one = batch(States(queries=own[0]), States(queries=own[0]))
+    one = batch(BatchRepresentations(queries=own[0]), BatchRepresentations(queries=own[0]))
     assert EmbeddingMSE()(one).item() == 0.0
     with pytest.raises(ValueError, match="needs the documents"):
         EmbeddingMSE(side="document")(one)
     # a cut list takes its states along: the second list's pairs of the teacher's first two scores
     teacher = torch.tensor([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]]).double()
     cut = batch(
-        States(pairs=own), States(pairs=normal(2, 3, 4, seed=1)), 2, 3, teacher=teacher
+        BatchRepresentations(pairs=own),
+        BatchRepresentations(pairs=normal(2, 3, 4, seed=1)),
+        2,
+        3,
+        teacher=teacher,
     ).top(1)
-    assert cut.student_states is not None and cut.student_states.pairs is not None
-    assert torch.equal(cut.student_states.pairs[:, 0], torch.stack([own[0, 1], own[1, 2]]))
+    assert cut.student_representations is not None and cut.student_representations.pairs is not None
+    assert torch.equal(cut.student_representations.pairs[:, 0], torch.stack([own[0, 1], own[1, 2]]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -159,11 +173,11 @@ def test_mi_alpha_is_info_nce_at_one_and_by_hand_below() -> None:
     assert MIAlpha(alpha=0.3, tau=0.2, dimension=None)(sides(own, theirs)).item() == pytest.approx(
         -value, abs=1e-12
     )
-    learnt = nn.ModuleDict({"baseline": nn.Linear(5, 1)}).double()
-    loss = MIAlpha(alpha=0.3, tau=0.2, dimension=None, baseline="learnt")
-    z = 0.3 * m + 0.7 * learnt["baseline"](theirs)[:, 0].exp()
+    parameters = nn.ModuleDict({"baseline": nn.Linear(5, 1)}).double()
+    loss = MIAlpha(alpha=0.3, tau=0.2, dimension=None, baseline="learned")
+    z = 0.3 * m + 0.7 * parameters["baseline"](theirs)[:, 0].exp()
     value = 1 + float(((critic.diagonal() - z.log()).mean() - (critic.exp() / z).mean()).detach())
-    assert loss(sides(own, theirs, learnt={str(loss): learnt})).item() == pytest.approx(
+    assert loss(sides(own, theirs, parameters={str(loss): parameters})).item() == pytest.approx(
         -value, abs=1e-9
     )
 
@@ -172,11 +186,11 @@ def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
     own = normal(16, 3)
     theirs = torch.cat([own @ normal(3, 3, seed=5), normal(16, 4, seed=6)], dim=1)
     loss = MIAlpha(dimension=8)
-    learnt = learnt_modules(loss, sides(own, theirs))
-    optimiser = torch.optim.Adam(learnt[str(loss)].parameters(), lr=0.02)
+    parameters = make_loss_parameters(loss, sides(own, theirs))
+    optimiser = torch.optim.Adam(parameters[str(loss)].parameters(), lr=0.02)
     seen = []
     for _ in range(120):
-        value = loss(sides(own, theirs, learnt=learnt))
+        value = loss(sides(own, theirs, parameters=parameters))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -185,8 +199,8 @@ def test_mi_alpha_with_heads_compares_vectors_of_other_dimensions() -> None:
     with pytest.raises(
         IrdistillError, match="3 dimensions and the teacher's 7; give dimension=128"
     ):
-        learnt_modules(MIAlpha(dimension=None), sides(own, theirs))
-    assert loss(sides(own[:1], theirs[:1], learnt=learnt)).item() == 0.0
+        make_loss_parameters(MIAlpha(dimension=None), sides(own, theirs))
+    assert loss(sides(own[:1], theirs[:1], parameters=parameters)).item() == 0.0
 
 
 # -- tokens
@@ -200,7 +214,9 @@ def tokens(vectors: torch.Tensor, *lengths: int) -> TokenVectors:
 
 
 def graph(own: TokenVectors, theirs: TokenVectors) -> ScoreBatch:
-    return batch(States(document_tokens=own), States(document_tokens=theirs))
+    return batch(
+        BatchRepresentations(document_tokens=own), BatchRepresentations(document_tokens=theirs)
+    )
 
 
 def test_trg_by_hand() -> None:
@@ -281,11 +297,11 @@ def test_trg_takes_no_more_tokens_than_asked() -> None:
 
 ALL: list[Loss] = [
     EmbeddingMSE(),
-    EmbeddingMSE(side="document", normalise=False),
+    EmbeddingMSE(side="document", normalize=False),
     EmbeddingMSE(side="pair"),
     MIAlpha(dimension=3),
     MIAlpha(side="pair", alpha=1, dimension=None),
-    MIAlpha(side="query", alpha=0.4, baseline="learnt", dimension=2),
+    MIAlpha(side="query", alpha=0.4, baseline="learned", dimension=2),
     TRG(),
     TRG(side="query", neighbours=2, cross=0.5),
     LELP(directions=2),
@@ -293,8 +309,8 @@ ALL: list[Loss] = [
 
 
 def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5) -> ScoreBatch:
-    def states(size: int, seed: int) -> States:
-        return States(
+    def states(size: int, seed: int) -> BatchRepresentations:
+        return BatchRepresentations(
             normal(3, size, seed=seed).to(dtype),
             normal(6, size, seed=seed + 1).to(dtype),
             normal(3, 4, size, seed=seed + 2).to(dtype),
@@ -310,16 +326,18 @@ def everything(dtype: torch.dtype = torch.float64, own: int = 4, theirs: int = 5
         normal(3, 4, seed=31).to(dtype),
         teacher,
         mask,
-        student_states=states(own, 40),
-        teacher_states=states(theirs, 50),
+        student_representations=states(own, 40),
+        teacher_representations=states(theirs, 50),
     )
 
 
-SAMPLE = Sample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
+SAMPLE = FittingSample(normal(40, 5, seed=20), normal(40, seed=21), normal(2, 5, seed=22))
 
 
-def learnt_for(loss: Loss, given: ScoreBatch) -> dict[str, nn.Module]:
-    return learnt_modules(loss, given, SAMPLE if loss.plain[0].uses_sample else None)
+def parameters_for(loss: Loss, given: ScoreBatch) -> dict[str, nn.Module]:
+    return make_loss_parameters(
+        loss, given, SAMPLE if loss.basic_losses[0].fits_to_sample else None
+    )
 
 
 def fitting(loss: Loss, dtype: torch.dtype = torch.float64) -> ScoreBatch:
@@ -330,8 +348,8 @@ def fitting(loss: Loss, dtype: torch.dtype = torch.float64) -> ScoreBatch:
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_gradients(loss: Loss) -> None:
     given = fitting(loss)
-    learnt = learnt_for(loss, given)
-    states = given.student_states
+    parameters = parameters_for(loss, given)
+    states = given.student_representations
     assert (
         states is not None
         and states.query_tokens is not None
@@ -352,7 +370,7 @@ def test_gradients(loss: Loss) -> None:
             and states.query_tokens is not None
             and states.document_tokens is not None
         )
-        made = States(
+        made = BatchRepresentations(
             *values[1:4],
             TokenVectors(values[4], states.query_tokens.mask),
             TokenVectors(values[5], states.document_tokens.mask),
@@ -362,9 +380,9 @@ def test_gradients(loss: Loss) -> None:
                 values[0],
                 given.teacher,
                 given.mask,
-                student_states=made,
-                teacher_states=given.teacher_states,
-                learnt=learnt,
+                student_representations=made,
+                teacher_representations=given.teacher_representations,
+                parameters=parameters,
             )
         ) + sum(value.sum() * 0.0 for value in values)
 
@@ -374,15 +392,15 @@ def test_gradients(loss: Loss) -> None:
 @pytest.mark.parametrize("loss", ALL, ids=str)
 def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
     half = fitting(loss, torch.float16)
-    learnt = learnt_for(loss, half)
+    parameters = parameters_for(loss, half)
     value = loss(
         ScoreBatch(
             half.student,
             half.teacher,
             half.mask,
-            student_states=half.student_states,
-            teacher_states=half.teacher_states,
-            learnt=learnt,
+            student_representations=half.student_representations,
+            teacher_representations=half.teacher_representations,
+            parameters=parameters,
         )
     )
     assert value.dtype == torch.float32
@@ -392,23 +410,26 @@ def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
             wide.student,
             wide.teacher,
             wide.mask,
-            student_states=wide.student_states,
-            teacher_states=wide.teacher_states,
-            learnt={k: m.double() for k, m in learnt.items()},
+            student_representations=wide.student_representations,
+            teacher_representations=wide.teacher_representations,
+            parameters={k: m.double() for k, m in parameters.items()},
         )
     )
     assert value.item() == pytest.approx(exact.item(), rel=0.02, abs=0.005)
-    assert parse_loss(str(loss)) == loss and parse_loss(f"KL + 0.5*{loss}@2").states == loss.states
-    assert "representation" in loss.needs and loss.states
+    assert (
+        parse_loss(str(loss)) == loss
+        and parse_loss(f"KL + 0.5*{loss}@2").representations == loss.representations
+    )
+    assert "representation" in loss.needs and loss.representations
     both = ScoreBatch(
         wide.student,
         torch.stack([wide.teacher, wide.teacher]),
         wide.mask,  # type: ignore[list-item]
         teacher_weights=torch.tensor([[1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]),
-        student_states=wide.student_states,
-        teacher_states=wide.teacher_states,
+        student_representations=wide.student_representations,
+        teacher_representations=wide.teacher_representations,
         columns=torch.zeros(3, 4, dtype=torch.int64),
-        learnt=learnt,
+        parameters=parameters,
     )
     assert torch.isfinite(loss(both)) and torch.isfinite((KL() + 0.1 * loss)(both))
 
@@ -416,7 +437,7 @@ def test_half_precision_several_teachers_and_the_language(loss: Loss) -> None:
 def test_parameters_that_have_no_meaning() -> None:
     for text, match in (
         ('EmbeddingMSE(side="token")', "must be one of"),
-        ("EmbeddingMSE(normalise=2)", "True or False"),
+        ("EmbeddingMSE(normalize=2)", "True or False"),
         ("MIAlpha(alpha=1.5)", "at most 1"),
         ("MIAlpha(dimension=0)", "whole number of at least 1"),
         ("TRG(cross=0, within=0)", "compares nothing"),

@@ -55,7 +55,7 @@ ALL = [
     ListMLE(),
     ListMLE(by="label"),
     ADRMSE(),
-    ADRMSE(normalise=True, by="label", discount="none"),
+    ADRMSE(normalize=True, by="label", discount="none"),
     ApproxNDCG(),
     ApproxNDCG(by="label"),
     LambdaLoss(),

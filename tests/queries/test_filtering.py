@@ -13,8 +13,7 @@ from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
 from irdistill.queries import Rule, critic_curve, filter_queries
 from irdistill.queries.filtering import diversity, rank_of
-from irdistill.runs import RankedList, RunIdentity
-from irdistill.runs.store import MemoryRun
+from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
 NAN = float("nan")
 #: The teacher's scores of d0, d1, d2; the source of every query is d0.

@@ -21,9 +21,8 @@ from irdistill.runs import (
     RunWriter,
     compile_run,
     diff,
-    export_trec,
     fuse,
-    import_trec,
+    import_run,
     merge,
     open_run,
     stats,
@@ -77,7 +76,7 @@ def test_order_is_score_then_id_descending_and_nulls_come_last(
     assert row.doc_ids == ["d9", "d2", "d10", "d1", "d4"]
     assert row.scores[:4].tolist() == [2, 2, 2, 1] and math.isnan(row.scores[4])
     assert row.flags == [None, None, None, None, "unscored"]
-    assert run.to_dict() == {"q0": {"d9": 2.0, "d2": 2.0, "d10": 2.0, "d1": 1.0}}
+    assert run.to_dict(scored_only=True) == {"q0": {"d9": 2.0, "d2": 2.0, "d10": 2.0, "d1": 1.0}}
     table = next(open_run(tmp_path / "r").tables())
     assert table.column_names == ["query_id", "doc_id", "rank", "score", "flag"]
     assert (
@@ -235,12 +234,11 @@ def test_compiled_lists_are_the_lists(tmp_path: Path, collection: Collection) ->
 def test_trec_there_and_back(tmp_path: Path, collection: Collection) -> None:
     run = write_run(tmp_path / "r", identity(collection), lists().values())
     for name in ("run.txt", "run.txt.gz"):
-        assert export_trec(run, tmp_path / name) == 60
-        assert open_run(tmp_path / name, collection).to_dict() == run.to_dict()
-        assert (
-            import_trec(tmp_path / name, collection, tmp_path / f"back-{name}").to_dict()
-            == run.to_dict()
-        )
+        assert run.to_trec(tmp_path / name) == 60
+        assert open_run(tmp_path / name, collection).to_dict() == run.to_dict(scored_only=True)
+        assert import_run(
+            tmp_path / name, collection, tmp_path / f"back-{name}", "trec"
+        ).to_dict() == run.to_dict(scored_only=True)
 
 
 @pytest.mark.parametrize(

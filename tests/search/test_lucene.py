@@ -169,7 +169,7 @@ def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) ->
 
 def test_without_a_java_that_is_new_enough(tmp_path: Path) -> None:
     code = (
-        "import irdistill.search.lucene.java_runtime\nirdistill.java.KNOWN_FOLDERS = ()\nCACHE ="
+        "import irdistill.search.lucene.java_runtime as java\njava.KNOWN_FOLDERS = ()\nCACHE ="
         f" {str(tmp_path)!r}\n{_SEARCH}"
     )
     done = _python(code, JAVA_HOME="", PATH="/nowhere")

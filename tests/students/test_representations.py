@@ -46,7 +46,7 @@ CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 #: Loss, student, and the teacher whose representations it reads (None: none).
 CASES = [
     ("DACKL(tau=0.2, teacher_tau=2)", "dense", None),
-    ('EmbeddingMSE(side="document", normalise=False)', "dense", "dense"),
+    ('EmbeddingMSE(side="document", normalize=False)', "dense", "dense"),
     ("EmbeddingMSE", "dense", "wide"),
     ('KL(tau=0.2) + 0.5*MIAlpha(side="query", dimension=None)', "dense", "dense"),
     ("MIAlpha(dimension=8)", "dense", "wide"),
@@ -178,17 +178,20 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
     student = STUDENTS[kind].load(place / teacher, device="cpu")
     sampler, collator = collate(place, student)
     held = Representations(place / f"{teacher}-scores")
-    collator.states = TeacherStates(held, student.represents, sampler.query_ids)
+    collator.states = TeacherStates(held, student.representation_names, sampler.query_ids)
     calls = []
     embed = student.embed
     student.embed = lambda *given: calls.append(given[1]) or embed(*given)
-    student.with_states = True
+    student.keep_representations = True
     batch = collator(0)
     found = score_batch(student, Encoder(student, torch.float32, token_budget=10**6), batch, False)
     assert sorted(calls) == sorted(student.sides)  # one pass a side
-    assert found.student_states is not None and found.teacher_states is not None
-    for name in student.represents:
-        own, theirs = getattr(found.student_states, name), getattr(found.teacher_states, name)
+    assert found.student_representations is not None and found.teacher_representations is not None
+    for name in student.representation_names:
+        own, theirs = (
+            getattr(found.student_representations, name),
+            getattr(found.teacher_representations, name),
+        )
         if name.endswith("tokens"):
             assert torch.equal(own.mask, theirs.mask) and own.mask.any()
             assert torch.allclose(own.vectors[own.mask], theirs.vectors[theirs.mask], atol=2e-3)
@@ -199,7 +202,9 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
         unit = [x[there] / x[there].norm(dim=-1, keepdim=True) for x in (own, theirs)]
         assert torch.allclose(*unit, atol=2e-3), name
     if kind == "cross-encoder":
-        logit = found.student_states.pairs[found.valid] @ torch.from_numpy(held.classifier)[0]
+        logit = (
+            found.student_representations.pairs[found.valid] @ torch.from_numpy(held.classifier)[0]
+        )
         expected = found.student[found.valid] - student.model.model.classifier.bias
         assert torch.allclose(logit, expected, atol=1e-5)
         assert len(collection.queries) == 8

@@ -4,7 +4,7 @@ scores of both documents.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +22,11 @@ from irdistill.collections.table_layout import (
 from irdistill.collections.text_files import decompress, explain_damage
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
-from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.line_fields import Lines, WrongWidth, decimal, decimals, lines_of, split_lines
 from irdistill.runs.ranked_lists import RankedList
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile
+from irdistill.runs.trec_writing import score_texts, write_text_lines, write_trec_lines
 
 TREC_LAYOUT = "query Q0 document rank score tag"
 TABLE = "query document score, query 0 document score, or as a header or --columns names them"
@@ -41,7 +42,7 @@ def sampled(path: Path) -> TableSample:
         return read_sample(decompress(stream, path), path)
 
 
-def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_trec(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """``query Q0 document rank score tag``; a line of column names may stand first. Scores decide
     the order, as in trec_eval.
     """
@@ -54,7 +55,7 @@ def read_trec(source: Source, collection: Collection) -> Iterator[Rows]:
         yield _rows(source, block, layout)
 
 
-def read_table(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_table(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """A table of queries, documents and scores or ranks, as
     `irdistill.collections.table_layout.decide` reads it.
     """
@@ -72,7 +73,7 @@ def read_table(source: Source, collection: Collection) -> Iterator[Rows]:
         yield _rows(source, block, layout)
 
 
-def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both
     pairs are rows.
     """
@@ -94,7 +95,7 @@ def read_triples(source: Source, collection: Collection) -> Iterator[Rows]:
         yield Rows(_ids(source, block, 2).take(twice), both, scores, block.numbers[twice])
 
 
-def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
+def _blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
     """Lines as the layout splits them, the header left out.
 
     Raises:
@@ -118,7 +119,7 @@ def _blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lin
             yield lines
 
 
-def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Iterator[Lines]:
+def _quoted_blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
     """As `_blocks`, for cells that may stand in quotes; a row is one line."""
     width, header = len(layout.roles), layout.header
     fields: list[bytes] = []
@@ -147,7 +148,7 @@ def _quoted_blocks(source: Source, layout: TableLayout, described: str) -> Itera
 
 
 def _wrong(
-    source: Source, number: int, line: bytes, count: int, by: str, described: str
+    source: ScoreFile, number: int, line: bytes, count: int, by: str, described: str
 ) -> IrdistillError:
     return IrdistillError(
         f"{source.path}, line {number}: {count} fields between {by}, and this was expected:"
@@ -165,7 +166,7 @@ def is_number(field: bytes) -> bool:
     return True
 
 
-def _ids(source: Source, block: Lines, place: int) -> ByteStrings:
+def _ids(source: ScoreFile, block: Lines, place: int) -> ByteStrings:
     """A column of ids, which must be UTF-8."""
     fields = block.field(place)
     wrong = fields.not_utf8()
@@ -179,7 +180,7 @@ def _ids(source: Source, block: Lines, place: int) -> ByteStrings:
     return fields
 
 
-def _scored_rows(source: Source, block: Lines, query: int, doc: int, score: int) -> Rows:
+def _scored_rows(source: ScoreFile, block: Lines, query: int, doc: int, score: int) -> Rows:
     return Rows(
         _ids(source, block, query),
         _ids(source, block, doc),
@@ -188,7 +189,7 @@ def _scored_rows(source: Source, block: Lines, query: int, doc: int, score: int)
     )
 
 
-def _rows(source: Source, block: Lines, layout: TableLayout) -> Rows:
+def _rows(source: ScoreFile, block: Lines, layout: TableLayout) -> Rows:
     """The rows of a block.
 
     Raises:
@@ -219,7 +220,7 @@ def _rows(source: Source, block: Lines, layout: TableLayout) -> Rows:
     return _scored_rows(source, block, query, doc, score)._replace(ranks=ranks)
 
 
-def _check_constant(source: Source, block: Lines, place: int, role: str) -> None:
+def _check_constant(source: ScoreFile, block: Lines, place: int, role: str) -> None:
     expected = {b""} if role == "empty" else {b"0", b"Q0", b"q0"}
     fields = block.field(place)
     other = np.flatnonzero(
@@ -237,7 +238,7 @@ def _check_constant(source: Source, block: Lines, place: int, role: str) -> None
             )
 
 
-def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
+def _numbers(source: ScoreFile, block: Lines, place: int, name: str) -> np.ndarray:
     fields = block.field(place)
     values, wrong = decimals(fields)
     if len(wrong):
@@ -249,83 +250,39 @@ def _numbers(source: Source, block: Lines, place: int, name: str) -> np.ndarray:
 
 
 def write_trec(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """One line a scored document."""
-    tag = options.tag
-    if len(tag.split()) != 1:
-        raise IrdistillError(f"the tag {tag!r} is empty or has white space; give one word.")
-
-    def lines(found: RankedList) -> tuple[list[str], int]:
-        rows = [
-            f"{found.query_id} Q0 {doc} {rank} {score} {tag}\n"
-            for rank, (doc, score) in enumerate(_scored(found), 1)
-        ]
-        return rows, len(rows)
-
-    return _write(run, path, lines, "TREC run files", lambda name: len(name.split()) == 1)
+    """Write one line per scored document."""
+    return write_trec_lines(run, path, options.tag)
 
 
 def write_table(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """``query document score``, tabs between them, under a line of column names as in BEIR's
-    qrels.
-    """
+    """Write ``query document score`` with tabs, under a header as in BEIR's qrels."""
 
-    def lines(found: RankedList) -> tuple[list[str], int]:
-        rows = [f"{found.query_id}\t{doc}\t{score}\n" for doc, score in _scored(found)]
+    def lines(ranked: RankedList) -> tuple[list[str], int]:
+        rows = [f"{ranked.query_id}\t{doc}\t{score}\n" for doc, score in score_texts(ranked)]
         return rows, len(rows)
 
-    return _write(run, path, lines, "tables of text", _fits_tabs, "query-id\tcorpus-id\tscore\n")
+    header = "query-id\tcorpus-id\tscore\n"
+    return write_text_lines(run, path, lines, "tables of text", _fits_tabs, header)
 
 
 def write_triples(
     run: Run, path: Path, collection: Collection | None, options: WriteOptions
 ) -> int:
-    """Each scored document that is judged relevant with each scored one that is not."""
+    """Write each scored relevant document with each scored document that is not relevant."""
 
-    def lines(found: RankedList) -> tuple[list[str], int]:
-        positive, negative = parted(_scored(found), relevant(collection, found.query_id))
+    def lines(ranked: RankedList) -> tuple[list[str], int]:
+        positive, negative = parted(score_texts(ranked), relevant(collection, ranked.query_id))
         if not (positive and negative):
             options.one_sided += bool(positive or negative)
         rows = [
-            f"{high}\t{low}\t{found.query_id}\t{doc}\t{other}\n"
+            f"{high}\t{low}\t{ranked.query_id}\t{doc}\t{other}\n"
             for doc, high in positive
             for other, low in negative
         ]
         return rows, len(positive) + len(negative) if rows else 0
 
-    return _write(run, path, lines, "triples", _fits_tabs)
+    return write_text_lines(run, path, lines, "triples", _fits_tabs)
 
 
 def _fits_tabs(name: str) -> bool:
     return bool(name) and not set("\t\n\r") & set(name)
-
-
-def _scored(found: RankedList) -> list[tuple[str, str]]:
-    """Scores have the fewest digits that give the same float32 back."""
-    return [
-        (doc, str(score))
-        for doc, score in zip(found.doc_ids, found.scores, strict=True)
-        if score == score
-    ]
-
-
-def _write(
-    run: Run,
-    path: Path,
-    lines: Callable[[RankedList], tuple[list[str], int]],
-    kind: str,
-    fits: Callable[[str], bool],
-    header: str = "",
-) -> int:
-    count = 0
-    with writing(path) as stream:
-        stream.write(header.encode())
-        for found in run:
-            for name in (found.query_id, *found.doc_ids):
-                if not fits(name):
-                    raise IrdistillError(
-                        f"the id {name!r} is empty or has white space, which {kind} cannot express."
-                    )
-            made, rows = lines(found)
-            stream.write("".join(made).encode())
-            count += rows
-    return count

@@ -20,11 +20,11 @@ from irdistill.runs.formats.rows import (
     number_or_name,
 )
 from irdistill.runs.formats.scalars import Refused
-from irdistill.runs.formats.source import Source, writing
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile, open_output
 
 
-def _records(source: Source) -> Iterator[Record]:
+def _records(source: ScoreFile) -> Iterator[Record]:
     source.unit, number = "query", 0
     with source.binary() as stream:
         try:
@@ -51,7 +51,7 @@ def _records(source: Source) -> Iterator[Record]:
             ) from error
 
 
-def read_scores(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_scores(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """``{query: {document: score}}``, ids as numbers or text; read a query at a time by a machine
     that runs no code.
     """
@@ -63,7 +63,7 @@ def write_scores(run: Run, path: Path, collection: Collection | None, options: W
     numbers where they are.
     """
     count = 0
-    with writing(path) as stream:
+    with open_output(path) as stream:
         stream.write(b"\x80\x03}")
         for found in run:
             # plain floats of float32 values: every reader gets the same numbers back

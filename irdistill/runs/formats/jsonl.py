@@ -21,15 +21,15 @@ from irdistill.runs.formats.rows import (
     relevant,
     scored,
 )
-from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.ranked_lists import RankedList
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile, open_output
 
 NWAY = "[query, [document, score], [document, score], …]"
 HARD = '{"qid": query, "pos": [document, …], "neg": {"system": [document, …]}}'
 
 
-def records(source: Source, layout: str, read: Callable[[int, Any], Record]) -> Iterator[Record]:
+def records(source: ScoreFile, layout: str, read: Callable[[int, Any], Record]) -> Iterator[Record]:
     """One record a line.
 
     Raises:
@@ -48,7 +48,7 @@ def records(source: Source, layout: str, read: Callable[[int, Any], Record]) -> 
             ) from error
 
 
-def read_nway(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_nway(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """ColBERTv2 (2112.01488): ``[query, [document, score], …]``, 64 documents a line; a query may
     have many lines.
     """
@@ -81,7 +81,7 @@ def write_nway(run: Run, path: Path, collection: Collection | None, options: Wri
     return write_lines(run, path, line)
 
 
-def read_hard(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_hard(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """sentence-transformers' hard negatives: ids by the system that found them.
 
     The scores lie in a pickle beside it; older files carry them as ``{"pid": document, "ce-score":
@@ -126,7 +126,7 @@ def write_lines(run: Run, path: Path, line: Callable[[RankedList], tuple[Any, in
     rows it expresses.
     """
     count = 0
-    with writing(path) as stream:
+    with open_output(path) as stream:
         for found in run:
             value, rows = line(found)
             if rows:

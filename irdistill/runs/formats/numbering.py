@@ -14,8 +14,8 @@ from irdistill.collections.byte_strings import ByteStrings, group_starts
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.gather import ROW
 from irdistill.runs.formats.rows import Rows
-from irdistill.runs.formats.source import Source
 from irdistill.runs.formats.texts import AMBIGUOUS, TextIndex, query_texts
+from irdistill.runs.score_file import ScoreFile
 
 NAMED = 5
 REMEMBERED = 1 << 19
@@ -46,7 +46,7 @@ class Numbering:
         self._texts: TextIndex | None = None
         self._docs: dict[str, int] = {}
 
-    def rows(self, rows: Rows, source: Source) -> np.ndarray:
+    def rows(self, rows: Rows, source: ScoreFile) -> np.ndarray:
         """(m,) of ``gather.ROW``, m at most n.
 
         Raises:
@@ -108,7 +108,7 @@ class Numbering:
         self._docs.update(zip(new, lookup(new).tolist(), strict=True))
         return np.fromiter(map(self._docs.__getitem__, docs), np.int64, len(docs))
 
-    def _count(self, rows: Rows, queries: np.ndarray, docs: np.ndarray, source: Source) -> None:
+    def _count(self, rows: Rows, queries: np.ndarray, docs: np.ndarray, source: ScoreFile) -> None:
         for kind, wrong, values, numbers in (
             ("queries", queries < 0, rows.queries, queries),
             ("documents", (docs < 0) & (queries >= 0), rows.docs, docs),

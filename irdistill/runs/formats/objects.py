@@ -11,8 +11,8 @@ from typing import IO, Any
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import Record, Rows, WriteOptions, gathered, scored
-from irdistill.runs.formats.source import Source, writing
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile, open_output
 
 LAYOUT = '{"query": {"document": score, …}, …}'
 PIECE = 1 << 18
@@ -82,7 +82,7 @@ class _Stream:
                 size *= 2
 
 
-def _records(source: Source) -> Iterator[Record]:
+def _records(source: ScoreFile) -> Iterator[Record]:
     source.unit, number = "query", 0
     with source.binary() as raw:
         stream = _Stream(raw)
@@ -128,7 +128,7 @@ def _first(stream: _Stream) -> Any:
     return stream.value()
 
 
-def read_object(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_object(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """DiSCo (2410.14609): one JSON object ``{query: {document: score}}``, read a query at a
     time.
     """
@@ -138,7 +138,7 @@ def read_object(source: Source, collection: Collection) -> Iterator[Rows]:
 def write_object(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
     """A query a line, in one object."""
     count = 0
-    with writing(path) as stream:
+    with open_output(path) as stream:
         stream.write(b"{")
         first = True
         for found in run:

@@ -34,9 +34,9 @@ from irdistill.runs.formats.rows import (
     scored,
     whole_ranks,
 )
-from irdistill.runs.formats.source import Source, writing
 from irdistill.runs.ranked_lists import RankedList, from_table
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile, open_output
 from irdistill.storage.ownership import replace_safely
 
 RANKED = pa.schema(
@@ -69,7 +69,9 @@ def is_parquet(path: Path) -> bool:
         return stream.read(4) == b"PAR1"
 
 
-def _batches(source: Source, names: list[str], size: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _batches(
+    source: ScoreFile, names: list[str], size: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     source.unit = "row"
     with source.seekable() as path, pq.ParquetFile(path) as file:
         total, done = max(1, file.metadata.num_rows), 0
@@ -79,7 +81,7 @@ def _batches(source: Source, names: list[str], size: int) -> Iterator[tuple[int,
             source.progress(done / total)
 
 
-def names_of(source: Source) -> list[str]:
+def names_of(source: ScoreFile) -> list[str]:
     """The names of a Parquet file's columns."""
     with source.seekable() as path, pq.ParquetFile(path) as file:
         return file.schema_arrow.names
@@ -89,7 +91,7 @@ def _texts(column: pa.Array) -> list[str]:
     return [name_of(value) for value in column.to_pylist()]
 
 
-def read_ranked(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_ranked(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """Rank-DistiLLM (2405.07920): Parquet with ``query_id, doc_id, rank, score`` (score may be null
     or absent), or a TREC run.
 
@@ -127,7 +129,7 @@ def read_ranked(source: Source, collection: Collection) -> Iterator[Rows]:
         )
 
 
-def _columns_of(source: Source, names: list[str]) -> dict[str, int]:
+def _columns_of(source: ScoreFile, names: list[str]) -> dict[str, int]:
     """Role -> number of the column.
 
     Raises:
@@ -152,7 +154,7 @@ def _float64(column: pa.Array | None) -> np.ndarray | None:
 
 
 def _ranks(
-    source: Source, ranks: np.ndarray, unscored: np.ndarray, lines: np.ndarray
+    source: ScoreFile, ranks: np.ndarray, unscored: np.ndarray, lines: np.ndarray
 ) -> np.ndarray:
     """Ranks, of which only a row with a score may lack one: there it decides nothing."""
     needless = np.isnan(ranks) & ~unscored
@@ -187,7 +189,7 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         yield writer
 
 
-def read_lists(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_lists(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """PyLate's knowledge-distillation tables: Parquet, CSV or JSON lines of ``query_id,
     document_ids, scores``.
     """
@@ -204,7 +206,7 @@ def read_lists(source: Source, collection: Collection) -> Iterator[Rows]:
     return gathered(records(source, PYLATE, read), source)
 
 
-def _list_records(source: Source) -> Iterator[Record]:
+def _list_records(source: ScoreFile) -> Iterator[Record]:
     there = names_of(source)
     if not set(LISTS.names) <= set(there):
         raise IrdistillError(
@@ -220,7 +222,7 @@ def _list_records(source: Source) -> Iterator[Record]:
                 raise IrdistillError(f"{source.path}, row {number}: {error}.") from error
 
 
-def _csv_records(source: Source) -> Iterator[Record]:
+def _csv_records(source: ScoreFile) -> Iterator[Record]:
     csv.field_size_limit(WIDEST)
     number = 0
 
@@ -334,7 +336,7 @@ def write_lists(run: Run, path: Path, collection: Collection | None, options: Wr
 def _write_csv(run: Run, path: Path) -> int:
     """The lists as JSON in the cells, which PyLate reads as it reads lists of Python."""
     count = 0
-    with writing(path) as stream:
+    with open_output(path) as stream:
         stream.write((",".join(LISTS.names) + "\n").encode())
         for ranked in run:
             rows = scored(ranked)

@@ -17,8 +17,8 @@ from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
 from irdistill.runs.formats import parquet_tables as tables
 from irdistill.runs.formats.columns import sampled
 from irdistill.runs.formats.rows import Rows, WriteOptions
-from irdistill.runs.formats.source import Source
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile
 
 LOOK = 1 << 16
 
@@ -41,7 +41,7 @@ class Format:
 
     name: str
     layout: str
-    read: Callable[[Source, Collection], Iterator[Rows]]
+    read: Callable[[ScoreFile, Collection], Iterator[Rows]]
     write: Callable[[Run, Path, Collection | None, WriteOptions], int]
     needs_collection: bool = False
     ranked: bool = False
@@ -191,7 +191,7 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
     if not path.is_file():
         raise IrdistillError(f"there is no file {path}.")
     if tables.is_parquet(path):
-        with Source(path) as source:
+        with ScoreFile(path) as source:
             return "pylate" if "document_ids" in tables.names_of(source) else "rank-distillm"
     with open(path, "rb") as file, explain_damage(path):
         start = decompress(file, path).read(LOOK)

@@ -13,8 +13,8 @@ import numpy as np
 from irdistill.collections import Collection
 from irdistill.collections.byte_strings import ByteStrings
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.source import Source
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.score_file import ScoreFile
 
 Value = TypeVar("Value")
 LARGEST = 10**300
@@ -56,7 +56,7 @@ class Record(NamedTuple):
     scores: list[Any]
 
 
-def gathered(records: Iterable[Record], source: Source, by_text: bool = False) -> Iterator[Rows]:
+def gathered(records: Iterable[Record], source: ScoreFile, by_text: bool = False) -> Iterator[Rows]:
     """Rows of a stream of records, in chunks.
 
     Raises:
@@ -80,7 +80,7 @@ def gathered(records: Iterable[Record], source: Source, by_text: bool = False) -
         yield _rows(held, source, by_text)
 
 
-def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
+def _rows(records: list[Record], source: ScoreFile, by_text: bool) -> Rows:
     sizes = [len(record.docs) for record in records]
     values = [score for record in records for score in record.scores]
     lines = np.repeat(np.array([record.line for record in records], np.int64), sizes)
@@ -113,7 +113,7 @@ def _rows(records: list[Record], source: Source, by_text: bool) -> Rows:
     )
 
 
-def whole_ranks(source: Source, ranks: np.ndarray, lines: np.ndarray) -> np.ndarray:
+def whole_ranks(source: ScoreFile, ranks: np.ndarray, lines: np.ndarray) -> np.ndarray:
     """Ranks as (n,) int64.
 
     Args:

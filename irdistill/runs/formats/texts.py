@@ -23,9 +23,9 @@ from irdistill.runs.formats.rows import (
     relevant,
     scored,
 )
-from irdistill.runs.formats.source import Source
 from irdistill.runs.ranked_lists import RankedList
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
+from irdistill.runs.score_file import ScoreFile
 
 FLAG = (
     '{"query": text, "pos": [text, …], "neg": [text, …], "pos_scores": [number, …], "neg_scores":'
@@ -88,7 +88,7 @@ def query_texts(collection: Collection) -> dict[str, int]:
     return found
 
 
-def read_flag(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_flag(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """FlagEmbedding's fine-tuning data; there are no ids in it, so queries and documents are found
     by their texts.
     """
@@ -135,7 +135,7 @@ def write_flag(run: Run, path: Path, collection: Collection | None, options: Wri
     return write_lines(run, path, line)
 
 
-def read_tevatron(source: Source, collection: Collection) -> Iterator[Rows]:
+def read_tevatron(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """Tevatron's training data, with or without ``score`` in the passages; newer files hold ids of
     documents alone.
     """

@@ -16,11 +16,12 @@ from irdistill.runs.formats.gather import Gather, Gathered
 from irdistill.runs.formats.numbering import Numbering
 from irdistill.runs.formats.registry import FORMATS, Format, format_of
 from irdistill.runs.formats.rows import WriteOptions
-from irdistill.runs.formats.source import Source
 from irdistill.runs.manifest import RunIdentity
+from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
+from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
-from irdistill.runs.store import Run, open_run
+from irdistill.runs.score_file import ScoreFile
 from irdistill.runs.writer import RunWriter
 from irdistill.storage.files import make_folder
 
@@ -146,7 +147,7 @@ def _read(
 ) -> tuple[dict[str, Any], bool]:
     """What the manifest says of the file, and whether its rows have ranks."""
     ranked = False
-    with Source(path, columns) as source:
+    with ScoreFile(path, columns) as source:
         for rows in form.read(source, collection):
             ranked = rows.ranks is not None
             gather.add(numbering.rows(rows, source))
@@ -205,7 +206,7 @@ def _read_scores(path: Path, collection: Collection, gather: Gather) -> dict[str
     # pairs that no list names are not kept, so what is unknown in here was reported already or does
     # not matter
     numbering = Numbering(collection, "skip")
-    with Source(path) as source:
+    with ScoreFile(path) as source:
         for rows in FORMATS["st-pickle"].read(source, collection):
             found = numbering.rows(rows, source)
             found["rank"] = -1

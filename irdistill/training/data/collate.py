@@ -13,7 +13,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from irdistill.losses import States
+from irdistill.losses import BatchRepresentations
 from irdistill.search.vectors.vector_store import Store, VectorBatch
 from irdistill.training.data.list_sampler import ListBatch, ListSampler
 from irdistill.training.processes import Processes
@@ -125,7 +125,7 @@ class TrainBatch:
     positives: Tensor
     teacher_weights: Tensor | None = None
     pairs: Tokens | None = None
-    states: States | None = None
+    states: BatchRepresentations | None = None
 
 
 class TextKeys:
@@ -186,7 +186,7 @@ class Collator:
         queries: Tokenizer | None,
         documents: Tokenizer | Store | np.ndarray | None,
         pairs: Tokenizer | None = None,
-        states: Callable[[ListBatch, np.ndarray], States] | None = None,
+        states: Callable[[ListBatch, np.ndarray], BatchRepresentations] | None = None,
         keys: TextKeys | None = None,
     ) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs

@@ -13,8 +13,8 @@ import torch
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.losses import Loss, Sample, States
-from irdistill.losses.states import padded_tokens
+from irdistill.losses import BatchRepresentations, FittingSample, Loss
+from irdistill.losses.representations import padded_tokens
 from irdistill.runs import Run
 from irdistill.runs.stored_representations import Representations
 from irdistill.students.base import Student
@@ -40,8 +40,8 @@ def check_states(loss: Loss, student: Student) -> None:
     Raises:
         IrdistillError: it does not.
     """
-    for term in loss.plain:
-        for name in sorted(term.states - student.represents):
+    for term in loss.basic_losses:
+        for name in sorted(term.representations - student.representation_names):
             raise IrdistillError(
                 f"the loss {term} reads representations that a {student.kind} student does not give"
                 f" ({name}); it is for a {_SOURCES[name][2]} student."
@@ -60,13 +60,13 @@ def find_representations(
     Raises:
         IrdistillError: there are none, or they are of another collection or another kind.
     """
-    if not loss.states:
+    if not loss.representations:
         if given is not None:
             raise IrdistillError(
                 f"representations were given, and the loss {loss} reads none; leave them out."
             )
         return None
-    kind, maker, _ = _SOURCES[min(loss.states)]
+    kind, maker, _ = _SOURCES[min(loss.representations)]
     command = (
         f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER"
         f" --out NEW --representations, with {maker} as TEACHER; then train with"
@@ -98,7 +98,7 @@ class TeacherStates:
     """Looks up the representations of a batch, a text or pair at a time.
 
     Args:
-        names: which fields of `States` to fill.
+        names: which fields of `BatchRepresentations` to fill.
         query_ids: of the sampler, by the numbers in its lists.
     """
 
@@ -108,7 +108,7 @@ class TeacherStates:
         self.held, self.names, self.query_ids = held, names, query_ids
         self.dimension = held.dimension
 
-    def __call__(self, lists: ListBatch, unique: np.ndarray) -> States:
+    def __call__(self, lists: ListBatch, unique: np.ndarray) -> BatchRepresentations:
         """Of B lists and their U unique documents; NaN, or no token, where the teacher has none."""
         asked = [self.query_ids[number] for number in lists.queries.tolist()]
         made: dict[str, Callable[[], object]] = {
@@ -125,7 +125,7 @@ class TeacherStates:
             ),
             "document_tokens": lambda: padded_tokens(self._tokens(self.held.documents(unique))),
         }
-        return States(**{name: made[name]() for name in self.names})  # type: ignore[arg-type]
+        return BatchRepresentations(**{name: made[name]() for name in self.names})  # type: ignore[arg-type]
 
     def _vectors(self, found: Sequence[np.ndarray]) -> torch.Tensor:
         """(n, D) float32 of items with one vector or none."""
@@ -145,7 +145,7 @@ class TeacherStates:
             for vectors in found
         ]
 
-    def sample(self, scores: Lists) -> Sample:
+    def sample(self, scores: Lists) -> FittingSample:
         """Scored pairs of queries spread evenly over the training set, with the teacher's
         classifier.
 
@@ -171,7 +171,9 @@ class TeacherStates:
                 "no pair of these runs has both a score and a representation in"
                 f" {self.held.folder}."
             )
-        return Sample(torch.cat(states), torch.cat(values), torch.from_numpy(self.held.classifier))
+        return FittingSample(
+            torch.cat(states), torch.cat(values), torch.from_numpy(self.held.classifier)
+        )
 
     def check(self, batches: Sequence[ListBatch]) -> None:
         """Whether the first lists have representations.

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from irdistill.losses import Loss, learnt_modules
+from irdistill.losses import Loss, make_loss_parameters
 from irdistill.modeling.hardware import choose_dtype
 from irdistill.storage.files import atomic_path, file_sha256
 from irdistill.students.base import Student
@@ -35,10 +35,10 @@ def make_learnt(
     Raises:
         IrdistillError: the loss cannot be fitted to the teacher's representations.
     """
-    if not any(one.has_parameters for one in loss.plain):
+    if not any(one.has_parameters for one in loss.basic_losses):
         return {}
     sample = None
-    if any(one.uses_sample for one in loss.plain):
+    if any(one.fits_to_sample for one in loss.basic_losses):
         assert isinstance(collator.states, TeacherStates)
         sample = collator.states.sample(sampler.runs[0])
     student.model.eval()
@@ -47,7 +47,7 @@ def make_learnt(
             student, choose_dtype(options.precision, student.device), options.token_budget
         )
         example = score_batch(student, encoder, collator(0), loss.uses_in_batch)
-    return learnt_modules(loss, example, sample, options.seed)
+    return make_loss_parameters(loss, example, sample, options.seed)
 
 
 def save_learnt(folder: Path, learnt: Mapping[str, nn.Module]) -> dict[str, Any]:

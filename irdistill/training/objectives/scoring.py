@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from irdistill.losses import ScoreBatch, States
+from irdistill.losses import BatchRepresentations, ScoreBatch
 from irdistill.search.vectors.vector_store import VectorBatch
 from irdistill.training.data.collate import Tokens, TrainBatch
 from irdistill.training.objectives.encode import Encoder
@@ -39,7 +39,7 @@ def score_batch(
     encoder: Encoder,
     batch: TrainBatch,
     in_batch: bool,
-    learnt: Mapping[str, nn.Module] | None = None,
+    parameters: Mapping[str, nn.Module] | None = None,
     encoded: tuple[Any, Any] | None = None,
     dimension: int | None = None,
 ) -> ScoreBatch:
@@ -49,7 +49,7 @@ def score_batch(
     laid out too.
 
     Args:
-        learnt: what the loss learns beside the student.
+        parameters: what the loss learns beside the student.
         encoded: what `encode_batch` gave, where the scores of one batch are wanted more than once.
         dimension: of dense vectors, score by the first so many numbers of each; representations are
             whole.
@@ -58,7 +58,7 @@ def score_batch(
     index, mask = batch.index.to(device), batch.mask.to(device)
     lists: Tensor
     every: Tensor | None = None
-    states: States | None = None
+    states: BatchRepresentations | None = None
     queries, documents = encoded or encode_batch(student, encoder, batch)
     positives = batch.positives.to(device)
     if documents is not None:
@@ -71,11 +71,13 @@ def score_batch(
     if documents is None:
         if queries.dim() == 2:
             table = queries.new_zeros(*mask.shape, queries.shape[1] - 1)
-            states = States(pairs=table.masked_scatter(mask[:, :, None], queries[:, 1:]))
+            states = BatchRepresentations(
+                pairs=table.masked_scatter(mask[:, :, None], queries[:, 1:])
+            )
         scores = queries if states is None else queries[:, 0]
         lists = scores.new_zeros(mask.shape).masked_scatter(mask, scores)
     else:
-        states = student.represent(queries, documents) if batch.states is not None else None
+        states = student.representations(queries, documents) if batch.states is not None else None
         if dimension is not None:
             queries, documents = queries[:, :dimension], documents[:, :dimension]
         with (
@@ -92,9 +94,9 @@ def score_batch(
         in_batch=every if in_batch else None,
         positives=positives,
         teacher_weights=None if weights is None else weights.to(device),
-        student_states=states,
-        teacher_states=None if batch.states is None else batch.states.to(device),
-        learnt=learnt or {},
+        student_representations=states,
+        teacher_representations=None if batch.states is None else batch.states.to(device),
+        parameters=parameters or {},
     )
 
 

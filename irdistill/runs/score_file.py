@@ -25,7 +25,7 @@ from irdistill.storage.ownership import replace_safely
 BLOCK = 1 << 22
 
 
-class Source:
+class ScoreFile:
     """One file that is being imported; a context manager with a progress bar over its bytes.
 
     Attributes:
@@ -161,7 +161,7 @@ def _drain(raw: Any, checksum: Any, bar: Any) -> None:
 
 
 @contextmanager
-def writing(path: str | Path) -> Iterator[IO[bytes]]:
+def open_output(path: str | Path) -> Iterator[IO[bytes]]:
     """A stream to a file that takes its place when all is written; compressed where the name ends
     in .gz, .zst, .bz2 or .xz.
     """

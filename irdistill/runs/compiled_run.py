@@ -16,7 +16,7 @@ from irdistill.runs.flags import column_codes
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.ondisk import OnDisk, array_stream
 from irdistill.runs.ranked_lists import boundaries, column_scores
-from irdistill.runs.store import Run
+from irdistill.runs.run import Run
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import npy_array, open_files, read_sealed, write_sealed
 from irdistill.storage.files import cache_folder

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-#: The representations there are, by the names of the fields of `States`.
-STATES = ("queries", "documents", "pairs", "query_tokens", "document_tokens")
+#: The representations there are, by the names of the fields of `BatchRepresentations`.
+REPRESENTATIONS = ("queries", "documents", "pairs", "query_tokens", "document_tokens")
 
 
 def widened(values: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
 
 
 @dataclass(frozen=True)
-class States:
+class BatchRepresentations:
     """The representations that one model, student or teacher, has of a batch; None where it has
     none of the sort.
 
@@ -70,7 +70,7 @@ class States:
             elif value is not None:
                 object.__setattr__(self, entry.name, widened(value))
 
-    def to(self, device: torch.device) -> States:
+    def to(self, device: torch.device) -> BatchRepresentations:
         """On another device."""
 
         def moved(value: Tensor | TokenVectors | None) -> Any:
@@ -78,9 +78,11 @@ class States:
                 return TokenVectors(value.vectors.to(device), value.mask.to(device))
             return None if value is None else value.to(device)
 
-        return States(**{entry.name: moved(getattr(self, entry.name)) for entry in fields(self)})
+        return BatchRepresentations(
+            **{entry.name: moved(getattr(self, entry.name)) for entry in fields(self)}
+        )
 
-    def one_list(self, place: int) -> States:
+    def one_list(self, place: int) -> BatchRepresentations:
         """Of one list alone; documents are those of the whole batch."""
         own = slice(place, place + 1)
         tokens = self.query_tokens
@@ -93,7 +95,7 @@ class States:
             ),
         )
 
-    def reordered(self, order: Tensor) -> States:
+    def reordered(self, order: Tensor) -> BatchRepresentations:
         """With the pairs of each list at the places ``order`` (B, n)."""
         if self.pairs is None:
             return self
@@ -103,7 +105,7 @@ class States:
 
 
 @dataclass(frozen=True)
-class Sample:
+class FittingSample:
     """Scored pairs of the teacher, drawn from the whole training set, for what is fitted before the
     first step.
 

@@ -13,7 +13,7 @@ from irdistill.collections import Collection, Qrels
 from irdistill.collections.slices import slice_queries
 from irdistill.evaluation import audit, evaluate
 from irdistill.runs import compile_run, export_run, fuse, import_run, mask, merge, open_run
-from irdistill.runs.shares import ShareOfRun
+from irdistill.runs.subsets import RunSubset
 from irdistill.search import retrieve
 from irdistill.teachers import TeacherSpec, score
 
@@ -50,9 +50,7 @@ def test_every_verb_takes_the_run_of_the_whole(tmp_path: Path, whole: Collection
         and rows_of(wide.path, part) == rows_of(narrow.path, part)
     )
     shared = open_run(wide.path, part)
-    assert (
-        isinstance(shared, ShareOfRun) and len(shared) == 5 and shared.num_rows == narrow.num_rows
-    )
+    assert isinstance(shared, RunSubset) and len(shared) == 5 and shared.num_rows == narrow.num_rows
     assert shared.fingerprint == wide.fingerprint and shared.identity.collection == part.describe()
     assert [found.query_id for found in shared] == list(part.queries)
     figures = [
