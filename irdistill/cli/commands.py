@@ -104,7 +104,10 @@ def verb_command(name: str) -> click.Command:
 
     return MultiValueCommand(
         name.rpartition(" ")[2],
-        params=[*(_parameter(verb, option) for option in verb.options.values()), *_surface_options()],
+        params=[
+            *(_parameter(verb, option) for option in verb.options.values()),
+            *_surface_options(),
+        ],
         callback=run,
         help=_help(verb),
         epilog=examples(*verb.examples),
@@ -115,7 +118,7 @@ def _help(verb: Any) -> str:
     arguments = (verb.options[name] for name in verb.positional)
     return "\n\n".join(
         [verb.documentation.replace("``", "").replace("`", "")]
-        + [f"{_metavar(option)}: {option.description}" for option in arguments]
+        + [f"{_flag(verb, option.name)}: {option.description}" for option in arguments]
     )
 
 
@@ -125,7 +128,10 @@ def _ask_for_query(verb: Any, arguments: dict[str, Any]) -> None:
 
 
 def _flag(verb: Any, name: str) -> str:
-    return name.upper() if name in verb.positional else f"--{name.replace('_', '-')}"
+    if name in verb.positional:
+        option = verb.options[name]
+        return (name.removesuffix("s") if takes_several(option) else name).upper()
+    return f"--{name.replace('_', '-')}"
 
 
 def _surface_options() -> list[click.Parameter]:
@@ -154,7 +160,7 @@ def _parameter(verb: Any, option: Any) -> click.Parameter:
             [option.name],
             nargs=-1 if several else 1,
             required=option.required and option.name != "query",
-            metavar=_metavar(option) + ("..." if several else ""),
+            metavar=_flag(verb, option.name) + ("..." if several else ""),
         )
     name = f"--{option.name.replace('_', '-')}"
     names = [name, option.name]
@@ -186,10 +192,7 @@ def _default(option: Any) -> str:
 def choices(option: Any) -> list[str]:
     """The words that an option allows, if it is a choice."""
     return [
-        str(word)
-        for part in option.types
-        if get_origin(part) is Literal
-        for word in get_args(part)
+        str(word) for part in option.types if get_origin(part) is Literal for word in get_args(part)
     ]
 
 

@@ -151,9 +151,7 @@ def _hits(hits: Any, arguments: Mapping[str, Any]) -> Printed:
         words = " ".join(hit.text.split())
         more = "…" if len(words) > 200 else ""
         lines.append(f"{hit.rank:>3}. {hit.doc_id}  ({hit.score:.4f})\n     {words[:200]}{more}")
-    rows = [
-        {"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score} for hit in hits
-    ]
+    rows = [{"rank": hit.rank, "doc_id": hit.doc_id, "score": hit.score} for hit in hits]
     text = "\n".join(lines) or "No document shares a word with the query."
     return Printed(text, {"query": arguments["query"], "hits": rows})
 

@@ -97,7 +97,9 @@ def copy_card(
         ),
     }
     use = uses[card.kind].format(target)
-    return Printed(f"{target}: a copy of {card.kind}/{card.name}. Use: {use}", {"path": str(target)})
+    return Printed(
+        f"{target}: a copy of {card.kind}/{card.name}. Use: {use}", {"path": str(target)}
+    )
 
 
 def _description(card: Card) -> str:

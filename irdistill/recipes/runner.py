@@ -55,9 +55,7 @@ from irdistill.verbs.user_modules import import_user_modules
 logger = logging.getLogger(__name__)
 
 
-def run_recipe(
-    recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False
-) -> Path:
+def run_recipe(recipe: Recipe, out: str | Path, seed: int = 42, overwrite: bool = False) -> Path:
     """Run all stages that are not done, then write ``report.md`` and ``results.json``.
 
     A stage is done when its record in ``stages/`` holds its result and names the same verb,

@@ -23,9 +23,9 @@ class SpecialiseOptions:
     teacher: Annotated[
         str, Field(description="fused: the model with BM25; or a teacher's card or model.")
     ] = FUSED
-    llm: Annotated[
-        str, Field(description="Card of a language model that also writes queries.")
-    ] = ""
+    llm: Annotated[str, Field(description="Card of a language model that also writes queries.")] = (
+        ""
+    )
     kinds: Annotated[
         tuple[Literal[KINDS], ...],  # type: ignore[valid-type]
         Field(

@@ -122,9 +122,7 @@ def measure_budget(collection: Collection, model: str, options: SpecialiseOption
     each = per_passage * ("sentence" in kinds) + sum(kind != "sentence" for kind in kinds)
     passages = max(1, most_queries // each)
     expected = min(passages, len(corpus)) * each
-    steps = int(
-        training / max(1, options.trainings) * rates[1] / (_STEP_COST * options.batch_size)
-    )
+    steps = int(training / max(1, options.trainings) * rates[1] / (_STEP_COST * options.batch_size))
     steps = max(_LEAST_STEPS, min(steps, int(_EPOCHS * expected / options.batch_size)))
     return Budget(passages if passages < len(corpus) else None, per_passage, steps, *rates)
 
@@ -304,9 +302,7 @@ def _training_stages(
 
 def _figures_stage(splits: Mapping[str, str], options: SpecialiseOptions) -> dict[str, Any]:
     after = (
-        {"term vectors": "terms", "after": "specialised"}
-        if options.refined
-        else {"after": "terms"}
+        {"term vectors": "terms", "after": "specialised"} if options.refined else {"after": "terms"}
     )
     controls = {"KL alone": "kl-alone", "InfoNCE alone": "infonce-alone"}
     systems = {"before": "before", "BM25": "bm25", "teacher": "teacher", **after}

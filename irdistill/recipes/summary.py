@@ -25,9 +25,7 @@ def write_summary(
     """
     results: dict[str, list[dict[str, Any]]] = {
         verb: [
-            read_json(folder / stage.name / RESULT)
-            for stage in recipe.stages
-            if stage.verb == verb
+            read_json(folder / stage.name / RESULT) for stage in recipe.stages if stage.verb == verb
         ]
         for verb in ("evaluate", "audit", "measure", "compare")
     }

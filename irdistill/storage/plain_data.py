@@ -226,19 +226,22 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
 
 
 def validation_problem(name: str, value: Any, error: Any) -> str:
-    """A sentence for a pydantic ``ValidationError`` of one value: what it is, and what was expected.
+    """A sentence for a pydantic ``ValidationError``: what the value is, and what was expected.
 
     Args:
         name: what the value is called.
     """
+    keys = _keys(value)
+
+    def steps(detail: Any) -> list[Any]:
+        return [step for step in detail["loc"] if isinstance(step, int) or step in keys]
+
     details = error.errors(include_url=False)
-    first = details[0]
+    first = max(details, key=lambda detail: len(steps(detail)))
     reason = (first.get("ctx") or {}).get("error")
     if isinstance(reason, IrdistillError):
         return str(reason)
-    inside = "".join(
-        f"[{step!r}]" for step in first["loc"] if isinstance(step, int) or step in _keys(value)
-    )
+    inside = "".join(f"[{step!r}]" for step in steps(first))
     expected = " or ".join(
         dict.fromkeys(
             _expected(detail["msg"])
@@ -246,7 +249,9 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
             if detail["input"] is first["input"] or detail["input"] == first["input"]
         )
     )
-    return f"{name}{inside} is {_shown(first['input'])}; expected {expected}{_hint(first['input'])}."
+    return (
+        f"{name}{inside} is {_shown(first['input'])}; expected {expected}{_hint(first['input'])}."
+    )
 
 
 def _hint(value: Any) -> str:

@@ -101,8 +101,7 @@ CATALOG: dict[str, Entry] = {
     "report": Entry(
         _VERBS + "evaluation_verbs",
         "report",
-        "Write a report: a page, tables for a paper, a plot of quality and cost, MTEB results, a"
-        " card.",
+        "Write a report: a page, tables for a paper, a plot, MTEB results or a model card.",
         False,
     ),
     "benchmark": Entry(
@@ -144,15 +143,17 @@ CATALOG: dict[str, Entry] = {
     "export": Entry(
         _VERBS + "training_verbs",
         "export",
-        "Export a dense student or a cross-encoder to ONNX Runtime or OpenVINO and compare its"
-        " scores.",
+        "Export a model to ONNX Runtime or OpenVINO and compare its scores.",
         False,
     ),
     "runs import": Entry(
         _VERBS + "run_verbs", "import_run", "Import a run or score file of another project.", False
     ),
     "runs export": Entry(
-        _VERBS + "run_verbs", "export_run", "Export a run as a score file of another project.", False
+        _VERBS + "run_verbs",
+        "export_run",
+        "Export a run as a score file of another project.",
+        False,
     ),
     "runs verify": Entry(
         _VERBS + "run_verbs",
@@ -179,7 +180,10 @@ CATALOG: dict[str, Entry] = {
         False,
     ),
     "cards list": Entry(
-        _CLI + "tool_verbs", "list_all_cards", "Print the name and description of every card.", False
+        _CLI + "tool_verbs",
+        "list_all_cards",
+        "Print the name and description of every card.",
+        False,
     ),
     "cards show": Entry(_CLI + "tool_verbs", "show_card", "Print a card.", False),
     "cards copy": Entry(

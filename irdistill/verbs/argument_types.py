@@ -52,7 +52,9 @@ class Source:
 
     def _check_single(self, value: Any) -> None:
         scalars = isinstance(value, bool | int | float)
-        if scalars or (isinstance(value, list) and _plain(value) and self.kind not in ("measures", "models")):
+        if scalars or (
+            isinstance(value, list) and _plain(value) and self.kind not in ("measures", "models")
+        ):
             raise ValueError(f"expected {_EXPECTED[self.kind]}")
         if self.kind == "loss":
             from irdistill.losses import parse_loss

@@ -112,9 +112,7 @@ class Verb:
     @cached_property
     def groups(self) -> dict[str, type]:
         """Parameters that are option dataclasses."""
-        return {
-            name: hint for name, hint in self._hints.items() if dataclasses.is_dataclass(hint)
-        }
+        return {name: hint for name, hint in self._hints.items() if dataclasses.is_dataclass(hint)}
 
     @cached_property
     def options(self) -> dict[str, Option]:
@@ -134,7 +132,7 @@ class Verb:
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments of a Python call by name."""
-        names = [name for name in inspect.signature(self.function).parameters]
+        names = list(inspect.signature(self.function).parameters)
         if len(args) > len(names):
             raise TypeError(f"{self.name} takes at most {len(names)} positional arguments.")
         named = dict(zip(names, args, strict=False))

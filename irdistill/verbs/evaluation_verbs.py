@@ -1,4 +1,4 @@
-"""Verbs that measure: `audit`, `evaluate`, `compare`, `choose`, `measure`, `report`, `benchmark`."""
+"""Verbs that measure and compare: `audit`, `evaluate`, `compare`, `measure` and others."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def audit(
         kind,
         trust_remote_code,
     )
-    audited = audit_runs(open_collection(collection), named_runs(runs), first_stage, options=options)
+    audited = audit_runs(
+        open_collection(collection), named_runs(runs), first_stage, options=options
+    )
     if html is not None:
         from irdistill.evaluation.auditing.html import write_html
 
@@ -201,7 +203,7 @@ def evaluate(
 
 
 def _judged(collection: Any, qrels_columns: str | None) -> Any:
-    from irdistill.collections import Collection, Qrels, as_qrels, read_judgments
+    from irdistill.collections import Collection, Qrels, read_judgments
 
     is_file = isinstance(collection, str | Path) and Path(collection).is_file()
     if qrels_columns and not is_file:
@@ -213,7 +215,7 @@ def _judged(collection: Any, qrels_columns: str | None) -> Any:
         return read_judgments(collection, qrels_columns)
     if isinstance(collection, str | Path | Collection):
         return open_collection(collection)
-    return collection if isinstance(collection, Qrels) else as_qrels(collection)
+    return collection if isinstance(collection, Qrels) else Qrels(collection)
 
 
 @verb(
@@ -232,7 +234,9 @@ def compare(
     ],
     *,
     measure: MeasureOption = "nDCG@10",
-    level: Annotated[float, Field(gt=0, lt=1, description="Significance level of all tests.")] = 0.05,
+    level: Annotated[
+        float, Field(gt=0, lt=1, description="Significance level of all tests.")
+    ] = 0.05,
     plot: Annotated[
         OutputFile | None,
         Field(description="Draw the critical-difference diagram: an .svg, .png or .pdf file."),
@@ -338,9 +342,7 @@ def measure(
     index: IndexOption = "flat",
     kind: Annotated[
         ModelKind | dict[str, ModelKind] | None,
-        Field(
-            description="How to read the models, one kind for all or MODEL=KIND (default: detected)."
-        ),
+        Field(description="How to read the models: one kind, or a mapping of models to kinds."),
     ] = None,
     trust_remote_code: TrustOption = False,
     queries: Annotated[int, Field(ge=1, description="Queries to time.")] = 200,
@@ -369,10 +371,14 @@ def measure(
 def _named_models(models: ModelsLike) -> dict[str, list[str]]:
     if isinstance(models, Mapping):
         return {
-            name: [model_path(part) for part in (value if isinstance(value, list | tuple) else [value])]
+            name: [
+                model_path(part) for part in (value if isinstance(value, list | tuple) else [value])
+            ]
             for name, value in models.items()
         }
-    paths = [model_path(model) for model in (models if isinstance(models, list | tuple) else [models])]
+    paths = [
+        model_path(model) for model in (models if isinstance(models, list | tuple) else [models])
+    ]
     return {name: [path] for name, path in zip(short_names(paths), paths, strict=True)}
 
 
@@ -413,9 +419,7 @@ def report(
         Literal["html", "markdown", "latex", "plot", "mteb", "card"] | None,
         Field(description="Default: from the file's name (.html, .md, .tex, .svg, .pdf, .png)."),
     ] = None,
-    documents: Annotated[
-        int, Field(ge=1, description="Documents of each list on the page.")
-    ] = 10,
+    documents: Annotated[int, Field(ge=1, description="Documents of each list on the page.")] = 10,
     queries: Annotated[
         int, Field(ge=0, description="Queries with lists on the page: those that differ most.")
     ] = 300,
@@ -426,7 +430,7 @@ def report(
     self_match: SelfMatchOption = "keep",
     seed: SeedOption = 42,
 ) -> str | None:
-    """Write a report: a page, tables for a paper, a plot of quality and cost, MTEB results, a card.
+    """Write a report: a page, tables for a paper, a plot, MTEB results or a model card.
 
     The page shows rankings query by query if the sources are runs. card adds the figures to the
     README.md of a model's folder; mteb writes MTEB's files into a folder of results.
@@ -471,9 +475,7 @@ def benchmark(
     ] = "",
     datasets: Annotated[
         list[str] | None,
-        Field(
-            description="Only these datasets, groups or averages; NAME=FOLDER for one on disk."
-        ),
+        Field(description="Only these datasets, groups or averages; NAME=FOLDER for one on disk."),
     ] = None,
     rerank: Annotated[
         str,

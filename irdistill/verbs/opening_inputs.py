@@ -22,7 +22,7 @@ def open_collection(collection: CollectionLike, queries: bool = True) -> Collect
         queries: whether it must have queries.
     """
     from irdistill.collections import load_collection
-    from irdistill.collections.any_collection import require_queries
+    from irdistill.collections.collection_loader import require_queries
 
     if isinstance(collection, str | Path):
         return load_collection(str(collection), queries=queries)
@@ -43,7 +43,9 @@ def named_runs(runs: RunsLike) -> dict[str, Any]:
     paths = [_path(run) for run in several]
     if all(paths):
         return dict(zip(short_names(paths), several, strict=True))
-    return {path or f"run-{n}": run for n, (path, run) in enumerate(zip(paths, several, strict=True), 1)}
+    return {
+        path or f"run-{n}": run for n, (path, run) in enumerate(zip(paths, several, strict=True), 1)
+    }
 
 
 def _is_run(value: Any) -> bool:
@@ -132,10 +134,3 @@ def open_student(model: ModelLike, kind: str | None = None, **settings: Any) -> 
         str(model), **settings
     )
     return student
-
-
-def as_run(run: Any, collection: Collection | None = None) -> Run:
-    """Open a run."""
-    from irdistill.runs import open_run
-
-    return open_run(run, collection)

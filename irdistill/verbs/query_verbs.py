@@ -63,7 +63,9 @@ def rewrite(
             " path (default: words)."
         ),
     ] = None,
-    llm: Annotated[str | None, Field(description="Card of a language model that writes the question.")] = None,
+    llm: Annotated[
+        str | None, Field(description="Card of a language model that writes the question.")
+    ] = None,
     prompt: Annotated[
         str, Field(description="Prompt of the language model: a card of data/ or a YAML file.")
     ] = "prompts/rewrite",

@@ -44,7 +44,7 @@ def cached_result(verb: Verb, values: Mapping[str, Any]) -> Any:
 
 def _opened(verb: Verb, values: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments with collections and runs opened, so that they have fingerprints."""
-    from irdistill.verbs.opening_inputs import as_run
+    from irdistill.runs import as_run
     from irdistill.verbs.opening_inputs import named_runs, open_collection
 
     opened = dict(values)

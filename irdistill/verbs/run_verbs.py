@@ -67,9 +67,7 @@ def fuse(
     runs: Annotated[list[RunLike], Field(description="Two or more runs of one collection.")],
     *,
     out: Annotated[Path | None, Field(description="Folder of the fused run.")] = None,
-    method: Annotated[
-        Method, Field(description="How scores are brought to one scale.")
-    ] = "zscore",
+    method: Annotated[Method, Field(description="How scores are brought to one scale.")] = "zscore",
     weights: Annotated[
         Literal["similarity", "agreement"] | list[float] | None,
         Field(
@@ -104,7 +102,8 @@ def fuse(
         ),
     ] = None,
     balance: Annotated[
-        float, Field(ge=0, description="Strength of the pull of a fitted gate to equal use of runs.")
+        float,
+        Field(ge=0, description="Strength of the pull of a fitted gate to equal use of runs."),
     ] = 0.1,
     top: Annotated[
         Annotated[int, Field(ge=1)] | None,
@@ -117,8 +116,8 @@ def fuse(
     abstain: Annotated[
         str,
         Field(
-            description='No score where runs disagree: "tau<0.2" for a query, "sd>1" for a document,'
-            " or both with a comma."
+            description='No score where runs disagree: "tau<0.2" for a query, "sd>1" for a document'
+            ", or both with a comma."
         ),
     ] = "",
     missing: Annotated[
@@ -129,7 +128,7 @@ def fuse(
 ) -> Run:
     """Fuse runs of one collection: an ensemble of teachers, or a hybrid."""
     from irdistill.evaluation.fusing import fuse_teachers
-    from irdistill.verbs.opening_inputs import as_run
+    from irdistill.runs import as_run
 
     assert out is not None
     return fuse_teachers(
@@ -177,7 +176,7 @@ def mask(
     overwrite: OverwriteOption = False,
 ) -> Run:
     """Flag unjudged documents that are probably relevant, so that they are never negatives."""
-    from irdistill.verbs.opening_inputs import as_run
+    from irdistill.runs import as_run
     from irdistill.runs import mask as mask_run
 
     assert out is not None
@@ -288,7 +287,7 @@ def export_run(
     ] = False,
 ) -> Exported:
     """Export a run as a score file of another project."""
-    from irdistill.verbs.opening_inputs import as_run
+    from irdistill.runs import as_run
     from irdistill.runs import export_run as export_file
 
     loaded = open_collection(collection) if collection is not None else None
@@ -297,9 +296,7 @@ def export_run(
     )
 
 
-@verb(
-    "runs verify", positional=("runs",), examples=("irdistill runs verify out/fused out/bm25",)
-)
+@verb("runs verify", positional=("runs",), examples=("irdistill runs verify out/fused out/bm25",))
 def verify_runs(
     runs: Annotated[list[str], Field(description="Folders of runs.")],
 ) -> dict[str, list[str]]:
@@ -331,19 +328,21 @@ def run_stats(
     run: Annotated[RunLike, Field(description="The run.")],
 ) -> dict[str, Any]:
     """Counts, depths and statistics of the scores of a run."""
-    from irdistill.verbs.opening_inputs import as_run
-    from irdistill.runs import stats
+    from irdistill.runs import as_run, stats
 
     return stats(as_run(run))
 
 
-@verb("runs diff", positional=("left", "right"), examples=("irdistill runs diff out/minilm out/fused",))
+@verb(
+    "runs diff",
+    positional=("left", "right"),
+    examples=("irdistill runs diff out/minilm out/fused",),
+)
 def diff_runs(
     left: Annotated[RunLike, Field(description="A run.")],
     right: Annotated[RunLike, Field(description="Another run.")],
 ) -> dict[str, Any]:
     """How two runs differ: identity, queries, documents, scores, order."""
-    from irdistill.verbs.opening_inputs import as_run
-    from irdistill.runs import diff
+    from irdistill.runs import as_run, diff
 
     return diff(as_run(left), as_run(right))

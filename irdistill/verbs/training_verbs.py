@@ -108,7 +108,7 @@ def train(
     """
     from dataclasses import replace
 
-    from irdistill.verbs.opening_inputs import as_run
+    from irdistill.runs import as_run
     from irdistill.students import build_student
     from irdistill.training.processes import Processes
     from irdistill.training.trainer import train as train_student
@@ -248,7 +248,7 @@ def export(
     trust_remote_code: TrustOption = False,
     seed: SeedOption = 42,
 ) -> Agreement:
-    """Export a dense student or a cross-encoder to ONNX Runtime or OpenVINO and compare its scores."""
+    """Export a model to ONNX Runtime or OpenVINO and compare its scores."""
     import numpy as np
 
     from irdistill.students.exporting import export as export_student
@@ -259,6 +259,4 @@ def export(
     chosen = [texts[row] for row in sorted(random.permutation(len(texts))[:queries].tolist())]
     rows = np.sort(random.permutation(len(loaded.corpus))[:documents])
     student = open_student(model, kind, trust_remote_code=trust_remote_code, device="cpu")
-    return export_student(
-        student, out, format, chosen, list(loaded.corpus.texts(rows)), least_tau
-    )
+    return export_student(student, out, format, chosen, list(loaded.corpus.texts(rows)), least_tau)

@@ -194,7 +194,7 @@ def prepare(line: str, place: Path) -> None:
     out = place / "out"
     if "--weights similarity" in line:
         for name, split in (("a-dev", "dev"), ("b-dev", "dev")):
-            run(f"irdistill candidates pydocs/{split} --out out/{name}-pool")
+            run(f"irdistill retrieve pydocs/{split} --out out/{name}-pool")
             run(
                 f"irdistill score pydocs/{split} --candidates out/{name}-pool --teacher"
                 f" {'bm25' if name[0] == 'a' else 'minilm'} --out out/{name}"
@@ -221,7 +221,7 @@ def prepare(line: str, place: Path) -> None:
                 f" {number}/2 --part-queries 4 --out out/shard-{number}"
             )
     if line.startswith("irdistill filter") and not (out / "teacher").exists():
-        run("irdistill candidates out/queries#train --out out/queries-bm25")
+        run("irdistill retrieve out/queries#train --out out/queries-bm25")
         run(
             "irdistill score out/queries#train --candidates out/queries-bm25 --teacher bm25 --out"
             " out/teacher"

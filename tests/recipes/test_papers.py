@@ -55,7 +55,7 @@ def tiny(name: str, place: Path, *changes: str) -> Recipe:
 
 def ran(recipe: Recipe, place: Path) -> Path:
     """The folder of a run, made once."""
-    return run_recipe(recipe, place / recipe.name, work=place / "work")
+    return run_recipe(recipe, place / recipe.name)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def rank_distillm(place: Path) -> tuple[Recipe, Path]:
         f"train-retriever={place}/model",
         "contrastive-steps=2",
         "listwise-steps=2",
-        "train-depth=12",
+        "train-k=12",
         "listwise-list=12",
     )
     return recipe, ran(recipe, place)
@@ -98,7 +98,7 @@ def cprd(place: Path) -> tuple[Recipe, Path]:
         "steps=3",
         "batch_size=4",
         "list_size=6",
-        "depth=12",
+        "k=12",
     )
     return recipe, ran(recipe, place)
 
@@ -289,7 +289,7 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
             f"train-retriever={place}/model",
             "contrastive-steps=2",
             "listwise-steps=2",
-            "train-depth=12",
+            "train-k=12",
             "listwise-list=12",
             "teachers=[]",
             "mixtures=[]",
@@ -300,9 +300,9 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
                 IrdistillError,
                 match=r"'contrastive-ranknet'.*made with other settings.*orders: other contents",
             ):
-                run_recipe(recipe, place / "others", work=place / "work")
+                run_recipe(recipe, place / "others")
         else:
-            out = run_recipe(recipe, place / "others", work=place / "work")
+            out = run_recipe(recipe, place / "others")
             assert not any(
                 stage.verb == "fuse" for stage in recipe.stages
             ) and "teacher" not in figures(out)
