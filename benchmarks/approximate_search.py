@@ -115,8 +115,8 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """
     import torch
 
-    from irdistill.search.engines import MultiVectorEngine
     from irdistill.search.multi_vector.plaid_index import PlaidIndex
+    from irdistill.search.searchers import MultiVectorSearcher
     from irdistill.search.vectors.faiss_index import FaissIndex
 
     documents = topical_tokens(settings.topical_passages, 30, 90, 128, 0)
@@ -131,7 +131,7 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     figures, sides = {"plaid_tokens": float(len(store.matrix))}, {}
     for name, build in indexes.items():
         began = time.perf_counter()
-        engine = MultiVectorEngine(corpus, student, "float32", store, build())
+        engine = MultiVectorSearcher(corpus, student, "float32", store, build())
         sides[name] = lambda engine=engine: next(iter(engine.search([queries], settings.k)))
         if name != "exact":
             figures |= {

@@ -117,7 +117,7 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     import torch
     from sentence_transformers.util.similarity import maxsim as plain
 
-    from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+    from irdistill.search.multi_vector.maxsim import maxsim_search
 
     documents = token_lists(settings.passages, 30, 180, 128, 0)
     queries = token_lists(settings.token_queries, 32, 32, 128, 1)

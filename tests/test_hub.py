@@ -20,7 +20,7 @@ from irdistill import IrdistillError
 from irdistill.collections import Corpus
 from irdistill.modeling import hub
 from irdistill.modeling.model_files import resolve_model
-from irdistill.queries.history import token_count
+from irdistill.queries.history_template import tokenizer_count
 from irdistill.students import build_student, load_student
 from irdistill.teachers import load_teacher
 from irdistill.teachers.teacher_kinds import kind_of
@@ -96,7 +96,7 @@ def cache_model(place: Path, name: str) -> None:
         kind_of,
         resolve_model,
         load_student,
-        token_count,
+        tokenizer_count,
         lambda name: load_teacher(name, Corpus.in_memory([])),
         lambda name: load_teacher(name, Corpus.in_memory([]), kind="cross-encoder"),
         lambda name: build_student("dense", name),

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.systems import System, open_system
-from irdistill.search.engines import Index
+from irdistill.search.retrieve_options import Index
 
 _ROUNDS = 3
 _BATCH = 64

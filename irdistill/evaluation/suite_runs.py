@@ -22,7 +22,7 @@ from irdistill.evaluation.measure_names import is_count, parse_measures
 from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.suites import Dataset, Suite
 from irdistill.runs import Run, open_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.first_stages import is_lexical
 from irdistill.storage.files import write_json
 from irdistill.storage.ownership import claim_folder, is_manifest
@@ -305,12 +305,14 @@ def _run_of(
             system.model,
             folder / "run",
             (system.depth or suite.depth) + spare,
-            system.index,
-            work,
+            RetrieveOptions(
+                index=system.index,
+                seed=seed,
+                kind=system.kind,  # type: ignore[arg-type]
+                trust_remote_code=system.trust_remote_code,
+            ),
             overwrite=overwrite,
-            seed=seed,
-            kind=system.kind,
-            trust_remote_code=system.trust_remote_code,
+            work=work,
         )
     from irdistill.teachers import load_teacher, responses_file, score
 
@@ -321,9 +323,8 @@ def _run_of(
             system.rerank,
             folder / "candidates",
             depth,
-            work=work,
             overwrite=overwrite,
-            seed=seed,
+            work=work,
         )
         if is_lexical(system.rerank)
         else _supplied(system.rerank, dataset.name, several)

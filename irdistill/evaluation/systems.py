@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection, Query
-from irdistill.search import open_engine
-from irdistill.search.engines import Index
+from irdistill.search import open_searcher
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
+from irdistill.search.retrieve_options import Index
 from irdistill.students import CrossEncoderStudent, load_student
 from irdistill.students.model_kinds import model_kind
 
@@ -58,7 +58,7 @@ def open_system(
             collection, CrossEncoderStudent.load(model, trust_remote_code=trust_remote_code), k
         )
     student = load_student(model, kind=kind, trust_remote_code=trust_remote_code)
-    engine = open_engine(corpus, student, index, work, seed=seed)
+    engine = open_searcher(corpus, student, index, work, seed=seed)
 
     def answer(batch: list[Query]) -> Any:
         return list(engine.search([engine.encode([query.text for query in batch])], k))

@@ -1,7 +1,7 @@
-"""The verb *filter*: of synthetic queries, those worth learning from, each rule with its counts.
+"""The verb *filter*: keep the synthetic queries that are worth learning from.
 
-A query knows its source passage (its judgment). ``retrieved`` is a run of the retriever that is to
-learn, ``scores`` one of the teacher over candidates.
+A synthetic query has one judgment, its source passage. Rules look at the rank or score of the
+source in a run of the retriever that will learn (``retrieved``) or of the teacher (``scores``).
 """
 
 from __future__ import annotations
@@ -13,23 +13,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from irdistill.collections import Collection, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
-from irdistill.errors import IrdistillError
-from irdistill.queries.generating import kind_of_query
-from irdistill.queries.kinds import normal
+from irdistill.errors import InputError, OptionError
+from irdistill.queries.generating import query_kind
+from irdistill.queries.query_kinds import normalize_query
 from irdistill.runs import RankedList, Run, open_run
+
+if TYPE_CHECKING:
+    Passes = Callable[[str], bool]
+    """Whether the query with this id passes a rule."""
 
 logger = logging.getLogger(__name__)
 _RULE = re.compile(r"(consistency|first|percentile|critic)(?:=(-?\d+(?:\.\d+)?))?")
 _DEFAULTS = {"consistency": 20.0, "first": 1.0, "percentile": 25.0}
-#: Which of the two runs a rule looks at.
-_LOOKS_AT = {
+_RUN_OF_RULE = {
     "consistency": "retrieved",
     "first": "scores",
     "percentile": "scores",
@@ -38,44 +42,47 @@ _LOOKS_AT = {
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One rule, written ``consistency=20``.
+class FilterRule:
+    """One rule, written as ``consistency=20``.
 
-    * ``consistency=K``: the source is among the K best of the retriever (Promptagator, Dai et al.
-      2022, arXiv:2209.11755).
-    * ``first=K``: the source is among the K best of the teacher, 1 unless said.
-    * ``percentile=P``: the best teacher score of the query's list is not below the P-th percentile
-      of those of its kind.
+    * ``consistency=K``: the source is in the top K of the retriever (Promptagator, Dai et al. 2022,
+      arXiv:2209.11755).
+    * ``first=K``: the source is in the top K of the teacher (default: 1).
+    * ``percentile=P``: the best teacher score of the query is at least the P-th percentile of these
+      scores among queries of its kind.
     * ``critic=T``: the teacher's score of the source is at least T (the critic of Symbolic
       Knowledge Distillation, West et al. 2022, arXiv:2110.07178).
 
-    A query that excludes its source, because it is the source's own words, passes those that look
-    at the source's place.
+    A query that excludes its source, because it consists of the source's words, passes all rules
+    about the source.
+
+    >>> str(FilterRule.parse("first"))
+    'first=1'
     """
 
     name: str
     bound: float
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> FilterRule:
         """Read a rule.
 
         Raises:
-            IrdistillError: it is none of these, or lacks its number.
+            OptionError: the text is not a rule.
         """
         match = _RULE.fullmatch(text.strip())
         if match is None or (match[2] is None and match[1] not in _DEFAULTS):
-            raise IrdistillError(
-                f"the rule {text!r} cannot be read; give consistency=K, first=K, percentile=P or"
+            raise OptionError(
+                f"cannot read the rule {text!r}; expected consistency=K, first=K, percentile=P or"
                 " critic=T."
             )
         bound = float(match[2]) if match[2] is not None else _DEFAULTS[match[1]]
         if (match[1] in ("consistency", "first") and bound < 1) or (
             match[1] == "percentile" and not 0 <= bound <= 100
         ):
-            raise IrdistillError(
-                f"the rule {text!r} has a bound that nothing can meet; ranks begin at 1,"
-                " percentiles go to 100."
+            raise OptionError(
+                f"the bound of the rule {text!r} is out of range; ranks start at 1, percentiles are"
+                " from 0 to 100."
             )
         return cls(match[1], bound)
 
@@ -85,60 +92,71 @@ class Rule:
 
 def filter_queries(
     collection: Collection,
-    out: str | Path,
-    rules: Sequence[str | Rule],
-    scores: Run | str | Path | None = None,
-    retrieved: Run | str | Path | None = None,
+    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    rules: Annotated[
+        Sequence[str | FilterRule],
+        Field(
+            description="Rules that a query must pass: consistency=K, first=K, percentile=P or"
+            " critic=T."
+        ),
+    ],
+    scores: Annotated[
+        Run | str | Path | None, Field(description="The teacher's run of these queries.")
+    ] = None,
+    retrieved: Annotated[
+        Run | str | Path | None,
+        Field(description="The retriever's run of these queries, for consistency."),
+    ] = None,
 ) -> Collection:
-    """Write the queries that pass all rules; those left out are counted by the first rule that they
-    fail.
+    """Write the queries that pass all rules; count the others by the first rule that they fail.
 
     Runs of the whole collection serve the filtered one.
 
+    Args:
+        collection: synthetic queries, as `generate` writes them.
+        out: folder of the new collection. It refers to the corpus, which is not copied.
+        rules: one or more rules, see `FilterRule`.
+        scores: run of the teacher.
+        retrieved: run of the retriever.
+
     Returns:
-        The collection ``OUT#SPLIT``, the split that was given. Its record holds the counts, for
-        each rule and kind.
+        The collection ``OUT#SPLIT`` with the split of ``collection``. Its record contains the
+        counts by rule and kind.
 
     Raises:
-        IrdistillError: a rule cannot be read or lacks the run it looks at, a query has no single
-            source, no query passes, or ``out`` holds another collection.
+        OptionError: a rule cannot be read, or its run is missing.
+        InputError: a query does not have exactly one source, or no query passes.
+        OutputExistsError: ``out`` holds another collection.
     """
-    parsed = [rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in rules]
+    parsed = [rule if isinstance(rule, FilterRule) else FilterRule.parse(rule) for rule in rules]
     if not parsed:
-        raise IrdistillError("no rule was given to filter by; give one or more, as consistency=20.")
+        raise OptionError("filter needs at least one rule, for example consistency=20.")
     runs = {
         name: open_run(run, collection)
         for name, run in (("scores", scores), ("retrieved", retrieved))
         if run is not None
     }
     for rule in parsed:
-        if _LOOKS_AT[rule.name] not in runs:
-            raise IrdistillError(
-                f"the rule {rule} looks at the run of {_LOOKS_AT[rule.name]}, which was not given."
-            )
-    sources = {query_id: source_of(collection, query_id) for query_id in collection.queries}
-    tests = [_test(rule, runs[_LOOKS_AT[rule.name]], sources) for rule in parsed]
+        if _RUN_OF_RULE[rule.name] not in runs:
+            raise OptionError(f"the rule {rule} needs the run {_RUN_OF_RULE[rule.name]}; give it.")
+    sources = {query_id: source_passage(collection, query_id) for query_id in collection.queries}
+    checks = [(rule, _check(rule, runs[_RUN_OF_RULE[rule.name]], sources)) for rule in parsed]
     counts: Counter[str] = Counter()
     kept = []
     for query in collection.queries.values():
-        own = sources[query.id] in query.excluded
-        failed = next(
-            (
-                rule
-                for rule, passes in zip(parsed, tests, strict=True)
-                if not ((own and rule.name != "percentile") or passes(query.id))
-            ),
-            None,
-        )
-        kind = kind_of_query(query.id)
-        counts[f"{kind}: {'kept' if failed is None else f'failed {failed}'}"] += 1
-        if failed is None:
+        excludes_source = sources[query.id] in query.excluded
+        failed = [
+            rule
+            for rule, passes in checks
+            if not (excludes_source and rule.name != "percentile") and not passes(query.id)
+        ]
+        result = f"failed {failed[0]}" if failed else "kept"
+        counts[f"{query_kind(query.id)}: {result}"] += 1
+        if not failed:
             kept.append(query)
+    listed = ", ".join(map(str, parsed))
     if not kept:
-        raise IrdistillError(
-            f"none of {len(sources)} queries passes {', '.join(map(str, parsed))}; loosen a bound."
-        )
-    texts = [query.text for query in kept]
+        raise InputError(f"none of {len(sources)} queries passes {listed}; loosen a bound.")
     made_by: dict[str, Any] = {
         "verb": "filter",
         "rules": list(map(str, parsed)),
@@ -146,56 +164,57 @@ def filter_queries(
         "of": len(sources),
         "kept": len(kept),
         "counts": dict(sorted(counts.items())),
-        "diversity": diversity(texts),
+        "diversity": diversity([query.text for query in kept]),
     }
-    logger.info("%d of %d queries pass %s", len(kept), len(sources), ", ".join(map(str, parsed)))
+    logger.info("%d of %d queries pass %s", len(kept), len(sources), listed)
     split = split_folder(collection.id)[1] or "train"
     judged = {query.id: {sources[query.id]: 1} for query in kept}
     write_derived(out, collection, kept, {split: judged}, made_by, same_questions=True)
     return load_collection(f"{out}#{split}")
 
 
-def source_of(collection: Collection, query_id: str) -> str:
-    """The passage a synthetic query was made of.
+def source_passage(collection: Collection, query_id: str) -> str:
+    """Id of the passage that a synthetic query was made from.
 
     Raises:
-        IrdistillError: its judgments are not one passage.
+        InputError: the query does not have exactly one relevant passage.
     """
-    judged = [doc for doc, grade in collection.qrels[query_id].items() if grade > 0]
-    if len(judged) != 1:
-        raise IrdistillError(
-            f"the query {query_id!r} of {collection.id!r} has {len(judged)} relevant passages; a"
-            " synthetic query has one, its source. Filter what generate has written."
+    relevant = [doc_id for doc_id, grade in collection.qrels[query_id].items() if grade > 0]
+    if len(relevant) != 1:
+        raise InputError(
+            f"the query {query_id!r} of {collection.id!r} has {len(relevant)} relevant passages;"
+            " expected one, its source. Filter collections that generate has written."
         )
-    return judged[0]
+    return relevant[0]
 
 
 def critic_curve(
     collection: Collection, scores: Run | str | Path, steps: int = 11
 ) -> list[dict[str, float]]:
-    """Size and quality against the critic's threshold: at quantiles of the teacher's score of the
-    source.
+    """Number and quality of the queries that each threshold of ``critic=T`` keeps.
+
+    Args:
+        scores: run of the teacher.
+        steps: number of thresholds, at quantiles of the teacher's score of the source.
 
     Returns:
-        Rows of ``threshold``, ``kept`` (share of the queries), ``first`` (share of those kept whose
-        source the teacher puts first) and ``mrr`` (of the source in the teacher's list), loosest
-        first.
+        Rows of ``threshold``, ``kept`` (share of the queries), ``first`` (share of the kept queries
+        whose source the teacher ranks first) and ``mrr`` (of the source in the teacher's list), by
+        ascending threshold.
     """
     run = open_run(scores, collection)
-    found = []
+    values, ranks = [], []
     for query_id in collection.queries:
-        source, listed = source_of(collection, query_id), run.get(query_id)
-        rank = rank_of(listed, source)
-        found.append((_score(listed, source), 0.0 if rank is None else 1 / rank))
-    values, reciprocal = (np.array(column, dtype=np.float64) for column in zip(*found, strict=True))
-    known = values[np.isfinite(values)]
+        source, ranked = source_passage(collection, query_id), run.get(query_id)
+        values.append(_score(ranked, source))
+        ranks.append(document_rank(ranked, source) or np.inf)
+    source_scores, reciprocal = np.array(values), 1 / np.array(ranks, dtype=np.float64)
+    finite = source_scores[np.isfinite(source_scores)]
+    if not len(finite):
+        return []
     rows = []
-    for bound in (
-        np.unique(np.quantile(known, np.linspace(0, 1, steps), method="lower"))
-        if len(known)
-        else []
-    ):
-        kept = values >= bound
+    for bound in np.unique(np.quantile(finite, np.linspace(0, 1, steps), method="lower")):
+        kept = source_scores >= bound
         rows.append(
             {
                 "threshold": float(bound),
@@ -208,12 +227,14 @@ def critic_curve(
 
 
 def diversity(texts: Sequence[str]) -> dict[str, float]:
-    """How varied queries are: different words by all words, the same for pairs of words, and words
-    a query.
+    """Shares of distinct words and word pairs, and words per query.
+
+    >>> diversity(["merge two dicts", "merge two lists"])["distinct_1"]
+    0.6666666666666666
     """
-    words = [normal(text).split() for text in texts]
-    single = [word for line in words for word in line]
-    pairs = [pair for line in words for pair in pairwise(line)]
+    words = [normalize_query(text).split() for text in texts]
+    single = [word for query in words for word in query]
+    pairs = [pair for query in words for pair in pairwise(query)]
     return {
         "distinct_1": len(set(single)) / max(1, len(single)),
         "distinct_2": len(set(pairs)) / max(1, len(pairs)),
@@ -221,42 +242,41 @@ def diversity(texts: Sequence[str]) -> dict[str, float]:
     }
 
 
-def rank_of(listed: RankedList | None, doc_id: str) -> int | None:
-    """The place of a document by score, from 1, documents with equal scores before it counted; None
-    where it has no score.
-    """
-    score = _score(listed, doc_id)
-    if listed is None or not np.isfinite(score):
+def document_rank(ranked: RankedList | None, doc_id: str) -> int | None:
+    """Rank of a document by score, from 1, after all ties; None without a score."""
+    score = _score(ranked, doc_id)
+    if ranked is None or not np.isfinite(score):
         return None
-    others = np.asarray(listed.scores)[[one != doc_id for one in listed.doc_ids]]
+    others = np.asarray(ranked.scores)[[other != doc_id for other in ranked.doc_ids]]
     return 1 + int((others >= score).sum())
 
 
-def _score(listed: RankedList | None, doc_id: str) -> float:
-    if listed is None or doc_id not in listed.doc_ids:
+def _score(ranked: RankedList | None, doc_id: str) -> float:
+    if ranked is None or doc_id not in ranked.doc_ids:
         return float("nan")
-    return float(listed.scores[list(listed.doc_ids).index(doc_id)])
+    return float(ranked.scores[list(ranked.doc_ids).index(doc_id)])
 
 
-def _test(rule: Rule, run: Run, sources: dict[str, str]) -> Callable[[str], bool]:
+def _check(rule: FilterRule, run: Run, sources: dict[str, str]) -> Passes:
+    """The function that tells whether a query passes a rule."""
     if rule.name in ("consistency", "first"):
 
-        def among(query_id: str) -> bool:
-            rank = rank_of(run.get(query_id), sources[query_id])
+        def in_top(query_id: str) -> bool:
+            rank = document_rank(run.get(query_id), sources[query_id])
             return rank is not None and rank <= rule.bound
 
-        return among
+        return in_top
     if rule.name == "critic":
         return lambda query_id: _score(run.get(query_id), sources[query_id]) >= rule.bound
-    best = {query_id: _best(run.get(query_id)) for query_id in sources}
+    best = {query_id: _best_score(run.get(query_id)) for query_id in sources}
     by_kind: dict[str, list[float]] = {}
     for query_id, score in best.items():
         if np.isfinite(score):
-            by_kind.setdefault(kind_of_query(query_id), []).append(score)
+            by_kind.setdefault(query_kind(query_id), []).append(score)
     bounds = {kind: float(np.percentile(values, rule.bound)) for kind, values in by_kind.items()}
-    return lambda query_id: best[query_id] >= bounds.get(kind_of_query(query_id), np.inf)
+    return lambda query_id: best[query_id] >= bounds.get(query_kind(query_id), np.inf)
 
 
-def _best(listed: RankedList | None) -> float:
-    scores = np.empty(0) if listed is None else np.asarray(listed.scores)
+def _best_score(ranked: RankedList | None) -> float:
+    scores = np.empty(0) if ranked is None else np.asarray(ranked.scores)
     return float(np.nanmax(scores)) if np.isfinite(scores).any() else float("nan")

@@ -1,340 +1,386 @@
-"""The verb *generate*: a corpus in, a collection of synthetic queries with their source passages
-out; no labels are used.
-"""
+"""The verb *generate*: synthetic queries with their source passages, without labels."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection as MultiValueCommand
+from collections.abc import Collection as Container
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
-from irdistill.errors import IrdistillError
-from irdistill.queries.kinds import KINDS, TAKEN, WRITTEN, Draft, distinct, taken
+from irdistill.errors import InputError, OptionError
+from irdistill.queries.llm_writing import (
+    load_writer,
+    log_path,
+    no_usable_answer,
+    report_unusable,
+    response_log_path,
+    write_queries,
+)
+from irdistill.queries.query_kinds import (
+    EXTRACTED_KINDS,
+    KINDS,
+    WRITTEN_KINDS,
+    DraftQuery,
+    drop_duplicates,
+    extract_queries,
+)
 from irdistill.queries.rewriting import read_prompt
-from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
 from irdistill.storage.files import digest
+from irdistill.storage.plain_data import check_values
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage
 from irdistill.teachers.llm.queue import check_retry
 from irdistill.teachers.llm.reading import Reply
 
 logger = logging.getLogger(__name__)
-TRAIN, HELD_OUT = "train", "dev"
-_SHOWN = 3
+TRAIN, DEV = "train", "dev"
+_FEW_SHOT_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What is asked of `generate`.
+    """Options of `generate`.
 
-    Attributes:
-        kinds: of queries, see `irdistill.queries.kinds`.
-        passages: at most so many source passages, drawn at random; all where None.
-        sentences: queries of the kind ``sentence`` a passage.
-        avoid: ``always``: no passage that is judged relevant to a query of the collection is a
-            source; ``where-possible``: the same, unless fewer than a fifth of the passages would be
-            left, and then any may be one, which the record says; ``never``.
-        held_out: the share of the passages whose queries make up the split ``dev`` instead of
-            ``train``.
-        characters: of a passage that a language model is shown.
-        max_tokens: of what it writes.
-        retry_tokens: what that limit cut is asked for once more, with this limit; None for no
-            second try.
-        seed: of everything drawn.
+    Raises:
+        OptionError: a value is not allowed.
+
+    >>> Generation(kinds=("title",), passages=100).held_out
+    0.1
     """
 
-    kinds: tuple[str, ...] = TAKEN
-    passages: int | None = None
-    sentences: int = 2
-    avoid: str = "always"
-    held_out: float = 0.1
-    characters: int = 2048
-    max_tokens: int = 50
-    seed: int = 42
-    retry_tokens: int | None = None
+    kinds: Annotated[
+        tuple[str, ...],
+        Field(
+            description="Kinds of queries. Extracted from passages: title, sentence. Written by"
+            " llm: questions, claims, titles, keywords, web, few-shot."
+        ),
+    ] = EXTRACTED_KINDS
+    passages: Annotated[
+        int | None,
+        Field(ge=1, description="Use at most this many random passages as sources (default: all)."),
+    ] = None
+    sentences: Annotated[
+        int, Field(ge=1, description="Queries of the kind sentence per passage.")
+    ] = 2
+    avoid: Annotated[
+        Literal["always", "where-possible", "never"],
+        Field(
+            description="Do not use passages that are relevant to queries of the collection."
+            " where-possible: use them when they are more than four fifths of the passages."
+        ),
+    ] = "always"
+    held_out: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Share of passages whose queries form the split dev."),
+    ] = 0.1
+    characters: Annotated[
+        int, Field(ge=1, description="Truncate passages in a prompt to this many characters.")
+    ] = 2048
+    max_tokens: Annotated[int, Field(ge=1, description="Maximum tokens of a written query.")] = 50
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed.")] = 42
+    retry_tokens: Annotated[
+        int | None,
+        Field(
+            description="Retry queries that max_tokens cut with this limit (thinking models)."
+            " Default: no retry."
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
+        check_values(vars(self), Generation, "generate")
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
-            raise IrdistillError(
-                f"the kinds of queries {', '.join(self.kinds) or '(none)'} were asked for; give"
-                f" some of {', '.join(KINDS)}, each once."
+            raise OptionError(
+                f"the kinds of queries are {', '.join(self.kinds) or 'empty'}; expected one or more"
+                f" of {', '.join(KINDS)}, each once."
             )
-        if self.avoid not in ("always", "where-possible", "never"):
-            raise IrdistillError(
-                f"avoid is {self.avoid!r}; always, where-possible or never was expected."
-            )
-        if not 0 <= self.held_out < 1:
-            raise IrdistillError(
-                f"held_out is {self.held_out}; a share from 0 to below 1 was expected."
-            )
-        for name in ("passages", "sentences", "characters", "max_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise IrdistillError(f"{name} is {value}; at least 1 was expected.")
         check_retry(self.retry_tokens, self.max_tokens)
 
 
-@dataclass
-class Sources:
-    """Which passages queries are made of: row numbers in the order of the draw, and how many were
-    avoided.
+@dataclass(frozen=True)
+class _SourcePassages:
+    """Passages that queries are made from.
+
+    Attributes:
+        rows: rows of the corpus, ascending.
+        avoided: number of passages left out because they are relevant to a query.
+        note: what a reader of the figures should know, for the record.
     """
 
     rows: np.ndarray
     avoided: int
     note: str = ""
-    rng: np.random.Generator = field(default_factory=np.random.default_rng)
 
 
 def generate(
     collection: Collection,
-    out: str | Path,
-    settings: Generation | None = None,
-    model: LanguageModel | None = None,
-    examples: Sequence[tuple[str, str]] = (),
+    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    options: Generation | None = None,
+    llm: Annotated[
+        str | LanguageModel | None,
+        Field(description="Card of the language model that writes queries."),
+    ] = None,
+    examples: Annotated[
+        str | Collection | Sequence[tuple[str, str]],
+        Field(description="Collection whose queries and relevant passages few-shot shows."),
+    ] = (),
     log: str | Path | None = None,
 ) -> Collection:
-    """Make queries out of the passages of a collection.
+    """Make synthetic queries from the passages of a collection.
 
-    The new collection has the same corpus; each query's judgment is its source passage, in the
-    split ``train`` or, for the passages held out, ``dev``. Its id is made of its kind and the
-    passage's id. Nothing of the collection's queries or judgments is read, but to keep passages
-    that are judged relevant from becoming sources. Stopped and started again it goes on, and ends
-    with the same bytes. Answers of the model that hold no query (refusals, cut ones) are left out
-    and counted.
+    The new collection has the same corpus. The judgment of a query is its source passage, in the
+    split ``train`` or, for held-out passages, ``dev``. The id of a query consists of its kind and
+    the id of the passage. Queries and judgments of the collection are only read to avoid relevant
+    passages as sources. An interrupted job resumes and ends with the same bytes. Unusable answers
+    of the language model (refusals, cut answers) are left out and counted.
 
     Args:
-        model: writes queries, for kinds that are written.
-        examples: (passage, query) pairs that ``few-shot`` shows, three at a time.
-        log: keeps the answers of a local model; beside ``out`` where None.
+        collection: source of the passages.
+        out: folder of the new collection. It refers to the corpus, which is not copied.
+        options: kinds and numbers of queries, see `Generation`.
+        llm: a card, or a loaded language model; needed by written kinds.
+        examples: a collection, or (passage, query) pairs; ``few-shot`` shows three at a time.
+        log: response log of a local language model (default: next to ``out``).
 
     Returns:
         The collection ``OUT#train``.
 
     Raises:
-        IrdistillError: a kind needs a model or examples and there are none, no passage is left to
-            make queries of, or ``out`` holds another collection; or no answer of the model holds a
-            query: then what was taken from the passages, and all answers, are saved.
+        OptionError: a kind needs a language model or examples that are missing.
+        InputError: no passage can be a source, or no answer of the language model is usable (the
+            extracted queries and all answers are saved first).
+        OutputExistsError: ``out`` holds another collection.
     """
-    given = settings or Generation()
-    written = [kind for kind in given.kinds if kind in WRITTEN]
-    if written and model is None:
-        raise IrdistillError(
-            f"queries of the kinds {', '.join(written)} are written by a language model; name one"
-            f" (--llm CARD), or ask for {', '.join(TAKEN)} alone."
-        )
-    if "few-shot" in written and len(examples) < _SHOWN:
-        raise IrdistillError(
-            f"few-shot queries are shown {_SHOWN} real queries with their passages; {len(examples)}"
-            " were given."
-        )
-    sources = _sources(collection, given)
+    options = options or Generation()
+    pairs = example_pairs(examples)
+    _check_inputs(options, llm, pairs)
+    model = load_writer(llm) if isinstance(llm, str) else llm
+    log = response_log_path(out) if log is None else log
+    sources = _source_passages(collection, options)
     counts: Counter[str] = Counter()
-    seen: set[str] = set()
-    drafts: list[Draft] = []
-    answers: list[Reply] = []
-    for kind in given.kinds:
+    known: set[str] = set()
+    drafts: list[DraftQuery] = []
+    replies: list[Reply] = []
+    for kind in options.kinds:
         before = len(drafts)
-        if kind in TAKEN or model is None:
-            made = _taken(collection, sources, kind, given)
+        if kind in EXTRACTED_KINDS or model is None:
+            new = _extract(collection, sources, kind, options)
         else:
-            lines = _written(collection, sources, kind, given, model, examples, log or _log(out))
-            report_unusable(lines, f"query of the kind {kind}", log_place(model, log or _log(out)))
-            counts.update(line.flag for line in lines if line.flag)
-            made = [
-                Draft(line.text, row, kind)
-                for row, line in zip(sources.rows.tolist(), lines, strict=True)
-                if not line.flag
+            written = _write(collection, sources, kind, options, model, pairs, log)
+            report_unusable(written, f"query of the kind {kind}", log_path(model, log))
+            counts.update(reply.flag for reply in written if reply.flag)
+            new = [
+                DraftQuery(reply.text, row, kind)
+                for row, reply in zip(sources.rows.tolist(), written, strict=True)
+                if not reply.flag
             ]
-            answers += lines
-        drafts += distinct(iter(made), seen, lambda why: counts.update([why]))
+            replies += written
+        drafts += drop_duplicates(new, known, counts)
         counts[kind] = len(drafts) - before
-    settings_kept = {
-        key: value
-        for key, value in asdict(given).items()
-        if key != "retry_tokens" or value is not None
-    }
-    made_by: dict[str, Any] = {
-        "verb": "generate",
-        **settings_kept,
-        "sources": len(sources.rows),
-        "avoided": sources.avoided,
-    }
-    if sources.note:
-        made_by["note"] = sources.note
-        logger.warning("%s", sources.note)
-    if written and model is not None:
-        prompts = {
-            kind: Template(read_prompt(f"prompts/{kind}"), ["passage"], kind, ["examples"]).digest
-            for kind in written
-        }
-        made_by |= {
-            "model": dict(model.identity),
-            "prompts": prompts,
-            "examples": digest(list(map(list, examples))),
-        }
-    told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), told)
-    held_out = _held_out({collection.corpus.id(draft.row) for draft in drafts}, given)
-    queries, qrels = number(collection, drafts, held_out)
+    made_by = _record(options, sources, model, pairs)
+    summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    logger.info("%d queries of %d passages: %s", len(drafts), len(sources.rows), summary)
+    dev = _dev_passages({collection.corpus.id(draft.row) for draft in drafts}, options)
+    queries, qrels = assign_ids(collection, drafts, dev)
     splits = {
-        name: {
+        split: {
             query_id: judged
             for query_id, judged in qrels.items()
-            if (set(judged) <= held_out) == (name == HELD_OUT)
+            if (set(judged) <= dev) == (split == DEV)
         }
-        for name in (TRAIN, HELD_OUT)
+        for split in (TRAIN, DEV)
     }
-    failed = (
-        nothing_usable(answers, "query", log_place(model, log or _log(out)))
-        if model is not None
-        else None
-    )
-    if failed is not None and not queries:
-        raise failed
-    folder = write_derived(
-        out, collection, queries, splits, made_by | {"counts": dict(counts)}, same_questions=False
-    )
-    if failed is not None:
-        raise failed
+    error = None if model is None else no_usable_answer(replies, "query", log_path(model, log))
+    if error is not None and not queries:
+        raise error
+    made_by["counts"] = dict(counts)
+    folder = write_derived(out, collection, queries, splits, made_by, same_questions=False)
+    if error is not None:
+        raise error
     return load_collection(f"{folder}#{TRAIN}")
 
 
-def _held_out(sources: set[str], given: Generation) -> set[str]:
-    """The passages held out, by a hash of their ids, so that what else is made changes nothing; one
-    at least, of several.
-    """
+def _check_inputs(
+    options: Generation, llm: str | LanguageModel | None, pairs: Sequence[tuple[str, str]]
+) -> None:
+    written = [kind for kind in options.kinds if kind in WRITTEN_KINDS]
+    if written and llm is None:
+        raise OptionError(
+            f"queries of the kinds {', '.join(written)} need a language model. Name its card"
+            f" (--llm CARD), or use only {', '.join(EXTRACTED_KINDS)}."
+        )
+    if "few-shot" in written and len(pairs) < _FEW_SHOT_EXAMPLES:
+        raise OptionError(
+            f"few-shot needs at least {_FEW_SHOT_EXAMPLES} queries with relevant passages as"
+            f" examples; got {len(pairs)}. Name a collection that has them (--examples)."
+        )
+
+
+def _record(
+    options: Generation,
+    sources: _SourcePassages,
+    model: LanguageModel | None,
+    pairs: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """The record of how the queries were made, for ``derived.json``."""
+    made_by: dict[str, Any] = {
+        "verb": "generate",
+        **asdict(options),
+        "sources": len(sources.rows),
+        "avoided": sources.avoided,
+    }
+    if options.retry_tokens is None:
+        del made_by["retry_tokens"]
+    if sources.note:
+        made_by["note"] = sources.note
+        logger.warning("%s", sources.note)
+    written = [kind for kind in options.kinds if kind in WRITTEN_KINDS]
+    if written and model is not None:
+        made_by["model"] = dict(model.identity)
+        made_by["prompts"] = {kind: _template(kind).digest for kind in written}
+        made_by["examples"] = digest(list(map(list, pairs)))
+    return made_by
+
+
+def _template(kind: str) -> Template:
+    parts = read_prompt(f"prompts/{kind}")
+    return Template(parts, ["passage"], f"the prompt for {kind}", ["examples"])
+
+
+def _dev_passages(sources: set[str], options: Generation) -> set[str]:
+    """Held-out passages, chosen by a hash of their ids; at least one of several."""
     order = sorted(
-        (int(digest([given.seed, "held out", source]), 16) / 16**16, source) for source in sources
+        (int(digest([options.seed, "held out", source]), 16) / 16**16, source) for source in sources
     )
-    chosen = {source for place, source in order if place < given.held_out}
-    return chosen or ({order[0][1]} if given.held_out and len(order) > 1 else set())
+    chosen = {source for value, source in order if value < options.held_out}
+    return chosen or ({order[0][1]} if options.held_out and len(order) > 1 else set())
 
 
-def number(
-    collection: Collection, drafts: Sequence[Draft], held_out: MultiValueCommand[str] = ()
+def assign_ids(
+    collection: Collection, drafts: Sequence[DraftQuery], dev: Container[str] = ()
 ) -> tuple[list[Query], dict[str, dict[str, int]]]:
-    """Queries with ids (kind, passage, place), and their sources as judgments.
+    """Queries with ids (kind, passage id, number), and their sources as judgments.
 
-    A query to learn from that is its source's own words excludes the source.
+    An extracted training query excludes its source, which contains its words.
+
+    Args:
+        dev: ids of held-out passages.
     """
-    places: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
     queries: list[Query] = []
     qrels: dict[str, dict[str, int]] = {}
     for draft in drafts:
         source = collection.corpus.id(draft.row)
         name = f"{draft.kind}:{source}"
-        own = () if source in held_out or draft.kind not in TAKEN else (source,)
-        query = Query(f"{name}:{places[name]}", draft.text, excluded=own)
-        places[name] += 1
+        excluded = () if source in dev or draft.kind not in EXTRACTED_KINDS else (source,)
+        query = Query(f"{name}:{numbers[name]}", draft.text, excluded=excluded)
+        numbers[name] += 1
         queries.append(query)
         qrels[query.id] = {source: 1}
     return queries, qrels
 
 
-def kind_of_query(query_id: str) -> str:
-    """The kind, which the id begins with."""
+def query_kind(query_id: str) -> str:
+    """Kind of a synthetic query, from its id.
+
+    >>> query_kind("title:doc-7:0")
+    'title'
+    """
     return query_id.partition(":")[0]
 
 
-def example_pairs(collection: Collection) -> list[tuple[str, str]]:
-    """(passage, query) pairs of a collection with judgments, a best-judged passage for each query,
-    for few-shot prompts.
-    """
-    pairs, corpus = [], collection.corpus
-    for query in collection.queries.values():
+def example_pairs(
+    examples: str | Collection | Sequence[tuple[str, str]],
+) -> Sequence[tuple[str, str]]:
+    """(passage, query) pairs; of a collection, a best-judged passage for each query."""
+    if isinstance(examples, str):
+        examples = load_collection(examples)
+    if not isinstance(examples, Collection):
+        return examples
+    pairs, corpus = [], examples.corpus
+    for query in examples.queries.values():
         judged = [
-            (grade, doc)
-            for doc, grade in collection.qrels.get(query.id, {}).items()
-            if grade > 0 and corpus.has(doc)
+            (grade, doc_id)
+            for doc_id, grade in examples.qrels.get(query.id, {}).items()
+            if grade > 0 and corpus.has(doc_id)
         ]
         if judged:
             pairs.append((corpus.text(corpus.row(max(judged)[1])), query.text))
     return pairs
 
 
-def _sources(collection: Collection, given: Generation) -> Sources:
+def _source_passages(collection: Collection, options: Generation) -> _SourcePassages:
     corpus = collection.corpus
-    judged: MultiValueCommand[str] = {
-        doc
+    judged = {
+        doc_id
         for documents in collection.qrels.values()
-        for doc, grade in documents.items()
+        for doc_id, grade in documents.items()
         if grade > 0
     }
-    found = corpus.find(sorted(judged))
-    relevant = np.unique(found[found >= 0])
-    free = np.setdiff1d(np.arange(len(corpus)), relevant)
-    note = ""
-    if given.avoid == "never":
-        avoided, rows = 0, np.arange(len(corpus))
-    elif given.avoid == "where-possible" and len(free) * 5 < len(corpus):
-        avoided, rows = 0, np.arange(len(corpus))
+    judged_rows = corpus.find(sorted(judged))
+    relevant = np.unique(judged_rows[judged_rows >= 0])
+    everything = np.arange(len(corpus))
+    rows, note = np.setdiff1d(everything, relevant), ""
+    avoided = len(relevant)
+    if options.avoid == "never":
+        avoided, rows = 0, everything
+    elif options.avoid == "where-possible" and len(rows) * 5 < len(corpus):
+        avoided, rows = 0, everything
         note = (
             f"{len(relevant)} of {len(corpus)} passages are judged relevant to queries of"
-            f" {collection.id}; queries are made of these too, for too few are left without them"
-            " (judgments themselves are not read)"
+            f" {collection.id}; they are sources of queries too, because too few passages are left"
+            " without them (the judgments themselves are not used)"
         )
-    else:
-        avoided, rows = len(relevant), free
     if not len(rows):
-        raise IrdistillError(
+        raise InputError(
             f"every passage of {collection.id!r} is judged relevant to one of its queries, so none"
-            " may be a source; give --avoid never if the figures on these queries are not to be"
+            " may be a source. Use --avoid never, unless figures on these queries are to be"
             " published as unseen."
         )
-    draw = np.random.default_rng([given.seed, 0])
-    chosen = draw.permutation(rows)
-    return Sources(np.sort(chosen[: given.passages]), avoided, note)
+    chosen = np.random.default_rng([options.seed, 0]).permutation(rows)[: options.passages]
+    return _SourcePassages(np.sort(chosen), avoided, note)
 
 
-def _taken(collection: Collection, sources: Sources, kind: str, given: Generation) -> list[Draft]:
-    found: list[Draft] = []
+def _extract(
+    collection: Collection, sources: _SourcePassages, kind: str, options: Generation
+) -> list[DraftQuery]:
+    drafts: list[DraftQuery] = []
     for row in sources.rows.tolist():
-        draw = np.random.default_rng([given.seed, 1, row])
-        found += taken(collection.corpus.document(row), row, kind, given.sentences, draw)
-    return found
+        rng = np.random.default_rng([options.seed, 1, row])
+        document = collection.corpus.document(row)
+        drafts += extract_queries(document, row, kind, options.sentences, rng)
+    return drafts
 
 
-def _written(
+def _write(
     collection: Collection,
-    sources: Sources,
+    sources: _SourcePassages,
     kind: str,
-    given: Generation,
+    options: Generation,
     model: LanguageModel,
-    examples: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str]],
     log: str | Path,
 ) -> list[Reply]:
-    template = Template(
-        read_prompt(f"prompts/{kind}"), ["passage"], f"the prompt for {kind}", ["examples"]
-    )
+    template = _template(kind)
     requests = []
     for row in sources.rows.tolist():
         shown = ""
         if kind == "few-shot":
-            draw = np.random.default_rng([given.seed, 2, row])
-            picked = [
-                examples[place] for place in draw.permutation(len(examples))[:_SHOWN].tolist()
-            ]
+            rng = np.random.default_rng([options.seed, 2, row])
+            chosen = rng.permutation(len(pairs))[:_FEW_SHOT_EXAMPLES].tolist()
             shown = "\n\n".join(
                 f"Passage: {cut_passage(passage, 60)[0]}\nQuery: {query}"
-                for passage, query in picked
+                for passage, query in (pairs[place] for place in chosen)
             )
-        passage, _ = cut_passage(collection.corpus.text(row), characters=given.characters)
-        requests.append(
-            Request(template.messages(passage=passage, examples=shown), max_tokens=given.max_tokens)
-        )
-    return write_lines(model, requests, log, f"generate {kind}", given.retry_tokens)
-
-
-def _log(out: str | Path) -> Path:
-    folder = Path(out)
-    return folder.with_name(f"{folder.name}.responses.jsonl")
+        passage, _ = cut_passage(collection.corpus.text(row), characters=options.characters)
+        messages = template.messages(passage=passage, examples=shown)
+        requests.append(Request(messages, max_tokens=options.max_tokens))
+    return write_queries(model, requests, log, f"generate {kind}", options.retry_tokens)

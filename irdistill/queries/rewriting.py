@@ -1,9 +1,8 @@
-"""The verb *rewrite*: a collection of questions in conversations in, one of questions that stand
-alone out.
+"""The verb *rewrite*: turn the questions of conversations into standalone queries.
 
-By a person, by a language model, or not at all: the conversation laid out as one text is what a
-    student reads that needs no
-rewrite. All of them are collections of the same questions, so the runs of one serve the others.
+The text of a query becomes a rewrite by a person or by a language model, the last turn alone, or
+the conversation rendered as one text. The result has the same query ids, so the runs of one
+collection serve the other.
 """
 
 from __future__ import annotations
@@ -11,181 +10,249 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from irdistill.card_files import find_card
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.collections.slices import split_folder
-from irdistill.errors import IrdistillError
-from irdistill.queries.history import Count, HistoryTemplate, words
-from irdistill.queries.writing import log_place, nothing_usable, report_unusable, write_lines
-from irdistill.storage.plain_data import read_yaml
+from irdistill.errors import InputError, OptionError
+from irdistill.queries.history_template import HistoryTemplate, count_words, tokenizer_count
+from irdistill.queries.llm_writing import (
+    load_writer,
+    log_path,
+    no_usable_answer,
+    report_unusable,
+    response_log_path,
+    write_queries,
+)
+from irdistill.storage.plain_data import check_values, read_yaml
 from irdistill.teachers.llm.language_model import LanguageModel, Request
 from irdistill.teachers.llm.prompt_templates import Template
 from irdistill.teachers.llm.queue import check_retry
 
 logger = logging.getLogger(__name__)
-LAST_TURN, HUMAN = "last-turn", "human"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewriteOptions:
+    """How a language model rewrites questions, see `rewrite`.
+
+    Raises:
+        OptionError: a value is not allowed.
+    """
+
+    prompt: Annotated[
+        str | Mapping[str, str],
+        Field(description="Prompt of the language model: a card of data/ or a YAML file."),
+    ] = "prompts/rewrite"
+    max_tokens: Annotated[int, Field(ge=1, description="Maximum tokens of a rewrite.")] = 64
+    retry_tokens: Annotated[
+        int | None,
+        Field(
+            description="Retry rewrites that max_tokens cut with this limit (thinking models)."
+            " Default: no retry."
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_values(vars(self), RewriteOptions, "rewrite")
+        check_retry(self.retry_tokens, self.max_tokens)
 
 
 def rewrite(
     collection: Collection,
-    out: str | Path,
-    by: Literal["human", "last-turn"] | HistoryTemplate,
-    count: Count = words,
-    counted_by: str = "words",
+    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    by: Annotated[
+        Literal["human", "last-turn"] | None,
+        Field(
+            description="human: the rewrites in the collection. last-turn: the question as it is."
+        ),
+    ] = None,
+    *,
+    history: Annotated[
+        str | HistoryTemplate | None,
+        Field(
+            description='Render the conversation, as in "newest questions tokens=128 turns=6" or'
+            ' "oldest all". With llm: the turns that the prompt shows.'
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        Field(
+            description="Model whose tokenizer counts tokens= of history: folder, hub id or"
+            " package: path (default: words)."
+        ),
+    ] = None,
+    llm: Annotated[
+        str | LanguageModel | None,
+        Field(description="Card of the language model that rewrites the questions."),
+    ] = None,
+    options: RewriteOptions | None = None,
+    log: str | Path | None = None,
 ) -> Collection:
-    """Write the questions as a person has rewritten them, as they were asked last, or with the
-    turns before them.
+    """Write a collection with standalone questions. Give one of ``by``, ``history`` and ``llm``.
+
+    A language model only rewrites questions with a history. When its answer has no usable text
+    (empty, cut, a refusal, an error) the question stays as it is; the record in ``derived.json``
+    counts these by reason.
 
     Args:
-        count, counted_by: how a budget of tokens counts, and the name of that way, for the record.
+        collection: a collection with conversations.
+        out: folder of the new collection. It refers to the corpus, which is not copied.
+        by: ``human`` or ``last-turn``.
+        history: a template, or its text. With ``llm`` it selects the turns that the prompt shows.
+        tokenizer: model whose tokenizer counts the tokens of ``history``.
+        llm: a card, or a loaded language model.
+        options: prompt and limits of the language model.
+        log: response log of a local language model (default: next to ``out``).
 
     Raises:
-        IrdistillError: ``human`` was asked for and a question has no rewrite, or ``out`` holds
-            another collection.
+        OptionError: not exactly one way is given, or an option is not allowed.
+        InputError: a question has no human rewrite, or no answer of the language model is usable
+            (the collection is saved first, with the questions as they are).
+        OutputExistsError: ``out`` holds another collection.
     """
-    made_by: dict[str, Any] = {
-        "verb": "rewrite",
-        "by": by if isinstance(by, str) else by.identity(),
-    }
-    cut = 0
-    if isinstance(by, HistoryTemplate):
-        laid_out = {query.id: by.lay_out(query, count) for query in collection.queries.values()}
-        texts = {query_id: found.text for query_id, found in laid_out.items()}
-        cut = sum(found.cut for found in laid_out.values())
-        shortened = sum(found.cut > 0 for found in laid_out.values())
-        made_by |= {
-            "tokens_by": counted_by if by.tokens is not None else None,
-            "turns_cut": cut,
-            "queries_cut": shortened,
-        }
-        if cut:
-            logger.info(
-                "%d turns of %d questions did not fit and were left out, the oldest first",
-                cut,
-                shortened,
-            )
-    elif by == HUMAN:
-        missing = [
-            query.id for query in collection.queries.values() if not (query.rewrite or "").strip()
-        ]
+    template = HistoryTemplate.parse(history) if isinstance(history, str) else history
+    if (by is not None) + (llm is not None) + (template is not None and llm is None) != 1:
+        raise OptionError(
+            "rewrite needs exactly one of by (human or last-turn), history and llm; history may"
+            " also be given together with llm."
+        )
+    if llm is not None:
+        model = load_writer(llm) if isinstance(llm, str) else llm
+        log = response_log_path(out) if log is None else log
+        return _rewrite_with_llm(collection, out, model, template, options or RewriteOptions(), log)
+    if template is not None:
+        texts, made_by = _render(collection, template, tokenizer)
+        return _write(collection, out, texts, made_by)
+    if by == "human":
+        texts = {query.id: (query.rewrite or "") for query in collection.queries.values()}
+        missing = [query_id for query_id, text in texts.items() if not text.strip()]
         if missing:
-            raise IrdistillError(
-                f"{len(missing)} of {len(collection.queries)} questions of {collection.id!r} have"
-                f" no rewrite, {missing[0]!r} for one; rewrite them with a language model (--llm"
-                " CARD), or choose a split that has them."
+            raise InputError(
+                f"{len(missing)} of {len(texts)} questions of {collection.id!r} have no rewrite,"
+                f" for example {missing[0]!r}. Rewrite them with a language model (--llm CARD), or"
+                " choose a split that has rewrites."
             )
-        texts = {query.id: query.rewrite or "" for query in collection.queries.values()}
-    elif by == LAST_TURN:
+    elif by == "last-turn":
         texts = {query.id: query.text for query in collection.queries.values()}
     else:
-        raise IrdistillError(
-            f"questions cannot be rewritten by {by!r}; expected were human, last-turn or a"
-            " HistoryTemplate."
+        raise OptionError(f"cannot rewrite by {by!r}; expected human or last-turn.")
+    return _write(collection, out, texts, {"verb": "rewrite", "by": by})
+
+
+def _render(
+    collection: Collection, template: HistoryTemplate, tokenizer: str | None
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Conversations as texts by query id, and the record of how they were made."""
+    count = tokenizer_count(tokenizer) if tokenizer else count_words
+    rendered = {query.id: template.render(query, count) for query in collection.queries.values()}
+    turns_cut = sum(text.cut for text in rendered.values())
+    queries_cut = sum(text.cut > 0 for text in rendered.values())
+    if turns_cut:
+        logger.info(
+            "%d turns of %d questions did not fit and were left out, the oldest first",
+            turns_cut,
+            queries_cut,
         )
-    return _write(collection, out, texts, made_by)
+    made_by = {
+        "verb": "rewrite",
+        "by": template.identity(),
+        "tokens_by": (tokenizer or "words") if template.tokens is not None else None,
+        "turns_cut": turns_cut,
+        "queries_cut": queries_cut,
+    }
+    return {query_id: text.text for query_id, text in rendered.items()}, made_by
 
 
-def rewrite_with(
-    model: LanguageModel,
+def _rewrite_with_llm(
     collection: Collection,
     out: str | Path,
-    prompt: str | Mapping[str, str] = "prompts/rewrite",
-    history: HistoryTemplate | None = None,
-    max_tokens: int = 64,
-    log: str | Path | None = None,
-    retry_tokens: int | None = None,
+    model: LanguageModel,
+    history: HistoryTemplate | None,
+    options: RewriteOptions,
+    log: str | Path,
 ) -> Collection:
-    """Let a language model write each question so that it stands alone; a question without a
-    history stays as it is.
-
-    An answer that holds no question (empty, cut, a refusal), or that could not be had, leaves the
-    question as it was asked; the record counts them by their flags.
-
-    Args:
-        prompt: a card of ``data/``, a file, or its parts: ``user`` (and ``system``, ``assistant``)
-            with the places ``{history}`` and ``{question}``.
-        history: how the turns before are shown; all of them, as they went, where None.
-        max_tokens: of an answer.
-        log: keeps the answers of a local model; beside ``out`` where None.
-        retry_tokens: an answer that ``max_tokens`` cut is asked for once more, with this limit;
-            None for no second try.
-
-    Raises:
-        IrdistillError: the prompt cannot be used, or ``out`` holds another collection; or no answer
-            holds a question: the collection is saved all the same, with the questions as they were
-            asked.
-    """
-    check_retry(retry_tokens, max_tokens)
+    prompt = options.prompt
     parts = read_prompt(prompt) if isinstance(prompt, str) else dict(prompt)
-    template = Template(parts, ["history", "question"], "the prompt of the rewriter")
+    template = Template(parts, ["history", "question"], "the rewriting prompt")
     shown = history or HistoryTemplate("oldest", "all", "\n")
-    asked = [query for query in collection.queries.values() if query.history]
+    questions = [query for query in collection.queries.values() if query.history]
     requests = [
         Request(
             template.messages(history=transcript(query, shown), question=query.text),
-            max_tokens=max_tokens,
+            max_tokens=options.max_tokens,
         )
-        for query in asked
+        for query in questions
     ]
-    folder = Path(out)
-    log = log or folder.with_name(f"{folder.name}.responses.jsonl")
-    lines = write_lines(model, requests, log, "rewrite", retry_tokens)
+    replies = write_queries(model, requests, log, "rewrite", options.retry_tokens)
     texts = {query.id: query.text for query in collection.queries.values()}
     texts |= {
-        query.id: line.text for query, line in zip(asked, lines, strict=True) if not line.flag
+        query.id: reply.text
+        for query, reply in zip(questions, replies, strict=True)
+        if not reply.flag
     }
-    unusable = Counter(line.flag for line in lines if line.flag)
-    kept = sum(unusable.values())
-    if kept:
+    unusable = Counter(reply.flag for reply in replies if reply.flag)
+    if unusable:
         logger.warning(
-            "%d of %d answers hold no question; those stay as they were asked", kept, len(asked)
+            "%d of %d answers hold no question; these questions stay as they are",
+            unusable.total(),
+            len(questions),
         )
-        report_unusable(lines, "question", log_place(model, log))
+        report_unusable(replies, "question", log_path(model, log))
     made_by = {
         "verb": "rewrite",
         "by": "llm",
         "model": dict(model.identity),
         "prompt": template.digest,
         "history": shown.identity(),
-        "max_tokens": max_tokens,
-        "kept_as_asked": kept,
+        "max_tokens": options.max_tokens,
+        "kept_as_asked": unusable.total(),
     }
-    made_by |= {"retry_tokens": retry_tokens} if retry_tokens is not None else {}
-    made_by |= {"unusable": dict(sorted(unusable.items()))} if unusable else {}
-    found = _write(collection, out, texts, made_by)
-    failed = nothing_usable(lines, "question", log_place(model, log))
-    if failed is not None:
-        raise failed
-    return found
+    if options.retry_tokens is not None:
+        made_by["retry_tokens"] = options.retry_tokens
+    if unusable:
+        made_by["unusable"] = dict(sorted(unusable.items()))
+    rewritten = _write(collection, out, texts, made_by)
+    error = no_usable_answer(replies, "question", log_path(model, log))
+    if error is not None:
+        raise error
+    return rewritten
 
 
 def transcript(query: Query, template: HistoryTemplate) -> str:
-    """The turns before a question, with who said them, in the order and within the number of turns
-    of a template.
+    """Turns before a question with their roles, in the order and number of a template.
+
+    >>> from irdistill.collections import Turn
+    >>> turns = (Turn("user", "merge dicts"), Turn("assistant", "use |"))
+    >>> transcript(Query("q", "and lists?", turns), HistoryTemplate("oldest", "all", " / "))
+    'user: merge dicts / assistant: use |'
     """
     turns = [turn for turn in query.history if template.shown == "all" or turn.role == "user"]
-    turns = (
-        turns if template.turns is None else turns[len(turns) - min(template.turns, len(turns)) :]
-    )
+    if template.turns is not None:
+        turns = turns[len(turns) - min(template.turns, len(turns)) :]
     lines = [f"{turn.role}: {' '.join(turn.text.split())}" for turn in turns]
     return template.separator.join(reversed(lines) if template.order == "newest" else lines)
 
 
 def read_prompt(name: str) -> dict[str, str]:
-    """The parts of a prompt that is a card of ``data/`` or a YAML file.
+    """Parts (``system``, ``user``, ``assistant``) of a prompt card of ``data/`` or a YAML file.
 
     Raises:
-        IrdistillError: there is none, or it holds no texts.
+        NotFoundError: there is no such card or file.
+        InputError: its parts are not texts.
     """
     path = find_card("data", name)
     parts = read_yaml(path, "prompt")
     if not all(isinstance(value, str) for value in parts.values()):
-        raise IrdistillError(
-            f"the prompt {path} holds no texts by the names user, system or assistant."
+        raise InputError(
+            f"the prompt {path} is invalid; expected texts with the names user, system and"
+            " assistant."
         )
     return parts
 

@@ -1,69 +1,82 @@
-"""The verb *split*: the queries of a collection in folds for cross-validation; a conversation is
-never cut in two.
-"""
+"""The verb *split*: split queries into folds; the queries of a conversation stay together."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
-from irdistill.errors import IrdistillError
-from irdistill.queries.kinds import normal
+from irdistill.errors import OptionError
+from irdistill.queries.query_kinds import normalize_query
 from irdistill.storage.files import digest
 
 
-def conversation(query: Query) -> str:
-    """What the questions of one conversation have in common: its first turn.
+def conversation_key(query: Query) -> str:
+    """First turn of the conversation of a query.
 
-    Conversations that begin with the same words count as one, so that none is ever cut in two.
+    Conversations with the same first turn count as one, so that none is split.
+
+    >>> conversation_key(Query("q", "Merge two dicts"))
+    'merge two dicts'
     """
-    return normal(query.history[0].text if query.history else query.text)
+    return normalize_query(query.history[0].text if query.history else query.text)
 
 
-def split(collection: Collection, out: str | Path, folds: int = 5, seed: int = 42) -> Collection:
-    """Write the queries as they are, with their turns, and judgments in splits ``0-train``,
-    ``0-test``, ``1-train`` …
+def split(
+    collection: Collection,
+    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    folds: Annotated[int, Field(ge=2, description="Number of folds.")] = 5,
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed.")] = 42,
+) -> Collection:
+    """Write the queries with judgments in the splits ``0-train``, ``0-test``, ``1-train``, ….
 
-    Conversations go to the fold with the fewest questions so far, the largest conversations first,
-    equal ones in an order drawn by ``seed``. The split ``I-test`` is the fold I, ``I-train`` all
-    others. Runs of the whole collection serve the folds.
+    The largest conversations are assigned first, each to the fold with the fewest queries; ``seed``
+    orders conversations of equal size. The split ``I-test`` is fold I, ``I-train`` all others. Runs
+    of the whole collection serve the folds.
+
+    Args:
+        collection: the collection to split.
+        out: folder of the new collection. It refers to the corpus, which is not copied.
+        folds: number of folds, from 2 to the number of conversations.
+        seed: random seed.
 
     Returns:
         The collection ``OUT#0-train``.
 
     Raises:
-        IrdistillError: fewer than two folds, fewer conversations than folds, or ``out`` holds
-            another collection.
+        OptionError: fewer than two folds, or more folds than conversations.
+        OutputExistsError: ``out`` holds another collection.
     """
-    groups: dict[str, list[str]] = {}
+    conversations: dict[str, list[str]] = {}
     for query in collection.queries.values():
-        groups.setdefault(conversation(query), []).append(query.id)
-    if not 2 <= folds <= len(groups):
-        raise IrdistillError(
-            f"{collection.id!r} has {len(groups)} conversations, which cannot be split into {folds}"
-            f" folds; give 2 to {len(groups)}."
+        conversations.setdefault(conversation_key(query), []).append(query.id)
+    if not 2 <= folds <= len(conversations):
+        raise OptionError(
+            f"cannot split the {len(conversations)} conversations of {collection.id!r} into {folds}"
+            f" folds; expected 2 to {len(conversations)}."
         )
-    filled: list[list[str]] = [[] for _ in range(folds)]
-    for group in sorted(groups, key=lambda key: (-len(groups[key]), digest([seed, key]))):
-        min(filled, key=len).extend(groups[group])
+    members: list[list[str]] = [[] for _ in range(folds)]
+    order = sorted(conversations, key=lambda key: (-len(conversations[key]), digest([seed, key])))
+    for key in order:
+        min(members, key=len).extend(conversations[key])
     judgments = {}
-    for number, fold in enumerate(filled):
-        inside = set(fold)
-        judgments[f"{number}-test"] = {
-            query: collection.qrels[query] for query in collection.qrels if query in inside
-        }
-        judgments[f"{number}-train"] = {
-            query: collection.qrels[query] for query in collection.qrels if query not in inside
-        }
+    for number, fold in enumerate(map(set, members)):
+        for name, in_split in (("test", True), ("train", False)):
+            judgments[f"{number}-{name}"] = {
+                query_id: grades
+                for query_id, grades in collection.qrels.items()
+                if (query_id in fold) == in_split
+            }
     made_by = {
         "verb": "split",
         "folds": folds,
         "seed": seed,
-        "conversations": len(groups),
-        "sizes": [len(fold) for fold in filled],
+        "conversations": len(conversations),
+        "sizes": [len(fold) for fold in members],
     }
-    write_derived(
-        out, collection, collection.queries.values(), judgments, made_by, same_questions=True
-    )
+    queries = collection.queries.values()
+    write_derived(out, collection, queries, judgments, made_by, same_questions=True)
     return load_collection(f"{out}#0-train")

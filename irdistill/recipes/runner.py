@@ -146,7 +146,9 @@ def _recorded(folder: Path, stage: Stage, inputs: dict[str, Any], overwrite: boo
     recorded = read_json_object(record)
     if not {"inputs", "fingerprint"} <= set(recorded) or not isinstance(recorded["inputs"], dict):
         raise DamagedError(
-            f"{record} is damaged; delete it and the folder {place}, and run the recipe again."
+            record,
+            "is not a record of a stage",
+            f"Delete it and the folder {place}, and run the recipe again.",
         )
     if recorded["fingerprint"] is None and not place.exists():
         return None  # the stage failed before it wrote anything

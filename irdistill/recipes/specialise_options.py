@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
-from irdistill.queries.kinds import KINDS, TAKEN
+from irdistill.queries.query_kinds import EXTRACTED_KINDS
 from irdistill.verbs.argument_types import KindOption, SeedOption, TrustOption
 
 FUSED = "fused"
@@ -27,7 +27,7 @@ class SpecialiseOptions:
         ""
     )
     kinds: Annotated[
-        tuple[Literal[KINDS], ...],  # type: ignore[valid-type]
+        tuple[str, ...],
         Field(
             description="Kinds of queries, see generate (default: title and sentence; with a"
             " language model also questions and keywords)."
@@ -102,7 +102,7 @@ class SpecialiseOptions:
     @property
     def query_kinds(self) -> tuple[str, ...]:
         """The kinds of queries, with defaults filled in."""
-        return self.kinds or (*TAKEN, *(("questions", "keywords") if self.llm else ()))
+        return self.kinds or (*EXTRACTED_KINDS, *(("questions", "keywords") if self.llm else ()))
 
 
 def parse_minutes(text: str) -> float:

@@ -27,7 +27,7 @@ import yaml
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import OptionError, SettingsDifferError
 from irdistill.evaluation.reporting.datasets import short_names
-from irdistill.queries.kinds import sentences
+from irdistill.queries.query_kinds import split_sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe
 from irdistill.recipes.specialise_options import FUSED, SpecialiseOptions
@@ -105,7 +105,7 @@ def measure_budget(collection: Collection, model: str, options: SpecialiseOption
     one_tower(student.model, f"the model {model!r}")
     draw = np.random.default_rng(options.seed)
     texts = corpus.texts(np.sort(draw.permutation(len(corpus))[:_MEASURED]))
-    queries = [split[0] for split in map(sentences, texts) if split] or texts
+    queries = [split[0] for split in map(split_sentences, texts) if split] or texts
     rates = [_rate(student, texts, "document"), _rate(student, queries, "query")]
     seconds = options.minutes * 60
     left = seconds - len(corpus) / rates[0]

@@ -176,7 +176,7 @@ class Manifest:
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return 0 <= number < self.number_of_parts() and number % step == first
 
-    def own_parts(self) -> list[int]:
+    def part_numbers(self) -> list[int]:
         """The numbers of the parts that this folder is to hold."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return list(range(first, self.number_of_parts(), step))
@@ -287,7 +287,7 @@ class Manifest:
         # a list of their parts
         if self.complete and (
             self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
-            or numbers != self.own_parts()
+            or numbers != self.part_numbers()
         ):
             raise ValueError(
                 f"it says that the run is complete, and has {len(numbers)} parts for {self.queries}"

@@ -1,4 +1,4 @@
-"""Which files of a run's folder are the run's: those that its manifests name."""
+"""Which files of a run's folder belong to the run: those that its manifests name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from irdistill.errors import IrdistillError
-from irdistill.runs.compiled_run import ARRAYS, COMPILED
+from irdistill.errors import InputError, OptionError
 from irdistill.runs.manifest import JOURNAL, MANIFEST, QUERIES, Manifest
 from irdistill.runs.stored_representations import CLASSIFIER, FORMAT
 from irdistill.runs.stored_representations import FOLDER as REPRESENTATIONS
@@ -25,15 +24,17 @@ from irdistill.storage.ownership import (
 )
 
 _PART = re.compile(r"part-(\d{5,})\.(parquet|bin)")
-_COMPILED = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-\d+")
+_COMPILED_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{16}-\d+")
+_COMPILED_FILES = (MANIFEST, *(f"{name}.npy" for name in ("offsets", "rows", "scores", "codes")))
 
 
 def run_files(folder: Path) -> FileTest:
-    """Whether a file of a folder is part of the run in it: its own files, arrays compiled from it,
-    and representations.
+    """A test of whether a file of a folder belongs to the run in it.
+
+    Representations belong to it, and the folder ``compiled/`` that earlier versions wrote.
 
     Raises:
-        IrdistillError: the folder has a manifest.json that is damaged, or not of a run.
+        IrdistillError: the folder has a manifest.json that is damaged or not of a run.
     """
     if not (folder / MANIFEST).is_file():
         return no_file
@@ -41,10 +42,10 @@ def run_files(folder: Path) -> FileTest:
     known = cache(is_manifest)
 
     def ours(name: str) -> bool:
-        place, _, inner = name.partition("/")
-        if place == COMPILED:
-            return _is_compiled(folder / COMPILED, inner, manifest, known)
-        if place == REPRESENTATIONS:
+        first, _, inner = name.partition("/")
+        if first == "compiled":
+            return _is_compiled(folder / first, inner, manifest, known)
+        if first == REPRESENTATIONS:
             return _is_representation(folder / REPRESENTATIONS, inner, manifest, known)
         return name in (MANIFEST, JOURNAL, QUERIES) or _is_part(name, "parquet", manifest)
 
@@ -59,21 +60,16 @@ def _is_part(name: str, ending: str, manifest: Manifest) -> bool:
 
 
 def _is_compiled(folder: Path, name: str, manifest: Manifest, known: Callable[..., bool]) -> bool:
-    place, _, inner = name.partition("/")
-    if not inner:  # the lock of one that was being compiled
-        return (
-            place.startswith(".")
-            and place.endswith(".lock")
-            and _COMPILED.fullmatch(place[1:-5]) is not None
-        )
-    arrays = [f"{array}.npy" for array in ARRAYS]
-    if place.startswith(".") and place.endswith(".tmp"):  # one that a kill left unfinished
-        return _COMPILED.fullmatch(place[1:-4]) is not None and inner in (MANIFEST, *arrays)
-    if _COMPILED.fullmatch(place) is None:
+    first, _, inner = name.partition("/")
+    if first.startswith("."):  # a lock, or a build that was killed
+        is_lock = not inner and first.endswith(".lock")
+        is_build = inner in _COMPILED_FILES and first.endswith(".tmp")
+        name = first.removeprefix(".").removesuffix(".lock" if is_lock else ".tmp")
+        return (is_lock or is_build) and _COMPILED_NAME.fullmatch(name) is not None
+    if _COMPILED_NAME.fullmatch(first) is None or inner not in (MARK, *_COMPILED_FILES):
         return False
-    if known(folder / place / MANIFEST, ("run", "corpus", "layout", FILES)):
-        return inner in (MANIFEST, MARK, *arrays)
-    return place.startswith(manifest.fingerprint) and inner in (MANIFEST, MARK, *arrays)
+    sealed = known(folder / first / MANIFEST, ("run", "corpus", "layout", FILES))
+    return sealed or first.startswith(manifest.fingerprint)
 
 
 def _is_representation(
@@ -87,13 +83,17 @@ def _is_representation(
 
 
 def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object] = ()) -> None:
-    """Refuse, before any work, a folder that no run can be written to.
+    """Check, before any work, that a run can be written to a folder.
 
     Args:
+        path: the folder.
+        overwrite: a run in the folder will be replaced.
         inputs: runs that are read meanwhile, as paths or objects with a ``path``.
 
     Raises:
-        IrdistillError: it holds files that are not a run's, or it is one of the inputs.
+        OutputExistsError: it holds files that do not belong to a run.
+        OptionError: it is one of the inputs.
+        InputError: it is a file.
     """
     folder = Path(path)
     for source in inputs:
@@ -104,11 +104,11 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
             and Path(place).exists()
             and folder.resolve() == Path(place).resolve()
         ):
-            raise IrdistillError(
-                f"{folder} is read and would be written at the same time; choose another --out."
+            raise OptionError(
+                f"{folder} is an input and cannot be the output too; choose another --out."
             )
     if folder.exists() and not folder.is_dir():
-        raise IrdistillError(
+        raise InputError(
             f"cannot write {folder}: it is a file and a folder was expected; choose another name."
         )
     if overwrite or not (folder / MANIFEST).is_file():
@@ -116,11 +116,10 @@ def check_out(path: str | Path, overwrite: bool = False, inputs: Iterable[object
 
 
 def clear(folder: Path) -> None:
-    """Delete a run, and nothing else; the manifest goes last, so that a kill leaves an unfinished
-    run.
+    """Delete a run and nothing else. The manifest goes last: a kill leaves an unfinished run.
 
     Raises:
-        IrdistillError: the folder holds anything that is not part of a run.
+        OutputExistsError: the folder holds anything that does not belong to a run.
     """
     ours = run_files(folder)
     refuse_foreign_files(folder, ours, "a run")

@@ -1,4 +1,4 @@
-"""Reading every byte of a run and saying what is wrong with it."""
+"""Reading every byte of a run, and reporting what is wrong with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
-from irdistill.runs.compiled_run import COMPILED
+from irdistill.runs.compiled_run import compiled_folder
 from irdistill.runs.manifest import QUERIES, Manifest, PartEntry
 from irdistill.runs.ranked_lists import boundaries, column_scores, from_table, rank_order
 from irdistill.runs.stored_representations import verify_representations
@@ -18,10 +18,12 @@ from irdistill.storage.files import digest, file_sha256
 
 
 def verify(path: str | Path) -> list[str]:
-    """Check a run wholly: checksums, counts, order, ranks, nulls. A shard can be checked too.
+    """Check a run completely: checksums, counts, order, ranks, nulls. It may be a shard.
+
+    The representations beside the run and its compiled arrays in the cache are checked too.
 
     Returns:
-        One line a problem, with the file it is in; none for a run that is well.
+        One line per problem, with the file it is in; empty for an intact run.
     """
     folder = Path(path)
     try:
@@ -31,15 +33,13 @@ def verify(path: str | Path) -> list[str]:
         return [str(error)]
     problems = []
     if not manifest.complete:
-        problems.append(
-            f"{folder} is not finished; start the command that writes it again, it continues"
-        )
+        problems.append(f"{folder} is not finished; run the command that writes it again to resume")
     if digest(query_ids) != manifest.queries_digest:
         problems.append(f"{folder / QUERIES} does not hold the queries that the manifest says")
-    if manifest.complete and [part.number for part in manifest.parts] != manifest.own_parts():
+    expected = manifest.part_numbers()
+    if manifest.complete and [part.number for part in manifest.parts] != expected:
         problems.append(
-            f"the manifest lists {len(manifest.parts)} parts; {len(manifest.own_parts())} were"
-            " expected"
+            f"the manifest lists {len(manifest.parts)} parts; {len(expected)} were expected"
         )
     with progress(len(manifest.parts), "parts", "verify") as bar:
         for entry in manifest.parts:
@@ -47,7 +47,10 @@ def verify(path: str | Path) -> list[str]:
                 f"{folder / entry.name}: {line}" for line in _part(folder, entry, query_ids)
             ]
             bar.update()
-    return problems + verify_representations(folder) + check_folders(folder / COMPILED).damaged
+    problems += verify_representations(folder)
+    for compiled in sorted(compiled_folder().glob(f"{manifest.fingerprint}-*")):
+        problems += check_folders(compiled).damaged
+    return problems
 
 
 def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
@@ -78,22 +81,21 @@ def _part(folder: Path, entry: PartEntry, query_ids: list[str]) -> list[str]:
     flagged = table.column("flag").is_valid().to_numpy()
     if (null & ~flagged).any():
         problems.append(f"has {int((null & ~flagged).sum())} null scores without a flag")
-    ids = query_ids[entry.first : entry.first + entry.queries]
+    query_ids = query_ids[entry.first : entry.first + entry.queries]
     present = table.column("query_id").take(boundaries(table)[:-1]).to_pylist()
-    if present != [query_id for query_id in ids if query_id in set(present)]:
-        problems.append("does not hold its queries in order")
-        return problems
+    if present != [query_id for query_id in query_ids if query_id in set(present)]:
+        return [*problems, "does not hold its queries in order"]
     ranks = table.column("rank").to_numpy()
-    at = 0
-    for found in from_table(table, ids):
-        size = len(found.doc_ids)
-        if not np.array_equal(ranks[at : at + size], np.arange(1, size + 1)):
-            problems.append(f"the ranks of query {found.query_id!r} are not 1 to {size}")
-        if rank_order(found.doc_ids, found.scores) is not None:
+    start = 0
+    for ranked in from_table(table, query_ids):
+        size = len(ranked.doc_ids)
+        if not np.array_equal(ranks[start : start + size], np.arange(1, size + 1)):
+            problems.append(f"the ranks of query {ranked.query_id!r} are not 1 to {size}")
+        if rank_order(ranked.doc_ids, ranked.scores) is not None:
             problems.append(
-                f"the list of query {found.query_id!r} is not in order of score, then document id"
+                f"the list of query {ranked.query_id!r} is not in order of score, then document id"
             )
-        if len(set(found.doc_ids)) != size:
-            problems.append(f"the list of query {found.query_id!r} has a document twice")
-        at += size
+        if len(set(ranked.doc_ids)) != size:
+            problems.append(f"the list of query {ranked.query_id!r} has a document twice")
+        start += size
     return problems

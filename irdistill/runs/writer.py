@@ -117,7 +117,7 @@ class RunWriter:
     ) -> None:
         if isinstance(error, KeyboardInterrupt) and self._done:
             error.add_note(
-                f"{len(self._done)} of {len(self.manifest.own_parts())} parts of {self.path}"
+                f"{len(self._done)} of {len(self.manifest.part_numbers())} parts of {self.path}"
             )
         self._stack.close()
 
@@ -168,7 +168,7 @@ class RunWriter:
                 "%s: resumed after %d of %d parts",
                 self.path,
                 len(self._done),
-                len(self.manifest.own_parts()),
+                len(self.manifest.part_numbers()),
             )
 
     def _write_queries(self) -> None:
@@ -186,7 +186,7 @@ class RunWriter:
         """The parts that are left: their numbers and query ids."""
         return [
             (number, self._queries(number))
-            for number in self.manifest.own_parts()
+            for number in self.manifest.part_numbers()
             if number not in self._done
         ]
 

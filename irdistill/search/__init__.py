@@ -1,4 +1,4 @@
-"""Search: build an index, search it, give a run."""
+"""Search: index a corpus and retrieve with BM25, Lucene or a model."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from typing import Any
 
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.retrieval import recall, retrieve
+from irdistill.search.retrieve_options import RetrieveOptions
 
-__all__ = ["BM25", "FaissIndex", "VectorStore", "open_engine", "recall", "retrieve"]
+__all__ = [
+    "BM25",
+    "FaissIndex",
+    "RetrieveOptions",
+    "VectorStore",
+    "open_searcher",
+    "recall",
+    "retrieve",
+]
 
 _WITH_TORCH = {
     "FaissIndex": "vectors.faiss_index",
     "VectorStore": "vectors.vector_store",
-    "open_engine": "engines",
+    "open_searcher": "searchers",
 }
 
 

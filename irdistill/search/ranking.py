@@ -11,7 +11,7 @@ import numpy as np
 from irdistill.collections import Corpus
 
 
-class Hits(NamedTuple):
+class SearchHits(NamedTuple):
     """What was found for a query, best first: rows int64 and scores float32, both (at most k,)."""
 
     rows: np.ndarray
@@ -24,7 +24,7 @@ def best_rows(
     k: int,
     rows: np.ndarray | None = None,
     above: float | None = None,
-) -> Hits:
+) -> SearchHits:
     """The k best-scored documents, with ties decided by id at the cut-off too.
 
     Args:
@@ -34,7 +34,7 @@ def best_rows(
     """
     places = np.arange(len(scores)) if above is None else np.flatnonzero(scores > above)
     if k <= 0 or not len(places):
-        return Hits(np.empty(0, np.int64), np.empty(0, np.float32))
+        return SearchHits(np.empty(0, np.int64), np.empty(0, np.float32))
     if len(places) > k:
         values = scores[places]
         threshold = np.partition(values, len(values) - k)[len(values) - k]
@@ -49,10 +49,10 @@ def best_rows(
             tied = chosen[start:end].tolist()
             chosen[start:end] = sorted(tied, key=lambda row: corpus.id(row), reverse=True)
         start = end
-    return Hits(chosen[:k], values[:k])
+    return SearchHits(chosen[:k], values[:k])
 
 
-class Best:
+class TopK:
     """The k best of one query, as documents are scored block by block.
 
     Args:

@@ -1,251 +1,276 @@
-"""The verb *retrieve*: model x collection -> run."""
+"""The verb *retrieve*: search a collection for all its queries with BM25 or a model."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from irdistill.collections import Collection, Query
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
+from irdistill.search.retrieve_options import RetrieveOptions
+from irdistill.storage.files import cache_folder, digest
 
 if TYPE_CHECKING:
     from irdistill.distributed.ray_cluster import RayCluster
-    from irdistill.modeling.hardware import Precision
     from irdistill.runs import RankedList, Run, RunIdentity
-    from irdistill.search.engines import Engine, Index
-    from irdistill.search.vectors.vector_store import Storage
+    from irdistill.search.searchers import Searcher
     from irdistill.students.base import Student
 
-    Found = tuple[list[RankedList], Mapping[str, float]]
+    Part = tuple[int, list[Query]]
+    """The number of a part, and its queries."""
+    PartResult = tuple[list[RankedList], Mapping[str, float]]
+    """The ranked lists of a part, and its usage counts."""
+else:  # heavy types; the other annotations can be resolved without them
+    RayCluster = Run = RunIdentity = Searcher = Student = Any
 
 logger = logging.getLogger(__name__)
-_GROUP = 16
+_PARTS_PER_PASS = 16
 """Parts searched in one pass over the vectors."""
 _CHECKED_PARTS = 2
-"""Parts of an approximate run whose queries are searched exactly too."""
+"""Parts of an approximate run that are searched exactly too."""
 _TRUE, _FOUND = "true_best", "true_best_found"
 
 
 def retrieve(
     collection: Collection,
-    model: str | Path | Student,
-    out: str | Path,
-    k: int = 100,
-    index: Index = "flat",
-    work: str | Path | None = None,
-    precision: Precision = "auto",
-    overwrite: bool = False,
+    model: Annotated[
+        str | Path | Student,
+        Field(
+            description="bm25, lucene (BM25 in Lucene), lucene:INDEX (an existing Lucene index), or"
+            " a dense, sparse or late-interaction model: folder, package: path or hub id."
+        ),
+    ] = "bm25",
+    out: Annotated[
+        str | Path | None, Field(description="Folder of the run (default: in the cache folder).")
+    ] = None,
+    k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
+    options: RetrieveOptions | None = None,
     *,
-    seed: int = 42,
-    k1: float = 0.9,
-    b: float = 0.4,
-    part_queries: int = 64,
-    storage: Storage = "float32",
-    kind: str | None = None,
-    trust_remote_code: bool = False,
-    check_recall: bool = True,
-    dimension: int | None = None,
+    overwrite: Annotated[bool, Field(description="Replace another run in the folder.")] = False,
+    work: str | Path | None = None,
     cluster: RayCluster | None = None,
 ) -> Run:
-    """Search a collection for all its queries; a stopped search goes on where it was.
+    """Search a collection for all its queries. An interrupted search resumes.
 
     Args:
+        collection: the collection to search.
         model: ``bm25``, ``lucene``, ``lucene:INDEX``, or a dense, sparse or late-interaction model
-            (folder, ``package:`` path, hub id, or one in memory).
-        out: the run's folder.
-        k: documents a query.
-        index: ``flat`` is exact; others are ``hnsw``, ``ivfflat``, ``ivfpq`` and ``sq8`` for dense
-            and late-interaction models, ``plaid`` for late-interaction ones, ``seismic`` for sparse
-            ones, ``lucene`` for dense and sparse ones.
-        work: where vectors and indexes are kept; the cache folder where None.
-        storage: of vectors on disk: ``float32`` or ``float16``; scores are sums in float32 either
-            way.
-        kind: ``dense``, ``sparse`` or ``late-interaction``, of a model given by its name; detected
-            from its files where None.
-        check_recall: of an approximate index, search the first two parts exactly too; see
-            ``recall``.
-        dimension: search with the first so many numbers of each vector of a dense model given by
-            its name.
-        cluster: encode the corpus there; in this process where None. Its workers load the model, so
-            it is given by name.
+            (folder, ``package:`` path, hub id, or a loaded student).
+        out: folder of the run. With None the run is stored in the cache folder under its
+            identity, and a second call returns it.
+        k: documents per query.
+        options: index, precision and more, see `RetrieveOptions`.
+        overwrite: replace another run in ``out``.
+        work: folder of vectors and indexes (default: the cache folder).
+        cluster: Ray cluster that encodes the corpus (default: this process). Its workers load the
+            model by name.
 
     Returns:
         A run of kind ``first-stage`` for BM25, ``student`` for a model.
 
     Raises:
-        IrdistillError: k is below 1, the model cannot be loaded, has no such index, or ``out``
-            holds another run.
+        OptionError: k is below 1, or an option does not fit the model.
+        ModelError: the model cannot be loaded.
+        OutputExistsError: ``out`` holds something else.
     """
+    from irdistill.runs import RunIdentity, check_out
+
+    options = options or RetrieveOptions()
     if k < 1:
-        raise IrdistillError(
-            f"k={k} was asked for; give the number of documents a query, at least 1."
-        )
-    from irdistill.runs import check_out
-
-    check_out(out, overwrite)
-    if dimension is not None and (is_lexical(model) or not isinstance(model, str | Path)):
-        raise IrdistillError(
-            f"dimension={dimension} was given, and {model!r} is no name of a dense model."
-        )
-    if cluster is not None and (is_lexical(model) or not isinstance(model, str | Path)):
-        raise IrdistillError(
-            f"a cluster was given to encode the corpus, and {model!r} is no name of a model with"
-            " vectors. Leave --engine ray out, or give a model by folder, package: path or hub id."
-        )
-    if kind is not None and (is_lexical(model) or not isinstance(model, str | Path)):
-        raise IrdistillError(
-            f"kind={kind!r} was given, and {model!r} is no name of a model with vectors; leave it"
-            " out."
-        )
+        raise OptionError(f"k is {k}; expected at least 1 document per query.")
+    if out is not None:
+        check_out(out, overwrite)
+    _check_model_options(model, options, cluster)
+    extra = max((len(query.excluded) for query in collection.queries.values()), default=0)
     if not is_lexical(model):
-        from irdistill.search.engines import open_engine
-        from irdistill.students import load_student
-        from irdistill.students.base import Student
-
-        settings = {"kind": kind, "trust_remote_code": trust_remote_code, "dimension": dimension}
-        student = model if isinstance(model, Student) else load_student(model, **settings)
-        encoding = None
-        if cluster is not None:
-            from irdistill.search.vectors.ray_encoding import RayEncoding
-
-            encoding = RayEncoding(cluster, collection, str(model), settings)
-        engine = open_engine(
-            collection.corpus, student, index, work, precision, storage, seed, encoding
+        searcher, settings = _open_model(collection, model, options, work, cluster)
+        student = searcher.student
+        identity = RunIdentity(
+            "student", student.identity(), collection.describe(), None, {"k": k, **settings}
         )
-        return _with_engine(
-            collection, engine, out, k, storage, overwrite, part_queries, check_recall
-        )
-    from irdistill.runs import RunIdentity
-
-    lexical = open_lexical(str(model), collection.corpus, k1, b, work)
+        search = _ModelSearch(collection, searcher, k + extra, options.check_recall)
+        run = _write_run(collection, out, identity, options, overwrite, search, _PARTS_PER_PASS, k)
+        search.report_truncation(run)
+        return run
+    lexical = open_lexical(str(model), collection.corpus, options.k1, options.b, work)
     identity = RunIdentity("first-stage", lexical.identity(), collection.describe(), None, {"k": k})
 
-    wider = k + _most_excluded(collection)
+    def search_parts(parts: Sequence[Part]) -> Iterable[PartResult]:
+        return ((list(lexical.search(queries, k + extra)), {}) for _, queries in parts)
 
-    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        return ((list(lexical.search(group, wider)), {}) for _, group in parts)
-
-    return _write(collection, out, identity, part_queries, overwrite, search, 1, k)
+    return _write_run(collection, out, identity, options, overwrite, search_parts, 1, k)
 
 
 def recall(run: Run) -> float | None:
-    """Of an approximate run, the share of the true k best that its first parts found; None of an
-    exact one.
+    """Share of the exact top k that an approximate index found; None for an exact run.
+
+    It is measured on the first two parts of the run.
     """
     usage = run.manifest.usage
     return usage[_FOUND] / usage[_TRUE] if usage.get(_TRUE) else None
 
 
-def _with_engine(
-    collection: Collection,
-    engine: Engine,
-    out: str | Path,
-    k: int,
-    storage: str,
-    overwrite: bool,
-    part_queries: int,
-    check_recall: bool,
-) -> Run:
-    from irdistill.modeling.hardware import choose_dtype
-    from irdistill.modeling.truncation import Truncation, changes, snapshot
-    from irdistill.runs import RankedList, RunIdentity
-
-    corpus, student = collection.corpus, engine.student
-    dtype = str(choose_dtype(engine.precision, student.device)).removeprefix("torch.")
-    settings = {"k": k, "index": dict(engine.settings), "precision": dtype, "storage": storage}
-    identity = RunIdentity("student", student.identity(), collection.describe(), None, settings)
-
-    wider = k + _most_excluded(collection)
-
-    def search(parts: list[tuple[int, list[Query]]]) -> Iterable[Found]:
-        vectors, counts = [], []
-        with progress(sum(len(group) for _, group in parts), "queries", "encode queries") as bar:
-            for _, group in parts:
-                before = snapshot(student)
-                vectors.append(engine.encode([query.text for query in group], bar.update))
-                counts.append(changes(snapshot(student), before).get("query", Truncation()))
-        for place, ((number, group), hits) in enumerate(
-            zip(parts, engine.search(vectors, wider), strict=True)
-        ):
-            usage: dict[str, float] = counts[place].usage("query") if counts[place].cut else {}
-            if number == 0 and engine.truncation.cut:
-                usage |= engine.truncation.usage("document")
-            if check_recall and not engine.exact and number < _CHECKED_PARTS:
-                true = next(iter(engine.true_best([vectors[place]], wider)))
-                both = sum(
-                    len(np.intersect1d(a.rows, b.rows)) for a, b in zip(true, hits, strict=True)
-                )
-                usage |= {_TRUE: sum(len(one.rows) for one in true), _FOUND: both}
-            yield (
-                [
-                    RankedList(
-                        query.id, [corpus.id(int(row)) for row in found.rows], found.scores, None
-                    )
-                    for query, found in zip(group, hits, strict=True)
-                ],
-                usage,
+def _check_model_options(
+    model: str | Path | Student, options: RetrieveOptions, cluster: RayCluster | None
+) -> None:
+    """Refuse options that only a model given by name can have."""
+    if not is_lexical(model) and isinstance(model, str | Path):
+        return
+    for name, value in (
+        ("dimension", options.dimension),
+        ("kind", options.kind),
+        ("a Ray cluster", cluster),
+    ):
+        if value is not None:
+            raise OptionError(
+                f"{name} needs a model given by folder, package: path or hub id, but the model is"
+                f" {model!r}. Remove that option, or name such a model."
             )
 
-    run = _write(collection, out, identity, part_queries, overwrite, search, _GROUP, k)
-    Truncation.from_usage(run.manifest.usage, "query").report(
-        "query", student.source, logger, student.max_length("query")
-    )
-    return run
 
-
-def _most_excluded(collection: Collection) -> int:
-    """So many more documents are searched for, and as many of them left out as a query excludes."""
-    return max((len(query.excluded) for query in collection.queries.values()), default=0)
-
-
-def _write(
+def _open_model(
     collection: Collection,
-    out: str | Path,
+    model: str | Path | Student,
+    options: RetrieveOptions,
+    work: str | Path | None,
+    cluster: RayCluster | None,
+) -> tuple[Searcher, dict[str, Any]]:
+    """The searcher of a model, and what determines its results."""
+    from irdistill.modeling.hardware import choose_dtype
+    from irdistill.search.searchers import open_searcher
+    from irdistill.students import load_student
+    from irdistill.students.base import Student
+
+    loading = {
+        "kind": options.kind,
+        "trust_remote_code": options.trust_remote_code,
+        "dimension": options.dimension,
+    }
+    student = model if isinstance(model, Student) else load_student(model, **loading)
+    encode_shards = None
+    if cluster is not None:
+        from irdistill.search.vectors.ray_encoding import RayEncoding
+
+        encode_shards = RayEncoding(cluster, collection, str(model), loading).shards
+    searcher = open_searcher(
+        collection.corpus,
+        student,
+        options.index,
+        work,
+        options.precision,
+        options.storage,
+        options.seed,
+        encode_shards,
+    )
+    dtype = str(choose_dtype(options.precision, student.device)).removeprefix("torch.")
+    index = dict(searcher.settings)
+    return searcher, {"index": index, "precision": dtype, "storage": options.storage}
+
+
+@dataclass
+class _ModelSearch:
+    """Searches parts of queries with a model, and counts truncation and recall."""
+
+    collection: Collection
+    searcher: Searcher
+    k: int
+    check_recall: bool
+
+    def __call__(self, parts: Sequence[Part]) -> Iterable[PartResult]:
+        from irdistill.modeling.truncation import Truncation, changes, snapshot
+        from irdistill.runs import RankedList
+
+        searcher, corpus = self.searcher, self.collection.corpus
+        vectors, truncations = [], []
+        with progress(sum(len(part) for _, part in parts), "queries", "encode queries") as bar:
+            for _, queries in parts:
+                before = snapshot(searcher.student)
+                vectors.append(searcher.encode([query.text for query in queries], bar.update))
+                after = changes(snapshot(searcher.student), before)
+                truncations.append(after.get("query", Truncation()))
+        results = searcher.search(vectors, self.k)
+        for place, ((number, queries), hits) in enumerate(zip(parts, results, strict=True)):
+            usage: dict[str, float] = {}
+            if truncations[place].cut:
+                usage |= truncations[place].usage("query")
+            if number == 0 and searcher.truncation.cut:
+                usage |= searcher.truncation.usage("document")
+            if self.check_recall and not searcher.exact and number < _CHECKED_PARTS:
+                exact = next(iter(searcher.search_exact([vectors[place]], self.k)))
+                common = [
+                    len(np.intersect1d(a.rows, b.rows)) for a, b in zip(exact, hits, strict=True)
+                ]
+                usage |= {_TRUE: sum(len(true.rows) for true in exact), _FOUND: sum(common)}
+            ranked = [
+                RankedList(
+                    query.id, [corpus.id(row) for row in top.rows.tolist()], top.scores, None
+                )
+                for query, top in zip(queries, hits, strict=True)
+            ]
+            yield ranked, usage
+
+    def report_truncation(self, run: Run) -> None:
+        """Log how much of the queries the model did not read."""
+        from irdistill.modeling.truncation import Truncation
+
+        student = self.searcher.student
+        Truncation.from_usage(run.manifest.usage, "query").report(
+            "query", student.source, logger, student.max_length("query")
+        )
+
+
+def _write_run(
+    collection: Collection,
+    out: str | Path | None,
     identity: RunIdentity,
-    part_queries: int,
+    options: RetrieveOptions,
     overwrite: bool,
-    search: Callable[[list[tuple[int, list[Query]]]], Iterable[Found]],
-    together: int,
+    search: Callable[[Sequence[Part]], Iterable[PartResult]],
+    parts_per_pass: int,
     k: int,
 ) -> Run:
-    """Search the parts that are missing, some of them together, and write each."""
+    """Search the missing parts, ``parts_per_pass`` at a time, and write each."""
     from irdistill.runs import RunWriter
 
     queries = collection.queries
-    unjudged = collection.report.count("unjudged queries")
-    if unjudged:
+    if unjudged := collection.report.count("unjudged queries"):
         logger.info(
-            "searching for the %d queries that %s judges; %d others of its file are left out",
+            "searching for the %d judged queries of %s; %d queries without judgments are left out",
             len(queries),
             collection.id,
             unjudged,
         )
+    if out is None:
+        key = digest([asdict(identity), options.part_queries])
+        out = cache_folder() / "runs" / key
     with RunWriter(
         Path(out),
         identity,
         list(queries),
-        part_queries,
+        options.part_queries,
         overwrite=overwrite,
         fingerprints=collection.query_fingerprints,
     ) as writer:
         pending = list(writer.pending())
-        left = sum(len(ids) for _, ids in pending)
-        with progress(len(queries), "queries", "search", initial=len(queries) - left) as bar:
-            for start in range(0, len(pending), together):
+        remaining = sum(len(ids) for _, ids in pending)
+        with progress(len(queries), "queries", "search", initial=len(queries) - remaining) as bar:
+            for start in range(0, len(pending), parts_per_pass):
                 parts = [
                     (number, [queries[query_id] for query_id in ids])
-                    for number, ids in pending[start : start + together]
+                    for number, ids in pending[start : start + parts_per_pass]
                 ]
                 for (number, group), (lists, usage) in zip(parts, search(parts), strict=True):
                     kept = [
-                        found.without(query.excluded, k)
-                        for found, query in zip(lists, group, strict=True)
+                        ranked.without(query.excluded, k)
+                        for ranked, query in zip(lists, group, strict=True)
                     ]
                     writer.write_part(number, kept, usage)
                     bar.update(len(group))

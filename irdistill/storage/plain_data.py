@@ -280,7 +280,8 @@ def _hints(declared: Any) -> dict[str, Any]:
     source = (
         declared.__init__ if inspect.isclass(declared) and not is_dataclass(declared) else declared
     )
-    return {name: hint for name, hint in get_type_hints(source).items() if name != "return"}
+    hints = get_type_hints(source, include_extras=True)
+    return {name: hint for name, hint in hints.items() if name != "return"}
 
 
 @cache

@@ -15,7 +15,7 @@ from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json
 from irdistill.modeling.truncation import Truncation
 from irdistill.search.multi_vector.token_states import TokenStates, corpus_states
-from irdistill.search.vectors.vector_store import Storage
+from irdistill.search.retrieve_options import Storage
 from irdistill.students.build import STUDENTS
 from irdistill.students.interaction_layers import InteractionStudent
 from irdistill.teachers.part_encoding import PartTeacher, TextKind

@@ -79,6 +79,7 @@ _EXPECTED = {
     "model": "a model: a name, a path or an object",
     "models": "models: names, paths, objects or a mapping of names to models",
     "teacher": "a teacher: a card, a model or a function",
+    "llm": "a language model: a card or an object",
     "student": "a student: a kind or an object",
     "loss": "a loss: an expression or an object",
     "measures": "measures, as ir-measures writes them",
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from irdistill.losses import Loss
     from irdistill.runs import Run
     from irdistill.students.base import Student
+    from irdistill.teachers.llm.language_model import LanguageModel
 
     CollectionLike = str | Path | Collection
     JudgmentsLike = str | Path | Collection | Qrels | Mapping[str, Mapping[str, int]] | Any
@@ -97,8 +99,10 @@ if TYPE_CHECKING:
     ModelLike = str | Path | Student
     ModelsLike = ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike | Sequence[ModelLike]]
     TeacherLike = str | Path | Callable[..., Any] | Any
+    LanguageModelLike = str | LanguageModel
     StudentLike = str | Student
     LossLike = str | Loss
+    MeasureName = str
     MeasuresLike = str | Sequence[str]
 else:
     CollectionLike = Annotated[Any, Source("collection")]
@@ -108,8 +112,10 @@ else:
     ModelLike = Annotated[Any, Source("model")]
     ModelsLike = Annotated[Any, Source("models")]
     TeacherLike = Annotated[Any, Source("teacher")]
+    LanguageModelLike = Annotated[Any, Source("llm")]
     StudentLike = Annotated[Any, Source("student")]
     LossLike = Annotated[Any, Source("loss")]
+    MeasureName = Annotated[str, Source("measures")]
     MeasuresLike = Annotated[Any, Source("measures")]
 
 

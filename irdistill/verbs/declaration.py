@@ -112,7 +112,11 @@ class Verb:
     @cached_property
     def groups(self) -> dict[str, type]:
         """Parameters that are option dataclasses."""
-        return {name: hint for name, hint in self._hints.items() if dataclasses.is_dataclass(hint)}
+        return {
+            name: hint
+            for name, hint in self._hints.items()
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+        }
 
     @cached_property
     def options(self) -> dict[str, Option]:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import NotFoundError, OptionError
+from irdistill.search.retrieve_options import Index
 from irdistill.verbs.argument_types import (
     CollectionLike,
     JudgmentsLike,
     KindOption,
+    MeasureName,
     MeasuresLike,
     ModelKind,
     ModelLike,
@@ -26,8 +28,12 @@ from irdistill.verbs.argument_types import (
     TrustOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import model_path, named_runs, open_collection, short_names
-from irdistill.verbs.search_verbs import IndexOption
+from irdistill.verbs.opening_inputs import (
+    model_path,
+    named_runs,
+    open_collection,
+    short_names,
+)
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Audit, Comparison, Entry, Evaluation
@@ -35,7 +41,8 @@ if TYPE_CHECKING:
     from irdistill.evaluation.suite_runs import Benchmark
 
 MeasuresOption = Annotated[MeasuresLike, Field(description="As ir-measures writes them.")]
-MeasureOption = Annotated[MeasuresLike, Field(description="One measure, as ir-measures writes it.")]
+MeasureOption = Annotated[MeasureName, Field(description="One measure, as ir-measures writes it.")]
+IndexOption = Annotated[Index, Field(description="Index of a model that searches.")]
 LossEntry = dict[Literal["loss", "student", "collection", "seed", "run"], str | int]
 DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
 

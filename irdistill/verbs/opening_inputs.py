@@ -11,8 +11,9 @@ from irdistill.errors import OptionError
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.distributed.ray_cluster import RayCluster
+    from irdistill.runs import Run
     from irdistill.students.base import Student
-    from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunsLike
+    from irdistill.verbs.argument_types import CollectionLike, ModelLike, RunLike, RunsLike
 
 
 def open_collection(collection: CollectionLike, queries: bool = True) -> Collection:
@@ -77,6 +78,25 @@ def short_names(paths: list[str]) -> list[str]:
     raise OptionError(f"a path is given twice: {', '.join(paths)}. Give each once.")
 
 
+def run_path(run: RunLike) -> str:
+    """The folder of a run.
+
+    Raises:
+        OptionError: the run is not on disk.
+    """
+    path = _path(run)
+    if not path:
+        raise OptionError("the run is in memory; give one that was written to a folder.")
+    return path
+
+
+def optional_run(run: RunLike | None, collection: Collection) -> Run | None:
+    """Open a run, if there is one."""
+    from irdistill.runs import as_run
+
+    return None if run is None else as_run(run, collection)
+
+
 def model_path(model: ModelLike) -> str:
     """The name or folder of a model; a student in memory is saved in the cache.
 
@@ -87,10 +107,10 @@ def model_path(model: ModelLike) -> str:
     folder = model.__dict__.get("saved_in")
     if folder is not None:
         return str(folder)
-    from irdistill.storage.caching import cached
+    from irdistill.storage.build_cache import open_or_build
     from irdistill.storage.files import cache_folder
 
-    place: Path = cached(
+    place: Path = open_or_build(
         cache_folder() / "students" / model.weights_digest(), model.save, lambda path: path
     )
     return str(place)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from irdistill.errors import OptionError
 from irdistill.queries.generating import Generation
-from irdistill.verbs.argument_types import CollectionLike, RunLike, SeedOption
+from irdistill.queries.rewriting import RewriteOptions
+from irdistill.verbs.argument_types import CollectionLike, LanguageModelLike, RunLike, SeedOption
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import open_collection
+from irdistill.verbs.opening_inputs import open_collection, optional_run
 from irdistill.verbs.result_cache import open_cached_collection
 
 if TYPE_CHECKING:
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 OutOption = Annotated[
     Path | None, Field(description="Folder of the new collection; the corpus is not copied.")
-]
-RetryOption = Annotated[
-    Annotated[int, Field(ge=1)] | None,
-    Field(
-        description="Ask once more with this limit if max_tokens cut the answer (thinking models)."
-    ),
 ]
 
 
@@ -64,38 +58,29 @@ def rewrite(
         ),
     ] = None,
     llm: Annotated[
-        str | None, Field(description="Card of a language model that writes the question.")
+        LanguageModelLike | None,
+        Field(description="Card of a language model that writes the questions."),
     ] = None,
-    prompt: Annotated[
-        str, Field(description="Prompt of the language model: a card of data/ or a YAML file.")
-    ] = "prompts/rewrite",
-    max_tokens: Annotated[int, Field(ge=1, description="Tokens of a written question.")] = 64,
-    retry_tokens: RetryOption = None,
+    options: RewriteOptions = RewriteOptions(),
+    **settings: Any,
 ) -> Collection:
     """Make the questions of conversations stand alone.
 
     Give one of ``by``, ``history`` and ``llm``; ``history`` with ``llm`` is the layout of the turns
     that the language model reads.
     """
-    from irdistill.queries import HistoryTemplate, rewrite_with
     from irdistill.queries import rewrite as rewrite_collection
-    from irdistill.queries.history import token_count, words
-    from irdistill.queries.writing import card_model
 
     assert out is not None
-    if sum([bool(by), bool(history) and not llm, bool(llm)]) != 1:
-        raise OptionError(
-            "give one of: by (human or last-turn), history (a layout), llm (the card of a language"
-            " model)."
-        )
-    template = HistoryTemplate.parse(history) if history else None
-    loaded = open_collection(collection)
-    if llm:
-        return rewrite_with(
-            card_model(llm), loaded, out, prompt, template, max_tokens, retry_tokens=retry_tokens
-        )
-    count = token_count(tokenizer) if tokenizer else words
-    return rewrite_collection(loaded, out, template or by, count, tokenizer or "words")  # type: ignore[arg-type]
+    return rewrite_collection(
+        open_collection(collection),
+        out,
+        by,
+        history=history,
+        tokenizer=tokenizer,
+        llm=llm,
+        options=options,
+    )
 
 
 @verb(
@@ -138,26 +123,26 @@ def generate(
     *,
     out: OutOption = None,
     llm: Annotated[
-        str | None, Field(description="Card of the language model that writes queries.")
+        LanguageModelLike | None,
+        Field(description="Card of a language model that writes queries."),
     ] = None,
     examples: Annotated[
         CollectionLike | None,
         Field(description="Collection whose queries and relevant passages few-shot shows."),
     ] = None,
     options: Generation = Generation(),
+    **settings: Any,
 ) -> Collection:
     """Generate synthetic queries from a corpus, with or without a language model."""
     from irdistill.queries import generate as generate_queries
-    from irdistill.queries.generating import example_pairs
-    from irdistill.queries.writing import card_model
 
     assert out is not None
     return generate_queries(
         open_collection(collection, queries=False),
         out,
         options,
-        card_model(llm) if llm else None,
-        example_pairs(open_collection(examples)) if examples is not None else (),
+        llm,
+        open_collection(examples) if examples is not None else (),
     )
 
 
@@ -188,7 +173,9 @@ def filter(
     from irdistill.queries import filter_queries
 
     assert out is not None
-    return filter_queries(open_collection(collection), out, rules, scores, retrieved)
+    opened = open_collection(collection)
+    runs = (optional_run(run, opened) for run in (scores, retrieved))
+    return filter_queries(opened, out, rules, *runs)
 
 
 @verb(
@@ -202,5 +189,7 @@ def critic_curve(
 ) -> list[dict[str, float]]:
     """Size and quality of synthetic queries at thresholds of the teacher's score."""
     from irdistill.queries import critic_curve as curve
+    from irdistill.runs import as_run
 
-    return curve(open_collection(collection), scores)
+    opened = open_collection(collection)
+    return curve(opened, as_run(scores, opened))

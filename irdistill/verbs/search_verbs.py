@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from irdistill.errors import OptionError
+from irdistill.search.retrieve_options import RetrieveOptions
 from irdistill.verbs.argument_types import (
     AddressOption,
     CollectionLike,
-    KindOption,
     ModelLike,
     OverwriteOption,
-    SeedOption,
-    TrustOption,
     WorkersOption,
 )
 from irdistill.verbs.declaration import verb
@@ -31,25 +29,6 @@ MODEL_HELP = (
     " late-interaction model: folder, hub id or package: path."
 )
 ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
-IndexOption = Annotated[
-    Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"],
-    Field(
-        description="flat is exact; the others report their recall. plaid is for late-interaction"
-        " models, seismic for sparse ones, lucene for sparse and dense ones, the rest for dense and"
-        " late-interaction ones."
-    ),
-]
-StorageOption = Annotated[
-    Literal["float32", "float16"], Field(description="Precision of the stored vectors.")
-]
-PrecisionOption = Annotated[
-    Literal["auto", "float32", "bfloat16", "float16"],
-    Field(description="Precision of the encoder; auto is bfloat16 where the hardware supports it."),
-]
-DimensionOption = Annotated[
-    Annotated[int, Field(ge=1)] | None,
-    Field(description="Truncate the vectors of a Matryoshka model to this size."),
-]
 
 
 @verb(
@@ -67,24 +46,14 @@ def retrieve(
     k: Annotated[int, Field(ge=1, description="Documents per query.")] = 100,
     *,
     out: Annotated[Path | None, Field(description="Folder of the run.")] = None,
-    index: IndexOption = "flat",
-    storage: StorageOption = "float32",
-    precision: PrecisionOption = "auto",
-    dimension: DimensionOption = None,
-    kind: KindOption = None,
-    trust_remote_code: TrustOption = False,
-    k1: Annotated[float, Field(ge=0, description="BM25: saturation of the term frequency.")] = 0.9,
-    b: Annotated[float, Field(ge=0, le=1, description="BM25: length normalization.")] = 0.4,
-    part_queries: Annotated[
-        int, Field(ge=1, description="Queries per part (the most work a crash can lose).")
-    ] = 64,
+    options: RetrieveOptions = RetrieveOptions(),
     engine: Annotated[
         Literal["local", "ray"], Field(description="Where the corpus is encoded.")
     ] = "local",
     workers: WorkersOption = None,
     ray_address: AddressOption = None,
-    seed: SeedOption = 42,
     overwrite: OverwriteOption = False,
+    **settings: Any,
 ) -> Run:
     """Retrieve the top documents of each query of a collection.
 
@@ -99,17 +68,8 @@ def retrieve(
         model,
         out,
         k,
-        index,
-        precision=precision,
+        options,
         overwrite=overwrite,
-        seed=seed,
-        k1=k1,
-        b=b,
-        part_queries=part_queries,
-        storage=storage,
-        kind=kind,
-        trust_remote_code=trust_remote_code,
-        dimension=dimension,
         cluster=ray_cluster(engine, workers, ray_address),
     )
 
@@ -140,13 +100,8 @@ def search_text(
     model: ModelOption = "bm25",
     k: Annotated[int, Field(ge=1, description="Documents to show.")] = 5,
     *,
-    index: IndexOption = "flat",
-    storage: StorageOption = "float32",
-    precision: PrecisionOption = "auto",
-    dimension: DimensionOption = None,
-    kind: KindOption = None,
-    trust_remote_code: TrustOption = False,
-    seed: SeedOption = 42,
+    options: RetrieveOptions = RetrieveOptions(),
+    **settings: Any,
 ) -> list[SearchHit]:
     """Search a corpus for one question and show the documents.
 
@@ -163,18 +118,9 @@ def search_text(
     single = replace(
         corpus, queries={"query": Query("query", query)}, qrels=Qrels({}), report=LoadReport()
     )
-    options: dict[str, Any] = {
-        "precision": precision,
-        "storage": storage,
-        "dimension": dimension,
-        "kind": kind,
-        "trust_remote_code": trust_remote_code,
-        "seed": seed,
-    }
+    options = replace(options, check_recall=False)
     with tempfile.TemporaryDirectory() as scratch:
-        ranked = retrieve_run(
-            single, model, Path(scratch) / "run", k, index, check_recall=False, **options
-        )["query"]
+        ranked = retrieve_run(single, model, Path(scratch) / "run", k, options)["query"]
     texts = corpus.corpus.texts(corpus.corpus.rows(ranked.doc_ids)) if ranked.doc_ids else []
     return [
         SearchHit(rank, doc_id, score, text)

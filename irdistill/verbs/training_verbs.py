@@ -24,7 +24,13 @@ from irdistill.verbs.argument_types import (
     TrustOption,
 )
 from irdistill.verbs.declaration import verb
-from irdistill.verbs.opening_inputs import model_path, named_runs, open_collection, open_student
+from irdistill.verbs.opening_inputs import (
+    model_path,
+    named_runs,
+    open_collection,
+    open_student,
+    run_path,
+)
 from irdistill.verbs.result_cache import open_cached_student
 
 if TYPE_CHECKING:
@@ -122,13 +128,16 @@ def train(
     with processes.in_turn():
         loaded = open_collection(collection)
         runs = [as_run(run, loaded) for run in named_runs(scores).values()]
-    if isinstance(student, str):
-        assert backbone is not None
-        student = build_student(student, model_path(backbone), **architecture.changed())
-    model = train_student(
-        loaded, runs, student, loss, out, options, "stored", representations=representations
+    built = (
+        build_student(student, model_path(backbone or ""), **architecture.changed())
+        if isinstance(student, str)
+        else student
     )
-    return open_student(model) if processes.first else student
+    vectors = None if representations is None else run_path(representations)
+    model = train_student(
+        loaded, runs, built, loss, out, options, "stored", representations=vectors
+    )
+    return open_student(model) if processes.first else built
 
 
 def _chosen_settings(chosen: Path) -> dict[str, Any]:

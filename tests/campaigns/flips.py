@@ -110,7 +110,7 @@ def trial(
 
 
 def _collection() -> Any:
-    from tests.search.test_engines import make_collection
+    from tests.search.tiny_collection import make_collection
 
     return make_collection(300)
 
@@ -160,7 +160,7 @@ def bm25(folder: Path) -> Use:
 
 def engine(model: str, index: str) -> Callable[[Path], Use]:
     def make(folder: Path) -> Use:
-        from irdistill.search import open_engine
+        from irdistill.search import open_searcher
         from irdistill.students import load_student
         from tests.students.tiny import tiny_backbone
         from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
@@ -175,7 +175,7 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
 
         def use(place: Path) -> Any:
             return _hits(
-                open_engine(collection.corpus, student, index, place, "float32"), collection
+                open_searcher(collection.corpus, student, index, place, "float32"), collection
             )  # type: ignore[arg-type]
 
         use(folder)
@@ -269,21 +269,22 @@ def compiled(folder: Path) -> Use:
     collection, write = _run(folder)
     source = folder.with_name(f"{folder.name}-run")
     write(source)
-    compile_run(open_run(source), collection.corpus)
-    shutil.copytree(source / "compiled", folder, dirs_exist_ok=True)
+    cached = compile_run(open_run(source), collection.corpus).folder
+    assert cached is not None
+    shutil.copytree(cached, folder, dirs_exist_ok=True)
 
     def use(place: Path) -> Any:
-        shutil.rmtree(source / "compiled", ignore_errors=True)
-        shutil.copytree(place, source / "compiled")
+        shutil.rmtree(cached, ignore_errors=True)
+        shutil.copytree(place, cached)
         try:
-            found = compile_run(open_run(source), collection.corpus)
+            run = compile_run(open_run(source), collection.corpus)
             return [
-                [rows.tolist(), scores.tolist(), found.flags(number).tolist()]
-                for number, (rows, scores) in enumerate(map(found.list, range(len(found))))
+                [rows.tolist(), scores.tolist(), run.flags(number).tolist()]
+                for number, (rows, scores) in enumerate(map(run.list, range(len(run))))
             ]
         finally:
             shutil.rmtree(place)
-            shutil.copytree(source / "compiled", place)
+            shutil.copytree(cached, place)
 
     return use
 

@@ -117,7 +117,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr("irdistill.collections.pydocs.load_pydocs", small)
     monkeypatch.setattr("irdistill.collections.ir_datasets_reader.load_ir_dataset", small)
-    monkeypatch.setattr("irdistill.queries.writing.card_model", lambda card: Writer())
+    for module in ("rewriting", "generating"):
+        monkeypatch.setattr(f"irdistill.queries.{module}.load_writer", lambda card: Writer())
     from irdistill.training import train
     from irdistill.training.options import PretrainOptions
     from irdistill.training.pretraining import pretrain

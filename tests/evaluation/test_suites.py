@@ -21,7 +21,7 @@ from irdistill.evaluation.reproduction import checks_table, reproduce
 from irdistill.evaluation.suite_runs import System, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 
 CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

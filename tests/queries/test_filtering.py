@@ -11,8 +11,8 @@ import pytest
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
 from irdistill.errors import IrdistillError
-from irdistill.queries import Rule, critic_curve, filter_queries
-from irdistill.queries.filtering import diversity, rank_of
+from irdistill.queries import FilterRule, critic_curve, filter_queries
+from irdistill.queries.filtering import diversity, document_rank
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
 NAN = float("nan")
@@ -107,12 +107,12 @@ def test_the_curve_of_a_critic(made: Collection) -> None:
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ([], "no rule"),
-        (["second"], "'second' cannot be read"),
-        (["critic"], "cannot be read"),
-        (["first=0"], "nothing can meet"),
-        (["percentile=101"], "nothing can meet"),
-        (["consistency"], "looks at the run of retrieved"),
+        ([], "at least one rule"),
+        (["second"], "cannot read the rule 'second'"),
+        (["critic"], "cannot read"),
+        (["first=0"], "out of range"),
+        (["percentile=101"], "out of range"),
+        (["consistency"], "needs the run retrieved"),
         (["critic=9"], "none of 5 queries"),
     ],
 )
@@ -141,12 +141,12 @@ def test_a_query_with_two_sources_is_no_synthetic_one(made: Collection, tmp_path
 def test_small_things() -> None:
     listed = RankedList("q", ["a", "b", "c"], np.array([1, 1, NAN], np.float32), None)
     assert (
-        rank_of(listed, "a"),
-        rank_of(listed, "c"),
-        rank_of(listed, "z"),
-        rank_of(None, "a"),
+        document_rank(listed, "a"),
+        document_rank(listed, "c"),
+        document_rank(listed, "z"),
+        document_rank(None, "a"),
     ) == (2, None, None, None)
     assert diversity(["a b a", "A b"]) == {"distinct_1": 2 / 5, "distinct_2": 2 / 3, "words": 2.5}
     for text in ("consistency=20", "first=1", "percentile=25", "critic=-0.5"):
-        assert str(Rule.parse(text)) == text
-    assert Rule.parse("percentile") == Rule("percentile", 25)
+        assert str(FilterRule.parse(text)) == text
+    assert FilterRule.parse("percentile") == FilterRule("percentile", 25)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from irdistill.collections import Collection, Document, load_collection
 from irdistill.errors import IrdistillError
 from irdistill.queries import Generation, generate
-from irdistill.queries.generating import example_pairs, kind_of_query
-from irdistill.queries.kinds import heading, normal, sentences
+from irdistill.queries.generating import example_pairs, query_kind
+from irdistill.queries.query_kinds import normalize_query, passage_title, split_sentences
 from irdistill.teachers.llm.language_model import Answer, Request
 
 TEXT = (
@@ -64,7 +64,7 @@ def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
     }  # 8 sources, two sentences in common
     assert (made_by["sources"], made_by["avoided"]) == (8, 2)
     assert all(found.qrels[query_id] == {query_id.split(":")[1]: 1} for query_id in texts)
-    assert {kind_of_query(query_id) for query_id in texts} == {"title", "sentence"}
+    assert {query_kind(query_id) for query_id in texts} == {"title", "sentence"}
 
 
 def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: Path) -> None:
@@ -251,25 +251,28 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], messag
 
 
 def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="written by a language model"):
+    with pytest.raises(IrdistillError, match="need a language model"):
         generate(source, tmp_path / "no", Generation(kinds=("questions",)))
-    with pytest.raises(IrdistillError, match="0 were given"):
+    with pytest.raises(IrdistillError, match="got 0"):
         generate(source, tmp_path / "no", Generation(kinds=("few-shot",)), Model())
 
 
 @given(st.text())
 def test_sentences_are_in_the_text(text: str) -> None:
     flat = " ".join(text.split())
-    for found in sentences(text):
+    for found in split_sentences(text):
         assert found in flat and 5 <= len(found.split()) <= 40
-    assert normal(normal(text)) == normal(text)
+    assert normalize_query(normalize_query(text)) == normalize_query(text)
 
 
 def test_headings() -> None:
-    assert heading(Document("d", " A  title ", "# Heading")) == "A title"
-    assert heading(Document("d", "", "text\n## The heading ##\n# Other")) == "The heading"
-    assert heading(Document("d", "", "no heading")) == ""
-    assert sentences("one two three four five .\nsix seven eight nine ten eleven .") == [
+    assert passage_title(Document("d", " A  title ", "# Heading")) == "A title"
+    assert (
+        passage_title(Document("d", "", "text\n## The passage_title ##\n# Other"))
+        == "The passage_title"
+    )
+    assert passage_title(Document("d", "", "no passage_title")) == ""
+    assert split_sentences("one two three four five .\nsix seven eight nine ten eleven .") == [
         "one two three four five .",
         "six seven eight nine ten eleven .",
     ]

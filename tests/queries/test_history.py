@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from irdistill.collections import Query, Turn
 from irdistill.errors import IrdistillError
 from irdistill.queries import HistoryTemplate
-from irdistill.queries.history import words
+from irdistill.queries.history_template import count_words
 
 TURNS = (
     Turn("user", "who is\nAda"),
@@ -57,13 +57,13 @@ QUERY = Query("q", "what did she write", TURNS, "what did Ada Lovelace write")
     ],
 )
 def test_what_is_laid_out(written: str, text: str, kept: int, cut: int) -> None:
-    found = HistoryTemplate.parse(written).lay_out(QUERY)
+    found = HistoryTemplate.parse(written).render(QUERY)
     assert (found.text, found.kept, found.cut) == (text, kept, cut)
     assert str(HistoryTemplate.parse(written)) == written
 
 
 def test_a_question_without_history_is_itself() -> None:
-    assert HistoryTemplate().lay_out(Query("q", "who is Ada")) == ("who is Ada", 0, 0)
+    assert HistoryTemplate().render(Query("q", "who is Ada")) == ("who is Ada", 0, 0)
 
 
 turns = st.lists(
@@ -87,7 +87,7 @@ def test_the_question_stays_whole_and_the_newest_turns_stay_longest(
     history: list[Turn], template: HistoryTemplate
 ) -> None:
     query = Query("q", "the question", tuple(history), "LEAKED REWRITE")
-    found = template.lay_out(query)
+    found = template.render(query)
     shown = [
         turn.text
         for turn in history
@@ -100,7 +100,7 @@ def test_the_question_stays_whole_and_the_newest_turns_stay_longest(
     )
     assert found.text == template.separator.join(expected)
     assert template.turns is None or found.kept <= template.turns
-    assert template.tokens is None or words(found.text) <= template.tokens or found.kept == 0
+    assert template.tokens is None or count_words(found.text) <= template.tokens or found.kept == 0
     assert "LEAKED" not in found.text
     assert HistoryTemplate.parse(str(template)) == template
 
@@ -109,7 +109,7 @@ def test_the_question_stays_whole_and_the_newest_turns_stay_longest(
     "written", ["", "middle all", "newest some", "newest all tokens=x", "newest all depth=3"]
 )
 def test_what_cannot_be_read_is_refused(written: str) -> None:
-    with pytest.raises(IrdistillError, match="cannot be read"):
+    with pytest.raises(IrdistillError, match="cannot read"):
         HistoryTemplate.parse(written)
 
 

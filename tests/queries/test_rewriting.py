@@ -13,11 +13,11 @@ import pytest
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.queries import HistoryTemplate, rewrite, rewrite_with
+from irdistill.queries import HistoryTemplate, RewriteOptions, rewrite
 from irdistill.queries.rewriting import read_prompt, transcript
 from irdistill.teachers.llm.language_model import Answer, Request
 
-PROMPT = {"user": "{history}\n--\n{question}"}
+OPTIONS = RewriteOptions(prompt={"user": "{history}\n--\n{question}"})
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_human_rewrites_last_turns_and_histories(source: Collection, tmp_path: P
     last = rewrite(source, tmp_path / "last", "last-turn")
     assert [query.text for query in last.queries.values()][:2] == ["who is Ada?", "and 1?"]
     laid_out = rewrite(
-        source, tmp_path / "laid", HistoryTemplate.parse("newest questions tokens=9")
+        source, tmp_path / "laid", history=HistoryTemplate.parse("newest questions tokens=9")
     )
     assert laid_out.queries["q2"].text == "and 2? [SEP] and 1? [SEP] who is Ada?"
     assert laid_out.queries["q3"].text == "and 3? [SEP] and 2? [SEP] and 1?"
@@ -105,10 +105,10 @@ def test_nothing_a_student_must_not_see_is_in_what_it_reads(
         ("all", "oldest all"),
         ("last", None),
     ):
-        held = rewrite(
-            source, tmp_path / name, HistoryTemplate.parse(template) if template else "last-turn"
+        rewritten = rewrite(
+            source, tmp_path / name, None if template else "last-turn", history=template
         )
-        for number, query in enumerate(held.queries.values()):
+        for number, query in enumerate(rewritten.queries.values()):
             assert query.rewrite is None and query.history == () and "REWRITE" not in query.text
             later = [f"and {other}?" for other in range(number + 1, 7)]
             assert not any(text in query.text for text in later)
@@ -120,7 +120,7 @@ def test_nothing_a_student_must_not_see_is_in_what_it_reads(
 def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_path: Path) -> None:
     answers = {"and 2?": Answer(error="refused"), "and 3?": Answer("  \n")}
     model = Model(answers=answers)
-    found = rewrite_with(model, source, tmp_path / "llm", PROMPT)
+    found = rewrite(source, tmp_path / "llm", llm=model, options=OPTIONS)
     texts = [query.text for query in found.queries.values()]
     assert texts == ["who is Ada?", "AND 1?", "and 2?", "and 3?", "AND 4?", "AND 5?", "AND 6?"]
     assert model.seen[0] == "user: who is Ada?\nassistant: SECRET answer 0\n--\nand 1?"
@@ -139,7 +139,7 @@ def test_what_holds_no_question_leaves_it_as_it_was_asked(
         "and 4?": Answer("I'm sorry, but I can't."),
         "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```"),
     }
-    found = rewrite_with(Model(answers=answers), source, tmp_path / "llm", PROMPT)
+    found = rewrite(source, tmp_path / "llm", llm=Model(answers=answers), options=OPTIONS)
     texts = [query.text for query in found.queries.values()]
     assert texts == [
         "who is Ada?",
@@ -164,7 +164,7 @@ def test_a_rewrite_of_nothing_is_an_error_after_saving(source: Collection, tmp_p
         IrdistillError,
         match=r"none of the 6 answers .* holds a question \(all cut\).*--retry-tokens",
     ):
-        rewrite_with(model, source, tmp_path / "llm", PROMPT)
+        rewrite(source, tmp_path / "llm", llm=model, options=OPTIONS)
     assert load_collection(tmp_path / "llm").queries["q2"].text == "and 2?"
 
 
@@ -172,12 +172,12 @@ def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
     source: Collection, tmp_path: Path
 ) -> None:
     whole = Model()
-    rewrite_with(whole, source, tmp_path / "whole", PROMPT)
+    rewrite(source, tmp_path / "whole", llm=whole, options=OPTIONS)
     with pytest.raises(KeyboardInterrupt):
-        rewrite_with(Model(stop_after=4), source, tmp_path / "cut", PROMPT)
+        rewrite(source, tmp_path / "cut", llm=Model(stop_after=4), options=OPTIONS)
     assert not (tmp_path / "cut").exists()
     rest = Model()
-    rewrite_with(rest, source, tmp_path / "cut", PROMPT)
+    rewrite(source, tmp_path / "cut", llm=rest, options=OPTIONS)
     assert rest.seen == whole.seen[4:]
     for path in (tmp_path / "whole").rglob("*"):
         if path.is_file() and path.name != ".lock":
@@ -189,13 +189,18 @@ def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
 def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
     derived = rewrite(source, tmp_path / "last", "last-turn")
     with pytest.raises(
-        IrdistillError, match=r"7 of 7 questions of .* have no rewrite, 'q0' for one"
+        IrdistillError, match=r"7 of 7 questions of .* have no rewrite, for example 'q0'"
     ):
         rewrite(derived, tmp_path / "no", "human")
     with pytest.raises(IrdistillError, match="by 'nobody'"):
         rewrite(source, tmp_path / "no", "nobody")  # type: ignore[arg-type]
     with pytest.raises(IrdistillError, match=r"lacks \{history\}"):
-        rewrite_with(Model(), source, tmp_path / "no", {"user": "{question}"})
+        rewrite(
+            source,
+            tmp_path / "no",
+            llm=Model(),
+            options=RewriteOptions(prompt={"user": "{question}"}),
+        )
     assert not (tmp_path / "no").exists()
 
 

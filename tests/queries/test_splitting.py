@@ -11,7 +11,7 @@ import pytest
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import IrdistillError
-from irdistill.queries.splitting import conversation, split
+from irdistill.queries.splitting import conversation_key, split
 
 SIZES = [5, 4, 3, 3, 2, 1]
 
@@ -51,7 +51,7 @@ def test_folds_hold_whole_conversations(source: Collection, tmp_path: Path) -> N
     assert set.union(*tests) == set(source.queries) and sum(map(len, tests)) == 18
     for test, train in found:
         assert set(test.queries) | set(train.queries) == set(source.queries)
-        talks = [set(map(conversation, part.queries.values())) for part in (test, train)]
+        talks = [set(map(conversation_key, part.queries.values())) for part in (test, train)]
         assert not talks[0] & talks[1]
         assert {query.id: query for query in test.queries.values()} == {
             query: source.queries[query] for query in test.queries
@@ -73,5 +73,5 @@ def test_the_folds_depend_on_the_seed_alone(source: Collection, tmp_path: Path) 
 
 @pytest.mark.parametrize("folds", [1, 7])
 def test_too_few_conversations_are_refused(folds: int, source: Collection, tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="has 6 conversations"):
+    with pytest.raises(IrdistillError, match="the 6 conversations of"):
         split(source, tmp_path / "no", folds)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import (
+    MemoryRun,
     RankedList,
     RunIdentity,
     RunWriter,
@@ -102,7 +103,7 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(
     (tmp_path / "cut" / ".manifest.json-irdistill-tmp-1").write_text(
         "{"
     )  # and between writing a file and renaming it
-    if stop < len(writer.manifest.own_parts()):
+    if stop < len(writer.manifest.part_numbers()):
         with pytest.raises(IrdistillError, match="not finished"):
             open_run(tmp_path / "cut")
     with RunWriter(tmp_path / "cut", identity(collection), list(QUERIES), size) as writer:
@@ -229,6 +230,57 @@ def test_compiled_lists_are_the_lists(tmp_path: Path, collection: Collection) ->
             found, scores = compiled.list(place)
             assert [collection.corpus.id(int(i)) for i in found] == run[query_id].doc_ids
             np.testing.assert_array_equal(scores, run[query_id].scores)
+
+
+def test_compiling_writes_into_the_cache_only(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    run = write_run(tmp_path / "r", identity(collection), lists().values(), part_queries=4)
+    before = files(tmp_path / "r")
+    compiled = compile_run(run, collection.corpus)
+    assert files(tmp_path / "r") == before and not (tmp_path / "r" / "compiled").exists()
+    assert compiled.folder is not None and compiled.folder.parent == tmp_path / "cache" / "compiled"
+    expected = [scores.tolist() for _, scores in map(compiled.list, range(len(compiled)))]
+    data = bytearray((compiled.folder / "scores.npy").read_bytes())
+    data[-1] ^= 1
+    (compiled.folder / "scores.npy").write_bytes(data)
+    assert "scores.npy is damaged" in verify(tmp_path / "r")[0]
+    again = compile_run(open_run(tmp_path / "r"), collection.corpus)
+    np.testing.assert_array_equal(
+        np.concatenate([again.list(number)[1] for number in range(len(again))]),
+        np.concatenate([np.array(scores, np.float32) for scores in expected]),
+    )
+    assert verify(tmp_path / "r") == []
+
+
+def test_arrays_derived_from_a_compiled_run(
+    tmp_path: Path, collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
+    run = write_run(tmp_path / "r", identity(collection), lists().values(), part_queries=4)
+    compiled = compile_run(run, collection.corpus)
+    built = []
+
+    def build(folder: Path) -> None:
+        built.append(folder)
+        np.save(folder / "sizes.npy", np.diff(compiled.offsets))
+
+    for _ in range(2):
+        arrays = compiled.derived_arrays("sizes", {"version": 1}, build)
+        assert np.asarray(arrays["sizes"]).tolist() == [7] * 10 and list(arrays) == ["sizes"]
+    assert len(built) == 1
+    compiled.derived_arrays("sizes", {"version": 2}, build)
+    assert len(built) == 2
+    stored = sorted(path.name for path in compiled.folder.glob("sizes-*"))
+    assert len(stored) == 2
+    for name in stored:
+        (compiled.folder / name / "sizes.npy").write_bytes(b"damaged")
+    assert compiled.derived_arrays("sizes", {"version": 1}, build)["sizes"][0] == 7
+    assert len(built) == 3
+    in_memory = compile_run(MemoryRun(run.identity, run), collection.corpus)
+    assert in_memory.folder is None
+    assert in_memory.derived_arrays("sizes", {}, build)["sizes"].tolist() == [7] * 10
 
 
 def test_trec_there_and_back(tmp_path: Path, collection: Collection) -> None:

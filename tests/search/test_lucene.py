@@ -15,10 +15,10 @@ import pytest
 
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.lexical.first_stages import is_lexical, open_lexical
 from irdistill.search.lucene.lucene_search import LuceneBM25
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 
 pytestmark = needs_lucene
 
@@ -113,7 +113,9 @@ def test_names() -> None:
 
 
 def test_a_run_names_what_made_it(small: Collection, tmp_path: Path) -> None:
-    run = retrieve(small, "lucene", tmp_path / "run", 2, work=tmp_path, k1=1.5)
+    run = retrieve(
+        small, "lucene", tmp_path / "run", 2, options=RetrieveOptions(k1=1.5), work=tmp_path
+    )
     assert run["q"].doc_ids == ["b", "a"]
     identity = run.manifest.identity
     assert identity.kind == "first-stage"

@@ -12,13 +12,13 @@ from scipy.sparse import csr_matrix
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import recall, retrieve
+from irdistill.search import RetrieveOptions, recall, retrieve
 from irdistill.search.array_shards import write_arrays
 from irdistill.search.lucene.lucene_vectors import LEVELS, LuceneHnsw, LuceneImpact
 from irdistill.search.vectors.exact_search import exact_search
 from irdistill.search.vectors.vector_store import SparseStore, VectorStore
-from tests.search.lucene_here import needs_lucene
-from tests.search.test_engines import make_collection
+from tests.search.lucene_support import needs_lucene
+from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
@@ -135,7 +135,14 @@ def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
         if kind == "dense"
         else tiny_splade(tmp_path / "model")
     )
-    run = retrieve(collection, model, tmp_path / "run", 6, "lucene", tmp_path / "work", "float32")
+    run = retrieve(
+        collection,
+        model,
+        tmp_path / "run",
+        6,
+        RetrieveOptions(index="lucene", precision="float32"),
+        work=tmp_path / "work",
+    )
     share = recall(run)
     assert share is not None and share >= 0.9
     assert (
@@ -143,7 +150,12 @@ def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
         == {"dense": "lucene-hnsw", "sparse": "lucene-impact"}[kind]
     )
     exact = retrieve(
-        collection, model, tmp_path / "exact", 200, "flat", tmp_path / "work", "float32"
+        collection,
+        model,
+        tmp_path / "exact",
+        200,
+        RetrieveOptions(index="flat", precision="float32"),
+        work=tmp_path / "work",
     )
     for found in run:
         true = dict(
@@ -157,6 +169,6 @@ def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
             collection,
             str(tiny_colbert(tmp_path / "late")),
             tmp_path / "other",
-            index="lucene",
+            options=RetrieveOptions(index="lucene"),
             work=tmp_path / "work",
         )

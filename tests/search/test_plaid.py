@@ -17,14 +17,14 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection, Corpus
 from irdistill.errors import IrdistillError
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search import array_shards as shards
-from irdistill.search import retrieve
 from irdistill.search.array_shards import write_arrays
-from irdistill.search.engines import MultiVectorEngine
 from irdistill.search.multi_vector import plaid_index
-from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.multi_vector.maxsim import maxsim_search
 from irdistill.search.multi_vector.plaid_index import PlaidIndex, Stages, stages_for
 from irdistill.search.multi_vector.residual_codec import ResidualCodec, nearest, train_codec
+from irdistill.search.searchers import MultiVectorSearcher
 from irdistill.search.vectors.vector_store import TokenStore
 from irdistill.students import load_student
 from tests.teachers.test_retrievers import tiny_colbert
@@ -236,9 +236,9 @@ def test_the_settings_follow_the_number_of_results() -> None:
         assert stages.documents // 4 >= stages.rescored > k
 
 
-def engine(index: PlaidIndex, similarity: str) -> MultiVectorEngine:
+def engine(index: PlaidIndex, similarity: str) -> MultiVectorSearcher:
     student: Any = SimpleNamespace(similarity=similarity, device=CPU)
-    return MultiVectorEngine(corpus_of(len(index.store)), student, "float32", index.store, index)
+    return MultiVectorSearcher(corpus_of(len(index.store)), student, "float32", index.store, index)
 
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
@@ -251,7 +251,7 @@ def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
         unit(np.random.default_rng(seed).normal(size=(size, DIMENSION)))
         for seed, size in enumerate((1, 5, 32))
     ]
-    ((*found,),), (true,) = searched.search([queries], 50), searched.true_best([queries], 50)
+    ((*found,),), (true,) = searched.search([queries], 50), searched.search_exact([queries], 50)
     for query, one, other in zip(queries, found, true, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
@@ -280,7 +280,7 @@ def test_most_of_the_true_best_are_found(
     )  # of 650 passages with tokens
     searched = engine(PlaidIndex.build(store, tmp_path, bits=bits, device=CPU), "maxsim")
     queries = [tokens for tokens in passages(60, seed=3) if len(tokens) > 5]
-    (found,), (true,) = searched.search([queries], k), searched.true_best([queries], k)
+    (found,), (true,) = searched.search([queries], k), searched.search_exact([queries], k)
     shares = [
         len(np.intersect1d(one.rows, other.rows)) / k
         for one, other in zip(found, true, strict=True)
@@ -392,7 +392,8 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     collection = Collection.from_dicts(
         "same", {f"d{number:03}": "the cat" for number in range(400)}, {"q": "cat"}, {}
     )
-    settings: Any = {"k": 3, "index": "plaid", "work": tmp_path / "work", "precision": "float32"}
+    options = RetrieveOptions(index="plaid", precision="float32")
+    settings: Any = {"k": 3, "work": tmp_path / "work", "options": options}
     (found,) = run = retrieve(collection, model, tmp_path / "run", **settings)
     assert list(found.doc_ids) == ["d399", "d398", "d397"]
     assert run.identity.settings["index"] == {
@@ -411,7 +412,12 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     assert list(found.doc_ids) == ["d398", "d396", "d395"]
     assert load_student(model, device="cpu").kind == "late-interaction"
     with pytest.raises(IrdistillError, match="plaid"):
-        retrieve(collection, model, tmp_path / "more", **settings | {"index": "seismic"})
+        retrieve(
+            collection,
+            model,
+            tmp_path / "more",
+            **settings | {"options": RetrieveOptions(index="seismic")},
+        )
 
 
 def test_maxsim_search_and_the_index_agree_on_the_best(index: PlaidIndex) -> None:

@@ -16,13 +16,13 @@ import torch
 
 from irdistill import IrdistillError
 from irdistill.distributed.ray_cluster import RayCluster
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.vectors import ray_encoding
 from irdistill.search.vectors.ray_encoding import EncodingJob, RayEncoding
 from irdistill.search.vectors.vector_store import STORES
 from irdistill.students import load_student
 from tests.ray_here import cluster  # noqa: F401
-from tests.search.test_engines import make_collection
+from tests.search.tiny_collection import make_collection
 from tests.students.tiny import tiny_backbone
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
@@ -79,7 +79,9 @@ def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(
     TokenStore.build(collection.corpus, student, tmp_path / "local", **SHARDS)
     (notes / "kill-20").touch()
     encoding = RayEncoding(RayCluster(2), collection, model, {"device": "cpu"})
-    TokenStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+    TokenStore.build(
+        collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS
+    )
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     had = [line.split() for line in (notes / "processes").read_text().splitlines()]
     assert sorted(int(start) for start, _ in had) == [0, 10, 20, 20, 30, 40, 50, 60]
@@ -102,7 +104,9 @@ def test_what_was_encoded_before_a_failure_stays(
     with pytest.raises(
         IrdistillError, match=r"the shard of the documents 40 to 49 failed 2 times.*no luck"
     ):
-        SparseStore.build(collection.corpus, student, tmp_path / "ray", encoding=encoding, **SHARDS)
+        SparseStore.build(
+            collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS
+        )
     encode, given = type(student).search_vectors, []
     monkeypatch.setattr(
         type(student),
@@ -120,14 +124,21 @@ def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_th
     tmp_path: Path, notes: Path
 ) -> None:
     collection, model = make_collection(), str(tiny_backbone(tmp_path / "model", layers=2))
-    one = retrieve(collection, model, tmp_path / "one", 9, work=tmp_path / "a", precision="float32")
+    one = retrieve(
+        collection,
+        model,
+        tmp_path / "one",
+        9,
+        RetrieveOptions(precision="float32"),
+        work=tmp_path / "a",
+    )
     other = retrieve(
         collection,
         model,
         tmp_path / "other",
         9,
+        RetrieveOptions(precision="float32"),
         work=tmp_path / "b",
-        precision="float32",
         cluster=RayCluster(1),
     )
     assert one.fingerprint == other.fingerprint
@@ -137,8 +148,8 @@ def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_th
         model,
         tmp_path / "again",
         9,
+        RetrieveOptions(precision="float32"),
         work=tmp_path / "b",
-        precision="float32",
         cluster=RayCluster(1),
     )
     assert (
@@ -156,7 +167,7 @@ def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_th
             collection.corpus,
             load_student(model, device="cpu"),
             tmp_path / "c",
-            encoding=wrong,
+            encode_shards=wrong.shards,
             **SHARDS,
         )
 

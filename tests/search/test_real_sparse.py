@@ -11,11 +11,11 @@ import pytest
 
 from irdistill.collections import Collection, load_collection
 from irdistill.evaluation import evaluate
-from irdistill.search import recall, retrieve
+from irdistill.search import RetrieveOptions, recall, retrieve
 from irdistill.students import SparseStudent, build_student, load_student
 from irdistill.teachers import load_teacher, score
 from irdistill.training import TrainOptions, train
-from tests.search.lucene_here import needs_lucene
+from tests.search.lucene_support import needs_lucene
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 
 ADI = Path(__file__).resolve().parents[3] / "shared" / "data" / "adi"
@@ -44,12 +44,14 @@ def model(work: Path) -> str:
 
 @pytest.fixture(scope="module")
 def run(adi: Collection, model: str, work: Path) -> Any:
-    return retrieve(adi, model, work / "run", 20, work=work, **FLOAT)
+    return retrieve(adi, model, work / "run", 20, options=RetrieveOptions(**FLOAT), work=work)
 
 
 def test_it_finds_more_as_what_it_is(adi: Collection, work: Path) -> None:
     runs = {
-        kind: retrieve(adi, MODEL, work / kind, 20, work=work, kind=kind, **FLOAT)
+        kind: retrieve(
+            adi, MODEL, work / kind, 20, options=RetrieveOptions(kind=kind, **FLOAT), work=work
+        )
         for kind in ("sparse", "dense")
     }
     values = {row.system: row.value for row in evaluate(adi, runs, "nDCG@10").rows}
@@ -68,10 +70,12 @@ needs_seismic = pytest.mark.skipif(
     "index",
     [pytest.param("seismic", marks=needs_seismic), pytest.param("lucene", marks=needs_lucene)],
 )
-def test_indexes_find_the_true_best(
+def test_indexes_find_the_search_exact(
     index: Any, adi: Collection, run: Any, model: str, work: Path
 ) -> None:
-    found = retrieve(adi, model, work / index, 20, index, work=work, **FLOAT)
+    found = retrieve(
+        adi, model, work / index, 20, options=RetrieveOptions(index=index, **FLOAT), work=work
+    )
     assert (recall(found) or 0) > 0.97
     same = np.mean(
         [one.doc_ids[:5] == other.doc_ids[:5] for one, other in zip(run, found, strict=True)]

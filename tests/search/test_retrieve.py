@@ -9,7 +9,7 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import BM25, retrieve
+from irdistill.search import BM25, RetrieveOptions, retrieve
 from irdistill.students.dense_student import DenseStudent
 from tests.students.tiny import WORDS, tiny_backbone
 
@@ -57,10 +57,9 @@ def test_dense_run(index: str, collection: Collection, model: str, tmp_path: Pat
         collection,
         model,
         tmp_path / "run",
+        options=RetrieveOptions(index=index, precision="float32"),
         k=7,
-        index=index,
-        work=tmp_path / "work",  # type: ignore
-        precision="float32",
+        work=tmp_path / "work",
     )
     assert run.identity.kind == "student" and run.identity.producer["model"] == model
     assert len(run.query_ids) == 10
@@ -84,7 +83,7 @@ def test_a_killed_search_goes_on_to_the_same_bytes(
     import irdistill.search.retrieval  # noqa: F401
     from irdistill.runs import RunWriter
 
-    settings = {"k": 5, "work": tmp_path / "work", "part_queries": 3}
+    settings = {"k": 5, "work": tmp_path / "work", "options": RetrieveOptions(part_queries=3)}
     retrieve(collection, model, tmp_path / "whole", **settings)  # type: ignore[arg-type]
     write = RunWriter.write_part
     calls: list[int] = []
@@ -104,7 +103,7 @@ def test_a_killed_search_goes_on_to_the_same_bytes(
 
 
 def test_k_below_one_is_refused(collection: Collection, tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="k=0"):
+    with pytest.raises(IrdistillError, match="k is 0"):
         retrieve(collection, "bm25", tmp_path, k=0)
 
 

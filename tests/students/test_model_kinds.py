@@ -21,7 +21,7 @@ from irdistill.evaluation.suite_runs import System
 from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
 from irdistill.recipes.verbs import RecipeContext, check_arguments
 from irdistill.runs import open_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
 from irdistill.students.model_kinds import model_kind
 from irdistill.teachers import load_teacher
@@ -93,9 +93,8 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
         MODEL,
         tmp_path / "run",
         3,
+        RetrieveOptions(kind="sparse", precision="float32"),
         work=tmp_path / "work",
-        kind="sparse",
-        precision="float32",
     )
     assert run.identity.producer["kind"] == "sparse" and run["q1"].doc_ids[0] == "d1"
     dense = retrieve(
@@ -103,9 +102,8 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
         MODEL,
         tmp_path / "dense",
         3,
+        RetrieveOptions(kind="dense", precision="float32"),
         work=tmp_path / "work",
-        kind="dense",
-        precision="float32",
     )
     assert dense.identity.producer["kind"] == "dense" and dense.fingerprint != run.fingerprint
     teacher: Any = load_teacher(MODEL, collection.corpus, kind="sparse", work=tmp_path / "work")
@@ -222,8 +220,8 @@ def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
         load_student(reranker, kind="dense")
     with pytest.raises(IrdistillError, match="irdistill score"):
         load_student(reranker)
-    with pytest.raises(IrdistillError, match="no name of a model with vectors"):
-        retrieve(collection, "bm25", tmp_path / "run", kind="sparse")
+    with pytest.raises(IrdistillError, match="needs a model given by folder"):
+        retrieve(collection, "bm25", tmp_path / "run", options=RetrieveOptions(kind="sparse"))
 
 
 @pytest.mark.parametrize("labels", [2, 3])

@@ -16,7 +16,7 @@ import torch
 from irdistill.collections import Collection, Query
 from irdistill.losses import parse_loss
 from irdistill.runs import RankedList, RunIdentity, compile_run, write_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.search.vectors.vector_store import VectorStore
 from irdistill.students import build_student
 from irdistill.students.base import Student
@@ -171,7 +171,12 @@ def test_documents_and_queries_without_tokens_find_and_are_found_in_no_search(
         student = student_of(kind, tmp_path / kind)
         for index in indexes:
             run: Any = retrieve(
-                collection, student, tmp_path / kind / index, 6, index, work=tmp_path / "work"
+                collection,
+                student,
+                tmp_path / kind / index,
+                6,
+                RetrieveOptions(index=index),
+                work=tmp_path / "work",
             )  # type: ignore[arg-type]
             for query in ("q0", "q1"):
                 assert sorted(run[query].doc_ids) == ["d0", "d2", "d3", "d5"], (kind, index)

@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 from irdistill.errors import IrdistillError
 from irdistill.losses import ScoreBatch, parse_loss
 from irdistill.runs import compile_run, open_run
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import DenseStudent
 from irdistill.students.base import Student
 from irdistill.training.data.list_sampler import ListSampler
@@ -117,9 +117,8 @@ def test_a_search_with_cut_vectors(place: Path) -> None:
             model,
             place / f"run-{dimension}",
             40,
+            RetrieveOptions(precision="float32", dimension=dimension),
             work=place / "work",
-            precision="float32",
-            dimension=dimension,
         )
         plain = SentenceTransformer(str(model), device="cpu", truncate_dim=dimension)
         documents = plain.encode_document([collection.corpus.text(row) for row in range(40)])
@@ -136,8 +135,8 @@ def test_what_is_refused(place: Path) -> None:
     for wrong, message in ((0, "1 to 16"), (17, "1 to 16")):
         with pytest.raises(IrdistillError, match=message):
             DenseStudent.load(place / "out" / "model", device="cpu", dimension=wrong)
-    with pytest.raises(IrdistillError, match="no name of a dense model"):
-        retrieve(make_collection(), "bm25", place / "no", dimension=3)
+    with pytest.raises(IrdistillError, match="dimension needs a model given by"):
+        retrieve(make_collection(), "bm25", place / "no", options=RetrieveOptions(dimension=3))
     with pytest.raises(
         IrdistillError, match="matryoshka_dims has 32, and the student's vectors have 16"
     ):

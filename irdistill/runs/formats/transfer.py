@@ -224,7 +224,7 @@ def _list(found: Gathered, query_id: str, doc_ids: list[str], ranks: bool) -> Ra
 def _write(writer: RunWriter, lists: Iterator[RankedList]) -> None:
     size = writer.manifest.part_queries
     left = dict(writer.pending())
-    for number in writer.manifest.own_parts():
+    for number in writer.manifest.part_numbers():
         count = min(size, len(writer.query_ids) - number * size)
         part = [next(lists) for _ in range(count)]
         if number in left:

@@ -20,7 +20,7 @@ from irdistill.collections import Corpus
 from irdistill.collections.byte_strings import ByteStrings, HashIndex, pad_bytes
 from irdistill.console.progress import progress
 from irdistill.modeling.stemming import StemNumbers, words_of
-from irdistill.runs.ondisk import array_stream
+from irdistill.runs.disk_array import array_stream
 
 MEMORY = 1 << 30
 """Bytes that a build takes for postings, beside 16 for each document and the words of the corpus.

@@ -19,7 +19,7 @@ from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.search.lucene.jvm import java_class, java_errors
 from irdistill.search.lucene.lucene_index import LuceneIndex, index_writer, write_texts
-from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.ranking import SearchHits, best_rows
 from irdistill.search.vectors.exact_search import sort_by_score_and_row
 from irdistill.search.vectors.vector_store import SparseStore, VectorStore
 
@@ -197,7 +197,7 @@ class LuceneImpact:
         ids, scores = self._index.hits(asked, k)
         return np.array(ids, dtype=np.int64), scores
 
-    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[Hits]:
+    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[SearchHits]:
         """About the k best documents of each query (Q, V), with their true scores."""
         found = []
         for query in (queries[row] for row in range(queries.shape[0])):

@@ -17,7 +17,8 @@ from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.search.array_shards import TRUNCATION, Arrays, write_arrays
-from irdistill.search.vectors.vector_store import Storage, report_cut_documents
+from irdistill.search.retrieve_options import Storage
+from irdistill.search.vectors.vector_store import report_cut_documents
 from irdistill.storage.files import cache_folder, digest
 from irdistill.students.interaction_layers import InteractionStudent
 

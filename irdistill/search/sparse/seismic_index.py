@@ -21,7 +21,7 @@ from irdistill.collections import Corpus
 from irdistill.console.progress import show_activity
 from irdistill.errors import MissingExtraError
 from irdistill.search.index_file import make_once
-from irdistill.search.ranking import Hits, best_rows
+from irdistill.search.ranking import SearchHits, best_rows
 from irdistill.search.vectors.vector_store import SparseStore
 
 FORMAT = 1
@@ -60,11 +60,11 @@ class SeismicIndex:
         self.nbytes = path.stat().st_size
         self._index = seismic.SeismicIndex.load(str(path))
 
-    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[Hits]:
+    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[SearchHits]:
         """About the k best documents of each query (Q, V)."""
         return [self._one(queries[row], corpus, k) for row in range(queries.shape[0])]
 
-    def _one(self, query: csr_matrix, corpus: Corpus, k: int) -> Hits:
+    def _one(self, query: csr_matrix, corpus: Corpus, k: int) -> SearchHits:
         if not query.nnz:
             return best_rows(corpus, np.empty(0, np.float32), k)
         words = np.array([str(word) for word in query.indices.tolist()], dtype=self._words)

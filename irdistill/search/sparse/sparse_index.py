@@ -18,7 +18,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 from irdistill.collections import Corpus
 from irdistill.errors import IrdistillError
 from irdistill.search.array_shards import Arrays, write_arrays
-from irdistill.search.ranking import Best, Hits
+from irdistill.search.ranking import SearchHits, TopK
 from irdistill.search.vectors.vector_store import SparseStore
 
 FORMAT = 1
@@ -76,7 +76,7 @@ class SparseIndex:
         """The bytes of the index."""
         return self._arrays.nbytes
 
-    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[Hits]:
+    def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[SearchHits]:
         """The k best documents of each query (Q, V); those that share no word with it, or score no
         more than 0, are not found.
 
@@ -91,7 +91,7 @@ class SparseIndex:
             (queries.indices[start:end], queries.data[start:end].astype(np.float32))
             for start, end in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
         ]
-        best = [Best(corpus, k, above=0.0) for _ in asked]
+        best = [TopK(corpus, k, above=0.0) for _ in asked]
         for number in range(len(self._ends)):
             block = self._block(number)
             for one, (words, weights) in zip(best, asked, strict=True):

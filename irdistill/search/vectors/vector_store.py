@@ -7,10 +7,10 @@ They belong to the document tower alone: students that share a frozen one share 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -24,17 +24,24 @@ from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, write_arrays
+from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
 from irdistill.students.base import Student
 
-if TYPE_CHECKING:
-    from irdistill.search.vectors.ray_encoding import RayEncoding
-
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
-Storage = Literal["float32", "float16"]
+
+EncodeShards = Callable[
+    [Mapping[str, Any], Precision, str, int | None, Iterable[tuple[int, int]]],
+    Iterator[Mapping[str, np.ndarray]],
+]
+"""Encodes ranges of documents outside this process, for example on a Ray cluster.
+
+Called with the document identity, precision, storage type, token budget, and (start, end) ranges.
+Yields the arrays of each range in order.
+"""
 
 
 class VectorBatch(NamedTuple):
@@ -105,7 +112,7 @@ class Store(Arrays):
         storage: Storage = "float32",
         budget: int | None = None,
         overwrite: bool = False,
-        encoding: RayEncoding | None = None,
+        encode_shards: EncodeShards | None = None,
     ) -> Self:
         """Encode a corpus, or go on where an earlier call was stopped.
 
@@ -113,7 +120,7 @@ class Store(Arrays):
             shard_rows: documents a shard: what a kill can cost, and what is held in memory.
             storage: of the numbers; words' weights and lengths are stored as they are.
             budget: padded tokens a batch.
-            encoding: where to encode; this process where None.
+            encode_shards: encodes ranges of documents elsewhere (default: this process).
 
         Raises:
             IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not
@@ -129,8 +136,8 @@ class Store(Arrays):
 
         spread = (
             None
-            if encoding is None
-            else partial(encoding.shards, identity, precision, storage, budget)
+            if encode_shards is None
+            else partial(encode_shards, identity, precision, storage, budget)
         )
         layout = cls.layout(identity["dimension"], storage)
         write_arrays(
@@ -356,13 +363,13 @@ def corpus_vectors(
     work: str | Path | None = None,
     precision: Precision = "auto",
     storage: Storage = "float32",
-    encoding: RayEncoding | None = None,
+    encode_shards: EncodeShards | None = None,
 ) -> Any:
     """The vectors of a corpus, built on first use, in a folder named by all that decides them.
 
     Args:
         work: the folder of such folders; the cache folder where None.
-        encoding: where to encode; this process where None.
+        encode_shards: encodes ranges of documents elsewhere (default: this process).
 
     Returns:
         The store of the student's kind.
@@ -371,7 +378,12 @@ def corpus_vectors(
     key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
     base = Path(work) if work is not None else cache_folder() / "vectors"
     store = STORES[encoder.kind].build(
-        corpus, encoder, base / key, precision=precision, storage=storage, encoding=encoding
+        corpus,
+        encoder,
+        base / key,
+        precision=precision,
+        storage=storage,
+        encode_shards=encode_shards,
     )
     report_cut_documents(store, encoder)
     return store

@@ -21,7 +21,7 @@ from irdistill.errors import IrdistillError
 from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import clear
-from irdistill.search import retrieve
+from irdistill.search import RetrieveOptions, retrieve
 from irdistill.storage.files import staging_path
 from irdistill.training.data.list_sampler import ListSampler
 from irdistill.training.options import TrainOptions
@@ -112,8 +112,8 @@ class Miner:
             self.student,
             place,
             self.options.mine_depth,
+            RetrieveOptions(precision=self.options.precision),
             work=scratch or self.work,
-            precision=self.options.precision,
         )
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from irdistill import IrdistillError
-from irdistill.runs.ondisk import OnDisk
+from irdistill.runs.disk_array import DiskArray
 
 
 def test_slices_are_those_of_the_array(tmp_path: Path) -> None:
     values = np.linspace(-3, 3, 1000).astype(np.float32)
     values[17] = np.nan
     np.save(tmp_path / "a.npy", values)
-    held = OnDisk(tmp_path / "a.npy")
+    held = DiskArray(tmp_path / "a.npy")
     again = pickle.loads(pickle.dumps(held))
     for part in (
         slice(0, 64),
@@ -40,9 +40,9 @@ def test_a_file_of_another_length_is_refused(tmp_path: Path) -> None:
     with open(tmp_path / "a.npy", "r+b") as stream:
         stream.truncate(150)
     with pytest.raises(IrdistillError, match=r"has 150 bytes and should have 168\. Delete"):
-        OnDisk(tmp_path / "a.npy")
+        DiskArray(tmp_path / "a.npy")
 
 
 def test_nothing_in_it_is_no_fault(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.empty(0, np.int32))
-    assert OnDisk(tmp_path / "a.npy")[0:5].tolist() == []
+    assert DiskArray(tmp_path / "a.npy")[0:5].tolist() == []

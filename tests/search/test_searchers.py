@@ -18,15 +18,16 @@ from sentence_transformers.util.similarity import maxsim
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.search import open_engine, recall, retrieve
+from irdistill.search import RetrieveOptions, open_searcher, recall, retrieve
 from irdistill.search.array_shards import write_arrays
-from irdistill.search.engines import INDEXES
-from irdistill.search.multi_vector import multi_vector_index as multi_vector
-from irdistill.search.multi_vector.multi_vector_index import maxsim_search
+from irdistill.search.multi_vector import maxsim as multi_vector
+from irdistill.search.multi_vector.maxsim import maxsim_search
+from irdistill.search.retrieve_options import INDEXES
 from irdistill.search.sparse.sparse_index import SparseIndex
 from irdistill.search.vectors.vector_store import STORES, SparseStore, TokenStore, corpus_vectors
 from irdistill.students import build_student, load_student
-from tests.students.tiny import WORDS, tiny_backbone
+from tests.search.tiny_collection import make_collection
+from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_classifier
 from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
@@ -36,18 +37,6 @@ LIBRARY = {
     "late-interaction": MultiVectorEncoder,
 }
 CPU: Any = {"precision": "float32"}
-
-
-def make_collection(documents: int = 60) -> Collection:
-    rng = np.random.default_rng(0)
-    docs = {
-        f"d{number}": " ".join(rng.choice(WORDS, size=int(rng.integers(1, 14))))
-        for number in range(documents)
-    }
-    if documents > 1:
-        docs |= {"twin-a": docs["d0"], "twin-b": docs["d0"], "empty": ""}
-    queries = {f"q{number}": " ".join(rng.choice(WORDS, size=3)) for number in range(5)}
-    return Collection.from_dicts("tiny", docs, queries, {})
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +64,21 @@ def test_search_finds_what_sentence_transformers_scores_highest(
 ) -> None:
     collection = make_collection()
     corpus = collection.corpus
-    run = retrieve(collection, models[kind], tmp_path / "run", k=9, work=tmp_path / "work", **CPU)
+    run = retrieve(
+        collection,
+        models[kind],
+        tmp_path / "run",
+        options=RetrieveOptions(**CPU),
+        k=9,
+        work=tmp_path / "work",
+    )
     every = retrieve(
-        collection, models[kind], tmp_path / "all", k=1000, work=tmp_path / "work", **CPU
+        collection,
+        models[kind],
+        tmp_path / "all",
+        options=RetrieveOptions(**CPU),
+        k=1000,
+        work=tmp_path / "work",
     )
     assert run.identity.producer["model"] == models[kind] and run.identity.settings["index"] == {
         "kind": "flat"
@@ -129,7 +130,13 @@ def test_shaped_students_are_searched_as_sentence_transformers_scores(
         for place, text in enumerate(["the dog .", ". . .", "a big dog and . a bird", "dog . " * 9])
     }
     collection = Collection.from_dicts("marks", docs, {"q": "dog . bird", "r": "."}, {})
-    run = retrieve(collection, tmp_path / "model", tmp_path / "run", work=tmp_path / "work", **CPU)
+    run = retrieve(
+        collection,
+        tmp_path / "model",
+        tmp_path / "run",
+        options=RetrieveOptions(**CPU),
+        work=tmp_path / "work",
+    )
     for found, scores in zip(
         run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True
     ):
@@ -143,13 +150,20 @@ def test_one_document_and_an_empty_result(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     collection = make_collection(1)
-    run = retrieve(collection, models[kind], tmp_path / "run", k=5, work=tmp_path, **CPU)
+    run = retrieve(
+        collection,
+        models[kind],
+        tmp_path / "run",
+        options=RetrieveOptions(**CPU),
+        k=5,
+        work=tmp_path,
+    )
     expected = plain_scores(kind, models[kind], collection)
     assert [list(found.doc_ids) for found in run] == [
         ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
     ]
     if kind == "sparse":  # a query that shares no word with any document
-        engine = open_engine(
+        engine = open_searcher(
             collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU
         )
         nothing = engine.encode(["cat"])
@@ -328,13 +342,18 @@ def test_approximate_runs_state_their_recall(
         collection,
         models[kind],
         tmp_path / "run",
+        options=RetrieveOptions(index=index, part_queries=2, **CPU),
         k=6,
-        index=index,
         work=tmp_path,
-        part_queries=2,
-        **CPU,
     )
-    flat = retrieve(collection, models[kind], tmp_path / "flat", k=6, work=tmp_path, **CPU)
+    flat = retrieve(
+        collection,
+        models[kind],
+        tmp_path / "flat",
+        options=RetrieveOptions(**CPU),
+        k=6,
+        work=tmp_path,
+    )
     if index == "flat":
         assert recall(run) is None
         return
@@ -361,19 +380,17 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
                 collection,
                 models["sparse"],
                 tmp_path / "run",
-                index="seismic",
+                options=RetrieveOptions(index="seismic", **CPU),
                 work=tmp_path / "work",
-                **CPU,
             )
         pytest.skip("pyseismic-lsr is not installed")
     run = retrieve(
         collection,
         models["sparse"],
         tmp_path / "run",
+        options=RetrieveOptions(index="seismic", **CPU),
         k=6,
-        index="seismic",
         work=tmp_path / "work",
-        **CPU,
     )
     expected = plain_scores("sparse", models["sparse"], collection)
     for found, scores in zip(run, expected, strict=True):
@@ -382,7 +399,7 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
     share = recall(run)
     assert share is not None and share >= 0.6
     assert capfd.readouterr().out == "", "it says nothing of its own"
-    again = open_engine(
+    again = open_searcher(
         collection.corpus,
         load_student(models["sparse"], device="cpu"),
         "seismic",
@@ -416,7 +433,12 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(
             lambda self, texts, *_, make=forms[kind], **__: make(len(texts)),
         )
         (found,) = retrieve(
-            collection, student, tmp_path / kind, k=3, work=tmp_path / "work", **CPU
+            collection,
+            student,
+            tmp_path / kind,
+            options=RetrieveOptions(**CPU),
+            k=3,
+            work=tmp_path / "work",
         )
         assert list(found.doc_ids) == ["d149", "d148", "d147"], kind
 
@@ -428,20 +450,42 @@ def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -
     ):
         retrieve(collection, str(tiny_classifier(tmp_path / "ce", "bert")), tmp_path / "run")
     with pytest.raises(
-        IrdistillError, match="a sparse model has no index 'hnsw'; give one of flat, seismic"
+        IrdistillError, match="a sparse model has no index 'hnsw'; choose one of flat, seismic"
     ):
-        retrieve(collection, models["sparse"], tmp_path / "run", index="hnsw", work=tmp_path)
+        retrieve(
+            collection,
+            models["sparse"],
+            tmp_path / "run",
+            options=RetrieveOptions(index="hnsw"),
+            work=tmp_path,
+        )
     with pytest.raises(IrdistillError, match="a dense model has no index 'seismic'"):
-        retrieve(collection, models["dense"], tmp_path / "run", index="seismic", work=tmp_path)
+        retrieve(
+            collection,
+            models["dense"],
+            tmp_path / "run",
+            options=RetrieveOptions(index="seismic"),
+            work=tmp_path,
+        )
     with pytest.raises(
         IrdistillError, match="a dense model has no index 'plaid'; give one of flat, hnsw"
     ):
-        retrieve(collection, models["dense"], tmp_path / "run", index="plaid", work=tmp_path)
+        retrieve(
+            collection,
+            models["dense"],
+            tmp_path / "run",
+            options=RetrieveOptions(index="plaid"),
+            work=tmp_path,
+        )
     with pytest.raises(
         IrdistillError,
         match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid",
     ):
         retrieve(
-            collection, models["late-interaction"], tmp_path / "run", index="lucene", work=tmp_path
+            collection,
+            models["late-interaction"],
+            tmp_path / "run",
+            options=RetrieveOptions(index="lucene"),
+            work=tmp_path,
         )
     assert not (tmp_path / "run").exists()

@@ -19,7 +19,7 @@ from irdistill.collections import Corpus
 from irdistill.console.progress import progress
 from irdistill.modeling.hardware import best_device
 from irdistill.search.array_shards import read_part
-from irdistill.search.ranking import Best, Hits, best_rows
+from irdistill.search.ranking import SearchHits, TopK, best_rows
 from irdistill.search.vectors.vector_store import TokenStore
 
 EMPTY = -np.inf
@@ -28,7 +28,7 @@ _QUERY_TOKENS = 512
 """Query tokens multiplied at a time: what keeps the products in the caches of a CPU."""
 
 
-class Queries:
+class MaxSimQueries:
     """Some queries, laid out for MaxSim on a device.
 
     Args:
@@ -81,7 +81,7 @@ def maxsim_search(
     mean: bool = False,
     memory: int = 256 << 20,
     device: torch.device | None = None,
-) -> list[list[Hits]]:
+) -> list[list[SearchHits]]:
     """The k best documents of each query of each group, in one pass over the store.
 
     Args:
@@ -92,9 +92,9 @@ def maxsim_search(
         device: where to multiply; the best there is where None.
     """
     place = device or best_device()
-    asked = [Queries(group, mean, place) for group in groups]
+    asked = [MaxSimQueries(group, mean, place) for group in groups]
     best = [
-        [Best(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups
+        [TopK(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups
     ]
     width = max(1, sum(queries.count for queries in asked))
     block = max(1, min(len(store), memory // 4 // (4 * width)))
@@ -128,10 +128,10 @@ def rerank(
     mean: bool = False,
     memory: int = 256 << 20,
     device: torch.device | None = None,
-) -> Hits:
+) -> SearchHits:
     """The k best of some documents by exact MaxSim with one query (tokens, D)."""
     place = device or best_device()
-    asked = Queries([query], mean, place)
+    asked = MaxSimQueries([query], mean, place)
     scores = np.full(len(rows), EMPTY, dtype=np.float32)
     lengths = store.starts[rows + 1] - store.starts[rows]
     full = np.flatnonzero(lengths)
@@ -149,7 +149,7 @@ def _chunk_tokens(device: torch.device, memory: int) -> int:
     """Document tokens that are multiplied together: what keeps the products in the caches of a CPU,
     or fills a GPU.
     """
-    return 8192 if device.type == "cpu" else max(1, memory // 2 // (4 * Queries.room(device)))
+    return 8192 if device.type == "cpu" else max(1, memory // 2 // (4 * MaxSimQueries.room(device)))
 
 
 def _edges(lengths: np.ndarray, room: int) -> list[int]:

@@ -18,7 +18,7 @@ from irdistill.storage.files import open_descriptor, read_at
 _HEADER_BYTES = 4096
 
 
-class OnDisk:
+class DiskArray:
     """One dimension of numbers in a ``.npy`` file.
 
     Not a memory map: of a map that is read at random, all pages come to count as the process's
@@ -69,7 +69,7 @@ class OnDisk:
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OnDisk, (self.path, self._checks)
+        return DiskArray, (self.path, self._checks)
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""Options of the verb *retrieve*: one declaration for Python, the command line and recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from irdistill.storage.plain_data import check_values
+
+Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
+Storage = Literal["float32", "float16"]
+
+_FAISS = ("flat", "hnsw", "ivfflat", "ivfpq", "sq8")
+INDEXES: Mapping[str, tuple[str, ...]] = {
+    "dense": (*_FAISS, "lucene"),
+    "late-interaction": (*_FAISS, "plaid"),
+    "sparse": ("flat", "seismic", "lucene"),
+}
+"""Indexes of each kind of model; ``flat`` is exact for all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieveOptions:
+    """Options of `irdistill.search.retrieve`.
+
+    Raises:
+        OptionError: a value is not allowed.
+
+    >>> RetrieveOptions(index="hnsw").storage
+    'float32'
+    """
+
+    index: Annotated[
+        Index,
+        Field(
+            description="Index of a model's vectors. flat is exact. Dense models: hnsw, ivfflat,"
+            " ivfpq, sq8, lucene. Late interaction: hnsw, ivfflat, ivfpq, sq8, plaid. Sparse"
+            " models: seismic, lucene."
+        ),
+    ] = "flat"
+    storage: Annotated[
+        Storage,
+        Field(description="Number type of the vectors on disk; scores are computed in float32."),
+    ] = "float32"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Field(description="Precision of the encoder; auto is bfloat16 where the hardware has it."),
+    ] = "auto"
+    dimension: Annotated[
+        int | None,
+        Field(ge=1, description="Truncate the vectors of a Matryoshka model to this dimension."),
+    ] = None
+    kind: Annotated[
+        Literal["dense", "sparse", "late-interaction", "cross-encoder"] | None,
+        Field(
+            description="How to load the model when its files do not say (sparse for SPLADE)."
+            " Default: detected from its files."
+        ),
+    ] = None
+    trust_remote_code: Annotated[bool, Field(description="Run code that comes with the model.")] = (
+        False
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Random seed of an index.")] = 42
+    k1: Annotated[float, Field(ge=0, description="BM25: saturation of the term frequency.")] = 0.9
+    b: Annotated[float, Field(ge=0, le=1, description="BM25: length normalization.")] = 0.4
+    part_queries: Annotated[
+        int, Field(ge=1, description="Queries per part (the most work a crash can lose).")
+    ] = 64
+    check_recall: Annotated[
+        bool,
+        Field(
+            description="With an approximate index, search the first two parts exactly too, and"
+            " record the recall."
+        ),
+    ] = True
+
+    def __post_init__(self) -> None:
+        check_values(vars(self), RetrieveOptions, "retrieve")

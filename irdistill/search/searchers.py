@@ -1,0 +1,264 @@
+"""Search a corpus with a model: its stored vectors, the index over them, and the top documents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irdistill.collections import Corpus
+from irdistill.console.progress import ProgressCallback
+from irdistill.errors import OptionError
+from irdistill.modeling.hardware import Precision
+from irdistill.modeling.truncation import Truncation
+from irdistill.search.lucene.lucene_vectors import LuceneHnsw, LuceneImpact
+from irdistill.search.multi_vector.maxsim import maxsim_search, rerank
+from irdistill.search.multi_vector.plaid_index import PlaidIndex
+from irdistill.search.ranking import SearchHits, best_rows
+from irdistill.search.retrieve_options import INDEXES, Index, Storage
+from irdistill.search.sparse.seismic_index import SeismicIndex
+from irdistill.search.sparse.sparse_index import SparseIndex
+from irdistill.search.vectors.exact_search import exact_search
+from irdistill.search.vectors.faiss_index import FaissIndex
+from irdistill.search.vectors.vector_store import (
+    EncodeShards,
+    SparseStore,
+    Store,
+    TokenStore,
+    VectorStore,
+    corpus_vectors,
+)
+from irdistill.students.base import Student
+
+_EXTRA = 32
+"""Neighbors beyond k, so that ties at the cut-off are ordered by document id."""
+_MAX_EXTRA_ABSENT = 1024
+"""Most extra neighbors for documents without a vector, which an approximate index contains too."""
+_TOKEN_NEIGHBORS = 128
+"""Fewest nearest tokens per query token whose documents become candidates."""
+
+
+class Searcher(ABC):
+    """Searches one corpus with one model.
+
+    Attributes:
+        settings: everything that determines the index.
+        exact: whether the results are the exact top k.
+        nbytes: most bytes that a search reads.
+        truncation: how much of the documents the model did not read.
+    """
+
+    settings: Mapping[str, Any]
+    exact: bool = True
+    nbytes: int
+    truncation: Truncation = Truncation()
+
+    def __init__(self, corpus: Corpus, student: Student, precision: Precision) -> None:
+        self.corpus, self.student, self.precision = corpus, student, precision
+
+    def encode(self, texts: Sequence[str], done: ProgressCallback | None = None) -> Any:
+        """Encode queries into one group for `search`.
+
+        Args:
+            done: called with the number of encoded queries after each batch.
+        """
+        return self.student.search_vectors(texts, "query", self.precision, done=done)
+
+    @abstractmethod
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of each query; the results of a group depend on that group alone."""
+
+    def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of each query."""
+        return self.search(groups, k)
+
+
+class DenseSearcher(Searcher):
+    """Searches one vector per document by inner product."""
+
+    def __init__(
+        self, corpus: Corpus, student: Student, precision: Precision, index: FaissIndex | LuceneHnsw
+    ) -> None:
+        super().__init__(corpus, student, precision)
+        self.index, self.settings, self.nbytes = index, index.settings, index.nbytes
+        self.exact = index.kind == "flat"
+        store = index.store
+        self._absent = (
+            store.absent_rows if isinstance(store, VectorStore) else np.empty(0, np.int64)
+        )
+
+    def search(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of query vectors (Q, D)."""
+        if self.exact:
+            return self.search_exact(groups, k)
+        neighbors = k + _EXTRA + min(len(self._absent), _MAX_EXTRA_ABSENT)
+        results = self.index.search_groups(groups, neighbors)
+        return (
+            self._top(vectors, scores, rows, k)
+            for vectors, (scores, rows) in zip(groups, results, strict=True)
+        )
+
+    def search_exact(self, groups: Sequence[np.ndarray], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of query vectors (Q, D)."""
+        matrix, device = self.index.store.matrix, self.student.device
+        results = exact_search(matrix, groups, k + _EXTRA, device=device, skip=self._absent)
+        for vectors, (scores, rows) in zip(groups, results, strict=True):
+            extra, not_empty = _EXTRA, vectors.any(axis=1)
+            while (
+                k < scores.shape[1] < len(matrix)
+                and (scores[not_empty, k - 1] == scores[not_empty, -1]).any()
+            ):
+                extra *= 8  # more ties at the cut-off than extra neighbors
+                scores, rows = exact_search(
+                    matrix, [vectors], k + extra, device=device, skip=self._absent
+                )[0]
+            yield self._top(vectors, scores, rows, k)
+
+    def _top(
+        self, vectors: np.ndarray, scores: np.ndarray, rows: np.ndarray, k: int
+    ) -> list[SearchHits]:
+        """Top k per query, without absent documents; nothing for a query without a vector."""
+        hits = []
+        for vector, line, neighbors in zip(vectors, scores, rows, strict=True):
+            kept = (neighbors >= 0) & (line > -np.inf) & ~np.isin(neighbors, self._absent)
+            count = k if vector.any() else 0
+            hits.append(best_rows(self.corpus, line[kept], count, neighbors[kept]))
+        return hits
+
+
+class SparseSearcher(Searcher):
+    """Searches sparse vectors by inner product, through the terms of the query."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        student: Student,
+        precision: Precision,
+        store: SparseStore,
+        index: SparseIndex | SeismicIndex | LuceneImpact,
+    ) -> None:
+        super().__init__(corpus, student, precision)
+        self.store, self.index, self.exact = store, index, isinstance(index, SparseIndex)
+        self.settings, self.nbytes = index.settings, index.nbytes
+
+    def search(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of query vectors (Q, V)."""
+        return (self.index.search(group, self.corpus, k) for group in groups)
+
+    def search_exact(self, groups: Sequence[Any], k: int) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of query vectors (Q, V)."""
+        exact = self.index if isinstance(self.index, SparseIndex) else inverted_index(self.store)
+        return (exact.search(group, self.corpus, k) for group in groups)
+
+
+def inverted_index(store: SparseStore) -> SparseIndex:
+    """Exact index of a sparse store, in its folder."""
+    return SparseIndex.build(store, store.folder / "inverted")
+
+
+class MultiVectorSearcher(Searcher):
+    """Searches by MaxSim: all documents, or the candidates of an index over tokens."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        student: Student,
+        precision: Precision,
+        store: TokenStore,
+        index: FaissIndex | PlaidIndex,
+    ) -> None:
+        super().__init__(corpus, student, precision)
+        self.store, self.index, self.exact = store, index, index.kind == "flat"
+        self.settings = dict(index.settings)
+        if isinstance(index, FaissIndex) and not self.exact:
+            self.settings["token_neighbours"] = _TOKEN_NEIGHBORS
+        self.nbytes = store.nbytes + (0 if self.exact else index.nbytes)
+        self.mean = student.similarity == "meanmaxsim"
+
+    def search(self, groups: Sequence[Sequence[np.ndarray]], k: int) -> Iterable[list[SearchHits]]:
+        """Top k documents of queries (tokens, D)."""
+        if self.exact:
+            return self.search_exact(groups, k)
+        return ([self._two_stages(query, k) for query in group] for group in groups)
+
+    def search_exact(
+        self, groups: Sequence[Sequence[np.ndarray]], k: int
+    ) -> Iterable[list[SearchHits]]:
+        """Exact top k documents of queries (tokens, D)."""
+        device = self.student.device
+        return maxsim_search(self.store, groups, self.corpus, k, mean=self.mean, device=device)
+
+    def _two_stages(self, query: np.ndarray, k: int) -> SearchHits:
+        """Rerank the candidates of the index by exact MaxSim."""
+        rows, device = self._candidates(query, k), self.student.device
+        return rerank(self.store, query, rows, self.corpus, k, mean=self.mean, device=device)
+
+    def _candidates(self, query: np.ndarray, k: int) -> np.ndarray:
+        if not len(query):
+            return np.empty(0, np.int64)
+        if isinstance(self.index, PlaidIndex):
+            return self.index.candidates(query, k)
+        _, tokens = self.index.search(query, max(_TOKEN_NEIGHBORS, k))
+        return np.unique(np.searchsorted(self.store.starts, tokens[tokens >= 0], side="right") - 1)
+
+
+def open_searcher(
+    corpus: Corpus,
+    student: Student,
+    index: Index = "flat",
+    work: str | Path | None = None,
+    precision: Precision = "auto",
+    storage: Storage = "float32",
+    seed: int = 42,
+    encode_shards: EncodeShards | None = None,
+) -> Searcher:
+    """Encode the corpus and build the index, or open the existing ones.
+
+    Args:
+        work: folder of vectors and indexes (default: the cache folder).
+        encode_shards: encodes the corpus elsewhere, see `EncodeShards` (default: this process).
+
+    Raises:
+        OptionError: this kind of student has no such index.
+        ModelError: the student is a cross-encoder and has no vectors.
+    """
+    known = INDEXES.get(student.kind, ())
+    if known and index not in known:
+        raise OptionError(
+            f"a {student.kind} model has no index {index!r}; choose one of {', '.join(known)}."
+        )
+    store: Store = corpus_vectors(corpus, student, work, precision, storage, encode_shards)
+    searcher = _searcher(corpus, student, index, precision, store, seed)
+    searcher.truncation = store.truncation
+    return searcher
+
+
+def _searcher(
+    corpus: Corpus, student: Student, index: Index, precision: Precision, store: Store, seed: int
+) -> Searcher:
+    """The searcher for a kind of store, with its index built or opened."""
+    shared, folder = (corpus, student, precision), store.folder
+    if isinstance(store, SparseStore):
+        sparse: SparseIndex | SeismicIndex | LuceneImpact
+        if index == "lucene":
+            sparse = LuceneImpact(store, folder / "lucene")
+        elif index == "seismic":
+            sparse = SeismicIndex(store, folder / "seismic")
+        else:
+            sparse = inverted_index(store)
+        return SparseSearcher(*shared, store, sparse)
+    if index == "lucene":
+        assert isinstance(store, VectorStore)
+        return DenseSearcher(*shared, LuceneHnsw(store, folder / "lucene"))
+    if index == "plaid":
+        assert isinstance(store, TokenStore)
+        plaid = PlaidIndex.build(store, folder / f"plaid-{seed}", seed=seed, device=student.device)
+        return MultiVectorSearcher(*shared, store, plaid)
+    assert isinstance(store, VectorStore | TokenStore) and index != "seismic"
+    faiss_index = FaissIndex.build(store, index, folder / f"{index}-{seed}", seed=seed)
+    if isinstance(store, TokenStore):
+        return MultiVectorSearcher(*shared, store, faiss_index)
+    return DenseSearcher(*shared, faiss_index)
