@@ -121,8 +121,8 @@ def describe_error(error: Exception) -> str:
     return (
         f"internal error: {type(error).__name__}: {detail} ({Path(last.filename).name}, line"
         f" {last.lineno}). This is an error in irdistill or in a library that it uses. Run"
-        " irdistill --debug with the same command for the traceback, and report it. What was finished is"
-        " kept."
+        " irdistill --debug with the same command for the traceback, and report it. What was"
+        " finished is kept."
     )
 
 

@@ -93,6 +93,7 @@ def audit(
     """Audit teachers before training: is a teacher worth learning from, and how?"""
     from irdistill.evaluation import AuditOptions
     from irdistill.evaluation import audit as audit_runs
+    from irdistill.runs import as_run
 
     if html is not None:
         from irdistill.evaluation.auditing.plots import require_plots
@@ -109,9 +110,9 @@ def audit(
         kind,
         trust_remote_code,
     )
-    audited = audit_runs(
-        open_collection(collection), named_runs(runs), first_stage, options=options
-    )
+    opened = open_collection(collection)
+    named = {name: as_run(run, opened) for name, run in named_runs(runs).items()}
+    audited = audit_runs(opened, named, optional_run(first_stage, opened), options=options)
     if html is not None:
         from irdistill.evaluation.auditing.html import write_html
 
@@ -181,20 +182,21 @@ def evaluate(
     """Evaluate runs as trec_eval does, with confidence intervals and tested differences."""
     from irdistill.evaluation import combine
     from irdistill.evaluation import evaluate as evaluate_runs
+    from irdistill.runs import as_run
 
     if datasets is not None:
         return combine(
             *(
                 evaluate_runs(
-                    open_collection(name),
-                    named,
+                    open_collection(dataset),
+                    {name: as_run(run) for name, run in named.items()},
                     measures,
                     baseline,
                     seed,
-                    name,
+                    dataset,
                     self_match=self_match,
                 )
-                for name, named in datasets.items()
+                for dataset, named in datasets.items()
             )
         )
     systems = named_runs(runs)
@@ -206,7 +208,8 @@ def evaluate(
         baseline = given[baseline]
     judged = _judged(collection, qrels_columns)
     name = str(collection) if isinstance(collection, str | Path) else None
-    return evaluate_runs(judged, systems, measures, baseline, seed, name, self_match)
+    opened = {system: as_run(run) for system, run in systems.items()}
+    return evaluate_runs(judged, opened, measures, baseline, seed, name, self_match)
 
 
 def _judged(collection: Any, qrels_columns: str | None) -> Any:
@@ -375,17 +378,16 @@ def measure(
     ]
 
 
-def _named_models(models: ModelsLike) -> dict[str, list[str]]:
-    if isinstance(models, Mapping):
-        return {
-            name: [
-                model_path(part) for part in (value if isinstance(value, list | tuple) else [value])
-            ]
-            for name, value in models.items()
-        }
-    paths = [
+def _model_paths(models: Any) -> list[str]:
+    return [
         model_path(model) for model in (models if isinstance(models, list | tuple) else [models])
     ]
+
+
+def _named_models(models: ModelsLike) -> dict[str, list[str]]:
+    if isinstance(models, Mapping):
+        return {name: _model_paths(value) for name, value in models.items()}
+    paths = _model_paths(models)
     return {name: [path] for name, path in zip(short_names(paths), paths, strict=True)}
 
 
@@ -454,9 +456,13 @@ def report(
     results = (
         from_json(sources[0])
         if is_file
-        else evaluated(named, collection, measures, baseline, seed, self_match)
+        else evaluated(named, collection, _joined(measures), baseline, seed, self_match)
     )
     return publish(results, format, out, documents, queries, model)
+
+
+def _joined(measures: MeasuresLike) -> str:
+    return measures if isinstance(measures, str) else " ".join(measures)
 
 
 @verb(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -53,8 +53,8 @@ def rewrite(
     tokenizer: Annotated[
         str | None,
         Field(
-            description="Model whose tokenizer counts tokens= of history: folder, hub id or package:"
-            " path (default: words)."
+            description="Model whose tokenizer counts tokens= of history: folder, hub id or"
+            " package: path (default: words)."
         ),
     ] = None,
     llm: Annotated[

@@ -11,8 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from irdistill.card_files import find_card
-from irdistill.cli.main import main
 from irdistill.cli.commands import MultiValueCommand
+from irdistill.cli.main import main
 from irdistill.runs import RunWriter, open_run
 from irdistill.search import retrieval
 

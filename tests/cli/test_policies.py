@@ -13,7 +13,7 @@ import irdistill.verbs.training_verbs as training_verbs
 from irdistill.cli.main import main
 from irdistill.training.options import TrainOptions
 
-COMMAND = "train set --backbone model --loss KL --out out --scores run".split()
+COMMAND = ["train", "set", "--backbone", "model", "--loss", "KL", "--out", "out", "--scores", "run"]
 
 
 @pytest.fixture

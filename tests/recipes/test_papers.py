@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import torch
+from irdistill.recipes.verbs import VERBS
 
 from irdistill.card_files import card_folder
 from irdistill.errors import IrdistillError
 from irdistill.losses import parse_loss
 from irdistill.recipes import read_recipe, run_recipe
 from irdistill.recipes.recipe import Recipe
-from irdistill.recipes.verbs import VERBS
 from irdistill.runs import RankedList, open_run, write_run
 from irdistill.storage.files import read_json
 from tests.recipes.tiny import pydocs_folder

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from irdistill.cli.options import settings
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from irdistill.cli.main import cli
-from irdistill.cli.options import settings
 from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone

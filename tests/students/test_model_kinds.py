@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
+from irdistill.recipes.verbs import RecipeContext, check_arguments
 
 from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.evaluation.suite_runs import System
-from irdistill.recipes.verbs import VERBS as RECIPE_VERBS
-from irdistill.recipes.verbs import RecipeContext, check_arguments
 from irdistill.runs import open_run
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
