@@ -119,7 +119,7 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
     else:
         from irdistill.collections import Collection, Qrels
         from irdistill.runs import MemoryRun, RankedList, RunIdentity
-        from irdistill.teachers import load_teacher, score
+        from irdistill.teachers import ScoreOptions, load_teacher, score
 
         given: dict[str, dict[str, Any]] = {
             "engine": {},
@@ -138,7 +138,7 @@ def run_side(side: str, model: str, queries: int, out: Path) -> None:
         ]
         candidates = MemoryRun(RunIdentity("first-stage", {}, part.describe()), lists)
         with tempfile.TemporaryDirectory() as place:
-            score(part, candidates, teacher, Path(place) / "warm", depth=1)
+            score(part, candidates, teacher, Path(place) / "warm", ScoreOptions(k=1))
             result["load_seconds"] = time.perf_counter() - began
             began = time.perf_counter()
             run = score(part, candidates, teacher, Path(place) / "run")

@@ -12,7 +12,7 @@ from irdistill import IrdistillError
 from irdistill.card_files import CARD_KINDS, card_folder, choose_card, find_card, list_cards
 from irdistill.evaluation.suites import read_suite
 from irdistill.recipes import read_recipe
-from irdistill.teachers.teacher_loading import card_of
+from irdistill.teachers.teacher_card import card_of
 
 
 @pytest.mark.parametrize(

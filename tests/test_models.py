@@ -31,7 +31,7 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
-from irdistill.teachers import CrossEncoderTeacher, score
+from irdistill.teachers import CrossEncoderTeacher, ScoreOptions, score
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
@@ -334,11 +334,11 @@ def test_a_resumed_score_names_the_file_that_changed(
             str(place), COLLECTION.corpus, tmp_path / "work", precision="float32", device="cpu"
         )
 
-    score(COLLECTION, candidates, teacher(), tmp_path / "run", part_queries=1)  # type: ignore[arg-type]
-    score(COLLECTION, candidates, teacher(), tmp_path / "run", part_queries=1)  # type: ignore[arg-type]
+    score(COLLECTION, candidates, teacher(), tmp_path / "run", ScoreOptions(part_queries=1))  # type: ignore[arg-type]
+    score(COLLECTION, candidates, teacher(), tmp_path / "run", ScoreOptions(part_queries=1))  # type: ignore[arg-type]
     lower_case(False)(place)
     with pytest.raises(IrdistillError, match="tokenizer") as error:
-        score(COLLECTION, candidates, teacher(), tmp_path / "run", part_queries=1)  # type: ignore[arg-type]
+        score(COLLECTION, candidates, teacher(), tmp_path / "run", ScoreOptions(part_queries=1))  # type: ignore[arg-type]
     assert "What differs" in str(error.value) and "revision" in str(error.value)
     if kind != "retriever":
         assert re.search(r"producer\.files\.tokenizer\.json: ", str(error.value))

@@ -230,7 +230,7 @@ def test_a_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: P
     from irdistill.queries.rewriting import read_prompt
     from irdistill.recipes.recipe import read_recipe
     from irdistill.recipes.runner import _check, _collections
-    from irdistill.teachers.teacher_loading import read_card
+    from irdistill.teachers.teacher_card import read_card
 
     def recipe(path: str) -> None:
         for stage in read_recipe(path).stages:

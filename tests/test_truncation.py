@@ -17,10 +17,10 @@ from irdistill.runs import RankedList, Run, RunIdentity, write_run
 from irdistill.search import retrieve
 from irdistill.search.vectors.vector_store import VectorStore, corpus_vectors
 from irdistill.students import DenseStudent, build_student
-from irdistill.teachers import CrossEncoderTeacher, load_teacher, score
+from irdistill.teachers import CrossEncoderTeacher, ScoreOptions, load_teacher, score
 from irdistill.teachers.llm.prompt_templates import cut_usage
 from irdistill.teachers.pair_prompts import PairTemplate
-from irdistill.teachers.scoring_engine import run_truncation, truncation_shares
+from irdistill.teachers.scoring_reports import run_truncation, truncation_shares
 from irdistill.training import TrainOptions, train
 from tests.students.tiny import WORDS, tiny_backbone
 from tests.teachers.families import tiny_lightning_ir
@@ -132,7 +132,11 @@ def test_a_teacher_counts_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture
         str(tiny_cross_encoder(tmp_path / "model")), max_length=26, backend="torch", device="cpu"
     )
     run = score(
-        held, candidates(tmp_path / "candidates", held), teacher, tmp_path / "run", part_queries=1
+        held,
+        candidates(tmp_path / "candidates", held),
+        teacher,
+        tmp_path / "run",
+        ScoreOptions(part_queries=1),
     )
     counts = run_truncation(run)["pair"]
     whole = sum(3 + words for words in (5, 30) for _ in range(10)) + sum(
@@ -142,7 +146,9 @@ def test_a_teacher_counts_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert counts.tokens_cut == whole - 10 * 8 - 30 * 23
     assert "30 of 40 pairs (75.0%) are longer than the tokens that" in caplog.text
     assert truncation_shares(run)["pairs cut"] == 0.75
-    again = score(held, tmp_path / "candidates", teacher, tmp_path / "again", part_queries=2)
+    again = score(
+        held, tmp_path / "candidates", teacher, tmp_path / "again", ScoreOptions(part_queries=2)
+    )
     assert run_truncation(again)["pair"].tokens_cut == counts.tokens_cut
 
 

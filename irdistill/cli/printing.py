@@ -62,8 +62,7 @@ def _table(values: Mapping[str, Any]) -> Printed:
 def _run(run: Run, arguments: Mapping[str, Any]) -> Printed:
     from irdistill.modeling.truncation import Truncation
     from irdistill.search import recall
-    from irdistill.teachers.scoring_engine import truncation_shares
-    from irdistill.teachers.unscored import unscored_flags
+    from irdistill.teachers.scoring_reports import truncation_shares, unscored_flags
 
     usage, producer = run.manifest.usage, run.identity.producer
     values: dict[str, Any] = {

@@ -314,7 +314,7 @@ def _run_of(
             overwrite=overwrite,
             work=work,
         )
-    from irdistill.teachers import load_teacher, responses_file, score
+    from irdistill.teachers import ScoreOptions, TeacherSpec, responses_file, score
 
     depth = (system.depth or suite.rerank_depth) + spare
     candidates: Run | Path = (
@@ -329,13 +329,12 @@ def _run_of(
         if is_lexical(system.rerank)
         else _supplied(system.rerank, dataset.name, several)
     )
-    trust = {"trust_remote_code": True} if system.trust_remote_code else {}
-    teacher = load_teacher(
+    teacher = TeacherSpec(
         system.model,
-        collection.corpus,
-        kind=system.kind,
-        work=work,
-        responses=responses_file(folder / "run"),
-        **trust,
+        system.kind,
+        work,
+        responses_file(folder / "run"),
+        {"trust_remote_code": True} if system.trust_remote_code else {},
     )
-    return score(collection, candidates, teacher, folder / "run", depth, overwrite=overwrite)
+    options = ScoreOptions(k=depth, overwrite=overwrite)
+    return score(collection, candidates, teacher, folder / "run", options)

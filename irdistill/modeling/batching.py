@@ -80,9 +80,6 @@ def run_batches(
         for inner in token_budget_batches(values[indices], budget):
             run(indices[inner])
 
-    start, order = 0, np.argsort(-values, kind="stable")
-    while start < len(order):
-        longest = max(1, int(values[order[start]]))
-        count = max(1, min(budget.tokens // longest, budget.max_items))
-        run(order[start : start + count])
-        start += count
+    # The budget may shrink between two batches: `token_budget_batches` reads it for each of them.
+    for batch in token_budget_batches(values, budget):
+        run(batch)

@@ -17,7 +17,7 @@ from irdistill.teachers.llm.queue import run_jobs
 from irdistill.teachers.llm.reading import Reply
 from irdistill.teachers.llm.response_log import open_log
 from irdistill.teachers.llm.written import read_written
-from irdistill.teachers.unscored import SHARE, shares
+from irdistill.teachers.scoring_reports import WARNING_SHARE, counts_in_words
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def load_writer(card: str) -> LanguageModel:
         ModelError: the card is not of a language model, or the model cannot be loaded.
     """
     from irdistill.teachers.llm.llm_loading import load_language_model
-    from irdistill.teachers.teacher_loading import LLM_KINDS, card_of
+    from irdistill.teachers.teacher_card import LLM_KINDS, card_of
 
     teacher = card_of(card)
     if teacher.kind not in LLM_KINDS:
@@ -90,13 +90,13 @@ def report_unusable(replies: Sequence[Reply], item: str, log: str | Path) -> Non
         item: what each answer should contain, for the message.
     """
     counts = Counter(reply.flag for reply in replies if reply.flag)
-    if counts and counts.total() >= SHARE * len(replies):
+    if counts and counts.total() >= WARNING_SHARE * len(replies):
         logger.warning(
             "WARNING: %d of %d answers hold no %s: %s. The answers are in the response log (%s)%s",
             counts.total(),
             len(replies),
             item,
-            shares(counts, len(replies)),
+            counts_in_words(counts, len(replies)),
             log,
             _cut_advice(counts),
         )
@@ -109,8 +109,8 @@ def no_usable_answer(replies: Sequence[Reply], item: str, log: str | Path) -> In
     counts = Counter(reply.flag or "" for reply in replies)
     return InputError(
         f"none of the {len(replies)} answers of the language model holds a {item}"
-        f" ({shares(counts, len(replies))}). Read some answers in the response log ({log}), and"
-        f" change the model or the prompt{_cut_advice(counts)}"
+        f" ({counts_in_words(counts, len(replies))}). Read some answers in the response log"
+        f" ({log}), and change the model or the prompt{_cut_advice(counts)}"
     )
 
 

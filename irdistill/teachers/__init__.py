@@ -1,4 +1,4 @@
-"""Teachers: strong, slow rerankers whose scores are computed once and kept."""
+"""Teachers: strong, slow rerankers whose scores are computed once and stored."""
 
 from __future__ import annotations
 
@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import Any
 
 from irdistill.teachers.bm25_teacher import BM25Teacher
-from irdistill.teachers.cost_estimate import CostEstimate, estimate
-from irdistill.teachers.protocol import BatchTeacher, Teacher, TeacherScores, TextPair
-from irdistill.teachers.ray_scoring import RayEngine
-from irdistill.teachers.recording import score_with_representations
-from irdistill.teachers.scoring_engine import score, score_pairs
-from irdistill.teachers.teacher_loading import TeacherCard, load_teacher, read_card, responses_file
-from irdistill.teachers.teacher_spec import TeacherSpec
+from irdistill.teachers.cost_estimate import CostEstimate, EstimateOptions, estimate_cost
+from irdistill.teachers.function_teacher import FunctionTeacher, teacher
+from irdistill.teachers.part_scoring import score_pairs
+from irdistill.teachers.protocol import (
+    BatchTeacher,
+    ListwiseTeacher,
+    PartialOrder,
+    Teacher,
+    TeacherScores,
+    TextPair,
+)
+from irdistill.teachers.score_options import ScoreOptions, TeacherOptions
+from irdistill.teachers.scoring import score
+from irdistill.teachers.teacher_card import TeacherCard, read_card
+from irdistill.teachers.teacher_loading import TeacherSpec, load_teacher, responses_file
 
 __all__ = [
     "BM25Teacher",
@@ -20,23 +28,28 @@ __all__ = [
     "CausalTeacher",
     "CostEstimate",
     "CrossEncoderTeacher",
+    "EstimateOptions",
+    "FunctionTeacher",
     "LateInteractionTeacher",
-    "RayEngine",
+    "ListwiseTeacher",
+    "PartialOrder",
     "RetrieverTeacher",
+    "ScoreOptions",
     "Seq2SeqTeacher",
     "SparseRetrieverTeacher",
     "Teacher",
     "TeacherCard",
+    "TeacherOptions",
     "TeacherScores",
     "TeacherSpec",
     "TextPair",
-    "estimate",
+    "estimate_cost",
     "load_teacher",
     "read_card",
     "responses_file",
     "score",
     "score_pairs",
-    "score_with_representations",
+    "teacher",
 ]
 
 _WITH_TORCH = {

@@ -1,6 +1,4 @@
-"""What a job would take, told from a small sample: pairs, tokens, hours, bytes and money, before
-any of it is spent.
-"""
+"""Estimating what a scoring job takes from a sample: pairs, tokens, hours, bytes and money."""
 
 from __future__ import annotations
 
@@ -9,48 +7,73 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 from scipy.stats import t as students_t
 
 from irdistill.collections import Collection
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
 from irdistill.runs import PartEntry, RankedList, Run, parquet
 from irdistill.runs.ranked_lists import ranked, to_table
+from irdistill.storage.plain_data import check_values
+from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
+from irdistill.teachers.part_scoring import score_part, top_k
 from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, TextPair
-from irdistill.teachers.scoring_engine import AnyTeacher, first, open_candidates, score_part
+from irdistill.teachers.score_options import ScoreOptions
+from irdistill.teachers.scoring_engine import open_candidates
 
-LEAST = 5
+#: The fewest queries that are sampled, and the number of groups that the sample is divided into.
+MIN_QUERIES = 5
 GROUPS = 10
 
 
+@dataclass(frozen=True)
+class EstimateOptions:
+    """Options of `estimate_cost`."""
+
+    sample: Annotated[
+        float,
+        Field(gt=0, le=1, description="Share of the queries that is scored (at least 5 queries)."),
+    ] = 0.01
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1, description="Random seed.")] = 42
+    hourly_price: Annotated[
+        float | None, Field(ge=0, description="Price of the machine per hour.")
+    ] = None
+
+    def __post_init__(self) -> None:
+        check_values(vars(self), type(self), "the options of the estimate")
+
+
 class EstimatedValue(NamedTuple):
-    """An estimate and its 95% interval; the interval is None where the sample was a single
-    group.
-    """
+    """An estimate and its 95% interval; None where the sample was a single group."""
 
     value: float
     low: float | None = None
     high: float | None = None
 
     def times(self, factor: float) -> EstimatedValue:
-        """In another unit."""
-        return EstimatedValue(*(None if part is None else part * factor for part in self))  # type: ignore[arg-type]
+        """The estimate in another unit."""
+        return EstimatedValue(
+            self.value * factor,
+            None if self.low is None else self.low * factor,
+            None if self.high is None else self.high * factor,
+        )
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What the whole job would take on one worker like this one.
+    """What a scoring job takes on one worker like this one.
 
     Attributes:
-        queries: of the candidates; ``sampled`` of them were scored.
-        pairs: counted, not estimated: rows of the candidates, down to the depth.
-        load_seconds: to load the teacher, once a worker; not part of ``hours``.
-        figures: ``hours``, ``bytes`` (the run on disk), ``unscored`` rows, and whatever the teacher
-            counts (``tokens``, ``requests``, ``cost`` …); ``machine_cost`` where a price an hour
+        queries: number of queries of the candidates.
+        sampled: number of queries that were scored.
+        pairs: rows of the candidates down to rank k; counted, not estimated.
+        load_seconds: seconds to load the teacher, once per worker; not part of ``hours``.
+        figures: ``hours``, ``bytes`` (size of the run), ``unscored`` rows, and what the teacher
+            counts (``tokens``, ``requests``, ``cost``, …); ``machine_cost`` if a price per hour
             was given.
     """
 
@@ -61,130 +84,117 @@ class CostEstimate:
     figures: Mapping[str, EstimatedValue]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; of a figure ``value``, ``low`` and ``high``."""
+        """Plain values; each figure has ``value``, ``low`` and ``high``."""
         plain = {key: value for key, value in asdict(self).items() if key != "figures"}
         return plain | {key: figure._asdict() for key, figure in self.figures.items()}
 
     def lines(self) -> dict[str, str]:
-        """What to print, by name."""
+        """The figures as text, by name."""
         shown = {
             "sample": f"{self.sampled:,} of {self.queries:,} queries",
             "pairs": f"{self.pairs:,}",
         }
         for name, figure in self.figures.items():
             show = _bytes if name == "bytes" else _hours if name == "hours" else _count
-            between = (
-                ""
-                if figure.low is None or figure.high is None or figure.low == figure.high
-                else (f"  ({show(figure.low)} to {show(figure.high)})")
-            )
-            shown["time" if name == "hours" else name.replace("_", " ")] = (
-                show(figure.value) + between
-            )
-        return shown | {"loading": f"{self.load_seconds:.1f} seconds more, once a worker"}
+            text = show(figure.value)
+            if figure.low is not None and figure.high is not None and figure.low != figure.high:
+                text += f"  ({show(figure.low)} to {show(figure.high)})"
+            shown["time" if name == "hours" else name.replace("_", " ")] = text
+        return shown | {"loading": f"{self.load_seconds:.1f} seconds more, once per worker"}
 
 
-def estimate(
+def estimate_cost(
     collection: Collection,
     candidates: Run | str | Path,
-    teacher: AnyTeacher,
-    depth: int | None = None,
-    share: float = 0.01,
-    seed: int = 42,
-    part_queries: int = 64,
-    load_seconds: float = 0.0,
-    hourly_price: float | None = None,
+    teacher: str | TeacherFunction | LoadedTeacher,
+    options: ScoreOptions | None = None,
+    estimate: EstimateOptions | None = None,
 ) -> CostEstimate:
-    """Score a sample of the queries' candidates, write nothing, and scale up what that took.
+    """Score a sample of the queries' candidates without writing a run, and scale up what it took.
 
-    With y what a group of sampled queries took and x its pairs (its lists, for a listwise teacher),
-    a figure is X * sum(y) / sum(x), X being the whole job's pairs: the ratio estimator (Cochran,
-    *Sampling Techniques*, 1977, chapter 6), with its interval from the spread of y - x * sum(y) /
-    sum(x) over the groups (Student's t).
+    With y what a group of sampled queries took and x its pairs (its lists, for a listwise
+    teacher), a figure is X * sum(y) / sum(x), where X is the number of pairs of the whole job: the
+    ratio estimator (Cochran, *Sampling Techniques*, 1977, chapter 6). Its interval comes from the
+    spread of y - x * sum(y) / sum(x) over the groups (Student's t).
 
-    A small sample gives a teacher less to do at a time than the job would, so that hours are more
-    often too many than too few.
-
-    Args:
-        share: of the queries; at least 5 are scored.
-        part_queries: as of the job; the sample is scored in groups of at most so many queries.
-        load_seconds: what loading the teacher took; handed on.
-        hourly_price: of the machine, for ``machine_cost``.
+    A small sample gives the teacher smaller batches than the job, so hours are overestimated more
+    often than underestimated.
 
     Raises:
-        IrdistillError: as ``score``; or the share is not in (0, 1].
+        IrdistillError: as `irdistill.teachers.scoring.score`.
     """
-    if not 0 < share <= 1:
-        raise IrdistillError(
-            f"a share of {share} was to be sampled; give more than 0 and at most 1."
-        )
-    given = open_candidates(collection, candidates, depth)
-    count = min(len(given), max(LEAST, round(share * len(given))))
-    chosen = np.sort(np.random.default_rng(seed).choice(len(given), count, replace=False)).tolist()
-    size = min(part_queries, max(1, count // GROUPS))
-    names = [given.query_ids[place] for place in chosen]
-    groups = [
-        [first(given[name], depth) for name in names[start : start + size]]
-        for start in range(0, count, size)
-    ]
-    load_seconds += _warm_up(collection, groups[0], teacher)
+    options, estimate = options or ScoreOptions(), estimate or EstimateOptions()
+    run = open_candidates(collection, candidates)
+    began = time.perf_counter()
+    loaded = options.spec(teacher).load(collection.corpus)
+    load_seconds = time.perf_counter() - began
+    groups = _sample_groups(run, options, estimate)
+    count = sum(map(len, groups))
+    load_seconds += _warm_up(collection, groups[0], loaded)
     scored: list[RankedList] = []
     took: list[dict[str, float]] = []
     with progress(sum(map(_rows, groups)), "pairs", "estimate") as bar:
         for group in groups:
             began = time.perf_counter()
-            found, usage = score_part(collection, group, teacher, bar.update)
+            scored_lists, usage = score_part(collection, group, loaded, bar.update)
             seconds = time.perf_counter() - began
-            scored += map(ranked, found)
-            nulls = sum(int(np.isnan(one.scores).sum()) for one in found)
+            scored += map(ranked, scored_lists)
+            nulls = sum(int(np.isnan(scores.scores).sum()) for scores in scored_lists)
             took.append(usage | {"hours": seconds / 3600} | ({"unscored": nulls} if nulls else {}))
-    pairs = _count_rows(given, depth)
-    if isinstance(teacher, ListwiseTeacher):
-        units, total = np.array([len(group) for group in groups], np.float64), len(given)
+    pairs = _count_rows(run, options.k)
+    if isinstance(loaded, ListwiseTeacher):
+        units, total = np.array([len(group) for group in groups], np.float64), len(run)
     else:
         units, total = np.array([_rows(group) for group in groups], np.float64), pairs
-    keys = sorted(
-        {key for one in took for key in one if not key.startswith("label_mass")} - {"pairs"}
-    )
+    keys = {key for usage in took for key in usage if not key.startswith("label_mass")} - {"pairs"}
     figures = {
         key: scale_up(
-            units, np.array([one.get(key, 0.0) for one in took]), total, count / len(given)
+            units, np.array([usage.get(key, 0.0) for usage in took]), total, count / len(run)
         )
-        for key in keys
+        for key in sorted(keys)
     }
-    if hourly_price is not None:
-        figures["machine_cost"] = figures["hours"].times(hourly_price)
-    figures["bytes"] = _size(scored, given, pairs, part_queries)
-    return CostEstimate(len(given), count, pairs, load_seconds, figures)
+    if estimate.hourly_price is not None:
+        figures["machine_cost"] = figures["hours"].times(estimate.hourly_price)
+    figures["bytes"] = _size(scored, run, pairs, options.part_queries)
+    return CostEstimate(len(run), count, pairs, load_seconds, figures)
+
+
+def _sample_groups(
+    run: Run, options: ScoreOptions, estimate: EstimateOptions
+) -> list[list[RankedList]]:
+    """The lists of the sampled queries, in groups of at most the queries of a part."""
+    count = min(len(run), max(MIN_QUERIES, round(estimate.sample * len(run))))
+    rng = np.random.default_rng(estimate.seed)
+    chosen = np.sort(rng.choice(len(run), count, replace=False)).tolist()
+    size = min(options.part_queries, max(1, count // GROUPS))
+    lists = [top_k(run[run.query_ids[place]], options.k) for place in chosen]
+    return [lists[start : start + size] for start in range(0, count, size)]
 
 
 def scale_up(units: np.ndarray, took: np.ndarray, total: float, share: float) -> EstimatedValue:
     """The ratio estimator.
 
     Args:
-        units, took: (G,) of each group.
-        total: units of the whole job. share: of all queries, that were sampled; where all were,
-            nothing is uncertain.
+        units: (G,) units of each group.
+        took: (G,) what each group took.
+        total: units of the whole job.
+        share: share of the queries that were sampled; the estimate is exact for 1.
     """
     if not units.sum():
         return EstimatedValue(0.0)
     ratio = took.sum() / units.sum()
-    groups = len(units)
+    value, groups = float(ratio * total), len(units)
     if groups < 2:
-        return EstimatedValue(
-            float(ratio * total), *((float(ratio * total),) * 2 if share >= 1 else ())
-        )
+        return EstimatedValue(value, value, value) if share >= 1 else EstimatedValue(value)
     spread = ((took - ratio * units) ** 2).sum() / (groups - 1)
     error = np.sqrt((1 - share) * spread / groups) / units.mean()
     reach = float(students_t.ppf(0.975, groups - 1) * error * total)
-    return EstimatedValue(
-        float(ratio * total), max(0.0, float(ratio * total) - reach), float(ratio * total) + reach
-    )
+    return EstimatedValue(value, max(0.0, value - reach), value + reach)
 
 
-def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: AnyTeacher) -> float:
-    """Seconds of a local model's first batch, which count as loading: kernels are chosen and memory
-    is taken there.
+def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: LoadedTeacher) -> float:
+    """Seconds of a local model's first batch; they count as loading, because kernels are chosen and
+    memory is allocated there.
     """
     if not isinstance(teacher, BatchTeacher) or not group[0].doc_ids:
         return 0.0
@@ -199,31 +209,29 @@ def _warm_up(collection: Collection, group: Sequence[RankedList], teacher: AnyTe
 
 
 def _rows(group: Sequence[RankedList]) -> int:
-    return sum(len(found.doc_ids) for found in group)
+    return sum(len(ranked_list.doc_ids) for ranked_list in group)
 
 
-def _count_rows(run: Run, depth: int | None) -> int:
-    if depth is None:
+def _count_rows(run: Run, k: int | None) -> int:
+    if k is None:
         return run.num_rows
-    return sum(int((table.column("rank").to_numpy() <= depth).sum()) for table in run.tables())
+    return sum(int((table.column("rank").to_numpy() <= k).sum()) for table in run.tables())
 
 
 def _size(scored: Sequence[RankedList], run: Run, rows: int, part_queries: int) -> EstimatedValue:
-    """Bytes of the run: rows as the sample's are packed, and what each part, the query ids and the
-    manifest take.
-    """
+    """Bytes of the run: its rows, packed as the sample's are, its query ids and its manifest."""
     empty = parquet.encode(to_table([])).size
     table = to_table(scored)
-    a_row = (parquet.encode(table).size - empty) / table.num_rows if table.num_rows else 0.0
+    row_bytes = (parquet.encode(table).size - empty) / table.num_rows if table.num_rows else 0.0
     entry = len(
         json.dumps(
             asdict(PartEntry(0, "part-00000.parquet", 0, part_queries, 6400, 0, 50_000, "0" * 64))
         )
     )
     ids = parquet.encode(pa.table({"query_id": pa.array(run.query_ids, pa.string())})).size
-    # A part has its entry in the manifest, and in the journal too.
+    # A part has an entry in the manifest and one in the journal.
     return EstimatedValue(
-        round(a_row * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids)
+        round(row_bytes * rows + -(-len(run) // part_queries) * (empty + 2 * entry) + ids)
     )
 
 

@@ -12,19 +12,22 @@ from irdistill.collections import Collection
 from irdistill.collections.collection_ref import CollectionRef
 from irdistill.distributed.ray_cluster import RayCluster
 from irdistill.distributed.ray_pool import Pool, Task
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, OptionError
 from irdistill.runs import RankedList
 from irdistill.storage.files import differences
-from irdistill.teachers.scoring_engine import AnyTeacher, Done, ScoredPart, score_part
-from irdistill.teachers.teacher_loading import card_of
-from irdistill.teachers.teacher_spec import TeacherSpec
+from irdistill.teachers.function_teacher import LoadedTeacher
+from irdistill.teachers.part_scoring import ProgressCallback, score_part
+from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
+from irdistill.teachers.scoring_engine import ScoredPart
+from irdistill.teachers.teacher_card import card_of
+from irdistill.teachers.teacher_loading import TeacherSpec
 
 
 class ScoringJob:
     """Collection and teacher, loaded in a worker; a task is the lists of a part."""
 
     collection: Collection
-    teacher: AnyTeacher
+    teacher: LoadedTeacher
 
     def __init__(self, collection: Collection, spec: TeacherSpec) -> None:
         self.source, self.described, self.spec = (
@@ -46,7 +49,7 @@ class ScoringJob:
                 f"the collection {self.described['id']!r} is another one on {socket.gethostname()}:"
                 f" {'; '.join(other)}. Give all machines the same files."
             )
-        self.teacher = self.spec.build(self.collection.corpus)
+        self.teacher = self.spec.load(self.collection.corpus)
         return self.teacher.identity
 
     def do(self, given: Sequence[RankedList]) -> tuple[list[RankedList], dict[str, float]]:
@@ -66,12 +69,18 @@ class RayEngine(RayCluster):
             MissingExtraError: Ray is not installed.
             IrdistillError: there is no such cluster, or a worker cannot load collection or teacher.
         """
+        if isinstance(teacher.teacher, Teacher | BatchTeacher | ListwiseTeacher):
+            raise OptionError(
+                f"the teacher {teacher.name} is an object, and Ray's workers load teachers"
+                " themselves. Give the name of a card or a model, or a function."
+            )
         if (
-            card_of(teacher.teacher, teacher.kind, teacher.settings.get("revision")).backend
+            isinstance(teacher.teacher, str)
+            and card_of(teacher.teacher, teacher.kind, teacher.settings.get("revision")).backend
             == "openai"
         ):
             raise IrdistillError(
-                f"the teacher {teacher.teacher!r} is behind a server, whose answers and budget one"
+                f"the teacher {teacher.name!r} is behind a server, whose answers and budget one"
                 " process keeps. Leave --engine ray out and say --parallel for more requests at a"
                 " time."
             )
@@ -91,7 +100,7 @@ class RayScorer:
         return self.pool.identity or {}
 
     def score(
-        self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done
+        self, parts: Iterable[tuple[int, Sequence[RankedList]]], progress: ProgressCallback
     ) -> Iterator[ScoredPart]:
         """Score parts on whichever worker is free."""
         tasks = (
@@ -103,5 +112,5 @@ class RayScorer:
             for number, lists in parts
         )
         for task, result in self.pool.run(tasks):
-            done(sum(len(own.doc_ids) for own in task.given))
+            progress(sum(len(own.doc_ids) for own in task.given))
             yield ScoredPart(task.number, *result)

@@ -1,12 +1,12 @@
-"""Scoring that also keeps what the scores are made of: pooled states of pairs, or vectors of
-queries and documents.
+"""Scoring that also stores the vectors from which the scores are made: one per pair of a
+cross-encoder, or those of the queries and documents of a retriever.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,275 +14,227 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.truncation import Truncation, snapshot
-from irdistill.runs import RankedList, Run, check_out
-from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter, Storage
+from irdistill.runs import RankedList, Run
+from irdistill.runs.stored_representations import Item, Plan, RepresentationWriter
 from irdistill.storage.files import digest
 from irdistill.storage.locking import lock_folder
-from irdistill.teachers.protocol import BatchTeacher, TextPair
-from irdistill.teachers.scoring_engine import (
-    Done,
-    ScoredPart,
-    first,
-    open_candidates,
-    score,
+from irdistill.teachers.part_scoring import (
+    ProgressCallback,
+    ignore_progress,
     score_part,
+    top_k,
 )
-from irdistill.teachers.teacher_spec import TeacherSpec
+from irdistill.teachers.protocol import BatchTeacher, TextPair
+from irdistill.teachers.score_options import ScoreOptions
+from irdistill.teachers.scoring_engine import NumberedPart, ScoredPart
+from irdistill.teachers.teacher_loading import TeacherSpec
 
 
 @runtime_checkable
 class PooledStateTeacher(BatchTeacher, Protocol):
-    """A teacher of pairs whose scores are a linear function, ``logits``, of pooled states,
-    ``features``.
+    """A teacher of pairs whose scores (``logits``) are a linear function of pooled states
+    (``features``).
     """
 
     head: tuple[np.ndarray, np.ndarray] | None
 
-    def features(self, tokens: Any, rows: np.ndarray) -> np.ndarray: ...
+    def features(self, tokens: Any, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), D) float32 pooled states of the pairs ``rows``."""
+        ...
 
-    def logits(self, features: np.ndarray) -> np.ndarray: ...
+    def logits(self, features: np.ndarray) -> np.ndarray:
+        """(n,) float32 scores of pooled states (n, D)."""
+        ...
 
 
 @runtime_checkable
 class TextVectorTeacher(Protocol):
-    """A retriever that gives vectors (v, D) of texts; ``states`` says of what sort: ``vectors`` or
-    ``tokens``.
+    """A retriever that gives vectors (v, D) of texts.
+
+    Attributes:
+        states: ``vectors`` (one per text) or ``tokens`` (one per token).
     """
 
     states: str
 
-    def query_states(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+    def query_states(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of queries."""
+        ...
 
-    def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]: ...
+    def document_states(self, rows: Sequence[int], texts: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of documents."""
+        ...
 
 
 class PairRecorder:
-    """Scores as the teacher does, in the same batches, and keeps the pooled state of each pair it
-    was last given.
+    """Scores as a teacher does, in the same batches, and keeps the pooled states of the pairs.
+
+    Attributes:
+        pairs: the pairs of the last call of ``tokenize``.
+        states: (n, D) their pooled states; NaN for pairs that were not scored.
     """
 
     def __init__(self, teacher: PooledStateTeacher) -> None:
         self.teacher = teacher
+        self.identity, self.token_budget = teacher.identity, teacher.token_budget
         self.pairs: Sequence[TextPair] = ()
-        self.found = np.empty((0, 0), np.float32)
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """The teacher's."""
-        return self.teacher.identity
-
-    @property
-    def token_budget(self) -> int:
-        """The teacher's."""
-        return self.teacher.token_budget
+        self.states = np.empty((0, 0), np.float32)
 
     @property
     def truncation(self) -> dict[str, Truncation]:
-        """The teacher's."""
+        """What the teacher did not read."""
         return snapshot(self.teacher)
 
     def tokenize(self, pairs: Sequence[TextPair]) -> tuple[Any, np.ndarray]:
-        """As the teacher does."""
-        self.pairs, self.found = pairs, np.empty((0, 0), np.float32)
+        """Tokenize as the teacher does."""
+        self.pairs, self.states = pairs, np.empty((0, 0), np.float32)
         return self.teacher.tokenize(pairs)
 
     def forward(self, tokens: Any, rows: np.ndarray) -> np.ndarray:
         """The teacher's scores."""
         features = self.teacher.features(tokens, rows)
-        if not len(self.found):
-            self.found = np.full((len(self.pairs), features.shape[1]), np.nan, np.float32)
-        self.found[rows] = features
+        if not len(self.states):
+            self.states = np.full((len(self.pairs), features.shape[1]), np.nan, np.float32)
+        self.states[rows] = features
         return self.teacher.logits(features)
 
 
-@dataclass
-class Recording:
-    """An engine that scores in this process, and writes the representations of a part before its
-    scores.
+class RecordingEngine:
+    """Scores in this process, and writes the representations of each part before its scores.
 
-    Attributes:
-        out: the run's folder.
-        candidates, depth, part_queries: as ``score`` is given them.
-        storage: the type of the numbers.
+    Args:
+        out: folder of the run.
+        candidates: the run whose documents are scored.
+        options: ``k``, ``part_queries`` and ``representations`` are used.
     """
 
-    out: Path
-    candidates: Run
-    depth: int | None
-    part_queries: int
-    storage: Storage
-    writer: RepresentationWriter | None = None
-    teacher: Any = None
-    _first_part: dict[int, int] = field(default_factory=dict)
+    collection: Collection
+    teacher: Any  # a PooledStateTeacher or a TextVectorTeacher
+
+    def __init__(self, out: Path, candidates: Run, options: ScoreOptions) -> None:
+        self.out, self.candidates, self.options = out, candidates, options
 
     @contextmanager
-    def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[Recording]:
+    def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[RecordingEngine]:
         """Load the teacher.
 
         Raises:
-            IrdistillError: it has no representations.
+            ModelError: it has no representations.
         """
-        built: Any = teacher.build(collection.corpus)
-        if isinstance(built, PooledStateTeacher):
-            if built.head is None:
-                raise IrdistillError(
-                    f"the teacher {teacher.teacher!r} has no linear layer at its end, and so no"
-                    " pooled state."
-                )
-        elif not isinstance(built, TextVectorTeacher):
-            raise IrdistillError(
-                f"the teacher {teacher.teacher!r} has no representations; cross-encoders, dense and"
+        loaded = teacher.load(collection.corpus)
+        if not isinstance(loaded, PooledStateTeacher | TextVectorTeacher):
+            raise ModelError(
+                f"the teacher {teacher.name!r} has no representations; cross-encoders and dense and"
                 " late-interaction retrievers have. Leave out --representations."
             )
-        self.collection, self.teacher = collection, built
+        if isinstance(loaded, PooledStateTeacher) and loaded.head is None:
+            raise ModelError(
+                f"the teacher {teacher.name!r} does not end in a linear layer, and so has no pooled"
+                " state. Leave out --representations."
+            )
+        self.collection, self.teacher = collection, loaded
+        self.identity = dict(loaded.identity)
         yield self
 
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        """The teacher's."""
-        found: Mapping[str, Any] = self.teacher.identity
-        return found
-
     def score(
-        self, parts: Iterable[tuple[int, Sequence[RankedList]]], done: Done
+        self, parts: Iterable[NumberedPart], progress: ProgressCallback
     ) -> Iterator[ScoredPart]:
-        """Score parts in their order; for who holds the run's folder."""
+        """Score parts in their order; the caller must hold the lock of the run's folder."""
         for number, lists in parts:
-            scored, usage = self.record(number, lists, done)
-            yield ScoredPart(number, scored, usage)
+            yield self._record(number, lists, progress)
 
-    def record(
-        self, number: int, lists: Sequence[RankedList], done: Done
-    ) -> tuple[list[RankedList], dict[str, float]]:
-        """Score one part and write its representations, if they are not there."""
-        writer = self._open()
-        if not isinstance(self.teacher, PooledStateTeacher):
-            found = score_part(self.collection, lists, self.teacher, done)
-            if number not in writer:
-                writer.write(number, len(lists), self._texts(number, lists))
-            return found
-        recorder = PairRecorder(self.teacher)
-        found = score_part(self.collection, lists, recorder, done)
+    def _record(
+        self, number: int, lists: Sequence[RankedList], progress: ProgressCallback
+    ) -> ScoredPart:
+        """Score one part, and write its representations if they are missing."""
+        writer, teacher = self._writer, self.teacher
+        items: Iterator[Item]
+        if isinstance(teacher, PooledStateTeacher):
+            recorder = PairRecorder(teacher)
+            scored = score_part(self.collection, lists, recorder, progress)
+            items = self._pair_items(number, lists, recorder)
+        else:
+            scored = score_part(self.collection, lists, teacher, progress)
+            items = self._text_items(number, lists, teacher)
         if number not in writer:
-            writer.write(number, len(lists), self._pairs(number, lists, recorder))
-        return found
+            writer.write(number, len(lists), list(items))
+        return ScoredPart(number, *scored)
 
-    def _open(self) -> RepresentationWriter:
-        if self.writer is None:
-            pairs = isinstance(self.teacher, PooledStateTeacher)
-            plan = Plan(
-                "pairs" if pairs else self.teacher.states,
-                self.storage,
-                dict(self.identity),
-                self.collection.describe(),
-                self.candidates.fingerprint,
-                {"depth": self.depth},
-                digest(self.candidates.query_ids),
-                self.part_queries,
-            )
-            self.writer = RepresentationWriter(
-                self.out, plan, self.teacher.head[0] if pairs else None
-            )
-        return self.writer
+    @cached_property
+    def _writer(self) -> RepresentationWriter:
+        head = self.teacher.head if isinstance(self.teacher, PooledStateTeacher) else None
+        plan = Plan(
+            "pairs" if isinstance(self.teacher, PooledStateTeacher) else self.teacher.states,
+            self.options.representations or "float16",
+            self.identity,
+            self.collection.describe(),
+            self.candidates.fingerprint,
+            {"k": self.options.k},
+            digest(self.candidates.query_ids),
+            self.options.part_queries,
+        )
+        return RepresentationWriter(self.out, plan, head[0] if head else None)
 
-    def _pairs(
+    def _pair_items(
         self, number: int, lists: Sequence[RankedList], recorder: PairRecorder
-    ) -> list[Item]:
-        """Of each pair that was scored; queries of the same text share them."""
+    ) -> Iterator[Item]:
+        """The states of all scored pairs; queries with the same text share them."""
         known = {
             (pair.query.text, pair.query.history, pair.row): state
-            for pair, state in zip(recorder.pairs, recorder.found, strict=True)
+            for pair, state in zip(recorder.pairs, recorder.states, strict=True)
         }
-        items = []
-        for place, found in enumerate(lists, number * self.part_queries):
-            query = self.collection.queries[found.query_id]
-            for row in self.collection.corpus.rows(found.doc_ids).tolist():
+        for place, ranked in enumerate(lists, number * self.options.part_queries):
+            query = self.collection.queries[ranked.query_id]
+            for row in self.collection.corpus.rows(ranked.doc_ids).tolist():
                 state = known.get((query.text, query.history, row))
                 if state is not None and np.isfinite(state).all():
-                    items.append(Item(place, row, state[None]))
-        return items
+                    yield Item(place, row, state[None])
 
-    def _texts(self, number: int, lists: Sequence[RankedList]) -> list[Item]:
-        """Of the part's queries, and of the documents that no earlier part has; empty documents
-        have none.
+    def _text_items(
+        self, number: int, lists: Sequence[RankedList], teacher: TextVectorTeacher
+    ) -> Iterator[Item]:
+        """The vectors of the part's queries, and of the documents that are in no earlier part;
+        texts without tokens have none.
         """
-        queries = self.teacher.query_states(
-            [self.collection.queries[found.query_id].text for found in lists]
-        )
         corpus = self.collection.corpus
-        rows = sorted(
-            {
-                row
-                for found in lists
-                for row in corpus.rows(found.doc_ids).tolist()
-                if self._earliest(row) == number
-            }
+        queries = teacher.query_states(
+            [self.collection.queries[ranked.query_id].text for ranked in lists]
         )
-        texts = dict(zip(rows, corpus.texts(np.array(rows, np.int64)), strict=True))
-        rows = [row for row in rows if texts[row].strip()]
-        documents = self.teacher.document_states(rows, [texts[row] for row in rows]) if rows else []
-        items = [
-            Item(place, -1, state)
-            for place, state in enumerate(queries, number * self.part_queries)
-        ] + [Item(-1, row, state) for row, state in zip(rows, documents, strict=True)]
-        return [
-            item for item in items if np.asarray(item.vectors).any()
-        ]  # texts without tokens have none
+        for place, state in enumerate(queries, number * self.options.part_queries):
+            if np.any(state):
+                yield Item(place, -1, state)
+        rows = {row for ranked in lists for row in corpus.rows(ranked.doc_ids).tolist()}
+        new = sorted(row for row in rows if self._first_part[row] == number)
+        texts = corpus.texts(np.array(new, np.int64))
+        readable = {row: text for row, text in zip(new, texts, strict=True) if text.strip()}
+        if readable:
+            states = teacher.document_states(list(readable), list(readable.values()))
+            for row, state in zip(readable, states, strict=True):
+                if np.any(state):
+                    yield Item(-1, row, state)
 
-    def _earliest(self, row: int) -> int:
-        """The first part whose lists hold a document; all lists are read once for it."""
-        if not self._first_part:
-            for place, found in enumerate(self.candidates):
-                for own in self.collection.corpus.rows(first(found, self.depth).doc_ids).tolist():
-                    self._first_part.setdefault(own, place // self.part_queries)
-        return self._first_part[row]
+    @cached_property
+    def _first_part(self) -> dict[int, int]:
+        """The first part whose lists contain a document, by row."""
+        first: dict[int, int] = {}
+        for place, ranked in enumerate(self.candidates):
+            doc_ids = top_k(ranked, self.options.k).doc_ids
+            for row in self.collection.corpus.rows(doc_ids).tolist():
+                first.setdefault(row, place // self.options.part_queries)
+        return first
 
     def complete(self) -> None:
-        """Record what the run's parts were scored without, as those of an earlier call, and
-        finish.
-        """
+        """Record the parts that an earlier call scored without representations, and finish."""
         with lock_folder(self.out):
-            writer = self._open()
-            ids, size = self.candidates.query_ids, self.part_queries
-            left = [number for number in range(-(-len(ids) // size)) if number not in writer]
-            with progress(len(left), "parts", "represent") as bar:
-                for number in left:
-                    own = ids[number * size : (number + 1) * size]
-                    self.record(
-                        number,
-                        [first(self.candidates[query_id], self.depth) for query_id in own],
-                        lambda count: None,
-                    )
+            query_ids, size = self.candidates.query_ids, self.options.part_queries
+            parts = range(-(-len(query_ids) // size))
+            missing = [number for number in parts if number not in self._writer]
+            with progress(len(missing), "parts", "represent") as bar:
+                for number in missing:
+                    part = query_ids[number * size : (number + 1) * size]
+                    lists = [top_k(self.candidates[query_id], self.options.k) for query_id in part]
+                    self._record(number, lists, ignore_progress)
                     bar.update()
-            writer.finish()
-
-
-def score_with_representations(
-    collection: Collection,
-    candidates: Run | str | Path,
-    teacher: TeacherSpec,
-    out: str | Path,
-    depth: int | None = None,
-    part_queries: int = 64,
-    overwrite: bool = False,
-    storage: Storage = "float16",
-) -> Run:
-    """``score``, and beside the run what its teacher made of the pairs, or of the queries and
-    documents.
-
-    The run is the same as without; representations of a finished run are added by scoring its pairs
-    again. A stopped job goes on and ends with the same bytes. Sizes: D numbers a pair of a
-    cross-encoder; D a query and document of a dense retriever, or a token of a late-interaction
-    one, each document once a run.
-
-    Raises:
-        IrdistillError: as ``score``; or the teacher has none, or they do not fit ``storage``.
-    """
-    given = open_candidates(collection, candidates, depth)
-    check_out(out, overwrite, [given])
-    engine = Recording(Path(out), given, depth, part_queries, storage)
-    run = score(collection, given, teacher, out, depth, None, part_queries, overwrite, engine)
-    engine.complete()
-    return run
+            self._writer.finish()

@@ -32,6 +32,12 @@ from irdistill.verbs.opening_inputs import (
     model_path,
     named_runs,
     open_collection,
+    optional_run,
+    short_names,
+)
+    model_path,
+    named_runs,
+    open_collection,
     short_names,
 )
 

@@ -53,10 +53,12 @@ def score(
 
     A stopped job resumes where it stopped and ends with the same bytes.
     """
+    from irdistill.runs import as_run
     from irdistill.teachers.scoring import score as score_candidates
 
     assert out is not None
-    return score_candidates(open_collection(collection), candidates, teacher, out, options)
+    opened = open_collection(collection)
+    return score_candidates(opened, as_run(candidates, opened), teacher, out, options)
 
 
 @verb(
@@ -74,6 +76,8 @@ def estimate(
     **settings: Any,
 ) -> CostEstimate:
     """Estimate what scoring would take, from a sample; writes nothing."""
+    from irdistill.runs import as_run
     from irdistill.teachers.cost_estimate import estimate_cost
 
-    return estimate_cost(open_collection(collection), candidates, teacher, options, sampling)
+    opened = open_collection(collection)
+    return estimate_cost(opened, as_run(candidates, opened), teacher, options, sampling)

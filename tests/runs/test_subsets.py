@@ -15,7 +15,7 @@ from irdistill.evaluation import audit, evaluate
 from irdistill.runs import compile_run, export_run, fuse, import_run, mask, merge, open_run
 from irdistill.runs.subsets import RunSubset
 from irdistill.search import retrieve
-from irdistill.teachers import TeacherSpec, score
+from irdistill.teachers import ScoreOptions, TeacherSpec, score
 
 WORDS = ["cat", "dog", "fish", "bird", "cow", "pig", "hen", "fox", "owl", "ant", "bee", "elk"]
 
@@ -123,8 +123,7 @@ def test_a_share_of_a_share_an_import_and_a_merged_run(tmp_path: Path, whole: Co
             run,
             TeacherSpec("bm25"),
             tmp_path / f"s{place}",
-            shard=(place, 2),
-            part_queries=2,
+            ScoreOptions(shard=f"{place}/{2}", part_queries=2),
         )
         for place in (1, 2)
     ]

@@ -25,8 +25,8 @@ from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import CrossEncoderStudent, SparseStudent, build_student, load_student
 from irdistill.students.model_kinds import model_kind
 from irdistill.teachers import load_teacher
+from irdistill.teachers.teacher_card import read_card
 from irdistill.teachers.teacher_kinds import kind_of
-from irdistill.teachers.teacher_loading import read_card
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder

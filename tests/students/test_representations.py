@@ -21,7 +21,7 @@ from irdistill.runs.stored_representations import FOLDER, Representations
 from irdistill.students import CrossEncoderStudent, DenseStudent, build_student
 from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
-from irdistill.teachers import TeacherSpec, score_with_representations
+from irdistill.teachers import ScoreOptions, TeacherSpec, score
 from irdistill.training import checkpoints
 from irdistill.training.data.teacher_states import TeacherStates
 from irdistill.training.loop import DistillTrainer, score_batch
@@ -78,8 +78,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         given = CPU | ({"backend": "torch"} if name == "cross" else {"type": kind})
         sort = "cross-encoder" if name == "cross" else "retriever"
         teacher = TeacherSpec(str(folder / name), sort, folder / "work", settings=given)
-        score_with_representations(
-            collection, folder / "scores", teacher, folder / f"{name}-scores", part_queries=3
+        score(
+            collection,
+            folder / "scores",
+            teacher,
+            folder / f"{name}-scores",
+            ScoreOptions(part_queries=3, representations="float16"),
         )
     return folder
 

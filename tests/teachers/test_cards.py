@@ -14,7 +14,8 @@ from irdistill.teachers.llm import llm_loading as loading
 from irdistill.teachers.llm.language_model import Answer
 from irdistill.teachers.pair_prompts import PairTemplate
 from irdistill.teachers.protocol import TextPair
-from irdistill.teachers.teacher_loading import LLM_KINDS, known_settings
+from irdistill.teachers.teacher_card import LLM_KINDS
+from irdistill.teachers.teacher_loading import known_settings
 from tests.teachers.llm.ranking_fakes import FakeModel, choose_better, list_answer, query_pairs
 
 CARDS = sorted(card_folder("teachers").glob("*.yaml"))
@@ -30,7 +31,7 @@ def test_a_card_as_it_is_shipped_makes_prompts(path: Path, monkeypatch: pytest.M
     card = read_card(str(path))
     assert (
         card.name == path.stem
-        and card.licence
+        and card.license
         and card.source
         and (card.description or card.kind == "bm25")
     )

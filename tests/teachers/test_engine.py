@@ -13,7 +13,14 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.modeling.batching import TokenBudget
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, merge, verify
-from irdistill.teachers import CrossEncoderTeacher, TeacherScores, TextPair, score, score_pairs
+from irdistill.teachers import (
+    CrossEncoderTeacher,
+    ScoreOptions,
+    TeacherScores,
+    TextPair,
+    score,
+    score_pairs,
+)
 from tests.teachers.tiny import tiny_cross_encoder
 
 WORDS = ["cat", "dog", "sat", "mat", "bird", "fish", "heart", "lung", "cell", "wing", "air", "flow"]
@@ -73,7 +80,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_scores_every_candidate(tmp_path: Path) -> None:
     held = collection()
-    run = score(held, candidates(held), Counting(), tmp_path / "run", depth=5)
+    run = score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=5))
     assert len(run) == 20 and run.num_rows == 100 and run.manifest.nulls == 0
     found = run["q03"]
     assert sorted(found.doc_ids) == ["d09", "d10", "d11", "d12", "d13"]
@@ -89,26 +96,33 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
     tmp_path: Path, fail_at: int
 ) -> None:
     held = collection()
-    score(held, candidates(held), Counting(), tmp_path / "whole", part_queries=2)
+    score(held, candidates(held), Counting(), tmp_path / "whole", ScoreOptions(part_queries=2))
     with pytest.raises(KeyboardInterrupt):
-        score(held, candidates(held), Counting(fail_at), tmp_path / "cut", part_queries=2)
+        score(
+            held,
+            candidates(held),
+            Counting(fail_at),
+            tmp_path / "cut",
+            ScoreOptions(part_queries=2),
+        )
     again = Counting()
-    score(held, candidates(held), again, tmp_path / "cut", part_queries=2)
+    score(held, candidates(held), again, tmp_path / "cut", ScoreOptions(part_queries=2))
     assert again.seen == 160 - fail_at // 16 * 16
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
 
 def test_shards_join_to_the_whole(tmp_path: Path) -> None:
     held = collection()
-    whole = score(held, candidates(held), Counting(), tmp_path / "whole", part_queries=3)
+    whole = score(
+        held, candidates(held), Counting(), tmp_path / "whole", ScoreOptions(part_queries=3)
+    )
     for place in (1, 2, 3):
         score(
             held,
             candidates(held),
             Counting(),
             tmp_path / f"s{place}",
-            shard=(place, 3),
-            part_queries=3,
+            ScoreOptions(shard=f"{place}/{3}", part_queries=3),
         )
     assert (
         merge([tmp_path / f"s{place}" for place in (1, 2, 3)], tmp_path / "merged").fingerprint
@@ -140,9 +154,15 @@ def test_a_score_that_is_no_number_stops_and_what_was_written_stays(
 ) -> None:
     held = collection()
     with pytest.raises(IrdistillError, match=r"query 'q0[45]' and document .*(nan|inf)"):
-        score(held, candidates(held), Counting(40, value), tmp_path / "run", part_queries=2)
+        score(
+            held,
+            candidates(held),
+            Counting(40, value),
+            tmp_path / "run",
+            ScoreOptions(part_queries=2),
+        )
     again = Counting()
-    score(held, candidates(held), again, tmp_path / "run", part_queries=2)
+    score(held, candidates(held), again, tmp_path / "run", ScoreOptions(part_queries=2))
     assert again.seen == 160 - 32
 
 
@@ -150,8 +170,8 @@ def test_another_teacher_does_not_continue_a_run(tmp_path: Path) -> None:
     held = collection()
     score(held, candidates(held), Counting(), tmp_path / "run")
     before = contents(tmp_path / "run")
-    with pytest.raises(IrdistillError, match="depth"):
-        score(held, candidates(held), Counting(), tmp_path / "run", depth=3)
+    with pytest.raises(IrdistillError, match=r"settings\.k"):
+        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=3))
     assert contents(tmp_path / "run") == before
 
 
@@ -161,8 +181,8 @@ def test_candidates_of_another_collection_stop(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="collection"):
         score(other, candidates(held), Counting(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(IrdistillError, match="depth=0"):
-        score(held, candidates(held), Counting(), tmp_path / "run", depth=0)
+    with pytest.raises(IrdistillError, match="k is 0"):
+        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(k=0))
 
 
 def test_parts_do_not_depend_on_each_other_with_a_real_model(tmp_path: Path) -> None:
@@ -170,15 +190,14 @@ def test_parts_do_not_depend_on_each_other_with_a_real_model(tmp_path: Path) -> 
     teacher = CrossEncoderTeacher(
         str(tiny_cross_encoder(tmp_path / "ce")), backend="torch", device="cpu"
     )
-    one = score(held, candidates(held), teacher, tmp_path / "one", part_queries=5)
+    one = score(held, candidates(held), teacher, tmp_path / "one", ScoreOptions(part_queries=5))
     for place in (2, 1):
         score(
             held,
             candidates(held),
             teacher,
             tmp_path / f"s{place}",
-            shard=(place, 2),
-            part_queries=5,
+            ScoreOptions(shard=f"{place}/{2}", part_queries=5),
         )
     assert merge([tmp_path / "s1", tmp_path / "s2"], tmp_path / "m").fingerprint == one.fingerprint
     assert one.manifest.usage["tokens"] > 0

@@ -12,7 +12,15 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, write_run
-from irdistill.teachers import BM25Teacher, TeacherScores, TextPair, estimate, score
+from irdistill.teachers import (
+    BM25Teacher,
+    EstimateOptions,
+    ScoreOptions,
+    TeacherScores,
+    TextPair,
+    estimate_cost,
+    score,
+)
 from irdistill.teachers.cost_estimate import CostEstimate, EstimatedValue, scale_up
 from irdistill.teachers.protocol import PartialOrder
 
@@ -87,10 +95,10 @@ class Lister:
 def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
     held = collection()
     teacher = Priced()
-    found = estimate(
-        held, candidates(held), teacher, share=0.05, load_seconds=7.0, hourly_price=3.0
+    found = estimate_cost(
+        held, candidates(held), teacher, estimate=EstimateOptions(sample=0.05, hourly_price=3.0)
     )
-    assert (found.queries, found.sampled, found.pairs, found.load_seconds) == (200, 10, 4000, 7.0)
+    assert (found.queries, found.sampled, found.pairs) == (200, 10, 4000)
     assert len(teacher.queries) == 10 and teacher.most == 1
     assert found.figures["tokens"] == pytest.approx((400_000, 400_000, 400_000))
     assert found.figures["cost"] == pytest.approx((8.0, 8.0, 8.0))
@@ -109,26 +117,30 @@ def test_what_is_the_same_for_every_pair_is_told_exactly() -> None:
         and shown["pairs"] == "4,000"
         and shown["tokens"] == "400,000"
     )
-    assert shown["loading"].startswith("7.0 seconds")
+    assert shown["loading"] == "0.0 seconds more, once per worker"
 
 
 def test_the_depth_counts_and_the_seed_decides_the_sample() -> None:
     held = collection()
     one, same, other = Priced(), Priced(), Priced()
-    assert estimate(held, candidates(held), one, depth=20).pairs == 100 * 10 + 100 * 20
-    estimate(held, candidates(held), same)
-    estimate(held, candidates(held), other, seed=1)
+    assert (
+        estimate_cost(held, candidates(held), one, ScoreOptions(k=20)).pairs == 100 * 10 + 100 * 20
+    )
+    estimate_cost(held, candidates(held), same)
+    estimate_cost(held, candidates(held), other, estimate=EstimateOptions(seed=1))
     assert one.queries == same.queries != other.queries and len(one.queries) == 5
 
 
 def test_lists_are_the_unit_of_a_listwise_teacher() -> None:
     held = collection()
-    found = estimate(held, candidates(held), Lister(), share=0.5)
+    found = estimate_cost(held, candidates(held), Lister(), estimate=EstimateOptions(sample=0.5))
     assert found.figures["requests"] == pytest.approx((600, 600, 600))
     cost = found.figures["cost"]
     assert cost.low is not None and cost.high is not None and cost.low < cost.value < cost.high
     assert cost.low <= 6.0 <= cost.high and cost.value == pytest.approx(6.0, rel=0.1)
-    whole = estimate(held, candidates(held), Lister(), share=1.0).figures["cost"]
+    whole = estimate_cost(
+        held, candidates(held), Lister(), estimate=EstimateOptions(sample=1.0)
+    ).figures["cost"]
     assert whole == pytest.approx((6.0, 6.0, 6.0))
 
 
@@ -159,7 +171,9 @@ def test_hours_are_shown_in_a_unit_that_fits(hours: float, shown: str) -> None:
 
 def test_bytes_are_those_of_the_run(tmp_path: Path) -> None:
     held = collection()
-    found = estimate(held, candidates(held), BM25Teacher(held.corpus), share=0.2)
+    found = estimate_cost(
+        held, candidates(held), BM25Teacher(held.corpus), estimate=EstimateOptions(sample=0.2)
+    )
     score(held, candidates(held), BM25Teacher(held.corpus), tmp_path / "run")
     size = sum(path.stat().st_size for path in (tmp_path / "run").iterdir())
     assert found.figures["bytes"].value == pytest.approx(size, rel=0.15)
@@ -171,7 +185,7 @@ def test_a_run_on_disk_and_a_wrong_share(tmp_path: Path) -> None:
     given = candidates(held)
     write_run(tmp_path / "given", given.identity, list(given), part_queries=16)
     before = sorted(tmp_path.rglob("*"))
-    assert estimate(held, tmp_path / "given", Priced(), depth=20).pairs == 3000
+    assert estimate_cost(held, tmp_path / "given", Priced(), ScoreOptions(k=20)).pairs == 3000
     assert sorted(tmp_path.rglob("*")) == before
-    with pytest.raises(IrdistillError, match="share of 0"):
-        estimate(held, given, Priced(), share=0.0)
+    with pytest.raises(IrdistillError, match="sample is 0"):
+        estimate_cost(held, given, Priced(), estimate=EstimateOptions(sample=0.0))

@@ -18,7 +18,14 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection, Corpus
 from irdistill.distributed.ray_cluster import share
 from irdistill.runs import verify
-from irdistill.teachers import BM25Teacher, RayEngine, TeacherScores, TeacherSpec, TextPair, score
+from irdistill.teachers import (
+    BM25Teacher,
+    ScoreOptions,
+    TeacherScores,
+    TeacherSpec,
+    TextPair,
+    score,
+)
 from tests.ray_here import cluster  # noqa: F401
 from tests.teachers.test_engine import Counting, candidates, collection, contents
 
@@ -49,7 +56,7 @@ class Troubled:
 class TroubledSpec(TeacherSpec):
     notes: Path = Path()
 
-    def build(self, corpus: Corpus) -> Any:
+    def load(self, corpus: Corpus) -> Any:
         return Troubled(corpus, self.notes)
 
     def processes(self) -> dict[str, set[str]]:
@@ -68,7 +75,7 @@ def spec(tmp_path: Path) -> TroubledSpec:
 
 
 def local(held: Collection, out: Path) -> dict[str, bytes]:
-    score(held, candidates(held), TeacherSpec("bm25"), out, part_queries=2)
+    score(held, candidates(held), TeacherSpec("bm25"), out, ScoreOptions(part_queries=2))
     return contents(out)
 
 
@@ -79,7 +86,13 @@ def test_workers_write_the_bytes_of_one_process_though_one_is_killed(
 ) -> None:
     held = collection()
     (spec.notes / "kill-q05").touch()
-    run = score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(2))
+    run = score(
+        held,
+        candidates(held),
+        spec,
+        tmp_path / "ray",
+        ScoreOptions(part_queries=2, engine="ray", workers=2),
+    )
     assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
     assert verify(tmp_path / "ray") == [] and run.num_rows == 160
     had = spec.processes()
@@ -97,12 +110,18 @@ def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(
     with pytest.raises(
         IrdistillError, match=r"part 9 \(queries 'q18' to 'q19'\) failed 2 times.*no luck with q19"
     ):
-        score(held, candidates(held), spec, tmp_path / "ray", part_queries=2, engine=RayEngine(1))
+        score(
+            held,
+            candidates(held),
+            spec,
+            tmp_path / "ray",
+            ScoreOptions(part_queries=2, engine="ray", workers=1),
+        )
     assert len(list((tmp_path / "ray").glob("part-*.parquet"))) == 9
     teacher = Troubled(held.corpus, spec.notes)
     (spec.notes / "raise-q19").unlink()
     (spec.notes / "processes").unlink()
-    score(held, candidates(held), teacher, tmp_path / "ray", part_queries=2)
+    score(held, candidates(held), teacher, tmp_path / "ray", ScoreOptions(part_queries=2))
     assert set(spec.processes()) == {"q18", "q19"}
     assert contents(tmp_path / "ray") == local(held, tmp_path / "local")
 
@@ -111,23 +130,23 @@ def test_a_part_that_fails_twice_stops_the_job_and_the_rest_stays(
 @pytest.mark.usefixtures("cluster")
 def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
     held = collection()
-    with pytest.raises(IrdistillError, match="takes b, k1, and was given k9"):
+    with pytest.raises(IrdistillError, match="has no setting k9"):
         score(
             held,
             candidates(held),
             TeacherSpec("bm25", settings={"k9": 1}),
             tmp_path / "ray",
-            engine=RayEngine(1),
+            ScoreOptions(engine="ray", workers=1),
         )
     assert not (tmp_path / "ray").exists()
 
 
 def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
     held = collection()
-    with pytest.raises(IrdistillError, match="give a TeacherSpec"):
-        score(held, candidates(held), Counting(), tmp_path / "run", engine=RayEngine())
-    with pytest.raises(IrdistillError, match="at least 1"):
-        score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "run", engine=RayEngine(0))
+    with pytest.raises(IrdistillError, match="Give the name of a card"):
+        score(held, candidates(held), Counting(), tmp_path / "run", ScoreOptions(engine="ray"))
+    with pytest.raises(IrdistillError, match="workers is 0"):
+        ScoreOptions(engine="ray", workers=0)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +172,9 @@ def test_processors_and_gpus_are_dealt_out(
 def test_parts_come_back_with_the_numbers_of_one_call(tmp_path: Path) -> None:
     held = collection()
     score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "one")
-    run = score(held, candidates(held), TeacherSpec("bm25"), tmp_path / "many", part_queries=1)
+    run = score(
+        held, candidates(held), TeacherSpec("bm25"), tmp_path / "many", ScoreOptions(part_queries=1)
+    )
     expected = score(held, candidates(held), BM25Teacher(held.corpus), tmp_path / "built")
     for found, other in zip(run, expected, strict=True):
         assert found.doc_ids == other.doc_ids

@@ -24,7 +24,7 @@ from irdistill.runs.stored_representations import (
     RepresentationWriter,
 )
 from irdistill.students import CrossEncoderStudent
-from irdistill.teachers import TeacherSpec, recording, score, score_with_representations
+from irdistill.teachers import ScoreOptions, TeacherSpec, recording, score
 from tests.training.tiny import WORDS, make_backbone
 
 CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
@@ -93,10 +93,16 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_cross_encoders_scores_are_made_of_its_states(
     place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
-    run = score_with_representations(
-        held, candidates, spec(place, "cross"), tmp_path / "run", part_queries=2, storage="float32"
+    run = score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        tmp_path / "run",
+        ScoreOptions(part_queries=2, representations="float32"),
     )
-    plain = score(held, candidates, spec(place, "cross"), tmp_path / "plain", part_queries=2)
+    plain = score(
+        held, candidates, spec(place, "cross"), tmp_path / "plain", ScoreOptions(part_queries=2)
+    )
     assert run.fingerprint == plain.fingerprint and verify(tmp_path / "run") == []
     states = Representations(tmp_path / "run")
     states.check_collection(held)
@@ -124,8 +130,12 @@ def test_a_cross_encoders_scores_are_made_of_its_states(
 def test_a_retrievers_vectors_are_those_of_sentence_transformers(
     name: str, place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
-    run = score_with_representations(
-        held, candidates, spec(place, name), tmp_path / "run", part_queries=2, storage="float32"
+    run = score(
+        held,
+        candidates,
+        spec(place, name),
+        tmp_path / "run",
+        ScoreOptions(part_queries=2, representations="float32"),
     )
     states = Representations(tmp_path / "run")
     assert states.kind == ("vectors" if name == "dense" else "tokens")
@@ -164,8 +174,12 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    score_with_representations(
-        held, candidates, spec(place, name), tmp_path / "whole", part_queries=1
+    score(
+        held,
+        candidates,
+        spec(place, name),
+        tmp_path / "whole",
+        ScoreOptions(part_queries=1, representations="float16"),
     )
     for at in (0, 3):
         write = RepresentationWriter.write
@@ -184,14 +198,22 @@ def test_stopped_and_started_again_it_ends_with_the_same_bytes(
 
         monkeypatch.setattr(RepresentationWriter, "write", stopped)
         with pytest.raises(KeyboardInterrupt):
-            score_with_representations(
-                held, candidates, spec(place, name), tmp_path / "cut", part_queries=1
+            score(
+                held,
+                candidates,
+                spec(place, name),
+                tmp_path / "cut",
+                ScoreOptions(part_queries=1, representations="float16"),
             )
         monkeypatch.undo()
         with pytest.raises(IrdistillError, match="not finished"):
             Representations(tmp_path / "cut")
-    score_with_representations(
-        held, candidates, spec(place, name), tmp_path / "cut", part_queries=1
+    score(
+        held,
+        candidates,
+        spec(place, name),
+        tmp_path / "cut",
+        ScoreOptions(part_queries=1, representations="float16"),
     )
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
@@ -204,14 +226,22 @@ def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole, late = tmp_path / "whole", tmp_path / "late"
-    score_with_representations(
-        held, candidates, spec(place, "cross"), whole, part_queries=2, depth=4
+    score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        whole,
+        ScoreOptions(part_queries=2, k=4, representations="float16"),
     )
-    score(held, candidates, spec(place, "cross"), late, part_queries=2, depth=4)
+    score(held, candidates, spec(place, "cross"), late, ScoreOptions(part_queries=2, k=4))
     with pytest.raises(IrdistillError, match="has no representations"):
         Representations(late)
-    score_with_representations(
-        held, candidates, spec(place, "cross"), late, part_queries=2, depth=4
+    score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        late,
+        ScoreOptions(part_queries=2, k=4, representations="float16"),
     )
     assert files(late) == files(whole)
     (late / FOLDER / "part-00001.bin").unlink()
@@ -222,28 +252,48 @@ def test_they_are_added_to_a_finished_run_and_mended_where_a_part_is_gone(
     monkeypatch.setattr(
         recording, "score_part", lambda *given: seen.append(given[1]) or inner(*given)
     )
-    score_with_representations(
-        held, candidates, spec(place, "cross"), late, part_queries=2, depth=4
+    score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        late,
+        ScoreOptions(part_queries=2, k=4, representations="float16"),
     )
     assert [[found.query_id for found in lists] for lists in seen] == [["q2", "q3"]]
     assert files(late) == files(whole)
     path = late / FOLDER / "part-00000.bin"
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
     assert [line for line in verify(late) if "part-00000.bin: is damaged" in line]
-    score(held, candidates, spec(place, "cross"), late, part_queries=2, depth=3, overwrite=True)
+    score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        late,
+        ScoreOptions(part_queries=2, k=3, overwrite=True),
+    )
     assert not (late / FOLDER).exists()
 
 
 def test_other_representations_are_not_mixed(
     place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
-    score_with_representations(held, candidates, spec(place, "cross"), tmp_path / "run")
+    score(
+        held,
+        candidates,
+        spec(place, "cross"),
+        tmp_path / "run",
+        ScoreOptions(representations="float16"),
+    )
     assert Representations(tmp_path / "run").pairs(
         "q1", held.corpus.rows(["d0", "d1", "d2", "d3", "d4"])
     )[0].dtype in (np.float16, np.float32)
     with pytest.raises(IrdistillError, match='storage: "float16" there, "float32" here'):
-        score_with_representations(
-            held, candidates, spec(place, "cross"), tmp_path / "run", storage="float32"
+        score(
+            held,
+            candidates,
+            spec(place, "cross"),
+            tmp_path / "run",
+            ScoreOptions(representations="float32"),
         )
     other = Collection.from_dicts("other", {"d0": "w1"}, {"q0": "w2"}, {})
     with pytest.raises(IrdistillError, match="fingerprints of the corpus differ"):
@@ -262,7 +312,11 @@ def test_teachers_without_representations_are_refused(
     place: Path, held: Collection, candidates: MemoryRun, tmp_path: Path
 ) -> None:
     with pytest.raises(IrdistillError, match="'bm25' has no representations"):
-        score_with_representations(
-            held, candidates, TeacherSpec("bm25", work=tmp_path / "work"), tmp_path / "run"
+        score(
+            held,
+            candidates,
+            TeacherSpec("bm25", work=tmp_path / "work"),
+            tmp_path / "run",
+            ScoreOptions(representations="float16"),
         )
     assert not (tmp_path / "run").exists()

@@ -27,7 +27,8 @@ from irdistill.teachers import (
 )
 from irdistill.teachers import teacher_loading as loading
 from irdistill.teachers.pair_prompts import PairTemplate
-from irdistill.teachers.teacher_loading import KINDS, LLM_KINDS, known_settings
+from irdistill.teachers.teacher_card import KINDS, LLM_KINDS
+from irdistill.teachers.teacher_loading import known_settings
 from tests.students.tiny import tiny_backbone
 from tests.teachers.tiny import tiny_cross_encoder
 
@@ -174,7 +175,7 @@ def test_every_card_is_well(name: str) -> None:
     card = read_card(name)
     assert (
         card.name == name
-        and card.licence
+        and card.license
         and card.description
         and card.source.startswith("https://")
     )
@@ -213,10 +214,10 @@ def test_cards_load_up_to_the_point_of_needing_weights(
     held: Collection, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     made: list[tuple[str, dict[str, Any]]] = []
-    known = {kind: known_settings(kind) for kind in KINDS if kind not in LLM_KINDS}
+    known = {kind: known_settings(kind) for kind in KINDS if kind not in (*LLM_KINDS, "function")}
     monkeypatch.setattr(loading, "known_settings", known.__getitem__)
     monkeypatch.setattr(
-        loading, "_maker", lambda kind: lambda *given, **options: made.append((kind, options))
+        loading, "_creator", lambda kind: lambda *given, **options: made.append((kind, options))
     )
     for name in CARDS:
         if read_card(name).kind not in LLM_KINDS:
@@ -239,11 +240,11 @@ def test_teachers_are_told_apart(held: Collection, model: Path, tmp_path: Path) 
     ("text", "fault"),
     [
         ("kind: oracle\nmodel: x", "oracle"),
-        ("kind: retriever", "names no model"),
+        ("kind: retriever", "has no model"),
         ("kind: bm25\nmodle: x", "modle"),
         ("- a list", "a mapping of names"),
         ("kind: [", "YAML"),
-        ("model: x", "lacks kind"),
+        ("model: x", "lacks the key kind"),
     ],
 )
 def test_a_faulty_card_stops(tmp_path: Path, text: str, fault: str) -> None:

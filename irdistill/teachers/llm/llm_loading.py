@@ -7,15 +7,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irdistill.errors import IrdistillError
 from irdistill.storage.plain_data import check_values
 from irdistill.teachers.llm.language_model import LanguageModel
 from irdistill.teachers.protocol import ListwiseTeacher, Teacher
-
-if TYPE_CHECKING:
-    from irdistill.teachers.teacher_loading import TeacherCard
+from irdistill.teachers.teacher_card import TeacherCard
 
 #: Back ends and kinds: the module of this package, and the class in it. A class takes settings as
 #: keyword-only arguments.

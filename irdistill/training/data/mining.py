@@ -121,7 +121,7 @@ class Miner:
 
     def _score(self, found: Run, place: Path) -> Run:
         """Scores by the named teacher of the documents that the run has none for."""
-        from irdistill.teachers import load_teacher, responses_file, score
+        from irdistill.teachers import score
 
         out = place.with_name(f"{place.name}-scores")
         if (there := _finished(out)) is not None:
@@ -161,7 +161,7 @@ class Miner:
         return score(
             self.collection,
             wanted,
-            load_teacher(self.options.mine_teacher, corpus, responses=responses_file(out)),
+            self.options.mine_teacher,
             out,
         )
 

@@ -15,12 +15,12 @@ from irdistill.card_files import card_folder
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, open_run, verify
-from irdistill.teachers import TeacherCard, TextPair, load_teacher, score
+from irdistill.teachers import ScoreOptions, TeacherCard, TextPair, load_teacher, score
 from irdistill.teachers.llm import Answer, Request
 from irdistill.teachers.llm.pointwise_teacher import NOT_REPORTED, PointwiseTeacher
 from irdistill.teachers.llm.pointwise_teacher import PROMPT as PLAIN_PROMPT
 from irdistill.teachers.protocol import Teacher
-from irdistill.teachers.unscored import NothingScoredError, unscored_flags
+from irdistill.teachers.scoring_reports import NothingScoredError, unscored_flags
 from tests.teachers.llm.tiny import tiny_lm
 
 PROMPT = {"system": "Judge.", "user": "Query: {query}\nPassage: {passage}"}
@@ -229,7 +229,7 @@ def test_label_mass_is_measured_warned_of_and_kept(
         candidates_of(held),
         PointwiseTeacher(thinking, PROMPT),
         tmp_path / "thinking",
-        part_queries=1,
+        ScoreOptions(part_queries=1),
     )
     usage = run.manifest.usage
     assert (
@@ -244,7 +244,11 @@ def test_label_mass_is_measured_warned_of_and_kept(
     caplog.clear()
     sure = Scripted(good=Answer(labels=logs(0.8, 0.1)), bad=Answer(labels=logs(0.02, 0.04)))
     usage = score(
-        held, candidates_of(held), PointwiseTeacher(sure, PROMPT), tmp_path / "sure", part_queries=1
+        held,
+        candidates_of(held),
+        PointwiseTeacher(sure, PROMPT),
+        tmp_path / "sure",
+        ScoreOptions(part_queries=1),
     ).manifest.usage
     assert (
         usage["label_mass_mean"] == pytest.approx((0.9 + 0.06) / 2)
@@ -272,7 +276,9 @@ def test_a_run_without_a_score_is_an_error_and_is_kept(
             NothingScoredError,
             match=r"none of 4 documents \(2 thinks first, 2 too long\).*saved in .*--overwrite",
         ):
-            score(held, candidates_of(held), failing, tmp_path / "none", part_queries=1)
+            score(
+                held, candidates_of(held), failing, tmp_path / "none", ScoreOptions(part_queries=1)
+            )
     assert caplog.text.count("scored none of the 2 documents of part 0") == 1
     run = open_run(tmp_path / "none")
     assert run.manifest.complete and run.manifest.nulls == 4 and verify(tmp_path / "none") == []
@@ -283,7 +289,7 @@ def test_a_run_without_a_score_is_an_error_and_is_kept(
     )
     run = score(held, candidates_of(held), half, tmp_path / "half")
     assert (
-        "WARNING: 2 of 4 scores (50%) are null: all cut; the limit of tokens ended the answers"
+        "WARNING: 2 of 4 scores (50%) are null: all cut; the token limit ended the answers"
         in caplog.text
     )
     assert unscored_flags(run) == {"cut": 2}

@@ -12,7 +12,7 @@ import pytest
 
 from irdistill.collections import Collection
 from irdistill.runs import MemoryRun, RankedList, RunIdentity, verify
-from irdistill.teachers import read_card, score
+from irdistill.teachers import ScoreOptions, read_card, score
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.teachers.llm.listwise_teacher import ListwiseLLMTeacher
 from irdistill.teachers.llm.pairwise_teacher import PairwiseTeacher
@@ -122,7 +122,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
     tmp_path: Path, name: str, fail_after: int
 ) -> None:
     held, first = small()
-    score(held, first, TEACHERS[name](), tmp_path / "whole", part_queries=2)
+    score(held, first, TEACHERS[name](), tmp_path / "whole", ScoreOptions(part_queries=2))
 
     class Stopping(FakeModel):
         def answer(self, requests: Sequence[Request]) -> list[Answer]:
@@ -134,14 +134,14 @@ def test_stopped_in_the_middle_it_ends_with_the_same_bytes(
     reply = teacher._model.reply
     teacher._model = Stopping(reply, 3, True)
     with pytest.raises(KeyboardInterrupt):
-        score(held, first, teacher, tmp_path / "cut", part_queries=2)
+        score(held, first, teacher, tmp_path / "cut", ScoreOptions(part_queries=2))
     assert not (tmp_path / "cut" / "part-00003.parquet").exists()
     score(
         held,
         first,
         TEACHERS[name](parallel=5, concurrent=True, delay=0.001),
         tmp_path / "cut",
-        part_queries=2,
+        ScoreOptions(part_queries=2),
     )
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
 
@@ -159,7 +159,7 @@ def test_cards_hold_prompts_and_settings_that_fit(
 ) -> None:
     card = read_card(name)
     assert card.kind == {ListwiseLLMTeacher: "llm-listwise", PairwiseTeacher: "llm-pairwise"}[kind]
-    assert card.licence and card.source and card.description
+    assert card.license and card.source and card.description
     own = {
         key: value
         for key, value in card.settings.items()

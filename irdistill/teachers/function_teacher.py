@@ -1,0 +1,269 @@
+"""Plain functions as teachers."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from irdistill.errors import InputError, ModelError, NotFoundError, OptionError
+from irdistill.storage.files import digest
+from irdistill.teachers.protocol import (
+    BatchTeacher,
+    ListwiseTeacher,
+    Teacher,
+    TeacherScores,
+    TextPair,
+)
+
+#: Scores lists of queries and documents of equal length; None and NaN mean "not scored".
+TeacherFunction = Callable[[list[str], list[str]], Sequence[float | None] | np.ndarray]
+LoadedTeacher = Teacher | BatchTeacher | ListwiseTeacher
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+NOT_SCORED = "not scored"
+BATCH_SIZE = 1024
+_REFERENCE = re.compile(r"(?!package:)([\w.]+|.+\.py):([A-Za-z_][\w.]*)")
+_FILE_MODULE = "_irdistill_file_"
+_SETTINGS = "_irdistill_teacher"
+
+
+def teacher(
+    *, name: str | None = None, version: str | None = None, batch_size: int = BATCH_SIZE
+) -> Callable[[_Function], _Function]:
+    """Set the identity of a function that is used as a teacher.
+
+    Without this decorator, the identity is the function's module, its name and a hash of its
+    source. A hash does not cover helper functions, global variables or a model that the function
+    calls: give a version, and change it whenever the scores change.
+
+    Args:
+        name: replaces the module and the name of the function.
+        version: replaces the hash of the source.
+        batch_size: the most pairs that one call gets.
+
+    >>> @teacher(name="overlap", version="1")
+    ... def overlap(queries, documents):
+    ...     return [len(set(q.split()) & set(d.split())) for q, d in zip(queries, documents)]
+    >>> dict(FunctionTeacher(overlap).identity)
+    {'kind': 'function', 'model': 'overlap', 'version': '1', 'batch_size': 1024}
+    """
+    if batch_size < 1:
+        raise OptionError(f"batch_size is {batch_size}; expected at least 1.")
+
+    def decorate(function: _Function) -> _Function:
+        setattr(function, _SETTINGS, {"name": name, "version": version, "batch_size": batch_size})
+        return function
+
+    return decorate
+
+
+class FunctionTeacher:
+    """A pointwise teacher that calls a function ``(queries, documents) -> scores``.
+
+    Args:
+        function: gets two lists of n strings and returns n numbers. None and NaN mean that a pair
+            is not scored.
+        settings: more keyword arguments of the function; part of the identity.
+
+    Raises:
+        OptionError: the identity cannot be derived, because the function has no name.
+
+    >>> lengths = FunctionTeacher(teacher(name="lengths", version="1")(
+    ...     lambda queries, documents: [len(document) for document in documents]))
+    >>> lengths.identity["model"]
+    'lengths'
+    """
+
+    def __init__(
+        self, function: TeacherFunction, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        declared: Mapping[str, Any] = getattr(function, _SETTINGS, {})
+        self.function, self.settings = function, dict(settings or {})
+        self.batch_size = int(declared.get("batch_size", BATCH_SIZE))
+        version, name = declared.get("version"), declared.get("name") or _name(function)
+        self._identity: dict[str, Any] = {
+            "kind": "function",
+            "model": name,
+            **({"version": version} if version else {"source": _source_digest(function, name)}),
+            "batch_size": self.batch_size,
+            **({"settings": self.settings} if self.settings else {}),
+        }
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Name and version of the function, or the hash of its source."""
+        return self._identity
+
+    def score(self, pairs: Sequence[TextPair]) -> TeacherScores:
+        """Score pairs in batches of at most ``batch_size``.
+
+        Raises:
+            ModelError: the function did not return one number or None per pair.
+        """
+        values = np.empty(len(pairs), np.float32)
+        for start in range(0, len(pairs), self.batch_size):
+            batch = pairs[start : start + self.batch_size]
+            values[start : start + len(batch)] = self._call(batch)
+        missing = np.isnan(values)
+        flags = [NOT_SCORED if empty else None for empty in missing.tolist()]
+        return TeacherScores(values, flags if missing.any() else None)
+
+    def _call(self, batch: Sequence[TextPair]) -> np.ndarray:
+        returned = self.function(
+            [pair.query.text for pair in batch], [pair.text for pair in batch], **self.settings
+        )
+        expected = f"expected {len(batch)} numbers (or None), one per pair of query and document."
+        try:
+            values = np.asarray(returned, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ModelError(
+                f"the teacher function {self.identity['model']} returned"
+                f" {type(returned).__name__} that is not a list of numbers ({error}); {expected}"
+            ) from error
+        if values.shape != (len(batch),):
+            raise ModelError(
+                f"the teacher function {self.identity['model']} returned scores of shape"
+                f" {values.shape}; {expected}"
+            )
+        return values
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name has the form ``module:function`` or ``path/to/file.py:function``.
+
+    >>> [is_reference(name) for name in ("my.module:score", "a/b.py:score", "package:x/y", "a/b")]
+    [True, True, False, False]
+    """
+    return _REFERENCE.fullmatch(name) is not None
+
+
+def as_teacher(
+    source: TeacherFunction | LoadedTeacher | type, settings: Mapping[str, Any] | None = None
+) -> LoadedTeacher:
+    """Turn a function, a teacher or a class of teachers into a teacher.
+
+    Args:
+        source: a function ``(queries, documents) -> scores``, an object with ``identity`` and
+            ``score`` (or another protocol of `irdistill.teachers.protocol`), or a class of such
+            objects.
+        settings: keyword arguments of the function or of the class.
+
+    Raises:
+        OptionError: settings were given for an object, which takes none, or a class refuses them.
+        InputError: the source is neither a teacher nor callable.
+    """
+    settings = dict(settings or {})
+    if isinstance(source, type):
+        try:
+            created: LoadedTeacher | TeacherFunction = source(**settings)
+            return as_teacher(created)
+        except TypeError as error:
+            raise OptionError(
+                f"the teacher class {source.__qualname__} cannot be created with the settings"
+                f" {settings}: {error}."
+            ) from error
+    if isinstance(source, Teacher | BatchTeacher | ListwiseTeacher):
+        if settings:
+            raise OptionError(
+                f"the teacher {type(source).__name__} is an object and takes no settings; got"
+                f" {', '.join(settings)}. Set them when you create the object."
+            )
+        return source
+    if not callable(source):
+        raise InputError(
+            f"{source!r} is not a teacher. Expected a function (queries, documents) -> scores, or"
+            " an object with the attributes identity and score."
+        )
+    return FunctionTeacher(source, settings)
+
+
+def load_reference(reference: str, settings: Mapping[str, Any] | None = None) -> LoadedTeacher:
+    """Import ``module:function`` or ``path/to/file.py:function`` as a teacher.
+
+    Modules are looked up in the working directory first. Importing runs the code of the module.
+
+    Raises:
+        NotFoundError: the module, the file or the function does not exist.
+        ModelError: the import fails.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise InputError(
+            f"{reference!r} is not a reference; expected module:function or path/file.py:function."
+        )
+    place, name = match.groups()
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+        source = functools.reduce(getattr, name.split("."), module)
+    except (ModuleNotFoundError, FileNotFoundError, AttributeError) as error:
+        raise NotFoundError(
+            f"the teacher {reference!r} cannot be imported: {error}. Check the spelling; modules"
+            " are looked up in the working directory and in the installed packages."
+        ) from error
+    except Exception as error:
+        raise ModelError(
+            f"importing the teacher {reference!r} failed with {type(error).__name__}: {error}."
+        ) from error
+    return as_teacher(source, settings)
+
+
+def _import_module(name: str) -> Any:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(folder)
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    name = f"{_FILE_MODULE}{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _name(function: Any) -> str:
+    """``module:qualname``; the same for an imported module, a file and a script."""
+    described = function if hasattr(function, "__qualname__") else type(function)
+    if isinstance(function, functools.partial):
+        raise OptionError(
+            "a functools.partial has no name. Wrap it in a function, or give it one with"
+            " irdistill.teachers.teacher(name=…, version=…)."
+        )
+    module = described.__module__.removeprefix(_FILE_MODULE)
+    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    if module == "__main__" and script:
+        module = Path(script).stem
+    return f"{module}:{described.__qualname__}"
+
+
+def _source_digest(function: Any, name: str) -> str:
+    """Hash of the function's source and of the plain values that it closes over."""
+    described = function if hasattr(function, "__qualname__") else type(function)
+    try:
+        source = inspect.getsource(described)
+    except (OSError, TypeError) as error:
+        raise OptionError(
+            f"the source of the teacher function {name} is not available. Decorate it with"
+            " @irdistill.teachers.teacher(version=…), and change the version whenever its scores"
+            " change."
+        ) from error
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    values = [*cells, *(getattr(function, "__defaults__", None) or ())]
+    plain = [value for value in values if value is None or isinstance(value, str | int | float)]
+    return digest([source, *map(repr, plain)])
