@@ -92,14 +92,8 @@ def verb_command(name: str) -> click.Command:
 
         json_file = words.pop("json_file")
         import_user_modules(words.pop("imports"))
-        arguments = {
-            key: read_words(verb.options[key], value)
-            for key, value in words.items()
-            if value is not None and value != ()
-        }
-        _ask_for_query(verb, arguments)
-        values = verb.check(arguments, label=lambda key: _flag(verb, key))
-        if not print_result(name, verb.call(values), arguments, json_file):
+        values = checked_options(verb, words)
+        if not print_result(name, verb.call(values), values, json_file):
             click.get_current_context().exit(1)
 
     return MultiValueCommand(
@@ -114,17 +108,29 @@ def verb_command(name: str) -> click.Command:
     )
 
 
+def checked_options(verb: Any, words: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a verb from the words of the command line.
+
+    Raises:
+        OptionError: an option has a wrong value.
+    """
+    arguments = {
+        name: read_words(verb.options[name], words[name])
+        for name in verb.options
+        if words.get(name) not in (None, ())
+    }
+    if verb.name == "search" and "query" not in arguments:
+        arguments["query"] = click.prompt("Question", err=True)
+    checked: dict[str, Any] = verb.check(arguments, label=lambda name: _flag(verb, name))
+    return checked
+
+
 def _help(verb: Any) -> str:
     arguments = (verb.options[name] for name in verb.positional)
     return "\n\n".join(
         [verb.documentation.replace("``", "").replace("`", "")]
         + [f"{_flag(verb, option.name)}: {option.description}" for option in arguments]
     )
-
-
-def _ask_for_query(verb: Any, arguments: dict[str, Any]) -> None:
-    if verb.name == "search" and "query" not in arguments:
-        arguments["query"] = click.prompt("Question", err=True)
 
 
 def _flag(verb: Any, name: str) -> str:

@@ -276,7 +276,8 @@ def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -
 def _export(exported: Any, arguments: Mapping[str, Any]) -> Printed:
     left_out = f"; {exported.left_out} rows left out" if exported.left_out else ""
     file = str(arguments["out"])
-    return Printed(f"{exported.rows} rows in {file}{left_out}", {"file": file, **asdict(exported)})
+    json = {"file": file, **exported._asdict()}
+    return Printed(f"{exported.rows} rows in {file}{left_out}", json)
 
 
 def _exported_model(check: Any, arguments: Mapping[str, Any]) -> Printed:

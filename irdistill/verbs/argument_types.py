@@ -6,7 +6,7 @@ the unions; at run time `Source` marks what an argument names, without importing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from irdistill.losses import Loss
     from irdistill.runs import Run
     from irdistill.students.base import Student
+    from irdistill.teachers.function_teacher import LoadedTeacher, TeacherFunction
     from irdistill.teachers.llm.language_model import LanguageModel
 
     CollectionLike = str | Path | Collection
@@ -98,7 +99,7 @@ if TYPE_CHECKING:
     RunsLike = RunLike | Sequence[RunLike] | Mapping[str, RunLike]
     ModelLike = str | Path | Student
     ModelsLike = ModelLike | Sequence[ModelLike] | Mapping[str, ModelLike | Sequence[ModelLike]]
-    TeacherLike = str | Path | Callable[..., Any] | Any
+    TeacherLike = str | TeacherFunction | LoadedTeacher
     LanguageModelLike = str | LanguageModel
     StudentLike = str | Student
     LossLike = str | Loss

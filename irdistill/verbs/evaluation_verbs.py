@@ -35,11 +35,6 @@ from irdistill.verbs.opening_inputs import (
     optional_run,
     short_names,
 )
-    model_path,
-    named_runs,
-    open_collection,
-    short_names,
-)
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Audit, Comparison, Entry, Evaluation

@@ -297,7 +297,7 @@ def test_mask_and_fuse_by_what_is_found(folder: Path, capsys: pytest.CaptureFixt
         )
         == 1
     )
-    assert "teachers are not mixed" in capsys.readouterr().err
+    assert "without a mix" in capsys.readouterr().err
 
 
 def test_evaluate_report_and_measure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
