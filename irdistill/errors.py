@@ -73,10 +73,18 @@ class MissingExtraError(IrdistillError, ImportError):
         library: name of the library.
         extra: the extra of irdistill that installs it.
         why: what needs it; the subject of the message.
+        alternative: another library and its extra, one of which is enough.
     """
 
-    def __init__(self, library: str, extra: str, why: str) -> None:
-        super().__init__(
-            f"{why} needs the library {library!r}, which is not installed. "
-            f"Install it with: pip install 'irdistill[{extra}]'"
-        )
+    def __init__(
+        self, library: str, extra: str, why: str, alternative: tuple[str, str] | None = None
+    ) -> None:
+        install = f"pip install 'irdistill[{extra}]'"
+        if alternative is None:
+            message = f"the library {library!r}, which is not installed. Install it with: {install}"
+        else:
+            message = (
+                f"{library!r} or {alternative[0]!r}, and neither is installed. Install one of them,"
+                f" not both, with: {install} or pip install 'irdistill[{alternative[1]}]'"
+            )
+        super().__init__(f"{why} needs {message}")

@@ -112,8 +112,17 @@ def own_rooms(module: Module) -> Iterator[tuple[Import, str]]:
 
 
 def outside(module: Module) -> Iterator[tuple[Import, str]]:
-    """The imports of libraries that do not come with Python."""
+    """The imports at run time of libraries that do not come with Python."""
+    tree = ast.parse(module.path.read_text(encoding="utf-8"))
+    typing_only = {
+        inner.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        for inner in node.body
+    }
     for found in imports(module):
+        if found.line in typing_only:
+            continue
         library = found.target.split(".")[0]
         if library not in sys.stdlib_module_names and library != "irdistill":
             yield found, library

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.collection import Collection, Qrels, Query, Turn
+from irdistill.collections.collection import Collection, Query, Turn
 from irdistill.collections.compiling import open_or_compile
 from irdistill.collections.corpus import FORMAT
 from irdistill.collections.document_table import Document
@@ -20,6 +20,7 @@ from irdistill.collections.judgment_checks import (
 )
 from irdistill.collections.judgments import judgment_files, numbered_judgments, other_judgments
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_files import SUFFIXES
 from irdistill.collections.text_lines import json_objects, numbered_lines, read_id, read_text_field
 from irdistill.errors import IrdistillError

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.document_table import Document
-from irdistill.collections.grades import check_grades
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
 
@@ -42,51 +42,6 @@ class Query:
     def identity(self) -> dict[str, Any]:
         """All there is of it; without ``excluded`` where that is empty."""
         return {key: value for key, value in asdict(self).items() if key != "excluded" or value}
-
-
-class Qrels(Mapping[str, Mapping[str, int]]):
-    """Relevance judgments, query id -> document id -> grade; nothing in it can be changed by
-    accident.
-
-    Raises:
-        IrdistillError: a grade is a fraction or no number, or an id is not text.
-    """
-
-    def __init__(self, judgments: Mapping[str, Mapping[str, int]]) -> None:
-        checked = isinstance(judgments, Qrels)
-        self._judgments: dict[str, dict[str, int]] = (
-            {query: dict(grades) for query, grades in judgments.items()}
-            if checked
-            else check_grades(judgments)
-        )
-
-    def __getitem__(self, query_id: str) -> Mapping[str, int]:
-        return self._judgments[query_id]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._judgments)
-
-    def __len__(self) -> int:
-        return len(self._judgments)
-
-    def __repr__(self) -> str:
-        return f"Qrels({len(self)} queries, {self.judgments} judgments)"
-
-    @property
-    def judgments(self) -> int:
-        """How many (query, document) pairs are judged."""
-        return sum(map(len, self._judgments.values()))
-
-    def to_dict(self) -> dict[str, dict[str, int]]:
-        """A copy as plain dictionaries, the shape that pytrec_eval and BEIR take."""
-        return {query: dict(documents) for query, documents in self._judgments.items()}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that any changed judgment changes; the order of lines does not
-        matter.
-        """
-        return digest(self._judgments)
 
 
 @dataclass

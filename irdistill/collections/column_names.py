@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 IGNORED = "-"
 NEEDED = {
@@ -115,7 +115,7 @@ def roles_of_header(
         chosen: the roles of some columns, by their numbers, as the user says.
 
     Raises:
-        IrdistillError: a column that is needed is missing, or there are several that could be it.
+        InputError: a column that is needed is missing, or there are several that could be it.
     """
     by_user = dict(chosen or {})
     roles = [by_user.get(number, IGNORED) for number in range(len(names))]
@@ -126,7 +126,7 @@ def roles_of_header(
             else [number for number in _best_places(names, role) if number not in by_user]
         )
         if len(places) > 1:
-            raise IrdistillError(
+            raise InputError(
                 f"{place} has several columns that could be the {role}:"
                 f" {', '.join(names[i].strip() for i in places)}. Name the one that is meant:"
                 f" {columns_option(kind)} {role}={names[places[0]].strip()}."
@@ -161,12 +161,12 @@ def check_complete(
     """The roles, if all that a table of this kind needs are among them.
 
     Raises:
-        IrdistillError: one is missing; the columns are named.
+        InputError: one is missing; the columns are named.
     """
     for group in NEEDED[kind]:
         if not set(group) & set(roles):
             shown = ", ".join(repr(name.strip()) for name in names)
-            raise IrdistillError(
+            raise InputError(
                 f"{place} has the columns {shown}, and none that is known as the"
                 f" {' or the '.join(group)}. Name it: {columns_option(kind)} {group[0]}=NAME."
             )
@@ -189,12 +189,12 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
         Roles in the order of the columns, and names by role; one of the two is empty.
 
     Raises:
-        IrdistillError: it cannot be read, a role is unknown or comes twice.
+        InputError: it cannot be read, a role is unknown or comes twice.
     """
     parts = [part.strip() for part in (columns.split(",") if isinstance(columns, str) else columns)]
     named = [part for part in parts if "=" in part]
     if named and len(named) != len(parts):
-        raise IrdistillError(
+        raise InputError(
             f"{columns_option(kind)} {','.join(parts)!r} mixes two ways: write roles in the"
             " order of the columns (query,document,-,score), or role=NAME for each"
             " (query=id,score=bm25)."
@@ -202,7 +202,7 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     roles = [_given_role(part.partition("=")[0], kind) for part in parts]
     used = [role for role in roles if role != IGNORED]
     if len(set(used)) != len(used) or not used or (named and len(used) != len(roles)):
-        raise IrdistillError(
+        raise InputError(
             f"{columns_option(kind)} {','.join(parts)!r} has a role twice or none at all. Name"
             " each column once."
         )
@@ -227,7 +227,7 @@ def _given_role(text: str, kind: str) -> str:
     if role in ("iteration", "tag", "index"):
         return IGNORED
     if role not in allowed:
-        raise IrdistillError(
+        raise InputError(
             f"{columns_option(kind)} has {word!r}; {', '.join(sorted(allowed))} or - (a column to"
             " leave out) was expected."
         )

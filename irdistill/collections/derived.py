@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections.beir import read_queries
-from irdistill.collections.collection import Collection, Qrels, Query
+from irdistill.collections.collection import Collection, Query
 from irdistill.collections.conversations import layout_of
 from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.collections.slices import split_folder
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import (

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 GREATEST = 2**31 - 1
 """The largest grade, and the smallest one negated: what trec_eval's programs and 32-bit files hold.
@@ -24,7 +24,7 @@ def parse_grade(value: Any, place: str) -> int:
         place: where the grade stands, for the error message (``line 3 of qrels.tsv``).
 
     Raises:
-        IrdistillError: it is no number, a fraction, or larger than 32 bits hold.
+        InputError: it is no number, a fraction, or larger than 32 bits hold.
     """
     if isinstance(value, Integral):
         grade = int(value)
@@ -33,13 +33,13 @@ def parse_grade(value: Any, place: str) -> int:
     elif isinstance(value, Real) and math.isfinite(value) and float(value).is_integer():
         grade = int(float(value))
     else:
-        raise IrdistillError(
+        raise InputError(
             f"{place}: the grade is {value!r:.60}, and a whole number was expected, as trec_eval"
             " and ir-measures take it. Scale or round the grades yourself (0, 0.5 and 1 could"
             " become 0, 1 and 2): cutting off the fraction would change the figures."
         )
     if abs(grade) > GREATEST:
-        raise IrdistillError(
+        raise InputError(
             f"{place}: the grade is {str(grade)[:40]}; grades from {-GREATEST} to {GREATEST} were"
             " expected."
         )
@@ -50,12 +50,12 @@ def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[s
     """Query -> document -> grade, checked and copied.
 
     Raises:
-        IrdistillError: an id is not text, or as `parse_grade`.
+        InputError: an id is not text, or as `parse_grade`.
     """
     checked: dict[str, dict[str, int]] = {}
     for query_id, documents in judgments.items():
         if not isinstance(documents, Mapping):
-            raise IrdistillError(
+            raise InputError(
                 f"the judgments of query {query_id!r} are {documents!r:.60}; a mapping of document"
                 " ids to grades was expected."
             )
@@ -76,7 +76,7 @@ def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[s
 def _check_id(query_id: Any, doc_id: Any) -> None:
     for kind, value in (("query", query_id), ("document", doc_id)):
         if not isinstance(value, str):
-            raise IrdistillError(
+            raise InputError(
                 f"the judgments have the {kind} id {value!r}, which is {type(value).__name__}; ids"
                 f" are text: write {str(value)!r}."
             )

@@ -10,13 +10,14 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.collection import Collection, Qrels, Query, Turn
+from irdistill.collections.collection import Collection, Query, Turn
 from irdistill.collections.compiling import open_or_compile
 from irdistill.collections.corpus import FORMAT, Corpus, Fingerprint
 from irdistill.collections.document_table import Document
 from irdistill.collections.grades import parse_grade
 from irdistill.collections.judgment_checks import judged_collection
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_lines import check_encodable
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest, read_json

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.collection import Collection, Qrels, Query
+from irdistill.collections.collection import Collection, Query
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.errors import IrdistillError
 from irdistill.storage.files import read_json
 

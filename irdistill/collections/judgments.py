@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from irdistill.collections.collection import Qrels
 from irdistill.collections.column_names import is_header, roles_of_header
 from irdistill.collections.grades import parse_grade
 from irdistill.collections.judgment_checks import NumberedJudgments, drop_line_numbers
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.collections.table_layout import TableLayout, detect_layout, read_sample, wrong_width
 from irdistill.collections.text_files import (
     explain_damage,
@@ -22,7 +22,7 @@ from irdistill.collections.text_files import (
     uncompressed_name,
 )
 from irdistill.collections.text_lines import json_objects, numbered_lines, read_id
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError
 
 ENDINGS = (".tsv", ".jsonl", ".txt", ".csv", ".json", ".qrels", ".qrel", ".trec")
 """Endings of files of judgments in a collection's folder, each of them compressed or not."""
@@ -40,7 +40,7 @@ def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None)
             content allows one reading only.
 
     Raises:
-        IrdistillError: a line is no judgment, the columns can be read in several ways, or a
+        InputError: a line is no judgment, the columns can be read in several ways, or a
             document is judged twice and differently.
     """
     return Qrels(drop_line_numbers(numbered_judgments(Path(path), LoadReport(), columns)))
@@ -51,7 +51,7 @@ def numbered_judgments(
 ) -> NumberedJudgments:
     """As `read_judgments`, with the line of each judgment: query -> document -> (grade, line)."""
     if not path.is_file():
-        raise IrdistillError(f"there is no file of judgments {path}.")
+        raise NotFoundError(f"there is no file of judgments {path}.")
     with open_bytes(path) as stream, explain_damage(path):
         sample = read_sample(stream, path)
     if not sample.lines:
@@ -68,7 +68,7 @@ def numbered_judgments(
             )
         entries = _of_table(path, layout)
     elif columns is not None:
-        raise IrdistillError(
+        raise InputError(
             f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns"
             " out."
         )
@@ -92,7 +92,7 @@ def numbered_judgments(
                 if number
                 else f"{known[0]} and {grade}"
             )
-            raise IrdistillError(
+            raise InputError(
                 f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently:"
                 f" {places}. Keep one of them."
             )
@@ -117,7 +117,7 @@ def _of_table(path: Path, layout: TableLayout) -> Iterator[tuple[int, str, str, 
             )
         query_id, doc_id, value = (cells[place] for place in places if place is not None)
         if not query_id or not doc_id:
-            raise IrdistillError(
+            raise InputError(
                 f"line {number} of {path} is not a judgment: {line.strip()[:80]!r} has an empty id."
             )
         yield number, query_id, doc_id, value
@@ -161,12 +161,12 @@ def _of_object(path: Path) -> Iterator[tuple[int, str, str, Any]]:
         # pairs, so that a document that stands there twice is seen
         queries = json.loads(read_text(path), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
-        raise IrdistillError(
+        raise InputError(
             f"{path} is not a JSON object of queries with documents and grades ({error})."
         ) from error
     for query_id, documents in queries if isinstance(queries, _Pairs) else ():
         if not isinstance(documents, _Pairs):
-            raise IrdistillError(
+            raise InputError(
                 f"{path} has {str(documents)[:60]!r} under the query {query_id!r}; document ids"
                 " with grades were expected."
             )
@@ -184,7 +184,7 @@ def judgment_files(folder: Path) -> dict[str, Path]:
     the like.
 
     Raises:
-        IrdistillError: a split has two files.
+        InputError: a split has two files.
     """
     splits: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
@@ -196,7 +196,7 @@ def judgment_files(folder: Path) -> dict[str, Path]:
             continue
         other = splits.setdefault(name.removesuffix(ending), path)
         if other != path:
-            raise IrdistillError(
+            raise InputError(
                 f"{folder} has {other.name} and {path.name}, and either could be meant; keep one of"
                 " them."
             )

@@ -24,13 +24,14 @@ from typing import Any
 import xxhash
 
 from irdistill.card_files import card_folder
-from irdistill.collections.collection import Collection, Qrels, Query
+from irdistill.collections.collection import Collection, Query
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.corpus import FORMAT, Corpus
 from irdistill.collections.document_table import Document
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.pydocs_build import DISTRIBUTIONS, number_of_steps, text_key
 from irdistill.collections.pydocs_text import normalize_summary, shorten, split_docstring
+from irdistill.collections.qrels import Qrels
 from irdistill.console.progress import progress, with_progress
 from irdistill.errors import IrdistillError
 from irdistill.storage.build_cache import open_or_build

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import xxhash
 
-from irdistill.collections.collection import Collection, Qrels
+from irdistill.collections.collection import Collection
+from irdistill.collections.qrels import Qrels
 from irdistill.errors import IrdistillError
 
 _SLICE = re.compile(r"(.+)\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\]")

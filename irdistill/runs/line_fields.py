@@ -4,7 +4,7 @@ time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from irdistill.collections.byte_strings import ByteStrings, pad_bytes
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 _NEWLINE, _SPACE, _TAB, _MINUS, _DOT = (np.uint8(ord(sign)) for sign in "\n \t-.")
 _WHITE = np.zeros(256, bool)
@@ -62,7 +62,7 @@ class Lines(NamedTuple):
         return ByteStrings(self.data, starts, ends - starts)
 
 
-class WrongWidth(ValueError):
+class WrongWidthError(ValueError):
     """A line has another number of fields.
 
     Attributes:
@@ -87,7 +87,7 @@ def split_lines(
         The lines, and the number of the line after them.
 
     Raises:
-        WrongWidth: a line has neither ``width`` fields nor none.
+        WrongWidthError: a line has neither ``width`` fields nor none.
     """
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n")
@@ -124,10 +124,34 @@ def split_lines(
     if len(wrong):
         place = int(wrong[0])
         start = int(lines[place - 1]) + 1 if place else 0
-        raise WrongWidth(first + place, int(sizes[place]), data[start : int(lines[place])])
+        raise WrongWidthError(first + place, int(sizes[place]), data[start : int(lines[place])])
     return Lines(
         codes, field_ends, field_starts, width, first + np.flatnonzero(sizes)
     ), first + len(lines)
+
+
+def split_blocks(
+    blocks: Iterable[bytes], width: int, separator: bytes | None = None, header: bool = False
+) -> Iterator[Lines]:
+    """Split blocks of whole lines, as `split_lines`; blocks without a row are left out.
+
+    Args:
+        blocks: whole lines.
+        width: number of fields.
+        separator: as in `split_lines`.
+        header: the first line that is not blank is skipped.
+
+    Raises:
+        WrongWidthError: as `split_lines`.
+    """
+    number = 1
+    for data in blocks:
+        if header and (first := next((line for line in data.split(b"\n") if line.strip()), b"")):
+            start, header = data.index(first), False
+            data = data[:start] + data[start + len(first) :]
+        lines, number = split_lines(data, width, number, separator)
+        if len(lines):
+            yield lines
 
 
 def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> tuple[Lines, int]:
@@ -137,7 +161,7 @@ def _split_one_by_one(data: bytes, width: int, first: int, separator: bytes) -> 
     for number, line in enumerate(lines, first):
         if line.strip():
             if line.count(separator) + 1 != width:
-                raise WrongWidth(number, line.count(separator) + 1, line)
+                raise WrongWidthError(number, line.count(separator) + 1, line)
             kept.append(number)
     if not kept:
         empty = np.empty(0, np.int64)
@@ -249,19 +273,20 @@ def _digits(fields: ByteStrings) -> tuple[np.ndarray, np.ndarray]:
     ), good
 
 
-def check_utf8(data: bytes, first: int, path: object) -> None:
-    """Refuse lines that are not UTF-8.
+def check_utf8(lines: Lines, path: object) -> None:
+    """Check that lines are UTF-8.
 
     Raises:
-        IrdistillError: one is not; it is named.
+        InputError: a line is not; the message names it.
     """
-    if data.isascii():
+    if lines.data.max(initial=0) < 128:
         return
+    data = lines.data.tobytes()
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as error:
-        number = first + data.count(b"\n", 0, error.start)
-        raise IrdistillError(
-            f"{path}, line {number}: the bytes {data[error.start : error.start + 4]!r} are no"
-            " UTF-8; the file is truncated or damaged or in another encoding."
+        row = int(np.searchsorted(lines.ends, error.start, side="right")) // lines.width
+        raise InputError(
+            f"{path}, line {lines.numbers[row]}: the bytes {data[error.start : error.start + 4]!r}"
+            " are not UTF-8; the file is truncated or damaged or in another encoding."
         ) from error

@@ -1,6 +1,4 @@
-"""Rows in any order, brought together by query: partitioned in a temporary file, then sorted a
-partition at a time.
-"""
+"""Grouping rows by query: partitioned in a temporary file, then sorted partition by partition."""
 
 from __future__ import annotations
 
@@ -12,21 +10,26 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from irdistill.collections.byte_strings import PADDING, ByteStrings, group_starts
+from irdistill.runs.trec_rows import TrecRows
 from irdistill.storage.files import explain_os_errors
 
 _COST = 200
 """Bytes of memory that a row takes while it is sorted."""
 _NUMBERS = np.dtype(
-    [("query", "<i4"), ("length", "<i4"), ("rank", "<f4"), ("score", "<f4"), ("line", "<i8")]
+    [("query", "<i4"), ("length", "<i4"), ("rank", "<i4"), ("score", "<f4"), ("line", "<i8")]
 )
 
 
-class Rows(NamedTuple):
-    """n rows of Q whole queries, each query's together and in the order of the file.
+class QueryRows(NamedTuple):
+    """All rows of Q queries, grouped by query and otherwise in the order of the file.
 
     Attributes:
-        query_ids: Q of them. edges: (Q + 1,) int64 where their rows begin.
-        docs: (n,) ids. ranks, scores: (n,) float32. lines: (n,) int64 numbers in the file.
+        query_ids: (Q,).
+        edges: (Q + 1,) int64; the rows of query i are ``edges[i]`` to ``edges[i + 1] - 1``.
+        docs: (n,) ids.
+        ranks: (n,) int32.
+        scores: (n,) float32.
+        lines: (n,) int64 line numbers.
     """
 
     query_ids: list[str]
@@ -37,31 +40,20 @@ class Rows(NamedTuple):
     lines: np.ndarray
 
 
-class Piece(NamedTuple):
-    """n rows as they stand in the file: queries, documents, ranks, scores and line numbers, (n,)
-    each.
-    """
+def regroup(read: Callable[[], Iterator[TrecRows]], memory: int) -> Iterator[QueryRows]:
+    """Group rows by query; queries come in the order of their first rows.
 
-    queries: ByteStrings
-    docs: ByteStrings
-    ranks: np.ndarray
-    scores: np.ndarray
-    lines: np.ndarray
-
-
-def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Rows]:
-    """Rows by query; queries come in the order of their first rows.
-
-    In memory are about 100 bytes for each query, and rows of ``memory`` bytes; one query's rows
-    must fit. The temporary file takes 24 bytes and the id of its document for each row, and goes
-    with the process.
+    Memory holds about 100 bytes per query, and rows of ``memory`` bytes; the rows of one query must
+    fit. The temporary file takes 24 bytes and the document id for each row; it is deleted with the
+    process.
 
     Args:
-        pieces: reads the file from its beginning, some thousand rows at a time; called twice.
+        read: reads the file from its beginning, several thousand rows at a time; called twice.
+        memory: bytes that rows may take at a time.
     """
     places: dict[str, int] = {}
     counts = np.zeros(0, np.int64)
-    for piece in pieces():
+    for piece in read():
         rows = _places(piece.queries, places)
         counts = np.concatenate([counts, np.zeros(len(places) - len(counts), np.int64)])
         counts += np.bincount(rows, minlength=len(counts))
@@ -72,7 +64,7 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
         partitions: list[list[tuple[int, int, int]]] = [[] for _ in edges[1:]]
         batch: list[tuple[np.ndarray, ByteStrings]] = []
         size = 0
-        for piece in pieces():
+        for piece in read():
             numbers = np.empty(len(piece.lines), _NUMBERS)
             numbers["query"], numbers["length"] = _places(piece.queries, places), piece.docs.lengths
             numbers["rank"], numbers["score"], numbers["line"] = (
@@ -92,7 +84,7 @@ def regrouped(pieces: Callable[[], Iterator[Piece]], memory: int) -> Iterator[Ro
 
 
 def _places(queries: ByteStrings, places: dict[str, int]) -> np.ndarray:
-    """(n,) the number of each row's query, by first occurrence."""
+    """(n,) the number of each row's query, in the order of first occurrence."""
     starts = group_starts(queries)
     numbers = [places.setdefault(name, len(places)) for name in queries.take(starts).texts()]
     return np.repeat(np.array(numbers, np.int64), np.diff(starts, append=len(queries)))
@@ -104,12 +96,12 @@ def _write(
     parts: np.ndarray,
     partitions: list[list[tuple[int, int, int]]],
 ) -> None:
-    """Append the rows of each partition, and note their place, count and bytes of ids."""
+    """Append the rows of each partition; note their offset, count and bytes of ids."""
     if not batch:
         return
     numbers, docs = (
         np.concatenate([rows for rows, _ in batch]),
-        ByteStrings.joined([one for _, one in batch]),
+        ByteStrings.joined([ids for _, ids in batch]),
     )
     part = parts[numbers["query"]]
     order = np.argsort(part, kind="stable")
@@ -139,12 +131,12 @@ def _read(
     )
 
 
-def _sorted(rows: tuple[np.ndarray, ByteStrings], names: list[str], first: int) -> Rows:
+def _sorted(rows: tuple[np.ndarray, ByteStrings], names: list[str], first: int) -> QueryRows:
     numbers, docs = rows
     order = np.argsort(numbers["query"], kind="stable")
     numbers = numbers[order]
     edges = np.searchsorted(numbers["query"], np.arange(first, first + len(names) + 1))
-    return Rows(
+    return QueryRows(
         names,
         edges,
         docs.take(order),

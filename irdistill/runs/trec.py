@@ -1,4 +1,4 @@
-"""TREC run files: ``query Q0 document rank score tag``."""
+"""TREC run files as runs: read into bounded memory, or measured while they are read."""
 
 from __future__ import annotations
 
@@ -12,38 +12,24 @@ import numpy as np
 import pyarrow as pa
 
 from irdistill.collections import Collection
-from irdistill.collections.byte_strings import group_starts
-from irdistill.collections.table_layout import check_trec, read_sample, trec_header
-from irdistill.collections.text_files import decompress, explain_damage
-from irdistill.errors import IrdistillError
+from irdistill.collections.byte_strings import ByteStrings, group_starts
+from irdistill.collections.table_layout import check_trec
+from irdistill.errors import InputError, WrongCollectionError
 from irdistill.runs.blocks import BlockRun, ListBlock
-from irdistill.runs.line_fields import Lines, WrongWidth, check_utf8, decimals, split_lines
 from irdistill.runs.manifest import Manifest, RunIdentity
+from irdistill.runs.rank_faults import RankFaults
 from irdistill.runs.ranked_lists import RankedList, order_ties
-from irdistill.runs.ranks import RankFaults
-from irdistill.runs.regrouping import Piece, Rows, regrouped
+from irdistill.runs.regrouping import QueryRows, regroup
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
+from irdistill.runs.trec_rows import TrecRows, read_file_sample, read_trec_rows
 from irdistill.storage.files import digest
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 1 << 27
-"""Bytes that the lists of a file, or its rows where they are not grouped by query, may take in
-memory.
-"""
-_QUERY, _DOCUMENT, _RANK, _SCORE, _TAG, _WIDTH = 0, 2, 3, 4, 5, 6
+"""Bytes of memory for the lists of a file, or for its rows while they are grouped by query."""
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _header_line(path: Path) -> int:
-    """The number of the line that names the columns; 0 where there is none."""
-    with open(path, "rb") as stream, explain_damage(path):
-        sample = read_sample(decompress(stream, path), path)
-    if trec_header(sample) is not None:
-        return sample.lines[0][0]
-    check_trec(sample)
-    return 0
 
 
 class NotGroupedError(Exception):
@@ -51,48 +37,44 @@ class NotGroupedError(Exception):
 
 
 def read_trec(path: Path, collection: Collection | None = None, memory: int = MEMORY) -> BlockRun:
-    """Read a TREC run file. Scores decide the order, as in trec_eval; ranks that contradict them
-    are warned of.
+    """Read a TREC run file. Scores decide the order, as in trec_eval.
 
-    Compressed files are recognized by their content, and a first line of column names is left out.
-    Fields are separated by white space. A file whose lines are grouped by query is read once; one
-    that is not is read twice more, and its rows wait in a nameless temporary file. Memory is
-    bounded, whatever the length: ``memory``, twice the lines of the longest query, and about 100
-    bytes a query.
+    Compressed files are recognized by their content. A file whose lines are grouped by query is
+    read once; any other file is read twice more, and its rows are kept in a temporary file. Memory
+    is bounded, whatever the length: ``memory``, twice the lines of the longest query, and about 100
+    bytes per query. Ranks that contradict the scores cause a warning.
 
     Args:
-        collection: if given, queries that it lacks are left out (with a warning), and documents
-            must be in its corpus.
+        path: the file.
+        collection: if given, queries that it does not have are left out (with a warning), and
+            documents must be in its corpus.
+        memory: bytes; longer runs are kept in a temporary file.
 
     Raises:
-        IrdistillError: a line has not six columns, a score is not a finite number or a rank no
-            whole number, a document comes twice for a query, the file is empty, damaged or not
-            UTF-8, or it does not fit the collection.
+        InputError: as `read_trec_rows`; or a document comes twice for a query, or the file is
+            empty.
+        WrongCollectionError: the file does not belong to the collection.
     """
     run = BlockRun(memory)
-    skip = _header_line(path)
-    reader = _Reader(path, collection, skip)
     with ScoreFile(path) as source:
+        builder = _ListBuilder(source, collection)
         try:
-            for block in reader.lists(_ahead(_grouped(source, reader))):
+            for block in builder.grouped_lists():
                 run.add(block)
         except NotGroupedError:
             logger.info("%s: the lines of a query are not together; they are sorted first", path)
-            run, reader = BlockRun(memory), _Reader(path, collection, skip)
-            pieces = partial(_pieces, path, reader)
-            for block in reader.lists(regrouped(pieces, memory)):
+            run, builder = BlockRun(memory), _ListBuilder(source, collection)
+            for block in builder.lists(regroup(partial(_read_again, path), memory)):
                 run.add(block)
-        checksum = source.sha256()
-    run.close(reader.identity(checksum))
+        run.close(builder.identity())
     return run
 
 
 class StreamedRun(Run):
-    """A TREC run file whose lists are given out once while it is read, and not kept; for measuring
-    it alone.
+    """A TREC run file whose lists are yielded once while it is read, and not kept.
 
-    Any other use reads the file into a `BlockRun` first. What is wrong with the file is noticed
-    when it is read.
+    It serves measuring. Any other use reads the file into a `BlockRun` first. Errors of the file
+    are raised when it is read.
     """
 
     def __init__(self, path: Path, collection: Collection | None = None) -> None:
@@ -101,25 +83,23 @@ class StreamedRun(Run):
         self._stored: BlockRun | None = None
 
     def blocks(self) -> Iterator[ListBlock]:
-        """The lists as arrays, a block in memory at a time.
+        """The lists as arrays, one block in memory at a time.
 
         Raises:
-            NotGroupedError: a query comes again after another one; what was given out is wrong, and
-                is right at the next call.
-            IrdistillError: as `read_trec`.
+            NotGroupedError: a query comes again after another one. The blocks that were yielded are
+                wrong; the next call yields the right ones.
+            InputError, WrongCollectionError: as `read_trec`.
         """
-        return (
-            self._read()
-            if self._stored is None and self._manifest is None
-            else self.stored().blocks()
-        )
+        if self._stored is None and self._manifest is None:
+            return self._read()
+        return self.stored().blocks()
 
     def _read(self) -> Iterator[ListBlock]:
-        reader = _Reader(self._file, self._collection, _header_line(self._file))
         query_ids: list[str] = []
         with ScoreFile(self._file) as source:
+            builder = _ListBuilder(source, self._collection)
             try:
-                for block in reader.lists(_ahead(_grouped(source, reader))):
+                for block in builder.grouped_lists():
                     query_ids += block.query_ids
                     yield block
             except NotGroupedError:
@@ -127,11 +107,7 @@ class StreamedRun(Run):
                 raise
             count = len(query_ids)
             self._manifest = Manifest(
-                reader.identity(source.sha256()),
-                count,
-                digest(query_ids),
-                max(1, count),
-                complete=True,
+                builder.identity(), count, digest(query_ids), max(1, count), complete=True
             )
 
     def stored(self) -> BlockRun:
@@ -142,7 +118,7 @@ class StreamedRun(Run):
 
     @property
     def manifest(self) -> Manifest:
-        """What the run is."""
+        """Identity, parts and counts."""
         return self._manifest or self.stored().manifest
 
     @property
@@ -152,7 +128,7 @@ class StreamedRun(Run):
 
     @property
     def num_rows(self) -> int:
-        """How many (query, document) rows."""
+        """Number of (query, document) rows."""
         return self.stored().num_rows
 
     def parts(self) -> Iterator[tuple[list[str], pa.Table]]:
@@ -166,123 +142,128 @@ class StreamedRun(Run):
         return f"StreamedRun({str(self._file)!r})"
 
 
-class _Reader:
-    """Checks rows and puts them in rank order.
+class _ListBuilder:
+    """Checks the rows of a file and puts them in rank order."""
 
-    Attributes:
-        queries: how many there were. unknown: how many of them the collection lacks. first: the
-            first of these.
-        tag: of the first line.
-        faults: how ranks and scores fit together. example: the first query where they do not.
-    """
+    def __init__(self, source: ScoreFile, collection: Collection | None) -> None:
+        self._source, self._path, self._collection = source, source.path, collection
+        self._rows = self._queries = self._unknown_queries = 0
+        self._first_unknown = ""
+        self._faults, self._example = RankFaults(), ""
 
-    def __init__(self, path: Path, collection: Collection | None, skip: int) -> None:
-        self.path, self.collection, self._skip = path, collection, skip
-        self.rows = 0
-        self.faults, self.example = RankFaults(), ""
-        self.queries = self.unknown = 0
-        self.first = self.tag = ""
+    def grouped_lists(self) -> Iterator[ListBlock]:
+        """The lists of a file whose lines are grouped by query.
 
-    def lists(self, blocks: Iterator[Rows]) -> Iterator[ListBlock]:
+        Raises:
+            NotGroupedError: the lines are not grouped.
+        """
+        sample = read_file_sample(self._path)
+        check_trec(sample)
+        return self.lists(_read_ahead(_group(read_trec_rows(self._source, sample))))
+
+    def lists(self, blocks: Iterator[QueryRows]) -> Iterator[ListBlock]:
         """The lists of all blocks."""
         for rows in blocks:
             self._compare_ranks(rows)
-            self.queries += len(rows.query_ids)
-            rows = self._known(rows)
+            self._queries += len(rows.query_ids)
+            rows = self._without_unknown_queries(rows)
             if len(rows.query_ids):
                 hashes = rows.docs.hashes()
-                self._refuse_unknown(rows, hashes)
-                self.rows += len(hashes)
+                self._check_documents(rows, hashes)
+                self._rows += len(hashes)
                 yield self._ranked(rows, hashes)
 
-    def identity(self, checksum: str) -> RunIdentity:
-        """What the run is, after its last block; warns of what was left out and of ranks that
-        contradict the scores.
+    def identity(self) -> RunIdentity:
+        """What the run is, after its last block; logs the warnings.
 
         Raises:
-            IrdistillError: there was no row.
+            InputError: the file has no row.
+            WrongCollectionError: the collection has none of its queries.
         """
-        path, collection = self.path, self.collection
-        if not self.rows:
-            reason = "it holds no line"
-            if self.queries and collection is not None:
-                reason = f"none of its {self.queries} queries is in {collection.id!r}"
-            raise IrdistillError(f"{path} gives no run: {reason}.")
-        if self.unknown and collection is not None:
+        path, collection = self._path, self._collection
+        if not self._rows and self._queries and collection is not None:
+            raise WrongCollectionError(
+                f"{path} cannot be used as a run: none of its {self._queries} queries is in"
+                f" {collection.id!r}."
+            )
+        if not self._rows:
+            raise InputError(f"{path} cannot be used as a run: it holds no line.")
+        if self._unknown_queries and collection is not None:
             logger.warning(
                 "%s: %d queries are not in %s and were left out (first: %s)",
                 path,
-                self.unknown,
+                self._unknown_queries,
                 collection.id,
-                self.first,
+                self._first_unknown,
             )
-        for line in self.faults.warnings(self.queries, self.example):
+        for line in self._faults.warnings(self._queries, self._example):
             logger.warning("%s: %s", path, line)
         return RunIdentity(
             "imported",
-            {"format": "trec", "file": path.name, "sha256": checksum, "tag": self.tag},
+            {
+                "format": "trec",
+                "file": path.name,
+                "sha256": self._source.sha256(),
+                "tag": self._source.notes["tag"],
+            },
             collection.describe() if collection is not None else {},
         )
 
-    def _compare_ranks(self, rows: Rows) -> None:
-        """Note queries whose ranks and scores do not fit together."""
+    def _compare_ranks(self, rows: QueryRows) -> None:
+        """Count queries whose ranks and scores contradict each other."""
         sizes, inner = np.diff(rows.edges), rows.edges[1:-1] - 1
         falls, rises = rows.scores[1:] <= rows.scores[:-1], rows.ranks[1:] >= rows.ranks[:-1]
         falls[inner] = rises[inner] = True
         if falls.all() and rises.all():
             equal = (sizes > 1) & (rows.scores[rows.edges[:-1]] == rows.scores[rows.edges[1:] - 1])
-            lists = self.faults.lists + int((sizes > 1).sum())
-            self.faults = self.faults._replace(
-                lists=lists, equal=self.faults.equal + int(equal.sum())
+            self._faults = self._faults._replace(
+                lists=self._faults.lists + int((sizes > 1).sum()),
+                equal=self._faults.equal + int(equal.sum()),
             )
             return
         groups = np.repeat(np.arange(len(sizes)), sizes)
         order = np.lexsort((rows.ranks, groups))
-        before = self.faults.against_scores
-        self.faults = self.faults.and_of(groups[order], rows.ranks[order], rows.scores[order])
-        if not before and self.faults.against_scores:
-            self.example = rows.query_ids[self.faults.example]
+        before = self._faults.against_scores
+        self._faults = self._faults.add(groups[order], rows.ranks[order], rows.scores[order])
+        if not before and self._faults.against_scores:
+            self._example = rows.query_ids[self._faults.example]
 
-    def _known(self, rows: Rows) -> Rows:
-        """The rows of the queries that the collection has."""
-        if self.collection is None:
+    def _without_unknown_queries(self, rows: QueryRows) -> QueryRows:
+        if self._collection is None:
             return rows
-        known = np.array([query_id in self.collection.queries for query_id in rows.query_ids], bool)
-        if not known.all():
-            self.first = self.first or rows.query_ids[int(np.argmin(known))]
-            self.unknown += int((~known).sum())
-            sizes = np.diff(rows.edges)
-            kept = np.repeat(known, sizes)
-            rows = Rows(
-                [
-                    query_id
-                    for query_id, good in zip(rows.query_ids, known.tolist(), strict=True)
-                    if good
-                ],
-                np.concatenate([[0], np.cumsum(sizes[known])]),
-                rows.docs.take(kept),
-                rows.ranks[kept],
-                rows.scores[kept],
-                rows.lines[kept],
-            )
-        return rows
+        queries = self._collection.queries
+        known = np.array([query_id in queries for query_id in rows.query_ids], bool)
+        if known.all():
+            return rows
+        self._first_unknown = self._first_unknown or rows.query_ids[int(np.argmin(known))]
+        self._unknown_queries += int((~known).sum())
+        sizes = np.diff(rows.edges)
+        kept = np.repeat(known, sizes)
+        return QueryRows(
+            [rows.query_ids[number] for number in np.flatnonzero(known).tolist()],
+            np.concatenate([[0], np.cumsum(sizes[known])]),
+            rows.docs.take(kept),
+            rows.ranks[kept],
+            rows.scores[kept],
+            rows.lines[kept],
+        )
 
-    def _refuse_unknown(self, rows: Rows, hashes: np.ndarray) -> None:
-        if self.collection is None:
+    def _check_documents(self, rows: QueryRows, hashes: np.ndarray) -> None:
+        if self._collection is None:
             return
-        strange = np.flatnonzero(self.collection.corpus.find_fields(rows.docs, hashes) < 0)
-        if len(strange):
-            place = int(strange[np.argmin(rows.lines[strange])])
-            raise IrdistillError(
-                f"{self.path}, line {rows.lines[place]}: the document {rows.docs.text(place)!r} is"
-                f" not in the corpus of {self.collection.id!r}; the run belongs to another"
+        unknown = np.flatnonzero(self._collection.corpus.find_fields(rows.docs, hashes) < 0)
+        if len(unknown):
+            row = int(unknown[np.argmin(rows.lines[unknown])])
+            raise WrongCollectionError(
+                f"{self._path}, line {rows.lines[row]}: the document {rows.docs.text(row)!r} is"
+                f" not in the corpus of {self._collection.id!r}; the run belongs to another"
                 " collection."
             )
 
-    def _ranked(self, rows: Rows, hashes: np.ndarray) -> ListBlock:
+    def _ranked(self, rows: QueryRows, hashes: np.ndarray) -> ListBlock:
         """The rows in the order of trec_eval: score, then document id, both descending."""
         groups = np.repeat(np.arange(len(rows.query_ids)), np.diff(rows.edges))
-        self._refuse_repeated(rows, hashes, groups)
+        self._check_repeated(rows, hashes, groups)
         docs, scores = rows.docs, rows.scores
         falls = scores[1:] <= scores[:-1]
         falls[rows.edges[1:-1] - 1] = True
@@ -291,146 +272,89 @@ class _Reader:
         if moved:
             order = np.lexsort((-scores, groups))
             scores = scores[order]
-        moved |= order_ties(
-            order, scores, rows.edges[:-1], lambda places: docs.take(places).texts()
-        )
+        moved |= order_ties(order, scores, rows.edges[:-1], lambda some: docs.take(some).texts())
         if moved:
             docs, hashes = docs.take(order), hashes[order]
         return ListBlock(rows.query_ids, rows.edges, docs, scores, hashes)
 
-    def _refuse_repeated(self, rows: Rows, hashes: np.ndarray, groups: np.ndarray) -> None:
-        keys = hashes ^ groups.astype(np.uint64) * _ODD
-        ordered = np.sort(keys)
-        if not (ordered[1:] == ordered[:-1]).any():
+    def _check_repeated(self, rows: QueryRows, hashes: np.ndarray, groups: np.ndarray) -> None:
+        keys = np.sort(hashes ^ groups.astype(np.uint64) * _ODD)
+        if not (keys[1:] == keys[:-1]).any():
             return
         known: set[tuple[int, str]] = set()
         names = rows.docs.texts()
-        for place in np.argsort(rows.lines, kind="stable").tolist():
-            key = (int(groups[place]), names[place])
+        for row in np.argsort(rows.lines, kind="stable").tolist():
+            key = (int(groups[row]), names[row])
             if key in known:
-                raise IrdistillError(
-                    f"{self.path}, line {rows.lines[place]}: the document {names[place]!r} comes"
+                raise InputError(
+                    f"{self._path}, line {rows.lines[row]}: the document {names[row]!r} comes"
                     f" twice for query {rows.query_ids[key[0]]!r}."
                 )
             known.add(key)
 
-    def checked(self, data: bytes, first: int) -> tuple[Lines, int]:
-        """Lines of six fields, and the number of the line after them.
 
-        Raises:
-            IrdistillError: a line has another number of fields, or is not UTF-8.
-        """
-        if first <= self._skip:
-            count = min(self._skip + 1 - first, data.count(b"\n") + (not data.endswith(b"\n")))
-            data = b"\n" * count + b"".join(data.split(b"\n", count)[count:])
-        check_utf8(data, first, self.path)
-        try:
-            lines, number = split_lines(data, _WIDTH, first)
-        except WrongWidth as error:
-            raise IrdistillError(
-                f"{self.path}, line {error.number}: {error.fields} columns, and six were expected"
-                " (query Q0 document rank score tag):"
-                f" {error.line.strip()[:80].decode('utf-8', 'replace')!r}. Other tables and score"
-                " files are read by irdistill runs import."
-            ) from None
-        if len(lines) and not self.tag:
-            self.tag = lines.field(_TAG).text(0)
-        return lines, number
+def _group(blocks: Iterator[TrecRows]) -> Iterator[QueryRows]:
+    """Whole queries of a file whose lines are grouped by query.
 
-    def numbers(self, lines: Lines) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks and scores, (n,) float32 each.
-
-        Raises:
-            IrdistillError: a score is not a finite number, or a rank is not a whole number from 0.
-        """
-        fields, places = lines.field(_SCORE), lines.field(_RANK)
-        with np.errstate(over="ignore", invalid="ignore"):
-            scores, ranks = decimals(fields)[0].astype(np.float32), decimals(places)[0]
-            wrong = ~np.isfinite(scores)
-            strange = ~((ranks >= 0) & (ranks == np.floor(ranks)))
-        bad = wrong | strange
-        if bad.any():
-            place = int(np.argmax(bad))
-            what = f"the score {fields.text(place)!r} is not a finite number that float32 can hold."
-            if not wrong[place]:
-                what = (
-                    f"the rank is {places.text(place)!r}, and a whole number from 0 or 1 was"
-                    " expected. Are rank and score in each other's places?"
-                )
-            raise IrdistillError(f"{self.path}, line {lines.numbers[place]}: {what}")
-        return ranks.astype(np.float32), scores
-
-
-def _grouped(source: ScoreFile, reader: _Reader) -> Iterator[Rows]:
-    """Blocks of a file whose lines are grouped by query; the last query of a block waits for its
-    other lines.
+    The last query of a block waits for its lines in the next blocks.
 
     Raises:
-        NotGroupedError: they are not.
+        NotGroupedError: the lines are not grouped.
     """
-    seen: set[str] = set()
-    number, waiting, least = 1, b"", 0
-    for data in source.blocks():
-        waiting += data
-        if len(waiting) < least:
-            continue
-        lines, after = reader.checked(waiting, number)
-        if not len(lines):
-            number, waiting = after, b""
-            continue
-        edges = group_starts(lines.field(_QUERY))
-        # the data may have been shortened; what follows the last query's first byte is the same
-        last = int(lines.field(_QUERY).starts[edges[-1]])
-        if len(edges) == 1:
-            least = 2 * len(waiting)
-            continue
-        yield _rows(lines, edges[:-1], int(edges[-1]), reader, seen)
-        number, least = int(lines.numbers[edges[-1]]), 0
-        waiting = lines.data[last:-8].tobytes()
+    known: set[str] = set()
+    waiting: list[TrecRows] = []
+    for rows in blocks:
+        starts = group_starts(rows.queries)
+        if waiting and rows.queries.bytes_at(0) == waiting[0].queries.bytes_at(0):
+            end = int(starts[1]) if len(starts) > 1 else None
+            waiting.append(rows.select(slice(end)).packed())
+            starts = starts[1:]
+            if not len(starts):
+                continue
+        if waiting:
+            yield _joined(waiting, known)
+        last = int(starts[-1])
+        if len(starts) > 1:
+            first = int(starts[0])
+            yield _whole_queries(rows.select(slice(first, last)), starts[:-1] - first, known)
+        waiting = [rows.select(slice(last, None)).packed()]
     if waiting:
-        lines, _ = reader.checked(waiting, number)
-        if len(lines):
-            yield _rows(lines, group_starts(lines.field(_QUERY)), len(lines), reader, seen)
+        yield _joined(waiting, known)
 
 
-def _ahead(blocks: Iterator[Rows]) -> Iterator[Rows]:
-    """The same blocks; the next one is read in a thread while one is worked on."""
+def _joined(pieces: list[TrecRows], known: set[str]) -> QueryRows:
+    """The rows of one query."""
+    rows = pieces[0]
+    if len(pieces) > 1:
+        rows = TrecRows(
+            rows.queries,
+            ByteStrings.joined([piece.docs for piece in pieces]),
+            *(np.concatenate([piece[column] for piece in pieces]) for column in (2, 3, 4)),
+        )
+    return _whole_queries(rows, np.zeros(1, np.int64), known)
+
+
+def _whole_queries(rows: TrecRows, starts: np.ndarray, known: set[str]) -> QueryRows:
+    query_ids = rows.queries.take(starts).texts()
+    before = len(known)
+    known.update(query_ids)
+    if len(known) != before + len(query_ids):
+        raise NotGroupedError
+    edges = np.append(starts, len(rows.lines))
+    return QueryRows(query_ids, edges, rows.docs, rows.ranks, rows.scores, rows.lines)
+
+
+def _read_ahead(blocks: Iterator[QueryRows]) -> Iterator[QueryRows]:
+    """The same blocks; a thread reads the next one while the caller works on one."""
     end = object()
     with ThreadPoolExecutor(1, "read-ahead") as pool:
         following = pool.submit(next, blocks, end)
-        while isinstance(rows := following.result(), Rows):
+        while isinstance(rows := following.result(), QueryRows):
             following = pool.submit(next, blocks, end)
             yield rows
 
 
-def _rows(lines: Lines, starts: np.ndarray, end: int, reader: _Reader, seen: set[str]) -> Rows:
-    names = lines.field(_QUERY).take(starts).texts()
-    before = len(seen)
-    seen.update(names)
-    if len(seen) != before + len(names):
-        raise NotGroupedError
-    cut = slice(None, end)
-    ranks, scores = reader.numbers(lines)
-    return Rows(
-        names,
-        np.append(starts, end),
-        lines.field(_DOCUMENT).take(cut),
-        ranks[cut],
-        scores[cut],
-        lines.numbers[cut],
-    )
-
-
-def _pieces(path: Path, reader: _Reader) -> Iterator[Piece]:
-    """The rows of a file as they stand there."""
-    number = 1
+def _read_again(path: Path) -> Iterator[TrecRows]:
+    """The rows of a file from its beginning."""
     with ScoreFile(path) as source:
-        for data in source.blocks():
-            lines, number = reader.checked(data, number)
-            if len(lines):
-                yield Piece(
-                    lines.field(_QUERY),
-                    lines.field(_DOCUMENT),
-                    *reader.numbers(lines),
-                    lines.numbers,
-                )
+        yield from read_trec_rows(source, read_file_sample(path))

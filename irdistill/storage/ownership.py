@@ -22,7 +22,7 @@ from typing import Any
 
 import xxhash
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OutputExistsError
 from irdistill.storage.files import (
     atomic_path,
     cache_folder,
@@ -62,13 +62,13 @@ def refuse_foreign_files(folder: Path, ours: FileTest, what: str) -> None:
         what: is to be written there, for the message.
 
     Raises:
-        IrdistillError: there is such a file; the message names one.
+        OutputExistsError: there is such a file; the message names one.
     """
     if not folder.is_dir():
         return
     foreign = next((name for name in list_files(folder) if not ours(name)), None)
     if foreign is not None:
-        raise IrdistillError(
+        raise OutputExistsError(
             f"{folder} holds {foreign}, which irdistill did not write there, so {what} cannot be"
             " written to this folder. Choose another folder, or move that file away."
         )
@@ -129,8 +129,8 @@ def claim_folder(
         before: the files of a folder that an earlier version wrote, which has no such record.
 
     Raises:
-        IrdistillError: the folder is not new or empty, and has no such record; or a file is there
-            that is not recorded.
+        OutputExistsError: the folder has other files and no such record, or a file is not
+            recorded.
     """
     planned, known = set(names), claimed_files(folder)
     if known is None:
@@ -160,7 +160,7 @@ def check_replaceable(path: str | Path) -> None:
     """Refuse to replace a file that irdistill did not write, or that was changed since.
 
     Raises:
-        IrdistillError: there is such a file, or something that is no file.
+        OutputExistsError: there is such a file, or something that is no file.
     """
     target = Path(path)
     if not os.path.lexists(target):
@@ -182,7 +182,7 @@ def check_replaceable(path: str | Path) -> None:
             else "holds something that irdistill did not write, or that was changed since"
         )
     )
-    raise IrdistillError(
+    raise OutputExistsError(
         f"{target} {state}, and is not replaced. Choose another name, or move it away."
     )
 
@@ -192,7 +192,7 @@ def replace_safely(path: str | Path) -> Iterator[Path]:
     """``atomic_path`` for a file that the user names: a foreign file is never replaced.
 
     Raises:
-        IrdistillError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: as `check_replaceable` and ``atomic_path``.
     """
     target = Path(path)
     if _is_stream(target):
@@ -234,7 +234,7 @@ def write_file(path: str | Path, text: str) -> None:
     """Write text to a file that the user names.
 
     Raises:
-        IrdistillError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: as `check_replaceable` and ``atomic_path``.
     """
     with replace_safely(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -244,7 +244,7 @@ def write_json_file(path: str | Path, value: Any) -> None:
     """Write JSON to a file that the user names, as ``files.write_json`` does.
 
     Raises:
-        IrdistillError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: as `check_replaceable` and ``atomic_path``.
     """
     write_file(path, json_text(value))
 

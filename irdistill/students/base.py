@@ -21,10 +21,10 @@ from irdistill.losses.representations import BatchRepresentations
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import STUDENT_FILE, quiet_libraries
+from irdistill.modeling.padding import TOKENLESS, TokenRow, pad_texts
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.files import read_json, write_json
 from irdistill.students.fingerprints import modules_digest, tokenizer_digest
-from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.saving import check_saved, keep_tokenizer, staged_folder
 
 Kind = Literal["query", "document", "pair"]
@@ -405,17 +405,25 @@ class Student(ABC):
         """Tensors for ``embed``, of all tokenised texts or of some rows, padded to the longest of
         them.
         """
-        module = self._first(kind)
-        if rows is not None:
-            tokens = {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        filled, tokenless = fill_tokenless(tokens, module.tokenizer.pad_token_id)
-        padded = module.tokenizer.pad(filled, padding=True, return_tensors="pt")
-        features: dict[str, Any] = {
-            key: value.to(device or self.device) for key, value in padded.items()
+        places = range(len(tokens["input_ids"])) if rows is None else rows
+        chosen = [{key: values[int(row)] for key, values in tokens.items()} for row in places]
+        return self.pad_rows(chosen, kind, device)
+
+    def pad_rows(
+        self, rows: Sequence[TokenRow], kind: Kind, device: torch.device | None = None
+    ) -> dict[str, Any]:
+        """As ``pad``, of texts that are given one by one, each as its features by name."""
+        first = self._first(kind)
+        tokenizer = first.tokenizer
+        fill = {
+            "input_ids": tokenizer.pad_token_id,
+            "token_type_ids": tokenizer.pad_token_type_id,
         }
-        if tokenless is not None:
-            features[TOKENLESS] = tokenless.to(device or self.device)
+        padded = pad_texts(rows, fill, left=tokenizer.padding_side == "left")
+        features: dict[str, Any] = {
+            key: value.to(device or self.device, non_blocking=True) for key, value in padded.items()
+        }
         prompt = self._prompt(kind)
-        if prompt:
-            features["prompt_length"] = module._get_prompt_length(prompt)
+        if prompt and isinstance(first, Transformer):
+            features["prompt_length"] = first._get_prompt_length(prompt)
         return features

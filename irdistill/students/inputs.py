@@ -4,18 +4,14 @@ position.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from sentence_transformers.base.modules import Transformer
-from torch import Tensor, nn
+from torch import nn
 
 from irdistill.errors import IrdistillError
 
-#: In the features of a batch: (n,) bool, the texts without a token, which stand there with a token
-#: of padding.
-TOKENLESS = "tokenless"
 #: Settings of a tokenizer that change no token of a text.
 _WITHOUT_EFFECT = {
     "padding",
@@ -179,46 +175,3 @@ def unused_token(rows: Sequence[Sequence[int]]) -> int:
     """The smallest token id that no row has."""
     used = set().union(*rows)
     return next(token for token in range(len(used) + 1) if token not in used)
-
-
-def pad_right(
-    columns: Mapping[str, Sequence[Sequence[int]]], fill: Mapping[str, int]
-) -> dict[str, Tensor]:
-    """Tensors (n, length) of rows of unequal lengths, padded on the right.
-
-    Args:
-        columns: rows by the name of the tensor.
-        fill: what to pad with, by name; 0 for those not named.
-    """
-    return {
-        key: nn.utils.rnn.pad_sequence(
-            [torch.tensor(row, dtype=torch.long) for row in rows],
-            batch_first=True,
-            padding_value=fill.get(key, 0),
-        )
-        for key, rows in columns.items()
-    }
-
-
-def fill_tokenless(
-    columns: Mapping[str, Sequence[Sequence[int]]], token: int
-) -> tuple[dict[str, Any], Tensor | None]:
-    """Give texts without a token one that can be computed with, and say which they are; None where
-    there are none.
-
-    A network cannot be given a text of no tokens, and one in which nothing is to be looked at gives
-    NaN.
-    """
-    empty = [not len(row) for row in columns["input_ids"]]
-    if not any(empty):
-        return dict(columns), None
-    fill = {"input_ids": token, "attention_mask": 1}
-    return (
-        {
-            key: [
-                [fill.get(key, 0)] if none else row for row, none in zip(rows, empty, strict=True)
-            ]
-            for key, rows in columns.items()
-        },
-        torch.tensor(empty),
-    )

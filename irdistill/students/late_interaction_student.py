@@ -270,28 +270,6 @@ class LateInteractionStudent(Student):
         ]
         return expanded
 
-    def pad(
-        self,
-        tokens: Mapping[str, Sequence[Any]],
-        kind: Kind,
-        rows: Any = None,
-        device: torch.device | None = None,
-    ) -> dict[str, Any]:
-        positions = tokens.get("query_expansion_positions")
-        padded = super().pad(
-            {key: value for key, value in tokens.items() if key != "query_expansion_positions"},
-            kind,
-            rows,
-            device,
-        )
-        if positions is not None:
-            chosen = positions if rows is None else [positions[int(row)] for row in rows]
-            marks = torch.zeros_like(padded["input_ids"])
-            for place, row in enumerate(chosen):
-                marks[place, : len(row)] = torch.tensor(row)
-            padded["query_expansion_positions"] = marks
-        return padded
-
     def _embed(self, features: Mapping[str, Any], kind: Kind) -> list[Tensor]:
         """Vectors (tokens, D) of each text with gradients, of the tokens that are scored."""
         given = {**features, "task": kind, "modality": "text"}

@@ -25,7 +25,6 @@ from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import model_revision
 from irdistill.students.base import Kind, Student, Tokens
 from irdistill.students.encoding import encode_batches
-from irdistill.students.inputs import TOKENLESS, fill_tokenless
 from irdistill.students.layers import keep_layers
 from irdistill.students.model_kinds import retriever_type
 from irdistill.students.student_loading import load_encoder, load_transformer
@@ -209,27 +208,6 @@ class SparseStudent(Student):
         )
         self._count(coded, kind, 0)
         return dict(coded)
-
-    def pad(
-        self,
-        tokens: Mapping[str, Sequence[Any]],
-        kind: Kind,
-        rows: Any = None,
-        device: torch.device | None = None,
-    ) -> dict[str, Any]:
-        if isinstance(self._first(kind), Transformer):
-            return super().pad(tokens, kind, rows, device)
-        chosen = (
-            tokens
-            if rows is None
-            else {key: [values[int(row)] for row in rows] for key, values in tokens.items()}
-        )
-        tokenizer = self._first(kind).tokenizer
-        filled, tokenless = fill_tokenless(chosen, tokenizer.pad_token_id)
-        padded = dict(tokenizer.pad(filled, padding=True, return_tensors="pt"))
-        if tokenless is not None:
-            padded[TOKENLESS] = tokenless
-        return {key: value.to(device or self.device) for key, value in padded.items()}
 
     def _embed(self, features: Mapping[str, Any], kind: Kind) -> Tensor:
         """Weights (n, V) with gradients."""

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
 from irdistill.modeling.model_files import model_identity, resolve_model
+from irdistill.modeling.padding import pad_rows
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
-from irdistill.students.inputs import check_processing, pad_right, position_limit, unused_token
+from irdistill.students.inputs import check_processing, position_limit, unused_token
 from irdistill.teachers.backends import Backend, OpenVinoBackend, TorchBackend, has_openvino
 from irdistill.teachers.control_tokens import BROKEN_UP
 from irdistill.teachers.lightning_ir import cut_texts, is_lightning_ir, load_lightning_ir
@@ -212,16 +213,14 @@ class CrossEncoderTeacher:
         return self.backend(self._padded(batch))
 
     def _padded(self, columns: dict[str, list[list[int]]]) -> dict[str, Tensor]:
-        columns.setdefault("attention_mask", [[1] * len(row) for row in columns["input_ids"]])
         if not self._known_padding:  # the network looks for the last token before the padding
             self._config.pad_token_id = unused_token(columns["input_ids"])
-        return pad_right(
-            columns,
-            {
-                "input_ids": self._config.pad_token_id,
-                "token_type_ids": self.tokenizer.pad_token_type_id,
-            },
-        )
+        fill = {
+            "input_ids": self._config.pad_token_id,
+            "token_type_ids": self.tokenizer.pad_token_type_id,
+        }
+        rows = zip(*columns.values(), strict=True)
+        return pad_rows([dict(zip(columns, row, strict=True)) for row in rows], fill)
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """(n,) float32 raw logits of pooled states (n, H)."""

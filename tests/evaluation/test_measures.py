@@ -17,7 +17,6 @@ from irdistill import IrdistillError, load_collection
 from irdistill.evaluation import measures as measures_module
 from irdistill.evaluation import parse_measures, per_query
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 NAMES = {
     "nDCG@10": "ndcg_cut_10",
     "nDCG": "ndcg",
@@ -203,17 +202,11 @@ def test_a_run_of_other_queries_stops() -> None:
         per_query({"q": {"a": 1}}, {"x": {"a": 1.0}}, "AP")
 
 
-def test_the_supplied_trec_deep_learning_run() -> None:
-    folder = (
-        next((path for path in SHARED.glob("*dl*19*") if path.is_dir()), None)
-        if SHARED.is_dir()
-        else None
-    )
-    if folder is None:
-        pytest.skip("the supplied TREC DL 2019 run is not here")
-    run = next((path for path in sorted(folder.iterdir()) if "run" in path.name), None)
+def test_the_supplied_trec_deep_learning_run(shared_data: Path) -> None:
+    folder = shared_data / "trec-dl19-top100"
+    run = next((path for path in sorted(folder.glob("*")) if "run" in path.name), None)
     if run is None:
-        pytest.skip("the folder holds no run")
+        pytest.skip(f"needs the TREC DL 2019 run in {folder}")
     from irdistill.evaluation import evaluate
 
     found = evaluate(load_collection(str(folder)), {"bm25": run}, "nDCG@10")

@@ -24,7 +24,6 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.search.lucene_support import needs_lucene
 
 CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -334,14 +333,11 @@ def test_an_id_of_ir_datasets_is_opened_through_its_api(
 
 
 @needs_lucene
-@pytest.mark.skipif(
-    not DATA.is_dir(), reason="the shared collections (../shared/data) are not on this machine"
-)
 def test_published_figures_that_can_be_made_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     names = ["scifact", "cranfield", "cystic-fibrosis", "trec-dl19-top100"]
-    checks = reproduce(read_suite("local"), tmp_path / "out", names, DATA)
+    checks = reproduce(read_suite("local"), tmp_path / "out", names, shared_data)
     assert len(checks) == 8
     assert all(check.ok for check in checks), checks_table(checks)

@@ -19,7 +19,6 @@ from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.lexical.bm25_build import split_words
 from irdistill.search.ranking import best_rows
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 DOCS = {"a": "cats chase mice", "b": "the cat sat", "c": "dogs bark", "d": "the cat sat", "e": ""}
 
 
@@ -31,11 +30,13 @@ def small() -> Collection:
 @pytest.mark.parametrize(
     ("name", "expected"), [("scifact", 0.676), ("cranfield", 0.485), ("cystic-fibrosis", 0.436)]
 )
-def test_ndcg_on_public_collections(name: str, expected: float, tmp_path: Path) -> None:
+def test_ndcg_on_public_collections(
+    name: str, expected: float, shared_data: Path, tmp_path: Path
+) -> None:
     ir_measures = pytest.importorskip("ir_measures")
-    if not (DATA / name).is_dir():
-        pytest.skip(f"the collection {name} is not in {DATA}")
-    collection = load_collection(str(DATA / name), cache=tmp_path)
+    if not (shared_data / name).is_dir():
+        pytest.skip(f"needs the collection {shared_data / name}")
+    collection = load_collection(str(shared_data / name), cache=tmp_path)
     bm25 = BM25(collection.corpus, cache=tmp_path / "bm25")
     run = {
         found.query_id: dict(zip(found.doc_ids, found.scores.tolist(), strict=True))

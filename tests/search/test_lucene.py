@@ -175,7 +175,7 @@ def test_without_a_java_that_is_new_enough(tmp_path: Path) -> None:
         f" {str(tmp_path)!r}\n{_SEARCH}"
     )
     done = _python(code, JAVA_HOME="", PATH="/nowhere")
-    assert "Lucene needs Java 21 or newer; there is none. Install it with: " in done.stderr
+    assert "Lucene needs Java 21 or newer; found none. Install it with: " in done.stderr
 
 
 def test_with_java_started_by_another_library(tmp_path: Path) -> None:

@@ -18,17 +18,13 @@ from irdistill.training import TrainOptions, train
 from tests.search.lucene_support import needs_lucene
 from tests.students.real_sparse import MODEL, needs_splade, splade_folder
 
-ADI = Path(__file__).resolve().parents[3] / "shared" / "data" / "adi"
-pytestmark = [
-    needs_splade,
-    pytest.mark.skipif(not ADI.is_dir(), reason="the collections of ../shared/data are not here"),
-]
+pytestmark = needs_splade
 FLOAT: dict[str, Any] = {"precision": "float32"}
 
 
 @pytest.fixture(scope="module")
-def adi() -> Collection:
-    return load_collection(f"{ADI}#test")
+def adi(adi_folder: Path) -> Collection:
+    return load_collection(f"{adi_folder}#test")
 
 
 @pytest.fixture(scope="module")

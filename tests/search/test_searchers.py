@@ -468,7 +468,7 @@ def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -
             work=tmp_path,
         )
     with pytest.raises(
-        IrdistillError, match="a dense model has no index 'plaid'; give one of flat, hnsw"
+        IrdistillError, match="a dense model has no index 'plaid'; choose one of flat, hnsw"
     ):
         retrieve(
             collection,

@@ -20,9 +20,10 @@ from transformers import (
 
 from irdistill.collections import Query
 from irdistill.errors import IrdistillError
+from irdistill.modeling.padding import TOKENLESS, pad_rows, pad_texts
 from irdistill.students import build_student, load_student
 from irdistill.students.base import Student
-from irdistill.students.inputs import ensure_padding_token, pad_right, position_limit, unused_token
+from irdistill.students.inputs import ensure_padding_token, position_limit, unused_token
 from irdistill.teachers import (
     CrossEncoderTeacher,
     LateInteractionTeacher,
@@ -141,12 +142,24 @@ def test_a_tokenizer_without_special_tokens_is_refused_in_words(tmp_path: Path) 
 
 def test_padding_by_hand() -> None:
     assert unused_token([[0, 1], [3]]) == 2 and unused_token([[1]]) == 0
-    padded = pad_right(
-        {"input_ids": [[5, 6], [7]], "attention_mask": [[1, 1], [1]]}, {"input_ids": 9}
-    )
-    assert padded["input_ids"].tolist() == [[5, 6], [7, 9]] and padded[
-        "attention_mask"
-    ].tolist() == [[1, 1], [1, 0]]
+    rows = [
+        {"input_ids": [5, 6], "attention_mask": [1, 1]},
+        {"input_ids": [7], "attention_mask": [1]},
+    ]
+    padded = pad_rows(rows, {"input_ids": 9})
+    assert padded["input_ids"].tolist() == [[5, 6], [7, 9]]
+    assert padded["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    decoder = pad_rows(rows, {"input_ids": 9}, left=True)
+    assert decoder["input_ids"].tolist() == [[5, 6], [9, 7]]
+    assert decoder["attention_mask"].tolist() == [[1, 1], [0, 1]]
+
+
+def test_a_text_without_tokens_gets_a_padding_token() -> None:
+    padded = pad_texts([{"input_ids": [5, 6]}, {"input_ids": []}], {"input_ids": 9})
+    assert padded["input_ids"].tolist() == [[5, 6], [9, 9]]
+    assert padded["attention_mask"].tolist() == [[1, 1], [1, 0]]
+    assert padded[TOKENLESS].tolist() == [False, True]
+    assert TOKENLESS not in pad_texts([{"input_ids": [5]}], {})
 
 
 @pytest.mark.parametrize(

@@ -31,11 +31,6 @@ from irdistill.training.trainer import _collator, train
 from tests.students.test_matrix import LOSSES as WRITTEN
 from tests.students.test_matrix import SETTINGS
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "adi"
-
-if not DATA.is_dir():
-    pytest.skip(f"the collection {DATA} is not on this machine", allow_module_level=True)
-
 DEPTH, WORDS = 10, 800
 #: By label, with one relevant document in six, binary cross-entropy learns in thirty steps that
 #: most are not.
@@ -63,7 +58,12 @@ OPTIONS = TrainOptions(
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adi(adi_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    return load_collection(str(adi_folder), cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, adi: Collection) -> Path:
     """A backbone of random weights that knows the collection's commonest words, and a teacher
     better than BM25.
 
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("real")
-    collection = adi(folder)
+    collection = adi
     lists = []
     for found in BM25(collection.corpus).search(list(collection.queries.values()), DEPTH):
         judged = collection.qrels[found.query_id]
@@ -118,10 +118,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ).save_pretrained(folder / "backbone")
     tokenizer.save_pretrained(folder / "backbone")
     return folder
-
-
-def adi(folder: Path) -> Collection:
-    return load_collection(str(DATA), cache=folder)
 
 
 def judge(student: Student, loss: Loss, collection: Collection, place: Path) -> tuple[float, float]:
@@ -172,11 +168,11 @@ def written(loss: str, kind: str) -> str:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_thirty_steps_improve_loss_and_ranking(
-    kind: str, loss: str, place: Path, tmp_path: Path
+    kind: str, loss: str, place: Path, tmp_path: Path, adi: Collection
 ) -> None:
     settings: dict[str, Any] = SETTINGS.get(kind, {})
     student = build_student(kind, str(place / "backbone"), device="cpu", **settings)
-    expression, collection = parse_loss(written(loss, kind)), adi(place)
+    expression, collection = parse_loss(written(loss, kind)), adi
     before = judge(student, expression, collection, place)
     options = replace(OPTIONS, **CHANGED.get(kind, {}))
     train(collection, place / "scores", student, expression, tmp_path / "out", options)

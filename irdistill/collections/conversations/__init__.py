@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from irdistill.collections.collection import Collection, Qrels
+from irdistill.collections.collection import Collection
 from irdistill.collections.conversations.cast import CAST
 from irdistill.collections.conversations.ikat import IKAT
 from irdistill.collections.conversations.mtrag import MTRAG
@@ -25,6 +25,7 @@ from irdistill.collections.judgment_checks import (
     read_stats,
 )
 from irdistill.collections.load_report import LoadReport
+from irdistill.collections.qrels import Qrels
 from irdistill.errors import IrdistillError
 
 __all__ = ["LAYOUTS", "layout_of", "load_conversations"]

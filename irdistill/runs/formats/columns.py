@@ -11,21 +11,15 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.collections.byte_strings import ByteStrings
-from irdistill.collections.table_content import READINGS, TREC, TRIPLES
-from irdistill.collections.table_layout import (
-    TableLayout,
-    TableSample,
-    detect_layout,
-    read_sample,
-    trec_header,
-)
-from irdistill.collections.text_files import decompress, explain_damage
+from irdistill.collections.table_content import READINGS, TRIPLES
+from irdistill.collections.table_layout import TableLayout, detect_layout
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
-from irdistill.runs.line_fields import Lines, WrongWidth, decimal, decimals, lines_of, split_lines
+from irdistill.runs.line_fields import Lines, WrongWidthError, decimals, lines_of, split_blocks
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
+from irdistill.runs.trec_rows import read_file_sample, read_trec_rows
 from irdistill.runs.trec_writing import score_texts, write_text_lines, write_trec_lines
 
 TREC_LAYOUT = "query Q0 document rank score tag"
@@ -36,30 +30,19 @@ TRIPLES_LAYOUT = (
 READINGS_OF_TSV = (READINGS["run"][3][0], READINGS["run"][4][0])
 
 
-def sampled(path: Path) -> TableSample:
-    """The start of a file, which decides what its columns are."""
-    with open(path, "rb") as stream, explain_damage(path):
-        return read_sample(decompress(stream, path), path)
-
-
 def read_trec(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """``query Q0 document rank score tag``; a line of column names may stand first. Scores decide
-    the order, as in trec_eval.
-    """
-    header = trec_header(sampled(source.path))
-    roles = header.roles if header else TREC
-    layout = TableLayout(roles, None, header=header is not None)
-    for block in _blocks(source, layout, TREC_LAYOUT):
-        if "tag" not in source.notes:
-            source.notes["tag"] = block.field(5).text(0)
-        yield _rows(source, block, layout)
+    """``query Q0 document rank score tag``; scores decide the order, as in trec_eval."""
+    for rows in read_trec_rows(source, read_file_sample(source.path)):
+        yield Rows(rows.queries, rows.docs, rows.scores, rows.lines, None, rows.ranks)
 
 
 def read_table(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """A table of queries, documents and scores or ranks, as
     `irdistill.collections.table_layout.decide` reads it.
     """
-    layout = detect_layout(sampled(source.path), "run", source.columns, prefer=READINGS_OF_TSV)
+    layout = detect_layout(
+        read_file_sample(source.path), "run", source.columns, prefer=READINGS_OF_TSV
+    )
     if layout.roles == TRIPLES:
         raise IrdistillError(
             f"{source.path} holds triples with two scores in each line; give --format triples."
@@ -77,7 +60,7 @@ def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
     """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both
     pairs are rows.
     """
-    first = next(iter(sampled(source.path).lines), (1, ""))[1]
+    first = next(iter(read_file_sample(source.path).lines), (1, ""))[1]
     layout = TableLayout(
         ("-", "-", "query", "document", "document"), "\t" if "\t" in first else None
     )
@@ -104,19 +87,12 @@ def _blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[
     if layout.quoted:
         yield from _quoted_blocks(source, layout, described)
         return
-    number, header = 1, layout.header
     separator = layout.separator.encode() if layout.separator else None
-    for data in source.blocks():
-        if header and (first := next((line for line in data.split(b"\n") if line.strip()), b"")):
-            place, header = data.index(first), False
-            data = data[:place] + data[place + len(first) :]
-        try:
-            lines, number = split_lines(data, len(layout.roles), number, separator)
-        except WrongWidth as error:
-            by = "tabs" if separator == b"\t" else "white space"
-            raise _wrong(source, error.number, error.line, error.fields, by, described) from None
-        if len(lines):
-            yield lines
+    try:
+        yield from split_blocks(source.blocks(), len(layout.roles), separator, layout.header)
+    except WrongWidthError as error:
+        between = "tabs" if separator == b"\t" else "white space"
+        raise _wrong(source, error.number, error.line, error.fields, between, described) from None
 
 
 def _quoted_blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
@@ -155,15 +131,6 @@ def _wrong(
         f" {described}. The line begins {line[:80].decode('utf-8', 'replace')!r}; the file is"
         " damaged or of another --format."
     )
-
-
-def is_number(field: bytes) -> bool:
-    """Whether a field reads as a number."""
-    try:
-        decimal(field)
-    except ValueError:
-        return False
-    return True
 
 
 def _ids(source: ScoreFile, block: Lines, place: int) -> ByteStrings:

@@ -10,7 +10,7 @@ from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
-from irdistill.runs.formats.pickles import memory_for, read_items
+from irdistill.runs.formats.pickles import RefusedPickleError, memory_for, read_items
 from irdistill.runs.formats.rows import (
     Record,
     Rows,
@@ -19,7 +19,6 @@ from irdistill.runs.formats.rows import (
     name_of,
     number_or_name,
 )
-from irdistill.runs.formats.scalars import Refused
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile, open_output
 
@@ -32,11 +31,11 @@ def _records(source: ScoreFile) -> Iterator[Record]:
                 read_items(stream, memory_for(source.bytes)), 1
             ):
                 if not isinstance(found, dict):
-                    raise Refused(f"query {query!r} has a {type(found).__name__}")
+                    raise RefusedPickleError(f"query {query!r} has a {type(found).__name__}")
                 yield Record(
                     number, name_of(query), [name_of(doc) for doc in found], list(found.values())
                 )
-        except Refused as error:
+        except RefusedPickleError as error:
             raise IrdistillError(
                 f"{source.path} is refused after {number} queries: {error}, and a pickled"
                 " dictionary of dictionaries {query: {document: score}} of plain text and"

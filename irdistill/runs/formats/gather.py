@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple, Self
 import numpy as np
 
 from irdistill.errors import IrdistillError
-from irdistill.runs.ranks import RankFaults
+from irdistill.runs.rank_faults import RankFaults
 from irdistill.storage.files import explain_os_errors
 
 ROW = np.dtype(
@@ -182,7 +182,7 @@ class Gather:
 
     def _by_rank(self, rows: np.ndarray) -> np.ndarray:
         rows = rows[np.lexsort((rows["rank"], rows["query"]))]
-        self.rank_faults = self.rank_faults.and_of(rows["query"], rows["rank"], rows["score"])
+        self.rank_faults = self.rank_faults.add(rows["query"], rows["rank"], rows["score"])
         return rows
 
     def __iter__(self) -> Iterator[Gathered]:

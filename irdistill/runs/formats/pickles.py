@@ -1,67 +1,48 @@
-"""Pickled score dictionaries, read by a machine that can build dictionaries, text and numbers and
-nothing else.
+"""An unpickler for score dictionaries: allow-lists of instructions and names, read as a stream.
 
-Python's unpickler runs whatever code a file asks for. This one knows only the instructions that
-make ``None``, whole numbers, floats, text, dictionaries and numpy's number scalars; any other
-instruction ends the reading. It never looks a name up, imports or calls anything. Each query is
-given out as soon as it is complete, so the file need not fit into memory.
+A pickle can run any code when Python loads it. This unpickler is Python's own, restricted in three
+ways: instructions that make anything but ``None``, numbers, text, dictionaries and numpy's number
+scalars are refused; the few names that numpy's scalars need are replaced by functions of this
+module, and any other name is refused; and the size of texts and of all values is bounded. Each
+query is yielded as soon as it is complete, so the file need not fit into memory (the C unpickler
+cannot do this: it returns the whole dictionary at the end).
 """
 
 from __future__ import annotations
 
-import struct
+import pickle
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
 
-from irdistill.runs.formats.scalars import Dtype, Name, Refused, called
-
 LONGEST = 1 << 16
-"""Bytes of the longest text: ids are short, and a length that is a lie must not ask for memory."""
+"""Bytes of the longest text. Ids are short, and a wrong length must not allocate memory."""
 
 DEEPEST = 1 << 20
-"""Values that may wait to be put into a dictionary; Python's pickler lets 2,000 wait, for each of
-two levels.
-"""
-
-_DICTIONARY = object()
-"""Stands in the memo for a dictionary."""
-_U1, _U2, _U4, _I4, _U8, _F8 = (
-    struct.Struct(code) for code in ("<B", "<H", "<I", "<i", "<Q", ">d")
-)
-_LITERALS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
-_LENGTHS = {
-    ord("X"): _U4,
-    0x8C: _U1,
-    0x8D: _U8,
-    ord("B"): _U4,
-    ord("C"): _U1,
-    0x8E: _U8,
-    ord("U"): _U1,
-    ord("T"): _U4,
-    0x8A: _U1,
-}
-_BYTES = {ord("B"), ord("C"), 0x8E}
-_PAIR = np.dtype([("int", "u1"), ("key", "<i4"), ("float", "u1"), ("value", ">f8")])
-_GETS = {ord("h"): _U1, ord("j"): _U4}
-_PUTS = {ord("q"): _U1, ord("r"): _U4}
-
+"""Values that may wait to be put into a dictionary; Python's pickler lets 2,000 wait per level."""
 
 MEMORY = 1 << 28
-"""Bytes that the values of one query, and those that the pickle recalls later, may take by default.
-"""
+"""Bytes for the values of one query and for the memo, for a small file."""
 
 _COST = 100
-"""Bytes that one value takes, as an entry of a dictionary or of the memo."""
+"""Bytes of memory per value, as an entry of a dictionary or of the memo."""
+_BUFFER = 1 << 20
+_PAIR = np.dtype([("int", "u1"), ("key", "<i4"), ("float", "u1"), ("value", ">f8")])
+_PythonUnpickler: Any = pickle._Unpickler  # the one written in Python can be restricted
+_NUMBERS = {"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"}
+
+
+class RefusedPickleError(ValueError):
+    """The pickle asks for something that is not a dictionary, text or a number."""
 
 
 def memory_for(size: int) -> int:
     """Bytes of memory to allow for a file of ``size`` bytes.
 
     A value takes two bytes of a pickle and about 100 of memory, so 64 times the file is more than
-    any plain pickle needs and any packed one that holds scores. Without a limit 20 KB of packed
-    instructions grow to 1.7 GB.
+    any plain pickle needs, and any compressed one that holds scores. Without a limit 20 KB of
+    compressed instructions grow to 1.7 GB.
     """
     return MEMORY + 64 * size
 
@@ -70,247 +51,251 @@ def read_items(stream: IO[bytes], memory: int = MEMORY) -> Iterator[tuple[Any, A
     """The items of the pickled dictionary, in its order.
 
     Args:
+        stream: the pickle.
         memory: bytes that values may take at a time (estimated).
 
     Raises:
-        Refused: it holds anything but dictionaries, text and numbers, or its values take more than
-            ``memory``.
+        RefusedPickleError: it holds anything but dictionaries, text and numbers, or its values take
+            more than ``memory``.
         ValueError: it is not a pickle, is damaged or truncated, or is not a dictionary.
     """
-    return _Machine(stream, memory).items()
+    return _ScoreUnpickler(stream, memory).items()
 
 
-class _Machine:
+class _Dtype:
+    """Stands for ``numpy.dtype(code)``: a type of numbers and its byte order."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if code not in _NUMBERS:
+            raise RefusedPickleError(f"it holds numpy values of the kind {code!r}")
+        self.dtype = np.dtype(code)
+
+    def set_state(self, state: Any) -> None:
+        """Take the byte order from a pickled dtype's state."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise RefusedPickleError("it sets the state of an object")
+        self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
+
+
+def _scalar(kind: Any, data: Any) -> float | int:
+    """Stands for numpy's ``scalar(dtype, bytes)``."""
+    if not isinstance(kind, _Dtype) or not isinstance(data, bytes):
+        raise RefusedPickleError("a numpy scalar is not made in the usual way")
+    if len(data) != kind.dtype.itemsize:
+        raise RefusedPickleError("a numpy scalar is not made in the usual way")
+    value: float | int = np.frombuffer(data, kind.dtype)[0].item()
+    return value
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Stands for ``_codecs.encode``, which makes bytes in protocol 2 and below."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise RefusedPickleError("it encodes text in an unusual way")
+    return text.encode("latin-1")
+
+
+_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("numpy", "dtype"): _Dtype,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("_codecs", "encode"): _encode,
+}
+
+
+class _Memo(dict[int, Any]):
+    """Values that the pickle recalls later, without dictionaries, and their size in bytes.
+
+    A dictionary is not kept: queries that were yielded could not be freed.
+    """
+
+    size = 0
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if key not in self:
+            self.size += _COST + (len(value) if isinstance(value, str | bytes) else 0)
+        super().__setitem__(key, dict if isinstance(value, dict) else value)
+
+    def __getitem__(self, key: int) -> Any:
+        value = super().__getitem__(key)
+        if value is dict:
+            raise RefusedPickleError("one dictionary stands in two places")
+        return value
+
+
+class _ScoreUnpickler(_PythonUnpickler):
     def __init__(self, stream: IO[bytes], memory: int) -> None:
-        self._stream = stream
-        self._memory = memory
+        super().__init__(stream, encoding="utf-8")
+        self._stream, self._memory = stream, memory
+        self._buffer, self._start = b"", 0
         self._current = 0  # bytes of the values since the last query
-        self._kept = 0  # bytes of the memo
-        self._buffer, self._at = b"", 0
-        self._stack: list[Any] = []
-        self._marks: list[int] = []
-        self._memo: dict[int, Any] = {}
         self._root: dict[Any, Any] | None = None
-
-    def _take(self, size: int) -> bytes:
-        end = self._at + size
-        if end > len(self._buffer):
-            if max(len(self._marks), len(self._stack)) > DEEPEST:
-                raise Refused("it piles up values without end")
-            self._buffer = self._buffer[self._at :] + self._stream.read(1 << 20)
-            self._at, end = 0, size
-            while end > len(self._buffer):
-                more = self._stream.read(1 << 20)
-                if not more:
-                    raise ValueError("it ends too early")
-                self._buffer += more
-        data = self._buffer[self._at : end]
-        self._at = end
-        return data
-
-    def _number(self, kind: struct.Struct) -> Any:
-        return kind.unpack(self._take(kind.size))[0]
-
-    def _line(self) -> str:
-        line = b""
-        while not line.endswith(b"\n"):
-            line += self._take(1)
-            if len(line) > LONGEST:
-                raise Refused("a line is too long")
-        return line[:-1].decode("utf-8")
-
-    def _counted(self, op: int) -> bytes:
-        size = self._number(_LENGTHS[op])
-        if size > LONGEST:
-            raise Refused(f"a text has {size} bytes; at most {LONGEST} were expected")
-        return self._take(size)
-
-    def _pop(self) -> Any:
-        if not self._stack:
-            raise ValueError("its instructions do not fit together")
-        return self._stack.pop()
-
-    def _since_mark(self) -> list[Any]:
-        if not self._marks:
-            raise ValueError("its instructions do not fit together")
-        place = self._marks.pop()
-        found = self._stack[place:]
-        del self._stack[place:]
-        return found
-
-    def _mark(self) -> None:
-        self._marks.append(len(self._stack))
+        self._complete: list[tuple[Any, Any]] = []
+        self.memo = _Memo()
+        self.metastack: list[list[Any]] = []
+        self.stack: list[Any] = []
+        self.append = self.stack.append
+        self.read, self.readline = self._read, self._read_line
 
     def items(self) -> Iterator[tuple[Any, Any]]:
-        stack = self._stack
-        while True:
-            op = self._take(1)[0]
+        """The items of the outer dictionary, each as soon as it is complete."""
+        while (instruction := self._read(1)) != pickle.STOP:
             self._current += _COST
-            if self._current + self._kept > self._memory:
-                raise Refused(
+            if self._current + self.memo.size > self._memory:
+                raise RefusedPickleError(
                     f"its values take more than {self._memory >> 20} MiB of memory, far more than"
                     " its size explains"
                 )
-            if op == 0x4A:
-                self._pairs()
-            elif op == 0x47:
-                stack.append(self._number(_F8))
-            elif op == ord("."):
-                if len(stack) != 1 or stack[0] is not self._root or self._root is None:
-                    raise ValueError("it is not one dictionary")
-                return
-            elif op in (ord("u"), ord("s")):
-                yield from self._set_items(op)
-            elif op in _OPERATIONS:
-                _OPERATIONS[op](self)
-            elif op in _LITERALS:
-                stack.append(_LITERALS[op])
-            elif op in _LENGTHS:
-                stack.append(self._value(op))
-            elif op in _GETS or op == ord("g"):
-                stack.append(
-                    self._recall(int(self._line()) if op == ord("g") else self._number(_GETS[op]))
+            handler = _HANDLERS.get(instruction)
+            if handler is None:
+                raise RefusedPickleError(
+                    f"the instruction 0x{instruction.hex()} makes something else"
                 )
-            elif op in _PUTS or op == ord("p"):
-                self._remember(int(self._line()) if op == ord("p") else self._number(_PUTS[op]))
-            else:
-                raise Refused(f"the instruction 0x{op:02x} makes something else")
+            try:
+                handler(self)
+            except (IndexError, pickle.UnpicklingError) as error:
+                raise ValueError("its instructions do not fit together") from error
+            if self._complete:
+                yield from self._complete
+                self._complete, self._current = [], 0
+        if self.metastack or len(self.stack) != 1 or self._root is not self.stack[0]:
+            raise ValueError("it is not one dictionary")
 
-    def _pairs(self) -> None:
-        """BININT, and with it what score files are made of: whole number, float, whole number,
-        float …
-        """
-        buffer, at = self._buffer, self._at - 1
-        count = (len(buffer) - at) // _PAIR.itemsize
-        if count and buffer[at + 5] == 0x47:
-            pairs = np.frombuffer(buffer, _PAIR, min(count, 4096), at)
-            other = np.flatnonzero((pairs["int"] != 0x4A) | (pairs["float"] != 0x47))
-            pairs = pairs[: other[0]] if len(other) else pairs
-            values: list[Any] = [None] * (2 * len(pairs))
-            values[::2], values[1::2] = pairs["key"].tolist(), pairs["value"].tolist()
-            self._stack += values
-            self._current += _COST * len(pairs)
-            self._at = at + len(pairs) * _PAIR.itemsize
-        else:
-            self._stack.append(self._number(_I4))
+    def _fill(self) -> None:
+        if max(len(self.metastack), len(self.stack)) > DEEPEST:
+            raise RefusedPickleError("it piles up values without end")
+        data = self._stream.read(_BUFFER)
+        if not data:
+            raise ValueError("it ends too early")
+        self._buffer, self._start = self._buffer[self._start :] + data, 0
 
-    def _value(self, op: int) -> Any:
-        data = self._counted(op)
-        self._current += len(data)
-        if op == 0x8A:
-            return int.from_bytes(data, "little", signed=True)
-        return data if op in _BYTES else data.decode("utf-8", "surrogatepass")
+    def _read(self, size: int) -> bytes:
+        if size > LONGEST:
+            raise RefusedPickleError(f"a text has {size} bytes; at most {LONGEST} were expected")
+        while self._start + size > len(self._buffer):
+            self._fill()
+        data = self._buffer[self._start : self._start + size]
+        self._start += size
+        self._current += size
+        return data
 
-    def _set_items(self, op: int) -> Iterator[tuple[Any, Any]]:
-        if op == ord("u"):
-            found = self._since_mark()
-        else:
-            value, key = self._pop(), self._pop()
-            found = [key, value]
-        target = self._stack[-1] if self._stack else None
-        if not isinstance(target, dict) or len(found) % 2:
-            raise ValueError("its instructions do not fit together")
-        keys, values = found[::2], found[1::2]
-        wrong = set(map(type, keys)) - {str, int}
-        if wrong:
-            raise Refused(f"a key is a {wrong.pop().__name__}")
-        if target is self._root:
-            if any(value is self._root for value in values):
-                raise Refused("a dictionary holds itself")
-            yield from zip(keys, values, strict=True)
-            self._current = 0
-            return
-        wrong = set(map(type, values)) - {int, float, str, bool, type(None)}
-        if wrong:
-            raise Refused(f"a value is a {wrong.pop().__name__}")
-        target.update(zip(keys, values, strict=True))
+    def _read_line(self) -> bytes:
+        while (end := self._buffer.find(b"\n", self._start, self._start + LONGEST)) < 0:
+            if len(self._buffer) - self._start > LONGEST:
+                raise RefusedPickleError("a line is too long")
+            self._fill()
+        return self._read(end + 1 - self._start)
 
-    def _remember(self, place: int) -> None:
-        if not self._stack:
-            raise ValueError("its instructions do not fit together")
-        value = self._stack[-1]
-        if place not in self._memo:
-            self._kept += _COST + (len(value) if isinstance(value, str | bytes) else 0)
-        # a dictionary is not held on to: queries that were given out could not be forgotten
-        self._memo[place] = (
-            _DICTIONARY if isinstance(value, dict) and value is not self._root else value
-        )
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        """The function that stands for a name; nothing is imported."""
+        if (module, name) not in _NAMES:
+            raise RefusedPickleError(f"it names {module}.{name}")
+        return _NAMES[module, name]
 
-    def _recall(self, place: int) -> Any:
-        if place not in self._memo:
-            raise ValueError("its instructions do not fit together")
-        if self._memo[place] is _DICTIONARY or self._memo[place] is self._root:
-            raise Refused("one dictionary stands in two places")
-        return self._memo[place]
+    def load_frame(self) -> None:
+        """Skip the size of a frame: the stream is buffered anyway."""
+        self._read(8)
 
-    def _dictionary(self) -> None:
-        made: dict[Any, Any] = {}
+    def load_empty_dictionary(self) -> None:
+        """Begin a dictionary; the first one is the outer one."""
+        if self._root is None and (self.stack or self.metastack):
+            raise ValueError("it is not one dictionary")
+        self.append({})
         if self._root is None:
-            if self._stack:
-                raise ValueError("it is not one dictionary")
-            self._root = made
-        self._stack.append(made)
+            self._root = self.stack[-1]
 
-    def _old_dictionary(self) -> None:
-        found = self._since_mark()
-        if found:
-            raise Refused("a dictionary is not made in the usual way")
-        self._dictionary()
+    def load_dict(self) -> None:
+        """Begin a dictionary in protocol 0, where it is empty."""
+        if self.pop_mark():
+            raise RefusedPickleError("a dictionary is not made in the usual way")
+        self.load_empty_dictionary()
 
-    def _old_number(self) -> None:
-        text = self._line()
-        self._stack.append(int(text.rstrip("L")))
+    def load_setitem(self) -> None:
+        """Put one item into the dictionary below it."""
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set_items([key, value])
 
-    def _name(self) -> None:
-        module = self._line()
-        self._stack.append(Name.of(module, self._line()))
+    def load_setitems(self) -> None:
+        """Put the items since the last mark into the dictionary below them."""
+        self._set_items(self.pop_mark())
 
-    def _stack_name(self) -> None:
-        name, module = self._pop(), self._pop()
-        self._stack.append(Name.of(module, name))
-
-    def _reduce(self) -> None:
-        arguments, name = self._pop(), self._pop()
-        self._stack.append(called(name, arguments))
-
-    def _build(self) -> None:
-        state = self._pop()
-        if not self._stack or not isinstance(self._stack[-1], Dtype):
-            raise Refused("it sets the state of an object")
-        self._stack[-1].build(state)
-
-    def _tuple(self, size: int | None) -> None:
-        """Tuples stand only in numpy's scalars; anything else that holds one is refused where it is
-        used.
-        """
-        if size is None:
-            self._stack.append(tuple(self._since_mark()))
+    def _set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if not isinstance(target, dict) or len(items) % 2:
+            raise pickle.UnpicklingError
+        keys, values = items[::2], items[1::2]
+        _check_types("key", keys, {str, int})
+        if target is not self._root:
+            _check_types("value", values, {int, float, str, bool, type(None)})
+            target.update(zip(keys, values, strict=True))
         else:
-            found = [self._pop() for _ in range(size)]
-            self._stack.append(tuple(reversed(found)))
+            self._complete = list(zip(keys, values, strict=True))
+
+    def load_reduce(self) -> None:
+        """Call one of the functions of `_NAMES`."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if function not in _NAMES.values() or not isinstance(arguments, tuple) or not arguments:
+            raise RefusedPickleError("it calls something")
+        try:
+            self.append(function(*arguments))
+        except TypeError as error:
+            raise RefusedPickleError("it calls something") from error
+
+    def load_build(self) -> None:
+        """Set the byte order of a dtype."""
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], _Dtype):
+            raise RefusedPickleError("it sets the state of an object")
+        self.stack[-1].set_state(state)
+
+    def load_binint(self) -> None:
+        """A whole number, and with it the pairs of whole number and float that follow."""
+        count = (len(self._buffer) - self._start + 1) // _PAIR.itemsize
+        if not count or self._buffer[self._start + 4] != pickle.BINFLOAT[0]:
+            super().load_binint()
+            return
+        pairs = np.frombuffer(self._buffer, _PAIR, min(count, 4096), self._start - 1)
+        other = (pairs["int"] != pickle.BININT[0]) | (pairs["float"] != pickle.BINFLOAT[0])
+        pairs = pairs[: int(np.argmax(other))] if other.any() else pairs
+        values: list[Any] = [None] * (2 * len(pairs))
+        values[::2], values[1::2] = pairs["key"].tolist(), pairs["value"].tolist()
+        self.stack += values
+        self._current += _COST * len(pairs)
+        self._start += len(pairs) * _PAIR.itemsize - 1
 
 
-_OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
-    0x80: lambda machine: machine._take(1),
-    0x95: lambda machine: machine._take(8),
-    ord("}"): _Machine._dictionary,
-    ord("d"): _Machine._old_dictionary,
-    ord("("): _Machine._mark,
-    0x94: lambda machine: machine._remember(len(machine._memo)),
-    ord("K"): lambda machine: machine._stack.append(machine._number(_U1)),
-    ord("M"): lambda machine: machine._stack.append(machine._number(_U2)),
-    ord("I"): _Machine._old_number,
-    ord("L"): _Machine._old_number,
-    ord("F"): lambda machine: machine._stack.append(float(machine._line())),
-    ord("V"): lambda machine: machine._stack.append(
-        machine._line().encode().decode("raw-unicode-escape")
-    ),
-    ord("t"): lambda machine: machine._tuple(None),
-    0x85: lambda machine: machine._tuple(1),
-    0x86: lambda machine: machine._tuple(2),
-    0x87: lambda machine: machine._tuple(3),
-    ord("c"): _Machine._name,
-    0x93: _Machine._stack_name,
-    ord("R"): _Machine._reduce,
-    ord("b"): _Machine._build,
+def _check_types(role: str, values: list[Any], allowed: set[type]) -> None:
+    others = set(map(type, values)) - allowed
+    if others:
+        raise RefusedPickleError(f"a {role} is a {others.pop().__name__}")
+
+
+_HANDLERS: dict[bytes, Callable[[Any], None]] = {
+    # overridden
+    pickle.FRAME: _ScoreUnpickler.load_frame,
+    pickle.EMPTY_DICT: _ScoreUnpickler.load_empty_dictionary,
+    pickle.DICT: _ScoreUnpickler.load_dict,
+    pickle.SETITEM: _ScoreUnpickler.load_setitem,
+    pickle.SETITEMS: _ScoreUnpickler.load_setitems,
+    pickle.REDUCE: _ScoreUnpickler.load_reduce,
+    pickle.BUILD: _ScoreUnpickler.load_build,
+    pickle.BININT: _ScoreUnpickler.load_binint,
+    # inherited
+    **{
+        instruction: _PythonUnpickler.dispatch[instruction[0]]
+        for instruction in (
+            pickle.PROTO,
+            pickle.MARK,
+            *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+            *(pickle.INT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1),
+            *(pickle.FLOAT, pickle.BINFLOAT),
+            *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+            *(pickle.BINSTRING, pickle.SHORT_BINSTRING),
+            *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
+            *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+            *(pickle.GLOBAL, pickle.STACK_GLOBAL),
+            *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+            *(pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
+        )
+    },
 }
+"""The instructions that are allowed."""

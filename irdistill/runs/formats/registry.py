@@ -15,10 +15,10 @@ from irdistill.collections.text_files import decompress, explain_damage, uncompr
 from irdistill.errors import IrdistillError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
 from irdistill.runs.formats import parquet_tables as tables
-from irdistill.runs.formats.columns import sampled
 from irdistill.runs.formats.rows import Rows, WriteOptions
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile
+from irdistill.runs.trec_rows import read_file_sample
 
 LOOK = 1 << 16
 
@@ -209,7 +209,7 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
 
 def _by_columns(path: Path) -> str:
     try:
-        layout = detect_layout(sampled(path), "run")
+        layout = detect_layout(read_file_sample(path), "run")
     except UnknownLayoutError as error:
         raise UnknownLayoutError(
             f"{error} For another layout give --format, one of {', '.join(FORMATS)}."

@@ -1,8 +1,7 @@
-"""Java inside this process, with the classes of Anserini and Lucene that Pyserini brings; started
-on first use.
+"""Java in this process, with the classes of Lucene and Anserini from Pyserini's jar.
 
-Only Pyserini's bridge is imported, not its searchers: those load PyTorch models and ask for an
-OpenAI key, and nothing of that is needed to search.
+Only the bridge of Pyserini is imported. Its searchers load PyTorch models and need an OpenAI key,
+which search with Lucene does not.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from functools import cache
 from importlib import import_module, metadata
 from typing import Any
 
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.errors import IrdistillError, MissingExtraError, NotFoundError
 from irdistill.search.lucene.java_runtime import (
     MINIMUM_VERSION,
     JavaHome,
@@ -26,142 +25,116 @@ from irdistill.search.lucene.java_runtime import (
 )
 
 MEMORY = "IRDISTILL_JAVA_MEMORY"
-"""The environment variable with the most memory that Java may take, as 4g; a quarter of the
-machine's unless set.
-"""
+"""Environment variable: most memory that Java may use, such as 4g (default: a quarter)."""
 
 _OPTIONS = (
-    "-Xrs",  # Ctrl-C stays Python's
+    "-Xrs",  # Python keeps Ctrl-C
     "--enable-native-access=ALL-UNNAMED",
     "-Dsun.misc.unsafe.memory.access=allow",  # no warnings about what Lucene uses
 )
+_loggers: list[Any] = []  # Java drops the level of a logger without references
 
 
 def java_class(name: str) -> Any:
-    """A class of Java by its full name, as ``org.apache.lucene.search.Sort``; Java is started where
-    it does not run yet.
+    """A Java class by its full name, such as ``org.apache.lucene.search.Sort``; starts Java.
 
     Raises:
         MissingExtraError: Pyserini is not installed.
-        IrdistillError: there is no Java that is new enough, it does not start, or another library
-            of this process has started one without Lucene.
+        NotFoundError: there is no Java that is new enough.
+        IrdistillError: Java does not start, or another library has started it without Lucene.
     """
     _start()
     return import_module("jnius").autoclass(name)
 
 
 def as_class(name: str, instance: Any) -> Any:
-    """An object of Java as one of a class above its own, where methods that take either cannot be
-    told apart.
-    """
+    """A Java object cast to a superclass, for overloaded methods."""
     return import_module("jnius").cast(name, instance)
 
 
 def anserini_version() -> str:
-    """What decides how Lucene tokenises and scores: the version of Pyserini, which holds its
-    jar.
-    """
+    """Version of Pyserini, whose jar determines how Lucene tokenizes and scores."""
     try:
         return metadata.version("pyserini")
     except metadata.PackageNotFoundError as error:
-        raise MissingExtraError("pyserini", "lucene", "searching with Lucene") from error
+        raise MissingExtraError("pyserini", "lucene", "search with Lucene") from error
 
 
 @contextmanager
-def java_errors(doing: str) -> Iterator[None]:
-    """Turn an exception of Java into an error that says what was being done.
+def java_errors(action: str) -> Iterator[None]:
+    """Raise a Java exception as an error that names the action.
 
     Raises:
-        IrdistillError: Java raised; where its memory is used up, the message says how to give it
-            more.
+        IrdistillError: Java raised an exception.
     """
     _start()
     try:
         yield
     except import_module("jnius").JavaException as error:
-        said = " ".join(str(error).split())[:300]
-        more = f" Give Java more memory, as in: export {MEMORY}=8g" if "OutOfMemory" in said else ""
-        raise IrdistillError(f"Lucene failed while {doing}: {said}.{more}") from error
+        advice = (
+            f" Give Java more memory: export {MEMORY}=8g" if "OutOfMemory" in str(error) else ""
+        )
+        raise IrdistillError(f"Lucene failed while {action}: {_brief(error)}.{advice}") from error
 
 
 @cache
 def _start() -> None:
     anserini_version()
-    running = "jnius" in sys.modules
-    java = None if running else find_java()
-    if java is None and not running:
-        raise IrdistillError(_none_found())
-    try:
-        if java is None:
-            import_module("pyserini.pyclass").autoclass("io.anserini.index.SimpleIndexer")
-        else:
-            _launch(java)
-    except Exception as error:
-        if running:
+    if "jnius" in sys.modules:
+        try:
+            _load_lucene()
+        except Exception as error:
             raise IrdistillError(
                 "another library of this process has already started Java, without the classes of"
-                f" Lucene ({type(error).__name__}). Search in a process of its own, or before that"
+                f" Lucene ({type(error).__name__}). Search in a separate process, or before that"
                 " library is used."
             ) from error
-        raise IrdistillError(
-            f"Java {java.release if java else ''} in {java.home if java else ''} does not start:"
-            f" {' '.join(str(error).split())[:300]}. Set JAVA_HOME to another, or install one:"
-            f" {install_command()}"
-        ) from error
-    _hush()
-
-
-def _launch(java: JavaHome) -> None:
-    """Start Java; what it prints while it starts is kept back, and told only where it fails."""
-    config = import_module("jnius_config")
-    config.add_options(
-        *_OPTIONS, *([f"-Xmx{os.environ[MEMORY]}"] if os.environ.get(MEMORY) else [])
-    )
-    before = os.environ.get("JAVA_HOME")
-    os.environ["JAVA_HOME"] = str(java.home)
-    with tempfile.TemporaryFile() as said:
-        try:
-            with _stderr_to(said.fileno()):
-                import_module("pyserini.pyclass").autoclass("io.anserini.index.SimpleIndexer")
-        except Exception as error:
-            said.seek(0)
-            raise RuntimeError(f"{error} {said.read().decode('utf-8', 'replace')}") from error
-        finally:
-            os.environ.pop("JAVA_HOME")
-            if before is not None:
-                os.environ["JAVA_HOME"] = before
-
-
-@contextmanager
-def _stderr_to(target: int) -> Iterator[None]:
-    sys.stderr.flush()
-    kept = os.dup(2)
-    os.dup2(target, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-_loggers: list[Any] = []  # Java forgets the level of a logger that nobody holds
-
-
-def _hush() -> None:
-    """Let Anserini and Lucene log errors only."""
+    else:
+        java = find_java()
+        if java is None:
+            others = ", ".join(f"{other.release} in {other.home}" for other in all_javas())
+            raise NotFoundError(
+                f"Lucene needs Java {MINIMUM_VERSION} or newer; found {others or 'none'}. Install"
+                f" it with: {install_command()} or set JAVA_HOME to its folder. `irdistill doctor`"
+                " lists what is installed."
+            )
+        _launch(java)
     autoclass = import_module("jnius").autoclass
     autoclass("org.apache.logging.log4j.core.config.Configurator").setRootLevel(
         autoclass("org.apache.logging.log4j.Level").ERROR
     )
-    logger = autoclass("java.util.logging.Logger").getLogger("org.apache.lucene")
-    logger.setLevel(autoclass("java.util.logging.Level").SEVERE)
-    _loggers.append(logger)
+    _loggers.append(autoclass("java.util.logging.Logger").getLogger("org.apache.lucene"))
+    _loggers[0].setLevel(autoclass("java.util.logging.Level").SEVERE)
 
 
-def _none_found() -> str:
-    seen = ", ".join(f"{java.release} in {java.home}" for java in all_javas())
-    return (
-        f"Lucene needs Java {MINIMUM_VERSION} or newer;"
-        f" {'seen: ' + seen if seen else 'there is none'}. Install it with: {install_command()} or"
-        " set JAVA_HOME to the folder of one. `irdistill doctor` shows what is found."
-    )
+def _load_lucene() -> None:
+    import_module("pyserini.pyclass").autoclass("io.anserini.index.SimpleIndexer")
+
+
+def _launch(java: JavaHome) -> None:
+    """Start Java without its output, which is only shown when it fails to start."""
+    memory = [f"-Xmx{os.environ[MEMORY]}"] if os.environ.get(MEMORY) else []
+    import_module("jnius_config").add_options(*_OPTIONS, *memory)
+    sys.stderr.flush()
+    stderr, environment = os.dup(2), dict(os.environ)
+    with tempfile.TemporaryFile() as output:
+        os.dup2(output.fileno(), 2)
+        os.environ["JAVA_HOME"] = str(java.home)
+        try:
+            _load_lucene()
+        except Exception as error:
+            output.seek(0)
+            message = f"{error} {output.read().decode('utf-8', 'replace')}"
+            raise IrdistillError(
+                f"Java {java.release} in {java.home} does not start: {_brief(message)}. Set"
+                f" JAVA_HOME to another one, or install one: {install_command()}"
+            ) from error
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            del os.environ["JAVA_HOME"]
+            os.environ.update(environment)
+
+
+def _brief(message: object) -> str:
+    return " ".join(str(message).split())[:300]

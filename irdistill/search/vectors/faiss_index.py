@@ -43,7 +43,7 @@ def import_faiss() -> Any:
         import faiss
     except ImportError as error:
         raise MissingExtraError(
-            "faiss-cpu", "demo", "searching with an approximate index"
+            "faiss-cpu", "cpu", "an approximate index", alternative=("faiss-gpu", "gpu")
         ) from error
     return faiss
 

@@ -251,10 +251,10 @@ def test_ranks_that_decide_nothing_are_refused(tmp_path: Path, text: str, words:
 @pytest.mark.parametrize(
     ("rank", "words"),
     [
-        ("32.5", "the rank is 32.5"),
-        ("-1", "the rank is -1"),
-        ("NA", "the rank 'NA' is not a number"),
-        ("4294967297", "the rank is 4294967297"),
+        ("32.5", "the rank is '32.5', and a whole number"),
+        ("-1", "the rank is '-1', and a whole number"),
+        ("NA", "the rank is 'NA', and a whole number"),
+        ("4294967297", "the rank is '4294967297', and a whole number"),
     ],
 )
 def test_ranks_that_are_none(tmp_path: Path, rank: str, words: str) -> None:

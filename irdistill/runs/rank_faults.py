@@ -1,6 +1,4 @@
-"""Whether the ranks and the scores of a run file fit together, and what is said where they do
-not.
-"""
+"""Whether the ranks and the scores of a run file agree, and what to tell the user if not."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ EQUAL_SCORES = (
 
 
 class RankFaults(NamedTuple):
-    """How the ranks and scores of a run fit together.
+    """How the ranks and scores of a run agree.
 
     Attributes:
         against_scores: queries with a document that has a better rank and a lower score than
             another.
-        example: the number of the first of them.
-        repeated: the first query in which two documents have one rank, and that rank.
-        lists: queries with two scored documents or more.
+        example: the number of the first such query.
+        repeated: the first query in which two documents have the same rank, and that rank.
+        lists: queries with at least two scored documents.
         equal: those of them in which all scores are the same.
     """
 
@@ -32,19 +30,20 @@ class RankFaults(NamedTuple):
     lists: int = 0
     equal: int = 0
 
-    def and_of(self, queries: np.ndarray, ranks: np.ndarray, scores: np.ndarray) -> RankFaults:
-        """With the faults of more queries.
+    def add(self, queries: np.ndarray, ranks: np.ndarray, scores: np.ndarray) -> RankFaults:
+        """The faults of these queries and of further ones.
 
         Args:
-            queries: (n,) numbers of the queries. ranks: (n,). scores: (n,), NaN where there is
-                none. The rows are in order of query and rank, and the rows of a query come in one
-                call.
+            queries: (n,) numbers of the queries; rows are ordered by query and rank, and all rows
+                of a query come in one call.
+            ranks: (n,).
+            scores: (n,), NaN where not scored.
         """
         if len(queries) < 2:
             return self
         same_rank = (queries[1:] == queries[:-1]) & (ranks[1:] == ranks[:-1])
-        place = int(np.argmax(same_rank)) if self.repeated is None and same_rank.any() else -1
-        repeated = self.repeated if place < 0 else (int(queries[place]), int(ranks[place]))
+        row = int(np.argmax(same_rank)) if self.repeated is None and same_rank.any() else -1
+        repeated = self.repeated if row < 0 else (int(queries[row]), int(ranks[row]))
         scored = ~np.isnan(scores)
         if not scored.all():
             queries, ranks, scores = queries[scored], ranks[scored], scores[scored]
@@ -63,10 +62,10 @@ class RankFaults(NamedTuple):
         )
 
     def warnings(self, queries: int, example: str) -> list[str]:
-        """What a user should know, in a sentence or two each.
+        """Warnings for the user, of one or a few sentences each.
 
         Args:
-            queries: how many the run has.
+            queries: number of queries of the run.
             example: the id of the query whose number is ``example``.
         """
         lines = []
