@@ -23,6 +23,7 @@ PACKAGE = REPOSITORY / "irdistill"
 FLOORS = (
     ("cli",),
     ("doctor", "recipes"),
+    ("verbs",),
     ("evaluation", "training", "queries"),
     ("teachers",),
     ("search",),

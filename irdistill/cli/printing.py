@@ -12,6 +12,7 @@ from irdistill.console.terminal import echo
 if TYPE_CHECKING:
     from irdistill.collections import Collection
     from irdistill.evaluation.suite_runs import Benchmark
+    from irdistill.recipes.specialising import Specialised
     from irdistill.runs import Run
 
 
@@ -268,6 +269,11 @@ def _recipe(folder: Path, arguments: Mapping[str, Any]) -> Printed:
     )
 
 
+def _specialised(result: Specialised, arguments: Mapping[str, Any]) -> Printed:
+    text = f"{result.report}\nModel: {result.model}; recipe: {result.folder / 'recipe.yaml'}"
+    return Printed(text, result.to_json())
+
+
 def _verified(problems: Mapping[str, list[str]], arguments: Mapping[str, Any]) -> Printed:
     lines = [line for path, found in problems.items() for line in found or [f"{path}: well"]]
     return Printed("\n".join(lines), {"problems": problems}, not any(problems.values()))
@@ -296,7 +302,8 @@ _PRINTERS: dict[str, Callable[[Any, Mapping[str, Any]], Printed]] = {
     **dict.fromkeys(("retrieve", "score", "fuse", "mask", "runs import", "runs merge"), _run),
     **dict.fromkeys(("rewrite", "split", "generate", "filter"), _collection),
     **dict.fromkeys(("train", "pretrain", "terms"), _model),
-    **dict.fromkeys(("run", "specialise"), _recipe),
+    "run": _recipe,
+    "specialise": _specialised,
     **dict.fromkeys(("runs stats", "runs diff"), _values),
     **dict.fromkeys(("cards list", "cards show", "cards copy", "doctor"), _ready),
     "search": _hits,

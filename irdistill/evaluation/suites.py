@@ -80,7 +80,7 @@ class Published:
         """The command that makes the figure."""
         kind = f" --kind {self.kind}" if self.kind else ""
         model = f"--model {self.model}{kind}" if self.model else f"--runs {self.run}"
-        stage = f" --rerank {self.rerank} --depth {self.depth}" if self.rerank else ""
+        stage = f" --rerank {self.rerank} --k {self.depth}" if self.rerank else ""
         return f"irdistill benchmark {suite} {model}{stage} --datasets {self.where}"
 
 

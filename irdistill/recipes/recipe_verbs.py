@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -13,8 +13,6 @@ from irdistill.verbs.declaration import verb
 from irdistill.verbs.opening_inputs import model_path
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from irdistill.recipes.specialising import Specialised
 
 

@@ -272,6 +272,7 @@ def _expected(message: str) -> str:
     """Pydantic's ``Input should be a valid string`` in our words."""
     message = message.removeprefix("Input should be ").removeprefix("Value error, expected ")
     message = re.sub(r"Input is not a valid path.*", "a path", message)
+    message = message.replace("String should match pattern", "text that matches")
     return message.replace("a valid i", "an i").replace("a valid ", "a ")
 
 

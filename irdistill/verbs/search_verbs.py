@@ -34,10 +34,7 @@ ModelOption = Annotated[ModelLike, Field(description=MODEL_HELP)]
 @verb(
     "retrieve",
     positional=("collection",),
-    examples=(
-        "irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",
-        "irdistill retrieve pydocs/test --model bm25 --out out/bm25-test",
-    ),
+    examples=("irdistill retrieve pydocs/train --model bm25 --k 100 --out out/bm25",),
     reopen=open_cached_run,
 )
 def retrieve(

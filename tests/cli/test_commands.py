@@ -11,10 +11,12 @@ import pytest
 from click.testing import CliRunner
 
 from irdistill.card_files import find_card
-from irdistill.cli.commands import MultiValueCommand
+from irdistill.cli.commands import MultiValueCommand, read_words
 from irdistill.cli.main import main
+from irdistill.errors import IrdistillError
 from irdistill.runs import RunWriter, open_run
 from irdistill.search import retrieval
+from irdistill.verbs import load_verb
 
 
 def run(*arguments: str) -> int:
@@ -514,3 +516,52 @@ def test_documents_alone_are_enough_where_no_query_is_used(
     ):
         capsys.readouterr()
         assert run(*command) == 1 and "set has no queries.jsonl" in capsys.readouterr().err
+
+
+def test_key_value_words_are_read_as_in_recipes() -> None:
+    option = load_verb("pretrain").options["config"]
+    words = (
+        "pooling=cls",
+        "query_prompt=query: ",
+        "document_prompt=passage:",
+        "lora_rank=16",
+        "lora_targets=[query, value]",
+        "lora_merge=false",
+        "instruction=a=b",
+    )
+    assert read_words(option, words) == {
+        "pooling": "cls",
+        "query_prompt": "query: ",
+        "document_prompt": "passage:",
+        "lora_rank": 16,
+        "lora_targets": ["query", "value"],
+        "lora_merge": False,
+        "instruction": "a=b",
+    }
+    for wrong in (("pooling",), ("=cls",), ("a=1", "a=2"), ("a=[",)):
+        with pytest.raises(IrdistillError, match="--config"):
+            read_words(option, wrong)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "words", "value"),
+    [
+        ("fuse", "weights", ("2,1",), [2.0, 1.0]),
+        ("fuse", "weights", ("2", "1"), [2.0, 1.0]),
+        ("fuse", "weights", ("similarity",), "similarity"),
+        ("fuse", "tau", ("0.5",), 0.5),
+        ("train", "layers", ("2",), 2),
+        ("train", "layers", ("0", "3"), [0, 3]),
+        ("train", "scores", ("a",), "a"),
+        ("train", "scores", ("a", "b"), ["a", "b"]),
+        ("train", "teacher_weights", ("2,1",), (2.0, 1.0)),
+        ("evaluate", "baseline", "a", "a"),
+        ("evaluate", "baseline", "{a: b}", {"a": "b"}),
+        ("evaluate", "datasets", ("set={BM25: out/a}",), {"set": {"BM25": "out/a"}}),
+        ("compare", "runs", ("{loss}/run",), ["{loss}/run"]),
+        ("generate", "kinds", ("title", "sentence"), ("title", "sentence")),
+    ],
+)
+def test_words_become_values(verb: str, name: str, words: Any, value: Any) -> None:
+    option = load_verb(verb).options[name]
+    assert option.check(read_words(option, words), name) == value

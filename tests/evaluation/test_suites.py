@@ -221,7 +221,7 @@ def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str
     assert _run(*words) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.parquet")}
     assert json.loads((place / "found.json").read_text()) == found
-    assert _run(*words, "--depth", "2") == 1
+    assert _run(*words, "--k", "2") == 1
     assert "--overwrite" in capsys.readouterr().err
 
 

@@ -69,7 +69,7 @@ def find_representations(
     kind, maker, _ = _SOURCES[min(loss.representations)]
     command = (
         f"irdistill score {collection.id} --candidates {runs[0].path or 'RUN'} --teacher TEACHER"
-        f" --out NEW --representations, with {maker} as TEACHER; then train with"
+        f" --out NEW --representations float16, with {maker} as TEACHER; then train with"
         " --representations NEW"
     )
     if given is None:
