@@ -177,7 +177,6 @@ def test_the_option_of_the_command_line(
         "search",
         "score",
         "terms",
-        "train",
         "benchmark",
         "export",
         "specialise",
