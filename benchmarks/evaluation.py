@@ -55,10 +55,9 @@ def ours(folder: Path) -> list[float]:
     """``irdistill evaluate``, to its table."""
     from irdistill.collections import read_judgments
     from irdistill.evaluation import evaluate
-    from irdistill.evaluation.reporting import evaluation_markdown
 
     found = evaluate(read_judgments(folder / "qrels.txt"), {"run": folder / "run.trec"}, MEASURES)
-    evaluation_markdown(found)
+    found.to_markdown()
     return [row.value for row in found.rows]
 
 

@@ -1,4 +1,4 @@
-"""Finding cards (teachers, suites, data, recipes) in a checkout and in an installed wheel alike."""
+"""Cards (YAML and JSON lines) for teachers, suites, data and recipes, in a checkout or a wheel."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import NotFoundError
 
 _PACKAGE = Path(str(files("irdistill")))
 
-#: The folder of each kind of card, and what one card of it is called.
+#: The folder of each kind of card, and the name of one card of this kind.
 CARD_KINDS = {"teachers": "teacher", "eval": "suite", "data": "data card", "recipes": "recipe"}
 
 
 @dataclass(frozen=True)
 class Card:
-    """One card that comes with irdistill.
+    """A card that is part of irdistill.
 
     Attributes:
         kind: ``teachers``, ``eval``, ``data`` or ``recipes``.
-        name: as commands take it: ``minilm``, ``beir``, ``prompts/rewrite``, ``quickstart``.
+        name: the name that commands accept: ``minilm``, ``beir``, ``prompts/rewrite``.
     """
 
     kind: str
@@ -37,83 +37,81 @@ def card_folder(kind: str) -> Path:
 
 
 def list_cards(kind: str | None = None) -> list[Card]:
-    """All cards of one kind, or of all kinds, in order of kind and name.
+    """All cards, or those of one kind, sorted by kind and name.
 
     Raises:
-        IrdistillError: there is no such kind.
+        NotFoundError: there is no such kind.
+
+    >>> "quickstart" in [card.name for card in list_cards("recipes")]
+    True
     """
     if kind is not None and kind not in CARD_KINDS:
-        raise IrdistillError(
-            f"there are no cards of the kind {kind!r}; the kinds are {', '.join(CARD_KINDS)}."
+        raise NotFoundError(
+            f"there are no cards of the kind {kind!r}. The kinds are {', '.join(CARD_KINDS)}."
         )
     cards = []
-    for one in [kind] if kind else CARD_KINDS:
-        folder = card_folder(one)
+    for name in [kind] if kind else CARD_KINDS:
+        folder = card_folder(name)
         paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".jsonl"))
         cards += [
-            Card(one, path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths
+            Card(name, path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths
         ]
     return cards
 
 
 def find_card(kind: str, name: str) -> Path:
-    """A card by name (``minilm``), by file name (``minilm.yaml``, ``teachers/minilm.yaml``) or by
-    path.
+    """The file of a card.
 
-    A file at that path comes first, then the card that is carried with irdistill.
+    A file at the path ``name`` comes first, then the cards that are part of irdistill.
+
+    Args:
+        name: a name (``minilm``), a file name (``minilm.yaml``, ``teachers/minilm.yaml``) or a
+            path.
 
     Raises:
-        IrdistillError: there is none; the message lists close names, and all names.
+        NotFoundError: there is no such card; the message lists close names, and all names.
     """
-    carried = card_folder(kind)
+    folder = card_folder(kind)
     inner = name.removeprefix("./").removeprefix(f"{kind}/")
-    for path in (
-        Path(name).expanduser(),
-        carried / inner,
-        carried / f"{inner}.yaml",
-        carried / f"{inner}.jsonl",
-    ):
-        if inner and os.path.isfile(
-            path
-        ):  # False for a name too long for a file, where Path.is_file raises
+    candidates = (folder / f"{inner}{ending}" for ending in ("", ".yaml", ".jsonl"))
+    for path in (Path(name).expanduser(), *candidates):
+        # Path.is_file raises for a name that is too long; os.path.isfile returns False.
+        if inner and os.path.isfile(path):
             return path
-    raise IrdistillError(
-        f"there is no {CARD_KINDS[kind]} {name!r}. {card_names(kind, name)}"
-        " The path of a YAML file works too."
+    raise NotFoundError(
+        f"there is no {CARD_KINDS[kind]} {name!r}. {card_names(kind, name)} A path to a YAML file"
+        " works too."
     )
 
 
 def card_names(kind: str, name: str) -> str:
-    """The names of one kind of card as sentences, those close to ``name`` first."""
+    """The names of one kind of card as sentences; those close to ``name`` come first."""
     names = [card.name for card in list_cards(kind)]
     inner = name.removeprefix(f"{kind}/").removesuffix(".yaml").lower()
     close = difflib.get_close_matches(inner, names, n=5, cutoff=0.55)
-    close += [one for one in names if inner and inner in one and one not in close][: 5 - len(close)]
+    close += [it for it in names if inner and inner in it and it not in close][: 5 - len(close)]
     nearest = f"Close names: {', '.join(close)}. " if close else ""
     return f"{nearest}All {kind}: {', '.join(names) or 'none'}."
 
 
 def choose_card(name: str, kind: str | None = None) -> Card:
-    """The card that a name stands for, whatever its kind; ``KIND/NAME`` where several kinds have
-    the name.
+    """The card with a name, of any kind; ``KIND/NAME`` if several kinds have the name.
 
     Raises:
-        IrdistillError: no card or several cards have the name.
+        NotFoundError: no card, or several cards, have the name.
     """
     first, slash, rest = name.removeprefix("./").partition("/")
     if kind is None and slash and first in CARD_KINDS:
         kind, name = first, rest
     cards = list_cards(kind)
     matches = [card for card in cards if name in (card.name, f"{card.name}{card.path.suffix}")]
-    if len(matches) > 1:
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
         choices = ", ".join(f"{card.kind}/{card.name}" for card in matches)
-        raise IrdistillError(f"several cards have the name {name!r}; write one of {choices}.")
-    if not matches:
-        stem = Path(name).stem
-        close = difflib.get_close_matches(name, [card.name for card in cards], n=5, cutoff=0.5)
-        close += [card.name for card in cards if stem in card.name and card.name not in close][:5]
-        nearest = f" Close names: {', '.join(close)}." if close else ""
-        raise IrdistillError(
-            f"there is no card {name!r}.{nearest} All names: irdistill cards list."
-        )
-    return matches[0]
+        raise NotFoundError(f"several cards have the name {name!r}; write one of {choices}.")
+    stem = Path(name).stem
+    close = difflib.get_close_matches(name, [card.name for card in cards], n=5, cutoff=0.5)
+    close += [card.name for card in cards if stem in card.name and card.name not in close][:5]
+    nearest = f" Close names: {', '.join(close)}." if close else ""
+    raise NotFoundError(f"there is no card {name!r}.{nearest} All names: irdistill cards list.")

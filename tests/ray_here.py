@@ -1,4 +1,4 @@
-"""A Ray cluster of this machine, with two processors, for the tests of a module."""
+"""A fixture: a Ray cluster of this machine with two processors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from irdistill.distributed.ray_cluster import fault_handlers_kept
+from irdistill.distributed.ray_cluster import keep_fault_handlers
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray = pytest.importorskip("ray", reason="the extra ray is not installed")
-    with fault_handlers_kept():
+    with keep_fault_handlers():
         ray.init(
             address="local",
             num_cpus=2,
@@ -21,5 +21,5 @@ def cluster() -> Iterator[None]:
             object_store_memory=80 * 2**20,
         )
     yield
-    with fault_handlers_kept():
+    with keep_fault_handlers():
         ray.shutdown()

@@ -1,6 +1,4 @@
-"""The plan of the house: who may import whom, how long a module may be, and what no file may
-name.
-"""
+"""Rules for modules: import direction, length, cost of importing, and no machine paths."""
 
 from __future__ import annotations
 
@@ -19,8 +17,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "irdistill"
 
-#: Rooms, the highest first; a room may import itself and those of lower floors.
-FLOORS = (
+#: Subpackages, the highest layer first. A subpackage may import itself and lower layers.
+LAYERS = (
     ("cli",),
     ("doctor", "recipes"),
     ("verbs",),
@@ -31,20 +29,20 @@ FLOORS = (
     ("losses", "runs"),
     ("collections",),
 )
-FLOOR = {room: -number for number, rooms in enumerate(FLOORS) for room in rooms}
+LAYER = {name: -number for number, names in enumerate(LAYERS) for name in names}
 
-#: Modules that every room may import; they import no room.
+#: Modules that every layer may import. They import no layer.
 BASE = {"card_files", "console", "distributed", "errors", "modeling", "option_checks", "storage"}
 
-HEAVY = {"torch", "transformers", "sentence_transformers", "pandas"}
-WITHOUT_HEAVY = ("collections", "runs")
-LONGEST = 640
-VAGUE = {"utils", "util", "helpers", "misc", "common"}
+HEAVY_LIBRARIES = {"torch", "transformers", "sentence_transformers", "pandas"}
+LIGHT_PACKAGES = ("collections", "runs")
+MAX_LINES = 640
+VAGUE_NAMES = {"utils", "util", "helpers", "misc", "common"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import statement: the module named, and where it stands."""
+    """An imported module and the line of the import."""
 
     target: str
     line: int
@@ -60,13 +58,13 @@ class Module:
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
-    def room(self) -> str:
-        """``irdistill/runs/store.py`` and ``irdistill/runs/__init__.py`` lie in ``runs``."""
+    def package(self) -> str:
+        """Subpackage of the module: ``runs`` for ``irdistill/runs/store.py``."""
         parts = self.name.split(".")
         return parts[1] if len(parts) > 1 else ""
 
-    def where(self, found: Import) -> str:
-        return f"{self.path.relative_to(REPOSITORY)}:{found.line} imports {found.target}"
+    def where(self, imported: Import) -> str:
+        return f"{self.path.relative_to(REPOSITORY)}:{imported.line} imports {imported.target}"
 
 
 @cache
@@ -104,15 +102,15 @@ def _imports(module: Module) -> Iterator[Import]:
                 yield Import(node.args[0].value, node.lineno)
 
 
-def own_rooms(module: Module) -> Iterator[tuple[Import, str]]:
-    """The imports of our own package, with the room each goes to."""
-    for found in imports(module):
-        parts = found.target.split(".")
+def package_imports(module: Module) -> Iterator[tuple[Import, str]]:
+    """The imports of our own package, with the package each goes to."""
+    for imported in imports(module):
+        parts = imported.target.split(".")
         if parts[0] == "irdistill" and len(parts) > 1 and parts[1] != "__version__":
-            yield found, parts[1]
+            yield imported, parts[1]
 
 
-def outside(module: Module) -> Iterator[tuple[Import, str]]:
+def library_imports(module: Module) -> Iterator[tuple[Import, str]]:
     """The imports at run time of libraries that do not come with Python."""
     tree = ast.parse(module.path.read_text(encoding="utf-8"))
     typing_only = {
@@ -121,54 +119,56 @@ def outside(module: Module) -> Iterator[tuple[Import, str]]:
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
         for inner in node.body
     }
-    for found in imports(module):
-        if found.line in typing_only:
+    for imported in imports(module):
+        if imported.line in typing_only:
             continue
-        library = found.target.split(".")[0]
+        library = imported.target.split(".")[0]
         if library not in sys.stdlib_module_names and library != "irdistill":
-            yield found, library
+            yield imported, library
 
 
 def test_every_module_has_its_place() -> None:
-    unknown = {module.room for module in modules()} - FLOOR.keys() - BASE - {""}
-    assert not unknown, f"give these a floor in FLOORS, or a place in BASE: {sorted(unknown)}"
+    unknown = {module.package for module in modules()} - LAYER.keys() - BASE - {""}
+    assert not unknown, f"add these to LAYERS or to BASE: {sorted(unknown)}"
 
 
 def test_imports_go_one_way() -> None:
     wrong = [
-        module.where(found)
+        module.where(imported)
         for module in modules()
-        if module.room in FLOOR
-        for found, room in own_rooms(module)
-        if room in FLOOR and room != module.room and FLOOR[room] >= FLOOR[module.room]
+        if module.package in LAYER
+        for imported, package in package_imports(module)
+        if package in LAYER
+        and package != module.package
+        and LAYER[package] >= LAYER[module.package]
     ]
     assert wrong == []
 
 
-def test_base_modules_import_no_room() -> None:
+def test_base_modules_import_no_layer() -> None:
     wrong = [
-        module.where(found)
+        module.where(imported)
         for module in modules()
-        if module.room in BASE
-        for found, room in own_rooms(module)
-        if room not in BASE
+        if module.package in BASE
+        for imported, package in package_imports(module)
+        if package not in BASE
     ]
     assert wrong == []
 
 
 def test_losses_import_torch_only() -> None:
-    losses = [module for module in modules() if module.room == "losses"]
+    losses = [module for module in modules() if module.package == "losses"]
     wrong = [
-        module.where(found)
+        module.where(imported)
         for module in losses
-        for found, library in outside(module)
+        for imported, library in library_imports(module)
         if library != "torch"
     ]
     wrong += [
-        module.where(found)
+        module.where(imported)
         for module in losses
-        for found, room in own_rooms(module)
-        if room != "losses" and room not in BASE
+        for imported, package in package_imports(module)
+        if package != "losses" and package not in BASE
     ]
     assert wrong == []
 
@@ -177,21 +177,22 @@ def test_collections_and_runs_import_nothing_heavy() -> None:
     heavy_base = {
         module.name
         for module in modules()
-        if module.room in BASE and any(library in HEAVY for _, library in outside(module))
+        if module.package in BASE
+        and any(library in HEAVY_LIBRARIES for _, library in library_imports(module))
     }
     assert "irdistill.modeling.hardware" in heavy_base
-    light = [module for module in modules() if module.room in WITHOUT_HEAVY]
+    light = [module for module in modules() if module.package in LIGHT_PACKAGES]
     wrong = [
-        module.where(found)
+        module.where(imported)
         for module in light
-        for found, library in outside(module)
-        if library in HEAVY
+        for imported, library in library_imports(module)
+        if library in HEAVY_LIBRARIES
     ]
     wrong += [
-        module.where(found)
+        module.where(imported)
         for module in light
-        for found, _ in own_rooms(module)
-        if found.target in heavy_base
+        for imported, _ in package_imports(module)
+        if imported.target in heavy_base
     ]
     assert wrong == []
 
@@ -201,9 +202,11 @@ def test_modules_are_short_and_named_for_what_they_do() -> None:
         module.name: len(module.path.read_text(encoding="utf-8").splitlines())
         for module in modules()
     }
-    assert {name: length for name, length in lengths.items() if length > LONGEST} == {}
+    assert {name: length for name, length in lengths.items() if length > MAX_LINES} == {}
     assert [
-        module.name for module in modules() if module.path.stem in VAGUE or module.room in VAGUE
+        module.name
+        for module in modules()
+        if module.path.stem in VAGUE_NAMES or module.package in VAGUE_NAMES
     ] == []
 
 
@@ -212,7 +215,7 @@ def test_importing_costs_little(name: str) -> None:
     if name and not (PACKAGE / name / "__init__.py").is_file():
         pytest.skip(f"there is no irdistill.{name} yet")
     module = f"irdistill.{name}".rstrip(".")
-    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY!r}))"
+    code = f"import sys, {module}; print(*sorted(set(sys.modules) & {HEAVY_LIBRARIES!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
     )

@@ -11,7 +11,6 @@ from irdistill.console.terminal import echo
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.evaluation.suite_runs import Benchmark
     from irdistill.recipes.specialising import Specialised
     from irdistill.runs import Run
 
@@ -161,21 +160,15 @@ def _estimate(estimate: Any, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _audit(audit: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.auditing.page import text_page
-
-    return Printed(text_page(audit), audit.to_json())
+    return Printed(audit.to_markdown(), audit.to_json())
 
 
 def _evaluation(evaluation: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.reporting import evaluation_markdown
-
-    return Printed(evaluation_markdown(evaluation), {"rows": evaluation.to_rows()})
+    return Printed(evaluation.to_markdown(), {"rows": evaluation.to_rows()})
 
 
 def _comparison(comparison: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.comparison_report import comparison_markdown
-
-    return Printed(comparison_markdown(comparison), comparison.to_json())
+    return Printed(comparison.to_markdown(), comparison.to_json())
 
 
 def _choice(choice: Any, arguments: Mapping[str, Any]) -> Printed:
@@ -183,7 +176,7 @@ def _choice(choice: Any, arguments: Mapping[str, Any]) -> Printed:
 
 
 def _costs(costs: Any, arguments: Mapping[str, Any]) -> Printed:
-    from irdistill.evaluation.reporting import costs_table
+    from irdistill.evaluation.costs import costs_table
 
     lines = [costs_table(costs, {}).markdown()]
     lines += [
@@ -203,51 +196,15 @@ def _benchmark(result: Any, arguments: Mapping[str, Any]) -> Printed:
 
     checked = isinstance(result, list)
     checks = result if checked else compare_published(result)
-    text = checks_table(checks) if checked else benchmark_text(result)
+    text = checks_table(checks).markdown() if checked else result.to_markdown()
     if checks and not checked:
-        text += "\n\nPublished figures of the same system:\n\n" + checks_table(checks)
+        text += "\n\nPublished figures of the same system:\n\n" + checks_table(checks).markdown()
     json = {} if checked else result.to_json()
     return Printed(
         text,
         json | {"published": [check.to_json() for check in checks]},
         not checked or all(check.ok for check in checks),
     )
-
-
-def benchmark_text(result: Benchmark) -> str:
-    """The figures of all datasets in one table, the averages, and what was left out."""
-    from irdistill.evaluation.reporting import markdown_table
-
-    figures, measures = result.figures, result.figures.measures
-
-    def cells(name: str) -> list[str]:
-        values = (result.value(name, measure) for measure in measures)
-        return ["-" if value is None else f"{value:.4f}" for value in values]
-
-    counts = {row.dataset: row.n for row in reversed(figures.rows)}
-    rows = [[dataset, str(counts[dataset]), *cells(dataset)] for dataset in figures.datasets]
-    rows += [[f"**{name}**", "", *cells(name)] for name in result.averages]
-    lines = [
-        f"{result.suite.name}: {result.system.name}",
-        "",
-        markdown_table(["dataset", "queries", *measures], rows),
-    ]
-    notes = [
-        f"{row.dataset}: {row.missing} queries without a result count as 0; {row.unscored}"
-        " documents unscored."
-        for row in figures.rows
-        if row.measure == measures[0] and (row.missing or row.unscored)
-    ]
-    for dataset, left_out in result.left_out.items():
-        texts = [f"{count} {what.replace('_', ' ')}" for what, count in left_out.items() if count]
-        notes += [f"{dataset}: left out {', '.join(texts)}."] if texts else []
-    notes += [
-        f"{name}: no average without {', '.join(missing)}."
-        for name, missing in result.refused.items()
-    ]
-    described = {name: result.suite.datasets[name].note for name in figures.datasets}
-    notes += [f"{name}: {note}" for name, note in described.items() if note]
-    return "\n\n".join(["\n".join(lines), *notes])
 
 
 def _curve(rows: Any, arguments: Mapping[str, Any]) -> Printed:

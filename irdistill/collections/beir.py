@@ -1,5 +1,6 @@
-"""Folders in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv`` (or
-``.jsonl``), each compressed or not.
+"""Folders in BEIR layout: ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/SPLIT.tsv``.
+
+Each file may be compressed, and judgments may be JSON lines.
 """
 
 from __future__ import annotations
@@ -18,42 +19,61 @@ from irdistill.collections.judgment_checks import (
     judged_collection,
     read_stats,
 )
-from irdistill.collections.judgments import judgment_files, numbered_judgments, other_judgments
+from irdistill.collections.judgments import (
+    judgment_files,
+    numbered_judgments,
+    unread_judgment_files,
+)
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
 from irdistill.collections.text_files import SUFFIXES
-from irdistill.collections.text_lines import json_objects, numbered_lines, read_id, read_text_field
-from irdistill.errors import IrdistillError
+from irdistill.collections.text_lines import (
+    json_objects,
+    numbered_lines,
+    read_id,
+    read_text_field,
+)
+from irdistill.errors import InputError, NotFoundError
 from irdistill.storage.files import digest
 
 
 def load_beir(
-    id: str, folder: Path, split: str | None, cache: Path, need: bool = True
+    id: str, folder: Path, split: str | None, cache: Path, need_queries: bool = True
 ) -> Collection:
-    """Load a folder.
+    """Load a folder in BEIR layout.
 
     Args:
-        split: which file of ``qrels``; None means ``test``, or all queries where there are no qrels
-            at all.
-        need: whether there must be queries; if not, a folder with documents alone is a collection
-            without queries.
+        split: the file in ``qrels``; None means ``test``, or all queries if there are no qrels.
+        need_queries: if False, a folder with only documents is a collection without queries.
 
     Raises:
-        IrdistillError: a file is missing, a line is broken, a query is empty, an id has two texts,
-            or judgments name documents or queries that are not there and no ``stats.json`` says
-            that this is so.
+        NotFoundError: a file is missing.
+        InputError: a line is broken, a query is empty, an id has two texts, or judgments name
+            documents or queries that do not exist and no ``stats.json`` declares it.
     """
-    corpus_file = _jsonl(folder, "corpus")
-    queries_file = _jsonl(folder, "queries") if need or split or _has(folder, "queries") else None
+    corpus_file = _jsonl_file(folder, "corpus")
+    if corpus_file is None:
+        raise NotFoundError(
+            f"{folder} has no corpus.jsonl and no corpus.jsonl.gz. A collection folder holds"
+            " corpus.jsonl (one document per line: _id, title, text), queries.jsonl (each may end"
+            " in .gz) and qrels/SPLIT.tsv, as BEIR does; or conversations under the names their"
+            " publishers use (docs/conversations.md)."
+        )
+    queries_file = _jsonl_file(folder, "queries")
+    if queries_file is None and (need_queries or split):
+        raise NotFoundError(
+            f"{folder} has no queries.jsonl and no queries.jsonl.gz."
+            f" {missing_queries_advice(str(folder))}"
+        )
     corpus = open_or_compile(
-        lambda: read_documents(corpus_file), cache / "corpora" / _key(corpus_file), corpus_file.name
+        lambda: read_documents(corpus_file),
+        cache / "corpora" / _cache_key(corpus_file),
+        corpus_file.name,
     )
     if not len(corpus):
-        raise IrdistillError(
-            f"{corpus_file} holds no document; was it cut off while it was fetched?"
-        )
+        raise InputError(f"{corpus_file} contains no documents; was its download interrupted?")
     report = LoadReport(documents=len(corpus))
-    report.add_stored(corpus.findings)
+    report.add_stored(corpus.problems)
     if queries_file is None:
         return Collection(id, corpus, {}, Qrels({}), report)
     queries = read_queries(queries_file, report)
@@ -61,8 +81,14 @@ def load_beir(
     if qrels_file is None:
         report.queries = len(queries)
         return Collection(id, corpus, queries, Qrels({}), report)
-    judgments = numbered_judgments(qrels_file, report)
-    judgments = check_judgments(judgments, corpus, queries, qrels_file, read_stats(folder), report)
+    judgments = check_judgments(
+        numbered_judgments(qrels_file, report),
+        corpus,
+        queries,
+        qrels_file,
+        read_stats(folder),
+        report,
+    )
     return judged_collection(
         id, corpus, queries, drop_line_numbers(judgments), report, queries_file.name
     )
@@ -77,88 +103,70 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 def read_queries(path: Path, report: LoadReport) -> dict[str, Query]:
-    """Queries of a ``queries.jsonl[.gz]``: ``_id``, ``text``, and perhaps ``history``, ``rewrite``
-    and ``excluded_ids``.
+    """Queries of a ``queries.jsonl[.gz]``: ``_id``, ``text``, and optionally ``history``,
+    ``rewrite`` and ``excluded_ids``.
     """
     queries: dict[str, Query] = {}
     lines: dict[str, int] = {}
     for number, entry in json_objects(numbered_lines(path), path):
         query = _query(entry, path, number)
-        known = queries.setdefault(query.id, query)
-        if known != query:
-            raise IrdistillError(
+        if query.id not in queries:
+            queries[query.id], lines[query.id] = query, number
+            continue
+        if queries[query.id] != query:
+            raise InputError(
                 f"{path} has the query id {query.id!r} twice with different contents, in lines"
-                f" {lines[query.id]} and {number}. Judgments could mean either; give one another id"
-                " or remove it."
+                f" {lines[query.id]} and {number}. Judgments could mean either; rename or remove"
+                " one."
             )
-        if query.id in lines:
-            place = f"{path.name} line {number} ({query.id}, first in line {lines[query.id]})"
-            report.add("duplicate queries", place)
-        lines.setdefault(query.id, number)
+        place = f"{path.name} line {number} ({query.id}, first in line {lines[query.id]})"
+        report.add("duplicate queries", place)
     return queries
 
 
-def _key(path: Path) -> str:
-    """The cache key of a file: any change of it, its size or its times gives another."""
+def _cache_key(path: Path) -> str:
+    """The cache key of a file; any change of its place, size or times changes it."""
     state = path.stat()
     times = [state.st_mtime_ns, state.st_ctime_ns]
     return digest([FORMAT, str(path.resolve()), state.st_size, *times, state.st_ino])
 
 
-def queries_needed(collection: str) -> str:
+def missing_queries_advice(collection: str) -> str:
     """What to do about a collection without queries, as sentences."""
     return (
-        'Queries are needed here: write them into queries.jsonl, one line a query ({"_id": "q1",'
-        f' "text": "…"}}), or make some out of the documents: irdistill generate {collection} --out'
-        " NEW. Only generate, specialise, pretrain and search --query need none."
+        'Queries are needed here. Write them into queries.jsonl, one per line ({"_id": "q1",'
+        f' "text": "…"}}), or generate them from the documents: irdistill generate {collection}'
+        " --out NEW. Only generate, specialise, pretrain and search --query need none."
     )
 
 
-def _has(folder: Path, name: str) -> bool:
-    return any(
-        (folder / f"{name}{ending}").is_file()
-        for ending in (".jsonl", *(f".jsonl{suffix}" for suffix in SUFFIXES))
-    )
-
-
-def _jsonl(folder: Path, name: str) -> Path:
+def _jsonl_file(folder: Path, name: str) -> Path | None:
     paths = [
         path for suffix in ("", *SUFFIXES) if (path := folder / f"{name}.jsonl{suffix}").is_file()
     ]
     if len(paths) > 1:
-        raise IrdistillError(
+        raise InputError(
             f"{folder} has {' and '.join(path.name for path in paths)}, and either could be meant."
-            " Keep one of them there."
+            " Keep one of them."
         )
-    if paths:
-        return paths[0]
-    if name == "queries":
-        raise IrdistillError(
-            f"{folder} has no queries.jsonl and no queries.jsonl.gz. {queries_needed(str(folder))}"
-        )
-    raise IrdistillError(
-        f"{folder} has no {name}.jsonl and no {name}.jsonl.gz. A collection folder holds"
-        " corpus.jsonl (one line a document: _id, title, text), queries.jsonl (each may end in"
-        " .gz) and qrels/SPLIT.tsv, as BEIR lays them out; or conversations under the names their"
-        " publishers gave them (docs/conversations.md)."
-    )
+    return paths[0] if paths else None
 
 
 def _qrels_file(folder: Path, split: str | None) -> Path | None:
     splits = judgment_files(folder / "qrels")
     if (split or "test") in splits:
         return splits[split or "test"]
-    unread = other_judgments(folder)
+    unread = unread_judgment_files(folder)
     if split is None and not splits and not unread:
         return None
+    choose = f" Choose one: {folder}#{min(splits)}." if splits else ""
     hint = (
-        f" {', '.join(unread)} {'is' if len(unread) == 1 else 'are'} not read; judgments are"
-        " expected as qrels/SPLIT.tsv or .jsonl, each may end in .gz."
+        f" Not read: {', '.join(unread)}. Judgments are expected as qrels/SPLIT.tsv or .jsonl; each"
+        " may end in .gz."
         if unread
         else ""
     )
-    choose = f" Choose one as {folder}#{min(splits)}." if splits else ""
-    raise IrdistillError(
+    raise NotFoundError(
         f"there is no {folder / 'qrels' / (split or 'test')}.tsv. Splits in that folder: "
         f"{', '.join(sorted(splits)) or 'none'}.{choose}{hint}"
     )
@@ -168,35 +176,26 @@ def _query(entry: dict[str, Any], path: Path, number: int) -> Query:
     query_id = read_id(entry, path, number)
     text = read_text_field(entry, "text", path, number)
     if not text.strip():
-        raise IrdistillError(
-            f"line {number} of {path} has an empty query ({query_id!r}); write its text or"
-            " remove it."
+        raise InputError(
+            f"line {number} of {path} has an empty query ({query_id!r}); add its text or remove it."
         )
     turns = entry.get("history") or []
-    well_formed = isinstance(turns, list) and all(
+    if not isinstance(turns, list) or not all(
         isinstance(turn, dict) and {"role", "text"} <= turn.keys() for turn in turns
-    )
-    if not well_formed:
-        raise IrdistillError(
+    ):
+        raise InputError(
             f'line {number} of {path} is broken: "history" should be a list of {{"role": ...,'
             f' "text": ...}}, got {str(turns)[:80]!r}.'
         )
     history = tuple(
-        Turn(
-            read_text_field(turn, "role", path, number), read_text_field(turn, "text", path, number)
-        )
+        Turn(*(read_text_field(turn, name, path, number) for name in ("role", "text")))
         for turn in turns
     )
     excluded = entry.get("excluded_ids") or []
     if not isinstance(excluded, list) or not all(isinstance(doc_id, str) for doc_id in excluded):
-        raise IrdistillError(
+        raise InputError(
             f'line {number} of {path} is broken: "excluded_ids" should be a list of document ids,'
             f" got {str(excluded)[:80]!r}."
         )
-    return Query(
-        query_id,
-        text,
-        history,
-        read_text_field(entry, "rewrite", path, number) or None,
-        tuple(excluded),
-    )
+    rewrite = read_text_field(entry, "rewrite", path, number) or None
+    return Query(query_id, text, history, rewrite, tuple(excluded))

@@ -1,4 +1,4 @@
-"""What is searched and asked: turns, queries, judgments and the collection that holds them."""
+"""Queries with their conversations, and the collection of a corpus, queries and judgments."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any, Self
 
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.document_table import Document
+from irdistill.collections.foreign_tables import html_table
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.storage.files import digest
 
 
@@ -25,12 +26,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Query:
-    """A question: its text (the last turn), the turns before it, and perhaps a standalone rewrite.
+    """A query, and the conversation before it.
 
     Attributes:
-        excluded: ids of documents that are no answer to it and are left out of every search, and of
-            what is evaluated: the passage that a query was cut out of, word for word, or what a
-            collection such as BRIGHT gives as ``excluded_ids``.
+        text: the query; in a conversation, its last turn.
+        history: the turns before it.
+        rewrite: the query as a question that can be understood without the history, if known.
+        excluded: ids of documents that are never results of this query, in search and in
+            evaluation: the passage that the query was cut from, or ``excluded_ids`` of BRIGHT.
     """
 
     id: str
@@ -40,7 +43,7 @@ class Query:
     excluded: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
-        """All there is of it; without ``excluded`` where that is empty."""
+        """All fields; without ``excluded`` if it is empty."""
         return {key: value for key, value in asdict(self).items() if key != "excluded" or value}
 
 
@@ -48,12 +51,18 @@ class Query:
 class Collection:
     """A corpus, the queries of one split and their judgments.
 
+    Use `load_collection` for files, and `from_dicts` for data in memory.
+
     Attributes:
-        queries: in the order of the file; the judged ones only where the split has judgments, as
-            BEIR does.
-        report: what was found and put up with on loading.
-        origin: where the queries ask in other words what those of another collection ask, the
-            fingerprint of those.
+        queries: query id -> query, in the order of the file. Only the judged queries if the split
+            has judgments, as in BEIR.
+        report: the problems tolerated while loading.
+        origin: the fingerprint of the queries of another collection, if the queries are rewrites
+            of those. Runs of one collection can then be used with the other.
+
+    Example:
+        >>> Collection.from_dicts("demo", {"d1": "a cat"}, {"q1": "cats"}, {"q1": {"d1": 1}})
+        Collection('demo', 1 documents, 1 queries, 1 judgments)
     """
 
     id: str
@@ -71,62 +80,69 @@ class Collection:
         queries: Mapping[str, str | Query],
         qrels: Mapping[str, Mapping[str, int]] | None = None,
     ) -> Self:
-        """A collection held in memory: documents are texts or (title, text) pairs, queries texts or
-        Query.
+        """Make a collection in memory.
+
+        Args:
+            docs: document id -> text, or (title, text).
+            queries: query id -> text, or `Query`.
+            qrels: query id -> document id -> grade.
 
         Raises:
-            IrdistillError: a query is empty, its key differs from its id, or a grade is not a whole
+            InputError: a query is empty, its key differs from its id, or a grade is not a whole
                 number.
         """
-        documents = (
+        corpus = Corpus.in_memory(
             Document(doc_id, "", value) if isinstance(value, str) else Document(doc_id, *value)
             for doc_id, value in docs.items()
         )
-        corpus = Corpus.in_memory(documents)
-        asked = {key: q if isinstance(q, Query) else Query(key, q) for key, q in queries.items()}
-        for key, query in asked.items():
+        by_id = {key: q if isinstance(q, Query) else Query(key, q) for key, q in queries.items()}
+        for key, query in by_id.items():
             if query.id != key:
-                raise IrdistillError(
+                raise InputError(
                     f"the query under the key {key!r} has the id {query.id!r}; key and id must be"
                     " the same."
                 )
             if not query.text.strip():
-                raise IrdistillError(
-                    f"the query {key!r} of {id} has an empty text; give it one or leave it out."
-                )
-        judged = Qrels(qrels or {})
-        report = LoadReport(documents=len(corpus), queries=len(asked), judgments=judged.judgments)
-        return cls(id, corpus, asked, judged, report)
+                raise InputError(f"the query {key!r} of {id} has an empty text; add it or remove.")
+        judgments = Qrels(qrels or {})
+        report = LoadReport(len(corpus), len(by_id), judgments.judgments)
+        return cls(id, corpus, by_id, judgments, report)
 
     @cached_property
     def queries_fingerprint(self) -> str:
-        """16 hexadecimal digits over ids, texts, histories, rewrites and excluded documents, in
-        order.
-        """
+        """16 hexadecimal digits of all fields of the queries, in order."""
         return digest([query.identity() for query in self.queries.values()])
 
     @cached_property
     def query_fingerprints(self) -> dict[str, str]:
-        """Query id -> 16 hexadecimal digits over its id, text, history, rewrite and excluded
-        documents.
-        """
+        """Query id -> 16 hexadecimal digits of all fields of the query."""
         return {query_id: digest(query.identity()) for query_id, query in self.queries.items()}
 
     @property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits over corpus, queries and judgments."""
+        """16 hexadecimal digits of corpus, queries and judgments."""
         return digest([self.corpus.fingerprint, self.queries_fingerprint, self.qrels.fingerprint])
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest of a run stores: the id, and the fingerprints of corpus and queries;
-        the origin where it has one.
-        """
-        told = {
+        """What the manifest of a run stores: id, fingerprints of corpus and queries, and origin."""
+        description = {
             "id": self.id,
             "corpus": self.corpus.fingerprint,
             "queries": self.queries_fingerprint,
         }
-        return told | ({"origin": self.origin} if self.origin else {})
+        return description | ({"origin": self.origin} if self.origin else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, source, fingerprint and the problems of loading, as plain values."""
+        return {
+            **self.report.to_json(),
+            "id": self.id,
+            "documents": len(self.corpus),
+            "queries": len(self.queries),
+            "judgments": self.qrels.judgments,
+            "fingerprint": self.fingerprint,
+            "corpus_folder": str(self.corpus.folder) if self.corpus.folder else None,
+        }
 
     def __repr__(self) -> str:
         return (
@@ -134,17 +150,32 @@ class Collection:
             f"{self.qrels.judgments} judgments)"
         )
 
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"Collection {self.id}",
+            {
+                "documents": len(self.corpus),
+                "queries": len(self.queries),
+                "judgments": self.qrels.judgments,
+                "corpus": self.corpus.folder or "in memory",
+                "problems while loading": "; ".join(self.report.lines()[1:]) or "none",
+            },
+        )
 
-def collection_mismatch(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
-    """What keeps runs of two collections, as `Collection.describe` tells of them, apart:
-    ``corpus``, ``queries`` or nothing.
 
-    Queries that ask the same in other words (one is the origin of the other, or both have the same)
-    are no difference.
+def collection_mismatch(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """What prevents runs of two collections from being compared.
+
+    Queries that are rewrites of each other do not: one collection is the origin of the other, or
+    both have the same origin.
+
+    Args:
+        first, second: what `Collection.describe` returned.
+
+    Returns:
+        ``corpus``, ``queries`` or None.
     """
-    if one.get("corpus") != other.get("corpus"):
+    if first.get("corpus") != second.get("corpus"):
         return "corpus"
-    names = [
-        {told.get("queries"), told.get("origin") or told.get("queries")} for told in (one, other)
-    ]
+    names = [{it.get("queries"), it.get("origin") or it.get("queries")} for it in (first, second)]
     return None if names[0] & names[1] else "queries"

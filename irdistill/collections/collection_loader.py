@@ -1,17 +1,17 @@
-"""One function that loads any collection by its id."""
+"""Load any collection by its id."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
 
-from irdistill.collections.beir import load_beir, queries_needed
+from irdistill.collections.beir import load_beir, missing_queries_advice
 from irdistill.collections.collection import Collection
 from irdistill.collections.conversations import LAYOUTS, layout_of, load_conversations
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.derived import is_derived, load_derived
 from irdistill.collections.slices import slice_queries, split_folder, split_slice
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError
 from irdistill.storage.files import cache_folder, make_folder
 
 _log = logging.getLogger(__name__)
@@ -20,27 +20,36 @@ _log = logging.getLogger(__name__)
 def load_collection(
     id: str | Path, *, cache: Path | None = None, queries: bool = True
 ) -> Collection:
-    """Load a collection, compiling its corpus on first use.
+    """Load a collection. Its corpus is compiled on first use.
 
     Args:
-        id: ``pydocs/train|dev|test|howto``; a folder in BEIR layout, ``FOLDER#SPLIT`` for a split
-            other than ``test``; a folder of conversations as QReCC, TopiOCQA, MTRAG, TREC CAsT or
-            iKAT publish them, also with ``#SPLIT``; a folder made out of another collection
-            (rewritten or generated queries); or any id of ir_datasets (``beir/scifact/test``).
-            ``[:300]`` or ``[80%:]`` at the end takes a share of the queries, see
-            `irdistill.collections.slices`.
-        cache: where compiled corpora go; the user's cache folder unless said.
-        queries: whether the collection must have queries. Without, a folder needs no
-            ``queries.jsonl``, and an id of ir_datasets may be one with documents alone; queries
-            that are there are loaded all the same.
+        id: one of
+
+            - ``pydocs/train|dev|test|howto``, the collection built on your machine
+            - a folder in BEIR layout: ``FOLDER``, or ``FOLDER#SPLIT`` for a split other than
+              ``test``
+            - a folder with conversations as QReCC, TopiOCQA, MTRAG, TREC CAsT or iKAT publish
+              them, also with ``#SPLIT``
+            - a folder that irdistill made (rewritten or generated queries)
+            - an id of ir_datasets (``beir/scifact/test``)
+
+            A slice at the end, ``[:300]`` or ``[80%:]``, selects a part of the queries.
+        cache: folder for compiled corpora (default: the cache folder of the user).
+        queries: whether the collection must have queries. If False, a folder needs no
+            ``queries.jsonl``, and an id of ir_datasets may have only documents. Existing queries
+            are loaded anyway.
 
     Raises:
-        IrdistillError: there is no such collection, it has no queries, or it has a fault that would
-            corrupt a result.
+        NotFoundError: there is no such collection.
+        InputError: the collection has no queries, or an error that would corrupt results.
+
+    Example:
+        >>> collection = load_collection("path/to/scifact")  # doctest: +SKIP
+        >>> collection.queries["1"].text, collection.qrels["1"]  # doctest: +SKIP
     """
     name = str(id)
-    where = make_folder(cache) if cache is not None else cache_folder()
-    collection = _load(name, where, queries)
+    corpora = make_folder(cache) if cache is not None else cache_folder()
+    collection = _load(name, corpora, queries)
     for line in collection.report.lines(without=("unjudged queries",))[1:]:
         _log.info("%s: %s", name, line)
     if queries:
@@ -49,21 +58,22 @@ def load_collection(
 
 
 def require_queries(collection: Collection) -> None:
-    """Refuse a collection without queries.
+    """Check that a collection has queries.
 
     Raises:
-        IrdistillError: it has none.
+        InputError: it has none.
     """
     if not collection.queries:
-        raise IrdistillError(
-            f"the collection {collection.id!r} has no queries. {queries_needed(collection.id)}"
+        raise InputError(
+            f"the collection {collection.id!r} has no queries."
+            f" {missing_queries_advice(collection.id)}"
         )
 
 
-def _load(name: str, cache: Path, need: bool = True) -> Collection:
+def _load(name: str, cache: Path, need_queries: bool = True) -> Collection:
     base, part = split_slice(name)
     if part and not Path(name).expanduser().is_dir():
-        whole = _load(base, cache, need)
+        whole = _load(base, cache, need_queries)
         require_queries(whole)
         return slice_queries(whole, part)
     if name == "pydocs" or name.startswith("pydocs/"):
@@ -72,46 +82,56 @@ def _load(name: str, cache: Path, need: bool = True) -> Collection:
         return load_pydocs(name, cache)
     path, split = split_folder(name)
     folder = Path(path).expanduser()
-    if is_derived(folder):
-        return load_derived(name, folder, split or None, lambda source: _load(source, cache, False))
-    meant_as_path = bool(split) or path.startswith((".", "/", "~"))
     if folder.is_dir():
-        beir = any(folder.glob("corpus.jsonl*"))
-        layout = None if beir else layout_of(folder)
-        if layout is not None:
-            return load_conversations(
-                name, folder, layout, split or None, cache, lambda id: _corpus(id, cache)
-            )
-        if beir or meant_as_path or not _is_ir_dataset(name):
-            return load_beir(name, folder, split or None, cache, need)
+        collection = _load_folder(name, folder, split, cache, need_queries)
+        if collection is not None:
+            return collection
     if folder.is_file():
-        raise IrdistillError(
-            f"{folder} is a file, and a collection is a folder: it holds corpus.jsonl (one line a"
-            " document: _id, title, text) and, where queries are needed, queries.jsonl and"
+        raise InputError(
+            f"{folder} is a file, and a collection is a folder with corpus.jsonl (one document per"
+            " line: _id, title, text) and, if queries are needed, queries.jsonl and"
             " qrels/SPLIT.tsv."
         )
-    if meant_as_path:
-        raise IrdistillError(
+    if _looks_like_path(path, split):
+        raise NotFoundError(
             f"there is no folder {folder}. A collection is a folder in BEIR layout (FOLDER or"
-            " FOLDER#SPLIT), one with conversations as"
+            " FOLDER#SPLIT), a folder with conversations as"
             f" {', '.join(layout.name for layout in LAYOUTS)} publish them,"
             " pydocs/train|dev|test|howto, or an id of ir_datasets such as beir/scifact/test."
         )
     from irdistill.collections.ir_datasets_reader import load_ir_dataset
 
-    return load_ir_dataset(name, cache, need)
+    return load_ir_dataset(name, cache, need_queries)
 
 
-def _is_ir_dataset(name: str) -> bool:
-    import ir_datasets
+def _load_folder(
+    name: str, folder: Path, split: str, cache: Path, need_queries: bool
+) -> Collection | None:
+    """The collection in a folder; None if the name is that of a collection of ir_datasets."""
+    if is_derived(folder):
+        return load_derived(name, folder, split or None, lambda source: _load(source, cache, False))
+    is_beir = any(folder.glob("corpus.jsonl*"))
+    layout = None if is_beir else layout_of(folder)
+    if layout is not None:
+        return load_conversations(
+            name, folder, layout, split or None, cache, lambda id: _load_corpus(id, cache)
+        )
+    if not is_beir and not _looks_like_path(name, split):
+        import ir_datasets
 
-    return name in ir_datasets.registry
+        if name in ir_datasets.registry:
+            return None
+    return load_beir(name, folder, split or None, cache, need_queries)
 
 
-def _corpus(name: str, cache: Path) -> Corpus:
+def _looks_like_path(name: str, split: str = "") -> bool:
+    return bool(split) or name.startswith((".", "/", "~"))
+
+
+def _load_corpus(name: str, cache: Path) -> Corpus:
     """The documents of a collection; an id of ir_datasets need not have queries."""
     folder = Path(split_folder(name)[0]).expanduser()
-    if folder.is_dir() or name.startswith((".", "/", "~", "pydocs")):
+    if folder.is_dir() or _looks_like_path(name) or name.startswith("pydocs"):
         return _load(name, cache, False).corpus
     from irdistill.collections.ir_datasets_reader import ir_dataset_corpus
 

@@ -1,4 +1,4 @@
-"""A collection on its way to another process or machine."""
+"""A collection that is sent to another process or machine."""
 
 from __future__ import annotations
 
@@ -11,23 +11,17 @@ from irdistill.collections.collection_loader import load_collection
 
 @dataclass(frozen=True)
 class CollectionRef:
-    """What is sent: the name, by which each machine opens the files it has, or all of a collection
-    that lies in memory.
-    """
+    """The id of a collection, or the collection itself if it exists only in memory."""
 
-    held: Collection | str
+    source: Collection | str
 
     @classmethod
     def of(cls, collection: Collection) -> Self:
-        """Make it ready."""
+        """Make a reference."""
         return cls(collection if collection.corpus.folder is None else collection.id)
 
     def open(self) -> Collection:
-        """The collection, at the other end.
-
-        Raises:
-            IrdistillError: it cannot be loaded there.
-        """
-        return (
-            load_collection(self.held, queries=False) if isinstance(self.held, str) else self.held
-        )
+        """Load the collection on the other side."""
+        if isinstance(self.source, Collection):
+            return self.source
+        return load_collection(self.source, queries=False)

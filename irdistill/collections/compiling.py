@@ -1,5 +1,6 @@
-"""Compiling a corpus once, streaming, with bounded memory; a killed build leaves nothing
-harmful.
+"""Compile a corpus once, as a stream with bounded memory.
+
+A killed build leaves nothing that is used later.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from irdistill.collections.corpus import (
 from irdistill.collections.document_table import BATCH_ROWS, SCHEMA, Document, record_batch
 from irdistill.collections.load_report import LoadReport, problems_json
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import write_sealed
 from irdistill.storage.files import explain_os_errors, fsync_file
@@ -38,14 +39,14 @@ _PAIR = np.dtype([("hash", "<u8"), ("row", "<i8")])
 def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> Corpus:
     """Write documents as a corpus into an existing, empty folder.
 
-    Memory: a batch of at most 4096 documents, and 1/16 of the index (32 bytes a document) when it
-        is sorted.
+    Memory: at most 4096 documents, and 1/16 of the index (32 bytes per document) while it is
+    sorted.
 
     Args:
-        source: what error messages and findings call the origin (``corpus.jsonl.gz``).
+        source: what error messages and problems call the origin (``corpus.jsonl.gz``).
 
     Raises:
-        IrdistillError: an id occurs twice with different texts; the message names both lines.
+        InputError: an id occurs twice with different texts; the message names both lines.
     """
     report = LoadReport()
     writer = _Writer(folder)
@@ -69,7 +70,7 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
                 "source": source,
                 "documents": writer.count,
                 "fingerprint": writer.fingerprint.value(),
-                "findings": problems_json(report.findings),
+                "findings": problems_json(report.problems),
                 "first_hashes": first_hashes(folder / "hashes.bin", writer.count),
             },
             FILES,
@@ -80,7 +81,7 @@ def compile_corpus(documents: Iterable[Document], folder: Path, source: str) -> 
 def open_or_compile(
     documents: Callable[[], Iterable[Document]], folder: Path, source: str
 ) -> Corpus:
-    """The corpus in this folder, compiled from the documents if it is not there yet."""
+    """Open the corpus in a folder, or compile it from the documents if it does not exist."""
 
     def build(aside: Path) -> None:
         compile_corpus(documents(), aside, source)
@@ -89,15 +90,15 @@ def open_or_compile(
 
 
 class _Writer:
-    """Streams documents into ``corpus.arrow`` and (hash, row) pairs into buckets, then sorts the
-    buckets.
+    """Writes documents to ``corpus.arrow`` and (hash, row) pairs to buckets, then sorts each
+    bucket.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.fingerprint = Fingerprint()
         self.count = 0
-        self._held: list[Document] = []
+        self._pending: list[Document] = []
         self._characters = 0
         self._starts = [0]
         self._offsets: list[int] = []
@@ -108,28 +109,28 @@ class _Writer:
 
     def add(self, document: Document) -> None:
         self.fingerprint.add(document)
-        self._held.append(document)
+        self._pending.append(document)
         self._characters += len(document.text)
-        if len(self._held) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
+        if len(self._pending) >= BATCH_ROWS or self._characters >= BATCH_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._held:
+        if not self._pending:
             return
         self._offsets.append(self._sink.tell())
-        self._arrow.write_batch(record_batch(self._held))
-        pairs = np.empty(len(self._held), dtype=_PAIR)
-        pairs["hash"] = [id_hash(document.id) for document in self._held]
-        pairs["row"] = np.arange(self.count, self.count + len(self._held))
+        self._arrow.write_batch(record_batch(self._pending))
+        pairs = np.empty(len(self._pending), dtype=_PAIR)
+        pairs["hash"] = [id_hash(document.id) for document in self._pending]
+        pairs["row"] = np.arange(self.count, self.count + len(self._pending))
         numbers = pairs["hash"] >> np.uint64(60)
         for number in np.unique(numbers):
             self._buckets[int(number)].write(pairs[numbers == number].tobytes())
         self._lines.write(
-            np.array([document.line for document in self._held], dtype="<i8").tobytes()
+            np.array([document.line for document in self._pending], dtype="<i8").tobytes()
         )
-        self.count += len(self._held)
+        self.count += len(self._pending)
         self._starts.append(self.count)
-        self._held, self._characters = [], 0
+        self._pending, self._characters = [], 0
 
     def close(self) -> None:
         self._flush()
@@ -153,10 +154,10 @@ class _Writer:
 
 
 def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadReport) -> np.ndarray:
-    """The rows, sorted, of documents that occurred before with the same id and text.
+    """The sorted rows of documents that repeat the id and text of an earlier one.
 
     Raises:
-        IrdistillError: the texts differ.
+        InputError: the texts differ.
     """
     hashes = mapped(folder / "hashes.bin", "<u8", writer.count)
     same = np.flatnonzero(hashes[1:] == hashes[:-1])
@@ -173,10 +174,10 @@ def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadRepor
         if first == row:
             continue
         if corpus.document(row) != corpus.document(first):
-            raise IrdistillError(
+            raise InputError(
                 f"{source} has the document id {doc_id!r} twice with different texts, in lines"
-                f" {lines[first]} and {lines[row]}. Judgments and scores could mean either; give"
-                " one another id or remove it."
+                f" {lines[first]} and {lines[row]}. Judgments and scores could mean either; rename"
+                " or remove one."
             )
         place = f"{source} line {lines[row]} ({doc_id}, first in line {lines[first]})"
         report.add("duplicate documents", place)
@@ -185,15 +186,15 @@ def _repeated_rows(folder: Path, writer: _Writer, source: str, report: LoadRepor
 
 
 def _rewrite_without(folder: Path, repeated: np.ndarray) -> _Writer:
-    """Write the corpus a second time without the repeated documents."""
+    """Write the corpus again without the repeated documents."""
     first = folder / "first"
     first.mkdir()
     for name in ("corpus.arrow", "starts.bin"):
         os.replace(folder / name, first / name)
-    nothing = np.empty(0, dtype=np.int64)
+    no_index = np.empty(0, dtype=np.int64)
     writer = _Writer(folder)
     left_out = set(repeated.tolist())
-    for row, document in enumerate(Corpus.over_files(first, nothing, nothing).documents()):
+    for row, document in enumerate(Corpus.over_files(first, no_index, no_index).documents()):
         if row not in left_out:
             writer.add(document)
     writer.close()
@@ -202,5 +203,5 @@ def _rewrite_without(folder: Path, repeated: np.ndarray) -> _Writer:
 
 
 def _stream(path: Path) -> BinaryIO:
-    """A file to write, which its owner closes."""
+    """A file to write; the caller closes it."""
     return open(path, "wb")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,22 +22,28 @@ from irdistill.collections.document_table import (
     DocumentTable,
     record_batch,
 )
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError, WrongCollectionError
 from irdistill.storage.checksums import BLOCK_BYTES, CheckedArray, open_files, read_sealed
 from irdistill.storage.files import MappedPages, read_json
 
 FORMAT = 2
-"""Raised when the files of a compiled corpus change; older ones are then compiled anew."""
+"""Increased when the files of a compiled corpus change; older ones are compiled again."""
 FILES = ("corpus.arrow", "starts.bin", "offsets.bin", "hashes.bin", "rows.bin")
 _BLOCK_HASHES = BLOCK_BYTES // 8
 
 
 class Corpus:
-    """N documents. Rows are 0..N-1 in file order. Opens at once whatever its size and costs no
-    memory.
+    """N documents in rows 0 to N-1, in the order of their file.
 
-    Pickling a compiled corpus writes its folder only, so worker processes share the pages of one
-    file.
+    A compiled corpus is memory-mapped: it opens at once and needs no memory, whatever its size.
+    Pickling it stores only the name of its folder, so worker processes share the pages of one file.
+
+    Example:
+        >>> corpus = Corpus.in_memory([Document("a", "Cats", "purr"), Document("b", "", "Dogs")])
+        >>> corpus.texts([1, 0])
+        ['Dogs', 'Cats purr']
+        >>> corpus.find(["b", "unknown"])
+        array([ 1, -1])
     """
 
     def __init__(
@@ -46,19 +53,21 @@ class Corpus:
         rows: np.ndarray | CheckedArray,
         fingerprint: str,
         folder: Path | None = None,
-        findings: dict[str, Any] | None = None,
+        problems: dict[str, Any] | None = None,
     ) -> None:
         """Use ``Corpus.open``, ``Corpus.in_memory`` or ``compile_corpus``.
 
         Args:
-            hashes: (N,) uint64, sorted xxh64 of the ids. rows: (N,) int64, the row of each hash.
+            hashes: (N,) uint64, the xxh64 of the ids, sorted.
+            rows: (N,) int64, the row of each hash.
+            problems: those found while compiling, as JSON.
         """
         self._batches = batches
         self._hashes = hashes
         self._rows = rows
         self.fingerprint = fingerprint
         self.folder = folder
-        self.findings: dict[str, Any] = findings or {}
+        self.problems: dict[str, Any] = problems or {}
         self._first_hashes = np.empty(0, dtype=np.uint64)
 
     @classmethod
@@ -66,13 +75,15 @@ class Corpus:
         """Open a compiled corpus.
 
         Raises:
-            IrdistillError: the folder holds none, one of another format, or one that was damaged.
+            NotFoundError: the folder holds no corpus of this format.
+            DamagedError: a file is damaged.
         """
         folder = Path(folder)
         manifest = read_json(folder / "manifest.json")
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-            raise IrdistillError(
-                f"{folder} holds no compiled corpus of format {FORMAT}; delete it and load again."
+            raise NotFoundError(
+                f"{folder} holds no compiled corpus of format {FORMAT}. Delete it and load the"
+                " collection again."
             )
         manifest = read_sealed(folder / "manifest.json")
         files = open_files(folder, manifest["files"])
@@ -96,7 +107,7 @@ class Corpus:
 
     @classmethod
     def over_files(cls, folder: Path, hashes: np.ndarray, rows: np.ndarray) -> Corpus:
-        """The documents in a folder's ``corpus.arrow`` with an index given, unchecked; for
+        """The documents in a folder's ``corpus.arrow`` with an index, not checked; for
         compiling.
         """
         text = _bytes_of(folder / "corpus.arrow")
@@ -110,28 +121,24 @@ class Corpus:
 
     @classmethod
     def in_memory(cls, documents: Iterable[Document]) -> Corpus:
-        """A small corpus without files; it has the fingerprint the same documents have when
-        compiled.
+        """Make a small corpus without files.
+
+        It has the same fingerprint as a compiled corpus with the same documents.
 
         Raises:
-            IrdistillError: two documents have the same id.
+            InputError: two documents have the same id.
         """
-        held = [Document(*document) for document in documents]
-        seen: set[str] = set()
-        for document in held:
-            if document.id in seen:
-                raise IrdistillError(
-                    f"the document id {document.id!r} occurs twice; ids must be unique."
-                )
-            seen.add(document.id)
-        hashes = np.array([id_hash(document.id) for document in held], dtype=np.uint64)
+        rows = [Document(*document) for document in documents]
+        repeated = [doc_id for doc_id, n in Counter(row.id for row in rows).items() if n > 1]
+        if repeated:
+            raise InputError(f"the document id {repeated[0]!r} occurs twice; ids must be unique.")
+        hashes = np.array([id_hash(document.id) for document in rows], dtype=np.uint64)
         order = np.argsort(hashes, kind="stable").astype(np.int64)
-        batch = record_batch(held)
         fingerprint = Fingerprint()
-        for document in held:
+        for document in rows:
             fingerprint.add(document)
-        starts = np.array([0, len(held)], dtype=np.int64)
-        return cls(DocumentTable([batch], starts), hashes[order], order, fingerprint.value())
+        table = DocumentTable([record_batch(rows)], np.array([0, len(rows)], dtype=np.int64))
+        return cls(table, hashes[order], order, fingerprint.value())
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.folder is not None:
@@ -146,8 +153,8 @@ class Corpus:
 
     @property
     def ids(self) -> Sequence[str]:
-        """All document ids in row order, read when asked for."""
-        return _Ids(self)
+        """All document ids in row order, read when they are used."""
+        return _DocumentIds(self)
 
     def id(self, row: int) -> str:
         """The id of a row.
@@ -158,15 +165,15 @@ class Corpus:
         return self._batches.value(0, row)
 
     def ids_at(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The ids of many rows, in the order asked for; a row may occur more than once."""
+        """The ids of many rows, in this order; rows may be repeated."""
         return self.id_fields(np.asarray(rows, dtype=np.int64)).texts() if len(rows) else []
 
     def id_fields(self, rows: np.ndarray) -> ByteStrings:
-        """The ids of many rows (n,), without a Python object for each."""
+        """The ids of rows (n,) as byte strings, without a Python object for each."""
         return self._batches.ids(rows)
 
     def text(self, row: int) -> str:
-        """Title, a space and text; the text alone where there is no title."""
+        """Title, a space and text; only the text if there is no title."""
         return joined(self._batches.value(1, row), self._batches.value(2, row))
 
     def document(self, row: int) -> Document:
@@ -175,9 +182,9 @@ class Corpus:
         return Document(doc_id, title, text)
 
     def texts(self, rows: Sequence[int] | np.ndarray) -> list[str]:
-        """The texts of many rows, in the order asked for; a row may occur more than once."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        titles, texts = self._batches.take(1, wanted), self._batches.take(2, wanted)
+        """The texts of many rows, in this order; rows may be repeated."""
+        places = np.asarray(rows, dtype=np.int64)
+        titles, texts = self._batches.take(1, places), self._batches.take(2, places)
         return [joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def documents(self) -> Iterator[Document]:
@@ -187,9 +194,7 @@ class Corpus:
                 yield Document(*values)
 
     def text_batches(self) -> Iterator[list[str]]:
-        """The texts of all documents in row order, some thousand at a time; one such list is in
-        memory.
-        """
+        """The texts of all documents in row order, in lists of at most 4096."""
         for batch in self._batches:
             for start in range(0, len(batch), BATCH_ROWS):
                 titles, texts = (
@@ -198,38 +203,38 @@ class Corpus:
                 yield [joined(title, text) for title, text in zip(titles, texts, strict=True)]
 
     def has(self, doc_id: str) -> bool:
-        """Is there a document of this id?"""
+        """Whether there is a document with this id."""
         return self._find(doc_id) >= 0
 
     def row(self, doc_id: str) -> int:
         """The row of an id.
 
         Raises:
-            IrdistillError: there is no such document.
+            NotFoundError: there is no such document.
         """
-        found = self._find(doc_id)
-        if found < 0:
-            raise IrdistillError(
+        row = self._find(doc_id)
+        if row < 0:
+            raise NotFoundError(
                 f"there is no document {doc_id!r} in this corpus of {len(self)} documents."
             )
-        return found
+        return row
 
     def rows(self, doc_ids: Sequence[str]) -> np.ndarray:
         """The rows of many ids, (n,) int64.
 
         Raises:
-            IrdistillError: some are unknown; the message names the first of them.
+            WrongCollectionError: some are unknown; the message names the first ones.
         """
-        found = self.find(doc_ids)
-        if (found < 0).any():
-            unknown = [doc_ids[place] for place in np.flatnonzero(found < 0).tolist()]
-            named = ", ".join(repr(doc_id) for doc_id in unknown[:5])
-            raise IrdistillError(
+        rows = self.find(doc_ids)
+        if (rows < 0).any():
+            unknown = [doc_ids[place] for place in np.flatnonzero(rows < 0).tolist()]
+            first = ", ".join(repr(doc_id) for doc_id in unknown[:5])
+            raise WrongCollectionError(
                 f"{len(unknown)} of {len(doc_ids)} document ids are not in this corpus of"
-                f" {len(self)} documents: {named}{' ...' if len(unknown) > 5 else ''}. Were they"
-                " made with another collection?"
+                f" {len(self)} documents: {first}{' ...' if len(unknown) > 5 else ''}. Are they"
+                " from another collection?"
             )
-        return found
+        return rows
 
     def find(self, doc_ids: Sequence[str]) -> np.ndarray:
         """The rows of many ids, (n,) int64, -1 where an id is unknown."""
@@ -239,7 +244,7 @@ class Corpus:
         """The rows of many ids, (n,) int64, -1 where an id is unknown.
 
         Args:
-            hashes: those of the ids, where they are known already.
+            hashes: (n,) the hashes of the ids, if they are known.
         """
         rows = np.full(len(doc_ids), -1, dtype=np.int64)
         if not len(doc_ids):
@@ -248,16 +253,14 @@ class Corpus:
         hits = np.flatnonzero(places >= 0)
         rows[hits] = self._rows[places[hits]]
         differs = hits[~self.id_fields(rows[hits]).equal(doc_ids.take(hits))]
-        for place in differs.tolist():  # another id of the same hash
+        for place in differs.tolist():  # another id with the same hash
             rows[place] = self._find(doc_ids.bytes_at(place).decode("utf-8", "surrogatepass"))
         return rows
 
     def _search(self, hashes: np.ndarray) -> np.ndarray:
-        """The first place of each hash among the sorted ones, (n,) int64; -1 where it is not among
-        them.
+        """The first place of each hash in the sorted hashes, (n,) int64; -1 if it is absent.
 
-        Of a large file only the blocks that hold the hashes are read, by the first hash of each
-        block.
+        A few hashes read only their blocks of a large file, found by the first hash of each block.
         """
         if not len(self):
             return np.full(len(hashes), -1, dtype=np.int64)
@@ -280,9 +283,9 @@ class Corpus:
         return HashIndex(np.asarray(self._hashes))
 
     def _find(self, doc_id: str) -> int:
-        wanted = np.uint64(id_hash(doc_id))
-        place = int(self._search(np.array([wanted]))[0])
-        while 0 <= place < len(self) and self._hashes[place] == wanted:
+        doc_hash = np.uint64(id_hash(doc_id))
+        place = int(self._search(np.array([doc_hash]))[0])
+        while 0 <= place < len(self) and self._hashes[place] == doc_hash:
             row = int(self._rows[place])
             if self.id(row) == doc_id:
                 return row
@@ -291,13 +294,13 @@ class Corpus:
 
 
 class Fingerprint:
-    """SHA-256 over ids, titles and texts, each with its length before it, in row order."""
+    """SHA-256 of ids, titles and texts in row order, each preceded by its length."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
 
     def add(self, document: Document) -> None:
-        """Take in a document."""
+        """Add a document."""
         for value in (document.id, document.title, document.text):
             data = value.encode("utf-8")
             self._hash.update(len(data).to_bytes(8, "little") + data)
@@ -308,16 +311,16 @@ class Fingerprint:
 
 
 def id_hash(doc_id: str) -> int:
-    """xxh64 of an id; lone surrogates, which no stored id can hold, hash without failing."""
+    """The xxh64 of an id. Lone surrogates, which no stored id has, are hashed too."""
     return xxhash.xxh64_intdigest(doc_id.encode("utf-8", "surrogatepass"))
 
 
 def joined(title: str, text: str) -> str:
-    """What a model reads of a document."""
+    """The text that a model reads: title, a space and text."""
     return f"{title} {text}" if title else text
 
 
-class _Ids(Sequence[str]):
+class _DocumentIds(Sequence[str]):
     def __init__(self, corpus: Corpus) -> None:
         self._corpus = corpus
 
@@ -342,17 +345,17 @@ class _Ids(Sequence[str]):
 
 
 def first_hashes(path: Path, count: int) -> str:
-    """The first hash of each block of a file of sorted hashes, as hexadecimal digits."""
+    """The first hash of each block of a file with sorted hashes, as hexadecimal digits."""
     return mapped(path, "<u8", count)[::_BLOCK_HASHES].tobytes().hex()
 
 
 def _bytes_of(path: Path) -> np.ndarray:
-    """All bytes of a file, as a read-only memory map."""
+    """The bytes of a file as a read-only memory map."""
     return np.memmap(path, np.uint8, "r")
 
 
 def mapped(path: Path, dtype: str, count: int) -> np.ndarray:
-    """A read-only view of a file of numbers (an empty file cannot be mapped)."""
+    """A file of numbers as a read-only memory map (an empty file cannot be mapped)."""
     return (
         np.memmap(path, dtype=dtype, mode="r", shape=(count,))
         if count

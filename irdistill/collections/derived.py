@@ -1,9 +1,8 @@
-"""Collections made out of others: the same corpus, and queries of their own, in a folder that names
-the corpus.
+"""Collections with the corpus of another collection and new queries.
 
-A folder holds ``derived.json`` (whose corpus it is and how the queries were made),
-``queries.jsonl`` and ``qrels/SPLIT.tsv``, the last two in BEIR layout. The corpus stays where it
-is: a rewrite of 200 questions over 25M passages is a small file.
+A folder holds ``derived.json`` (the id of the corpus, and how the queries were made),
+``queries.jsonl`` and ``qrels/SPLIT.tsv``. The last two are in BEIR layout. The corpus is not
+copied: the rewrites of 200 questions over 25M passages are a small file.
 """
 
 from __future__ import annotations
@@ -16,11 +15,18 @@ from typing import Any
 from irdistill.collections.beir import read_queries
 from irdistill.collections.collection import Collection, Query
 from irdistill.collections.conversations import layout_of
+from irdistill.collections.judgment_checks import drop_line_numbers
 from irdistill.collections.judgments import judgment_files, numbered_judgments
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
 from irdistill.collections.slices import split_folder
-from irdistill.errors import IrdistillError
+from irdistill.errors import (
+    DamagedError,
+    InputError,
+    NotFoundError,
+    SettingsDifferError,
+    WrongCollectionError,
+)
 from irdistill.storage.files import (
     atomic_path,
     differences,
@@ -36,9 +42,12 @@ from irdistill.storage.ownership import FileTest, is_manifest, no_file, refuse_f
 FORMAT = 1
 DERIVED, QUERIES = "derived.json", "queries.jsonl"
 
+_Judgments = Mapping[str, Mapping[str, Mapping[str, int]]]
+"""Split -> query id -> document id -> grade."""
+
 
 def is_derived(folder: Path) -> bool:
-    """Whether a folder holds such a collection."""
+    """Whether a folder holds a derived collection."""
     return (folder / DERIVED).is_file()
 
 
@@ -46,105 +55,108 @@ def write_derived(
     folder: str | Path,
     source: Collection,
     queries: Iterable[Query],
-    judgments: Mapping[str, Mapping[str, Mapping[str, int]]],
+    judgments: _Judgments,
     made_by: Mapping[str, Any],
     *,
     same_questions: bool,
 ) -> Path:
-    """Write queries of one's own over the corpus of a collection.
+    """Write new queries over the corpus of a collection.
 
     Args:
-        source: a collection that `load_collection` finds again by its id.
-        judgments: split -> query id -> document id -> grade; of queries that are not written they
-            are left out.
-        made_by: how the queries were made; kept in ``derived.json`` as the identity.
-        same_questions: the queries have the ids of ``source`` and ask the same in other words (a
-            rewrite, a conversation laid out as one text). Runs of the one then serve the other: the
-            teacher may read one wording, the student another.
+        source: a collection that `load_collection` can load by its id.
+        judgments: split -> query id -> document id -> grade; those of other queries are omitted.
+        made_by: how the queries were made; the identity in ``derived.json``.
+        same_questions: whether the queries are rewrites: they have ids of ``source`` and ask the
+            same. Runs of the one collection can then be used with the other, so the teacher may
+            read one wording and the student another.
 
     Returns:
-        The folder; `load_collection` opens it, as ``FOLDER`` or ``FOLDER#SPLIT``.
+        The folder. `load_collection` opens it as ``FOLDER`` or ``FOLDER#SPLIT``.
 
     Raises:
-        IrdistillError: there is no query, a query is empty, an id is not among those of ``source``
-            though the questions should be the same, or the folder holds something made in another
-            way.
+        InputError: there are no queries, a query is empty, or ``same_questions`` is set and
+            ``source`` does not have an id.
+        SettingsDifferError: the folder holds a collection that was made in another way.
+        OutputExistsError: the folder holds other files.
     """
-    asked = list(queries)
-    if not asked:
-        raise IrdistillError(
-            f"no query was made out of {source.id!r}; there is nothing to write to {folder}."
-        )
-    for query in asked:
-        if not query.text.strip():
-            raise IrdistillError(
-                f"the query {query.id!r} made for {folder} is empty; leave it out or give it a"
-                " text."
-            )
-        if same_questions and query.id not in source.queries:
-            raise IrdistillError(
-                f"the query {query.id!r} made for {folder} is none of {source.id!r}."
-            )
-    described = source.describe()
-    origin = described.get("origin", described["queries"]) if same_questions else ""
-    identity = {
-        "format": FORMAT,
-        "corpus": _findable(source),
-        "corpus_fingerprint": described["corpus"],
-        "source": {"id": source.id, "queries": described["queries"]},
-        "origin": origin,
-        "made_by": dict(made_by),
-    }
-    identity = json.loads(json.dumps(identity))
+    written = list(queries)
+    _check_queries(written, folder, source, same_questions)
+    identity = _new_identity(source, made_by, same_questions)
     splits = {
         split: judged
         for split, judged in judgments.items()
-        if any(judged.get(query.id) for query in asked)
+        if any(judged.get(query.id) for query in written)
     }
     names = [QUERIES, *(f"qrels/{split}.tsv" for split in splits)]
     out = Path(folder)
     check_derived_folder(out, names)
     make_folder(out)
     with lock_folder(out):
-        changes = (
-            differences(_identity(read_json_object(out / DERIVED)), identity)
-            if is_derived(out)
-            else []
-        )
-        if changes:
-            raise IrdistillError(
-                f"{out} holds a collection that was made in another way ({'; '.join(changes[:4])});"
-                " choose another folder or delete it."
+        if is_derived(out):
+            stored = read_json_object(out / DERIVED)
+            lines = differences(
+                {key: stored[key] for key in stored if key not in ("complete", "files")}, identity
             )
+            if lines:
+                raise SettingsDifferError(
+                    f"{out} holds a collection that was made in another way"
+                    f" ({'; '.join(lines[:4])}). Choose another folder, or delete this one."
+                )
         check_derived_folder(out, names)
         write_json(out / DERIVED, identity | {"complete": False, "files": names})
-        make_folder(out / "qrels")
-        with (
-            atomic_path(out / QUERIES) as temporary,
-            open(temporary, "w", encoding="utf-8") as stream,
-        ):
-            for query in asked:
-                stream.write(json.dumps(_entry(query), ensure_ascii=False) + "\n")
-        for split, judged in splits.items():
-            lines = [
-                f"{query.id}\t{doc_id}\t{grade}\n"
-                for query in asked
-                for doc_id, grade in judged.get(query.id, {}).items()
-            ]
-            write_text(
-                out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines)
-            )
+        _write_files(out, written, splits)
         write_json(out / DERIVED, identity | {"complete": True, "files": names})
     return out
 
 
-def _identity(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """What decides the collection, of what ``derived.json`` holds."""
-    return {key: value for key, value in stored.items() if key not in ("complete", "files")}
+def _check_queries(
+    queries: Sequence[Query], folder: str | Path, source: Collection, same_questions: bool
+) -> None:
+    if not queries:
+        raise InputError(
+            f"no query was made from {source.id!r}; there is nothing to write to {folder}."
+        )
+    for query in queries:
+        if not query.text.strip():
+            raise InputError(
+                f"the query {query.id!r} made for {folder} is empty; add its text or omit it."
+            )
+        if same_questions and query.id not in source.queries:
+            raise InputError(f"the query {query.id!r} made for {folder} is not in {source.id!r}.")
+
+
+def _new_identity(
+    source: Collection, made_by: Mapping[str, Any], same_questions: bool
+) -> dict[str, Any]:
+    description = source.describe()
+    origin = description.get("origin", description["queries"]) if same_questions else ""
+    identity = {
+        "format": FORMAT,
+        "corpus": _corpus_id(source),
+        "corpus_fingerprint": description["corpus"],
+        "source": {"id": source.id, "queries": description["queries"]},
+        "origin": origin,
+        "made_by": dict(made_by),
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _write_files(out: Path, queries: Sequence[Query], judgments: _Judgments) -> None:
+    make_folder(out / "qrels")
+    with atomic_path(out / QUERIES) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        for query in queries:
+            stream.write(json.dumps(_query_entry(query), ensure_ascii=False) + "\n")
+    for split, judged in judgments.items():
+        lines = [
+            f"{query.id}\t{doc_id}\t{grade}\n"
+            for query in queries
+            for doc_id, grade in judged.get(query.id, {}).items()
+        ]
+        write_text(out / "qrels" / f"{split}.tsv", "query-id\tcorpus-id\tscore\n" + "".join(lines))
 
 
 def derived_files(folder: Path) -> FileTest:
-    """Whether a file of a folder is part of the derived collection in it."""
+    """A test whether a file of a folder is part of the derived collection in it."""
     if not is_manifest(folder / DERIVED, ("corpus", "made_by")):
         return no_file
     names = read_json(folder / DERIVED).get("files")
@@ -156,13 +168,13 @@ def derived_files(folder: Path) -> FileTest:
 
 
 def check_derived_folder(folder: str | Path, names: Sequence[str] = ()) -> None:
-    """Refuse, before any work, a folder that no collection can be written to.
+    """Check, before any work, that a collection can be written to a folder.
 
     Args:
-        names: the files that are to be written, as far as they are known.
+        names: the files that will be written, as far as they are known.
 
     Raises:
-        IrdistillError: it holds files of others.
+        OutputExistsError: the folder holds files of others.
     """
     out = Path(folder)
     ours = derived_files(out)
@@ -176,83 +188,72 @@ def check_derived_folder(folder: str | Path, names: Sequence[str] = ()) -> None:
 def load_derived(
     id: str, folder: Path, split: str | None, load: Callable[[str], Collection]
 ) -> Collection:
-    """Open such a folder.
+    """Load a derived collection.
 
     Args:
-        split: which ``qrels/SPLIT.tsv``; None means the only one, or all queries where there are no
+        split: the file in ``qrels``; None means the only one, or all queries if there are no
             judgments.
-        load: opens the collection whose corpus it is.
+        load: loads the collection with the corpus.
 
     Raises:
-        IrdistillError: that corpus is not there or has changed, or as for folders in BEIR layout.
+        NotFoundError: there is no such split, or the corpus does not exist.
+        WrongCollectionError: the corpus has changed.
+        InputError: a file is broken.
     """
-    told = _read_identity(folder)
-    if told.get("complete") is False:
-        raise IrdistillError(
+    identity = _read_identity(folder)
+    if identity.get("complete") is False:
+        raise InputError(
             f"the collection in {folder} is not finished; run the command that writes it again."
         )
-    corpus = load(told["corpus"]).corpus
-    if corpus.fingerprint != told["corpus_fingerprint"]:
-        raise IrdistillError(
-            f"{folder} was made for a corpus with the fingerprint {told['corpus_fingerprint']}, and"
-            f" {told['corpus']!r} now has {corpus.fingerprint}: its documents have changed. Make"
-            " the collection again."
+    corpus = load(identity["corpus"]).corpus
+    if corpus.fingerprint != identity["corpus_fingerprint"]:
+        raise WrongCollectionError(
+            f"{folder} was made for a corpus with the fingerprint"
+            f" {identity['corpus_fingerprint']}, and {identity['corpus']!r} now has"
+            f" {corpus.fingerprint}: its documents have changed. Make the collection again."
         )
     report = LoadReport(documents=len(corpus))
     queries = read_queries(folder / QUERIES, report)
     files = judgment_files(folder / "qrels")
-    splits = sorted(files)
-    missing = split not in splits if split is not None else len(splits) > 1 and "test" not in splits
-    if missing:
-        raise IrdistillError(
-            f"{id!r} names no split of {folder}; it has {', '.join(splits) or 'none'}: write"
-            f" {folder}#SPLIT."
+    chosen = split or ("test" if "test" in files or len(files) != 1 else next(iter(files)))
+    if chosen not in files and (files or split):
+        raise NotFoundError(
+            f"{id!r} names no split of {folder}. Its splits:"
+            f" {', '.join(sorted(files)) or 'none'}. Write {folder}#SPLIT."
         )
-    if not splits:
+    if not files:
         report.queries = len(queries)
-        return Collection(id, corpus, queries, Qrels({}), report, told["origin"])
-    chosen = split or ("test" if "test" in splits else splits[0])
-    judged = {
-        query: {doc: grade for doc, (grade, _) in documents.items()}
-        for query, documents in numbered_judgments(files[chosen], report).items()
-    }
-    for query_id, documents in judged.items():
-        unknown = [
-            doc for doc, row in zip(documents, corpus.find(list(documents)), strict=True) if row < 0
-        ]
-        for doc_id in unknown:
-            report.add(
-                "judgments without document", f"{chosen}.tsv (query {query_id}, document {doc_id})"
-            )
-    asked = {query_id: query for query_id, query in queries.items() if query_id in judged}
-    qrels = Qrels({query_id: judged[query_id] for query_id in asked})
-    report.queries, report.judgments = len(asked), qrels.judgments
-    return Collection(id, corpus, asked, qrels, report, told["origin"])
+        return Collection(id, corpus, queries, Qrels({}), report, identity["origin"])
+    judgments = drop_line_numbers(numbered_judgments(files[chosen], report))
+    for query_id, documents in judgments.items():
+        for doc_id, row in zip(documents, corpus.find(list(documents)), strict=True):
+            if row < 0:
+                place = f"{chosen}.tsv (query {query_id}, document {doc_id})"
+                report.add("judgments without document", place)
+    judged = {query_id: query for query_id, query in queries.items() if query_id in judgments}
+    qrels = Qrels({query_id: judgments[query_id] for query_id in judged})
+    report.queries, report.judgments = len(judged), qrels.judgments
+    return Collection(id, corpus, judged, qrels, report, identity["origin"])
 
 
 def _read_identity(folder: Path) -> dict[str, Any]:
-    """What ``derived.json`` says.
-
-    Raises:
-        IrdistillError: it is damaged or of another format.
-    """
-    identity = read_json_object(folder / DERIVED)
+    """The content of ``derived.json``."""
+    path = folder / DERIVED
+    identity = read_json_object(path)
     if identity.get("format") != FORMAT:
-        raise IrdistillError(
-            f"{folder / DERIVED} has the format {identity.get('format')!r:.80} and {FORMAT} was"
-            " expected; make it again."
+        raise InputError(
+            f"{path} has the format {identity.get('format')!r:.80}, and {FORMAT} was expected. Make"
+            " the collection again."
         )
     for name in ("corpus", "corpus_fingerprint", "origin"):
         if not isinstance(identity.get(name), str):
-            raise IrdistillError(
-                f"{folder / DERIVED} is damaged: {name} is {identity.get(name)!r:.80}; make the"
-                " collection again."
-            )
+            damage = f"is damaged: {name} is {identity.get(name)!r:.80}"
+            raise DamagedError(path, damage, "Make the collection again.")
     return identity
 
 
-def _findable(source: Collection) -> str:
-    """The id under which the corpus is found from anywhere."""
+def _corpus_id(source: Collection) -> str:
+    """An id by which the corpus can be loaded from any working directory."""
     path, split = split_folder(source.id)
     folder = Path(path).expanduser()
     if folder.is_dir() and is_derived(folder):
@@ -262,7 +263,7 @@ def _findable(source: Collection) -> str:
     return source.id
 
 
-def _entry(query: Query) -> dict[str, Any]:
+def _query_entry(query: Query) -> dict[str, Any]:
     entry: dict[str, Any] = {"_id": query.id, "text": query.text}
     if query.history:
         entry["history"] = [{"role": turn.role, "text": turn.text} for turn in query.history]

@@ -1,4 +1,4 @@
-"""Relevance grades: whole numbers, one for each query and document."""
+"""Relevance grades: whole numbers, one for each judged query and document."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from typing import Any
 from irdistill.errors import InputError
 
 GREATEST = 2**31 - 1
-"""The largest grade, and the smallest one negated: what trec_eval's programs and 32-bit files hold.
-"""
+"""The largest grade, and the negated smallest: the limits of trec_eval and of 32-bit files."""
 _WHOLE = re.compile(r"[+-]?\d+(?:\.0*)?", re.ASCII)
 
 
 def parse_grade(value: Any, place: str) -> int:
-    """The grade as an int. Whole numbers written as 2.0 are accepted; a fraction is never cut off.
+    """A grade as an int. Whole numbers written as 2.0 are accepted; fractions are not rounded.
 
     Args:
-        value: a number, or the text of one.
-        place: where the grade stands, for the error message (``line 3 of qrels.tsv``).
+        value: a number, or the text of a number.
+        place: where the grade is, for the error message (``line 3 of qrels.tsv``).
 
     Raises:
-        InputError: it is no number, a fraction, or larger than 32 bits hold.
+        InputError: the value is not a number, is a fraction, or needs more than 32 bits.
     """
     if isinstance(value, Integral):
         grade = int(value)
@@ -34,9 +33,8 @@ def parse_grade(value: Any, place: str) -> int:
         grade = int(float(value))
     else:
         raise InputError(
-            f"{place}: the grade is {value!r:.60}, and a whole number was expected, as trec_eval"
-            " and ir-measures take it. Scale or round the grades yourself (0, 0.5 and 1 could"
-            " become 0, 1 and 2): cutting off the fraction would change the figures."
+            f"{place}: the grade is {value!r:.60}, and a whole number was expected, as in trec_eval"
+            " and ir-measures. Scale or round the grades (0, 0.5 and 1 could become 0, 1 and 2)."
         )
     if abs(grade) > GREATEST:
         raise InputError(
@@ -47,10 +45,10 @@ def parse_grade(value: Any, place: str) -> int:
 
 
 def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[str, int]]:
-    """Query -> document -> grade, checked and copied.
+    """A checked copy of judgments: query id -> document id -> grade.
 
     Raises:
-        InputError: an id is not text, or as `parse_grade`.
+        InputError: an id is not a string, or a grade is not a whole number.
     """
     checked: dict[str, dict[str, int]] = {}
     for query_id, documents in judgments.items():
@@ -63,12 +61,10 @@ def check_grades(judgments: Mapping[Any, Mapping[Any, Any]]) -> dict[str, dict[s
         for doc_id, grade in documents.items():
             if type(doc_id) is not str or type(query_id) is not str:
                 _check_id(query_id, doc_id)
-            # most grades are plain small integers
-            grades[doc_id] = (
-                grade
-                if type(grade) is int and -GREATEST <= grade <= GREATEST
-                else parse_grade(grade, f"query {query_id}, document {doc_id}")
-            )
+            # Most grades are small ints, and need no parsing.
+            if type(grade) is not int or not -GREATEST <= grade <= GREATEST:
+                grade = parse_grade(grade, f"query {query_id}, document {doc_id}")
+            grades[doc_id] = grade
         checked[query_id] = grades
     return checked
 
@@ -78,5 +74,5 @@ def _check_id(query_id: Any, doc_id: Any) -> None:
         if not isinstance(value, str):
             raise InputError(
                 f"the judgments have the {kind} id {value!r}, which is {type(value).__name__}; ids"
-                f" are text: write {str(value)!r}."
+                f" are strings: write {str(value)!r}."
             )

@@ -41,7 +41,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
     if dataset.has_docs() and not dataset.has_queries() and not need:
         corpus = _corpus(id, dataset, module, cache)
         report = LoadReport(documents=len(corpus))
-        report.add_stored(corpus.findings)
+        report.add_stored(corpus.problems)
         return Collection(id, corpus, {}, Qrels({}), report)
     if not dataset.has_docs() or not dataset.has_queries():
         splits = [
@@ -54,7 +54,7 @@ def load_ir_dataset(id: str, cache: Path, need: bool = True) -> Collection:
         )
     corpus = _corpus(id, dataset, module, cache)
     report = LoadReport(documents=len(corpus))
-    report.add_stored(corpus.findings)
+    report.add_stored(corpus.problems)
     with _obtaining(id):
         queries = _queries(
             id, list(_checked_ids(id, dataset.queries_iter(), "query_id")), corpus, report

@@ -1,6 +1,4 @@
-"""Judgments beside the documents and queries they name: what is missing, and the collection of the
-judged queries.
-"""
+"""Compare judgments with the documents and queries that they name."""
 
 from __future__ import annotations
 
@@ -12,10 +10,10 @@ from irdistill.collections.collection import Collection, Query
 from irdistill.collections.corpus import Corpus
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.storage.files import read_json
 
-#: Query -> document -> (grade, the line that says so).
+#: Query id -> document id -> (grade, line number).
 NumberedJudgments = dict[str, dict[str, tuple[int, int]]]
 
 
@@ -26,24 +24,26 @@ def judged_collection(
     judgments: Mapping[str, Mapping[str, int]],
     report: LoadReport,
     source: str,
+    origin: str = "",
 ) -> Collection:
-    """The collection of those queries that are judged; the others are reported.
+    """The collection of the queries that are judged; the other queries are reported.
 
     Args:
-        judgments: those of unknown queries are left out.
-        source: what the report calls the origin of the queries.
+        judgments: query id -> document id -> grade; those of unknown queries are omitted.
+        source: where the queries come from, for the report.
+        origin: as in `Collection`.
     """
     for query_id in queries:
         if query_id not in judgments:
             report.add("unjudged queries", f"{source} ({query_id})")
-    asked = {query_id: query for query_id, query in queries.items() if query_id in judgments}
-    qrels = Qrels({query_id: judgments[query_id] for query_id in asked})
-    report.queries, report.judgments = len(asked), qrels.judgments
-    return Collection(id, corpus, asked, qrels, report)
+    judged = {query_id: query for query_id, query in queries.items() if query_id in judgments}
+    qrels = Qrels({query_id: judgments[query_id] for query_id in judged})
+    report.queries, report.judgments = len(judged), qrels.judgments
+    return Collection(id, corpus, judged, qrels, report, origin)
 
 
 def drop_line_numbers(judgments: NumberedJudgments) -> dict[str, dict[str, int]]:
-    """Query -> document -> grade."""
+    """Query id -> document id -> grade."""
     return {
         query: {doc: grade for doc, (grade, _) in documents.items()}
         for query, documents in judgments.items()
@@ -51,7 +51,7 @@ def drop_line_numbers(judgments: NumberedJudgments) -> dict[str, dict[str, int]]
 
 
 def read_stats(folder: Path) -> dict[str, Any]:
-    """What the ``stats.json`` of a folder says of its collection; nothing where there is none."""
+    """The ``stats.json`` of a collection folder, which declares known gaps; empty if absent."""
     path = folder / "stats.json"
     value = read_json(path) if path.is_file() else {}
     return value if isinstance(value, dict) else {}
@@ -66,20 +66,55 @@ def check_judgments(
     report: LoadReport,
     unit: str = "line",
 ) -> NumberedJudgments:
-    """Compare judgments with documents and queries; leave out judged queries that have no text.
+    """Compare judgments with documents and queries.
 
     Args:
-        stats: what `read_stats` says of the folder.
-        unit: what the numbers of the judgments count in that file.
+        path: the file of the judgments.
+        stats: what `read_stats` returned for the folder.
+        unit: what the line numbers count (``line`` or ``entry``).
+
+    Returns:
+        The judgments of the queries that have a text.
 
     Raises:
-        IrdistillError: judgments name documents or queries that are not there, and ``stats`` does
-            not say that this is so.
+        InputError: a positive judgment names a document or a query that does not exist, and
+            ``stats`` does not declare it.
     """
+    _check_documents(judgments, corpus, path, stats, report, unit)
+    unknown = [query_id for query_id in judgments if query_id not in queries]
+    first_lines = {
+        query_id: min(line for _, line in judgments[query_id].values()) for query_id in unknown
+    }
+    for query_id in unknown:
+        place = f"{path.name} {unit} {first_lines[query_id]} (query {query_id})"
+        report.add("judgments without query", place)
+    relevant = [
+        query for query in unknown if any(grade > 0 for grade, _ in judgments[query].values())
+    ]
+    if relevant and stats.get("judged_queries_without_text") != len(unknown):
+        raise InputError(
+            f"{unit} {first_lines[relevant[0]]} of {path} judges documents for query"
+            f" {relevant[0]!r}, but the queries file has no such query ({len(unknown)} judged"
+            " queries are missing). A mean over the other queries would not be comparable. Add"
+            f' them, or declare them in a stats.json in that folder: "judged_queries_without_text":'
+            f" {len(unknown)}."
+        )
+    return {query_id: documents for query_id, documents in judgments.items() if query_id in queries}
+
+
+def _check_documents(
+    judgments: NumberedJudgments,
+    corpus: Corpus,
+    path: Path,
+    stats: Mapping[str, Any],
+    report: LoadReport,
+    unit: str,
+) -> None:
+    """Report judged documents that are not in the corpus, and refuse undeclared relevant ones."""
     missing_positive: list[tuple[str, str, int]] = []
     for query_id, documents in judgments.items():
-        found = corpus.find(list(documents))
-        for row, (doc_id, (grade, line)) in zip(found, documents.items(), strict=True):
+        rows = corpus.find(list(documents))
+        for row, (doc_id, (grade, line)) in zip(rows, documents.items(), strict=True):
             if row < 0:
                 place = f"{path.name} {unit} {line} (document {doc_id})"
                 report.add("judgments without document", place)
@@ -89,35 +124,11 @@ def check_judgments(
     missing = report.count("judgments without document")
     if missing_positive and stats.get("judgments_without_doc") != missing:
         query_id, doc_id, line = missing_positive[0]
-        said = stats.get("judgments_without_doc", "nothing of it")
-        raise IrdistillError(
+        declared = stats.get("judgments_without_doc", "not there")
+        raise InputError(
             f"{unit} {line} of {path} judges document {doc_id!r} relevant to query {query_id!r},"
-            " but the "
-            "corpus "
-            f"has no such document; so do {len(missing_positive) - 1} others. Figures over such a "
-            "collection are "
-            "not what they seem. If it is partial on purpose, write a stats.json into its folder"
-            " with "
-            f'"judgments_without_doc": {missing} (all such judgments; it now says {said}).'
+            " but the corpus has no such document, and neither the documents of"
+            f" {len(missing_positive) - 1} other positive judgments. Measures on such a collection"
+            " are wrong. If it is partial on purpose, write a stats.json into its folder with"
+            f' "judgments_without_doc": {missing} (all such judgments; it is {declared} now).'
         )
-    unknown = [query_id for query_id in judgments if query_id not in queries]
-    for query_id in unknown:
-        line = min(line for _, line in judgments[query_id].values())
-        report.add("judgments without query", f"{path.name} {unit} {line} (query {query_id})")
-    relevant = [
-        query for query in unknown if any(grade > 0 for grade, _ in judgments[query].values())
-    ]
-    if relevant and stats.get("judged_queries_without_text") != len(unknown):
-        line = min(line for _, line in judgments[relevant[0]].values())
-        raise IrdistillError(
-            f"{unit} {line} of {path} judges documents for query {relevant[0]!r}, but the queries"
-            " file has no "
-            "such "
-            f"query ({len(unknown)} judged queries are missing). A mean over the others would"
-            " not be "
-            "comparable. "
-            f'Add them, or declare it with "judged_queries_without_text": {len(unknown)} in a'
-            " stats.json in "
-            "that folder."
-        )
-    return {query_id: documents for query_id, documents in judgments.items() if query_id in queries}

@@ -1,6 +1,4 @@
-"""Files of judgments: TREC's qrels, tables as BEIR's, and JSON; in a collection's folder or by
-themselves.
-"""
+"""Read files of judgments: TREC qrels, tables as in BEIR, and JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +12,12 @@ from irdistill.collections.grades import parse_grade
 from irdistill.collections.judgment_checks import NumberedJudgments, drop_line_numbers
 from irdistill.collections.load_report import LoadReport
 from irdistill.collections.qrels import Qrels
-from irdistill.collections.table_layout import TableLayout, detect_layout, read_sample, wrong_width
+from irdistill.collections.table_layout import (
+    TableLayout,
+    detect_layout,
+    read_sample,
+    wrong_width,
+)
 from irdistill.collections.text_files import (
     explain_damage,
     open_bytes,
@@ -25,23 +28,26 @@ from irdistill.collections.text_lines import json_objects, numbered_lines, read_
 from irdistill.errors import InputError, NotFoundError
 
 ENDINGS = (".tsv", ".jsonl", ".txt", ".csv", ".json", ".qrels", ".qrel", ".trec")
-"""Endings of files of judgments in a collection's folder, each of them compressed or not."""
+"""Endings of judgment files in a collection folder; each may be compressed."""
+
+_Judgment = tuple[int, str, str, Any]
+"""Line number (0 if unknown), query id, document id and grade."""
 
 
 def read_judgments(path: str | Path, columns: str | Sequence[str] | None = None) -> Qrels:
     """Read a file of judgments, compressed or not.
 
-    It holds TREC qrels (``query 0 document grade``), a table of queries, documents and grades, JSON
-    lines, or one JSON object query -> document -> grade.
+    The file holds TREC qrels (``query 0 document grade``), a table with queries, documents and
+    grades, JSON lines, or one JSON object query -> document -> grade.
 
     Args:
-        columns: what the columns of a table are: roles in their order (``query,-,document,grade``)
-            or names in its header by role (``grade=label``); None where a header says so, or the
-            content allows one reading only.
+        columns: the columns of a table, if neither a header nor the content shows them: roles in
+            order (``query,-,document,grade``) or names by role (``grade=label``).
 
     Raises:
-        InputError: a line is no judgment, the columns can be read in several ways, or a
-            document is judged twice and differently.
+        NotFoundError: there is no such file.
+        InputError: a line is not a judgment, the columns can be read in several ways, or a document
+            is judged twice with different grades.
     """
     return Qrels(drop_line_numbers(numbered_judgments(Path(path), LoadReport(), columns)))
 
@@ -52,64 +58,58 @@ def numbered_judgments(
     """As `read_judgments`, with the line of each judgment: query -> document -> (grade, line)."""
     if not path.is_file():
         raise NotFoundError(f"there is no file of judgments {path}.")
-    with open_bytes(path) as stream, explain_damage(path):
-        sample = read_sample(stream, path)
-    if not sample.lines:
-        return {}
-    entries = (
-        _of_json(path, sample.lines[0][1]) if sample.lines[0][1].lstrip().startswith("{") else None
-    )
-    if entries is None:
-        layout = detect_layout(sample, "judgments", columns)
-        if not layout.header and layout.roles[:3] == ("query", "document", "grade"):
-            report.add(
-                "qrels without header",
-                f"{path.name} line {sample.lines[0][0]} (read as a judgment)",
-            )
-        entries = _of_table(path, layout)
-    elif columns is not None:
-        raise InputError(
-            f"{path} is JSON, and the names of columns are those of a table; leave --qrels-columns"
-            " out."
-        )
     judgments: NumberedJudgments = {}
-    for number, query_id, doc_id, value in entries:
-        grade = parse_grade(
-            value,
-            (
-                f"line {number} of {path}"
-                if number
-                else f"{path} (query {query_id}, document {doc_id})"
-            ),
-        )
+    for line, query_id, doc_id, value in _entries(path, report, columns):
+        pair = f"query {query_id}, document {doc_id}"
+        grade = parse_grade(value, f"line {line} of {path}" if line else f"{path} ({pair})")
         documents = judgments.setdefault(query_id, {})
-        if not number and doc_id in documents and documents[doc_id][0] == grade:
-            report.add("duplicate judgments", f"{path.name} (query {query_id}, document {doc_id})")
-        known = documents.setdefault(doc_id, (grade, number))
-        if known[0] != grade:
-            places = (
-                f"{known[0]} in line {known[1]}, {grade} in line {number}"
-                if number
-                else f"{known[0]} and {grade}"
+        if doc_id not in documents:
+            documents[doc_id] = (grade, line)
+            continue
+        first_grade, first_line = documents[doc_id]
+        if first_grade != grade:
+            grades = (
+                f"{first_grade} in line {first_line}, {grade} in line {line}"
+                if line
+                else f"{first_grade} and {grade}"
             )
             raise InputError(
                 f"{path} judges document {doc_id!r} for query {query_id!r} twice and differently:"
-                f" {places}. Keep one of them."
+                f" {grades}. Keep one of them."
             )
-        if known[1] != number:
-            report.add("duplicate judgments", f"{path.name} line {number} (as line {known[1]})")
+        place = f"line {line} (as line {first_line})" if line else f"({pair})"
+        report.add("duplicate judgments", f"{path.name} {place}")
     return judgments
 
 
-def _of_table(path: Path, layout: TableLayout) -> Iterator[tuple[int, str, str, str]]:
-    """Line, query, document and grade of each row."""
+def _entries(
+    path: Path, report: LoadReport, columns: str | Sequence[str] | None
+) -> Iterator[_Judgment]:
+    with open_bytes(path) as stream, explain_damage(path):
+        sample = read_sample(stream, path)
+    if not sample.lines:
+        return iter(())
+    first_number, first_line = sample.lines[0]
+    if first_line.lstrip().startswith("{"):
+        if columns is not None:
+            raise InputError(
+                f"{path} is JSON, and only tables have columns to name; omit --qrels-columns."
+            )
+        return _json_entries(path, first_line)
+    layout = detect_layout(sample, "judgments", columns)
+    if not layout.header and layout.roles[:3] == ("query", "document", "grade"):
+        place = f"{path.name} line {first_number} (read as a judgment)"
+        report.add("qrels without header", place)
+    return _table_entries(path, layout)
+
+
+def _table_entries(path: Path, layout: TableLayout) -> Iterator[_Judgment]:
     places = [layout.place(role) for role in ("query", "document", "grade")]
     assert None not in places
-    header = layout.header
-    for number, line in numbered_lines(path):
-        if header:
-            header = False
-            continue
+    lines = numbered_lines(path)
+    if layout.header:
+        next(lines)
+    for number, line in lines:
         cells = [cell.strip() for cell in layout.split(line)]
         if len(cells) != len(layout.roles):
             raise wrong_width(
@@ -123,42 +123,32 @@ def _of_table(path: Path, layout: TableLayout) -> Iterator[tuple[int, str, str, 
         yield number, query_id, doc_id, value
 
 
-def _of_json(path: Path, first: str) -> Iterator[tuple[int, str, str, Any]]:
-    """Line, query, document and grade of JSON lines (``{"query-id": …, "corpus-id": …, "score":
-    …}``), or of one object.
-    """
+def _json_entries(path: Path, first_line: str) -> Iterator[_Judgment]:
+    """JSON lines (``{"query-id": …, "corpus-id": …, "score": …}``), or one JSON object."""
     try:
-        entry = json.loads(first)
+        entry = json.loads(first_line)
     except ValueError:
         entry = None
-    return (
-        _of_objects(path)
-        if isinstance(entry, dict) and is_header(list(entry))
-        else _of_object(path)
-    )
+    if isinstance(entry, dict) and is_header(list(entry)):
+        return _json_line_entries(path)
+    return _json_object_entries(path)
 
 
-def _of_objects(path: Path) -> Iterator[tuple[int, str, str, Any]]:
+def _json_line_entries(path: Path) -> Iterator[_Judgment]:
     for number, entry in json_objects(numbered_lines(path), path):
         names = list(entry)
         roles = roles_of_header(names, "judgments", f"line {number} of {path}")
         query, document, grade = (
             names[roles.index(role)] for role in ("query", "document", "grade")
         )
-        yield (
-            number,
-            read_id(entry, path, number, query),
-            read_id(entry, path, number, document),
-            entry[grade],
-        )
+        query_id = read_id(entry, path, number, query)
+        yield number, query_id, read_id(entry, path, number, document), entry[grade]
 
 
-def _of_object(path: Path) -> Iterator[tuple[int, str, str, Any]]:
-    """The pairs of ``{query: {document: grade}}``, without lines (0); an empty document id means
-    that no document fits.
-    """
+def _json_object_entries(path: Path) -> Iterator[_Judgment]:
+    """``{query: {document: grade}}``; an empty document id means that no document is relevant."""
     try:
-        # pairs, so that a document that stands there twice is seen
+        # Pairs instead of dicts show duplicate keys.
         queries = json.loads(read_text(path), object_pairs_hook=_Pairs)
     except (ValueError, RecursionError) as error:
         raise InputError(
@@ -180,8 +170,7 @@ class _Pairs(list[tuple[str, Any]]):
 
 
 def judgment_files(folder: Path) -> dict[str, Path]:
-    """Split -> its file in a folder ``qrels``: ``test.tsv``, ``test.jsonl.gz``, ``test.txt`` and
-    the like.
+    """The files of a folder ``qrels`` by split: ``test.tsv``, ``test.jsonl.gz``, ``test.txt``.
 
     Raises:
         InputError: a split has two files.
@@ -189,9 +178,7 @@ def judgment_files(folder: Path) -> dict[str, Path]:
     splits: dict[str, Path] = {}
     for path in sorted(folder.glob("*")):
         name = uncompressed_name(path)
-        ending = next(
-            (ending for ending in ENDINGS if name.endswith(ending) and name != ending), None
-        )
+        ending = next((end for end in ENDINGS if name.endswith(end) and name != end), None)
         if ending is None or path.name.startswith(".") or not path.is_file():
             continue
         other = splits.setdefault(name.removesuffix(ending), path)
@@ -203,19 +190,15 @@ def judgment_files(folder: Path) -> dict[str, Path]:
     return splits
 
 
-def other_judgments(folder: Path) -> list[str]:
-    """Files in a collection's folder that look like judgments and are not read, by their names."""
-    inside = [path for path in folder.glob("*") if "qrel" in path.name.lower() and path.is_file()]
-    unread = [
+def unread_judgment_files(folder: Path) -> list[str]:
+    """Names of files in a collection folder that look like judgments but are not read."""
+    known = set(judgment_files(folder / "qrels").values())
+    suspects = [path for path in folder.glob("*") if "qrel" in path.name.lower()] + [
         path
         for path in (folder / "qrels").glob("*")
-        if path.is_file()
-        and not path.name.startswith(".")
+        if not path.name.startswith(".")
         and path.suffix != ".md"
         and "readme" not in path.name.lower()
+        and path not in known
     ]
-    known = set(judgment_files(folder / "qrels").values())
-    return [
-        str(path.relative_to(folder))
-        for path in sorted([*inside, *(path for path in unread if path not in known)])
-    ]
+    return [str(path.relative_to(folder)) for path in sorted(suspects) if path.is_file()]

@@ -1,18 +1,19 @@
-"""What loading a collection found: counts, and the places where it found them."""
+"""Counts and problems of loading a collection."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 KEPT_PLACES = 20
-"""How many places are kept for each kind of finding; the count goes on."""
+"""Places that are kept for each kind of problem; the count continues."""
+_SHOWN_PLACES = 3
 
 
 @dataclass
 class Problem:
-    """How often something was found, and the first places (``corpus.jsonl line 12``)."""
+    """How often a problem occurred, and the first places (``corpus.jsonl line 12``)."""
 
     count: int = 0
     places: list[str] = field(default_factory=list)
@@ -26,40 +27,40 @@ class Problem:
 
 @dataclass
 class LoadReport:
-    """What a collection holds and what was put up with when it was loaded.
+    """What a collection holds, and the problems tolerated while loading.
 
-    Kinds of findings: ``empty documents``, ``duplicate documents`` (same id and text, kept once),
-    ``duplicate queries``, ``duplicate judgments``, ``unjudged queries`` (left out of the split),
+    Kinds of problems: ``empty documents``, ``duplicate documents`` (same id and text, kept once),
+    ``duplicate queries``, ``duplicate judgments``, ``unjudged queries`` (not in the split),
     ``judgments without document``, ``positive judgments without document``, ``judgments without
     query``, ``qrels without header``, ``responses without document`` (a canonical answer of CAsT
-    2020 that the corpus has not), ``no judgments`` (the file that would hold them is not there),
-    and those of the embedded collection.
+    2020 that is not in the corpus), ``no judgments`` (their file does not exist), and those of the
+    embedded collection.
     """
 
     documents: int = 0
     queries: int = 0
     judgments: int = 0
-    findings: dict[str, Problem] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
 
     def add(self, kind: str, place: str) -> None:
-        """Count a finding of this kind at this place."""
-        self.findings.setdefault(kind, Problem()).add(place)
+        """Count a problem of this kind at this place."""
+        self.problems.setdefault(kind, Problem()).add(place)
 
     def count(self, kind: str) -> int:
-        """How many of this kind were found (0 for a kind never met)."""
-        return self.findings[kind].count if kind in self.findings else 0
+        """The number of problems of this kind."""
+        return self.problems[kind].count if kind in self.problems else 0
 
     def places(self, kind: str) -> list[str]:
         """The first places of this kind."""
-        return list(self.findings[kind].places) if kind in self.findings else []
+        return list(self.problems[kind].places) if kind in self.problems else []
 
-    def add_stored(self, findings: Mapping[str, Any]) -> None:
-        """Add findings that were stored as JSON with a compiled corpus."""
-        for kind, found in findings.items():
-            mine = self.findings.setdefault(kind, Problem())
-            mine.count += int(found["count"])
-            mine.places.extend(found["places"][: KEPT_PLACES - len(mine.places)])
+    def add_stored(self, problems: Mapping[str, Any]) -> None:
+        """Add problems that were stored as JSON with a compiled corpus."""
+        for kind, stored in problems.items():
+            problem = self.problems.setdefault(kind, Problem())
+            problem.count += int(stored["count"])
+            problem.places.extend(stored["places"][: KEPT_PLACES - len(problem.places)])
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -67,39 +68,33 @@ class LoadReport:
             "documents": self.documents,
             "queries": self.queries,
             "judgments": self.judgments,
-            "findings": problems_json(self.findings),
+            "findings": problems_json(self.problems),
             "notes": self.notes,
         }
 
     def lines(self, without: Collection[str] = ()) -> list[str]:
-        """One readable line for the counts and one for each kind of finding.
+        """One line with the counts, and one line for each kind of problem.
 
         Args:
-            without: kinds to leave out.
+            without: kinds to omit.
         """
-        first = f"{self.documents} documents, {self.queries} queries, {self.judgments} judgments"
-        return [
-            first,
-            *(
-                _line(kind, found)
-                for kind, found in self.findings.items()
-                if found.count and kind not in without
-            ),
+        counts = f"{self.documents} documents, {self.queries} queries, {self.judgments} judgments"
+        return [counts] + [
+            _line(kind, problem)
+            for kind, problem in self.problems.items()
+            if problem.count and kind not in without
         ]
 
 
-def problems_json(findings: Mapping[str, Problem]) -> dict[str, Any]:
-    """Findings as plain values."""
+def problems_json(problems: Mapping[str, Problem]) -> dict[str, Any]:
+    """Problems as plain values."""
     return {
-        kind: {"count": found.count, "places": found.places} for kind, found in findings.items()
+        kind: {"count": problem.count, "places": problem.places}
+        for kind, problem in problems.items()
     }
 
 
-def _line(kind: str, found: Problem) -> str:
-    shown = "; ".join(_first(found.places, 3))
-    more = f" and {found.count - min(3, len(found.places))} more" if found.count > 3 else ""
-    return f"{found.count} {kind}: {shown}{more}"
-
-
-def _first(places: Iterable[str], n: int) -> list[str]:
-    return list(places)[:n]
+def _line(kind: str, problem: Problem) -> str:
+    shown = problem.places[:_SHOWN_PLACES]
+    more = f" and {problem.count - len(shown)} more" if problem.count > _SHOWN_PLACES else ""
+    return f"{problem.count} {kind}: {'; '.join(shown)}{more}"

@@ -87,7 +87,7 @@ def load_pydocs(id: str, cache: Path) -> Collection:
         )
     built = open_pydocs(cache)
     report = LoadReport(documents=len(built.corpus), notes=built.notes)
-    report.add_stored(built.corpus.findings)
+    report.add_stored(built.corpus.problems)
     for package, reason in built.notes["missing packages"].items():
         report.add("missing packages", f"{package}: {reason}")
     if split == "howto":

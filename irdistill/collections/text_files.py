@@ -1,6 +1,4 @@
-"""One way to open files of text: decompressed by their content, without a byte order mark, with
-clear errors.
-"""
+"""Open text files: decompressed by content, without a byte order mark, with clear errors."""
 
 from __future__ import annotations
 
@@ -14,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 SUFFIXES = (".gz", ".zst", ".bz2", ".xz")
-"""Endings of compressed files. Whether a file is compressed is decided by its first bytes, not by
-its name.
-"""
+"""Endings of compressed files. The first bytes of a file decide whether it is compressed."""
+LARGEST_TEXT = 1 << 28
+"""Bytes of the largest text that is read whole; published conversations have up to 90 MB."""
 
 _MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 _UTF8_MARK = b"\xef\xbb\xbf"
@@ -28,35 +26,34 @@ _BUFFER = 1 << 20
 
 
 def uncompressed_name(path: str | Path) -> str:
-    """The name of a file without the ending of its compression: ``run.txt.gz`` is ``run.txt``."""
+    """The file name without the ending of a compression: ``run.txt.gz`` is ``run.txt``."""
     name = Path(path).name
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
 def decompress(stream: Any, name: str | Path) -> io.BufferedReader:
-    """The content of a stream, decompressed where its first bytes say so, behind a byte order mark
-    of UTF-8.
+    """The content of a stream after decompression, without the byte order mark of UTF-8.
 
     Args:
-        stream: bytes, as ``open(path, "rb")`` gives them.
+        stream: bytes, as from ``open(path, "rb")``.
         name: what error messages call the file.
 
     Raises:
-        IrdistillError: the content is a ZIP archive, or is text in UTF-16 or UTF-32.
+        InputError: the content is a ZIP archive, or is text in UTF-16 or UTF-32.
     """
     reader: io.BufferedReader = (
         stream if isinstance(stream, io.BufferedReader) else io.BufferedReader(stream, _BUFFER)
     )
     start = reader.peek(8)[:8]
     if start.startswith(b"PK\x03\x04"):
-        raise IrdistillError(f"{name} is a ZIP archive; unpack it first.")
+        raise InputError(f"{name} is a ZIP archive; unpack it first.")
     kind = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), None)
     if kind is not None:
         reader = io.BufferedReader(_decompressor(kind, reader), _BUFFER)
     start = reader.peek(4)[:4]
     for mark, encoding in _OTHER_MARKS.items():
         if start.startswith(mark):
-            raise IrdistillError(
+            raise InputError(
                 f"{name} is text in {encoding}, and UTF-8 was expected; convert the file."
             )
     if start.startswith(_UTF8_MARK):
@@ -76,8 +73,8 @@ def _decompressor(kind: str, reader: io.BufferedReader) -> Any:
     return pa.CompressedInputStream(pa.PythonFile(reader, mode="r"), "zstd")
 
 
-class _Owning(io.BufferedReader):
-    """A reader of decompressed bytes that closes the file beneath it."""
+class _OwningReader(io.BufferedReader):
+    """A reader of decompressed bytes that also closes the file."""
 
     def __init__(self, reader: Any, file: IO[bytes]) -> None:
         super().__init__(reader, _BUFFER)
@@ -89,10 +86,10 @@ class _Owning(io.BufferedReader):
 
 
 def open_bytes(path: Path) -> io.BufferedReader:
-    """A file for reading, as `decompress`; the caller closes it.
+    """Open a file and decompress it; the caller closes it.
 
     Raises:
-        IrdistillError: as `decompress`, or the archive is damaged at its start.
+        InputError: as `decompress`, or the archive is damaged at its start.
     """
     file = open(path, "rb")  # noqa: SIM115 - the reader closes it
     try:
@@ -106,60 +103,49 @@ def open_bytes(path: Path) -> io.BufferedReader:
     except BaseException:
         file.close()
         raise
-    return reader if reader is file else _Owning(reader, file)
+    return reader if reader is file else _OwningReader(reader, file)
 
 
 @contextmanager
 def explain_damage(name: str | Path, place: str = "") -> Iterator[None]:
-    """Turn what the libraries raise on damaged archives into an IrdistillError that names the file,
-    and the place in it.
-    """
+    """Turn errors of a damaged archive into an InputError that names the file and the place."""
     try:
         yield
     except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
         if not is_damage(error):
             raise
         if place:
-            raise IrdistillError(
-                f"{name} ends or breaks{place} ({error}); the archive is damaged, get it again."
+            raise InputError(
+                f"{name} ends or breaks{place} ({error}); the archive is damaged. Get it again."
             ) from error
-        raise IrdistillError(
-            f"{name} cannot be read to its end ({error}); it is truncated or damaged. Fetch it"
-            " again."
+        raise InputError(
+            f"{name} cannot be read to its end ({error}); it is truncated or damaged. Get it again."
         ) from error
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether an error says that an archive is damaged, and not that the disk or the system
-    failed.
-    """
+    """Whether an error means that an archive is damaged, not that the disk or the system failed."""
     if isinstance(error, OSError):
         return error.errno is None
     return isinstance(error, EOFError | zlib.error | lzma.LZMAError)
-
-
-LARGEST_TEXT = 1 << 28
-"""Bytes of the largest text that is read as a whole: the JSON files of published conversations have
-up to 90 MB.
-"""
 
 
 def read_text(path: Path) -> str:
     """The whole text of a small file.
 
     Raises:
-        IrdistillError: it is not UTF-8, too large, or as `open_bytes`.
+        InputError: as `open_bytes`, or the text is not UTF-8 or too large.
     """
     with open_bytes(path) as stream, explain_damage(path):
         data = stream.read(LARGEST_TEXT + 1)
     if len(data) > LARGEST_TEXT:
-        raise IrdistillError(
-            f"{path} has more than {LARGEST_TEXT >> 20} MiB of text, and is read as a whole; split"
-            " it, or give it as lines (JSONL, TSV)."
+        raise InputError(
+            f"{path} has more than {LARGEST_TEXT >> 20} MiB of text and is read whole. Split it, or"
+            " convert it to lines (JSONL, TSV)."
         )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise IrdistillError(
+        raise InputError(
             f"{path} is not UTF-8 ({error.reason} at byte {error.start}); convert the file."
         ) from error

@@ -1,1 +1,1 @@
-"""What the terminal shows: text without control characters, and progress bars."""
+"""What the terminal shows: escaped text and progress bars."""

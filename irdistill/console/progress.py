@@ -1,4 +1,4 @@
-"""Progress bars with rate and ETA, for anything that takes more than two seconds."""
+"""Progress bars with rate and remaining time, for work that takes more than two seconds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from irdistill.console.terminal import printable
 
 Item = TypeVar("Item")
 ProgressCallback = Callable[[int], object]
-"""Is told how many more units are finished."""
+"""Called with the number of units that were finished since the last call."""
 _DELAY = 2
 _REFRESH = 1.0
 """Seconds."""
 
 
 class ProgressRelay:
-    """Passes counts on to a bar that is made later than the work which is counted."""
+    """Passes counts to a bar that is created after the work that is counted has started."""
 
     def __init__(self) -> None:
-        self.to: ProgressCallback = lambda count: None
+        self.target: ProgressCallback = lambda count: None
 
     def __call__(self, count: int) -> object:
-        """Count more finished units."""
-        return self.to(count)
+        """Count finished units."""
+        return self.target(count)
 
 
 _quiet = False
@@ -42,10 +42,12 @@ def set_quiet(quiet: bool) -> None:
 
 
 def progress(total: int | None, unit: str, label: str, initial: int = 0) -> tqdm[Any]:
-    """A bar that appears after two seconds of work, on standard error, and leaves nothing in logs.
+    """A bar on standard error that appears after two seconds, and not in log files.
 
-    Use as a context manager, ``bar.update(n)`` for n finished units, ``bar.set_postfix(...)`` for
-    figures.
+    Use it as a context manager, with ``bar.update(n)`` and ``bar.set_postfix(...)``.
+
+    >>> with progress(3, "pairs", "score") as bar:
+    ...     _ = bar.update(3)
     """
     hidden = _hidden()
     return tqdm(
@@ -67,9 +69,7 @@ def _hidden() -> bool:
 
 
 def _size() -> dict[str, Any]:
-    """That of the terminal. Some say that they have 0 columns, and tqdm would draw nothing
-    there.
-    """
+    """The size of the terminal. Some terminals report 0 columns, in which tqdm draws nothing."""
     try:
         known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     except (OSError, ValueError):
@@ -78,7 +78,7 @@ def _size() -> dict[str, Any]:
 
 
 def with_progress(items: Sequence[Item], unit: str, label: str) -> Iterator[Item]:
-    """The items one after another, with a bar that counts those whose turn is over."""
+    """Iterate over items with a bar that counts the finished ones."""
     with progress(len(items), unit, label) as bar:
         for item in items:
             yield item
@@ -87,9 +87,7 @@ def with_progress(items: Sequence[Item], unit: str, label: str) -> Iterator[Item
 
 @contextmanager
 def show_activity(label: str) -> Iterator[None]:
-    """Show that a step which cannot be counted is going on: a line with the time that has passed,
-    after two seconds.
-    """
+    """Show a line with the elapsed time, after two seconds, for a step that cannot be counted."""
     if _hidden():
         yield
         return
@@ -113,23 +111,26 @@ def show_activity(label: str) -> Iterator[None]:
             thread.join()
 
 
-def describe_kept(done: float, total: int, what: str) -> str:
-    """``3 of 12 parts of out/scores``, for `note_on_interrupt`; empty where nothing is done."""
-    return f"{int(done)} of {total} {what}" if done else ""
+def describe_kept(finished: float, total: int, what: str) -> str:
+    """The text for `note_on_interrupt`; empty if nothing is finished.
+
+    >>> describe_kept(3, 12, "parts of out/scores")
+    '3 of 12 parts of out/scores'
+    """
+    return f"{int(finished)} of {total} {what}" if finished else ""
 
 
 @contextmanager
 def note_on_interrupt(describe: Callable[[], str]) -> Iterator[None]:
-    """Let Ctrl-C say what is kept of the work in this block.
+    """Add to a KeyboardInterrupt in this block a note of what is kept; the command line prints it.
 
     Args:
-        describe: gives what is kept, such as ``3 of 12 parts of out/scores``, or an empty text for
-            nothing. It is a note of the KeyboardInterrupt, which the command line prints.
+        describe: returns what is kept, such as ``3 of 12 parts of out/scores``, or an empty string.
     """
     try:
         yield
     except KeyboardInterrupt as error:
-        kept = describe()
-        if kept:
-            error.add_note(kept)
+        note = describe()
+        if note:
+            error.add_note(note)
         raise

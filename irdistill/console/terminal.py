@@ -1,6 +1,4 @@
-"""Text for a terminal: what came from documents, ids or servers cannot move the cursor, change
-colors or hide text.
-"""
+"""Text for a terminal: content of documents, ids or servers cannot move the cursor or hide text."""
 
 from __future__ import annotations
 
@@ -11,24 +9,23 @@ from typing import IO, Any
 import click
 
 #: Control characters (C0 without tab and newline, DEL, and C1, whose U+009B begins an escape
-#: sequence by itself), line separators, overrides of the direction of text, and lone surrogates,
-#: which cannot be encoded. Joiners and direction marks (U+200C to U+200F) are part of ordinary
-#: Persian, Hindi and Hebrew text and stay.
+#: sequence), line separators, overrides of the text direction, and lone surrogates, which cannot be
+#: encoded. Joiners and direction marks (U+200C to U+200F) are part of ordinary Persian, Hindi and
+#: Hebrew text and are not escaped.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    r"""The text with control characters written out.
+    r"""The text with control characters escaped.
 
     >>> print(printable("red: \x1b[31m"))
     red: \x1b[31m
     """
-    return _CONTROL.sub(_written_out, text.replace("\r\n", "\n"))
+    return _CONTROL.sub(_escaped, text.replace("\r\n", "\n"))
 
 
 def printable_json(text: str) -> str:
-    r"""JSON text with control characters as JSON escapes, which a reader of the JSON gets back as
-    they were.
+    r"""JSON text with control characters as JSON escapes; the values do not change.
 
     >>> print(printable_json('"red: \x9b31m"'))
     "red: \u009b31m"
@@ -36,20 +33,18 @@ def printable_json(text: str) -> str:
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-def _written_out(match: re.Match[str]) -> str:
+def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def echo(message: object = "", err: bool = False, file: IO[Any] | None = None) -> None:
-    """Print a message with control characters written out; every message of the command line goes
-    through here.
-    """
+    """Print a message with control characters escaped. The command line prints only with this."""
     click.echo(printable(str(message)), err=err, file=file)
 
 
 class PrintableFormatter(logging.Formatter):
-    """Log lines with control characters written out."""
+    """Formats log records with control characters escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""

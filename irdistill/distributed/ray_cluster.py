@@ -1,4 +1,4 @@
-"""A Ray cluster: finding or starting one, and how many workers a job gets there."""
+"""A Ray cluster: joining or starting one, and the number of workers of a job."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ import math
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from irdistill.distributed.ray_pool import Job, Pool
-from irdistill.errors import IrdistillError, MissingExtraError
+from irdistill.distributed.ray_pool import WorkerJob, WorkerPool
+from irdistill.errors import IrdistillError, MissingExtraError, OptionError
 
 logger = logging.getLogger(__name__)
 
-_FAULTS = [
+_FAULT_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL")
     if hasattr(signal, name)
 ]
-_SIGACTION = 256
-"""Bytes that hold a ``struct sigaction`` on every system (152 with glibc); it begins with the
-handler's address.
-"""
+#: Enough bytes for a ``struct sigaction`` of any system (152 with glibc); it begins with the
+#: handler's address.
+_SIGACTION_BYTES = 256
 
 STORE_BYTES = 256 * 2**20
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+_ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,10 @@ class RayCluster:
     """Where workers run, and how many.
 
     Attributes:
-        workers: processes; where None one a GPU, or one a machine where the cluster has no GPU.
-        address: of a running cluster, ``auto`` for the one that this machine belongs to. Where
-            None, $RAY_ADDRESS, else a cluster of this machine alone is started and ended with the
-            job. What is connected already is used as it is.
+        workers: number of processes (default: one per GPU, or one per machine without GPUs).
+        address: address of a running cluster; ``auto`` for the cluster of this machine. If None,
+            $RAY_ADDRESS is used, or a cluster of this machine alone is started for the job. A
+            connection that exists is used as it is.
     """
 
     workers: int | None = None
@@ -47,43 +46,38 @@ class RayCluster:
 
     @contextmanager
     def pool(
-        self, job: Job, what: str, identity: Mapping[str, Any] | None = None
-    ) -> Iterator[Pool]:
-        """Start the workers, and wait until the first has loaded the job.
+        self, job: WorkerJob, what: str, identity: Mapping[str, Any] | None = None
+    ) -> Iterator[WorkerPool]:
+        """Start workers; returns when the first has loaded the job.
 
         Args:
-            what: is compared between workers, as ``the teacher``; for errors.
-            identity: what every worker's must be; the first one's where None.
+            job: what the workers do.
+            what: what the identity describes, such as ``the teacher``; for errors.
+            identity: identity that every worker must have; that of the first worker if None.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            IrdistillError: there is no such cluster, or a worker cannot load the job.
+            IrdistillError: the cluster does not answer, or a worker cannot load the job.
         """
         if self.workers is not None and self.workers < 1:
-            raise IrdistillError(f"{self.workers} workers were asked for; give at least 1.")
+            raise OptionError(f"workers is {self.workers}; expected at least 1.")
         ray = _import_ray()
-        connected = ray.is_initialized()
-        if not connected:
-            _connect(ray, self.address, self.workers)
-        try:
-            count, resources = share(ray.nodes(), self.workers)
-            pool = Pool(ray, job, what, count, resources, identity)
-            try:
-                pool.wait_for_one()
-                yield pool
-            finally:
-                pool.end()
-        finally:
-            if not connected:
-                with fault_handlers_kept():
-                    ray.shutdown()
+        with ExitStack() as stack:
+            if not ray.is_initialized():
+                _connect(ray, self.address, self.workers)
+                stack.callback(_shut_down, ray)
+            count, resources = share_resources(ray.nodes(), self.workers)
+            pool = WorkerPool(ray, job, what, count, resources, identity)
+            stack.callback(pool.end)
+            yield pool
 
 
 def _import_ray() -> Any:
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray
+        import ray.util
     except ImportError as error:
         raise MissingExtraError("ray", "ray", "the engine ray") from error
     return ray
@@ -91,62 +85,70 @@ def _import_ray() -> Any:
 
 def _connect(ray: Any, address: str | None, workers: int | None) -> None:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    own: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if address == "local":
-        own = {
+        settings = {
             "num_cpus": max(os.cpu_count() or 1, workers or 1),
             "include_dashboard": False,
             "object_store_memory": STORE_BYTES,
         }
     try:
-        with fault_handlers_kept():
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with keep_fault_handlers():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except Exception as error:
         raise IrdistillError(
             f"no Ray cluster answers at {address!r} ({' '.join(str(error).split())[:300]}). Start"
-            " one with: ray start --head, or leave --ray-address out to use this machine alone."
+            " one with `ray start --head`, or leave out --ray-address to use this machine alone."
         ) from error
 
 
-@contextmanager
-def fault_handlers_kept() -> Iterator[None]:
-    """Put back the handlers of faults that this process had before.
+def _shut_down(ray: Any) -> None:
+    with keep_fault_handlers():
+        ray.shutdown()
 
-    Ray replaces those of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the process, and
-    takes the one of SIGSEGV away when it is shut down. A Java machine that runs in the process
-    needs its own: it finds null pointers by them, and Lucene would crash some time later.
+
+@contextmanager
+def keep_fault_handlers() -> Iterator[None]:
+    """Restore this process's handlers of fault signals on exit.
+
+    Ray replaces the handlers of SIGSEGV, SIGBUS, SIGFPE and SIGILL by its own, which end the
+    process, and removes that of SIGSEGV when it is shut down. A Java virtual machine in the process
+    finds null pointers by its own handlers; Lucene would crash later without them.
     """
-    handlers = {
-        number: handler for number in _FAULTS if (handler := _fault_handler(number)) is not None
-    }
+    handlers = {number: _fault_handler(number) for number in _FAULT_SIGNALS}
     try:
         yield
     finally:
         for number, handler in handlers.items():
-            ctypes.CDLL(None).sigaction(number, handler, None)
+            if handler is not None:
+                ctypes.CDLL(None).sigaction(number, handler, None)
 
 
 def _fault_handler(number: int) -> Any:
-    """The C library's record of a signal's handler; None where there is none, or no such
-    library.
-    """
+    """The C library's record of a signal's handler; None if there is no handler or library."""
     try:
-        record = ctypes.create_string_buffer(_SIGACTION)
-        done = ctypes.CDLL(None).sigaction(number, None, record) == 0
+        record = ctypes.create_string_buffer(_SIGACTION_BYTES)
+        read = ctypes.CDLL(None).sigaction(number, None, record) == 0
     except (AttributeError, OSError, TypeError):
         return None
-    return record if done and any(record.raw[: ctypes.sizeof(ctypes.c_void_p)]) else None
+    return record if read and any(record.raw[: ctypes.sizeof(ctypes.c_void_p)]) else None
 
 
-def share(nodes: Sequence[Mapping[str, Any]], workers: int | None) -> tuple[int, dict[str, float]]:
-    """How many workers a cluster gets, and what each of them asks for.
+def share_resources(
+    nodes: Sequence[Mapping[str, Any]], workers: int | None
+) -> tuple[int, dict[str, float]]:
+    """The number of workers that a cluster gets, and the resources of each.
 
-    A GPU is given to one worker, or to several where more workers than GPUs are asked for. Without
-    GPUs the processors of the machines are dealt out evenly, for a model computes on as many
-    threads as its worker has processors.
+    A GPU belongs to one worker, or to several if there are more workers than GPUs. Without GPUs,
+    the processors of the machines are divided evenly, because a model computes on as many threads
+    as its worker has processors.
 
     Args:
-        nodes: as ``ray.nodes()`` gives them.
+        nodes: as ``ray.nodes()`` returns them.
+        workers: requested number of workers.
+
+    >>> share_resources([{"Alive": True, "Resources": {"CPU": 8}}], 2)
+    (2, {'num_cpus': 4})
     """
     machines = [
         node["Resources"]
@@ -155,15 +157,15 @@ def share(nodes: Sequence[Mapping[str, Any]], workers: int | None) -> tuple[int,
     ]
     if not machines:
         raise IrdistillError(
-            "the Ray cluster has no machine with a processor; start one with: ray start"
-            " --address=HEAD:6379"
+            "the Ray cluster has no machine with a processor. Start one with `ray start"
+            " --address=HEAD:6379`."
         )
     processors = sum(int(machine["CPU"]) for machine in machines)
     gpus = sum(int(machine.get("GPU", 0)) for machine in machines)
     count = workers or gpus or len(machines)
     if count > processors:
         logger.warning(
-            "%d workers were asked for; the cluster has processors for %d", count, processors
+            "%d workers were requested; the cluster has processors for %d", count, processors
         )
         count = processors
     if gpus:
@@ -171,5 +173,5 @@ def share(nodes: Sequence[Mapping[str, Any]], workers: int | None) -> tuple[int,
             "num_cpus": 1,
             "num_gpus": 1 if count <= gpus else 1 / math.ceil(count / gpus),
         }
-    least = min(int(machine["CPU"]) for machine in machines)
-    return count, {"num_cpus": max(1, least // math.ceil(count / len(machines)))}
+    fewest = min(int(machine["CPU"]) for machine in machines)
+    return count, {"num_cpus": max(1, fewest // math.ceil(count / len(machines)))}

@@ -1,6 +1,4 @@
-"""Workers of a Ray cluster: tasks go to them, a dead one's task goes to another, what they give
-comes back here.
-"""
+"""Workers of a Ray cluster that carry out the tasks of one job."""
 
 from __future__ import annotations
 
@@ -12,238 +10,260 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, ModelError
 from irdistill.storage.files import differences
 
 logger = logging.getLogger(__name__)
 
+#: The most times that a task is tried.
 ATTEMPTS = 3
+#: Seconds without a result after which the log says what the job waits for.
 PATIENCE = 60.0
-"""Seconds without news after which the log says what is waited for."""
+#: With ordered results, the number of tasks per worker that may be begun ahead of the oldest one.
 AHEAD = 2
-"""Of results wanted in order: so many tasks for each worker may lie between the slowest one and the
-last one given out.
-"""
 
 
 class Task(NamedTuple):
-    """What a worker is given at a time.
+    """A task of a worker.
 
     Attributes:
-        name: for errors, as ``part 9``.
+        number: position among the tasks, ascending.
+        value: argument of the job.
+        name: name for errors, such as ``part 9``.
     """
 
     number: int
-    given: Any
+    value: Any
     name: str
 
 
-class Job(Protocol):
-    """What a worker does; it is pickled and travels to each."""
+class WorkerJob(Protocol):
+    """What workers do; it is pickled and sent to each of them."""
 
     def load(self) -> Mapping[str, Any]:
-        """Load what is needed, once; return what decides the results."""
+        """Load what is needed, once; returns what determines the results."""
         ...
 
-    def do(self, given: Any) -> Any:
+    def do(self, value: Any) -> Any:
         """Carry out a task."""
         ...
 
 
 class Fault(NamedTuple):
-    """What went wrong in a worker; ``final`` where trying again is of no use."""
+    """An error in a worker; ``final`` if another try cannot help.
+
+    Errors are returned instead of raised, because exceptions of libraries cannot always be pickled.
+    """
 
     text: str
     final: bool
 
+    @classmethod
+    def of(cls, error: Exception) -> Fault:
+        """The fault of an exception."""
+        if isinstance(error, IrdistillError):
+            return cls(str(error), True)
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", False)
 
-class Ready(NamedTuple):
-    """A worker has loaded what it needs."""
 
-    identity: dict[str, Any]
+class Outcome(NamedTuple):
+    """The result of a task, or a fault, with the identity and the place of the worker."""
+
+    number: int
+    result: Any
+    identity: Mapping[str, Any]
     place: str
 
 
 class Worker:
-    """One process of the cluster: it loads a job once, then carries out tasks.
+    """One process of the cluster. It loads a job when it is created (and restarted)."""
 
-    Faults are returned and not raised: an exception of a library may be one that cannot be pickled.
-    """
-
-    job: Job
-
-    def start(self, job: Job, folder: str) -> Ready | Fault:
-        """Load everything; ``folder`` is where relative names are looked up, if this machine has
-        it.
-        """
+    def __init__(self, job: WorkerJob, folder: str) -> None:
+        self.job, self.identity = job, dict[str, Any]()
+        self.place = f"{socket.gethostname()}, process {os.getpid()}"
+        self.fault: Fault | None = None
         try:
             if Path(folder).is_dir():
                 os.chdir(folder)
-            self.job = job
-            return Ready(dict(job.load()), f"{socket.gethostname()}, process {os.getpid()}")
+            self.identity = dict(job.load())
         except Exception as error:
-            return _fault(error)
+            self.fault = Fault.of(error)
 
-    def do(self, given: Any) -> Any:
+    def start(self) -> Outcome:
+        """The identity of the loaded job."""
+        return Outcome(-1, self.fault, self.identity, self.place)
+
+    def do(self, number: int, value: Any) -> Outcome:
         """Carry out one task."""
+        if self.fault is not None:
+            return Outcome(number, self.fault, self.identity, self.place)
         try:
-            return self.job.do(given)
+            return Outcome(number, self.job.do(value), self.identity, self.place)
         except Exception as error:
-            return _fault(error)
+            return Outcome(number, Fault.of(error), self.identity, self.place)
 
 
-def _fault(error: Exception) -> Fault:
-    if isinstance(error, IrdistillError):
-        return Fault(str(error), True)
-    return Fault(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}", False)
+class WorkerPool:
+    """Workers of one job, over Ray's ``ActorPool``.
 
+    Ray restarts a worker that dies, on another machine if necessary, and carries out its task
+    again. A task that raises is tried again too, on a restarted worker: after an error of a library
+    such as CUDA, a process may be unusable.
 
-class Pool:
-    """Workers of one job. Each holds one task at a time; a task that was lost is given out
-    again.
+    Args:
+        ray: the module.
+        job: what the workers do.
+        what: what the identity describes, such as ``the teacher``; for errors.
+        count: number of workers.
+        resources: what each worker needs of the cluster.
+        identity: identity that every worker must have; that of the first worker if None.
+
+    Raises:
+        IrdistillError: a worker cannot load the job.
     """
 
     def __init__(
         self,
         ray: Any,
-        job: Job,
+        job: WorkerJob,
         what: str,
         count: int,
         resources: Mapping[str, float],
         identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.ray, self.what, self.count, self.resources = ray, what, count, resources
-        self.identity: dict[str, Any] | None = None if identity is None else dict(identity)
-        self._kind = ray.remote(max_restarts=0, **resources)(Worker)
-        self._job = ray.put(job)
-        self._busy: dict[Any, tuple[Any, Task | None]] = {}
-        self._idle: list[Any] = []
-        self._false_starts = 0
-        for _ in range(count):
-            self._begin()
+        self.identity = None if identity is None else dict(identity)
+        actor = ray.remote(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **resources)(Worker)
+        reference, folder = ray.put(job), str(Path.cwd())
+        self._workers = [actor.remote(reference, folder) for _ in range(count)]
+        self._starting = {worker.start.remote(): worker for worker in self._workers}
+        self._pool = ray.util.ActorPool([])
+        self._running: dict[int, tuple[Task, Any]] = {}
+        while not self._pool.has_free():
+            if not self._add_started(PATIENCE):
+                logger.warning(
+                    "no worker has started yet; each needs %s of the cluster", dict(resources)
+                )
 
-    def _begin(self) -> None:
-        worker = self._kind.remote()
-        self._busy[worker.start.remote(self._job, str(Path.cwd()))] = worker, None
+    def _add_started(self, timeout: float) -> bool:
+        """Add workers that have started to the pool; whether there was one."""
+        if not self._starting:
+            return False
+        started, _ = self.ray.wait(list(self._starting), num_returns=1, timeout=timeout)
+        for reference in started:
+            worker = self._starting.pop(reference)
+            try:
+                outcome = self.ray.get(reference)
+            except self.ray.exceptions.RayError as error:
+                raise IrdistillError(
+                    f"{ATTEMPTS} workers could not start, the last: {' '.join(str(error).split())}"
+                ) from error
+            if isinstance(outcome.result, Fault):
+                raise IrdistillError(outcome.result.text)
+            logger.info("a worker has started: %s", outcome.place)
+            self._check_identity(outcome)
+            self._pool.push(worker)
+        return bool(started)
 
-    def wait_for_one(self) -> None:
-        """Wait until a worker is ready; from then on ``identity`` is known."""
-        while not self._idle:
-            self._next()
-
-    def run(self, tasks: Iterable[Task], ahead: int | None = None) -> Iterator[tuple[Task, Any]]:
-        """Carry out tasks on whichever worker is free; they come back in any order.
+    def run(self, tasks: Iterable[Task], window: int | None = None) -> Iterator[tuple[Task, Any]]:
+        """Carry out tasks; yields each with its result, in the order in which they finish.
 
         Args:
-            tasks: with ascending numbers.
-            ahead: give out no task whose number is so much above that of the first one still
-                wanted.
+            tasks: tasks with ascending numbers; read only as fast as they are carried out.
+            window: begin no task whose number exceeds that of the oldest running one by this much.
         """
-        waiting, again, wanted = iter(tasks), deque[Task](), set[int]()
-        following = next(waiting, None)
+        remaining, retries = iter(tasks), deque[Task]()
+        upcoming = next(remaining, None)
         faults: dict[int, list[str]] = {}
         while True:
-            while self._idle:
-                if again:
-                    task = again.popleft()
-                elif following is None or (
-                    ahead is not None and wanted and following.number - min(wanted) >= ahead
-                ):
+            while self._add_started(0):
+                pass
+            while self._pool.has_free():
+                if retries:
+                    self._submit(retries.popleft())
+                elif upcoming is None or not self._is_in_window(upcoming, retries, window):
                     break
                 else:
-                    task, following = following, next(waiting, None)
-                    wanted.add(task.number)
-                worker = self._idle.pop()
-                self._busy[worker.do.remote(task.given)] = worker, task
-            if not wanted and following is None:
+                    self._submit(upcoming)
+                    upcoming = next(remaining, None)
+            if not self._running:
                 return
-            found = self._next()
-            if found is None:
+            outcome = self._next_outcome()
+            if outcome is None:
                 continue
-            task, result = found
-            if isinstance(result, Fault):
-                _note(task, result, faults.setdefault(task.number, []))
-                logger.warning("%s is given to another worker: %s", task.name, result.text)
-                again.append(task)
-                self._begin()
+            task, worker = self._running.pop(outcome.number)
+            if isinstance(outcome.result, Fault):
+                _check_fault(task, outcome.result, faults.setdefault(task.number, []))
+                logger.warning("%s is tried again: %s", task.name, outcome.result.text)
+                self.ray.kill(worker, no_restart=False)
+                retries.append(task)
                 continue
-            wanted.remove(task.number)
-            yield task, result
+            self._check_identity(outcome)
+            yield task, outcome.result
 
-    def run_in_order(self, tasks: Iterable[Task]) -> Iterator[Any]:
-        """Carry out tasks numbered 0, 1, ...; what they give comes in that order, and only a few
-        wait for their turn.
+    def run_ordered(self, tasks: Iterable[Task]) -> Iterator[Any]:
+        """Carry out tasks numbered 0, 1, ...; yields their results in this order, and keeps at most
+        ``AHEAD`` results per worker in memory.
         """
-        held: dict[int, Any] = {}
-        turn = 0
+        finished: dict[int, Any] = {}
+        number = 0
         for task, result in self.run(tasks, AHEAD * self.count):
-            held[task.number] = result
-            while turn in held:
-                yield held.pop(turn)
-                turn += 1
+            finished[task.number] = result
+            while number in finished:
+                yield finished.pop(number)
+                number += 1
 
-    def _next(self) -> tuple[Task, Any] | None:
-        """What comes back first: a task with its result or fault, or None where it was a worker
-        that began.
-        """
-        ready, _ = self.ray.wait(list(self._busy), num_returns=1, timeout=PATIENCE)
-        if not ready:
-            if all(task is None for _, task in self._busy.values()):
-                logger.warning(
-                    "no worker is ready yet; each needs %s of the cluster", dict(self.resources)
-                )
-            return None
-        worker, task = self._busy.pop(ready[0])
+    def _is_in_window(self, task: Task, retries: Iterable[Task], window: int | None) -> bool:
+        numbers = [*self._running, *(retry.number for retry in retries)]
+        return window is None or not numbers or task.number - min(numbers) < window
+
+    def _submit(self, task: Task) -> None:
+        def call(worker: Any, task: Task) -> Any:
+            self._running[task.number] = task, worker
+            return worker.do.remote(task.number, task.value)
+
+        self._pool.submit(call, task)
+
+    def _next_outcome(self) -> Outcome | None:
+        """The next outcome; None if there was none for ``PATIENCE`` seconds."""
+        names = ", ".join(task.name for task, _ in self._running.values())
         try:
-            result = self.ray.get(ready[0])
-        except self.ray.exceptions.RayError as error:  # the process or its machine is gone
-            result = Fault(f"its worker died ({' '.join(str(error).split())[:500]})", False)
-        if not isinstance(result, Fault):
-            if task is None:
-                self._welcome(result)
-            self._idle.append(worker)
-            return None if task is None else (task, result)
-        # After an error of a library, as one of CUDA, a process may be of no more use.
-        self.ray.kill(worker)
-        if task is not None:
-            return task, result
-        self._false_starts += 1
-        if result.final or self._false_starts >= ATTEMPTS:
+            outcome: Outcome = self._pool.get_next_unordered(timeout=PATIENCE)
+        except TimeoutError:
+            logger.info("no result for %g seconds; running: %s", PATIENCE, names)
+            return None
+        except self.ray.exceptions.RayError as error:
             raise IrdistillError(
-                result.text
-                if result.final
-                else f"{ATTEMPTS} workers could not start, the last: {result.text}"
-            )
-        self._begin()
-        return None
+                f"a worker died {ATTEMPTS} times ({' '.join(str(error).split())[:500]}) during one"
+                f" of these tasks: {names}. Finished work is kept; run the same command again to"
+                " resume."
+            ) from error
+        return outcome
 
-    def _welcome(self, ready: Ready) -> None:
-        """Refuse a worker that would give other results than the first one."""
-        logger.info("a worker is ready: %s", ready.place)
-        if self.identity is not None and ready.identity != self.identity:
-            lines = differences(self.identity, ready.identity)
-            raise IrdistillError(
-                f"{self.what} differs between workers, so their results would: {'; '.join(lines)}"
-                f" ({ready.place}). Let all machines be of one kind, or say what differs"
-                " (--precision, --backend, --revision)."
+    def _check_identity(self, outcome: Outcome) -> None:
+        """Refuse a worker whose results would differ from those of the others."""
+        if self.identity is None:
+            self.identity = dict(outcome.identity)
+        elif outcome.identity != self.identity:
+            lines = differences(self.identity, outcome.identity)
+            raise ModelError(
+                f"{self.what} differs between workers: {'; '.join(lines)} ({outcome.place}). Use"
+                " machines of one kind, or set what differs (--precision, --backend, --revision)."
             )
-        self.identity = ready.identity
 
     def end(self) -> None:
         """End all workers."""
-        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+        for worker in self._workers:
             self.ray.kill(worker)
 
 
-def _note(task: Task, fault: Fault, before: list[str]) -> None:
-    """Stop the job where a task fails again and again, or for a reason that another try does not
-    mend.
-    """
+def _check_fault(task: Task, fault: Fault, earlier: list[str]) -> None:
+    """Raise if a task failed with a final fault, twice with the same one, or too often."""
     if fault.final:
         raise IrdistillError(fault.text)
-    if fault.text in before or len(before) + 1 >= ATTEMPTS:
+    if fault.text in earlier or len(earlier) + 1 >= ATTEMPTS:
         raise IrdistillError(
-            f"{task.name} failed {len(before) + 1} times, last with: {fault.text} What was written"
-            " so far stays; the same command goes on with this one."
+            f"{task.name} failed {len(earlier) + 1} times, last with: {fault.text} Finished work is"
+            " kept; run the same command again to resume."
         )
-    before.append(fault.text)
+    earlier.append(fault.text)

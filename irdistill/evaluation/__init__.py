@@ -1,12 +1,12 @@
-"""Evaluation: measures as trec_eval computes them, tested differences, audits, costs and the
-report.
-"""
+"""Evaluation: trec_eval's measures, tested differences, audits, costs and reports."""
 
 from __future__ import annotations
 
 from irdistill.evaluation.auditing import Agreement, Audit, AuditOptions, TeacherAudit, audit
 from irdistill.evaluation.comparison import Comparison, Entry, compare_losses
-from irdistill.evaluation.evaluator import DEFAULT_MEASURES, Evaluation, Row, combine, evaluate
+from irdistill.evaluation.costs import Efficiency
+from irdistill.evaluation.evaluator import DEFAULT_MEASURES, combine, evaluate
+from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.friedman_test import Friedman, friedman
 from irdistill.evaluation.fusing import fuse_teachers
 from irdistill.evaluation.measure_names import parse_measures
@@ -18,7 +18,7 @@ from irdistill.evaluation.significance import (
     holm,
     interval,
     paired_t,
-    randomisation,
+    randomization,
 )
 from irdistill.evaluation.weighting import (
     Weighting,
@@ -35,6 +35,7 @@ __all__ = [
     "AuditOptions",
     "Comparison",
     "Difference",
+    "Efficiency",
     "Entry",
     "Evaluation",
     "Friedman",
@@ -59,5 +60,5 @@ __all__ = [
     "parse_measures",
     "per_query",
     "power_weights",
-    "randomisation",
+    "randomization",
 ]

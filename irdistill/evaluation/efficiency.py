@@ -1,12 +1,9 @@
-"""What a system costs at query time: parameters, bytes, operations, passages and queries a second,
-latency.
-"""
+"""The verb *measure*: parameters, bytes, operations, throughput and latency of a system."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,53 +12,15 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from irdistill.collections import Collection, Query
-from irdistill.errors import IrdistillError
-from irdistill.evaluation.systems import System, open_system
+from irdistill.errors import InputError
+from irdistill.evaluation.costs import Efficiency
+from irdistill.evaluation.timed_systems import TimedSystem, open_system
 from irdistill.search.retrieve_options import Index
 
 _ROUNDS = 3
 _BATCH = 64
 _PASSAGES = 256
 _COUNTED = 20
-
-
-@dataclass(frozen=True)
-class Efficiency:
-    """Costs of one system; a fused system's are those of all its parts, one after the other.
-
-    Attributes:
-        parameters: those that a query goes through, embeddings included; 0 for BM25.
-        layers: transformer layers that a query goes through.
-        model_bytes: of these parameters in float32.
-        index_bytes: what a search reads.
-        queries_per_second: encoding and searching in batches of 64 on all cores, the best of three
-            rounds.
-        p50_ms, p95_ms, p99_ms: of one query at a time on one thread, warm.
-        documents_per_second: passages of the corpus encoded on all cores; None where nothing is
-            encoded beforehand.
-        flops_per_query: floating-point operations in matrix products (two for a multiplication and
-            an addition), mean over some queries; searching a flat index is among them, a graph's or
-            BM25's steps are not.
-        reranks: documents that are put in order for each query; 0 where the whole corpus is
-            searched.
-    """
-
-    system: str
-    parameters: int
-    layers: int
-    model_bytes: int
-    index_bytes: int
-    queries_per_second: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    documents_per_second: float | None = None
-    flops_per_query: float | None = None
-    reranks: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return asdict(self)
 
 
 def measure_efficiency(
@@ -79,18 +38,22 @@ def measure_efficiency(
     """Time a system, or several one after the other, as a fused teacher needs all its parts.
 
     Args:
-        models: ``bm25``, ``lucene``, or models of any kind that `open_system` takes.
-        k: documents a query that are found, or reranked.
-        queries: how many of the collection's queries are used.
-        kind: how the models are read, one kind for all or a mapping of models' names to kinds;
-            detected from their files where None.
+        system: name of the system in tables.
+        models: ``bm25``, ``lucene``, or models of any kind.
+        k: documents per query that are retrieved or reranked.
+        index: index of dense models.
+        work: folder for indexes and vectors; the cache folder if None.
+        queries: number of the collection's queries to use.
+        kind: kind of all models, or a mapping of names of models to kinds; detected from their
+            files if None.
 
     Raises:
-        IrdistillError: the collection has no queries, or a model cannot be loaded.
+        InputError: the collection has no queries.
+        ModelError: a model cannot be loaded.
     """
-    asked = list(collection.queries.values())[:queries]
-    if not asked:
-        raise IrdistillError(f"{collection.id} has no queries to measure the speed with.")
+    timed = list(collection.queries.values())[:queries]
+    if not timed:
+        raise InputError(f"{collection.id} has no queries to measure the speed with.")
     names = [models] if isinstance(models, str | Path) else list(models)
     kinds = {
         str(name): kind.get(str(name)) if isinstance(kind, Mapping) else kind for name in names
@@ -99,7 +62,7 @@ def measure_efficiency(
         open_system(collection, name, k, index, work, seed, kinds[name], trust_remote_code)
         for name in map(str, names)
     ]
-    batches = [asked[start : start + _BATCH] for start in range(0, len(asked), _BATCH)]
+    batches = [timed[start : start + _BATCH] for start in range(0, len(timed), _BATCH)]
 
     def once(batch: list[Query]) -> None:
         for part in parts:
@@ -111,9 +74,9 @@ def measure_efficiency(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for query in asked[:10]:
+        for query in timed[:10]:
             once([query])
-        single = [1000 * _seconds(once, [[query]]) for query in asked]
+        single = [1000 * _seconds(once, [[query]]) for query in timed]
     finally:
         torch.set_num_threads(threads)
     p50, p95, p99 = (float(value) for value in np.percentile(single, [50, 95, 99]))
@@ -124,18 +87,18 @@ def measure_efficiency(
         sum(part.layers for part in parts),
         4 * parameters,
         sum(part.index_bytes for part in parts),
-        len(asked) / best,
+        len(timed) / best,
         p50,
         p95,
         p99,
         _encoding(collection, parts),
-        _operations(once, asked[:_COUNTED]),
+        _operations(once, timed[:_COUNTED]),
         max(part.reranks for part in parts),
     )
 
 
-def _encoding(collection: Collection, parts: Sequence[System]) -> float | None:
-    """Passages a second; of several encoders each passage goes through all."""
+def _encoding(collection: Collection, parts: Sequence[TimedSystem]) -> float | None:
+    """Passages per second; each passage goes through all encoders."""
     encoders = [part.encode for part in parts if part.encode is not None]
     rows = (
         np.linspace(0, len(collection.corpus) - 1, min(_PASSAGES, len(collection.corpus)))
@@ -152,13 +115,13 @@ def _encoding(collection: Collection, parts: Sequence[System]) -> float | None:
 
 
 def _attention(
-    query: Any, key: Any, value: Any, *given: Any, out_shape: Any = None, **named: Any
+    query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **options: Any
 ) -> int:
     return int(sdpa_flop_count(query, key, value))
 
 
 def _operations(once: Callable[[list[Query]], None], queries: Sequence[Query]) -> float:
-    # torch counts attention on a GPU, and not the kernel that a CPU has for it
+    # torch counts attention on a GPU, but not the kernel that a CPU uses
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with FlopCounterMode(display=False, custom_mapping={attention: _attention}) as counter:
         for query in queries:

@@ -1,4 +1,4 @@
-"""The verb *fuse* with weights that are found first: what the command line and recipes share."""
+"""The verb *fuse*, with weights given or fitted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.evaluation.weighting import agreement_weights, fit_gate, labelled_weights
 from irdistill.runs import Gate, Run, check_out, fuse, open_run
 from irdistill.runs.mixing import Missing
@@ -31,53 +31,49 @@ def fuse_teachers(
     balance: float = 0.1,
     top: int | None = None,
 ) -> Run:
-    """Fuse runs with given weights, or with weights or a gate found here and recorded in the fused
-    run's manifest.
+    """Fuse runs with given or fitted weights; the fused run's manifest records how they were found.
 
     Args:
         weights: numbers; ``"similarity"``: by nDCG@10 on the labelled queries of ``dev``;
             ``"agreement"``: by agreement with the other teachers, without labels.
-        power: the qualities are raised to it; 0 is uniform, infinity takes the best teacher alone.
+        power: exponent of the qualities; 0 is uniform, infinity uses only the best teacher.
         dev, dev_runs: labelled queries, not from test and not among those fused, and the same
             teachers' runs on them.
-        gate: ``"fit"`` on ``dev``, or coefficients as ``"agreement=2,gap=1"``.
-        balance, top: of the gate, see `fit_gate`.
+        gate: ``"fit"`` on ``dev``, or coefficients such as ``"agreement=2,gap=1"``.
+        balance, top: options of the gate, see `fit_gate`.
 
     Raises:
-        IrdistillError: as `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`; labelled
-            queries are needed and not given, or given and not used.
+        OptionError: labelled queries are needed and not given, or given and not used; or as
+            `fuse`, `labelled_weights`, `agreement_weights` and `fit_gate`.
     """
     if top is not None and gate is None:
-        raise IrdistillError(
-            f"top is {top} and there is no gate that it could be of; ask for a gate, or leave it"
-            " out."
-        )
+        raise OptionError(f"top is {top}, but no gate was given; give a gate, or leave top out.")
     opened = common_queries([open_run(run) for run in runs])
     check_out(out, overwrite, [*runs, *opened])
     fitted = weights == "similarity" or gate == "fit"
     if fitted and (dev is None or not dev_runs):
-        raise IrdistillError(
+        raise OptionError(
             "weights by similarity and a fitted gate need labelled queries: give a dev collection,"
             " and the same teachers' runs on it in the same order."
         )
     if not fitted and (dev is not None or dev_runs):
-        raise IrdistillError(
-            "labelled queries were given and nothing is fitted on them; ask for weights by"
-            " similarity or a gate."
+        raise OptionError(
+            "labelled queries were given and nothing is fitted on them; use weights by"
+            " similarity or a fitted gate."
         )
     origin: dict[str, Any] | None = None
     shares: Sequence[float] | None
     if isinstance(weights, str):
         if weights not in ("similarity", "agreement"):
-            raise IrdistillError(
+            raise OptionError(
                 f"the weights are {weights!r}; numbers, similarity or agreement were expected."
             )
-        found = (
+        fitted_weights = (
             labelled_weights(opened, dev, dev_runs, power)
             if weights == "similarity" and dev is not None
             else agreement_weights(opened, power)
         )
-        shares, origin = found.values, found.origin
+        shares, origin = fitted_weights.values, fitted_weights.origin
     else:
         shares = weights
     chosen = None
@@ -100,14 +96,14 @@ def fuse_teachers(
 
 
 def _coefficients(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+    coefficients: dict[str, float] = {}
     for part in text.split(","):
         name, _, value = part.partition("=")
         try:
-            found[name.strip()] = float(value)
+            coefficients[name.strip()] = float(value)
         except ValueError as error:
-            raise IrdistillError(
+            raise OptionError(
                 f"the gate {text!r} cannot be read; write fit, or coefficients as"
                 " agreement=2,gap=1."
             ) from error
-    return found
+    return coefficients

@@ -1,4 +1,4 @@
-"""Where a run has the judged documents: all that most measures need to know of its lists."""
+"""The ranks of judged documents in a run, which is all that most measures need."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Judgments:
     """Relevance judgments as arrays.
 
     Attributes:
-        query_ids: the judged queries, in their order; Q of them.
-        query, grade: (J,) place of the query, and grade, by query and falling grade.
-        position: (J,) place of each judgment among those of its query, from 1.
+        query_ids: the Q judged queries, in their order.
+        query, grade: (J,) number of the query, and grade, sorted by query and descending grade.
+        position: (J,) position of each judgment among those of its query, from 1.
     """
 
     def __init__(self, qrels: Mapping[str, Mapping[str, int]]) -> None:
@@ -51,39 +51,41 @@ class Judgments:
         return len(self.query_ids)
 
     def relevant(self, level: int) -> np.ndarray:
-        """(Q,) how many documents of each query have at least this grade."""
+        """(Q,) number of documents of each query with at least this grade."""
         return np.bincount(self.query[self.grade >= level], minlength=len(self))
 
-    def find(self, run: Run) -> Hits:
-        """The judged documents in a run's lists; a document without a score is in no list."""
+    def find(self, run: Run) -> JudgedHits:
+        """Find the judged documents in a run's lists; documents without a score are left out."""
         try:
             return self._find(run)
-        except NotGroupedError:  # of a file that is measured while it is read: it was sorted now
+        except NotGroupedError:  # a TREC file measured while it is read; it is sorted now
             return self._find(run)
 
-    def _find(self, run: Run) -> Hits:
+    def _find(self, run: Run) -> JudgedHits:
         retrieved = np.zeros(len(self), np.int64)
-        found = [np.empty((5, 0), np.int64)]
+        columns = [np.empty((5, 0), np.int64)]
         self_matches: dict[str, int] = {}
-        unscored = strangers = 0
+        unscored = unknown_queries = 0
         for ids, part in self._parts(run):
             places = np.array(
                 [self.places.get(query_id, -1) for query_id in part.query_ids], np.int64
             )
-            strangers += sum(query_id not in self.places for query_id in ids)
+            unknown_queries += sum(query_id not in self.places for query_id in ids)
             if (places >= 0).any():
                 scored = ~np.isnan(part.scores)
                 kept = np.add.reduceat(scored, part.edges[:-1], dtype=np.int64)
                 judged = places >= 0
                 retrieved[places[judged]] = kept[judged]
                 unscored += int((np.diff(part.edges) - kept)[judged].sum())
-                found.append(self._hits(part, places, scored))
+                columns.append(self._hits(part, places, scored))
                 self_matches |= self._self_matches(part, scored)
-        columns = np.concatenate(found, axis=1)
-        query, rank, grade, first, size = columns[:, np.lexsort((columns[1], columns[0]))]
-        return Hits(query, rank, grade, first, size, retrieved, unscored, strangers, self_matches)
+        table = np.concatenate(columns, axis=1)
+        query, rank, grade, first, size = table[:, np.lexsort((table[1], table[0]))]
+        return JudgedHits(
+            query, rank, grade, first, size, retrieved, unscored, unknown_queries, self_matches
+        )
 
-    def _self_matches(self, part: _Part, scored: np.ndarray) -> dict[str, int]:
+    def _self_matches(self, part: _Lists, scored: np.ndarray) -> dict[str, int]:
         """Judged query -> rank of the document with the query's own id."""
         rows = part.self_matches[scored[part.self_matches]]
         owners = np.searchsorted(part.edges, rows, side="right") - 1
@@ -94,14 +96,14 @@ class Judgments:
             if part.query_ids[owner] in self.places
         }
 
-    def _parts(self, run: Run) -> Iterator[tuple[list[str], _Part]]:
-        """Each part's queries, and the lists of those that have any."""
+    def _parts(self, run: Run) -> Iterator[tuple[list[str], _Lists]]:
+        """Each part's queries, and the lists of those that are not empty."""
         if isinstance(run, BlockRun | StreamedRun):
             for block in run.blocks():
                 numbers = self._numbers(block.docs, block.hashes)
                 yield (
                     block.query_ids,
-                    _Part(
+                    _Lists(
                         block.query_ids, block.edges, numbers, block.scores, block.named_as_query()
                     ),
                 )
@@ -113,17 +115,17 @@ class Judgments:
                 pc.index_in(table.column("doc_id"), self._documents).fill_null(-1).to_numpy()
             )
             same = pc.equal(table.column("query_id"), table.column("doc_id")).to_numpy()
-            yield ids, _Part(names, edges, documents, column_scores(table), np.flatnonzero(same))
+            yield ids, _Lists(names, edges, documents, column_scores(table), np.flatnonzero(same))
 
     def _numbers(self, docs: ByteStrings, hashes: np.ndarray) -> np.ndarray:
-        """(n,) int64: the number of each document among the judged ones, -1 for others."""
+        """(n,) int64: number of each document among the judged documents, -1 for others."""
         index, order, names = self._index
         places = index.places(hashes)
         hits = np.flatnonzero(places >= 0)
         numbers = np.full(len(docs), -1, np.int64)
         numbers[hits] = order[places[hits]]
         wrong = ~names.take(numbers[hits]).equal(docs.take(hits))
-        if wrong.any():  # another document of the same hash
+        if wrong.any():  # another document with the same hash
             exact = pc.index_in(docs.take(hits[wrong]).to_arrow(), self._documents)
             numbers[hits[wrong]] = exact.fill_null(-1).to_numpy()
         return numbers
@@ -135,10 +137,8 @@ class Judgments:
         order = np.argsort(hashes)
         return HashIndex(hashes[order]), order, names
 
-    def _hits(self, part: _Part, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
-        """(5, H) query, rank, grade, and first rank and number of the documents of the same
-        score.
-        """
+    def _hits(self, part: _Lists, places: np.ndarray, scored: np.ndarray) -> np.ndarray:
+        """(5, H) query, rank, grade, and first rank and number of documents of the same score."""
         edges, scores = part.edges, part.scores
         rows = np.flatnonzero((part.documents >= 0) & scored)
         owner = np.searchsorted(edges, rows, side="right") - 1
@@ -156,13 +156,14 @@ class Judgments:
         return np.stack([query, rows - begin, grade, firsts[group] - begin, size]).astype(np.int64)
 
 
-class _Part(NamedTuple):
-    """The lists of Q queries, n documents in all.
+class _Lists(NamedTuple):
+    """The lists of Q queries with n documents in total.
 
     Attributes:
-        edges: (Q + 1,) where each list begins. documents: (n,) numbers of the judged documents, -1
-            for others. scores: (n,).
-        self_matches: the rows whose document has the id of the query.
+        edges: (Q + 1,) start of each list.
+        documents: (n,) numbers of the judged documents, -1 for others.
+        scores: (n,).
+        self_matches: rows whose document has the id of the query.
     """
 
     query_ids: list[str]
@@ -173,18 +174,17 @@ class _Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Hits:
-    """The judged documents in a run's lists, H of them, by query and rank.
+class JudgedHits:
+    """The H judged documents in a run's lists, sorted by query and rank.
 
     Attributes:
-        query: (H,) place of the query among the judged ones.
+        query: (H,) number of the query among the judged queries.
         rank: (H,) from 1.
         grade: (H,) as judged.
-        first, size: (H,) the first rank, and number, of the documents with the same score in this
-            list.
+        first, size: (H,) first rank, and number, of the documents with the same score in the list.
         retrieved: (Q,) length of each query's list.
-        unscored: documents without a score.
-        strangers: queries of the run that are not judged.
+        unscored: number of documents without a score.
+        unknown_queries: number of queries of the run that are not judged.
         self_matches: query -> rank of the document that has the query's own id.
     """
 
@@ -195,25 +195,22 @@ class Hits:
     size: np.ndarray
     retrieved: np.ndarray
     unscored: int
-    strangers: int
+    unknown_queries: int
     self_matches: dict[str, int] = field(default_factory=dict)
 
-    def best(self) -> Hits:
-        """The same lists, documents of equal score ordered by falling grade: no order gives a
-        higher figure.
+    def best(self) -> JudgedHits:
+        """The same lists with documents of equal score in the order of descending grade.
 
-        Any measure that gives no less when a better document moves up is highest then, and lowest
-        in ``worst``.
+        Any measure that does not fall when a better document moves up is highest in this order, and
+        lowest in `worst`.
         """
         return self._tied(worst=False)
 
-    def worst(self) -> Hits:
-        """The same lists, documents of equal score ordered by rising grade, those not judged
-        first.
-        """
+    def worst(self) -> JudgedHits:
+        """The same lists with ties in the order of ascending grade, unjudged documents first."""
         return self._tied(worst=True)
 
-    def _tied(self, worst: bool) -> Hits:
+    def _tied(self, worst: bool) -> JudgedHits:
         order = np.lexsort((-self.grade, self.first, self.query))
         query, first, size = self.query[order], self.first[order], self.size[order]
         new = np.append(True, (query[1:] != query[:-1]) | (first[1:] != first[:-1]))[: len(query)]

@@ -1,11 +1,9 @@
-"""Measures as ir-measures writes them: read, checked before any work, and matched with the program
-that computes them.
-"""
+"""Names of measures as in ir-measures: parsed, checked, and matched with the program for them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ir_measures
@@ -13,16 +11,16 @@ from ir_measures.measures import SumAgg
 from ir_measures.providers import registry
 from ir_measures.providers.base import NOT_PROVIDED
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 
 _PROGRAMS = ("pytrec_eval", "cwl_eval", "compat", "judged", "msmarco", "gdeval", "accuracy")
-"""The providers of ir-measures in its own order. Without ``pyndeval``, which needs judgments by
-subtopic, and without ``ranx``, whose measures the others compute, but for one that it normalizes
-differently from trec_eval and gdeval.
+"""The providers of ir-measures in its order. ``pyndeval`` is left out as it needs judgments by
+subtopic, and ``ranx`` as the others compute its measures, except one that it normalizes differently
+from trec_eval and gdeval.
 """
 _GREATEST = 2**31 - 1
 _LONGEST = 200
-#: A measure ends at white space outside its parentheses.
+#: A measure ends at white space outside parentheses.
 _WORD = re.compile(r"(?:\([^()]*\)|[^\s()])+|\S")
 _TYPES = {
     int: "a whole number",
@@ -33,40 +31,63 @@ _TYPES = {
 }
 
 
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "cutoff": (lambda value: 1 <= value <= _GREATEST, f"a whole number from 1 to {_GREATEST}"),
+    "gains": (
+        lambda value: all(
+            type(number) is int and abs(number) <= _GREATEST
+            for pair in value.items()
+            for number in pair
+        ),
+        "a mapping of whole grades to whole gains, as {1:3}",
+    ),
+    "recall": (
+        lambda value: 0 <= value <= 1 and round(value, 2) == value,
+        "a share from 0.0 to 1.0 with at most two decimals",
+    ),
+    "p": (lambda value: 0 <= value <= 1, "a probability from 0.0 to 1.0"),
+    "beta": (
+        lambda value: "e" not in repr(value) and value < 1e6,
+        "a number below a million, and 0.0 or at least 0.0001",
+    ),
+}
+
+
 def parse_measures(measures: str | Sequence[Any]) -> list[Any]:
-    """Read measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
+    """Parse measures such as ``"nDCG@10 RR@10 R(rel=2)@100"`` or a list of them.
 
     Raises:
-        IrdistillError: one is unknown, has a parameter that it does not take, or cannot be computed
-            here; none is given, or one is given twice.
+        OptionError: a measure is unknown, has a parameter that it does not take, or cannot be
+            computed here; none is given, or one is given twice.
+
+    >>> [str(measure) for measure in parse_measures("nDCG@10 RR@10")]
+    ['nDCG@10', 'RR@10']
     """
     if isinstance(measures, ir_measures.Measure):
         measures = [measures]
     names = _WORD.findall(measures) if isinstance(measures, str) else list(measures)
     parsed = [_parse(str(name)) for name in names]
     if not parsed or len(set(map(str, parsed))) != len(parsed):
-        raise IrdistillError(
-            f"the measures given are {list(map(str, names))}; at least one was expected, and each"
-            " once."
+        raise OptionError(
+            f"the measures given are {list(map(str, names))}; at least one was expected, without"
+            " duplicates."
         )
     return parsed
 
 
 def is_count(measure: Any) -> bool:
-    """Whether a measure counts something, so that its figure is the sum over queries: ``NumRet``,
-    ``NumRel``, ``NumQ``.
-    """
+    """Whether the figure of a measure is a sum over queries (``NumRet``, ``NumRel``, ``NumQ``)."""
     return isinstance(measure.aggregator(), SumAgg)
 
 
 def program_of(measure: Any, written: str = "") -> Any:
-    """The provider of ir-measures that computes a measure.
+    """Return the provider of ir-measures that computes a measure.
 
     Args:
         written: the measure as the user wrote it, for error messages.
 
     Raises:
-        IrdistillError: none does, or the one that does is not installed.
+        OptionError: no provider computes it, or that provider is not installed.
     """
     shown = repr(written or str(measure))
     missing = None
@@ -82,13 +103,13 @@ def program_of(measure: Any, written: str = "") -> Any:
             if missing.NAME == "gdeval"
             else f"{missing.NAME}: pip install 'ir-measures[{missing.NAME}]'"
         )
-        raise IrdistillError(f"the measure {shown} needs {need}.")
+        raise OptionError(f"the measure {shown} needs {need}.")
     if registry["pyndeval"].supports(measure):
-        raise IrdistillError(
+        raise OptionError(
             f"the measure {shown} is one of diversity and needs judgments by subtopic; collections"
             " here hold one grade for each query and document."
         )
-    raise IrdistillError(f"the measure {shown} cannot be computed: {_unsupported(measure)}.")
+    raise OptionError(f"the measure {shown} cannot be computed: {_unsupported(measure)}.")
 
 
 def _parse(name: str) -> Any:
@@ -96,8 +117,8 @@ def _parse(name: str) -> Any:
         if len(name) > _LONGEST:
             raise ValueError("it is too long")
         measure = ir_measures.parse_measure(name)
-    except Exception as error:  # the parser evaluates what it is given and may raise anything
-        raise IrdistillError(
+    except Exception as error:  # the parser evaluates the text and may raise anything
+        raise OptionError(
             f"the measure {name[:_LONGEST]!r} is not one of ir-measures"
             f" ({' '.join(str(error).split())[:200]}). Write it as nDCG@10, RR@10, R@100, AP,"
             " P(rel=2)@5."
@@ -105,7 +126,7 @@ def _parse(name: str) -> Any:
     _check_parameters(name, measure)
     program = program_of(measure, name)
     if program.NAME == "pytrec_eval" and measure.params.get("rel", 1) < 1:
-        raise IrdistillError(
+        raise OptionError(
             f"the measure {name!r} has rel={measure.params['rel']}; trec_eval takes a whole number"
             " of at least 1."
         )
@@ -113,17 +134,17 @@ def _parse(name: str) -> Any:
 
 
 def _check_parameters(name: str, measure: Any) -> None:
-    """Names, types and ranges of the parameters.
+    """Check names, types and ranges of the parameters.
 
     Raises:
-        IrdistillError: one of them is wrong.
+        OptionError: one of them is wrong.
     """
     supported, at = measure.SUPPORTED_PARAMS, measure.AT_PARAM
     unknown = [key for key in measure.params if key not in supported]
     if unknown:
         takes = ", ".join(supported) or "none"
         shown = f" (what follows @ is its {at})" if unknown == [at] else ""
-        raise IrdistillError(
+        raise OptionError(
             f"the measure {name!r} has the parameter {', '.join(unknown)}{shown}, and"
             f" {measure.NAME} takes {takes}."
         )
@@ -136,7 +157,7 @@ def _check_parameters(name: str, measure: Any) -> None:
                     if key == at
                     else f"{measure.NAME}({key}=3)"
                 )
-                raise IrdistillError(f"the measure {name!r} lacks its {key}; write {example}.")
+                raise OptionError(f"the measure {name!r} lacks its {key}; write {example}.")
             continue
         mixed = isinstance(value, bool) and info.dtype is not bool
         if mixed or not info.validate(value):
@@ -146,44 +167,23 @@ def _check_parameters(name: str, measure: Any) -> None:
                 if choices
                 else _TYPES.get(info.dtype, "another value")
             )
-            raise IrdistillError(
+            raise OptionError(
                 f"the measure {name!r} has {key}={value!r}, and {expected} was expected."
             )
         fault = _fault(key, value)
         if fault:
-            raise IrdistillError(
+            raise OptionError(
                 f"the measure {name!r} has {key}={value!r}, and {fault} was expected."
             )
 
 
 def _fault(key: str, value: Any) -> str:
-    """What was expected of a value of the right type; empty where it is that."""
-    if key == "cutoff":
-        return "" if 1 <= value <= _GREATEST else f"a whole number from 1 to {_GREATEST}"
-    if key == "gains":
-        whole = all(
-            type(number) is int and abs(number) <= _GREATEST
-            for pair in value.items()
-            for number in pair
-        )
-        return "" if whole else "a mapping of whole grades to whole gains, as {1:3}"
-    if key == "recall":
-        return (
-            ""
-            if 0 <= value <= 1 and round(value, 2) == value
-            else "a share from 0.0 to 1.0 with at most two decimals"
-        )
-    if key == "p":
-        return "" if 0 <= value <= 1 else "a probability from 0.0 to 1.0"
-    if key == "beta":
-        return (
-            ""
-            if "e" not in repr(value) and value < 1e6
-            else "a number below a million, and 0.0 or at least 0.0001"
-        )
-    if isinstance(value, int):
-        return "" if abs(value) <= _GREATEST else f"a whole number up to {_GREATEST}"
-    return ""
+    """What was expected of a value of the right type; empty if the value is right."""
+    if key in _RANGES:
+        holds, expected = _RANGES[key]
+        return "" if holds(value) else expected
+    small = not isinstance(value, int) or abs(value) <= _GREATEST
+    return "" if small else f"a whole number up to {_GREATEST}"
 
 
 def _unsupported(measure: Any) -> str:
@@ -197,9 +197,9 @@ def _unsupported(measure: Any) -> str:
                     for key, spec in form.params.items()
                     if not spec.validate(measure[key])
                 }
-                said = [
+                clauses = [
                     f"without {key}" if value is NOT_PROVIDED else f"with {key}={value!r}"
                     for key, value in wrong.items()
                 ]
-                reasons.append(f"{name} does not compute it {' and '.join(said)}")
-    return "; ".join(reasons) or "no program of ir-measures that is used here does"
+                reasons.append(f"{name} does not compute it {' and '.join(clauses)}")
+    return "; ".join(reasons) or "no program of ir-measures that irdistill uses does"

@@ -1,6 +1,4 @@
-"""How much each teacher counts: by its figures on a few labelled queries, by agreement, or query by
-query.
-"""
+"""Weights of teachers: from figures on labelled queries, from agreement, or per query (a gate)."""
 
 from __future__ import annotations
 
@@ -14,36 +12,37 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.collections.slices import split_folder
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.measures import per_query
-from irdistill.evaluation.ranking_policies import measured_run
+from irdistill.evaluation.ranking_policies import RunSource, measured_run
 from irdistill.evaluation.significance import equal_within
-from irdistill.runs import Gate, Mixing, Run, open_run
+from irdistill.runs import Gate, Mixing, Run, as_run
 from irdistill.runs.fusion import aligned
 from irdistill.runs.gate import FEATURES, features, pairwise_tau
 
 MEASURE = "nDCG@10"
-Given = Run | str | Path
 _HELD_OUT = re.compile(r"test.*|eval.*|trec-dl.*|howto")
 
 
 @dataclass(frozen=True)
 class Weighting:
-    """Weights of T teachers, of sum 1, and how they were found (for a run's manifest)."""
+    """Weights of T teachers, which sum to 1, and their origin for a run's manifest."""
 
     values: tuple[float, ...]
     origin: dict[str, Any]
 
 
 def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, ...]:
-    """``max(0, e_m)^p / sum_j max(0, e_j)^p``: DistillWeighted; ``p`` = 0 is uniform, infinity
-    DistillNearest.
+    """``max(0, e_m)^p / sum_j max(0, e_j)^p`` (DistillWeighted).
 
-    With an infinite power the best teacher gets all; equally good ones share it.
+    ``p`` = 0 is uniform. With infinite ``p`` the best teachers share all weight (DistillNearest).
 
     Raises:
-        IrdistillError: a quality is not finite, the power is negative, or no quality is above 0
-            (with a power above 0).
+        OptionError: a quality is not finite, the power is negative, or no quality is above 0 (with
+            a power above 0).
+
+    >>> power_weights([0.6, 0.2])
+    (0.75, 0.25)
     """
     good = np.maximum(0.0, np.asarray(quality, np.float64))
     if (
@@ -52,7 +51,7 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
         or not power >= 0
         or (power > 0 and good.max() <= 0)
     ):
-        raise IrdistillError(
+        raise OptionError(
             f"no weights can be made of the qualities {list(quality)} with the power {power:g}:"
             " finite numbers, one of them above 0, and a power of at least 0 were expected."
         )
@@ -66,9 +65,7 @@ def power_weights(quality: Sequence[float], power: float = 1.0) -> tuple[float, 
 
 
 def split_names(collection_id: str) -> list[str]:
-    """The parts of a collection's id that can name its split: what follows # of a folder (``test``
-    without one).
-    """
+    """The parts of a collection's id that can name its split; of a folder what follows #."""
     path, split = split_folder(collection_id)
     if split:
         return [split]
@@ -77,37 +74,39 @@ def split_names(collection_id: str) -> list[str]:
     return path.split("/")[1:]
 
 
-def check_dev(dev: Collection, dev_runs: Sequence[Given], runs: Sequence[Given]) -> list[Run]:
-    """Whether labels may decide how ``runs`` are mixed, and the runs of the same teachers on the
-    labelled queries.
+def check_labelled(
+    dev: Collection, dev_runs: Sequence[RunSource], runs: Sequence[RunSource]
+) -> list[Run]:
+    """Check that labels may decide how ``runs`` are mixed; return the runs on labelled queries.
 
-    Labels are never taken from a split that is named test (or eval, trec-dl, howto); and the
-    queries to be mixed must not be among the labelled ones, or a figure measured on them would have
-    seen its own labels. Only the queries of a split named train may be both, as no figure is
-    measured there.
+    Labels must not come from a split named test (or eval, trec-dl, howto). The queries to be mixed
+    must not be among the labelled ones, since a figure measured on them would depend on their
+    labels. Only queries of a split named train may be both, as no figure is measured there.
 
     Raises:
-        IrdistillError: one of the two is broken, the labels are none, or ``dev_runs`` are not those
-            of the teachers.
+        OptionError: labels would come from such a split or such queries, or ``dev_runs`` are not
+            those of the teachers.
+        InputError: there are no labels.
     """
     if any(_HELD_OUT.fullmatch(name) for name in split_names(dev.id)):
-        raise IrdistillError(
+        raise OptionError(
             f"weights would be fitted on the labels of {dev.id!r}, which by its name is held out"
-            " for the last figures. Give a dev or train split; of a collection that has but one"
-            " split, write a part of its judgments to a split of its own (qrels/dev.tsv) and"
-            " evaluate on the rest."
+            " for the final figures. Give a dev or train split; if the collection has only one"
+            " split, write a part of its judgments to another split (qrels/dev.tsv) and evaluate"
+            " on the rest."
         )
     if not len(dev.qrels):
-        raise IrdistillError(
+        raise InputError(
             f"{dev.id!r} has no judgments to fit weights on; give a split that has qrels."
         )
-    targets, own = [open_run(run) for run in runs], [measured_run(run, dev) for run in dev_runs]
-    if targets and len(own) != len(targets):
-        raise IrdistillError(
-            f"{len(own)} runs were given for the labelled queries and {len(targets)} teachers are"
-            " mixed; give one of each teacher, in the same order."
+    targets = [as_run(run) for run in runs]
+    labelled = [measured_run(run, dev) for run in dev_runs]
+    if targets and len(labelled) != len(targets):
+        raise OptionError(
+            f"{len(labelled)} runs were given for the labelled queries and {len(targets)} teachers"
+            " are mixed; give one of each teacher, in the same order."
         )
-    producers = [run.identity.producer for run in own]
+    producers = [run.identity.producer for run in labelled]
     for place, run in enumerate(targets):
         described = run.identity.collection
         if described.get("corpus") == dev.corpus.fingerprint and "train" not in split_names(
@@ -115,53 +114,55 @@ def check_dev(dev: Collection, dev_runs: Sequence[Given], runs: Sequence[Given])
         ):
             shared = [query_id for query_id in run.query_ids if query_id in dev.qrels]
             if shared:
-                raise IrdistillError(
-                    f"{len(shared)} of the {len(run)} queries of {run} (as {shared[0]!r}) are among"
-                    f" the labelled ones of {dev.id!r}: a figure measured on them would have seen"
-                    " its own labels. Give labelled queries that are not among those that are"
-                    " mixed."
+                raise OptionError(
+                    f"{len(shared)} of the {len(run)} queries of {run} (such as {shared[0]!r}) are"
+                    f" among the labelled ones of {dev.id!r}: a figure measured on them would"
+                    " depend on their labels. Give labelled queries that are not among those that"
+                    " are mixed."
                 )
         if run.identity.producer != producers[place] and run.identity.producer in producers:
-            raise IrdistillError(
+            raise OptionError(
                 f"teacher {place + 1} of the runs is number"
                 f" {producers.index(run.identity.producer) + 1} of the runs of {dev.id!r}; give"
                 " both in the same order."
             )
-    return own
+    return labelled
 
 
-def _origin(by: str, dev: Collection, own: Sequence[Run]) -> dict[str, Any]:
+def _origin(by: str, dev: Collection, runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "by": by,
         "dev": dev.describe() | {"qrels": dev.qrels.fingerprint},
         "queries": len(dev.qrels),
-        "runs": [run.fingerprint for run in own],
+        "runs": [run.fingerprint for run in runs],
     }
 
 
 def labelled_weights(
-    runs: Sequence[Given], dev: Collection, dev_runs: Sequence[Given], power: float = 1.0
+    runs: Sequence[RunSource], dev: Collection, dev_runs: Sequence[RunSource], power: float = 1.0
 ) -> Weighting:
     """Weights by task similarity: each teacher's nDCG@10 on labelled queries, raised to a power
     (DistillWeighted).
 
     Args:
-        runs: what will be mixed, to check that its queries are not the labelled ones; may be empty.
-        dev, dev_runs: labelled queries, some tens of them, and the same teachers' runs on them in
-            the same order.
+        runs: the runs to be mixed, to check that their queries are not the labelled ones; may be
+            empty.
+        dev, dev_runs: some tens of labelled queries, and the same teachers' runs on them in the
+            same order.
 
     Raises:
-        IrdistillError: as `check_dev` and `power_weights`.
+        OptionError, InputError: as in `check_labelled` and `power_weights`.
     """
-    own = check_dev(dev, dev_runs, runs)
-    quality = [float(per_query(dev.qrels, run, [MEASURE]).values[MEASURE].mean()) for run in own]
+    labelled = check_labelled(dev, dev_runs, runs)
+    results = [per_query(dev.qrels, run, [MEASURE]).values[MEASURE] for run in labelled]
+    quality = [float(values.mean()) for values in results]
     return Weighting(
         power_weights(quality, power),
-        _origin(MEASURE, dev, own) | {"power": _number(power), "quality": quality},
+        _origin(MEASURE, dev, labelled) | {"power": _number(power), "quality": quality},
     )
 
 
-def agreement_weights(runs: Sequence[Given], power: float = 1.0) -> Weighting:
+def agreement_weights(runs: Sequence[RunSource], power: float = 1.0) -> Weighting:
     """Weights without labels: each teacher's mean Kendall tau-b with the consensus of the others,
     raised to a power.
 
@@ -170,27 +171,28 @@ def agreement_weights(runs: Sequence[Given], power: float = 1.0) -> Weighting:
     right alone.
 
     Raises:
-        IrdistillError: fewer than two runs, or none agrees with the others.
+        OptionError: fewer than two runs.
+        InputError: no run agrees with the others.
     """
-    opened = [open_run(run) for run in runs]
+    opened = [as_run(run) for run in runs]
     if len(opened) < 2:
-        raise IrdistillError(f"{len(opened)} run was given; agreement needs at least two.")
+        raise OptionError(f"{len(opened)} run was given; agreement needs at least two.")
     rule = Mixing("zscore", missing="skip").for_teachers(len(opened) - 1)
     taus: list[list[float]] = [[] for _ in opened]
     for query_id in dict.fromkeys(query_id for run in opened for query_id in run.query_ids):
         doc_ids, parts = aligned([run.get(query_id) for run in opened])
-        for place, (own, found) in enumerate(zip(parts, taus, strict=True)):
+        for place, part in enumerate(parts):
             others = rule.mix([*parts[:place], *parts[place + 1 :]], len(doc_ids)).scores
-            tau = pairwise_tau([own, (np.arange(len(doc_ids)), others)], len(doc_ids))[0, 1]
+            tau = pairwise_tau([part, (np.arange(len(doc_ids)), others)], len(doc_ids))[0, 1]
             if tau == tau:
-                found.append(float(tau))
-    quality = [float(np.mean(found)) if found else 0.0 for found in taus]
+                taus[place].append(float(tau))
+    quality = [float(np.mean(values)) if values else 0.0 for values in taus]
     if power > 0 and max(quality) <= 0:
-        raise IrdistillError(
+        raise InputError(
             "no run agrees with the others (mean Kendall tau"
-            f" {', '.join(f'{one:.3f}' for one in quality)}), so agreement says nothing of which is"
-            " better. Candidates of several first stages in one pool often disagree so; give"
-            " --weights by hand, or similarity with labelled queries."
+            f" {', '.join(f'{value:.3f}' for value in quality)}), so agreement does not say which"
+            " is better. Candidates of several first stages in one pool often disagree like this;"
+            " give --weights by hand, or similarity with labelled queries."
         )
     return Weighting(
         power_weights(quality, power),
@@ -208,14 +210,14 @@ def _number(power: float) -> float | str:
 
 
 def fit_gate(
-    runs: Sequence[Given],
+    runs: Sequence[RunSource],
     dev: Collection,
-    dev_runs: Sequence[Given],
+    dev_runs: Sequence[RunSource],
     balance: float = 0.1,
     ridge: float = 0.01,
     top: int | None = None,
 ) -> Gate:
-    """Fit a gate on labelled queries: which teacher is right, told from the looks of their lists.
+    """Fit a gate on labelled queries: which teacher is right, from features of their lists.
 
     With e_m(q) the nDCG@10 of teacher m and r_m(q) = e_m(q) - min_j e_j(q), it minimises over the
     coefficients
@@ -223,46 +225,46 @@ def fit_gate(
         - sum_qm r_m(q) log g_m(q) / sum_qm r_m(q)  +  balance * KL(uniform || mean over q of g)  +
           ridge / 2 * |C|^2
 
-    A query on which all teachers are equally good says nothing. The second term is MST-Distill's
-    load balancing, which keeps a gate from giving all to one teacher; the third holds for the
-    coefficients of the standardised features, not for the biases. The fit starts at the uniform
-    gate and draws nothing at random.
+    A query on which all teachers are equally good has no effect. The second term is MST-Distill's
+    load balancing, which keeps a gate from giving all weight to one teacher. The third is on the
+    coefficients of the standardized features, not on the biases. The fit is deterministic and
+    starts at the uniform gate.
 
     Args:
-        runs, dev, dev_runs: as for `labelled_weights`.
-        top: let only so many teachers count for a query.
+        runs, dev, dev_runs: as in `labelled_weights`.
+        top: only this many teachers count for a query; all if None.
 
     Raises:
-        IrdistillError: as `check_dev`; fewer than two teachers; or all are equally good on every
-            query.
+        OptionError: fewer than two teachers, or a negative number; or as in `check_labelled`.
+        InputError: all teachers are equally good on every query.
     """
-    own = check_dev(dev, dev_runs, runs)
-    if len(own) < 2 or not balance >= 0 or not ridge >= 0:
-        raise IrdistillError(
-            f"a gate was asked for {len(own)} teachers with balance={balance} and ridge={ridge}; at"
-            " least two teachers and numbers of at least 0 were expected."
+    labelled = check_labelled(dev, dev_runs, runs)
+    if len(labelled) < 2 or not balance >= 0 or not ridge >= 0:
+        raise OptionError(
+            f"a gate got {len(labelled)} teachers, balance={balance} and ridge={ridge}; at least"
+            " two teachers and numbers of at least 0 were expected."
         )
-    results = [per_query(dev.qrels, run, [MEASURE]) for run in own]
-    values = np.stack([found.values[MEASURE] for found in results], axis=1)
+    results = [per_query(dev.qrels, run, [MEASURE]) for run in labelled]
+    values = np.stack([result.values[MEASURE] for result in results], axis=1)
     gains = values - values.min(axis=1, keepdims=True)
     gains[gains < equal_within(values)] = 0.0
     if not gains.any():
-        raise IrdistillError(
+        raise InputError(
             f"all teachers are equally good on each of the {len(values)} labelled queries of"
-            f" {dev.id!r}; a gate has nothing to learn there. Give more queries, or use fixed"
+            f" {dev.id!r}; a gate has nothing to learn from them. Give more queries, or use fixed"
             " weights."
         )
-    looks = []
+    inputs_by_query = []
     for query_id in results[0].query_ids:
-        doc_ids, parts = aligned([run.get(query_id) for run in own])
-        looks.append(features(parts, len(doc_ids)))
-    inputs = np.stack(looks)
+        doc_ids, parts = aligned([run.get(query_id) for run in labelled])
+        inputs_by_query.append(features(parts, len(doc_ids)))
+    inputs = np.stack(inputs_by_query)
     mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
-    scale[scale < 1e-9] = 1.0  # a feature that never changes says nothing
+    scale[scale < 1e-9] = 1.0  # a constant feature has no effect
     standard = (inputs - mean) / scale
     coefficients, bias = _fit(standard, gains / gains.sum(), balance, ridge)
     rows = [tuple(tuple(row) for row in table.tolist()) for table in (coefficients, mean, scale)]
-    origin = _origin(MEASURE, dev, own) | {
+    origin = _origin(MEASURE, dev, labelled) | {
         "balance": balance,
         "ridge": ridge,
         "quality": values.mean(axis=0).tolist(),
@@ -279,8 +281,8 @@ def _fit(
     queries, teachers, width = inputs.shape
     assert width == len(FEATURES)
 
-    def objective(given: np.ndarray) -> tuple[float, np.ndarray]:
-        coefficients, bias = given[:-teachers].reshape(teachers, width), given[-teachers:]
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        coefficients, bias = values[:-teachers].reshape(teachers, width), values[-teachers:]
         logits = (inputs * coefficients).sum(-1) + bias
         high = logits.max(axis=1, keepdims=True)
         logs = logits - high - np.log(np.exp(logits - high).sum(axis=1, keepdims=True))
@@ -294,11 +296,11 @@ def _fit(
         slope = (slopes[:, :, None] * inputs).sum(axis=0) + ridge * coefficients
         return value, np.concatenate([slope.ravel(), slopes.sum(axis=0)])
 
-    found = minimize(
+    solution = minimize(
         objective,
         np.zeros(teachers * (width + 1)),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-9},
     ).x
-    return found[:-teachers].reshape(teachers, width), found[-teachers:]
+    return solution[:-teachers].reshape(teachers, width), solution[-teachers:]

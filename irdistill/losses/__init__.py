@@ -1,4 +1,9 @@
-"""Losses: pure functions of scores, and the language they are written in."""
+"""Losses: functions of scores, as Python objects and as expressions.
+
+>>> from irdistill.losses import KL, InfoNCE, parse_loss
+>>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE") == KL(tau=0.05) + 0.1 * InfoNCE()
+True
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,7 @@ from irdistill.losses.expression import parse_loss, signature
 from irdistill.losses.listwise import KL, ListMLE, ListNet
 from irdistill.losses.metric import ADRMSE, ApproxNDCG, LambdaLoss
 from irdistill.losses.pairwise import Hinge, MarginMSE, Preference, RankNet
+from irdistill.losses.parameter_checks import AtLeast, NonNegative, Positive
 from irdistill.losses.pointwise import BCE, MSE
 from irdistill.losses.pseudo_classes import LELP
 from irdistill.losses.representations import BatchRepresentations, FittingSample, TokenVectors
@@ -29,6 +35,7 @@ __all__ = [
     "REGISTRY",
     "TRG",
     "ApproxNDCG",
+    "AtLeast",
     "BatchRepresentations",
     "Cut",
     "EmbeddingMSE",
@@ -41,6 +48,8 @@ __all__ = [
     "Loss",
     "MIAlpha",
     "MarginMSE",
+    "NonNegative",
+    "Positive",
     "Preference",
     "RankNet",
     "ScoreBatch",

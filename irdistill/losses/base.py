@@ -1,36 +1,83 @@
-"""Losses as values: they can be called, printed, added, weighted and cut to the top of a list."""
+"""Losses as values: they are called, printed, compared, added, weighted and cut to a depth."""
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import torch
 from torch import Tensor, nn
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.parameter_checks import Positive, check_value, parameter_types
 from irdistill.losses.representations import FittingSample
 
-#: What a loss may need: the teacher's ``order``, its ``score`` or ``margin``; the qrels' ``label``.
+#: What a loss may need: the teacher's ``order``, ``score`` or ``margin``, the ``label`` of the
+#: qrels, or the teacher's ``representation``.
 NEEDS = frozenset({"order", "score", "margin", "label", "representation"})
 
 #: Every named loss; the expression language knows exactly these.
 REGISTRY: dict[str, type[Loss]] = {}
 
 L = TypeVar("L", bound="type[Loss]")
+Requirement = Iterable[str] | Callable[[Any], Iterable[str]]
 
 
-def register(name: str) -> Callable[[L], L]:
-    """Class decorator: make a frozen dataclass deriving from `Loss` known under ``name``."""
+@dataclass_transform(frozen_default=True)
+def register(
+    name: str, *, needs: Requirement = (), in_batch: bool | Callable[[Any], bool] = False
+) -> Callable[[L], L]:
+    """Class decorator that makes a subclass of `Loss` a loss with a name.
+
+    The class becomes a frozen dataclass. Its annotated attributes are the parameters of the loss;
+    they need defaults, and values are checked against their types (``bool``, ``int``, ``str``,
+    ``Literal``, ``Positive``, `AtLeast`). The loss then works in Python and in expressions.
+
+    Args:
+        name: the name in expressions.
+        needs: what the loss reads, a subset of `NEEDS`; or a function of the loss, where that
+            depends on its parameters.
+        in_batch: whether the loss reads the (B, U) in-batch scores; or a function of the loss.
+
+    Raises:
+        OptionError: the name is taken or is not an identifier, or a need is unknown.
+
+    >>> @register("Smooth", needs={"score"})
+    ... class Smooth(Loss):
+    ...     tau: Positive = 1.0
+    ...
+    ...     def compute(self, batch):
+    ...         scored = batch.scored
+    ...         return torch.nn.functional.smooth_l1_loss(
+    ...             batch.student[scored] / self.tau, batch.teacher[scored]
+    ...         )
+    >>> 0.5 * Smooth(tau=2) @ 10
+    0.5*Smooth(tau=2)@10
+    >>> Smooth()(ScoreBatch(student=torch.zeros(1, 2), teacher=torch.ones(1, 2)))
+    tensor(0.5000)
+    """
+    if not name.isidentifier():
+        raise OptionError(f"{name!r} cannot name a loss; give letters, digits and underscores.")
+    if not callable(needs):
+        needs = frozenset(needs)
+        if unknown := needs - NEEDS:
+            raise OptionError(
+                f"the loss {name!r} needs {', '.join(sorted(unknown))}; known needs are"
+                f" {', '.join(sorted(NEEDS))}."
+            )
 
     def add(kind: L) -> L:
-        if name in REGISTRY:
-            raise ValueError(f"a loss named {name!r} is registered already")
-        kind.name = name
+        known = REGISTRY.get(name)
+        here = (kind.__module__, kind.__qualname__)
+        if known is not None and (known.__module__, known.__qualname__) != here:
+            raise OptionError(
+                f"a loss named {name!r} exists ({known.__module__}); choose another name."
+            )
+        dataclass(frozen=True, repr=False)(kind)  # changes the class in place
+        kind.name, kind._needs, kind._in_batch = name, needs, in_batch
         REGISTRY[name] = kind
         return kind
 
@@ -38,56 +85,75 @@ def register(name: str) -> Callable[[L], L]:
 
 
 def number(value: float) -> str:
-    """A number as written in an expression: ``0.05``, ``2``."""
-    text = repr(float(value))
-    return text.removesuffix(".0")
+    """A number as expressions write it: ``0.05``, ``2``."""
+    return repr(float(value)).removesuffix(".0")
 
 
 class Loss(ABC):
-    """A function of a `ScoreBatch`. Subclasses are frozen dataclasses whose fields are the
-    parameters.
+    """A function of a `ScoreBatch`. Subclasses are made by `register`.
+
+    Losses are values: equal parameters make equal losses, ``+`` adds, ``*`` weights, ``@`` cuts
+    each list to a depth, and ``str`` gives the expression that `parse_loss` reads.
+
+    >>> from irdistill.losses import KL, InfoNCE, parse_loss
+    >>> loss = KL(tau=0.05) + 0.1 * InfoNCE()
+    >>> loss
+    KL(tau=0.05) + 0.1*InfoNCE
+    >>> parse_loss(str(loss)) == loss
+    True
     """
 
     name: ClassVar[str] = ""
-    #: Whether it may learn something beside the student, and whether that is first fitted to a
-    #: sample of the teacher's states.
+    #: Whether the loss may have trainable parameters (see `make_parameters`).
     has_parameters: ClassVar[bool] = False
+    #: Whether its parameters are fitted to a `FittingSample` before the first step.
     fits_to_sample: ClassVar[bool] = False
+    _needs: ClassVar[Requirement] = ()
+    _in_batch: ClassVar[bool | Callable[[Any], bool]] = False
+
+    def __post_init__(self) -> None:
+        for parameter, hint in parameter_types(type(self)).items():
+            value = check_value(self.name, parameter, getattr(self, parameter), hint)
+            object.__setattr__(self, parameter, value)
 
     @property
-    @abstractmethod
     def needs(self) -> frozenset[str]:
         """What the batch must hold, a subset of `NEEDS`."""
+        needs = type(self)._needs
+        return frozenset(needs(self) if callable(needs) else needs)
 
     @property
     def uses_in_batch(self) -> bool:
-        """Whether the (B, U) scores against the other lists' documents are read."""
-        return False
+        """Whether the (B, U) scores against the documents of all lists are read."""
+        in_batch = type(self)._in_batch
+        return in_batch(self) if callable(in_batch) else in_batch
 
     @property
     def representations(self) -> frozenset[str]:
-        """Which representations of student and teacher are read, a subset of
-        `irdistill.losses.representations.REPRESENTATIONS`.
-        """
+        """Which representations are read, a subset of the fields of `BatchRepresentations`."""
         return frozenset()
 
     def make_parameters(
         self, example: ScoreBatch, sample: FittingSample | None
     ) -> nn.Module | None:
-        """A new module of what the loss learns beside the student, or None where it learns nothing.
+        """A new module of the loss's trainable parameters, or None where it has none.
 
         Args:
             example: a batch of the shapes that the loss will see.
-            sample: where ``fits_to_sample``, scored pairs of the whole training set.
+            sample: scored pairs of the whole training set, if ``fits_to_sample``.
         """
         return None
 
     def parameters_in(self, batch: ScoreBatch) -> nn.Module:
-        """What the loss has learnt so far."""
+        """The trainable parameters of this loss, as the batch carries them.
+
+        Raises:
+            ValueError: the batch carries none for this loss.
+        """
         if str(self) not in batch.parameters:
             raise ValueError(
-                f"{self} has parameters: make them with make_loss_parameters and give them as"
-                " ScoreBatch(parameters=…)"
+                f"{self} has trainable parameters: make them with make_loss_parameters and pass"
+                " them as ScoreBatch(parameters=...)"
             )
         return batch.parameters[str(self)]
 
@@ -98,18 +164,18 @@ class Loss(ABC):
 
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
-        """The weighted summands; a plain loss is one of weight 1."""
+        """The weighted summands; a basic loss is one summand of weight 1."""
         return ((1.0, self),)
 
     @abstractmethod
     def compute(self, batch: ScoreBatch) -> Tensor:
-        """The loss with at most one teacher, ``batch.teacher`` (B, N) or None."""
+        """The loss with at most one teacher: ``batch.teacher`` is (B, N) or None."""
 
     def __call__(self, batch: ScoreBatch) -> Tensor:
         """The loss, a scalar. With several teachers (T, B, N) it is the mean of the T losses.
 
-        Weights of the teachers make it a weighted mean. Where they differ from list to list, (T,
-        B), each list is taken as a batch of its own, and the mean over the lists is given.
+        ``batch.teacher_weights`` (T,) makes it a weighted mean. Weights (T, B) differ from list to
+        list: then each list is a batch by itself, and the result is the mean over the lists.
         """
         if batch.teacher is None or batch.teacher.dim() == 2:
             return self.compute(batch)
@@ -121,12 +187,15 @@ class Loss(ABC):
         return losses.mean() if weights is None else (losses * weights).sum() / weights.sum()
 
     def __str__(self) -> str:
-        given = []
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if value != field.default:
-                given.append(f"{field.name}={_written(value)}")
-        return f"{self.name}({', '.join(given)})" if given else self.name
+        written = [
+            f"{field.name}={_written(getattr(self, field.name))}"
+            for field in fields(self)  # type: ignore[arg-type]
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{self.name}({', '.join(written)})" if written else self.name
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __add__(self, other: Loss) -> Loss:
         return weighted_sum(self.terms + other.terms)
@@ -139,51 +208,6 @@ class Loss(ABC):
     def __matmul__(self, depth: int) -> Loss:
         return Cut(self, depth)
 
-    def check_positive(self, *names: str) -> None:
-        """Check parameters that must be finite numbers above 0, and make them floats.
-
-        Raises:
-            IrdistillError: one is not.
-        """
-        for name in names:
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, (int, float))
-                or not 0 < value < math.inf
-            ):
-                raise IrdistillError(
-                    f"{self.name}({name}={value!r}): {name} must be a finite number above 0."
-                )
-            object.__setattr__(self, name, float(value))
-
-    def check_whole(self, name: str, least: int, optional: bool = False) -> None:
-        """Check a parameter that must be a whole number of at least ``least``, or None where
-        ``optional``.
-
-        Raises:
-            IrdistillError: it is not.
-        """
-        value = getattr(self, name)
-        if (value is not None or not optional) and (
-            isinstance(value, bool) or not isinstance(value, int) or value < least
-        ):
-            raise IrdistillError(
-                f"{self.name}({name}={value!r}): {name} must be a whole number of at least {least}."
-            )
-
-    def check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
-        """Check a parameter that must be one of some words.
-
-        Raises:
-            IrdistillError: it is not.
-        """
-        if getattr(self, name) not in allowed:
-            words = ", ".join(f'"{word}"' for word in allowed)
-            raise IrdistillError(
-                f"{self.name}({name}={getattr(self, name)!r}): {name} must be one of {words}."
-            )
-
 
 def _written(value: Any) -> str:
     if isinstance(value, str):
@@ -193,7 +217,7 @@ def _written(value: Any) -> str:
     return number(value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sum(Loss):
     """A weighted sum: ``KL + 0.1*InfoNCE``."""
 
@@ -201,32 +225,35 @@ class Sum(Loss):
 
     def __post_init__(self) -> None:
         for weight, loss in self.parts:
-            if not 0 < weight < math.inf:
-                raise IrdistillError(
-                    f"the weight of {loss} is {weight}; it must be a finite number above 0."
-                )
+            check_value("", f"weight of {loss}", weight, Positive)
 
     @property
     def needs(self) -> frozenset[str]:
+        """The needs of all parts."""
         return frozenset().union(*(loss.needs for _, loss in self.parts))
 
     @property
     def uses_in_batch(self) -> bool:
+        """Whether any part reads in-batch scores."""
         return any(loss.uses_in_batch for _, loss in self.parts)
 
     @property
     def representations(self) -> frozenset[str]:
+        """The representations that the parts read."""
         return frozenset().union(*(loss.representations for _, loss in self.parts))
 
     @property
     def basic_losses(self) -> tuple[Loss, ...]:
+        """Those of all parts."""
         return tuple(inner for _, loss in self.parts for inner in loss.basic_losses)
 
     @property
     def terms(self) -> tuple[tuple[float, Loss], ...]:
+        """The parts."""
         return self.parts
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """The weighted sum of the parts."""
         return torch.stack([weight * loss(batch) for weight, loss in self.parts]).sum()
 
     def __matmul__(self, depth: int) -> Loss:
@@ -239,40 +266,46 @@ class Sum(Loss):
 
 
 def weighted_sum(parts: tuple[tuple[float, Loss], ...]) -> Loss:
-    """A `Sum`, or the loss itself where there is one of weight 1."""
+    """A `Sum`, or the loss itself if it is the only one and has weight 1."""
     return parts[0][1] if len(parts) == 1 and parts[0][0] == 1 else Sum(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cut(Loss):
-    """A loss on the top of each list only: ``KL@20`` (see `ScoreBatch.top` for the order)."""
+    """A loss on the top of each list: ``KL@20`` (see `ScoreBatch.top` for the order)."""
 
     inner: Loss
     depth: int
 
     def __post_init__(self) -> None:
         if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
-            raise IrdistillError(
-                f"{self.inner}@{self.depth}: what follows @ must be a whole number of at least 1."
+            raise OptionError(
+                f"{self.inner}@{self.depth}: the depth after @ must be a whole number of at"
+                " least 1."
             )
 
     @property
     def needs(self) -> frozenset[str]:
+        """The needs of the inner loss."""
         return self.inner.needs
 
     @property
     def uses_in_batch(self) -> bool:
+        """Whether the inner loss reads in-batch scores."""
         return self.inner.uses_in_batch
 
     @property
     def representations(self) -> frozenset[str]:
+        """The representations that the inner loss reads."""
         return self.inner.representations
 
     @property
     def basic_losses(self) -> tuple[Loss, ...]:
+        """Those of the inner loss."""
         return self.inner.basic_losses
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """The inner loss of the batch cut to ``depth``."""
         return self.inner.compute(batch.top(self.depth))
 
     def __str__(self) -> str:
@@ -282,22 +315,22 @@ class Cut(Loss):
 def make_loss_parameters(
     loss: Loss, example: ScoreBatch, sample: FittingSample | None = None, seed: int = 0
 ) -> dict[str, nn.Module]:
-    """New modules of all that an expression learns beside the student, by the loss that learns it,
-    as it is written.
+    """New modules of all trainable parameters of an expression, by the loss as it is written.
 
-    The weights depend on ``seed`` alone. The modules are trained by the optimiser that trains the
-    student.
+    The initial weights depend on ``seed`` alone. The optimizer of the student trains the modules.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made = {str(one): one.make_parameters(example, sample) for one in loss.basic_losses}
+        modules = {
+            str(basic): basic.make_parameters(example, sample) for basic in loss.basic_losses
+        }
     return {
         name: module.to(example.student.device, example.student.dtype)
-        for name, module in made.items()
+        for name, module in modules.items()
         if module is not None
     }
 
 
-def needs_of_order(by: str) -> frozenset[str]:
-    """What a loss needs that follows the order of the ``"teacher"`` or of the ``"label"``s."""
-    return frozenset({"order"} if by == "teacher" else {"label"})
+def order_needs(loss: Any) -> set[str]:
+    """The needs of a loss whose parameter ``by`` names the order it follows."""
+    return {"order"} if loss.by == "teacher" else {"label"}

@@ -1,4 +1,4 @@
-"""What a loss sees: scores, targets and masks of one batch of lists; never a model."""
+"""The input of a loss: scores, targets and masks of one batch of lists."""
 
 from __future__ import annotations
 
@@ -14,25 +14,33 @@ from irdistill.losses.representations import BatchRepresentations, widened
 
 @dataclass(frozen=True)
 class ScoreBatch:
-    """One list of N documents for each of B queries, padded to the longest list.
+    """A list of N documents for each of B queries, padded to the longest list.
 
     Attributes:
         student: (B, N) the student's scores, with gradients. Half precision is widened to float32.
-        teacher: (B, N), or (T, B, N) for T teachers; NaN where a teacher gave no score. None
-            without teacher.
+        teacher: (B, N), or (T, B, N) for T teachers; NaN where a teacher gave no score; None
+            without a teacher.
         mask: (B, N) bool, False on padding.
-        labels: (B, N) graded relevance, 0 for not relevant or not judged. None without judgements.
+        labels: (B, N) graded relevance, 0 for not relevant or not judged; None without judgments.
         in_batch: (B, U) scores of every query against the U unique documents of the batch, or None.
         columns: (B, N) int, the column in ``in_batch`` of each list item (any value on padding).
             Needed whenever ``in_batch`` is given.
         positives: (B, U) bool, documents of the batch known or suspected to be relevant to the
-            query, whether or not they stand in its own list; or None.
-        teacher_weights: (T,) or, list by list, (T, B): how much each of T teachers counts, none
-            below 0 and one above; all the same where None.
+            query, in its list or not; or None.
+        teacher_weights: (T,) or, by list, (T, B) weights of T teachers, at least 0 and not all 0;
+            None weights them equally.
         student_representations, teacher_representations: the vectors of both models, for losses
             that compare them.
         parameters: the modules that losses train beside the student, by the loss as it is written
             (see `make_loss_parameters`).
+
+    >>> batch = ScoreBatch(
+    ...     student=torch.tensor([[0.9, 0.1]]),
+    ...     teacher=torch.tensor([[3.0, float("nan")]]),
+    ...     labels=torch.tensor([[1, 0]]),
+    ... )
+    >>> batch.scored
+    tensor([[ True, False]])
     """
 
     student: Tensor
@@ -63,15 +71,12 @@ class ScoreBatch:
                 )
             object.__setattr__(self, "teacher", teacher)
         if self.teacher_weights is not None:
-            given = (
-                None
-                if self.teacher is None or self.teacher.dim() == 2
-                else tuple(self.teacher.shape[:2])
-            )
-            if given is None or tuple(self.teacher_weights.shape) not in (given, given[:1]):
+            expected = () if self.teacher is None else tuple(self.teacher.shape[:-1])
+            weights_shape = tuple(self.teacher_weights.shape)
+            if len(expected) != 2 or weights_shape not in (expected, expected[:1]):
                 raise ValueError(
-                    f"teacher weights of shape {tuple(self.teacher_weights.shape)} need teacher"
-                    " scores (T, B, N), and the shape (T,) or (T, B)"
+                    f"teacher weights of shape {weights_shape} need teacher scores (T, B, N), and"
+                    " the shape (T,) or (T, B)"
                 )
             object.__setattr__(self, "teacher_weights", self.teacher_weights.to(self.student))
         if self.mask is None:
@@ -118,9 +123,7 @@ class ScoreBatch:
 
     @property
     def suspected(self) -> Tensor:
-        """(B, N) bool: known or suspected to be relevant (``positives``), and not labelled so:
-        nobody's negative.
-        """
+        """(B, N) bool: in ``positives`` but not labeled relevant, so never used as a negative."""
         if self.positives is None or self.columns is None:
             return torch.zeros_like(self.valid)
         known = self.positives.gather(1, self.columns.clamp(0, self.positives.shape[1] - 1))
@@ -129,26 +132,23 @@ class ScoreBatch:
         )
 
     def targets(self, by: str) -> tuple[Tensor, Tensor]:
-        """What orders a list: the ``"teacher"``'s scores or the ``"label"``s.
+        """The values that order a list: the ``"teacher"``'s scores or the ``"label"``s.
 
         Returns:
-            (B, N) values, 0 where there is none; and (B, N) bool, where there is one. A list in
-            which nothing is labelled relevant has no labels: it would teach that all its documents
-            are alike. Nor has a document `suspected` to be relevant.
+            (B, N) values, 0 where unknown, and (B, N) bool where they are known. The labels of a
+            list without a relevant document are unknown, because they would teach that all its
+            documents are alike; so is the label of a `suspected` document.
         """
-        labelled = by == "label"
-        usable = (
-            self.valid & ~self.suspected & self.relevant.any(dim=1, keepdim=True)
-            if labelled
-            else self.scored
-        )
-        values = self.labels if by == "label" else self.teacher
-        if values is None:
-            raise ValueError("this needs labels, shape (B, N)")
+        if by == "label":
+            usable = self.valid & ~self.suspected & self.relevant.any(dim=1, keepdim=True)
+            values = self.labels
+        else:
+            usable, values = self.scored, self.teacher
+        assert values is not None
         return values.to(self.student.dtype).masked_fill(~usable, 0.0), usable
 
     def zero(self) -> Tensor:
-        """A loss of 0 that still has a (zero) gradient, for a batch that teaches nothing."""
+        """A loss of 0 with a zero gradient, for a batch without anything to learn from."""
         return self.student.masked_fill(~self.valid, 0.0).sum() * 0.0
 
     def for_teacher(self, index: int) -> ScoreBatch:
@@ -157,7 +157,7 @@ class ScoreBatch:
         return replace(self, teacher=self.teacher[index], teacher_weights=None)
 
     def one_list(self, place: int) -> ScoreBatch:
-        """A batch of one list of this one."""
+        """The batch of one list of this batch."""
 
         def cut(name: str) -> Any:
             value = getattr(self, name)
@@ -177,11 +177,10 @@ class ScoreBatch:
         return ScoreBatch(**{entry.name: cut(entry.name) for entry in fields(self)})
 
     def top(self, depth: int) -> ScoreBatch:
-        """The batch with each list cut to its first ``depth`` items.
+        """The batch with each list cut to its first ``depth`` items; ``in_batch`` is unchanged.
 
-        Order: by teacher score, descending, items without one last, ties in list order; without a
-            teacher in
-        list order. ``in_batch`` is unchanged.
+        The order is by teacher score, items without one last, ties in list order. Without a teacher
+        it is the list order.
         """
         if depth >= self.student.shape[1]:
             return self
@@ -194,6 +193,9 @@ class ScoreBatch:
         def cut(value: Tensor | None) -> Tensor | None:
             return None if value is None else value.gather(1, order)
 
+        def reordered(vectors: BatchRepresentations | None) -> BatchRepresentations | None:
+            return None if vectors is None else vectors.reordered(order)
+
         return replace(
             self,
             student=self.student.gather(1, order),
@@ -201,14 +203,6 @@ class ScoreBatch:
             mask=cut(self.mask),
             labels=cut(self.labels),
             columns=cut(self.columns),
-            student_representations=(
-                None
-                if self.student_representations is None
-                else self.student_representations.reordered(order)
-            ),
-            teacher_representations=(
-                None
-                if self.teacher_representations is None
-                else self.teacher_representations.reordered(order)
-            ),
+            student_representations=reordered(self.student_representations),
+            teacher_representations=reordered(self.teacher_representations),
         )

@@ -1,9 +1,8 @@
-"""Losses that tell the relevant document from all others, without the teacher's scores."""
+"""Losses that separate the relevant document from all others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,64 +11,51 @@ from torch.nn import functional as F
 
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.parameter_checks import Positive
 
 
-@register("InfoNCE")
-@dataclass(frozen=True)
+def _info_nce_needs(loss: Any) -> set[str]:
+    needs = {"label"} if loss.positive_by == "label" else {"order"}
+    if loss.masked == "share" or loss.weights == "teacher":
+        return needs | {"score"}
+    return needs | ({"order"} if loss.masked == "teacher" else set())
+
+
+@register("InfoNCE", needs=_info_nce_needs, in_batch=lambda loss: loss.negatives != "list")
 class InfoNCE(Loss):
-    """``-log( e^{s+/tau} / (e^{s+/tau} + sum_- e^{s-/tau}) )``, mean over the positives of the
-    batch.
+    """``-log( e^{s+/tau} / (e^{s+/tau} + sum_- e^{s-/tau}) )``, mean over the positives.
 
-    Each positive of a list takes its turn; the other positives of the query, and further copies of
-    the positive, stand in no denominator. The same holds for documents of other lists that are
-    known to be relevant (``ScoreBatch.positives``). Documents of its own list are counted once, not
-    again in the batch. A list without a positive, and a positive without any negative, give no
-    loss.
+    Each positive of a list is used in turn. The query's other positives and copies of the positive
+    are in no denominator, nor are documents of other lists that are known to be relevant
+    (``ScoreBatch.positives``). Documents of the query's own list are counted once, not again in the
+    batch. A list without a positive and a positive without a negative give no loss.
 
     Attributes:
         tau: divides the student's scores; 0.01 to 0.05 for a cosine student.
-        negatives: ``"all"``, the ``"list"`` only, or the other lists' documents in the ``"batch"``
-            only.
-        positive_by: who says what is relevant: the ``"label"``, or the ``"teacher"``'s best item of
-            the list.
+        negatives: ``"list"``: of the query's list. ``"batch"``: documents of the other lists.
+            ``"all"``: both.
+        positive_by: what is relevant: by ``"label"``, or the ``"teacher"``'s best item of a list.
         masked: ``"teacher"`` leaves out list negatives that the teacher scores no lower than the
-            positive, which are probably relevant and not judged; ``"share"`` those that it scores
-            above ``share`` times the positive's score, which needs scores of 0 and more; ``"none"``
-            keeps them.
-        share: of ``masked="share"``; 0.6 in CADET (arXiv 2502.19712).
+            positive, which are probably relevant and not judged. ``"share"`` leaves out those that
+            it scores above ``share`` times the positive's score, which needs scores of 0 and more.
+            ``"none"`` keeps all.
+        share: threshold of ``masked="share"``; 0.6 in CADET (arXiv 2502.19712).
         weights: ``"teacher"`` multiplies a list negative's term in the denominator by ``1 -
-            sigmoid(t / teacher_tau)``, so that the likelier it is relevant the less it repels;
-            ``"none"`` leaves all at 1.
+            sigmoid(t / teacher_tau)``, so that a probably relevant negative repels less. ``"none"``
+            leaves all weights at 1.
         teacher_tau: divides the teacher's scores for ``weights``.
     """
 
-    tau: float = 0.05
-    negatives: str = "all"
-    positive_by: str = "label"
-    masked: str = "none"
-    share: float = 0.6
-    weights: str = "none"
-    teacher_tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_positive("tau", "share", "teacher_tau")
-        self.check_choice("negatives", ("all", "list", "batch"))
-        self.check_choice("positive_by", ("label", "teacher"))
-        self.check_choice("masked", ("none", "teacher", "share"))
-        self.check_choice("weights", ("none", "teacher"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        by_label = {"label"} if self.positive_by == "label" else {"order"}
-        if self.masked == "share" or self.weights == "teacher":
-            return frozenset(by_label | {"score"})
-        return frozenset(by_label | ({"order"} if self.masked == "teacher" else set()))
-
-    @property
-    def uses_in_batch(self) -> bool:
-        return self.negatives != "list"
+    tau: Positive = 0.05
+    negatives: Literal["all", "list", "batch"] = "all"
+    positive_by: Literal["label", "teacher"] = "label"
+    masked: Literal["none", "teacher", "share"] = "none"
+    share: Positive = 0.6
+    weights: Literal["none", "teacher"] = "none"
+    teacher_tau: Positive = 1.0
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the positives of the batch that have a negative."""
         relevant = batch.relevant if self.positive_by == "label" else _best(batch)
         lists, items = relevant.nonzero(as_tuple=True)
         if len(lists) == 0:
@@ -88,7 +74,7 @@ class InfoNCE(Loss):
     def _list_negatives(
         self, batch: ScoreBatch, relevant: Tensor, lists: Tensor, items: Tensor
     ) -> Tensor:
-        """(P, N) scores of each positive's own list, -inf on all that is no negative."""
+        """(P, N) scores of the list of each positive, -inf on all but negatives."""
         out = ~batch.valid[lists] | relevant[lists]
         if batch.labels is not None:
             out = out | (batch.labels[lists] > 0)
@@ -125,22 +111,22 @@ def _best(batch: ScoreBatch) -> Tensor:
 
 
 def log_sum_exp(logits: Tensor) -> Tensor:
-    """(P,) over rows (P, N); the lowest number, without a gradient, where a row is all -inf."""
+    """(P,) over rows (P, N). A row of -inf gives the lowest number, without a gradient."""
     return logits.masked_fill(logits == -torch.inf, torch.finfo(logits.dtype).min).logsumexp(dim=1)
 
 
 class _LogSumExpExcept(torch.autograd.Function):
-    """``log sum_u e^{s_u / tau}`` over what is not masked. Its one big tensor is reused for the
-    softmax that the gradient needs.
+    """``log sum_u e^{s_u / tau}`` over what is not masked.
 
-    Written with the operations of the library it goes through (B, U) scores about twice as often:
-    at B = 64, U = 12,800 in float32 on one core InfoNCE took 6.1 ms with its gradient, and so 2.2.
+    The gradient reuses the one large tensor. Composed of torch operations it would pass over the
+    (B, U) scores about twice as often: with B = 64 and U = 12,800 in float32 on one core, InfoNCE
+    with its gradient took 6.1 ms that way and takes 2.2 ms this way.
     """
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, masked: Tensor, tau: float) -> Tensor:
         shares = torch.where(masked, -torch.inf, scores)
-        # what is all masked has no share of anything, rather than 0 / 0 of it
+        # a row that is all masked gets shares of 0, not 0 / 0
         highest = shares.amax(dim=1, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
         shares.sub_(highest).mul_(1 / tau).exp_()
         total = shares.sum(dim=1)
@@ -157,19 +143,18 @@ class _LogSumExpExcept(torch.autograd.Function):
 
 
 def batch_negatives(batch: ScoreBatch, tau: float) -> Tensor:
-    """(B,) log-sum-exp of the scores over tau of the other lists' documents, the query's own and
-    known positives left out.
+    """(B,) log-sum-exp of ``score / tau`` of the other lists' documents, without known positives.
 
-    The lowest number where nothing is left. The (B, U) scores are gone through once, however many
-    positives there are.
+    The lowest number where no document is left. It passes over the (B, U) scores once, whatever
+    the number of positives.
     """
     assert batch.in_batch is not None and batch.columns is not None
     width = batch.in_batch.shape[1]
-    own = torch.zeros(
+    left_out = torch.zeros(
         batch.in_batch.shape[0], width + 1, dtype=torch.bool, device=batch.in_batch.device
     )
-    own = own.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
+    left_out = left_out.scatter_(1, batch.columns.masked_fill(~batch.valid, width), True)[:, :width]
     if batch.positives is not None:
-        own = own | batch.positives
-    found: Tensor = _LogSumExpExcept.apply(batch.in_batch, own, tau)
-    return found
+        left_out = left_out | batch.positives
+    result: Tensor = _LogSumExpExcept.apply(batch.in_batch, left_out, tau)
+    return result

@@ -1,12 +1,11 @@
-"""The loss language, written as ir-measures writes measures: ``KL(tau=0.05) +
-0.1*InfoNCE(tau=0.01)``.
+"""The language of losses: ``KL(tau=0.05) + 0.1*InfoNCE(tau=0.01)``, after that of ir-measures.
 
     expression = term { "+" term }
     term       = [ number "*" ] loss [ "@" depth ]
-    loss       = NAME [ "(" parameter "=" value { "," parameter "=" value } ")" ] | "(" expression
-    ")"
+    loss       = NAME [ "(" parameter "=" value { "," parameter "=" value } ")" ]
+               | "(" expression ")"
 
-It is read with Python's own parser, of which only these forms are accepted; nothing is evaluated.
+Python's parser reads it; only these forms are accepted, and nothing is executed.
 """
 
 from __future__ import annotations
@@ -16,44 +15,49 @@ import difflib
 from dataclasses import fields
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.losses.base import REGISTRY, Loss
 
 LONGEST = 1_000
-"""Characters of the longest expression; Python's parser ends in a RecursionError on several
-thousand terms.
+"""Maximal characters of an expression; several thousand terms exhaust the recursion of Python's
+parser.
 """
 
 
 def signature(name: str) -> str:
-    """A loss with its parameters and their defaults: ``KL(tau=1, teacher_tau=1)``."""
+    """A loss with its parameters and defaults: ``MSE(scale=1.0)``."""
     parameters = ", ".join(f"{field.name}={field.default!r}" for field in fields(REGISTRY[name]))  # type: ignore[arg-type]
     return f"{name}({parameters})"
 
 
 def parse_loss(expression: str | Loss) -> Loss:
-    """Read a loss expression; ``parse_loss(str(loss)) == loss``.
+    """Read a loss expression; a `Loss` is returned as it is.
+
+    ``parse_loss(str(loss)) == loss`` holds for every loss.
 
     Raises:
-        IrdistillError: a syntax error, an unknown loss or parameter, or a parameter out of range.
+        OptionError: a syntax error, an unknown loss or parameter, or a parameter out of range.
+
+    >>> parse_loss("KL(tau=0.05) + 0.1*InfoNCE").needs == {"score", "label"}
+    True
     """
     if isinstance(expression, Loss):
         return expression
     if len(expression) > LONGEST:
-        raise IrdistillError(
+        raise OptionError(
             f"the loss {expression[:60]!r}… has {len(expression)} characters; at most {LONGEST}"
             " were expected."
         )
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError) as error:
-        raise IrdistillError(
+        raise OptionError(
             f"the loss {expression!r} cannot be read ({getattr(error, 'msg', error)}). Write it as "
             "KL(tau=0.05) + 0.1*InfoNCE(tau=0.01), with @20 for the top 20 of each list."
         ) from error
     result = _read(tree, expression)
     if not isinstance(result, Loss):
-        raise IrdistillError(f"the loss {expression!r} is a number; name a loss: {_known()}.")
+        raise OptionError(f"the loss {expression!r} is a number; name a loss: {_known()}.")
     return result
 
 
@@ -73,13 +77,13 @@ def _read(node: ast.expr, expression: str) -> Loss | float | int:
             parameters = {str(k.arg): _value(k.value, str(k.arg), expression) for k in keywords}
             return _make(name, parameters, expression)
         case ast.Call(func=ast.Name(id=name)):
-            raise IrdistillError(
+            raise OptionError(
                 f"the loss {expression!r}: parameters are written with their names, as in "
                 f"{_signature_or_all(name)}."
             )
         case ast.BinOp(left=left, op=operator, right=right):
             return _combine(_read(left, expression), operator, _read(right, expression), expression)
-    raise IrdistillError(
+    raise OptionError(
         f"the loss {expression!r} has a part that is no loss: {ast.unparse(node)!r}. Losses are"
         " added with +, weighted with a number and *, and cut to the top of the list with @."
         f" Known: {_known()}."
@@ -100,7 +104,7 @@ def _combine(
             return left @ right
     signs = {"Add": "+", "Mult": "*", "MatMult": "@", "Sub": "-", "Div": "/", "Pow": "**"}
     sign = signs.get(type(operator).__name__, "")
-    raise IrdistillError(
+    raise OptionError(
         f"the loss {expression!r}: {str(left)!r} {sign} {str(right)!r} has no meaning. Losses are"
         " added with +, weighted with a number and *, and cut to the top of the list with @ and a"
         " whole number."
@@ -114,7 +118,7 @@ def _value(node: ast.expr, name: str, expression: str) -> Any:
         value = node
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise IrdistillError(
+    raise OptionError(
         f"the loss {expression!r}: the value of {name} must be a number, True, False, None or a"
         ' "word".'
     )
@@ -129,14 +133,14 @@ def _make(name: str, parameters: dict[str, Any], expression: str) -> Loss:
         close = difflib.get_close_matches(name, REGISTRY, n=1, cutoff=0.5)
         close = close or [known for known in REGISTRY if known.lower() == name.lower()]
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise IrdistillError(
+        raise OptionError(
             f"the loss {expression!r} names {name!r}, which is not known.{hint} Known: {_known()}."
         )
     kind = REGISTRY[name]
     allowed = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     for parameter in parameters:
         if parameter not in allowed:
-            raise IrdistillError(
+            raise OptionError(
                 f"the loss {expression!r}: {name} has no parameter {parameter!r}. "
                 f"It is written {signature(name)}."
             )

@@ -1,43 +1,39 @@
-"""Losses that stand for a ranking measure: ranks or rank differences instead of scores."""
+"""Losses that approximate a ranking measure by ranks or rank differences."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irdistill.errors import IrdistillError
-from irdistill.losses.base import Loss, needs_of_order, register
+from irdistill.losses.base import Loss, order_needs, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.parameter_checks import AtLeast, Positive
 
 
 def soft_ranks(scores: Tensor, usable: Tensor, tau: float) -> Tensor:
-    """(B, N) differentiable ranks ``1 + sum_{j != i} sigmoid((s_j - s_i) / tau)`` (Qin et al. 2010,
-    ApproxNDCG).
-    """
+    """(B, N) differentiable ranks ``1 + sum_{j != i} sigmoid((s_j - s_i) / tau)`` (ApproxNDCG)."""
     above = ((scores[:, None, :] - scores[:, :, None]) / tau).sigmoid()
-    own = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-    return 1.0 + above.masked_fill(~usable[:, None, :] | own, 0.0).sum(dim=2)
+    diagonal = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    return 1.0 + above.masked_fill(~usable[:, None, :] | diagonal, 0.0).sum(dim=2)
 
 
 def average_ranks(values: Tensor, usable: Tensor) -> Tensor:
-    """(B, N) ranks from 1 for the highest; tied items share the mean of their ranks, as only that
-    can be attained.
-    """
-    there = usable[:, None, :]
-    higher = ((values[:, None, :] > values[:, :, None]) & there).sum(dim=2)
-    equal = ((values[:, None, :] == values[:, :, None]) & there).sum(dim=2)
+    """(B, N) ranks from 1 for the highest value; ties share the mean of their ranks."""
+    counted = usable[:, None, :]
+    higher = ((values[:, None, :] > values[:, :, None]) & counted).sum(dim=2)
+    equal = ((values[:, None, :] == values[:, :, None]) & counted).sum(dim=2)
     return (higher + (equal + 1) / 2).to(values.dtype)
 
 
 def gains(batch: ScoreBatch, by: str) -> tuple[Tensor, Tensor]:
-    """What finding an item is worth, (B, N), and where that is known.
+    """(B, N) gains, and (B, N) bool where they are known.
 
-    ``2^label - 1`` by label. A teacher's scores are no grades, so by teacher it is linear in the
-    rank: 1 for the first of n items and 1/n for the last, ties sharing the mean.
+    By label ``2^label - 1``. A teacher's scores are not grades, so by teacher the gain is linear in
+    the rank: 1 for the first of n items, 1/n for the last, and the mean for ties.
     """
     values, usable = batch.targets(by)
     if by == "label":
@@ -47,46 +43,36 @@ def gains(batch: ScoreBatch, by: str) -> tuple[Tensor, Tensor]:
 
 
 def best_dcg(gain: Tensor, depth: int | None = None) -> Tensor:
-    """(B,) DCG of the best order, of its first ``depth`` items."""
+    """(B,) DCG of the first ``depth`` items of the ideal order."""
     ordered = gain.sort(dim=1, descending=True).values[:, :depth]
     return (ordered / torch.log2(torch.arange(2, ordered.shape[1] + 2, device=gain.device))).sum(
         dim=1
     )
 
 
-@register("ADRMSE")
-@dataclass(frozen=True)
+@register("ADRMSE", needs=order_needs)
 class ADRMSE(Loss):
-    """Approximate discounted rank MSE: ``1/n sum_i discount(r_i) * (rhat_i - r_i)^2``
-    (Rank-DistiLLM, arXiv 2405.07920).
+    """Approximate discounted rank MSE: ``1/n sum_i discount(r_i) * (rhat_i - r_i)^2``.
 
-    ``rhat_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / tau)``; tied targets share their mean rank, so
-    that 0 can be reached. The mean goes over all items of the batch. It grows with the square of
-    the list's length: a learning rate found with 100 documents is not right for 20, unless
+    Rank-DistiLLM, arXiv 2405.07920, with ``rhat_i = 1 + sum_{j != i} sigmoid((s_j - s_i) / tau)``.
+    Tied targets share their mean rank, so that 0 can be reached. The value grows with the square of
+    the list's length: a learning rate found with 100 documents is wrong for 20, unless
     ``normalize`` is set. O(N^2).
 
     Attributes:
         tau: divides the student's scores; sentence-transformers' ``alpha`` is 1/tau.
         discount: ``"log2"`` for 1/log2(r + 1), ``"reciprocal"`` for 1/r, ``"none"``.
         normalize: divide ranks by the list's length.
-        by: whose order: the ``"teacher"``'s, or the ``"label"``s'.
+        by: whose order: the ``"teacher"``'s or that of the ``"label"``s.
     """
 
-    tau: float = 1.0
-    discount: str = "log2"
+    tau: Positive = 1.0
+    discount: Literal["log2", "reciprocal", "none"] = "log2"
     normalize: bool = False
-    by: str = "teacher"
-
-    def __post_init__(self) -> None:
-        self.check_positive("tau")
-        self.check_choice("discount", ("log2", "reciprocal", "none"))
-        self.check_choice("by", ("teacher", "label"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return needs_of_order(self.by)
+    by: Literal["teacher", "label"] = "teacher"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the documents of the batch."""
         values, usable = batch.targets(self.by)
         usable = usable & (usable.sum(dim=1, keepdim=True) >= 2)
         if not usable.any():
@@ -104,33 +90,24 @@ class ADRMSE(Loss):
         return errors[usable].mean()
 
 
-@register("ApproxNDCG")
-@dataclass(frozen=True)
+@register("ApproxNDCG", needs=order_needs)
 class ApproxNDCG(Loss):
-    """``1 - nDCG`` with soft ranks: ``1 - 1/maxDCG sum_i g_i / log2(1 + rhat_i)`` (Qin, Liu and Li
-    2010).
+    """``1 - nDCG`` with soft ranks: ``1 - 1/maxDCG sum_i g_i / log2(1 + rhat_i)``.
 
-    Mean over the lists in which something is worth finding. O(N^2).
+    Qin, Liu and Li 2010. O(N^2).
 
     Attributes:
         tau: divides the student's scores; small values follow the measure more closely and have
-            fewer gradients.
-        by: gains ``2^label - 1`` by ``"label"``; linear in the rank by ``"teacher"``, whose scores
-            are no grades.
+            smaller gradients.
+        by: ``"label"``: gains ``2^label - 1``. ``"teacher"``: gains linear in the teacher's rank,
+            because its scores are not grades.
     """
 
-    tau: float = 1.0
-    by: str = "teacher"
-
-    def __post_init__(self) -> None:
-        self.check_positive("tau")
-        self.check_choice("by", ("teacher", "label"))
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return needs_of_order(self.by)
+    tau: Positive = 1.0
+    by: Literal["teacher", "label"] = "teacher"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the lists with a document of positive gain."""
         gain, usable = gains(batch, self.by)
         gain = gain.masked_fill(~usable, 0.0)
         most = best_dcg(gain)
@@ -141,47 +118,31 @@ class ApproxNDCG(Loss):
         return (1.0 - (gain[rows] / torch.log2(1.0 + ranks)).sum(dim=1) / most[rows]).mean()
 
 
-@register("LambdaLoss")
-@dataclass(frozen=True)
+@register("LambdaLoss", needs=order_needs)
 class LambdaLoss(Loss):
-    """Mean of ``w_ij * log2(1 + e^{-(s_i - s_j)/tau})``: pairs weighted by what their order is
-    worth in nDCG (Wang et al. 2018).
+    """Mean of ``w_ij * log2(1 + e^{-(s_i - s_j)/tau})``: pairs weighted by their effect on nDCG.
 
-    O(N^2).
+    Wang et al., CIKM 2018. O(N^2).
 
     Attributes:
-        scheme: ``"ndcg1"`` weighs by the gain and discount of item i, over all pairs; ``"ndcg2"``
-            by the difference of gains and of the discounts at the two items' distance;
-            ``"lambdarank"`` by the differences of gains and discounts; ``"ndcg2++"`` is ``mu *
-            ndcg2 + lambdarank``. All but the first take pairs in which i is above j.
-        k: only pairs with an item among the student's first k, and maxDCG at k; all where None.
+        scheme: ``"ndcg1"`` weights by the gain and discount of item i, over all pairs. ``"ndcg2"``
+            weights by the difference of gains and the discounts at the two items' distance,
+            ``"lambdarank"`` by the differences of gains and discounts, and ``"ndcg2++"`` is ``mu *
+            ndcg2 + lambdarank``; these three take pairs in which i is above j.
+        k: use only pairs with an item among the student's first k, and maxDCG at k; None uses all.
         tau: divides the student's scores.
         mu: of ``ndcg2++``.
         by: gains as of `ApproxNDCG`.
     """
 
-    scheme: str = "ndcg2++"
-    k: int | None = None
-    tau: float = 1.0
-    mu: float = 10.0
-    by: str = "teacher"
-
-    def __post_init__(self) -> None:
-        self.check_positive("tau", "mu")
-        self.check_choice("scheme", ("ndcg1", "ndcg2", "lambdarank", "ndcg2++"))
-        self.check_choice("by", ("teacher", "label"))
-        if self.k is not None and (
-            isinstance(self.k, bool) or not isinstance(self.k, int) or self.k < 1
-        ):
-            raise IrdistillError(
-                f"LambdaLoss(k={self.k!r}): k must be a whole number of at least 1."
-            )
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return needs_of_order(self.by)
+    scheme: Literal["ndcg1", "ndcg2", "lambdarank", "ndcg2++"] = "ndcg2++"
+    k: Annotated[int, AtLeast(1)] | None = None
+    tau: Positive = 1.0
+    mu: Positive = 10.0
+    by: Literal["teacher", "label"] = "teacher"
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the weighted pairs of the batch."""
         gain, usable = gains(batch, self.by)
         usable = usable & (usable.sum(dim=1, keepdim=True) >= 2)
         most = best_dcg(gain.masked_fill(~usable, 0.0), self.k)
@@ -208,21 +169,19 @@ class LambdaLoss(Loss):
         return (weights * pairs * losses).sum() / (pairs.sum() * math.log(2))
 
     def _weights(self, gain: Tensor) -> Tensor:
-        """(B, N, N), or (B, N, 1), for items in the student's order; ``gain`` is divided by
-        maxDCG.
-        """
+        """(B, N, N) or (B, N, 1) weights of items in the student's order, of gain / maxDCG."""
         places = torch.arange(1, gain.shape[1] + 1, device=gain.device)
         discount = torch.log2(1.0 + places).to(gain.dtype)
         if self.scheme == "ndcg1":
             return (gain / discount)[:, :, None]
-        apart = (gain[:, :, None] - gain[:, None, :]).abs()
-        weights = torch.zeros_like(apart)
+        difference = (gain[:, :, None] - gain[:, None, :]).abs()
+        weights = torch.zeros_like(difference)
         if self.scheme in ("lambdarank", "ndcg2++"):
-            weights = weights + (1 / discount[:, None] - 1 / discount[None, :]).abs() * apart
+            weights = weights + (1 / discount[:, None] - 1 / discount[None, :]).abs() * difference
         if self.scheme in ("ndcg2", "ndcg2++"):
             distance = (places[:, None] - places[None, :]).abs().to(gain.dtype)
             step = (
                 1 / torch.log2(1.0 + distance.clamp_min(1)) - 1 / torch.log2(2.0 + distance)
             ).masked_fill(distance == 0, 0.0)
-            weights = weights + (self.mu if self.scheme == "ndcg2++" else 1.0) * step * apart
+            weights = weights + (self.mu if self.scheme == "ndcg2++" else 1.0) * step * difference
         return weights

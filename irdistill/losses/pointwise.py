@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from irdistill.losses.base import Loss, register
 from irdistill.losses.batch import ScoreBatch
+from irdistill.losses.parameter_checks import Positive
 
 
-@register("MSE")
-@dataclass(frozen=True)
+@register("MSE", needs={"score"})
 class MSE(Loss):
-    """Mean over all items scored by the teacher of ``(scale * s - t)^2``.
+    """Mean of ``(scale * s - t)^2`` over all documents that the teacher scored.
 
-    Only for teachers of the student's own kind: raw scores differ in offset and spread between
-    architectures, which is what `MarginMSE` was made for (Hofstaetter et al. 2020).
+    Only for teachers of the student's own kind: raw scores of different architectures differ in
+    offset and spread, which is why `MarginMSE` exists (Hofstaetter et al. 2020).
 
     Attributes:
-        scale: multiplies the student's scores, as a cosine cannot leave [-1, 1].
+        scale: multiplies the student's scores, because a cosine cannot leave [-1, 1].
     """
 
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_positive("scale")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"score"})
+    scale: Positive = 1.0
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the scored documents of the batch."""
         usable = batch.scored
         if not usable.any():
             return batch.zero()
@@ -40,36 +34,29 @@ class MSE(Loss):
         return (self.scale * batch.student[usable] - batch.teacher[usable]).square().mean()
 
 
-@register("BCE")
-@dataclass(frozen=True)
+@register("BCE", needs=lambda loss: {"label"} if loss.by == "label" else {"score"})
 class BCE(Loss):
-    """Binary cross-entropy of ``sigmoid(s / tau)``, mean over items.
+    """Binary cross-entropy of ``sigmoid(s / tau)``, mean over documents.
 
     Attributes:
-        by: what the target is: ``"label"``, 1 for a relevant item and 0 for any other; or
-            ``"teacher"``, the soft target ``sigmoid(t / teacher_tau)`` of a teacher's raw logit.
-            Items without a teacher score are left out then.
+        by: the target. ``"label"``: 1 for a relevant document and 0 for any other. ``"teacher"``:
+            ``sigmoid(t / teacher_tau)`` of the teacher's raw logit; documents without a teacher
+            score are left out.
         tau, teacher_tau: divide the scores of student and teacher.
     """
 
-    by: str = "label"
-    tau: float = 1.0
-    teacher_tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_choice("by", ("label", "teacher"))
-        self.check_positive("tau", "teacher_tau")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset({"label"} if self.by == "label" else {"score"})
+    by: Literal["label", "teacher"] = "label"
+    tau: Positive = 1.0
+    teacher_tau: Positive = 1.0
 
     def compute(self, batch: ScoreBatch) -> Tensor:
+        """Mean over the documents of the batch that have a target."""
         if self.by == "label":
-            values, usable = batch.relevant.to(batch.student.dtype), batch.valid & ~batch.suspected
+            targets = batch.relevant.to(batch.student.dtype)
+            usable = batch.valid & ~batch.suspected
         else:
-            values, usable = batch.targets("teacher")
-            values = (values / self.teacher_tau).sigmoid()
+            scores, usable = batch.targets("teacher")
+            targets = (scores / self.teacher_tau).sigmoid()
         if not usable.any():
             return batch.zero()
-        return F.binary_cross_entropy_with_logits(batch.student[usable] / self.tau, values[usable])
+        return F.binary_cross_entropy_with_logits(batch.student[usable] / self.tau, targets[usable])

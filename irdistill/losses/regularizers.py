@@ -1,4 +1,4 @@
-"""Regularisers of sparse vectors: functions of non-negative weights (n, V), without a model."""
+"""Regularizers of sparse vectors: functions of non-negative weights (n, V)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import Tensor, distributed
 
 
 def over_processes(share: Tensor) -> Tensor:
-    """The sum of a tensor over all processes of a training; with one process the tensor itself.
+    """The sum of a tensor over all training processes; with one process the tensor itself.
 
-    Its gradient is that of this process's share, times the number of processes: they average their
-    gradients afterwards, which makes it the gradient of the whole.
+    The gradient is that of this process's share times the number of processes, because processes
+    average their gradients afterwards.
     """
     if (
         not (distributed.is_available() and distributed.is_initialized())
@@ -22,20 +22,23 @@ def over_processes(share: Tensor) -> Tensor:
 
 
 def flops(vectors: Tensor, shared_out: bool = False) -> Tensor:
-    """``sum_v E[x_v]^2``, the expected cost of matching two texts (Paria et al. 2020,
-    arXiv:2004.05665), a scalar.
+    """``sum_v E[x_v]^2``, a scalar: the expected cost of matching two texts.
 
-    The usual estimator, ``sum_v (mean_b x_bv)^2``, is too large by the variance over the number of
-    texts, so the same lambda presses harder on small batches. Here the products of a text with
-    itself are left out, ``sum_v ((sum_b x_bv)^2 - sum_b x_bv^2) / (n (n - 1))``, whose expectation
-    is the same for any n of at least 2. A single text has no other: then it is ``sum_v x_v^2``.
+    Paria et al. 2020, arXiv:2004.05665. The usual estimator, ``sum_v (mean_b x_bv)^2``, is too
+    large by the variance divided by the number of texts, so one lambda would press harder on small
+    batches. Here the products of a text with itself are left out: ``sum_v ((sum_b x_bv)^2 - sum_b
+    x_bv^2) / (n (n - 1))`` has the same expectation for every n >= 2. For n = 1 the result is
+    ``sum_v x_v^2``.
 
     Args:
-        shared_out: each process has vectors of its own; then sums and n are those of all processes,
-            and the result is that of one process with all vectors. Left False where each has the
-            vectors of all already.
+        shared_out: each process holds other vectors; sums and n then go over all processes. False
+            if each process holds all vectors.
+
+    >>> import torch
+    >>> flops(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+    tensor(1.)
     """
-    total = over_processes if shared_out else _own
+    total = over_processes if shared_out else _unchanged
     count = total(vectors.new_full((), len(vectors)))
     squares = total(vectors.square().sum())
     products = (total(vectors.sum(dim=0)).square().sum() - squares) / (
@@ -45,24 +48,20 @@ def flops(vectors: Tensor, shared_out: bool = False) -> Tensor:
 
 
 def l1(vectors: Tensor, shared_out: bool = False) -> Tensor:
-    """``mean_b sum_v |x_bv|``, a scalar; it does not depend on the number of texts, nor, as in
-    `flops`, on that of processes.
-    """
-    total = over_processes if shared_out else _own
+    """``mean_b sum_v |x_bv|``, a scalar; ``shared_out`` as in `flops`."""
+    total = over_processes if shared_out else _unchanged
     return total(vectors.abs().sum()) / total(vectors.new_full((), len(vectors))).clamp_min(1)
 
 
-def _own(share: Tensor) -> Tensor:
+def _unchanged(share: Tensor) -> Tensor:
     return share
 
 
 def anti_zero(queries: Tensor, documents: Tensor) -> Tensor:
-    """``1 / (sum q)^2 + 1 / (sum d)^2``, a scalar that grows as all weights of a side vanish, and
-    is small elsewhere.
+    """``1 / (sum q)^2 + 1 / (sum d)^2``, a scalar that is large when all weights of a side vanish.
 
-    A sum is that of a text's weights, averaged over the batch, so that it does not depend on the
-    size of the batch. The squares are kept from 0 by 1e-6, so the value stays finite; vectors that
-    are all zero have no gradient left.
+    The sum of a text's weights is averaged over the batch. The squares are kept above 1e-6, so the
+    value is finite; vectors that are all zero have no gradient.
     """
     return sum(
         (1 / (l1(side).square() + 1e-6) for side in (queries, documents)),
@@ -71,7 +70,8 @@ def anti_zero(queries: Tensor, documents: Tensor) -> Tensor:
 
 
 def ramp(step: int, length: int) -> float:
-    """The share of a lambda in optimiser step ``step`` (from 0): ``min(1, (step / length)^2)``, as
-    SPLADE grows it.
+    """The share of a lambda at optimizer step ``step`` (from 0): ``min(1, (step / length)^2)``.
+
+    SPLADE raises its lambdas this way.
     """
     return 1.0 if length <= 0 else min(1.0, (step / length) ** 2)

@@ -1,6 +1,4 @@
-"""What a model makes of texts besides scores: the representations that some losses compare, and
-what some are fitted to.
-"""
+"""Vectors of texts, which some losses compare, and samples to which some losses are fitted."""
 
 from __future__ import annotations
 
@@ -11,26 +9,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-#: The representations there are, by the names of the fields of `BatchRepresentations`.
-REPRESENTATIONS = ("queries", "documents", "pairs", "query_tokens", "document_tokens")
-
 
 def widened(values: Tensor) -> Tensor:
-    """float32 for half precision and integers; float64 stays (gradient checks)."""
+    """The values in float32; float64 stays float64, for gradient checks."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 class TokenVectors(NamedTuple):
-    """A vector for each token of n texts: (n, L, D), and (n, L) bool, False on padding and on texts
-    that have none.
-    """
+    """Token vectors (n, L, D) of n texts and their mask (n, L), False on padding."""
 
     vectors: Tensor
     mask: Tensor
 
 
 def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
-    """Of the token vectors (tokens, D) of each text; zeros stand on padding."""
+    """Pad the token vectors (tokens, D) of each text with zeros."""
     vectors = nn.utils.rnn.pad_sequence(list(texts), batch_first=True)
     lengths = torch.tensor([len(text) for text in texts], device=vectors.device)
     return TokenVectors(
@@ -40,16 +33,15 @@ def padded_tokens(texts: Sequence[Tensor]) -> TokenVectors:
 
 @dataclass(frozen=True)
 class BatchRepresentations:
-    """The representations that one model, student or teacher, has of a batch; None where it has
-    none of the sort.
+    """The vectors that one model, student or teacher, has for a batch; None for missing kinds.
 
-    A text or pair without one has NaN in its row, or no token. Half precision is widened to
+    A text or pair without a vector has NaN in its row, or no token. Half precision is widened to
     float32.
 
     Attributes:
         queries: (B, D) a vector for each query.
         documents: (U, D) a vector for each unique document of the batch.
-        pairs: (B, N, D) the pooled last state of query and document read together.
+        pairs: (B, N, D) the pooled last state of each query-document pair.
         query_tokens: (B, L, D) with their mask.
         document_tokens: (U, L, D) with their mask.
     """
@@ -71,7 +63,7 @@ class BatchRepresentations:
                 object.__setattr__(self, entry.name, widened(value))
 
     def to(self, device: torch.device) -> BatchRepresentations:
-        """On another device."""
+        """A copy on another device."""
 
         def moved(value: Tensor | TokenVectors | None) -> Any:
             if isinstance(value, TokenVectors):
@@ -83,20 +75,20 @@ class BatchRepresentations:
         )
 
     def one_list(self, place: int) -> BatchRepresentations:
-        """Of one list alone; documents are those of the whole batch."""
-        own = slice(place, place + 1)
+        """The vectors of one list; documents are those of the whole batch."""
+        row = slice(place, place + 1)
         tokens = self.query_tokens
         return replace(
             self,
-            queries=None if self.queries is None else self.queries[own],
-            pairs=None if self.pairs is None else self.pairs[own],
+            queries=None if self.queries is None else self.queries[row],
+            pairs=None if self.pairs is None else self.pairs[row],
             query_tokens=(
-                None if tokens is None else TokenVectors(tokens.vectors[own], tokens.mask[own])
+                None if tokens is None else TokenVectors(tokens.vectors[row], tokens.mask[row])
             ),
         )
 
     def reordered(self, order: Tensor) -> BatchRepresentations:
-        """With the pairs of each list at the places ``order`` (B, n)."""
+        """The pairs of each list in the order (B, n); all else is unchanged."""
         if self.pairs is None:
             return self
         return replace(
@@ -106,14 +98,12 @@ class BatchRepresentations:
 
 @dataclass(frozen=True)
 class FittingSample:
-    """Scored pairs of the teacher, drawn from the whole training set, for what is fitted before the
-    first step.
+    """Scored pairs of the teacher from the whole training set, to fit a loss before training.
 
     Attributes:
         states: (n, D) pooled last states of pairs.
-        scores: (n,) the teacher's scores of them.
-        classifier: (C, D) weight of the linear layer that makes the teacher's scores of such
-            states.
+        scores: (n,) their teacher scores.
+        classifier: (C, D) weight of the linear layer that turns states into teacher scores.
     """
 
     states: Tensor
@@ -121,9 +111,24 @@ class FittingSample:
     classifier: Tensor
 
 
-def pick(states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors of student and teacher, (n, D) each, of what the teacher has a vector for;
-    leading dimensions are joined.
+def known_vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (n, D) and (n, E) of the texts for which the teacher has one."""
+    known = ~teacher.isnan().any(dim=-1)
+    return student[known], teacher[known].to(student.dtype)
+
+
+def both_models(batch: Any, name: str) -> tuple[Any, Any]:
+    """A field of the student's and of the teacher's `BatchRepresentations` in a `ScoreBatch`.
+
+    Raises:
+        ValueError: the batch lacks one of them.
     """
-    there = ~targets.isnan().any(dim=-1)
-    return states[there], targets[there].to(states.dtype)
+    values = [
+        getattr(vectors, name, None)
+        for vectors in (batch.student_representations, batch.teacher_representations)
+    ]
+    if any(value is None for value in values):
+        raise ValueError(
+            f"this needs the {name} in student_representations and teacher_representations"
+        )
+    return values[0], values[1]

@@ -26,7 +26,7 @@ import yaml
 
 from irdistill.collections import Collection, load_collection
 from irdistill.errors import OptionError, SettingsDifferError
-from irdistill.evaluation.reporting.datasets import short_names
+from irdistill.evaluation.reporting.dataset_names import short_names
 from irdistill.queries.query_kinds import split_sentences
 from irdistill.recipes.recipe import read_recipe
 from irdistill.recipes.runner import run_recipe

@@ -149,9 +149,7 @@ def _write_result(verb: str, result: Any, folder: Path) -> str:
     make_folder(folder)
     write_json(folder / RESULT, _json(verb, result))
     if verb == "compare":
-        from irdistill.evaluation.comparison_report import comparison_markdown
-
-        write_file(folder / COMPARISON, comparison_markdown(result))
+        write_file(folder / COMPARISON, result.to_markdown())
     return file_sha256(folder / RESULT)[:16]
 
 

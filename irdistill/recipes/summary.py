@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from irdistill.evaluation.efficiency import Efficiency
-from irdistill.evaluation.evaluator import Evaluation, Row
-from irdistill.evaluation.reporting import costs_table, evaluation_markdown, markdown_table
-from irdistill.evaluation.reporting.pareto import retention
+from irdistill.evaluation.costs import Efficiency, costs_table, retention
+from irdistill.evaluation.figures import Evaluation, Row
+from irdistill.evaluation.reporting import Table
 from irdistill.recipes.recipe import REFERENCE, Recipe
 from irdistill.recipes.stages import COMPARISON, MODEL_VERBS, RESULT, artifact
 from irdistill.storage.files import read_json, write_json, write_text
@@ -50,7 +49,7 @@ def write_summary(
     )
     lines = [f"# {recipe.name}", "", recipe.description, ""]
     if figures.rows:
-        lines += ["## Figures", "", evaluation_markdown(figures)]
+        lines += ["## Figures", "", figures.to_markdown()]
     lines += _costs(costs, figures, retained) if costs else []
     for stage in recipe.stages:
         if stage.verb == "compare":
@@ -85,7 +84,7 @@ def _times(seconds: dict[str, float], peak_memory: int) -> list[str]:
     return [
         "## Time",
         "",
-        markdown_table(["stage", "seconds"], rows),
+        Table(["stage", "seconds"], rows).markdown(),
         "",
         f"Peak memory {peak_memory / 1e9:.2f} GB.",
         "",

@@ -159,7 +159,7 @@ def write_arrays(
 
             reached(ranges[len(kept) - 1][1] if kept else 0)
             if relay is not None:
-                relay.to = bar.update
+                relay.target = bar.update
             if len(kept) < len(done):
                 kept += _repaired(folder, layout, done, len(kept), ranges, make, reached)
             _append_shards(folder, identity, layout, kept, ranges, make, spread, reached)

@@ -1,1 +1,1 @@
-"""Files that irdistill writes: atomic, with checksums, owned, cached, and bounded when read."""
+"""Files that irdistill writes: atomic, with checksums and locks, owned, and bounded when read."""

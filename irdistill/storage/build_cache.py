@@ -1,6 +1,4 @@
-"""What is built once and opened many times: in a folder aside that gets its name when it is
-whole.
-"""
+"""Folders that are built once and opened many times."""
 
 from __future__ import annotations
 
@@ -9,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from irdistill.errors import DamagedError, IrdistillError
 from irdistill.storage.checksums import REBUILT
@@ -18,40 +16,45 @@ from irdistill.storage.locking import wait_for_lock
 
 _log = logging.getLogger(__name__)
 
+Opened = TypeVar("Opened")
 
-def open_or_build(folder: Path, build: Callable[[Path], None], opens: Callable[[Path], Any]) -> Any:
-    """Open what was built earlier, or build it: in a folder aside that is renamed when it is whole.
 
-    A second process that wants the same waits for the first. What a killed build left is removed by
-    the next.
+def open_or_build(
+    folder: Path, build: Callable[[Path], None], open_folder: Callable[[Path], Opened]
+) -> Opened:
+    """Open a folder that was built earlier, or build it.
+
+    It is built under another name and renamed when it is complete. A second process that needs the
+    same folder waits for the first. The next call removes what a killed build left.
 
     Args:
-        folder: where it belongs. build: fills the empty folder it is given. opens: opens such a
-            folder, and raises IrdistillError where it is damaged (it is then built again).
+        folder: the final name.
+        build: fills the empty folder that it is called with.
+        open_folder: opens such a folder, and raises an IrdistillError if it is damaged; it is then
+            built again.
     """
     if folder.is_dir():
         try:
-            return opens(folder)
+            return open_folder(folder)
+        except DamagedError as error:
+            _log.warning("%s The cache is rebuilt.", str(error).removesuffix(REBUILT).rstrip())
         except IrdistillError as error:
-            if isinstance(error, DamagedError):
-                _log.warning("%s The cache is rebuilt.", str(error).removesuffix(REBUILT).rstrip())
-            else:
-                _log.info("building %s again: %s", folder, error)
+            _log.info("building %s again: %s", folder, error)
     make_folder(folder.parent)
     with wait_for_lock(folder.parent / f".{folder.name}.lock"), explain_os_errors(folder):
         try:
-            return opens(folder)
+            return open_folder(folder)
         except (IrdistillError, OSError):
             pass
-        aside = folder.parent / f".{folder.name}.tmp"
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir()
+        temporary = folder.parent / f".{folder.name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
         try:
-            build(aside)
-            fsync_folder(aside)
+            build(temporary)
+            fsync_folder(temporary)
             shutil.rmtree(folder, ignore_errors=True)
-            os.replace(aside, folder)
+            os.replace(temporary, folder)
             fsync_folder(folder.parent)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    return opens(folder)
+            shutil.rmtree(temporary, ignore_errors=True)
+    return open_folder(folder)

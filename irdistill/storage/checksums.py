@@ -1,11 +1,9 @@
-"""A checksum for every block of a file, so that damage is noticed on the first use of a block, not
-by its effects.
+"""A checksum for each block of a file, so that damage is noticed when a block is first used.
 
-A folder that irdistill writes is sealed by its manifest: the manifest holds the size of each file,
-    a 64-bit xxHash of each of its
-blocks of 256 KiB, and a checksum of the manifest itself. Folders up to `WHOLE_BYTES` are checked
-completely when they are opened. Of larger ones each block is checked when it is first read, so
-opening them reads nothing but the manifest.
+The manifest of a folder holds the size of each file, a 64-bit xxHash of each block of 256 KiB, and
+a checksum of the manifest itself. Folders up to `WHOLE_BYTES` are checked completely when they are
+opened. In larger folders each block is checked when it is first read, so opening them reads only
+the manifest.
 """
 
 from __future__ import annotations
@@ -13,33 +11,32 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import xxhash
 
-from irdistill.errors import DamagedError, IrdistillError
+from irdistill.errors import DamagedError, InputError, IrdistillError
 from irdistill.storage.files import digest, open_descriptor, read_at, read_json, write_json
 
 BLOCK_BYTES = 1 << 18
 WHOLE_BYTES = 64 << 20
 """Folders up to this size are checked completely when they are opened."""
 UNCHECKED_BYTES = 16 << 30
-"""Files that another library maps into memory are checked when they are opened, up to this size
-(some seconds).
-"""
+"""Files that another library maps into memory are checked up to this size, which takes seconds."""
 CHECKSUM, FILES = "checksum", "files"
 _MARK = ".damaged"
 _MANIFESTS = {"manifest.json", "index.json", "shards.json"}
 
 
-REBUILT = "Run the same command again: what is damaged is rebuilt."
-"""What to do about a damaged cache."""
+REBUILT = "Run the same command again: damaged files are rebuilt."
+"""The advice about a damaged cache."""
 
 
 def block_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> np.ndarray:
-    """The xxh3_64 of each block of a file, (blocks,) uint64; the last block may be shorter."""
+    """The xxh3_64 of each block of a file, (blocks,) uint64. The last block may be shorter."""
     sums = []
     with open(path, "rb") as stream:
         while block := stream.read(block_bytes):
@@ -48,50 +45,52 @@ def block_checksums(path: Path, block_bytes: int = BLOCK_BYTES) -> np.ndarray:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """What a manifest says of a file: its size, and the checksums of its blocks."""
+    """The entry of a file in a manifest: its size, and the checksums of its blocks."""
     sums = block_checksums(path).astype("<u8").tobytes().hex()
     return {"bytes": path.stat().st_size, "block_bytes": BLOCK_BYTES, "blocks": sums}
 
 
 def write_sealed(path: Path, value: Mapping[str, Any], names: Iterable[str] = ()) -> None:
-    """Write a manifest with the checksums of files beside it, and its own."""
+    """Write a manifest with its own checksum and those of files in the same folder."""
     entries = {FILES: {name: file_entry(path.parent / name) for name in names}}
     content = {**value, **(entries if entries[FILES] else {})}
     write_json(path, content | {CHECKSUM: digest(content)})
 
 
 def verify_manifest(path: Path, value: Any, advice: str) -> None:
-    """Compare a manifest with its checksum; one without a checksum, of an earlier version, passes.
+    """Compare a manifest with its checksum. Manifests of earlier versions have none, and pass.
 
     Raises:
-        DamagedError: it holds something else than was written.
+        DamagedError: the checksum differs.
     """
     if isinstance(value, dict) and CHECKSUM in value:
         content = {key: inner for key, inner in value.items() if key != CHECKSUM}
         if digest(content) != value[CHECKSUM]:
-            raise DamagedError(path, "is damaged: it does not have its own checksum", advice)
+            raise DamagedError(path, "is damaged: its checksum differs", advice)
 
 
 def read_sealed(path: Path, advice: str = REBUILT) -> dict[str, Any]:
     """Read a manifest that `write_sealed` wrote.
 
     Raises:
-        IrdistillError: it is absent, damaged, or has no checksums (an earlier version wrote it).
+        NotFoundError: it does not exist.
+        DamagedError: it is damaged.
+        InputError: it has no checksum (an earlier version wrote it).
     """
     value = read_json(path)
     if not isinstance(value, dict) or CHECKSUM not in value:
-        raise IrdistillError(f"{path} has no checksum; an earlier version wrote it. {advice}")
+        raise InputError(f"{path} has no checksum; an earlier version wrote it. {advice}")
     verify_manifest(path, value, advice)
     return value
 
 
 class CheckedFile:
-    """A file with the checksums of its blocks; each block is compared with its checksum once.
+    """A file whose blocks are compared with their checksums, each once.
 
     Args:
-        entry: what `file_entry` gave.
-        advice: what the user is told to do about damage.
-        cache: whether the folder is rebuilt at its next use once damage was noticed in it.
+        entry: the result of `file_entry`.
+        advice: what to do about damage, for the message.
+        cache: whether the folder is marked as damaged, so that its next use rebuilds it.
     """
 
     def __init__(
@@ -101,15 +100,13 @@ class CheckedFile:
         self.bytes, self._size = int(entry["bytes"]), int(entry["block_bytes"])
         self._sums = np.frombuffer(bytes.fromhex(entry["blocks"]), dtype="<u8")
         if len(self._sums) != -(-self.bytes // self._size):
-            raise DamagedError(path, "has another number of blocks than its manifest says", advice)
+            raise DamagedError(path, "has a different number of blocks in its manifest", advice)
         self._checked = np.zeros(len(self._sums), dtype=bool)
         self.whole = not self.bytes
         size = path.stat().st_size if path.is_file() else None
         if size != self.bytes:
             state = "is missing" if size is None else f"has {size} bytes"
-            raise DamagedError(
-                path, f"is damaged: it {state}, and its manifest says {self.bytes}", advice
-            )
+            raise DamagedError(path, f"is damaged: it {state}, not {self.bytes} bytes", advice)
         self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
 
@@ -117,10 +114,10 @@ class CheckedFile:
         return CheckedFile, (self.path, self._entry, self.advice, self._cache)
 
     def check(self, start: int, stop: int) -> None:
-        """Check the blocks that hold the bytes from ``start`` up to ``stop``.
+        """Check the blocks with the bytes from ``start`` up to ``stop``.
 
         Raises:
-            DamagedError: a block is not what was written.
+            DamagedError: a block is damaged.
         """
         if not self.whole and stop > start:
             first, last = start // self._size, (stop - 1) // self._size + 1
@@ -128,10 +125,10 @@ class CheckedFile:
                 self._compare(np.flatnonzero(~self._checked[first:last]) + first)
 
     def check_ranges(self, starts: np.ndarray, stops: np.ndarray) -> None:
-        """Check the blocks of many ranges of bytes, (n,) int64 each; ``stops`` are excluded.
+        """Check the blocks of ranges of bytes, (n,) int64 each; ``stops`` are excluded.
 
         Raises:
-            DamagedError: a block is not what was written.
+            DamagedError: a block is damaged.
         """
         filled = stops > starts
         if self.whole or not filled.any():
@@ -155,7 +152,7 @@ class CheckedFile:
         """Check every block.
 
         Raises:
-            DamagedError: a block is not what was written.
+            DamagedError: a block is damaged.
         """
         self.check(0, self.bytes)
 
@@ -170,8 +167,7 @@ class CheckedFile:
                     mark_damaged(self.path.parent)
                 raise DamagedError(
                     self.path,
-                    f"is damaged: the {len(data)} bytes from {block * self._size} on are not those"
-                    " that were written",
+                    f"is damaged: the {len(data)} bytes from {block * self._size} on have changed",
                     self.advice,
                 )
             self._checked[block] = True
@@ -181,8 +177,8 @@ class CheckedFile:
 class CheckedArray:
     """A read-only memory map whose blocks are checked when they are first read.
 
-    Not a numpy array itself, so that nothing reads it unchecked: indexing gives arrays,
-        ``np.asarray`` checks all of it.
+    It is not a numpy array, so nothing reads it unchecked: indexing returns arrays, and
+    ``np.asarray`` checks all blocks.
     """
 
     def __init__(
@@ -193,7 +189,7 @@ class CheckedArray:
         count = int(np.prod(shape))
         self._width = self.dtype.itemsize * int(np.prod(shape[1:]))
         self.nbytes = self.dtype.itemsize * count
-        if offset + self.nbytes > file.bytes:  # before it is mapped, which raises something else
+        if offset + self.nbytes > file.bytes:
             raise DamagedError(file.path, f"is too short for {shape} numbers", file.advice)
         self.map: np.ndarray = (
             np.memmap(file.path, self.dtype, "r", offset, shape)
@@ -221,18 +217,13 @@ class CheckedArray:
 
     def _check(self, rows: Any) -> None:
         if isinstance(rows, int | np.integer):
-            rows = (
-                slice(int(rows), int(rows) + 1)
-                if rows >= 0
-                else slice(int(rows) + len(self), int(rows) + len(self) + 1)
-            )
+            first = int(rows) + (len(self) if rows < 0 else 0)
+            rows = slice(first, first + 1)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step > 0:
-                self._file.check(
-                    self._offset + start * self._width,
-                    self._offset + max(start, stop) * self._width,
-                )
+                begin = self._offset + start * self._width
+                self._file.check(begin, self._offset + max(start, stop) * self._width)
                 return
         places = np.asarray(rows) if isinstance(rows, np.ndarray | list) else None
         if places is None or places.dtype.kind not in "iu":
@@ -241,9 +232,8 @@ class CheckedArray:
         flat = places.ravel().astype(np.int64)
         flat = np.where(flat < 0, flat + len(self), flat)
         inside = flat[(flat >= 0) & (flat < len(self))]
-        self._file.check_ranges(
-            self._offset + inside * self._width, self._offset + (inside + 1) * self._width
-        )
+        begins = self._offset + inside * self._width
+        self._file.check_ranges(begins, begins + self._width)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         self._file.check_all()
@@ -269,20 +259,20 @@ def npy_array(file: CheckedFile) -> CheckedArray:
 def open_files(
     folder: Path, entries: Mapping[str, Any], advice: str = REBUILT
 ) -> dict[str, CheckedFile]:
-    """The files of a sealed folder, by name; all are checked where they are small together.
+    """The files of a folder by name. All are checked if they are small together.
+
+    Args:
+        entries: file name -> the result of `file_entry`.
 
     Raises:
-        DamagedError: a file is missing, has another size, was found damaged before, or is small and
-            damaged.
+        DamagedError: a file is missing, has another size, is damaged, or was marked as damaged.
     """
     if (folder / _MARK).exists():
-        raise DamagedError(folder, "was found damaged", advice)
+        raise DamagedError(folder, "is marked as damaged", advice)
     try:
         files = {name: CheckedFile(folder / name, entry, advice) for name, entry in entries.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise DamagedError(
-            folder, f"has a manifest that cannot be read ({error})", advice
-        ) from error
+        raise DamagedError(folder, f"has an unreadable manifest ({error})", advice) from error
     if sum(file.bytes for file in files.values()) <= WHOLE_BYTES:
         for file in files.values():
             file.check_all()
@@ -290,38 +280,36 @@ def open_files(
 
 
 def verify_file(file: CheckedFile) -> None:
-    """Check a file that another library reads, up to `UNCHECKED_BYTES`; of a larger one only its
-    size is known to be right.
+    """Check a file that another library reads, up to `UNCHECKED_BYTES`; of larger files only the
+    size is checked.
 
     Raises:
-        DamagedError: a block is not what was written.
+        DamagedError: a block is damaged.
     """
     if file.bytes <= UNCHECKED_BYTES:
         file.check_all()
 
 
 def mark_damaged(folder: Path) -> None:
-    """Note that a folder holds damage, so that the next use rebuilds it; where it cannot be
-    written, nothing happens.
+    """Mark a folder as damaged, so that its next use rebuilds it; read-only folders stay as they
+    are.
     """
-    try:
+    with suppress(OSError):
         (folder / _MARK).touch()
-    except OSError:
-        return
 
 
 def clear_damage_mark(folder: Path) -> None:
-    """Forget that a folder was damaged, after it was rebuilt."""
+    """Remove the mark of a folder after it was rebuilt."""
     (folder / _MARK).unlink(missing_ok=True)
 
 
 class FolderCheck(NamedTuple):
-    """What reading sealed folders found.
+    """The result of `check_folders`.
 
     Attributes:
-        folders: how many were read completely.
-        bytes: of their files.
-        earlier: folders that an earlier version wrote, without checksums.
+        folders: folders that were read completely.
+        bytes: size of their files.
+        earlier: folders of earlier versions, without checksums.
         damaged: a line for each damaged folder.
     """
 
@@ -332,8 +320,7 @@ class FolderCheck(NamedTuple):
 
 
 def check_folders(root: Path, report: Callable[[Path], None] = lambda folder: None) -> FolderCheck:
-    """Read every byte of all sealed folders under a folder; damaged ones are marked, so that their
-    next use rebuilds them.
+    """Read every byte of all folders with checksums under a folder, and mark damaged ones.
 
     Args:
         report: called with each folder before it is read.

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half there: temporary name, fsync, rename."""
+"""Write files atomically (temporary name, fsync, rename), and read JSON."""
 
 from __future__ import annotations
 
@@ -16,85 +16,70 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, IrdistillError, NotFoundError, OutputExistsError
 
 LARGEST_JSON = 1 << 30
-"""Bytes of the largest JSON file that is read as a whole (a vocabulary of 30 million words has 600
-MB).
-"""
+"""Bytes of the largest JSON file that is read; a vocabulary of 30 million words has 600 MB."""
 
-_REASONS = {
-    errno.ENOSPC: (
-        "the disk is full; free some space and start the same command again, it continues"
-    ),
-    errno.EDQUOT: (
-        "the disk quota is used up; free some space and start the same command again, it continues"
-    ),
-    errno.EACCES: (
-        "there is no permission to write there; choose another --out or change the permissions"
-    ),
-    errno.EPERM: (
-        "there is no permission to write there; choose another --out or change the permissions"
-    ),
+_RESUME = "free some space, and run the same command again to resume"
+_CHANGE = "choose another --out, or change the permissions"
+_WRITE_ADVICE = {
+    errno.ENOSPC: f"the disk is full; {_RESUME}",
+    errno.EDQUOT: f"the disk quota is used up; {_RESUME}",
+    errno.EACCES: f"there is no permission to write there; {_CHANGE}",
+    errno.EPERM: f"there is no permission to write there; {_CHANGE}",
     errno.EROFS: "the file system is read-only; choose another --out",
-    errno.ENOTEMPTY: "there are files of others in it; choose another --out, or move them away",
+    errno.ENOTEMPTY: "the folder contains other files; choose another --out, or move them away",
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another --out",
 }
-
-_READING = {
+_READ_ADVICE = {
     errno.EACCES: "there is no permission; change the permissions or choose another path",
     errno.EPERM: "there is no permission; change the permissions or choose another path",
     errno.ENOENT: "there is no such file or folder; check the path",
     errno.EISDIR: "it is a folder, and a file was expected",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
     errno.EMFILE: "too many files are open; raise the limit with ulimit -n 4096",
-    errno.EIO: "the disk or network reports a fault; check it, and run the same command again",
-    errno.ESTALE: (
-        "the network file system has lost this file; mount it again, and run the same command again"
-    ),
+    errno.EIO: "the disk or network has a fault; check it, and run the same command again",
+    errno.ESTALE: "the network file system lost this file; mount it and run the command again",
     errno.ELOOP: "symbolic links refer to each other; remove one of them",
     errno.ETXTBSY: "the file is in use by another process",
 }
 
 
 def describe_os_error(error: OSError) -> str:
-    """One sentence for an operating system's error, without ``[Errno N]``."""
+    """An error of the operating system as sentences, without ``[Errno N]``."""
     what = (error.strerror or str(error)).rstrip(".") or type(error).__name__
     files = " and ".join(
         str(name) for name in (error.filename, error.filename2) if name is not None
     )
     text = f"{files}: {what}" if files else what
-    reason = _READING.get(error.errno or 0) or _REASONS.get(error.errno or 0)
-    return (
-        f"{text}; {reason}."
-        if reason
-        else f"{text}. Check that path, and run the same command again."
-        if files
-        else f"{text}."
-    )
+    reason = _READ_ADVICE.get(error.errno or 0) or _WRITE_ADVICE.get(error.errno or 0)
+    if reason:
+        return f"{text}; {reason}."
+    return f"{text}." + (" Check that path, and run the same command again." if files else "")
 
 
 @contextmanager
 def explain_os_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into an error that says what to do."""
+    """Turn a full disk or a missing permission into an error with advice."""
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0)
+        reason = _WRITE_ADVICE.get(error.errno or 0)
         if reason is None:
             raise
         raise IrdistillError(
-            f"cannot write {path}: {reason}. Nothing that was there is damaged."
+            f"cannot write {path}: {reason}. Existing files are intact."
         ) from error
 
 
 def make_folder(path: str | Path) -> Path:
-    """Create a folder, and check that it can be written, before any work is done for it."""
+    """Create a folder, and check that it can be written to, before any work is done."""
     folder = Path(path)
     with explain_os_errors(folder):
         if folder.exists() and not folder.is_dir():
-            raise IrdistillError(
-                f"cannot write {folder}: it is a file and a folder was expected; choose another"
+            raise OutputExistsError(
+                f"cannot write {folder}: it is a file, and a folder was expected. Choose another"
                 " name."
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +123,7 @@ def read_at(descriptor: int, size: int, offset: int) -> bytes:
 
 
 def fsync_tree(folder: Path) -> dict[str, str]:
-    """Force every file under a folder onto the disk; give their SHA-256 by relative path."""
+    """Force every file under a folder onto the disk; return their SHA-256 by relative path."""
     digests = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -150,13 +135,13 @@ def fsync_tree(folder: Path) -> dict[str, str]:
 
 
 def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | None = None) -> None:
-    """Give a fully written folder its name in one step.
+    """Rename a complete folder to its final name, in one step.
 
     Args:
-        ours: whether a file at ``final`` may be deleted for it, by its path there; none where None.
+        ours: whether a file in ``final`` may be deleted, by its relative path (default: none may).
 
     Raises:
-        IrdistillError: there are other files at ``final``, or the disk is full.
+        OutputExistsError: ``final`` contains other files.
     """
     from irdistill.storage.ownership import no_file, refuse_foreign_files, remove_owned_files
 
@@ -173,17 +158,20 @@ def move_into_place(staged: Path, final: Path, ours: Callable[[str], bool] | Non
 
 @contextmanager
 def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is fsynced and takes the place of
-    ``path``.
+    """Write to a temporary file that replaces ``path`` on success.
 
-    On any failure the temporary file is removed and what stood at ``path`` is untouched.
+    On failure the temporary file is removed, and ``path`` is not changed.
 
     Args:
-        sync_folder: also make the new name survive a power cut; without, a cut in the next seconds
-            may bring back what stood there before, whole.
+        sync_folder: also make the new name survive a power cut. If False, a cut in the next seconds
+            may bring back the earlier file, complete.
 
-    Raises:
-        IrdistillError: the disk is full or there is no permission to write.
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "figures.txt"
+        >>> with atomic_path(target) as temporary:
+        ...     _ = temporary.write_text("0.676")
+        >>> target.read_text()
+        '0.676'
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -199,21 +187,17 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A name beside ``path`` for what is being written by this process; no other file has such a
-    name.
-    """
+    """The name beside ``path`` of a file that this process is writing."""
     return path.with_name(f".{path.name}-irdistill-tmp-{os.getpid()}")
 
 
 def staging_path(path: Path) -> Path:
-    """A name beside ``path`` for a folder that is being written, the same in each process; no other
-    folder has such a name.
-    """
+    """The name beside ``path`` of a folder that is being written, the same in each process."""
     return path.with_name(f".{path.name}-irdistill-tmp-0")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder was being written by irdistill."""
+    """Whether this is the name of a temporary file or folder of irdistill."""
     return re.fullmatch(r"\..+-irdistill-tmp-\d+", name) is not None
 
 
@@ -224,12 +208,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def json_text(value: Any) -> str:
-    """A value as JSON text that ends with a line break, keys in the given order, full precision."""
+    """A value as JSON text with a line break at the end, in full precision."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, as `json_text` formats it."""
+    """Write JSON atomically, formatted by `json_text`."""
     write_text(path, json_text(value))
 
 
@@ -237,25 +221,24 @@ def read_json(path: str | Path) -> Any:
     """Read JSON.
 
     Raises:
-        IrdistillError: the file is absent or is not JSON.
+        NotFoundError: the file does not exist.
+        InputError: the file is not JSON, or is too large.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > LARGEST_JSON:
-            raise IrdistillError(
-                f"{path} has {size} bytes; at most {LARGEST_JSON} were expected of a file of"
-                " settings."
-            )
+            raise InputError(f"{path} has {size} bytes; at most {LARGEST_JSON} were expected.")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
-        raise IrdistillError(f"{path} does not exist.") from error
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
-        raise IrdistillError(
-            f"{path} is not readable as JSON ({error}); it is damaged or not ours."
+        raise NotFoundError(f"{path} does not exist.") from error
+    except InputError:
+        raise
+    # ValueError: not UTF-8, not JSON, or a number of 5,000 digits
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} is not readable as JSON ({error}); it is damaged or was not written by"
+            " irdistill."
         ) from error
 
 
@@ -263,11 +246,14 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        IrdistillError: the file is absent, is not JSON, or holds anything but an object.
+        NotFoundError: the file does not exist.
+        InputError: the file does not contain a JSON object.
     """
     value = read_json(path)
     if not isinstance(value, dict):
-        raise IrdistillError(f"{path} holds no JSON object; it is damaged or not ours.")
+        raise InputError(
+            f"{path} contains no JSON object; it is damaged or was not written by irdistill."
+        )
     return value
 
 
@@ -278,7 +264,11 @@ def file_sha256(path: str | Path) -> str:
 
 
 def digest(value: Any) -> str:
-    """A short stable fingerprint (16 hexadecimal digits) of anything JSON can hold."""
+    """A stable fingerprint, 16 hexadecimal digits, of a value that JSON can hold.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    True
+    """
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode("utf-8")).hexdigest()[:16]
 
@@ -296,18 +286,16 @@ _CONTENTS = {
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line for each value that differs, with the path to it and both values; those that are
-    fingerprints come last.
+    """One line for each value that differs, with its path and both values; fingerprints come last.
 
-    Example:
-        >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
-        ['options.seed: 1 there, 2 here']
+    >>> differences({"options": {"seed": 1}}, {"options": {"seed": 2}})
+    ['options.seed: 1 there, 2 here']
     """
-    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda found: found[0])]
+    return [line for _, line in sorted(_differences(old, new, prefix), key=lambda pair: pair[0])]
 
 
 def _differences(old: Any, new: Any, path: str) -> Iterator[tuple[bool, str]]:
-    """Whether a difference is one of fingerprints, and its line."""
+    """Whether the values are fingerprints, and the line."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in sorted({*old, *new}, key=str):
             yield from _differences(
@@ -343,41 +331,36 @@ def remove_temporary_files(folder: Path) -> None:
 
 
 class MappedPages:
-    """Gives the pages of memory maps back to the system, before what was read of them counts as
-    much memory.
+    """Returns the pages of memory maps to the system before they count as much memory.
 
-    Pages that are read again come from the system's cache of files. Where the system cannot take
-    pages back, nothing is done.
+    Pages that are read again come from the file cache of the system. On systems that cannot release
+    pages, nothing is done.
 
     Args:
-        maps: read-only ``numpy.memmap`` arrays; other arrays are left alone.
-        limit: bytes that may be read between two times.
+        maps: read-only ``numpy.memmap`` arrays; other arrays are ignored.
+        limit: bytes that may be read before pages are released.
     """
 
     def __init__(self, *maps: Any, limit: int = 1 << 28) -> None:
         self._maps: list[mmap.mmap] = [
-            one._mmap for one in maps if getattr(one, "_mmap", None) is not None
+            array._mmap for array in maps if getattr(array, "_mmap", None) is not None
         ]
         self._limit = limit
         self._read = 0
 
     def read(self, size: int) -> None:
-        """Count bytes that were read from the maps, in whole pages where they were read here and
-        there.
-        """
+        """Count bytes that were read from the maps; scattered reads count as whole pages."""
         self._read += size
         if self._read >= self._limit:
             self._read = 0
-            for one in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
-                one.madvise(mmap.MADV_DONTNEED)
+            for mapped in self._maps if hasattr(mmap, "MADV_DONTNEED") else ():
+                mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def cache_folder() -> Path:
-    """Where compiled corpora live: $IRDISTILL_CACHE, else irdistill/ in the user's cache folder."""
-    given = os.environ.get("IRDISTILL_CACHE")
-    base = (
-        Path(given)
-        if given
-        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "irdistill"
-    )
-    return make_folder(base.expanduser())
+    """The cache: $IRDISTILL_CACHE, or irdistill/ in the cache folder of the user."""
+    configured = os.environ.get("IRDISTILL_CACHE")
+    if configured:
+        return make_folder(Path(configured).expanduser())
+    base = os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    return make_folder((Path(base) / "irdistill").expanduser())

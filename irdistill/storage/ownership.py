@@ -1,10 +1,9 @@
-"""Which files irdistill wrote: only those are ever replaced or deleted.
+"""Which files irdistill wrote. Only those are replaced or deleted.
 
-A folder belongs to irdistill where a manifest in it says so, and then only the files that this
-manifest names. What is deleted is found by walking the folder and asking for each file whether it
-is named, so that no name in a manifest is ever used as a path. Links are never followed. A single
-file, as an export, belongs to irdistill as long as it holds the bytes that were written to it: the
-cache folder keeps a checksum of each.
+A folder belongs to irdistill if a manifest in it says so, and then only the files that the manifest
+names. Deletion walks the folder and asks for each file whether it is named, so a name in a manifest
+is never used as a path. Links are not followed. A single file, such as an export, belongs to
+irdistill while it holds the bytes that were written: the cache folder keeps a checksum of each.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from irdistill.storage.files import (
 LOCK, MARK, OWNER = ".lock", ".damaged", ".irdistill.json"
 _FORMAT = "irdistill-folder"
 FileTest = Callable[[str], bool]
-"""Whether a file, by its path relative to a folder, is named by the folder's manifest."""
+"""Whether a file, by its path relative to a folder, belongs to irdistill."""
 
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}")
 
@@ -44,7 +43,7 @@ _CACHE_NAME = re.compile(r"[0-9a-f]{16}")
 def list_files(folder: Path) -> Iterator[str]:
     """All files and links under a folder, as relative paths with slashes; links are not followed.
 
-    Lock files and the temporary files of irdistill are left out.
+    Lock files and the temporary files of irdistill are omitted.
     """
     for place, folders, names in os.walk(folder):
         inside = Path(place).relative_to(folder)
@@ -56,13 +55,14 @@ def list_files(folder: Path) -> Iterator[str]:
 
 
 def refuse_foreign_files(folder: Path, ours: FileTest, what: str) -> None:
-    """Refuse a folder with a file that is not ours.
+    """Check that a folder contains no file of others.
 
     Args:
-        what: is to be written there, for the message.
+        ours: whether a file belongs to irdistill, by its relative path.
+        what: what is to be written there, for the message.
 
     Raises:
-        OutputExistsError: there is such a file; the message names one.
+        OutputExistsError: there is such a file; the message names it.
     """
     if not folder.is_dir():
         return
@@ -75,15 +75,16 @@ def refuse_foreign_files(folder: Path, ours: FileTest, what: str) -> None:
 
 
 def no_file(name: str) -> bool:
-    """No file is ours: for a folder that has to be new or empty."""
+    """A test that no file passes, for a folder that must be new or empty."""
     return False
 
 
 def remove_owned_files(folder: Path, ours: FileTest) -> None:
-    """Delete the files that are ours, and the subfolders that are empty then; links are deleted,
-    not what they point to.
+    """Delete the files that belong to irdistill, and the subfolders that become empty.
+
+    Links are deleted, not what they point to.
     """
-    names = [name for name in list_files(folder) if ours(name)]  # before any manifest is gone
+    names = [name for name in list_files(folder) if ours(name)]  # before a manifest is deleted
     for name in names:
         (folder / name).unlink(missing_ok=True)
     emptied = {folder / parent for name in names for parent in Path(name).parents if parent.parts}
@@ -98,7 +99,7 @@ def remove_owned_files(folder: Path, ours: FileTest) -> None:
 
 
 def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:
-    """Whether a file is JSON with these keys, and these values, and so one of ours."""
+    """Whether a file is JSON with these keys and values."""
     try:
         stored = json.loads(path.read_bytes()) if path.is_file() else None
     except (ValueError, OSError, RecursionError):
@@ -111,9 +112,7 @@ def is_manifest(path: Path, keys: Sequence[str] = (), **values: object) -> bool:
 
 
 def is_in_cache(folder: Path) -> bool:
-    """Whether a folder is a cache by its name: it, or one of the two folders around it, is named by
-    16 hexadecimal digits.
-    """
+    """Whether the name of a folder, or of one of its two parents, is a cache key."""
     return any(
         _CACHE_NAME.fullmatch(place.name) for place in (folder, folder.parent, folder.parent.parent)
     )
@@ -122,15 +121,15 @@ def is_in_cache(folder: Path) -> bool:
 def claim_folder(
     folder: Path, names: Iterable[str], what: str, before: FileTest | None = None
 ) -> None:
-    """Record in a folder which files irdistill writes there, before they are written.
+    """Record in a folder which files irdistill will write there, before they are written.
 
     Args:
         names: relative paths; those recorded earlier stay.
-        before: the files of a folder that an earlier version wrote, which has no such record.
+        what: what is to be written there, for the message.
+        before: a test for the files of a folder from an earlier version, which has no record.
 
     Raises:
-        OutputExistsError: the folder has other files and no such record, or a file is not
-            recorded.
+        OutputExistsError: the folder contains a file that is not recorded.
     """
     planned, known = set(names), claimed_files(folder)
     if known is None:
@@ -144,44 +143,29 @@ def claim_folder(
 
 
 def claimed_files(folder: Path) -> set[str] | None:
-    """The files that `claim_folder` recorded, and the record itself; None where there is no
-    record.
-    """
+    """The files that `claim_folder` recorded, and the record; None if there is no record."""
     if not is_manifest(folder / OWNER, ("files",), format=_FORMAT):
         return None
     return {OWNER, *map(str, read_json(folder / OWNER)["files"])}
 
 
-# -- single files that the user names
-# ------------------------------------------------------------------------
-
-
 def check_replaceable(path: str | Path) -> None:
-    """Refuse to replace a file that irdistill did not write, or that was changed since.
+    """Check that a file may be replaced.
 
     Raises:
-        OutputExistsError: there is such a file, or something that is no file.
+        OutputExistsError: it is not a file, irdistill did not write it, or it was changed since.
     """
     target = Path(path)
-    if not os.path.lexists(target):
+    if not os.path.lexists(target) or _is_stream(target):
         return
-    if (
-        not target.is_symlink()
-        and target.is_file()
-        and (not target.stat().st_size or _record(_state(target)).is_file())
-    ):
+    if target.is_dir():
+        state = "is a folder"
+    elif target.is_symlink():
+        state = "is a link"
+    elif not target.stat().st_size or _record_path(_state(target)).is_file():
         return
-    if _is_stream(target):
-        return
-    state = (
-        "is a folder"
-        if target.is_dir()
-        else (
-            "is a link"
-            if target.is_symlink()
-            else "holds something that irdistill did not write, or that was changed since"
-        )
-    )
+    else:
+        state = "holds something that irdistill did not write, or that was changed since"
     raise OutputExistsError(
         f"{target} {state}, and is not replaced. Choose another name, or move it away."
     )
@@ -189,10 +173,10 @@ def check_replaceable(path: str | Path) -> None:
 
 @contextmanager
 def replace_safely(path: str | Path) -> Iterator[Path]:
-    """``atomic_path`` for a file that the user names: a foreign file is never replaced.
+    """`atomic_path` for a file that the user names: a file of others is not replaced.
 
     Raises:
-        OutputExistsError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: see `check_replaceable`.
     """
     target = Path(path)
     if _is_stream(target):
@@ -202,23 +186,21 @@ def replace_safely(path: str | Path) -> Iterator[Path]:
                 shutil.copyfileobj(source, stream)
         return
     check_replaceable(target)
-    _sweep(target)
+    _remove_leftovers(target)
     with atomic_path(target) as temporary:
         yield temporary
         record_written_file(target, temporary)
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path is a device or a pipe, as /dev/stdout: what is written there goes through, and
-    nothing is replaced.
-    """
+    """Whether a path is a device or a pipe, such as /dev/stdout; nothing is replaced there."""
     return Path("/dev") in path.absolute().parents or (
         path.exists() and not path.is_file() and not path.is_dir()
     )
 
 
-def _sweep(target: Path) -> None:
-    """Remove what killed processes left of writing a file."""
+def _remove_leftovers(target: Path) -> None:
+    """Remove temporary files of killed processes that wrote this file."""
     import psutil
 
     for path in target.parent.glob(f".{glob.escape(target.name)}-irdistill-tmp-*"):
@@ -234,31 +216,31 @@ def write_file(path: str | Path, text: str) -> None:
     """Write text to a file that the user names.
 
     Raises:
-        OutputExistsError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: see `check_replaceable`.
     """
     with replace_safely(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json_file(path: str | Path, value: Any) -> None:
-    """Write JSON to a file that the user names, as ``files.write_json`` does.
+    """Write JSON to a file that the user names.
 
     Raises:
-        OutputExistsError: as `check_replaceable` and ``atomic_path``.
+        OutputExistsError: see `check_replaceable`.
     """
     write_file(path, json_text(value))
 
 
 def record_written_file(path: Path, written: Path) -> None:
-    """Remember the bytes of the file ``written``, which is about to lie at ``path``.
+    """Remember the content of the file ``written``, which will be moved to ``path``.
 
-    They are remembered by their contents, so that a file is still ours after its folder was moved
-    or copied.
+    The record is found by the content, so a file still belongs to irdistill after its folder was
+    moved or copied.
     """
-    write_json(_record(_state(written)), {"path": str(path.absolute())})
+    write_json(_record_path(_state(written)), {"path": str(path.absolute())})
 
 
-def _record(state: Mapping[str, Any]) -> Path:
+def _record_path(state: Mapping[str, Any]) -> Path:
     folder = cache_folder() / "written"
     folder.mkdir(exist_ok=True)
     return folder / f"{state['xxh3']}-{state['bytes']}.json"

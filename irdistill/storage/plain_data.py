@@ -1,9 +1,8 @@
-"""Reading YAML and JSON that somebody else wrote: plain values only, within limits, with one clear
-error.
+"""Read YAML and JSON that users wrote: plain values within limits, with one clear error.
 
-PyYAML and ``json`` are safe in that they run no code. They are not safe from input that is small on
-disk and endless in memory: aliases that multiply (a "billion laughs" file of 500 bytes stands for
-10**9 values), brackets nested 100,000 deep, and numbers of a million digits.
+PyYAML and ``json`` run no code, but they accept input that is small on disk and huge in memory:
+aliases that multiply (a "billion laughs" file of 500 bytes stands for 10**9 values), brackets
+nested 100,000 deep, and numbers with a million digits.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 LARGEST_YAML = 1 << 20
-"""Bytes of the largest recipe or card; the largest that irdistill carries has 12 KB."""
+"""Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
 
 MOST_VALUES = 100_000
-"""Values that one YAML file may stand for, aliases counted as often as they are used."""
+"""Values in one YAML file; an alias counts each time it is used."""
 
 DEEPEST = 64
 """Levels of nesting in a YAML file."""
@@ -38,67 +37,66 @@ def parse_json(text: str | bytes, place: str) -> Any:
 
     Args:
         text: the JSON text; bytes are read as UTF-8.
-        place: what is parsed, for the message: ``line 3 of x.jsonl``.
+        place: what is parsed, for the message (``line 3 of x.jsonl``).
 
     Raises:
-        IrdistillError: it is not JSON, or is nested too deeply or holds a number that is too long
-            to be read.
+        InputError: the text is not JSON, is nested too deeply, or has a number that is too long.
     """
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise IrdistillError(
-            f"{place} is not usable: its brackets are nested too deeply to be read."
-        ) from error
+        raise InputError(f"{place} cannot be read: its brackets are nested too deeply.") from error
     except ValueError as error:
         shown = text[:80] if isinstance(text, str) else text[:80].decode("utf-8", "replace")
-        raise IrdistillError(f"{place} is not JSON ({error}): {shown.strip()!r}.") from error
+        raise InputError(f"{place} is not JSON ({error}): {shown.strip()!r}.") from error
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 
     Args:
-        what: what the file is, for the message: ``recipe``.
+        what: what the file is, for the message (``recipe``).
 
     Raises:
-        IrdistillError: it is too large, not UTF-8, not YAML, not a mapping, or holds what
-            ``parse_yaml`` refuses.
+        InputError: the file is too large or not UTF-8, holds no mapping, or as in `parse_yaml`.
     """
     if path.stat().st_size > LARGEST_YAML:
-        raise IrdistillError(
+        raise InputError(
             f"the {what} {path} has {path.stat().st_size} bytes; at most {LARGEST_YAML} were"
             " expected."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise IrdistillError(
+        raise InputError(
             f"the {what} {path} is not UTF-8 text ({error.reason}); convert the file."
         ) from error
     data = parse_yaml(text, f"the {what} {path}")
     if not isinstance(data, dict):
-        raise IrdistillError(
+        raise InputError(
             f"the {what} {path} holds {_shown(data)}; a mapping of names to values was expected."
         )
     return data
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """Parse YAML into None, booleans, finite numbers, text, lists and mappings with text as keys.
+    """Parse YAML to None, booleans, finite numbers, strings, lists, and mappings with string keys.
 
     Args:
         place: what is parsed, for the message.
 
     Raises:
-        IrdistillError: it is not YAML, refers to itself, is nested deeper than ``DEEPEST``, stands
-            for more than ``MOST_VALUES`` values, names a key twice, or holds any other type (a
-            date, bytes, a set, NaN).
+        InputError: the text is not YAML, refers to itself, is nested deeper than ``DEEPEST``, has
+            more than ``MOST_VALUES`` values, repeats a key, or holds another type (a date, bytes, a
+            set, NaN).
+
+    >>> parse_yaml("steps: 100\\nsources: [1, 2]", "the recipe")
+    {'steps': 100, 'sources': [1, 2]}
     """
     import yaml
 
     if len(text) > LARGEST_YAML:
-        raise IrdistillError(
+        raise InputError(
             f"{place} has {len(text)} characters; at most {LARGEST_YAML} were expected."
         )
     try:
@@ -110,11 +108,13 @@ def parse_yaml(text: str, place: str) -> Any:
         value = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise IrdistillError(
+        raise InputError(
             f"{place} is not readable as YAML: {line}{error.problem or error.context}."
         ) from error
-    # besides YAMLError: 2024-13-45 is a date (ValueError), !!bool x (KeyError), !!timestamp x
-    # (AttributeError)
+    except InputError:
+        raise
+    # Besides YAMLError: 2024-13-45 is a date (ValueError), !!bool x (KeyError), !!timestamp x
+    # (AttributeError).
     except (
         yaml.YAMLError,
         ValueError,
@@ -124,9 +124,9 @@ def parse_yaml(text: str, place: str) -> Any:
         OverflowError,
     ) as error:
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise IrdistillError(f"{place} is not readable as YAML: {problem}.") from error
+        raise InputError(f"{place} is not readable as YAML: {problem}.") from error
     except RecursionError as error:
-        raise IrdistillError(
+        raise InputError(
             f"{place} is nested too deeply; at most {DEEPEST} levels were expected."
         ) from error
     _check_plain(value, place)
@@ -134,7 +134,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 def _check_node(root: Any, place: str) -> None:
-    """Refuse circles, depth and the number of values before anything is built out of the nodes."""
+    """Refuse circles, deep nesting and too many values before any value is constructed."""
     import yaml
 
     sizes: dict[int, int] = {}
@@ -142,11 +142,11 @@ def _check_node(root: Any, place: str) -> None:
 
     def size(node: Any, depth: int) -> int:
         if id(node) in above:
-            raise IrdistillError(
+            raise InputError(
                 f"{place} refers to itself (line {node.start_mark.line + 1}); remove that alias."
             )
         if depth > DEEPEST:
-            raise IrdistillError(
+            raise InputError(
                 f"{place} is nested too deeply (line {node.start_mark.line + 1}); at most {DEEPEST}"
                 " levels were expected."
             )
@@ -161,16 +161,16 @@ def _check_node(root: Any, place: str) -> None:
             for key, value in node.value:
                 if isinstance(key, yaml.ScalarNode) and key.tag != _MERGE:
                     if key.value in names:
-                        raise IrdistillError(
+                        raise InputError(
                             f"{place} names {key.value!r} twice (line {key.start_mark.line + 1});"
                             " keep one."
                         )
                     names.add(key.value)
                 total += size(key, depth + 1) + size(value, depth + 1)
         if total > MOST_VALUES:
-            raise IrdistillError(
-                f"{place} stands for more than {MOST_VALUES} values, since its aliases multiply;"
-                " write the values out."
+            raise InputError(
+                f"{place} has more than {MOST_VALUES} values, because its aliases multiply. Write"
+                " the values out."
             )
         above.discard(id(node))
         sizes[id(node)] = total
@@ -183,7 +183,7 @@ def _check_plain(value: Any, place: str) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
-                raise IrdistillError(
+                raise InputError(
                     f"{place} has the key {key!r}, which YAML reads as {type(key).__name__}; put it"
                     " in quotes."
                 )
@@ -192,24 +192,24 @@ def _check_plain(value: Any, place: str) -> None:
         for inner in value:
             _check_plain(inner, place)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise IrdistillError(f"{place} holds {value}; a finite number was expected.")
+        raise InputError(f"{place} holds {value}; a finite number was expected.")
     elif not (value is None or isinstance(value, bool | int | float | str)):
-        raise IrdistillError(
+        raise InputError(
             f"{place} holds {value!r}, which YAML reads as {type(value).__name__}; put it in"
             " quotes."
         )
 
 
 def check_values(values: Mapping[str, Any], declared: Any, place: str, free: bool = False) -> None:
-    """Compare the values of a mapping with the types that a function or a dataclass declares.
+    """Compare the values of a mapping with the types that a function or class declares.
 
     Args:
-        declared: a function, a dataclass, or another class, whose ``__init__`` names the types.
+        declared: a function, a dataclass, or another class (the types of its ``__init__``).
         place: what is checked, for the message.
-        free: pass over names that ``declared`` does not annotate, instead of refusing them.
+        free: ignore names that ``declared`` does not annotate, instead of refusing them.
 
     Raises:
-        IrdistillError: a name is not annotated, or a value has another type; the message names it.
+        InputError: a name is not annotated, or a value has another type; the message names it.
     """
     from pydantic import ValidationError
 
@@ -218,11 +218,11 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
         if name not in hints:
             if free:
                 continue
-            raise IrdistillError(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
+            raise InputError(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
         try:
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
-            raise IrdistillError(f"{place}: {validation_problem(name, value, error)}") from error
+            raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
 
 
 def validation_problem(name: str, value: Any, error: Any) -> str:
@@ -255,14 +255,14 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
 
 
 def _hint(value: Any) -> str:
-    """YAML 1.1 reads a number as text where its exponent has no decimal point before it."""
+    """Advice for 1e-5, which YAML 1.1 reads as text because it has no decimal point."""
     if not isinstance(value, str) or not _EXPONENT.fullmatch(value):
         return ""
     return f" (YAML reads {value} as text: write {float(value):.1e})"
 
 
 def _keys(value: Any) -> set[Any]:
-    """All keys anywhere in a value; pydantic's places also name the branches of a union."""
+    """All keys anywhere in a value. (Pydantic's locations also name branches of unions.)"""
     if isinstance(value, dict):
         return set(value).union(*map(_keys, value.values()))
     return set().union(*map(_keys, value)) if isinstance(value, list) else set()

@@ -5,104 +5,107 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.collections.collection_ref import CollectionRef
 from irdistill.distributed.ray_cluster import RayCluster
-from irdistill.distributed.ray_pool import Pool, Task
-from irdistill.errors import IrdistillError, OptionError
+from irdistill.distributed.ray_pool import Task, WorkerPool
+from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs import RankedList
 from irdistill.storage.files import differences
-from irdistill.teachers.function_teacher import LoadedTeacher
+from irdistill.teachers.function_teacher import FunctionTeacher, LoadedTeacher, as_teacher
 from irdistill.teachers.part_scoring import ProgressCallback, score_part
-from irdistill.teachers.protocol import BatchTeacher, ListwiseTeacher, Teacher
-from irdistill.teachers.scoring_engine import ScoredPart
+from irdistill.teachers.scoring_engine import NumberedPart, ScoredPart
 from irdistill.teachers.teacher_card import card_of
 from irdistill.teachers.teacher_loading import TeacherSpec
 
 
-class ScoringJob:
+class PartScoringJob:
     """Collection and teacher, loaded in a worker; a task is the lists of a part."""
 
     collection: Collection
     teacher: LoadedTeacher
 
     def __init__(self, collection: Collection, spec: TeacherSpec) -> None:
-        self.source, self.described, self.spec = (
-            CollectionRef.of(collection),
-            collection.describe(),
-            spec,
-        )
+        self.source, self.spec = CollectionRef.of(collection), spec
+        self.description = collection.describe()
 
     def load(self) -> Mapping[str, Any]:
-        """The teacher's identity.
+        """Load collection and teacher; returns the teacher's identity.
 
         Raises:
-            IrdistillError: the collection is another one here, or the teacher cannot be loaded.
+            WrongCollectionError: this machine has another collection of this name.
         """
         self.collection = self.source.open()
-        other = differences(self.described, self.collection.describe())
-        if other:
-            raise IrdistillError(
-                f"the collection {self.described['id']!r} is another one on {socket.gethostname()}:"
-                f" {'; '.join(other)}. Give all machines the same files."
+        lines = differences(self.description, self.collection.describe())
+        if lines:
+            raise WrongCollectionError(
+                f"the collection {self.description['id']!r} differs on {socket.gethostname()}:"
+                f" {'; '.join(lines)}. Copy the same files to all machines."
             )
         self.teacher = self.spec.load(self.collection.corpus)
         return self.teacher.identity
 
-    def do(self, given: Sequence[RankedList]) -> tuple[list[RankedList], dict[str, float]]:
+    def do(self, value: Sequence[RankedList]) -> tuple[list[RankedList], dict[str, float]]:
         """Score a part."""
-        return score_part(self.collection, given, self.teacher)
+        return score_part(self.collection, value, self.teacher)
 
 
 @dataclass(frozen=True)
 class RayEngine(RayCluster):
-    """Score on Ray."""
+    """Scores on Ray."""
 
     @contextmanager
     def start(self, collection: Collection, teacher: TeacherSpec) -> Iterator[RayScorer]:
-        """Start the workers, and wait until the first has its teacher.
+        """Start workers; returns when the first has loaded the teacher.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            IrdistillError: there is no such cluster, or a worker cannot load collection or teacher.
+            OptionError: the teacher is an object or behind a server.
+            IrdistillError: the cluster does not answer, or a worker cannot load collection or
+                teacher.
         """
-        if isinstance(teacher.teacher, Teacher | BatchTeacher | ListwiseTeacher):
-            raise OptionError(
-                f"the teacher {teacher.name} is an object, and Ray's workers load teachers"
-                " themselves. Give the name of a card or a model, or a function."
-            )
-        if (
-            isinstance(teacher.teacher, str)
-            and card_of(teacher.teacher, teacher.kind, teacher.settings.get("revision")).backend
-            == "openai"
-        ):
-            raise IrdistillError(
-                f"the teacher {teacher.name!r} is behind a server, whose answers and budget one"
-                " process keeps. Leave --engine ray out and say --parallel for more requests at a"
-                " time."
-            )
-        with self.pool(ScoringJob(collection, teacher), "the teacher") as pool:
+        spec = _sendable(teacher)
+        with self.pool(PartScoringJob(collection, spec), "the teacher") as pool:
             yield RayScorer(pool)
+
+
+def _sendable(spec: TeacherSpec) -> TeacherSpec:
+    """What workers can load. The identity of a function is derived here, where its source is."""
+    if not isinstance(spec.teacher, str):
+        loaded = as_teacher(spec.teacher, spec.settings)
+        if not isinstance(loaded, FunctionTeacher):
+            raise OptionError(
+                f"the teacher {spec.name} is an object, and Ray's workers load teachers themselves."
+                " Give the name of a card or a model, or a function."
+            )
+        return replace(spec, teacher=loaded, settings={})
+    card = card_of(spec.teacher, spec.kind, spec.settings.get("revision"))
+    if card.backend == "openai":
+        raise OptionError(
+            f"the teacher {spec.name!r} is behind a server, and one process keeps its answers and"
+            " its budget. Leave out --engine ray, and raise --parallel instead."
+        )
+    return spec
 
 
 @dataclass(frozen=True)
 class RayScorer:
     """Scores parts on the workers of a pool."""
 
-    pool: Pool
+    pool: WorkerPool
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The teacher's."""
+        """The teacher's identity."""
         return self.pool.identity or {}
 
     def score(
-        self, parts: Iterable[tuple[int, Sequence[RankedList]]], progress: ProgressCallback
+        self, parts: Iterable[NumberedPart], progress: ProgressCallback
     ) -> Iterator[ScoredPart]:
-        """Score parts on whichever worker is free."""
+        """Score parts, each on the next free worker."""
         tasks = (
             Task(
                 number,
@@ -112,5 +115,5 @@ class RayScorer:
             for number, lists in parts
         )
         for task, result in self.pool.run(tasks):
-            progress(sum(len(own.doc_ids) for own in task.given))
+            progress(sum(len(ranked.doc_ids) for ranked in task.value))
             yield ScoredPart(task.number, *result)

@@ -38,7 +38,7 @@ from irdistill.verbs.opening_inputs import (
 
 if TYPE_CHECKING:
     from irdistill.evaluation import Audit, Comparison, Entry, Evaluation
-    from irdistill.evaluation.efficiency import Efficiency
+    from irdistill.evaluation.costs import Efficiency
     from irdistill.evaluation.suite_runs import Benchmark
 
 MeasuresOption = Annotated[MeasuresLike, Field(description="As ir-measures writes them.")]
@@ -96,10 +96,6 @@ def audit(
     from irdistill.evaluation import audit as audit_runs
     from irdistill.runs import as_run
 
-    if html is not None:
-        from irdistill.evaluation.auditing.plots import require_plots
-
-        require_plots()
     options = AuditOptions(
         None if student is None else model_path(student),
         sample,
@@ -115,14 +111,12 @@ def audit(
     named = {name: as_run(run, opened) for name, run in named_runs(runs).items()}
     audited = audit_runs(opened, named, optional_run(first_stage, opened), options=options)
     if html is not None:
-        from irdistill.evaluation.auditing.html import write_html
-
-        write_html(audited, html)
+        audited.write_html(html)
     return audited
 
 
 def _check_evaluation(values: Mapping[str, Any]) -> None:
-    from irdistill.evaluation.evaluator import check_compared
+    from irdistill.evaluation.evaluator import check_baseline
 
     datasets, single = values.get("datasets"), "collection" in values or "runs" in values
     if (datasets is None) == (not single) or (single and "runs" not in values):
@@ -136,7 +130,7 @@ def _check_evaluation(values: Mapping[str, Any]) -> None:
                 " name."
             )
         for runs in datasets.values():
-            check_compared(runs, values.get("baseline"))
+            check_baseline(runs, values.get("baseline"))
 
 
 @verb(
@@ -262,7 +256,7 @@ def compare(
     The collections are those of the runs. Each student and seed needs a run of every loss.
     """
     from irdistill.evaluation import compare_losses
-    from irdistill.evaluation.comparison_report import comparison_markdown, write_diagram
+    from irdistill.evaluation.rank_diagram import write_diagram
     from irdistill.storage.ownership import write_file
 
     entries = _entries(runs)
@@ -271,7 +265,7 @@ def compare(
     }
     comparison = compare_losses(entries, collections, measure, level, self_match)
     if markdown is not None:
-        write_file(markdown, comparison_markdown(comparison))
+        write_file(markdown, comparison.to_markdown())
     if plot is not None:
         write_diagram(comparison, plot)
     return comparison
@@ -445,7 +439,7 @@ def report(
     The page shows rankings query by query if the sources are runs. card adds the figures to the
     README.md of a model's folder; mteb writes MTEB's files into a folder of results.
     """
-    from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
+    from irdistill.evaluation.reporting.publish import evaluate_runs, publish, read_results
 
     is_file = len(sources) == 1 and sources[0].endswith(".json")
     if is_file and self_match != "keep":
@@ -455,9 +449,9 @@ def report(
         )
     named = dict(zip(short_names(sources), sources, strict=True))
     results = (
-        from_json(sources[0])
+        read_results(sources[0])
         if is_file
-        else evaluated(named, collection, _joined(measures), baseline, seed, self_match)
+        else evaluate_runs(named, collection, _joined(measures), baseline, seed, self_match)
     )
     return publish(results, format, out, documents, queries, model)
 
@@ -527,12 +521,12 @@ def benchmark(
 ) -> Benchmark | list[Any]:
     """Measure a model on a benchmark, dataset by dataset. A stopped benchmark resumes."""
     from irdistill.evaluation.reproduction import reproduce
-    from irdistill.evaluation.suite_runs import System, run_suite
+    from irdistill.evaluation.suite_runs import BenchmarkSystem, run_suite
     from irdistill.evaluation.suites import read_suite
 
     card = read_suite(suite)
     system = (
-        System(model, rerank, runs, k, index, kind, trust_remote_code)
+        BenchmarkSystem(model, rerank, runs, k, index, kind, trust_remote_code)
         if model or runs or not check
         else None
     )

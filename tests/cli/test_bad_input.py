@@ -185,7 +185,7 @@ def test_a_full_disk_and_then_room_again(
         patch.setattr(os, "fsync", full)
         assert run(*asked, "--out", "other") == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "the disk is full" in last and "Nothing that was there is damaged" in last
+    assert "the disk is full" in last and "Existing files are intact" in last
     assert run(*asked, "--out", "other") == 0
     parts = {
         name.split("/")[1]: data

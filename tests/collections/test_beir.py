@@ -112,7 +112,7 @@ def test_splits(tmp_path: Path) -> None:
     (folder / "qrels" / "dev.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td1\t1\n")
     assert list(load_collection(f"{folder}#dev", cache=tmp_path / "cache").queries) == ["q3"]
     with pytest.raises(
-        IrdistillError, match=r"Splits in that folder: dev, test\. Choose one as .*#dev"
+        IrdistillError, match=r"Splits in that folder: dev, test\. Choose one: .*#dev"
     ):
         load_collection(f"{folder}#train", cache=tmp_path / "cache")
     everything = load_collection(write(tmp_path / "n", qrels=None), cache=tmp_path / "cache")
@@ -130,9 +130,9 @@ def test_splits(tmp_path: Path) -> None:
             {"docs": '{"_id": "d1", "text": "x"}\n\n["d2"]\n'},
             ["line 3 of ", "expected an object in braces"],
         ),
-        ({"docs": [{"text": "x"}]}, ["line 1 of ", 'expected an "_id"', "got None"]),
-        ({"docs": [{"_id": " ", "text": "x"}]}, ["line 1 of ", 'expected an "_id"']),
-        ({"docs": [{"_id": "d1", "text": ["x"]}]}, ["line 1 of ", '"text" should be a text']),
+        ({"docs": [{"text": "x"}]}, ["line 1 of ", 'expected a non-empty "_id"', "got None"]),
+        ({"docs": [{"_id": " ", "text": "x"}]}, ["line 1 of ", 'expected a non-empty "_id"']),
+        ({"docs": [{"_id": "d1", "text": ["x"]}]}, ["line 1 of ", '"text" should be a string']),
         ({"docs": '{"_id": "d1", "text": "\\ud800"}\n'}, ["line 1 of ", "half a character"]),
         (
             {"docs": [*DOCS, DOCS[0] | {"text": "z"}]},
@@ -171,7 +171,7 @@ def test_faults_that_would_corrupt_a_result(
 
 @pytest.mark.parametrize("text", ["", "\n\n"])
 def test_a_corpus_without_documents_is_refused(tmp_path: Path, text: str) -> None:
-    assert "holds no document" in fault(write(tmp_path / "set", text, qrels=None))
+    assert "contains no documents" in fault(write(tmp_path / "set", text, qrels=None))
 
 
 def test_broken_encodings_and_archives(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_harmless_findings_are_counted(tmp_path: Path) -> None:
     qrels = "q2\td2\t2.0\nq1\td1\t1\nq1\td1\t1\nq1\tdX\t0\nqX\td1\t0\n"
     folder = write(tmp_path / "c", docs, [*QUERIES, QUERIES[0]], qrels)
     report = load_collection(folder, cache=tmp_path / "cache").report
-    assert {kind: (found.count, found.places) for kind, found in report.findings.items()} == {
+    assert {kind: (found.count, found.places) for kind, found in report.problems.items()} == {
         "empty documents": (1, ["corpus.jsonl line 3 (d3)"]),
         "duplicate documents": (1, ["corpus.jsonl line 4 (d1, first in line 1)"]),
         "duplicate queries": (1, ["queries.jsonl line 4 (q1, first in line 1)"]),
@@ -212,7 +212,7 @@ def test_a_partial_collection_is_declared(tmp_path: Path) -> None:
     folder = write(tmp_path / "c", qrels=QRELS + "q1\tdX\t1\nq1\tdY\t0\nqX\td1\t1\n")
     declared = folder / "stats.json"
     declared.write_text('{"judgments_without_doc": 1, "judged_queries_without_text": 1}')
-    assert '"judgments_without_doc": 2 (all such judgments; it now says 1)' in fault(folder)
+    assert '"judgments_without_doc": 2 (all such judgments; it is 1 now)' in fault(folder)
     declared.write_text('{"judgments_without_doc": 2, "judged_queries_without_text": 1}')
     collection = load_collection(folder, cache=tmp_path / "cache")
     assert collection.report.count("positive judgments without document") == 1
@@ -288,7 +288,7 @@ def test_a_folder_is_found_by_its_bare_name(
     (tmp_path / "empty").mkdir()
     for name in ("empty", "./empty", "empty#test", "empty[:3]"):
         with pytest.raises(
-            IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one line a document"
+            IrdistillError, match=r"empty has no corpus.jsonl.*corpus.jsonl .one document per line"
         ):
             load_collection(name, cache=tmp_path / "cache")
     (tmp_path / "docs.jsonl").write_text("{}")
@@ -334,7 +334,7 @@ def test_queries_of_other_splits_are_no_fault(
         assert "1 empty documents" in caplog.text and "unjudged" not in caplog.text
         retrieve(collection, "bm25", tmp_path / "run", 3, work=tmp_path / "cache")
     assert (
-        f"searching for the 2 queries that {folder} judges; 1 others of its file are left out"
+        f"searching for the 2 judged queries of {folder}; 1 queries without judgments are left out"
         in caplog.text
     )
 

@@ -131,7 +131,7 @@ def test_a_repeated_document_is_kept_once_and_reported(tmp_path: Path) -> None:
     documents = [Document("a", "", "x", 1), Document("b", "", "y", 2), Document("a", "", "x", 5)]
     corpus = compiled(documents, tmp_path / "c")
     assert list(corpus.ids) == ["a", "b"] and corpus.row("b") == 1
-    assert corpus.findings["duplicate documents"] == {
+    assert corpus.problems["duplicate documents"] == {
         "count": 1,
         "places": ["corpus.jsonl line 5 (a, first in line 1)"],
     }
@@ -166,9 +166,7 @@ def test_a_damaged_corpus_is_named_and_built_again(
     documents = [Document("a", "", "x")]
     open_or_compile(lambda: documents, folder, "s")
     (folder / "rows.bin").write_bytes(b"short")
-    with pytest.raises(
-        IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, and its manifest says 8"
-    ):
+    with pytest.raises(IrdistillError, match=r"rows\.bin is damaged: it has 5 bytes, not 8 bytes"):
         Corpus.open(folder)
     assert open_or_compile(lambda: documents, folder, "s").row("a") == 0
     assert "damaged" in caplog.text
@@ -191,12 +189,12 @@ def test_a_failing_build_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_build_is_cleared_away_by_the_next(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from irdistill.collections.compiling import cached_corpus\n"
+        "from irdistill.collections.compiling import open_or_compile\n"
         "from irdistill.collections import Document\n"
         "def slow():\n"
         "    for n in range(10_000): yield Document(f'd{n}', '', 'x')\n"
         "    print('written', flush=True); time.sleep(60)\n"
-        f"cached_corpus(slow, Path({str(tmp_path / 'key')!r}), 's')\n"
+        f"open_or_compile(slow, Path({str(tmp_path / 'key')!r}), 's')\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     child = subprocess.Popen(
@@ -296,6 +294,6 @@ def test_a_large_corpus_checks_only_the_blocks_that_are_used(
     with pytest.raises(DamagedError, match=r"corpus.arrow is damaged.*rebuilt"):
         corpus.texts(range(3000))
     with pytest.raises(
-        DamagedError, match="found damaged"
+        DamagedError, match="marked as damaged"
     ):  # so that the cache is rebuilt at the next use
         Corpus.open(folder)

@@ -142,7 +142,7 @@ def test_runs_of_other_words_for_the_same_questions_serve_each_other(
     [
         ([], True, "no query was made"),
         ([Query("q1", " ")], True, "'q1' made for .* is empty"),
-        ([Query("q9", "what?")], True, "'q9' made for .* is none of"),
+        ([Query("q9", "what?")], True, "'q9' made for .* is not in"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(
@@ -193,7 +193,7 @@ def test_a_split_that_is_not_there_is_named(source: Collection, tmp_path: Path) 
         tmp_path / "made", source, REWRITES, {"train": source.qrels}, MADE_BY, same_questions=True
     )
     assert len(load_collection(tmp_path / "made", cache=tmp_path / "cache").qrels) == 2
-    with pytest.raises(IrdistillError, match=r"names no split of .* it has train"):
+    with pytest.raises(IrdistillError, match=r"names no split of .* Its splits: train"):
         load_collection(f"{tmp_path / 'made'}#dev", cache=tmp_path / "cache")
 
 

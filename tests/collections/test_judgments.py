@@ -23,7 +23,7 @@ def test_grades_given_in_python_are_never_cut_off(grade: Any) -> None:
 
 def test_ids_are_text() -> None:
     with pytest.raises(
-        IrdistillError, match="the document id 1, which is int; ids are text: write '1'"
+        IrdistillError, match="the document id 1, which is int; ids are strings: write '1'"
     ):
         Qrels({"q": {1: 1}})  # type: ignore[dict-item]
     with pytest.raises(IrdistillError, match="query id 7, which is int"):

@@ -157,11 +157,11 @@ def test_judgments_of_a_folder(tmp_path: Path, name: str, content: bytes) -> Non
             {"qrels/test.tsv": TSV, "qrels/test.jsonl": LINES},
             "has test.jsonl and test.tsv, and either could be meant",
         ),
-        ({"qrels/test.parquet": b"PAR1"}, "qrels/test.parquet is not read"),
-        ({"qrels.tsv": TSV}, "qrels.tsv is not read; judgments are expected as qrels/SPLIT.tsv"),
+        ({"qrels/test.parquet": b"PAR1"}, "Not read: qrels/test.parquet"),
+        ({"qrels.tsv": TSV}, "Not read: qrels.tsv. Judgments are expected as qrels/SPLIT.tsv"),
         (
             {"qrels/dev.tsv.gz": gzip.compress(TSV, mtime=0)},
-            "Splits in that folder: dev. Choose one as .*#dev",
+            "Splits in that folder: dev. Choose one: .*#dev",
         ),
     ],
 )

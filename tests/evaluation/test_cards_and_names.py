@@ -15,12 +15,10 @@ import yaml
 
 from irdistill.collections import Collection, Query, load_collection
 from irdistill.collections.derived import write_derived
-from irdistill.evaluation.evaluator import Evaluation, Row
-from irdistill.evaluation.reporting import evaluation_markdown
-from irdistill.evaluation.reporting.card import write_card
-from irdistill.evaluation.reporting.datasets import is_synthetic, short_names
-from irdistill.evaluation.reporting.publish import from_json, publish
-from irdistill.evaluation.reporting.tables import evaluation_latex
+from irdistill.evaluation.figures import Evaluation, Row
+from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
+from irdistill.evaluation.reporting.model_card import write_card
+from irdistill.evaluation.reporting.publish import publish, read_results
 from irdistill.students import build_student
 from irdistill.students.dense_student import DenseStudent
 from irdistill.students.exporting import export
@@ -145,7 +143,7 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(
     (tmp_path / "out" / "results.json").write_text(
         json.dumps({"rows": figures(synthetic, real).to_rows()})
     )
-    publish(from_json(tmp_path / "out" / "results.json"), "card", model)
+    publish(read_results(tmp_path / "out" / "results.json"), "card", model)
     card = (model / "README.md").read_text()
     index: Any = yaml.safe_load(card.split("---")[1])["model-index"][0]["results"]
     assert [one["dataset"]["name"] for one in index] == ["mydocs#train"]
@@ -158,7 +156,7 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(
     assert str(tmp_path) not in card.split("## Use")[0]
     (tmp_path / "out").rename(tmp_path / "moved")  # the figures still say so
     moved = tmp_path / "moved" / "terms" / "model"
-    publish(from_json(tmp_path / "moved" / "results.json"), "card", moved)
+    publish(read_results(tmp_path / "moved" / "results.json"), "card", moved)
     assert "#### queries#dev (3 synthetic" in (moved / "README.md").read_text()
     alone = write_card(figures(f"{tmp_path}/moved/queries#dev"), "student", moved).read_text()
     assert "model-index" not in alone and "## Figures\n" not in alone
@@ -193,7 +191,5 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert list(short_names(["/a/set", "set"]).values()) == ["a/set", "set"]
     assert list(short_names(["/a#1/x/set#test[:10]", "/a#1/c"]).values()) == ["set#test[:10]", "c"]
     found = figures("/a/x/set", "/a/y/set")
-    assert "### x/set (3 queries)" in evaluation_markdown(
-        found
-    ) and "/a/x" not in evaluation_markdown(found)
-    assert "/a/x" not in evaluation_latex(found) and found.datasets == ["/a/x/set", "/a/y/set"]
+    assert "### x/set (3 queries)" in found.to_markdown() and "/a/x" not in found.to_markdown()
+    assert "/a/x" not in found.to_latex() and found.datasets == ["/a/x/set", "/a/y/set"]

@@ -17,7 +17,7 @@ from irdistill import IrdistillError
 from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.evaluation import Entry, compare_losses, friedman, holm, per_query
-from irdistill.evaluation.comparison_report import comparison_markdown, write_diagram
+from irdistill.evaluation.rank_diagram import write_diagram
 from irdistill.runs import RankedList, RunIdentity, write_run
 from tests.recipes.tiny import beir_folder
 
@@ -141,7 +141,7 @@ def test_pairs_are_tested_over_queries_of_seed_means_and_corrected_over_the_tabl
 def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path: Path) -> None:
     collection, entries = made
     found = compare_losses(entries, {"made": collection})
-    text = comparison_markdown(found)
+    text = found.to_markdown()
     best = found.figure("kl", "dense", "made")
     assert (
         f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5
@@ -149,7 +149,7 @@ def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path
     assert (
         "Over 4 cells of student × collection × seed" in text
         and "kl over mse" in text
-        and "Not told apart: " in text
+        and "Not significantly different: " in text
     )
     for name in ("one.svg", "two.svg", "plot.png"):
         write_diagram(found, tmp_path / name)
@@ -172,9 +172,9 @@ def test_one_cell_has_figures_and_no_diagram(
     one = [entry for entry in entries if entry.student == "dense" and entry.seed == "1"]
     found = compare_losses(one, {"made": collection})
     assert found.over_blocks is None and found.over_settings is None and found.losses[0] == "kl"
-    assert found.figure("kl", "dense", "made").deviation is None and "| -" in comparison_markdown(
-        found
-    ).replace("         ", " ")
+    assert found.figure(
+        "kl", "dense", "made"
+    ).deviation is None and "| -" in found.to_markdown().replace("         ", " ")
     with pytest.raises(IrdistillError, match="at least two cells"):
         write_diagram(found, tmp_path / "plot.svg")
 

@@ -11,7 +11,6 @@ from irdistill import IrdistillError
 from irdistill.collections import Collection, Query
 from irdistill.evaluation import AuditOptions, Entry, audit, combine, compare_losses, evaluate
 from irdistill.evaluation.ranking_policies import PolicyRun
-from irdistill.evaluation.reporting import evaluation_markdown
 from irdistill.evaluation.weighting import labelled_weights
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 
@@ -106,7 +105,7 @@ def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
         None,
         0.5,
     )
-    text = evaluation_markdown(found)
+    text = found.to_markdown()
     assert (
         "+0.5000 [+0.5000, +0.5000] | 0.5000 |     0.5000 |   0.5000 |   - |          - |       "
         " 2/0/0 |" in text
@@ -139,12 +138,12 @@ def test_a_document_with_the_querys_own_id(numbers: bool, caplog: pytest.LogCapt
     kept = evaluate(held, {"s": self_finding(held)}, "RR@10").rows[0]
     assert (kept.value, kept.self_matches) == (0.5, 4)
     assert (
-        "for 4 of 4 queries the run holds the document that has the query's own id" in caplog.text
+        "for 4 of 4 queries the run has the document with the query's own id" in caplog.text
         and "drop" in caplog.text
     )
     caplog.clear()
     dropped = evaluate(held, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
-    assert (dropped.value, dropped.self_matches) == (1.0, 0) and "the run holds" not in caplog.text
+    assert (dropped.value, dropped.self_matches) == (1.0, 0) and "the run has" not in caplog.text
     alone = evaluate(held.qrels, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
     assert alone.value == 1.0
     caplog.clear()
@@ -213,7 +212,7 @@ def test_the_correction_covers_all_datasets() -> None:
     both = combine(*tables)
     assert tables[0].rows[0].p_holm == tables[0].rows[0].p
     assert both.rows[0].p_holm == pytest.approx(min(1.0, 2 * both.rows[0].p))
-    with pytest.raises(IrdistillError, match="twice"):
+    with pytest.raises(IrdistillError, match="duplicate dataset"):
         combine(tables[0], tables[0])
 
 
@@ -238,10 +237,12 @@ def test_audit() -> None:
         run(held, [3, 3, 3, 2]),
     )
     good, poor = seen.teachers
-    assert good.value == 1.0
-    assert good.first_stage == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
-    assert good.gain == pytest.approx(1 - good.first_stage) and good.ruling.decision == "learn"
-    assert poor.queries == 4 and poor.rows == 9 and poor.unscored == 0
+    figures, counts = good.summary(), poor.summary()
+    assert figures["value"] == 1.0
+    assert figures["first_stage"] == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
+    assert figures["gain"] == pytest.approx(1 - figures["first_stage"])
+    assert good.ruling.decision == "learn"
+    assert (counts["queries"], counts["rows"], counts["unscored"]) == (4, 9, 0)
     agreement = seen.agreements[0]
     # d0 d1 d2 against d1 d2 d0 (tau -1/3), d1 d0 d2 (1/3) and itself (1); the fourth list is empty
     assert agreement.tau == pytest.approx((-1 / 3 + 1 / 3 + 1) / 3)
@@ -258,10 +259,11 @@ def test_an_audit_warns() -> None:
     ]
     flat = MemoryRun(RunIdentity("teacher", {}, held.describe()), lists)
     found = audit(held, {"flat": flat}).teachers[0]
-    assert found.unscored == 4 and found.tied == 1.0 and found.spread == 0.0
+    spread = found.distribution
+    assert spread.unscored == 4 and spread.tied == 1.0 and spread.spread == 0.0
     assert (
-        "4 of 12 documents have no score" in found.verdict
-        and "all scores of a list are equal" in found.verdict
+        "4 of 12 documents have no score" in found.ruling.words
+        and "all scores of a list are equal" in found.ruling.words
     )
 
 

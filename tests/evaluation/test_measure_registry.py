@@ -13,7 +13,6 @@ import pytest
 from irdistill import IrdistillError
 from irdistill.collections import Qrels
 from irdistill.evaluation import evaluate, parse_measures, per_query
-from irdistill.evaluation.reporting import evaluation_markdown
 from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity
 
 NAMES = list(ir_measures.measures.registry)
@@ -149,9 +148,8 @@ def test_counts_are_sums_without_interval_or_test() -> None:
 
 
 def test_counts_are_shown_as_whole_numbers() -> None:
-    text = evaluation_markdown(
-        evaluate(Qrels(case("numbers")[0]), {"a": as_run(case("numbers")[1])}, "NumRet P@5")
-    )
+    judged, lists = case("numbers")
+    text = evaluate(Qrels(judged), {"a": as_run(lists)}, "NumRet P@5").to_markdown()
     assert " 9 |" in text and "9.0" not in text
 
 

@@ -223,7 +223,7 @@ def test_libraries_are_handed_some_lists_at_a_time(monkeypatch: pytest.MonkeyPat
         f"q{query}": {f"d{doc}": float(draw.normal()) for doc in range(20)} for query in range(28)
     }
     together = per_query(qrels, run, "infAP Bpref IPrec@0.1")
-    monkeypatch.setattr(measures_module, "_TOGETHER", 50)
+    monkeypatch.setattr(measures_module, "_BATCH", 50)
     apart = per_query(qrels, run, "infAP Bpref IPrec@0.1")
     for name, values in together.values.items():
         assert values[:28].any()

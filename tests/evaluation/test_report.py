@@ -13,14 +13,20 @@ import yaml
 from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.evaluation import evaluate
-from irdistill.evaluation.efficiency import Efficiency
-from irdistill.evaluation.evaluator import Evaluation
-from irdistill.evaluation.reporting import Table, costs_table, evaluation_latex, evaluation_markdown
-from irdistill.evaluation.reporting.card import write_card
+from irdistill.evaluation.costs import (
+    CostPoint,
+    Efficiency,
+    cost_points,
+    costs_table,
+    draw_costs,
+    mark_best,
+)
+from irdistill.evaluation.figures import Evaluation
+from irdistill.evaluation.reporting import Table
+from irdistill.evaluation.reporting.model_card import write_card
 from irdistill.evaluation.reporting.mteb import metric_name, task_of, write_results
-from irdistill.evaluation.reporting.page import html_report
-from irdistill.evaluation.reporting.pareto import draw, frontier, points
-from irdistill.evaluation.reporting.publish import evaluated, from_json, publish
+from irdistill.evaluation.reporting.publish import evaluate_runs, publish, read_results
+from irdistill.evaluation.reporting.report_page import render_report
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.evaluation.browser import dom_after_scripts
 from tests.students.tiny import tiny_backbone
@@ -63,7 +69,7 @@ COSTS = (
 
 
 def test_tables(found: Evaluation) -> None:
-    text = evaluation_markdown(found)
+    text = found.to_markdown()
     lines = text.splitlines()
     assert lines[0] == "### small/set_1 (4 queries)"
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
@@ -82,7 +88,7 @@ def test_tables(found: Evaluation) -> None:
 
 
 def test_latex(found: Evaluation) -> None:
-    text = evaluation_latex(found)
+    text = found.to_latex()
     assert (
         "\\toprule" in text
         and "base\\_line & 0." in text
@@ -90,7 +96,7 @@ def test_latex(found: Evaluation) -> None:
     )
     assert "50.0\\%" in text and text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
     assert (
-        Table(["a"], [["\\ & $ # { } ~ ^ < %"]]).latex("").splitlines()[7]
+        Table(["a"], [["\\ & $ # { } ~ ^ < %"]]).latex().splitlines()[7]
         == r"\textbackslash{} \& \$ \# \{ \} \textasciitilde{} \textasciicircum{} \textless{} \% \\"
     )
 
@@ -118,30 +124,25 @@ def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
         "11.0",
         "90.0%",
     ]
-    given = points(found, COSTS)
-    assert [(point["system"], point["cost"]) for point in given] == [
+    points = cost_points(found, COSTS)
+    assert [(point.system, point.cost) for point in points] == [
         ("base_line", 0.5),
         ("student", 5.0),
     ]
-    assert given[1]["value"] == found.row("student", "small/set_1", "nDCG@10").value
-    assert frontier(
-        [
-            {"cost": 1, "value": 2},
-            {"cost": 2, "value": 2},
-            {"cost": 3, "value": 3},
-            {"cost": 1, "value": 2},
-        ]
-    ) == [True, False, True, True]
+    assert points[1].value == found.row("student", "small/set_1", "nDCG@10").value
+    pairs = [(1, 2), (2, 2), (3, 3), (1, 2)]
+    marked = mark_best([CostPoint("s", cost, value, "AP") for cost, value in pairs])
+    assert [point.best for point in marked] == [True, False, True, True]
     pytest.importorskip("matplotlib")
-    draw(given, tmp_path / "p.svg")
+    draw_costs(points, tmp_path / "p.svg")
     drawn = (tmp_path / "p.svg").read_text()
     assert "base_line" in drawn and drawn.count("<use") >= 2
     with pytest.raises(IrdistillError, match="no system"):
-        draw([], tmp_path / "q.svg")
+        draw_costs([], tmp_path / "q.svg")
 
 
 def page(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], path: Path) -> str:
-    text = html_report(found, held, runs, points=points(found, COSTS))
+    text = render_report(found, held, runs, points=cost_points(found, COSTS))
     path.write_text(text, encoding="utf-8")
     return text
 
@@ -172,7 +173,7 @@ def test_the_page_is_whole_and_escaped(
 def test_few_queries_are_kept_with_their_lists(
     found: Evaluation, held: Collection, runs: dict[str, MemoryRun]
 ) -> None:
-    text = html_report(found, held, runs, queries=1, documents=2)
+    text = render_report(found, held, runs, queries=1, k=2)
     start = text.index('id="data">') + len('id="data">')
     data = json.loads(text[start : text.index("</script>", start)])["queries"]
     assert list(data["lists"]) == ["0"] and [len(rows) for rows in data["lists"]["0"]] == [2, 2]
@@ -313,8 +314,8 @@ def test_publish(found: Evaluation, tmp_path: Path) -> None:
         "retention": {"student": 1.0},
     }
     (tmp_path / "results.json").write_text(json.dumps(rows))
-    given = from_json(tmp_path / "results.json")
-    assert given.found.rows == found.rows and given.costs == COSTS
+    given = read_results(tmp_path / "results.json")
+    assert given.evaluation.rows == found.rows and given.costs == COSTS
     assert publish(given, out=tmp_path / "a.html") is None
     assert (
         "base_line" in (tmp_path / "a.html").read_text()
@@ -330,10 +331,10 @@ def test_publish(found: Evaluation, tmp_path: Path) -> None:
             publish(given, *arguments)
     (tmp_path / "bad.json").write_text('{"rows": [{"system": 1, "what": 2}]}')
     with pytest.raises(IrdistillError, match="not a file of figures"):
-        from_json(tmp_path / "bad.json")
+        read_results(tmp_path / "bad.json")
     (tmp_path / "r.txt").write_text("q0 Q0 d0 1 1 t\n")
     with pytest.raises(IrdistillError, match="say which one they are of with --collection"):
-        evaluated({"r": str(tmp_path / "r.txt")}, None, "AP", None)
+        evaluate_runs({"r": str(tmp_path / "r.txt")}, None, "AP", None)
 
 
 def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -> None:
@@ -349,6 +350,6 @@ def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -
     (tmp_path / "r.txt").write_text(
         "".join(f"q Q0 {doc} {rank} {9 - rank} t\n" for rank, doc in enumerate(docs, 1))
     )
-    found = evaluated({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
-    assert found.found.rows[0].value == 0.5
+    found = evaluate_runs({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
+    assert found.evaluation.rows[0].value == 0.5
     assert list(found.runs["r"]["q"].doc_ids) == ["d1", "d2"]

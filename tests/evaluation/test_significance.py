@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import permutation_test, ttest_rel
 
 from irdistill import IrdistillError
-from irdistill.evaluation import compare, detectable, holm, interval, paired_t, randomisation
+from irdistill.evaluation import compare, detectable, holm, interval, paired_t, randomization
 from irdistill.evaluation.significance import intervals, without_noise
 
 
@@ -24,7 +24,7 @@ def test_paired_t_is_scipys(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_randomisation_is_exact_on_few_queries(seed: int) -> None:
+def test_randomization_is_exact_on_few_queries(seed: int) -> None:
     left, right = two(seed, 9)
     exact = permutation_test(
         (left, right),
@@ -33,19 +33,19 @@ def test_randomisation_is_exact_on_few_queries(seed: int) -> None:
         vectorized=True,
         n_resamples=np.inf,
     )
-    assert randomisation(left, right) == pytest.approx(exact.pvalue, abs=1e-12)
+    assert randomization(left, right) == pytest.approx(exact.pvalue, abs=1e-12)
 
 
-def test_randomisation_by_hand() -> None:
+def test_randomization_by_hand() -> None:
     """Three queries, all won: of eight sign patterns two are as extreme."""
-    assert randomisation(np.array([1.0, 0.5, 0.7]), np.zeros(3)) == 2 / 8
+    assert randomization(np.array([1.0, 0.5, 0.7]), np.zeros(3)) == 2 / 8
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_randomisation_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> None:
+def test_randomization_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> None:
     left, right = two(seed, 200, 0.04)
-    assert randomisation(left, right) == pytest.approx(paired_t(left, right), abs=0.03)
-    assert randomisation(left, right) == randomisation(left, right)
+    assert randomization(left, right) == pytest.approx(paired_t(left, right), abs=0.03)
+    assert randomization(left, right) == randomization(left, right)
 
 
 def test_nothing_differs() -> None:
@@ -167,7 +167,7 @@ def test_intervals_are_those_of_each_row() -> None:
 
 
 def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its Student's test to its last digit; its randomisation test, of other random signs, near
+    """Its Student's test to its last digit; its randomization test, of other random signs, near
     ours.
     """
     pytest.importorskip("ranx")
@@ -185,4 +185,4 @@ def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
         theirs = float(
             fisher.fisher_randomization_test.py_func(left, right, n_permutations=1500)[0]
         )
-        assert randomisation(left, right) == pytest.approx(theirs, abs=0.04)
+        assert randomization(left, right) == pytest.approx(theirs, abs=0.04)

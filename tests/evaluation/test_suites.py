@@ -15,10 +15,10 @@ from irdistill.card_files import card_folder
 from irdistill.cli.main import main
 from irdistill.collections import Collection, Query
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.evaluator import Evaluation, Row
+from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.ranking_policies import PolicyRun, with_rewrites
 from irdistill.evaluation.reproduction import checks_table, reproduce
-from irdistill.evaluation.suite_runs import System, average, choose, run_suite
+from irdistill.evaluation.suite_runs import BenchmarkSystem, average, choose, run_suite
 from irdistill.evaluation.suites import Dataset, Suite, read_suite
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.search.lucene_support import needs_lucene
@@ -142,7 +142,7 @@ def test_rewrites_are_asked_in_place_of_the_turn() -> None:
         and collection.queries["q"].text == "and its tail?"
     )
     assert rewritten.queries_fingerprint != collection.queries_fingerprint
-    with pytest.raises(IrdistillError, match="no rewrite, as 'q'"):
+    with pytest.raises(IrdistillError, match="no rewrite, such as 'q'"):
         with_rewrites(Collection.from_dicts("c", {"a": "x"}, {"q": "x"}, {"q": {"a": 1}}))
 
 
@@ -165,7 +165,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "suite.yaml").write_text("""
 description: two small ones
 measures: RR@10 nDCG@10
-depth: 1
+k: 1
 datasets:
   pets: {folder: pets}
   self: {folder: self, self_match: drop}
@@ -173,7 +173,7 @@ datasets:
 averages: {both: [pets, self], three: [pets, self, third]}
 published:
   - {model: bm25, source: by hand, tolerance: 0.01, values: {RR@10: {pets: 1.0, both: 1.0}, nDCG@10: {self: 0.5}}}
-  - {run: own.trec, depth: 2, source: by hand, values: {RR@10: {pets: 0.5}}}
+  - {run: own.trec, k: 2, source: by hand, values: {RR@10: {pets: 0.5}}}
 """)
     (tmp_path / "pets" / "own.trec").write_text("q Q0 dogs 1 2.0 x\nq Q0 cats 2 1.0 x\n")
     return tmp_path
@@ -228,25 +228,25 @@ def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str
 def test_reranking_and_runs_that_are_given(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = read_suite("suite.yaml")
     reranked = run_suite(
-        suite, System("bm25", rerank="bm25", depth=2), "reranked", ["pets", "self"]
+        suite, BenchmarkSystem("bm25", rerank="bm25", k=2), "reranked", ["pets", "self"]
     )
     assert (reranked.value("both", "RR@10"), reranked.value("three", "RR@10")) == (1.0, None)
-    given = run_suite(suite, System(runs="pets/own.trec", depth=2), "given", ["pets"])
+    given = run_suite(suite, BenchmarkSystem(runs="pets/own.trec", k=2), "given", ["pets"])
     assert given.value("pets", "RR@10") == 0.5
-    over = run_suite(suite, System("bm25", rerank="pets/own.trec", depth=2), "over", ["pets"])
+    over = run_suite(suite, BenchmarkSystem("bm25", rerank="pets/own.trec", k=2), "over", ["pets"])
     assert over.value("pets", "RR@10") == 1.0
     (place / "runs").mkdir()
     (place / "runs" / "pets.trec").write_text("q Q0 dogs 1 2.0 x\nq Q0 cats 2 1.0 x\n")
     with pytest.raises(
         IrdistillError, match=r"no run for the dataset 'self' in runs; name it runs/self"
     ):
-        run_suite(suite, System(runs="runs"), "several", ["pets", "self"])
+        run_suite(suite, BenchmarkSystem(runs="runs"), "several", ["pets", "self"])
     assert not (place / "several").exists()
     with pytest.raises(IrdistillError, match="there is no folder third"):
-        run_suite(suite, System("bm25"), "all")
+        run_suite(suite, BenchmarkSystem("bm25"), "all")
     for wrong in ({}, {"model": "a", "runs": "b"}, {"rerank": "a", "runs": "b"}):
         with pytest.raises(IrdistillError, match="give either a model"):
-            System(**wrong)
+            BenchmarkSystem(**wrong)
 
 
 def test_published_figures_are_checked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,7 +328,7 @@ def test_an_id_of_ir_datasets_is_opened_through_its_api(
         ),
     )
     suite = Suite("s", {"one": Dataset("one", id="irdistill-suite/test")}, ("RR@10", "R@1"))
-    result = run_suite(suite, System("bm25"), tmp_path / "out")
+    result = run_suite(suite, BenchmarkSystem("bm25"), tmp_path / "out")
     assert (result.value("one", "RR@10"), result.value("one", "R@1")) == (0.5, 0.0)
 
 

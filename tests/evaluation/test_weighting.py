@@ -201,12 +201,12 @@ def test_labels_of_test_are_refused(name: str) -> None:
     dev = collection(name, 0, 10)
     own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
     for fit in (labelled_weights, fit_gate):
-        with pytest.raises(IrdistillError, match="held out for the last figures"):
+        with pytest.raises(IrdistillError, match="held out for the final figures"):
             fit([], dev, own)  # type: ignore[operator]
 
 
 def test_top_is_of_a_gate(tmp_path: Path) -> None:
-    with pytest.raises(IrdistillError, match="there is no gate that it could be of"):
+    with pytest.raises(IrdistillError, match="but no gate was given"):
         fuse_teachers(["a", "b"], tmp_path / "out", top=1)
 
 
@@ -232,7 +232,7 @@ def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(
     )
     with pytest.raises(IrdistillError, match="20 of the 20 queries"):
         labelled_weights(both(dev), dev, both(dev))
-    with pytest.raises(IrdistillError, match=r"10 of the 20 queries .* \(as 'q10'\)"):
+    with pytest.raises(IrdistillError, match=r"10 of the 20 queries .* \(such as 'q10'\)"):
         fit_gate(both(other), dev, both(dev))
     assert labelled_weights(both(train), train, both(train)).values[0] > 0
     assert labelled_weights(both(train), dev, both(dev)).values[0] > 0

@@ -17,7 +17,7 @@ from irdistill.cli.main import cli
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.evaluation.efficiency import measure_efficiency
-from irdistill.evaluation.suite_runs import System
+from irdistill.evaluation.suite_runs import BenchmarkSystem
 from irdistill.recipes.recipe import Stage
 from irdistill.recipes.stages import RecipeContext, check_stage, run_stage
 from irdistill.runs import open_run
@@ -119,7 +119,7 @@ def test_the_kind_reaches_search_teachers_cards_recipes_and_timing(
         collection, "splade", MODEL, 3, work=tmp_path / "work", kind={MODEL: "sparse"}
     )
     assert found.parameters > 4_000_000
-    assert System(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
+    assert BenchmarkSystem(MODEL, kind="sparse").name == f"{MODEL} (sparse)"
 
 
 @needs_splade

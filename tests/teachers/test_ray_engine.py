@@ -16,7 +16,7 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection, Corpus
-from irdistill.distributed.ray_cluster import share
+from irdistill.distributed.ray_cluster import share_resources
 from irdistill.runs import verify
 from irdistill.teachers import (
     BM25Teacher,
@@ -141,6 +141,21 @@ def test_a_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
     assert not (tmp_path / "ray").exists()
 
 
+def text_lengths(queries: list[str], documents: list[str]) -> list[float]:
+    return [float(len(document)) for document in documents]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cluster")
+def test_a_function_scores_on_workers(tmp_path: Path) -> None:
+    held = collection()
+    options = ScoreOptions(part_queries=5, engine="ray", workers=2)
+    score(held, candidates(held), text_lengths, tmp_path / "ray", options)
+    local_options = ScoreOptions(part_queries=5)
+    score(held, candidates(held), text_lengths, tmp_path / "local", local_options)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
 def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
     held = collection()
     with pytest.raises(IrdistillError, match="Give the name of a card"):
@@ -163,10 +178,13 @@ def test_an_engine_needs_a_spec_and_a_worker(tmp_path: Path) -> None:
 def test_processors_and_gpus_are_dealt_out(
     machines: list[dict[str, float]], workers: int | None, count: int, resources: dict[str, float]
 ) -> None:
-    found = share([{"Alive": True, "Resources": machine} for machine in machines], workers)
-    assert found[0] == count and found[1] == pytest.approx(resources)
+    count_and_resources = share_resources(
+        [{"Alive": True, "Resources": machine} for machine in machines], workers
+    )
+    assert count_and_resources[0] == count
+    assert count_and_resources[1] == pytest.approx(resources)
     with pytest.raises(IrdistillError, match="no machine"):
-        share([{"Alive": False, "Resources": machines[0]}], workers)
+        share_resources([{"Alive": False, "Resources": machines[0]}], workers)
 
 
 def test_parts_come_back_with_the_numbers_of_one_call(tmp_path: Path) -> None:

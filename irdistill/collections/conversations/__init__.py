@@ -94,7 +94,7 @@ def load_conversations(
     report = LoadReport()
     asked = layout.read(folder, chosen, report, corpus)
     report.documents = len(corpus())
-    report.add_stored(corpus().findings)
+    report.add_stored(corpus().problems)
     if asked.judgments is None:
         report.add("no judgments", f"{folder} (they are published at {layout.home})")
         report.queries = len(asked.queries)

@@ -1,11 +1,10 @@
-"""The audit: everything about a teacher's scores that should be known before anything is trained on
-them.
-"""
+"""The audit: what should be known about a teacher's scores before anything is trained on them."""
 
 from __future__ import annotations
 
 from irdistill.evaluation.auditing.agreement import Agreement
-from irdistill.evaluation.auditing.findings import Audit, TeacherAudit
-from irdistill.evaluation.auditing.verb import AuditOptions, audit
+from irdistill.evaluation.auditing.audit_results import Audit
+from irdistill.evaluation.auditing.auditor import AuditOptions, audit
+from irdistill.evaluation.auditing.teacher_audit import TeacherAudit
 
 __all__ = ["Agreement", "Audit", "AuditOptions", "TeacherAudit", "audit"]

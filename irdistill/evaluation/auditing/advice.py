@@ -1,4 +1,4 @@
-"""Which loss suits a teacher's scores, written in the loss language and checked against it."""
+"""Which loss fits a teacher's scores, as an expression of the loss language."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ REACH = 2.0
 
 @dataclass(frozen=True)
 class Advice:
-    """Losses that the scores can feed, as they are.
+    """Losses for the scores as they are.
 
     Attributes:
-        loss: the first choice, an expression that `parse_loss` reads; None where the scores must be
-            made anew first.
-        other: a second choice. words: sentences on how the numbers came about and what to look out
-            for.
+        loss: first choice, an expression that `parse_loss` reads; None where the documents must be
+            scored again first.
+        other: second choice.
+        words: sentences on the origin of the numbers and on what to look out for.
     """
 
     loss: str | None
@@ -28,76 +28,75 @@ class Advice:
     words: tuple[str, ...]
 
 
-def advise(scale: Scale, found: Matching, margins: Margins, labelled: bool) -> Advice:
+def advise(scale: Scale, matching: Matching, margins: Margins) -> Advice:
     """Choose losses.
 
-    KL with the temperatures of `match`; for ranks RankNet where it is known, as it asks for no
-    distances. MarginMSE is the second choice for raw scores and cosines alone, as no other scale
-    has margins that mean the same in all lists.
+    KL with the temperatures of `matching`; for ranks RankNet, which needs no distances. MarginMSE
+    is the second choice for raw scores and cosines only, as on the other scales margins differ in
+    meaning from list to list.
     """
     from irdistill.losses import parse_loss
-    from irdistill.losses.base import REGISTRY
 
     if scale.spoilt:
-        return Advice(
-            None, None, (scale.remedy, "Audit the new scores for a loss and a temperature.")
-        )
-    if found.teacher_tau is None:
-        return Advice(
-            None, None, ("No temperature can be given: the best documents of the lists are tied.",)
-        )
-    tau = found.tau if found.tau is not None else USUAL_TAU
-    kl = str(parse_loss(f"KL(tau={tau!r}, teacher_tau={found.teacher_tau!r})"))
-    words = [_sharpness(found)]
-    if scale.kind == RANKS and "RankNet" in REGISTRY:
+        again = "Audit the new scores for a loss and a temperature."
+        return Advice(None, None, (scale.remedy, again))
+    if matching.teacher_tau is None:
+        tied = "No temperature can be given: the best documents of the lists are tied."
+        return Advice(None, None, (tied,))
+    tau = matching.tau if matching.tau is not None else USUAL_TAU
+    kl = str(parse_loss(f"KL(tau={tau!r}, teacher_tau={matching.teacher_tau!r})"))
+    words = [_sharpness(matching)]
+    if scale.kind == RANKS:
         return Advice(str(parse_loss("RankNet")), kl, tuple(words))
     if scale.kind not in (RAW, COSINE):
         return Advice(kl, None, tuple(words))
-    pairs = "" if labelled else 'pairs="all"'
-    if found.scale is not None:
-        words.append(
-            f"MarginMSE: half of the teacher's margins are above {found.teacher_margin:.3g}, half"
-            f" of the student's above {found.student_margin:.3g}, so scale={found.scale:g} brings"
-            " them together."
-        )
-        if found.unreachable:
-            words.append(
-                f"Beware of MarginMSE without a scale: {found.unreachable:.1%} of the teacher's"
-                f" margins are above {REACH:g}, which no two cosines reach"
-                + (
-                    f"; with scale={found.scale:g} {found.unreachable_scaled:.1%} are out of reach."
-                    if found.unreachable_scaled is not None
-                    else "."
-                )
-            )
-        inner = ", ".join(filter(None, (pairs, f"scale={found.scale!r}")))
-        return Advice(kl, str(parse_loss(f"MarginMSE({inner})")), tuple(words))
+    if matching.scale is not None:
+        words += _reach(matching)
+        pairs = "" if margins.labelled is not None else 'pairs="all", '
+        margin_mse = str(parse_loss(f"MarginMSE({pairs}scale={matching.scale!r})"))
+        return Advice(kl, margin_mse, tuple(words))
     if margins.any is not None and margins.any[-1] > REACH:
         words.append(
             f"One in twenty of the teacher's margins is above {margins.any[-1]:.3g}; a cosine"
-            f" student reaches {REACH:g}, so MarginMSE needs a scale: give --student for the one"
-            " that fits."
+            f" student reaches {REACH:g}, so MarginMSE needs a scale: give --student to fit one."
         )
     return Advice(kl, None, tuple(words))
 
 
-def _sharpness(found: Matching) -> str:
-    kept = "is kept at 1" if found.teacher_tau == 1.0 else f"is set to {found.teacher_tau:g}"
+def _reach(matching: Matching) -> list[str]:
+    words = [
+        f"MarginMSE: half of the teacher's margins are above {matching.teacher_margin:.3g}, half"
+        f" of the student's above {matching.student_margin:.3g}, so scale={matching.scale:g}"
+        " brings them together."
+    ]
+    if matching.unreachable:
+        scaled = matching.unreachable_scaled
+        words.append(
+            f"Beware of MarginMSE without a scale: {matching.unreachable:.1%} of the teacher's"
+            f" margins are above {REACH:g}, which no two cosines reach"
+            + ("." if scaled is None else f"; with scale={matching.scale:g} {scaled:.1%} are.")
+        )
+    return words
+
+
+def _sharpness(matching: Matching) -> str:
+    kept = "is kept at 1" if matching.teacher_tau == 1.0 else f"is set to {matching.teacher_tau:g}"
     text = (
-        f"Over lists of {found.list_size} the teacher's softmax has {found.entropy_at_one:.1%} of"
-        f" the most possible entropy, so teacher_tau {kept}, which gives {found.entropy:.1%}."
+        f"Over lists of {matching.list_size} the teacher's softmax has"
+        f" {matching.entropy_at_one:.1%} of the maximum entropy, so teacher_tau {kept}, which gives"
+        f" {matching.entropy:.1%}."
     )
-    if found.student is None:
+    if matching.student is None:
         return (
             f"{text} tau={USUAL_TAU:g} is a usual value for a student that compares by cosine; give"
-            " --student for the one that fits."
+            " --student to fit it."
         )
-    if found.tau is None:
+    if matching.tau is None:
         return (
-            f"{text} No tau makes the student {found.student} as sharp; tau={USUAL_TAU:g} is only a"
-            " usual value for cosines."
+            f"{text} No tau makes the student {matching.student} as sharp; tau={USUAL_TAU:g} is"
+            " only a usual value for cosines."
         )
     return (
-        f"{text} With tau={found.tau:g} the untrained student is as sharp"
-        f" ({found.student_entropy:.1%})."
+        f"{text} With tau={matching.tau:g} the untrained student is as sharp"
+        f" ({matching.student_entropy:.1%})."
     )

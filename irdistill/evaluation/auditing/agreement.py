@@ -1,25 +1,24 @@
-"""How alike two rankers order the documents that both have scored."""
+"""How similarly two rankers order the documents that both scored."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.query_sample import Lists, shared_parts
 
 TOP = 10
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Two teachers, or a teacher and the untrained student, on the documents that both scored.
+    """Two rankers on the documents that both scored.
 
     Attributes:
-        queries: those with two such documents or more.
-        tau: mean over queries of Kendall's tau-b (Kendall 1945); queries where one side is all ties
-            have none.
+        queries: number of queries with at least two such documents.
+        tau: mean Kendall's tau-b (Kendall 1945) over the queries in which neither side is all
+            ties; None if there is no such query.
         top: share of queries with the same best document.
         overlap: mean share of common documents among the first ten.
     """
@@ -33,29 +32,24 @@ class Agreement:
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The agreement in one line."""
+        names = f"{self.left} and {self.right}"
         if not self.queries:
-            return (
-                f"{self.left} and {self.right}: no query for which both scored two of the same"
-                " documents."
-            )
+            return f"{names}: no query for which both scored two of the same documents."
         tau = "-" if self.tau is None else f"{self.tau:.3f}"
         return (
-            f"{self.left} and {self.right}: Kendall tau {tau}, the same best document for"
-            f" {self.top:.1%} of {self.queries} queries, {self.overlap:.1%} of the first ten in"
-            " common."
+            f"{names}: Kendall tau {tau}, the same best document for {self.top:.1%} of"
+            f" {self.queries} queries, {self.overlap:.1%} of the first ten in common."
         )
 
 
-def agree(left: str, right: str, one: Mapping[str, Scored], two: Mapping[str, Scored]) -> Agreement:
-    """Compare two rankers query by query."""
+def compare_rankings(left: str, right: str, left_lists: Lists, right_lists: Lists) -> Agreement:
+    """Compare two rankers, named ``left`` and ``right``, query by query."""
     from scipy.stats import kendalltau
 
     taus, tops, overlaps = [], [], []
-    for query, found in one.items():
-        if query not in two:
-            continue
-        first, second = found.only(two[query].doc_ids), two[query].only(found.doc_ids)
+    for query in (query for query in left_lists if query in right_lists):
+        first, second = shared_parts(left_lists[query], right_lists[query])
         if len(first.doc_ids) < 2:
             continue
         scores = second.to_dict()
@@ -63,15 +57,11 @@ def agree(left: str, right: str, one: Mapping[str, Scored], two: Mapping[str, Sc
         if tau == tau:
             taus.append(tau)
         tops.append(first.doc_ids[0] == second.doc_ids[0])
-        depth = min(TOP, len(first.doc_ids))
-        overlaps.append(len(set(first.doc_ids[:depth]) & set(second.doc_ids[:depth])) / depth)
+        k = min(TOP, len(first.doc_ids))
+        overlaps.append(len(set(first.doc_ids[:k]) & set(second.doc_ids[:k])) / k)
     if not tops:
         return Agreement(left, right, 0, None, 0.0, 0.0)
+    tau_mean = float(np.mean(taus)) if taus else None
     return Agreement(
-        left,
-        right,
-        len(tops),
-        float(np.mean(taus)) if taus else None,
-        float(np.mean(tops)),
-        float(np.mean(overlaps)),
+        left, right, len(tops), tau_mean, float(np.mean(tops)), float(np.mean(overlaps))
     )

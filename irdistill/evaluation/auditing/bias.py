@@ -1,4 +1,4 @@
-"""Does a teacher like long documents, or those it was shown first, more than the judgments do?"""
+"""Whether a teacher prefers long documents, or the first stage's order, more than the judgments."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from irdistill.collections import Corpus
-from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.query_sample import Grades, Lists, shared_parts
 from irdistill.evaluation.significance import interval
 
 FEWEST = 5
-MOST_DOCUMENTS = 200_000
+MAX_DOCUMENTS = 200_000
 NOTABLE = 0.2
 NOTABLE_ALONE = 0.5
-"""A bias is reported when the teacher's correlation is NOTABLE away from the labels', or
-NOTABLE_ALONE where nothing is judged.
+"""A bias is reported when the teacher's correlation is NOTABLE away from the labels', or, where
+nothing is judged, NOTABLE_ALONE away from 0.
 """
 
 
@@ -25,12 +25,12 @@ class Correlation:
     """Mean over lists of Spearman's rank correlation with a property of the documents.
 
     Attributes:
-        lists: those with FEWEST documents or more in which both sides vary.
-        value, low, high: the mean of the teacher's, and its 95% bootstrap interval.
-        judged_lists: lists in which FEWEST judged documents have different grades.
-        teacher_judged, labels: on these documents alone, of the teacher's scores and of the grades.
-        excess: the mean of ``teacher_judged - labels``; excess_low, excess_high: its 95% bootstrap
-            interval.
+        lists: number of lists with at least FEWEST documents in which both sides vary.
+        value, low, high: mean for the teacher's scores, and its 95% bootstrap interval.
+        judged_lists: number of lists in which FEWEST judged documents have different grades.
+        teacher_judged, labels: means over these documents, of the scores and of the grades.
+        excess: mean of ``teacher_judged - labels``.
+        excess_low, excess_high: its 95% bootstrap interval.
     """
 
     lists: int
@@ -46,22 +46,26 @@ class Correlation:
 
     @property
     def notable(self) -> bool:
-        """Whether it is worth a sentence in the verdict."""
+        """Whether the verdict should mention it."""
         if self.excess is not None and self.excess_low is not None and self.excess_high is not None:
             return abs(self.excess) >= NOTABLE and not self.excess_low <= 0 <= self.excess_high
         return self.value is not None and abs(self.value) >= NOTABLE_ALONE
 
+    @property
+    def direction(self) -> float:
+        """The excess where it is known, else the correlation."""
+        return self.excess if self.excess is not None else self.value or 0.0
+
 
 @dataclass(frozen=True)
 class Bias:
-    """What a teacher's scores go with.
+    """What a teacher's scores correlate with.
 
     Attributes:
-        length: with the document's length in words.
-        position: with the place in the first stage's list, 1 where the teacher keeps its order, -1
-            where it turns it round; None without a first stage.
-        unchanged: share of lists of three documents or more that have exactly the first stage's
-            order.
+        length: the document's length in words.
+        position: the place in the first stage's list: 1 where the teacher keeps the order, -1 where
+            it reverses it; None without a first stage.
+        unchanged: share of lists of at least three documents that keep the first stage's order.
     """
 
     length: Correlation
@@ -69,93 +73,64 @@ class Bias:
     unchanged: float | None
 
 
-def bias(
-    corpus: Corpus,
-    lists: Mapping[str, Scored],
-    first_stage: Mapping[str, Scored] | None,
-    qrels: Mapping[str, Mapping[str, int]],
-    seed: int,
+def measure_bias(
+    corpus: Corpus, lists: Lists, first_stage: Lists | None, qrels: Grades, seed: int
 ) -> Bias:
     """Correlate scores with lengths and with the first stage's order.
 
-    Lengths are read for the lists that begin within the first MOST_DOCUMENTS documents of the
-    sample.
+    Lengths are read for the lists that begin within the first MAX_DOCUMENTS documents.
     """
-    read, properties = 0, {}
-    for query, found in lists.items():
-        if read >= MOST_DOCUMENTS:
+    read, lengths = 0, {}
+    for query, scores in lists.items():
+        if read >= MAX_DOCUMENTS:
             break
-        read += len(found.doc_ids)
-        texts = corpus.texts(corpus.rows(found.doc_ids)) if found.doc_ids else []
-        properties[query] = np.array([len(text.split()) for text in texts], dtype=np.float64)
-    length = _correlation({query: lists[query] for query in properties}, properties, qrels, seed)
+        read += len(scores.doc_ids)
+        texts = corpus.texts(corpus.rows(scores.doc_ids)) if scores.doc_ids else []
+        lengths[query] = np.array([len(text.split()) for text in texts], dtype=np.float64)
+    length = _correlation({query: lists[query] for query in lengths}, lengths, qrels, seed)
     if first_stage is None:
         return Bias(length, None, None)
     shared, places, unchanged = {}, {}, []
-    for query, found in lists.items():
-        if query not in first_stage:
-            continue
-        own, other = found.only(first_stage[query].doc_ids), first_stage[query].only(found.doc_ids)
+    for query in (query for query in lists if query in first_stage):
+        teacher, other = shared_parts(lists[query], first_stage[query])
         rank = {doc: -float(number) for number, doc in enumerate(other.doc_ids)}
-        shared[query], places[query] = own, np.array([rank[doc] for doc in own.doc_ids])
-        if len(own.doc_ids) >= 3:
-            unchanged.append(own.doc_ids == other.doc_ids)
-    return Bias(
-        length,
-        _correlation(shared, places, qrels, seed),
-        float(np.mean(unchanged)) if unchanged else None,
-    )
+        shared[query], places[query] = teacher, np.array([rank[doc] for doc in teacher.doc_ids])
+        if len(teacher.doc_ids) >= 3:
+            unchanged.append(teacher.doc_ids == other.doc_ids)
+    position = _correlation(shared, places, qrels, seed)
+    return Bias(length, position, float(np.mean(unchanged)) if unchanged else None)
 
 
 def _correlation(
-    lists: Mapping[str, Scored],
-    properties: Mapping[str, np.ndarray],
-    qrels: Mapping[str, Mapping[str, int]],
-    seed: int,
+    lists: Lists, properties: Mapping[str, np.ndarray], qrels: Grades, seed: int
 ) -> Correlation:
     values, pairs = [], []
-    for query, found in lists.items():
-        value = spearman(found.scores, properties[query])
+    for query, scores in lists.items():
+        value = spearman(scores.scores, properties[query])
         if value is not None:
             values.append(value)
         grades = qrels.get(query, {})
-        judged = np.array([doc in grades for doc in found.doc_ids], dtype=bool)
-        labels = np.array([grades.get(doc, 0) for doc in found.doc_ids], dtype=np.float64)[judged]
-        teacher, truth = (
-            spearman(found.scores[judged], properties[query][judged]),
-            spearman(labels, properties[query][judged]),
-        )
+        is_judged = np.array([doc in grades for doc in scores.doc_ids], dtype=bool)
+        labels = np.array([grades.get(doc, 0) for doc in scores.doc_ids], dtype=np.float64)
+        teacher = spearman(scores.scores[is_judged], properties[query][is_judged])
+        truth = spearman(labels[is_judged], properties[query][is_judged])
         if teacher is not None and truth is not None:
             pairs.append((teacher, truth))
     if not values:
         return Correlation(0)
-    low, high = interval(np.array(values), seed)
+    means = (float(np.mean(values)), *interval(np.array(values), seed))
     if not pairs:
-        return Correlation(len(values), float(np.mean(values)), low, high)
-    table = np.array(pairs)
-    excess = table[:, 0] - table[:, 1]
-    excess_low, excess_high = interval(excess, seed)
-    return Correlation(
-        len(values),
-        float(np.mean(values)),
-        low,
-        high,
-        len(pairs),
-        float(table[:, 0].mean()),
-        float(table[:, 1].mean()),
-        float(excess.mean()),
-        excess_low,
-        excess_high,
-    )
+        return Correlation(len(values), *means)
+    teacher_judged, labelled = np.array(pairs).T
+    excess = teacher_judged - labelled
+    judged = (float(teacher_judged.mean()), float(labelled.mean()), float(excess.mean()))
+    return Correlation(len(values), *means, len(pairs), *judged, *interval(excess, seed))
 
 
 def spearman(left: np.ndarray, right: np.ndarray) -> float | None:
-    """Spearman's rank correlation, ties at their mean rank; None for fewer than FEWEST values or
-    where one side is constant.
-    """
+    """Spearman's rank correlation; None for fewer than FEWEST values or a constant side."""
     from scipy.stats import rankdata
 
     if len(left) < FEWEST or np.ptp(left) == 0 or np.ptp(right) == 0:
         return None
-    one, two = rankdata(left), rankdata(right)
-    return float(np.corrcoef(one, two)[0, 1])
+    return float(np.corrcoef(rankdata(left), rankdata(right))[0, 1])

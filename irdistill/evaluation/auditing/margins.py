@@ -1,31 +1,32 @@
-"""Distances between a teacher's scores within a list."""
+"""Differences between a teacher's scores within a list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from irdistill.evaluation.auditing.distribution import Histogram, histogram
-from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.distribution import Histogram, count_bins
+from irdistill.evaluation.auditing.query_sample import Grades, ScoredList
 
 PERCENTILES = (5, 25, 50, 75, 95)
-MOST_PAIRS = 2000
-"""Pairs taken of one list; more are drawn from at random."""
+MAX_PAIRS = 2000
+"""Pairs taken from one list; from longer lists they are drawn at random."""
 
 
 @dataclass(frozen=True)
 class Margins:
-    """Differences of two scores of one list.
+    """Differences of two scores of one list, at PERCENTILES.
 
     Attributes:
-        labelled: at PERCENTILES, of a relevant document's score minus that of one that is not
-            judged relevant; None where nothing is judged. pairs: how many. wrong: the share in
-            which the relevant one is not above.
-        top: at PERCENTILES, of the best document's score minus each other's.
-        any: at PERCENTILES, of the absolute difference of any two.
-        histogram: of the labelled ones.
+        labelled: a relevant document's score minus that of one that is not judged relevant; None
+            where nothing is judged.
+        pairs: number of such pairs.
+        wrong: share of these pairs in which the relevant document is not above.
+        top: the best document's score minus each other document's.
+        any: absolute difference of any two.
+        histogram: of the labelled margins.
     """
 
     labelled: tuple[float, ...] | None
@@ -36,41 +37,36 @@ class Margins:
     histogram: Histogram | None
 
 
-def margins(
-    lists: Sequence[Scored],
-    qrels: Mapping[str, Mapping[str, int]],
-    seed: int,
-    relevant_from: int = 1,
+def measure_margins(
+    lists: Sequence[ScoredList], qrels: Grades, seed: int, relevant_from: int = 1
 ) -> Margins:
-    """Margins of all lists; documents of grade ``relevant_from`` or above are relevant."""
+    """Measure the margins of all lists; documents of grade ``relevant_from`` are relevant."""
     random = np.random.default_rng(seed)
-    labelled, top, anyone = [], [], []
-    for found in lists:
-        scores = found.scores
+    labelled, top, any_two = [], [], []
+    for ranked_list in lists:
+        scores = ranked_list.scores
         if len(scores) < 2:
             continue
         top.append(scores[0] - scores[1:])
         left, right = np.triu_indices(len(scores), 1)
-        anyone.append(_some(scores[left] - scores[right], random))
-        grades = qrels.get(found.query_id, {})
-        relevant = np.array([grades.get(doc, 0) >= relevant_from for doc in found.doc_ids])
+        any_two.append(_draw(scores[left] - scores[right], random))
+        relevant = ranked_list.relevant(qrels.get(ranked_list.query_id, {}), relevant_from)
         if relevant.any() and not relevant.all():
-            labelled.append(
-                _some((scores[relevant][:, None] - scores[~relevant][None, :]).ravel(), random)
-            )
+            gaps = scores[relevant][:, None] - scores[~relevant][None, :]
+            labelled.append(_draw(gaps.ravel(), random))
     known = np.concatenate(labelled) if labelled else np.empty(0)
     return Margins(
         _percentiles(labelled),
         len(known),
         float(np.mean(known <= 0)) if len(known) else None,
         _percentiles(top),
-        _percentiles(anyone),
-        histogram(known) if len(known) else None,
+        _percentiles(any_two),
+        count_bins(known) if len(known) else None,
     )
 
 
-def _some(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    return values if len(values) <= MOST_PAIRS else random.choice(values, MOST_PAIRS, replace=False)
+def _draw(values: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    return values if len(values) <= MAX_PAIRS else random.choice(values, MAX_PAIRS, replace=False)
 
 
 def _percentiles(values: Sequence[np.ndarray]) -> tuple[float, ...] | None:

@@ -1,6 +1,4 @@
-"""Temperatures and scales under which a teacher and a student are equally sharp before training
-starts.
-"""
+"""Temperatures and scales at which teacher and student are equally sharp before training."""
 
 from __future__ import annotations
 
@@ -12,51 +10,49 @@ from typing import Any
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
-from irdistill.evaluation.auditing.sample import Scored
+from irdistill.errors import InputError
+from irdistill.evaluation.auditing.query_sample import Grades, Lists, ScoredList
 
 SHARP, FLAT, MIDDLE = 0.1, 0.9, 0.5
-"""Between SHARP and FLAT of the most possible entropy a teacher's own distribution (teacher_tau =
-1) is kept; outside the temperature is set so that it is MIDDLE.
+"""teacher_tau stays 1 while the teacher's entropy, as a share of the maximum, is between SHARP and
+FLAT; otherwise it is set so that the entropy is MIDDLE.
 """
 USUAL_TAU = 0.05
-LISTS, DEPTH = 100, 100
-"""The student scores so many lists at most, and of each so many documents, drawn at random."""
+LISTS, DOCUMENTS = 100, 100
+"""The student scores at most LISTS lists of DOCUMENTS documents each, drawn at random."""
 
 
 @dataclass(frozen=True)
 class StudentScores:
-    """What a student gives before training.
+    """The scores of a student before training.
 
     Attributes:
+        similarity: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim``, or ``logit`` of a model that
+            reads pairs.
         lists: query id -> the documents it scored, best first.
-        similarity: ``cosine``, ``dot``, ``maxsim``, ``meanmaxsim``, or ``logit`` of one that reads
-            pairs.
     """
 
     name: str
     similarity: str
-    lists: Mapping[str, Scored]
+    lists: Lists
 
 
 @dataclass(frozen=True)
 class Matching:
-    """How sharp a teacher is over training lists, and the student's temperature and scale that fit
-    it.
+    """How sharp a teacher is on training lists, and the student's temperature and scale to fit it.
 
     Attributes:
-        lists, list_size: training lists drawn, and documents in each at most.
-        entropy_at_one: mean entropy of softmax(scores) in shares of the most possible, log of the
-            list's length.
-        teacher_tau: the temperature chosen (see SHARP); entropy: under it. None where every list is
-            all ties.
-        student_entropy: of softmax(student / tau); the same as ``entropy`` where ``tau`` was found.
+        lists, list_size: number of training lists drawn, and most documents in each.
+        entropy_at_one: mean entropy of softmax(scores), as a share of the maximum.
+        teacher_tau: the temperature chosen (see SHARP); None where every list is all ties.
+        entropy: entropy at that temperature.
         tau: divides the student's scores; None without a student, or where no temperature fits.
+        student_entropy: entropy of softmax(student / tau); close to ``entropy``.
         scale: multiplies the student's scores so that its median absolute margin is the teacher's.
         teacher_margin, student_margin: those medians.
-        unreachable: share of the teacher's margins that are larger than any two cosines' (2), at
-            scale 1; None for a student that does not compare by cosine.
-        unreachable_scaled: the same at ``scale``.
+        unreachable: share of the teacher's margins above 2, the largest of two cosines; None for a
+            student that does not compare by cosine.
+        unreachable_scaled: the same with the student's margins times ``scale``.
     """
 
     lists: int
@@ -75,55 +71,50 @@ class Matching:
     unreachable_scaled: float | None = None
 
 
-def student_scores(
+def score_with_student(
     collection: Collection,
-    lists: Mapping[str, Mapping[str, Scored]],
+    lists: Mapping[str, Lists],
     model: str,
     seed: int,
     kind: str | None = None,
     trust_remote_code: bool = False,
 ) -> StudentScores:
-    """Score a sample of the teachers' pairs with an untrained student; only their documents are
-    encoded.
+    """Score a sample of the teachers' pairs with an untrained student.
 
     Args:
-        lists: teacher -> query id -> list; a query's documents are those of all teachers.
-        model: of any kind; a plain encoder is a dense student.
-        kind: how it is read; detected from its files where None.
+        lists: teacher -> query id -> list.
+        model: a model of any kind; a plain encoder is a dense student.
+        kind: kind of the model; detected from its files if None.
 
     Raises:
-        IrdistillError: the model cannot be loaded, or the teachers scored nothing.
+        ModelError: the model cannot be loaded.
+        InputError: the teachers scored nothing.
     """
     random = np.random.default_rng(seed)
-    documents: dict[str, list[str]] = {}
-    for own in lists.values():
-        for query, found in own.items():
-            documents.setdefault(query, []).extend(found.doc_ids)
-    queries = [query for query, docs in documents.items() if len(set(docs)) >= 2]
+    documents: dict[str, set[str]] = {}
+    for teacher_lists in lists.values():
+        for query, ranked in teacher_lists.items():
+            documents.setdefault(query, set()).update(ranked.doc_ids)
+    queries = [query for query, docs in documents.items() if len(docs) >= 2]
     if not queries:
-        raise IrdistillError(
+        raise InputError(
             "no query has two scored documents, so there is nothing to compare the student with."
         )
     if len(queries) > LISTS:
-        queries = [
-            queries[place]
-            for place in sorted(random.choice(len(queries), LISTS, replace=False).tolist())
-        ]
+        places = sorted(random.choice(len(queries), LISTS, replace=False).tolist())
+        queries = [queries[place] for place in places]
     drawn = {}
     for query in queries:
-        docs = sorted(set(documents[query]))
-        drawn[query] = (
-            docs
-            if len(docs) <= DEPTH
-            else [docs[place] for place in random.choice(len(docs), DEPTH, replace=False)]
-        )
+        docs = sorted(documents[query])
+        if len(docs) > DOCUMENTS:
+            docs = [docs[place] for place in random.choice(len(docs), DOCUMENTS, replace=False)]
+        drawn[query] = docs
     similarity, values = _student_values(collection, drawn, model, kind, trust_remote_code)
     result = {}
     for query, scores in values.items():
         order = np.argsort(-scores, kind="stable")
-        result[query] = Scored(
-            query, [drawn[query][place] for place in order.tolist()], scores[order]
-        )
+        docs = [drawn[query][place] for place in order.tolist()]
+        result[query] = ScoredList(query, docs, scores[order])
     return StudentScores(str(model), similarity, result)
 
 
@@ -140,57 +131,49 @@ def _student_values(
     from irdistill.teachers import TextPair, load_teacher, score_pairs
     from irdistill.teachers.teacher_kinds import kind_of
 
-    wanted = sorted({doc for docs in drawn.values() for doc in docs})
-    rows = collection.corpus.rows(wanted)
-    texts = dict(zip(wanted, collection.corpus.texts(rows), strict=True))
+    doc_ids = sorted({doc for docs in drawn.values() for doc in docs})
+    rows = collection.corpus.rows(doc_ids)
+    texts = dict(zip(doc_ids, collection.corpus.texts(rows), strict=True))
     if kind == "dense" or (
         kind is None and kind_of(model) == "retriever" and retriever_type(model) == "dense"
     ):
         student = DenseStudent.load(model, trust_remote_code=trust_remote_code)
         cosine = student.similarity == "cosine"
-        vectors = dict(
-            zip(
-                wanted,
-                student.encode(list(texts.values()), "document", normalize=cosine),
-                strict=True,
-            )
-        )
-        asked = student.encode(
-            [collection.queries[query].text for query in drawn], "query", normalize=cosine
-        )
+        encoded = student.encode(list(texts.values()), "document", normalize=cosine)
+        vectors = dict(zip(doc_ids, encoded, strict=True))
+        queries = [collection.queries[query].text for query in drawn]
+        query_vectors = student.encode(queries, "query", normalize=cosine)
         return student.similarity, {
             query: (np.stack([vectors[doc] for doc in docs]) @ vector).astype(np.float64)
-            for (query, docs), vector in zip(drawn.items(), asked, strict=True)
+            for (query, docs), vector in zip(drawn.items(), query_vectors, strict=True)
         }
-    # any other scores pairs as a teacher of its kind does, which encodes no more than their texts
+    # other kinds score pairs as a teacher does, which encodes only their texts
     trusted: dict[str, Any] = {"trust_remote_code": True} if trust_remote_code else {}
     teacher: Any = load_teacher(model, collection.corpus, kind=kind, **trusted)
-    numbers = dict(zip(wanted, rows.tolist(), strict=True))
+    numbers = dict(zip(doc_ids, rows.tolist(), strict=True))
     pairs = [
         TextPair(collection.queries[query], numbers[doc], texts[doc])
         for query, docs in drawn.items()
         for doc in docs
     ]
-    found = score_pairs(teacher, pairs)[0].values.astype(np.float64)
+    scores = score_pairs(teacher, pairs)[0].values.astype(np.float64)
     ends = np.cumsum([len(docs) for docs in drawn.values()])
-    return str(teacher.identity.get("similarity", "logit")), dict(
-        zip(drawn, np.split(found, ends[:-1]), strict=True)
-    )
+    similarity = str(teacher.identity.get("similarity", "logit"))
+    return similarity, dict(zip(drawn, np.split(scores, ends[:-1]), strict=True))
 
 
-def match(
-    lists: Mapping[str, Scored],
+def match_temperatures(
+    lists: Lists,
     student: StudentScores | None,
-    qrels: Mapping[str, Mapping[str, int]],
+    qrels: Grades,
     list_size: int,
     seed: int,
     relevant_from: int = 1,
 ) -> Matching:
     """Solve for the temperatures and the scale on lists such as training draws.
 
-    A list is ``list_size`` documents of the teacher's, one of them of grade ``relevant_from`` or
-    above where any is, the others at random. With a student, only documents that both scored take
-    part.
+    A list has ``list_size`` documents of the teacher's: one of grade ``relevant_from`` or above if
+    there is any, the others at random. With a student, only documents that both scored count.
     """
     teacher, other = _training_lists(lists, student, qrels, list_size, seed, relevant_from)
     if not teacher:
@@ -201,11 +184,11 @@ def match(
     reached = entropy(teacher, teacher_tau) if teacher_tau is not None else None
     if student is None:
         return Matching(len(teacher), list_size, at_one, teacher_tau, reached)
-    own_tau = solve(other, reached) if reached is not None else None
-    fitted = rounded(own_tau) if own_tau is not None else None
-    ours, theirs = _gaps(teacher), _gaps(other)
-    middle, student_middle = float(np.median(ours)), float(np.median(theirs))
-    scale = rounded(middle / student_middle) if middle > 0 and student_middle > 0 else None
+    student_tau = solve(other, reached) if reached is not None else None
+    fitted = rounded(student_tau) if student_tau is not None else None
+    margins, student_margins = _margins(teacher), _margins(other)
+    median, student_median = float(np.median(margins)), float(np.median(student_margins))
+    scale = rounded(median / student_median) if median > 0 and student_median > 0 else None
     cosine = student.similarity == "cosine"
     return Matching(
         len(teacher),
@@ -218,53 +201,53 @@ def match(
         fitted,
         entropy(other, fitted) if fitted is not None else None,
         scale,
-        middle,
-        student_middle,
-        float(np.mean(ours > 2)) if cosine else None,
-        float(np.mean(ours > 2 * scale)) if cosine and scale is not None else None,
+        median,
+        student_median,
+        float(np.mean(margins > 2)) if cosine else None,
+        float(np.mean(margins > 2 * scale)) if cosine and scale is not None else None,
     )
 
 
 def _training_lists(
-    lists: Mapping[str, Scored],
+    lists: Lists,
     student: StudentScores | None,
-    qrels: Mapping[str, Mapping[str, int]],
+    qrels: Grades,
     list_size: int,
     seed: int,
     relevant_from: int,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The teacher's scores of each list, and the student's, which is empty without a student."""
     random = np.random.default_rng(seed)
     teacher, other = [], []
-    for query, found in lists.items():
-        given = (
-            student.lists[query].to_dict()
-            if student is not None and query in student.lists
-            else None
-        )
-        if student is not None and given is None:
+    for query, ranked in lists.items():
+        student_scores: Mapping[str, float] = {}
+        if student is not None:
+            if query not in student.lists:
+                continue
+            student_scores = student.lists[query].to_dict()
+            ranked = ranked.only(student_scores)
+        if len(ranked.doc_ids) < 2:
             continue
-        own = found.only(given) if given is not None else found
-        if len(own.doc_ids) < 2:
-            continue
-        grades = qrels.get(query, {})
-        relevant = np.flatnonzero([grades.get(doc, 0) >= relevant_from for doc in own.doc_ids])
+        relevant = np.flatnonzero(ranked.relevant(qrels.get(query, {}), relevant_from))
         first = random.choice(relevant, 1) if len(relevant) else np.empty(0, np.int64)
-        rest = np.setdiff1d(np.arange(len(own.doc_ids)), relevant)
+        rest = np.setdiff1d(np.arange(len(ranked.doc_ids)), relevant)
         if not len(rest):
             continue
         rest = random.choice(rest, min(len(rest), list_size - len(first)), replace=False)
         places = np.concatenate([first, rest]).astype(np.int64)
         if len(places) < 2:
             continue
-        teacher.append(own.scores[places])
-        if given is not None:
-            other.append(np.array([given[own.doc_ids[place]] for place in places.tolist()]))
+        teacher.append(ranked.scores[places])
+        if student is not None:
+            docs = [ranked.doc_ids[place] for place in places.tolist()]
+            other.append(np.array([student_scores[doc] for doc in docs]))
     return teacher, other
 
 
 def entropy(lists: Sequence[np.ndarray], tau: float) -> float | None:
-    """Mean entropy of softmax(scores / tau), each list's in shares of the log of its length; None
-    where all are all ties.
+    """Mean entropy of softmax(scores / tau), as a share of the log of each list's length.
+
+    None if all lists are all ties.
     """
     if all(np.ptp(scores) == 0 for scores in lists):
         return None
@@ -273,18 +256,16 @@ def entropy(lists: Sequence[np.ndarray], tau: float) -> float | None:
         logits = (scores - scores.max()) / tau
         weights = np.exp(logits)
         total = weights.sum()
-        shares.append(
-            (math.log(total) - float((weights * logits).sum() / total)) / math.log(len(scores))
-        )
+        value = math.log(total) - float((weights * logits).sum() / total)
+        shares.append(value / math.log(len(scores)))
     return float(np.mean(shares))
 
 
 def solve(lists: Sequence[np.ndarray], target: float) -> float | None:
-    """The temperature at which the mean entropy is ``target``; it grows with the temperature, so
-    there is at most one.
+    """The temperature at which the mean entropy, which grows with it, is ``target``.
 
     Returns:
-        None where ties at the top keep the entropy above the target at any temperature, or all
+        None if ties at the top keep the entropy above the target at any temperature, or if all
         lists are all ties.
     """
     from scipy.optimize import brentq
@@ -303,11 +284,11 @@ def solve(lists: Sequence[np.ndarray], target: float) -> float | None:
 
 
 def rounded(value: float) -> float:
-    """To two digits, as people write it."""
+    """The value to two significant digits."""
     return float(f"{value:.2g}")
 
 
-def _gaps(lists: Sequence[np.ndarray]) -> np.ndarray:
+def _margins(lists: Sequence[np.ndarray]) -> np.ndarray:
     """Absolute differences of every two scores of a list."""
     return np.concatenate(
         [

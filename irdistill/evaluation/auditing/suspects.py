@@ -1,19 +1,16 @@
-"""Where teacher and judgments contradict each other: documents to read before either is
-believed.
-"""
+"""Documents on which teacher and judgments contradict each other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.evaluation.auditing.sample import Scored
+from irdistill.evaluation.auditing.query_sample import Lists, ScoredList
 
 BOTTOM = 0.25
-"""The part of a list that is its bottom; of FEWEST documents or more."""
+"""The share of a list, of at least FEWEST documents, that is its bottom."""
 FEWEST = 8
 _SNIPPET = 240
 
@@ -23,12 +20,11 @@ class Example:
     """A contradiction to read.
 
     Attributes:
-        query, text: the texts, the document's cut to its beginning.
-        rank, of: the document's place in the teacher's list of ``of`` scored documents.
-        margin: the score's distance above the best judged-relevant document's, or (at the bottom)
+        query, text: texts; the document's is cut to its beginning.
+        rank, of: the document's rank among the teacher's ``of`` scored documents.
+        margin: distance of the score above the best judged-relevant document's, or, at the bottom,
             below the list's best.
-        positive, positive_text: the best judged-relevant document; None where the contradiction is
-            at the bottom.
+        positive, positive_text: the best judged-relevant document; None at the bottom.
     """
 
     query_id: str
@@ -45,18 +41,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Suspects:
-    """Contradictions between one teacher and the judgments, over lists in which something relevant
-    is scored.
+    """Contradictions of one teacher, over the lists in which a relevant document is scored.
 
     Attributes:
-        queries: those lists. judged: share of their documents that is judged.
-        unjudged: documents of theirs without a judgment. above: those above the best
-            judged-relevant document.
-        queries_above: lists with at least one of them.
-        positives: judged-relevant documents in lists of FEWEST or more. bottom: those in the lowest
-            BOTTOM of the list.
-        missed: examples of ``above``, one a query, the largest margin first. doubtful: of
-            ``bottom``, the lowest first.
+        queries: number of those lists.
+        judged: share of their documents that is judged.
+        unjudged: number of their documents without a judgment.
+        above: number of these above the best judged-relevant document.
+        queries_above: number of lists with at least one of them.
+        positives: number of judged-relevant documents in lists of at least FEWEST.
+        bottom: number of these in the lowest BOTTOM of the list.
+        missed: examples of ``above``, one per query, the largest margin first.
+        doubtful: examples of ``bottom``, the lowest first.
     """
 
     queries: int
@@ -71,56 +67,41 @@ class Suspects:
 
     @property
     def fully_judged(self) -> bool:
-        """Whether no document lacks a judgment, so that none can be a missed positive."""
+        """Whether every document is judged, so that none can be a missed positive."""
         return self.queries > 0 and self.unjudged == 0
 
 
-def suspects(
-    collection: Collection, lists: Mapping[str, Scored], examples: int, relevant_from: int = 1
+def find_suspects(
+    collection: Collection, lists: Lists, examples: int, relevant_from: int = 1
 ) -> Suspects:
-    """Find them, documents of grade ``relevant_from`` or above being relevant; texts are read for
-    the examples alone.
+    """Find contradictions; documents of grade ``relevant_from`` or above are relevant.
+
+    Texts are read for the examples only.
     """
     queries = documents = unjudged = above = queries_above = positives = bottom = 0
     missed: list[tuple[float, str, int, int]] = []
     doubtful: list[tuple[float, float, str, int]] = []
-    for query, found in lists.items():
-        grades = collection.qrels.get(query, {})
-        relevant = np.array(
-            [grades.get(doc, 0) >= relevant_from for doc in found.doc_ids], dtype=bool
-        )
+    for query, ranked in lists.items():
+        grades, length = collection.qrels.get(query, {}), len(ranked.doc_ids)
+        relevant = ranked.relevant(grades, relevant_from)
         if not relevant.any():
             continue
-        strange = np.array([doc not in grades for doc in found.doc_ids])
+        unknown = np.array([doc not in grades for doc in ranked.doc_ids])
         best = int(np.flatnonzero(relevant)[0])
-        over = np.flatnonzero(strange & (found.scores > found.scores[best]))
-        queries, documents, unjudged = (
-            queries + 1,
-            documents + len(strange),
-            unjudged + int(strange.sum()),
-        )
+        over = np.flatnonzero(unknown & (ranked.scores > ranked.scores[best]))
+        queries, documents = queries + 1, documents + length
+        unjudged += int(unknown.sum())
         above, queries_above = above + len(over), queries_above + bool(len(over))
         if len(over):
-            missed.append(
-                (float(found.scores[over[0]] - found.scores[best]), query, int(over[0]), best)
-            )
-        if len(strange) >= FEWEST:
-            low = np.flatnonzero(
-                relevant & (np.arange(len(strange)) >= len(strange) * (1 - BOTTOM))
-            )
+            margin = float(ranked.scores[over[0]] - ranked.scores[best])
+            missed.append((margin, query, int(over[0]), best))
+        if length >= FEWEST:
+            low = np.flatnonzero(relevant & (np.arange(length) >= length * (1 - BOTTOM)))
             positives, bottom = positives + int(relevant.sum()), bottom + len(low)
             if len(low):
                 place = int(low[-1])
-                doubtful.append(
-                    (
-                        place / len(strange),
-                        float(found.scores[0] - found.scores[place]),
-                        query,
-                        place,
-                    )
-                )
-    missed.sort(reverse=True)
-    doubtful.sort(reverse=True)
+                margin = float(ranked.scores[0] - ranked.scores[place])
+                doubtful.append((place / length, margin, query, place))
     return Suspects(
         queries,
         1 - unjudged / documents if documents else 0.0,
@@ -131,31 +112,31 @@ def suspects(
         bottom,
         tuple(
             _example(collection, lists[query], place, margin, best)
-            for margin, query, place, best in missed[:examples]
+            for margin, query, place, best in sorted(missed, reverse=True)[:examples]
         ),
         tuple(
             _example(collection, lists[query], place, margin)
-            for _, margin, query, place in doubtful[:examples]
+            for _, margin, query, place in sorted(doubtful, reverse=True)[:examples]
         ),
     )
 
 
 def _example(
-    collection: Collection, found: Scored, place: int, margin: float, best: int | None = None
+    collection: Collection, ranked: ScoredList, place: int, margin: float, best: int | None = None
 ) -> Example:
     def text(at: int) -> str:
-        return snippet(collection.corpus.text(collection.corpus.row(found.doc_ids[at])))
+        return snippet(collection.corpus.text(collection.corpus.row(ranked.doc_ids[at])))
 
     return Example(
-        found.query_id,
-        snippet(collection.queries[found.query_id].text),
-        found.doc_ids[place],
+        ranked.query_id,
+        snippet(collection.queries[ranked.query_id].text),
+        ranked.doc_ids[place],
         text(place),
         place + 1,
-        len(found.doc_ids),
+        len(ranked.doc_ids),
         margin,
-        collection.qrels[found.query_id].get(found.doc_ids[place]),
-        found.doc_ids[best] if best is not None else None,
+        collection.qrels[ranked.query_id].get(ranked.doc_ids[place]),
+        ranked.doc_ids[best] if best is not None else None,
         text(best) if best is not None else None,
     )
 

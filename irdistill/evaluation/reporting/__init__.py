@@ -1,25 +1,7 @@
-"""Figures for people: tables in Markdown and LaTeX, one HTML page, plots, a model card and the
-layout of MTEB.
-"""
+"""Results for readers: Markdown, LaTeX, HTML pages, plots, model cards and MTEB's layout."""
 
 from __future__ import annotations
 
-from irdistill.evaluation.reporting.tables import (
-    Table,
-    costs_table,
-    evaluation_latex,
-    evaluation_markdown,
-    figures_table,
-    markdown_table,
-    probability,
-)
+from irdistill.evaluation.reporting.findings import Finding, Table
 
-__all__ = [
-    "Table",
-    "costs_table",
-    "evaluation_latex",
-    "evaluation_markdown",
-    "figures_table",
-    "markdown_table",
-    "probability",
-]
+__all__ = ["Finding", "Table"]

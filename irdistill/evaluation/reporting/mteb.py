@@ -1,6 +1,4 @@
-"""Figures in the layout of MTEB's results (Muennighoff et al. 2022, arXiv:2210.07316), which
-``mteb`` loads.
-"""
+"""Figures in the layout of MTEB's results (Muennighoff et al. 2022, arXiv:2210.07316)."""
 
 from __future__ import annotations
 
@@ -12,8 +10,8 @@ from typing import Any
 import ir_measures
 
 from irdistill.collections.slices import split_id
-from irdistill.errors import IrdistillError
-from irdistill.evaluation.evaluator import Evaluation, Row
+from irdistill.errors import InputError
+from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.storage.files import make_folder
 from irdistill.storage.ownership import write_json_file
 
@@ -28,7 +26,7 @@ _NAMES = {
     "Judged": "judged",
 }
 
-#: MTEB's names of BEIR's sets, under the last part of their ids in ir_datasets or of a folder.
+#: Last part of an ir_datasets id or of a folder -> MTEB's name of the BEIR set.
 TASKS = {
     "arguana": "ArguAna",
     "climate-fever": "ClimateFEVER",
@@ -49,17 +47,17 @@ _SPLITS = ("train", "dev", "test", "validation")
 
 
 def metric_name(measure: str) -> str | None:
-    """``ndcg_at_10`` for ``nDCG@10``; None of a measure that MTEB has no name for."""
+    """``ndcg_at_10`` for ``nDCG@10``; None if MTEB has no name for the measure."""
     parsed = ir_measures.parse_measure(measure)
-    given = dict(parsed.params)
-    cut = given.pop("cutoff", None)
+    parameters = dict(parsed.params)
+    cutoff = parameters.pop("cutoff", None)
     known = _NAMES.get(parsed.NAME)
-    return None if known is None or given or cut is None else f"{known}_at_{cut}"
+    return None if known is None or parameters or cutoff is None else f"{known}_at_{cutoff}"
 
 
 def task_of(dataset: str) -> tuple[str, str]:
-    """The task and the split of a dataset's id: ``beir/scifact/test`` and ``sets/scifact#test`` are
-    SciFact, test.
+    """Task and split of a dataset id: ``beir/scifact/test`` and ``sets/scifact#test`` are SciFact,
+    test.
     """
     path, split = split_id(dataset)
     parts = [part for part in path.split("/") if part]
@@ -72,17 +70,17 @@ def task_of(dataset: str) -> tuple[str, str]:
 def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -> dict[str, Any]:
     """The content of one task's file: figures of one system on one dataset.
 
-    The revision of the data is ``irdistill`` and the task's main score nDCG@10; MTEB itself has not
-    run, so its version is null.
+    The data revision is ``irdistill`` and the main score nDCG@10. MTEB itself has not run, so its
+    version is null.
 
     Raises:
-        IrdistillError: nDCG@10 is not among the figures.
+        InputError: nDCG@10 is not among the figures.
     """
     task, split = task_of(rows[0].dataset)
     scores = {name: row.value for row in rows if (name := metric_name(row.measure)) is not None}
     main = next((row.value for row in rows if row.measure == MAIN), None)
     if main is None:
-        raise IrdistillError(
+        raise InputError(
             f"MTEB's main score of {task} is {MAIN}, and it is not among "
             f"{', '.join(row.measure for row in rows)}; evaluate with it."
         )
@@ -100,16 +98,15 @@ def task_result(rows: Sequence[Row], languages: Sequence[str] = ("eng-Latn",)) -
     }
 
 
-def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Path]:
-    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as MTEB's cache lays them
-    out.
+def write_results(evaluation: Evaluation, system: str, folder: str | Path) -> list[Path]:
+    """Write ``FOLDER/results/SYSTEM/RUN/TASK.json`` for each dataset, as in MTEB's cache.
 
     Raises:
-        IrdistillError: nDCG@10 is not among the figures, or two datasets are of one task.
+        InputError: nDCG@10 is not among the figures, or two datasets belong to one task.
     """
     written: list[Path] = []
-    for dataset in found.datasets:
-        rows = [row for row in found.rows if (row.system, row.dataset) == (system, dataset)]
+    for dataset in evaluation.datasets:
+        rows = [row for row in evaluation.rows if (row.system, row.dataset) == (system, dataset)]
         if not rows:
             continue
         content = task_result(rows)
@@ -117,8 +114,8 @@ def write_results(found: Evaluation, system: str, folder: str | Path) -> list[Pa
         place = make_folder(Path(folder) / "results" / name.replace("/", "__") / "irdistill")
         path = place / f"{content['task_name']}.json"
         if path in written:
-            raise IrdistillError(
-                f"two datasets are the task {content['task_name']}; give the figures of one of"
+            raise InputError(
+                f"two datasets are the task {content['task_name']}; give the figures of only one of"
                 " them."
             )
         write_json_file(path, content)

@@ -1,23 +1,22 @@
-"""The verb *report*: runs or results in, a file that people read out."""
+"""The verb *report*: figures of runs, or of a results file, written for readers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from irdistill.collections import Collection, load_collection
-from irdistill.errors import IrdistillError
-from irdistill.evaluation.evaluator import Evaluation, Row, evaluate
+from irdistill.errors import InputError, NotFoundError, OptionError
+from irdistill.evaluation.costs import Efficiency, cost_points, costs_table, draw_costs
+from irdistill.evaluation.evaluator import evaluate
+from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.ranking_policies import SelfMatch, measured_run
-from irdistill.evaluation.reporting.tables import costs_table, evaluation_latex, evaluation_markdown
+from irdistill.evaluation.reporting.findings import Finding
+from irdistill.evaluation.reporting.rendering import render_latex, render_markdown
 from irdistill.runs import Run, open_run
 from irdistill.storage.files import read_json
 from irdistill.storage.ownership import check_replaceable, write_file
-
-if TYPE_CHECKING:
-    from irdistill.evaluation.efficiency import Efficiency
 
 _SUFFIXES = {
     ".html": "html",
@@ -31,11 +30,16 @@ _SUFFIXES = {
 
 @dataclass(frozen=True)
 class Results:
-    """What is published: figures, and perhaps the runs they are of, what the systems cost, and the
-    folder of the figures' file.
+    """What a report is about.
+
+    Attributes:
+        collection, runs: what was evaluated; absent if the figures come from a file.
+        costs: costs of the systems.
+        retention: system -> share of the teacher's figure.
+        folder: the folder of the file of figures.
     """
 
-    found: Evaluation
+    evaluation: Evaluation
     collection: Collection | None = None
     runs: Mapping[str, Run] = field(default_factory=dict)
     costs: tuple[Efficiency, ...] = ()
@@ -43,7 +47,7 @@ class Results:
     folder: Path | None = None
 
 
-def evaluated(
+def evaluate_runs(
     paths: Mapping[str, str],
     collection: str | None,
     measures: str,
@@ -51,143 +55,125 @@ def evaluated(
     seed: int = 42,
     self_match: SelfMatch = "keep",
 ) -> Results:
-    """Evaluate runs, system -> path; ``self_match`` as for ``evaluate``.
+    """Evaluate runs, system -> path.
+
+    Args:
+        collection: id of the collection; by default that of the runs' manifests.
+        baseline: path of one of the runs.
+        self_match: as in `evaluate`.
 
     Raises:
-        IrdistillError: it is not said of which collection they are, or of several; or as
-            ``evaluate``.
+        OptionError: the baseline is not among the runs, or the collection is not known.
     """
     if baseline is not None and baseline not in paths.values():
-        raise IrdistillError(
+        raise OptionError(
             f"the baseline {baseline!r} is none of the runs given: {', '.join(paths.values())}."
         )
     if collection is None:
-        ids = {
-            str(found)
-            for path in paths.values()
-            if Path(path).is_dir() and (found := open_run(path).identity.collection.get("id"))
-        }
+        manifests = [open_run(path).identity for path in paths.values() if Path(path).is_dir()]
+        ids = {str(entry.collection["id"]) for entry in manifests if entry.collection.get("id")}
         if len(ids) != 1:
-            raise IrdistillError(
-                "the runs name"
-                f" {'the collections ' + ', '.join(sorted(ids)) if ids else 'no collection'}; say"
-                " which one they are of with --collection."
+            named = f"the collections {', '.join(sorted(ids))}" if ids else "no collection"
+            raise OptionError(
+                f"the runs name {named}; say which one they are of with --collection."
             )
         collection = ids.pop()
-    held = load_collection(collection)
-    runs = {system: measured_run(path, held, self_match) for system, path in paths.items()}
+    loaded = load_collection(collection)
+    runs = {system: measured_run(path, loaded, self_match) for system, path in paths.items()}
     base = next((system for system, path in paths.items() if path == baseline), None)
-    return Results(evaluate(held, runs, measures, base, seed, self_match=self_match), held, runs)
+    evaluation = evaluate(loaded, runs, measures, base, seed, self_match=self_match)
+    return Results(evaluation, loaded, runs)
 
 
-def from_json(path: str | Path) -> Results:
-    """Figures that a recipe or ``evaluate --json`` wrote.
+def read_results(path: str | Path) -> Results:
+    """Read the figures that a recipe or ``evaluate --json`` wrote.
 
     Raises:
-        IrdistillError: the file holds no figures.
+        InputError: the file has no figures.
     """
-    given = read_json(path)
-    if not isinstance(given, dict) or not isinstance(given.get("rows"), list) or not given["rows"]:
-        raise IrdistillError(
-            f'{path} holds no figures: an object with "rows" was expected, as evaluate --json or a'
-            " recipe writes."
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("rows"), list | None):
+        content = {}
+    if not content.get("rows"):
+        raise InputError(
+            f'{path} has no figures: an object with "rows" was expected, as evaluate --json or a'
+            " recipe writes it."
         )
     try:
-        found = Evaluation(tuple(Row(**row) for row in given["rows"]))
-        costs: tuple[Efficiency, ...] = ()
-        if given.get("efficiency"):
-            from irdistill.evaluation.efficiency import Efficiency
-
-            costs = tuple(Efficiency(**cost) for cost in given["efficiency"])
+        evaluation = Evaluation(tuple(Row(**row) for row in content["rows"]))
+        costs = tuple(Efficiency(**cost) for cost in content.get("efficiency") or ())
     except TypeError as error:
-        raise IrdistillError(
+        raise InputError(
             f"{path} is not a file of figures of this version: {error}. Evaluate again."
         ) from error
-    return Results(
-        found, costs=costs, retention=dict(given.get("retention") or {}), folder=Path(path).parent
-    )
+    retention = dict(content.get("retention") or {})
+    return Results(evaluation, costs=costs, retention=retention, folder=Path(path).parent)
 
 
 def publish(
-    given: Results,
+    results: Results,
     form: str | None = None,
     out: Path | None = None,
-    documents: int = 10,
+    k: int = 10,
     queries: int = 300,
     system: str | None = None,
 ) -> str | None:
-    """Write a report, or give its text where there is no file to write.
+    """Write a report, or return its text if there is no file to write.
 
     Args:
-        form: ``html``, ``markdown``, ``latex``, ``plot``, ``mteb`` or ``card``; told from the
-            file's name where None.
-        system: whose figures go to ``mteb`` and ``card``; the first by default.
+        form: ``html``, ``markdown``, ``latex``, ``plot``, ``mteb`` or ``card``; by default detected
+            from the file's name.
+        k, queries: documents per list, and queries with their lists, on an HTML page.
+        system: the system whose figures go to ``mteb`` and ``card``; the first by default.
 
     Raises:
-        IrdistillError: the form cannot be told or needs a place to write to, or the system is
-            unknown.
+        OptionError: the form is not known, or needs a place to write to.
+        NotFoundError: there is no such system.
     """
     if form is None:
         form = "markdown" if out is None else _SUFFIXES.get(out.suffix)
         if form is None:
-            raise IrdistillError(
-                f"it cannot be told what {out} is to be; give --format, or a name in"
-                f" {', '.join(_SUFFIXES)}."
+            raise OptionError(
+                f"the form of {out} cannot be told from its name; give --format, or a name that"
+                f" ends in {', '.join(_SUFFIXES)}."
             )
-    if out is None and form not in ("markdown", "latex"):
-        raise IrdistillError(f"--out is missing: where the {form} goes.")
-    if system is not None and system not in given.found.systems:
-        raise IrdistillError(
-            f"there is no system {system!r}; there are {', '.join(given.found.systems)}."
+    evaluation = results.evaluation
+    if system is not None and system not in evaluation.systems:
+        raise NotFoundError(
+            f"there is no system {system!r}; there are {', '.join(evaluation.systems)}."
         )
-    if out is not None and form not in ("mteb", "card"):
-        check_replaceable(out)
-    chosen = system or given.found.systems[0]
-    if form in ("mteb", "card"):
-        assert out is not None
-        if form == "mteb":
-            from irdistill.evaluation.reporting.mteb import write_results
-
-            write_results(given.found, chosen, out)
-        else:
-            from irdistill.evaluation.reporting.card import write_card
-
-            write_card(given.found, chosen, out, given.folder)
-        return None
-    if form == "plot":
-        from irdistill.evaluation.reporting.pareto import draw, points
-
-        assert out is not None
-        draw(points(given.found, given.costs), out)
-        return None
-    text = _text(given, form, documents, queries)
     if out is None:
-        return text
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_file(out, text)
+        if form not in ("markdown", "latex"):
+            raise OptionError(f"--out is missing; it says where to write the {form}.")
+        return _text(results, form)
+    chosen = system or evaluation.systems[0]
+    if form == "mteb":
+        from irdistill.evaluation.reporting.mteb import write_results
+
+        write_results(evaluation, chosen, out)
+    elif form == "card":
+        from irdistill.evaluation.reporting.model_card import write_card
+
+        write_card(evaluation, chosen, out, results.folder)
+    else:
+        check_replaceable(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        points = cost_points(evaluation, results.costs)
+        if form == "plot":
+            draw_costs(points, out)
+        elif form == "html":
+            from irdistill.evaluation.reporting.report_page import render_report
+
+            page = render_report(evaluation, results.collection, results.runs, k, queries, points)
+            write_file(out, page)
+        else:
+            write_file(out, _text(results, form))
     return None
 
 
-def _text(given: Results, form: str, documents: int, queries: int) -> str:
-    if form == "html":
-        from irdistill.evaluation.reporting.page import html_report
-        from irdistill.evaluation.reporting.pareto import points
-
-        costs: Any = points(given.found, given.costs)
-        return html_report(given.found, given.collection, given.runs, documents, queries, costs)
-    if form == "latex":
-        extra = (
-            [costs_table(given.costs, given.retention).latex("Costs at query time.")]
-            if given.costs
-            else []
-        )
-        return "\n\n".join([evaluation_latex(given.found).rstrip(), *extra]) + "\n"
-    lines = [evaluation_markdown(given.found)]
-    if given.costs:
-        lines += [
-            "### Costs at query time",
-            "",
-            costs_table(given.costs, given.retention).markdown(),
-            "",
-        ]
-    return "\n".join(lines)
+def _text(results: Results, form: str) -> str:
+    findings = results.evaluation.findings()
+    if results.costs:
+        table = costs_table(results.costs, results.retention)
+        findings.append(Finding("costs", "Costs at query time", tables=[table]))
+    return render_latex(findings) if form == "latex" else render_markdown(findings, level=3)

@@ -1,6 +1,4 @@
-"""Encoding a corpus on a Ray cluster: shards go to workers, this process writes them, each in its
-turn.
-"""
+"""Encoding a corpus on a Ray cluster: shards go to workers, this process writes them in order."""
 
 from __future__ import annotations
 
@@ -20,42 +18,39 @@ from irdistill.students import load_student
 from irdistill.students.base import Student
 
 
+@dataclass
 class EncodingJob:
     """Corpus and encoder, loaded in a worker; a task is a range of documents."""
 
-    corpus: Corpus
-    encoder: Student
-
-    def __init__(
-        self,
-        collection: Collection,
-        model: str,
-        settings: Mapping[str, Any],
-        precision: Precision,
-        storage: str,
-        budget: int | None,
-    ) -> None:
-        self.source, self.model, self.settings = CollectionRef.of(collection), model, dict(settings)
-        self.precision, self.storage, self.budget = precision, storage, budget
+    source: CollectionRef
+    model: str
+    settings: Mapping[str, Any]
+    precision: Precision
+    storage: str
+    budget: int | None
+    corpus: Corpus | None = None
+    encoder: Student | None = None
 
     def load(self) -> Mapping[str, Any]:
-        """What decides the vectors."""
+        """Load corpus and encoder; returns the identity of the vectors."""
         self.corpus = self.source.open().corpus
         self.encoder = load_student(self.model, **self.settings)
         return document_identity(self.corpus, self.encoder, self.precision, self.storage)
 
-    def do(self, given: tuple[int, int]) -> Mapping[str, np.ndarray]:
-        """Encode the documents from one number up to another."""
-        return encode_rows(self.corpus, self.encoder, *given, self.precision, self.budget)
+    def do(self, value: tuple[int, int]) -> Mapping[str, np.ndarray]:
+        """Encode a range of documents, given by its start and its end."""
+        assert self.corpus is not None and self.encoder is not None
+        return encode_rows(self.corpus, self.encoder, *value, self.precision, self.budget)
 
 
 @dataclass(frozen=True)
 class RayEncoding:
-    """Encode on Ray.
+    """Encodes on Ray.
 
     Attributes:
-        collection: whose corpus is encoded; every machine opens it by its name.
-        model: as every machine finds it.
+        cluster: where workers run.
+        collection: the collection whose corpus is encoded; every machine opens it by its name.
+        model: name or path of the model on every machine.
         settings: more arguments of ``load_student``.
     """
 
@@ -72,20 +67,25 @@ class RayEncoding:
         budget: int | None,
         ranges: Iterable[tuple[int, int]],
     ) -> Iterator[Mapping[str, np.ndarray]]:
-        """The arrays of each range of documents, in order; the workers live until the last.
+        """The arrays of each range of documents, in order.
 
         Args:
-            identity: ``document_identity`` in this process, which that of every worker must equal.
+            identity: ``document_identity`` in this process; that of every worker must be equal.
+            precision: number format of the computations.
+            storage: number format of the vectors.
+            budget: padded tokens per batch.
+            ranges: start and end of each range.
 
         Raises:
             MissingExtraError: Ray is not installed.
-            IrdistillError: there is no such cluster, a worker cannot load corpus or model, finds
-                other ones, or a shard fails again and again.
+            IrdistillError: the cluster does not answer, a worker cannot load corpus or model or has
+                other ones, or a shard fails repeatedly.
         """
-        job = EncodingJob(self.collection, self.model, self.settings, precision, storage, budget)
+        source = CollectionRef.of(self.collection)
+        job = EncodingJob(source, self.model, self.settings, precision, storage, budget)
         with self.cluster.pool(job, "what is encoded", identity) as pool:
             tasks = (
                 Task(number, (start, end), f"the shard of the documents {start} to {end - 1}")
                 for number, (start, end) in enumerate(ranges)
             )
-            yield from pool.run_in_order(tasks)
+            yield from pool.run_ordered(tasks)

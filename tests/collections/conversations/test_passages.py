@@ -67,7 +67,11 @@ def test_a_table_with_a_header_is_quoted(tmp_path: Path) -> None:
             b'{"id": "1", "contents": "x"}\n{"id": "2"}\n',
             'line 2 of .*p.jsonl has no "text" and no "contents"',
         ),
-        ("p.jsonl", b'{"contents": "x"}\n', 'line 1 of .*p.jsonl is broken: expected an "id"'),
+        (
+            "p.jsonl",
+            b'{"contents": "x"}\n',
+            'line 1 of .*p.jsonl is broken: expected a non-empty "id"',
+        ),
         (
             "p.tsv",
             b"1\tx\nno tab\n",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.evaluation.auditing.sample import Scored, scored
+from irdistill.evaluation.auditing.query_sample import ScoredList, scored
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from irdistill.runs.ranked_lists import ranked
 
@@ -61,7 +61,7 @@ def noisy(
     }
 
 
-def listed(tables: np.ndarray) -> list[Scored]:
+def listed(tables: np.ndarray) -> list[ScoredList]:
     """Lists of a (lists, documents) table of scores, in float32 as a run keeps them."""
     return [
         scored(

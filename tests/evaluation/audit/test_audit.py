@@ -12,10 +12,7 @@ import pytest
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
-from irdistill.errors import MissingExtraError
 from irdistill.evaluation import AuditOptions, audit
-from irdistill.evaluation.auditing.html import html_page, write_html
-from irdistill.evaluation.auditing.page import text_page
 from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from tests.evaluation.audit.made import made_collection, made_run, noisy
 
@@ -46,29 +43,34 @@ def test_verdicts_follow_the_ndcg() -> None:
         "random": "no",
         "again": "no evidence",
     }
+    figures = {name: one.summary() for name, one in found.items()}
     good = found["good"]
     assert (
-        good.value == 1.0
-        and good.first_stage is not None
-        and good.gain == pytest.approx(1 - good.first_stage)
+        figures["good"]["value"] == 1.0
+        and figures["good"]["first_stage"] is not None
+        and figures["good"]["gain"] == pytest.approx(1 - figures["good"]["first_stage"])
     )
     assert (
-        good.verdict.startswith("Learn from it, with KL(tau=") and good.ruling.loss in good.verdict
+        good.ruling.words.startswith("Learn from it, with KL(tau=")
+        and good.ruling.loss in good.ruling.words
     )
-    assert "nDCG@10 1.0000 against" in good.verdict
+    assert "nDCG@10 1.0000 against" in good.ruling.words
     squashed = found["squashed"]
     assert (
-        squashed.value == good.value
-        and "sigmoid" in squashed.verdict
+        figures["squashed"]["value"] == figures["good"]["value"]
+        and "sigmoid" in squashed.ruling.words
         and squashed.ruling.loss is None
     )
     assert (
-        found["random"].gain is not None
-        and found["random"].gain < 0
-        and "below the first stage" in found["random"].verdict
+        figures["random"]["gain"] is not None
+        and figures["random"]["gain"] < 0
+        and "below the first stage" in found["random"].ruling.words
     )
-    assert "exactly as the first stage" in found["same"].verdict
-    assert "60 queries" in found["again"].verdict and "four times in five" in found["again"].verdict
+    assert "exactly as the first stage" in found["same"].ruling.words
+    assert (
+        "60 queries" in found["again"].ruling.words
+        and "four times in five" in found["again"].ruling.words
+    )
 
 
 def test_the_correction_can_take_a_verdict_back() -> None:
@@ -77,13 +79,12 @@ def test_the_correction_can_take_a_verdict_back() -> None:
     first = made_run(held, noisy(held, 1.0, 5))
     run = made_run(held, noisy(held, 1.4, 20))
     alone = audit(held, {"t": run}, first).teachers[0]
-    assert (
-        alone.p is not None and 0.02 < alone.p < 0.045 and alone.gain is not None and alone.gain > 0
-    )
-    assert alone.ruling.decision == "learn" and alone.p_holm == alone.p
+    p = alone.summary()["p"]
+    assert 0.02 < p < 0.045 and alone.summary()["gain"] > 0
+    assert alone.ruling.decision == "learn" and alone.p_holm == p
     others = {f"r{seed}": made_run(held, noisy(held, 1.0, seed)) for seed in (300, 301, 302)}
     together = audit(held, {"t": run, **others}, first).teachers[0]
-    assert together.p == alone.p and together.p_holm is not None and together.p_holm > 0.05
+    assert together.summary()["p"] == p and together.p_holm is not None and together.p_holm > 0.05
     assert together.ruling.decision == "no evidence"
 
 
@@ -101,11 +102,12 @@ def test_without_judgments_or_first_stage_nothing_is_claimed() -> None:
     one = found.teachers[0]
     assert (
         one.ruling.decision == "cannot tell"
-        and one.value is None
+        and one.summary()["value"] is None
         and "nothing is judged" in one.line
     )
-    assert "Suspected" not in text_page(found) and "nothing is known of the quality" in text_page(
-        found
+    assert (
+        "Suspected" not in found.to_markdown()
+        and "nothing is known of the quality" in found.to_markdown()
     )
 
 
@@ -114,7 +116,7 @@ def test_few_queries_are_said_to_be_few() -> None:
     found = audit(
         held, {"t": made_run(held, noisy(held, 1.2, 6))}, made_run(held, noisy(held, 1.0, 5))
     ).teachers[0]
-    assert found.ruling.decision == "no evidence" and "With only 12 queries" in found.verdict
+    assert found.ruling.decision == "no evidence" and "With only 12 queries" in found.ruling.words
 
 
 def test_a_better_teacher_without_most_scores_must_be_repaired() -> None:
@@ -127,9 +129,10 @@ def test_a_better_teacher_without_most_scores_must_be_repaired() -> None:
     found = audit(
         held, {"t": made_run(held, scores, flags=flags)}, made_run(held, noisy(held, 0, 5))
     ).teachers[0]
-    assert found.unscored == 60 * 12 and found.distribution.flags == {"omitted": 720}
+    assert found.distribution.unscored == 60 * 12 and found.distribution.flags == {"omitted": 720}
     assert (
-        found.ruling.decision == "repair" and "720 of 1200 documents have no score" in found.verdict
+        found.ruling.decision == "repair"
+        and "720 of 1200 documents have no score" in found.ruling.words
     )
 
 
@@ -152,7 +155,7 @@ def test_unjudged_tops_are_held_in_favour_of_the_teacher() -> None:
     }
     found = audit(holes, {"t": made_run(holes, mine)}, made_run(holes, first)).teachers[0]
     assert found.ruling.decision == "no"
-    assert "Only 0% of its first ten are judged, of the first stage's 100%" in found.verdict
+    assert "Only 0% of its first ten are judged, of the first stage's 100%" in found.ruling.words
     assert found.suspects.above == 60 * 20 and found.suspects.queries_above == 60
 
 
@@ -162,11 +165,11 @@ def test_scored_nothing_and_constant() -> None:
     flat = made_run(held, {query: np.ones(20) for query in held.queries})
     found = audit(held, {"nothing": nothing, "flat": flat}, made_run(held, noisy(held, 1, 2)))
     assert [one.ruling.decision for one in found.teachers] == ["no", "no"]
-    assert found.teachers[0].verdict == "Do not learn from it: it scored nothing."
-    assert "all scores of a list are equal" in found.teachers[1].verdict
+    assert found.teachers[0].ruling.words == "Do not learn from it: it scored nothing."
+    assert "all scores of a list are equal" in found.teachers[1].ruling.words
     json.dumps(found.to_json(), allow_nan=False)
-    text_page(found)
-    html_page(found)
+    found.to_markdown()
+    found.to_html()
 
 
 def test_a_sample_is_drawn_the_same_way_and_stated() -> None:
@@ -174,8 +177,8 @@ def test_a_sample_is_drawn_the_same_way_and_stated() -> None:
     run = made_run(held, noisy(held, 3, 1))
     found, again = (audit(held, {"t": run}, options=AuditOptions(sample=10)) for _ in range(2))
     assert found.to_json() == again.to_json()
-    assert (found.sampled, found.population, found.teachers[0].queries) == (10, 50, 10)
-    assert "10 drawn at random of 50 queries" in text_page(found)
+    assert (found.sampled, found.population, found.teachers[0].distribution.queries) == (10, 50, 10)
+    assert "10 drawn at random of 50 queries" in found.to_markdown()
     with pytest.raises(IrdistillError, match="at least 1"):
         AuditOptions(sample=0)
 
@@ -185,18 +188,18 @@ def test_queries_that_no_teacher_holds_are_counted() -> None:
     scores = noisy(held, 3, 1)
     found = audit(held, {"t": made_run(held, {query: scores[query] for query in ("q0", "q3")})})
     assert (found.population, found.unheld) == (2, 3)
-    assert "3 judged queries of the collection are in no run" in text_page(found)
+    assert "3 judged queries of the collection are in no run" in found.to_markdown()
 
 
 def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    from irdistill.evaluation.auditing import verb
+    from irdistill.evaluation.auditing import auditor
     from irdistill.evaluation.auditing.matching import StudentScores
 
     held = made_collection(queries=30)
     monkeypatch.setattr(
-        verb,
-        "student_scores",
-        lambda collection, lists, model, seed, **_: StudentScores(
+        auditor,
+        "score_with_student",
+        lambda collection, lists, model, *_: StudentScores(
             model,
             "cosine",
             {
@@ -217,10 +220,10 @@ def test_the_student_is_compared_and_fitted(monkeypatch: pytest.MonkeyPatch) -> 
     one = found.teachers[0]
     assert one.matching.tau == pytest.approx(0.02 * (one.matching.teacher_tau or 0), rel=0.06)
     assert f"tau={one.matching.tau:g}" in (one.ruling.loss or "")
-    assert "With tau=" in text_page(found)
+    assert "With tau=" in found.to_markdown()
     assert (
         one.ruling.decision == "learn"
-        and "the untrained student mini orders the documents almost so already" in one.verdict
+        and "the untrained student mini orders the documents almost so already" in one.ruling.words
     )
 
 
@@ -239,7 +242,8 @@ def test_a_teacher_that_keeps_to_the_first_stage_is_told() -> None:
         made_run(held, order),
     )
     told = {
-        one.teacher: "keeps to the first stage's order more than the judgments do" in one.verdict
+        one.teacher: "keeps to the first stage's order more than the judgments do"
+        in one.ruling.words
         for one in found.teachers
     }
     assert told == {"keeps": True, "free": False}
@@ -270,8 +274,9 @@ def test_the_grade_from_which_a_document_is_relevant() -> None:
     assert (any_grade.suspects.above, high.suspects.above) == (0, 1)
     assert (any_grade.margins.pairs, any_grade.margins.wrong) == (4, 0.25)
     assert (high.margins.pairs, high.margins.wrong) == (3, pytest.approx(2 / 3))
-    assert "Documents of grade 2 or above" in text_page(
-        audit(held, {"t": run}, options=AuditOptions(relevant_from=2))
+    assert (
+        "Documents of grade 2 or above"
+        in audit(held, {"t": run}, options=AuditOptions(relevant_from=2)).to_markdown()
     )
     with pytest.raises(IrdistillError, match="relevant_from=0"):
         AuditOptions(relevant_from=0)
@@ -310,7 +315,7 @@ def test_html_is_escaped_and_needs_nothing(tmp_path: Path) -> None:
         RunIdentity("teacher", {}, held.describe()), [RankedList("q<i>", list(docs), -scores)]
     )
     found = audit(held, {"<u>bad</u>": run, "t$x_2$": other}, other)
-    write_html(found, tmp_path / "deep" / "audit.html")
+    found.write_html(tmp_path / "deep" / "audit.html")
     page = (tmp_path / "deep" / "audit.html").read_text()
     parsed = Elements()
     parsed.feed(page)
@@ -326,7 +331,7 @@ def test_html_is_escaped_and_needs_nothing(tmp_path: Path) -> None:
     assert len(set(parsed.ids)) == len(parsed.ids)
     assert not re.search(r"https?:|//\w|@import|url\((?!#)", page)
     assert {link[1:] for link in parsed.links} <= set(parsed.ids)
-    assert html_page(found) == page
+    assert found.to_html() == page
 
 
 def test_json_has_full_precision(tmp_path: Path) -> None:
@@ -334,21 +339,12 @@ def test_json_has_full_precision(tmp_path: Path) -> None:
     found = audit(held, {"t": made_run(held, noisy(held, 2, 1))}, made_run(held, noisy(held, 1, 2)))
     data = json.loads(json.dumps(found.to_json(), allow_nan=False))
     one = data["teachers"][0]
-    assert one["value"] == found.teachers[0].value and one["gain"] == found.teachers[0].gain
-    assert one["quality"]["against"]["measures"][0]["difference"]["p"] == found.teachers[0].p
+    summary = found.teachers[0].summary()
+    assert one["value"] == summary["value"] and one["gain"] == summary["gain"]
+    assert one["quality"]["against"]["measures"][0]["difference"]["p"] == summary["p"]
     assert len(repr(one["spread"])) > 10
     assert one["ruling"]["decision"] == found.teachers[0].ruling.decision
     assert len(one["quality"]["against"]["changes"]) == 30
-
-
-def test_a_missing_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from irdistill.evaluation.auditing.plots import require_plots
-
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"irdistill\[plots\]"):
-        require_plots()
 
 
 def test_no_teacher_and_another_collection_stop() -> None:

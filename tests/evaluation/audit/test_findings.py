@@ -6,23 +6,24 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import t
 
 from irdistill.collections import Collection
-from irdistill.evaluation.auditing.agreement import agree
-from irdistill.evaluation.auditing.bias import bias, spearman
-from irdistill.evaluation.auditing.distribution import describe
-from irdistill.evaluation.auditing.margins import margins
-from irdistill.evaluation.auditing.quality import quality
-from irdistill.evaluation.auditing.sample import Scored
-from irdistill.evaluation.auditing.suspects import snippet, suspects
+from irdistill.evaluation.auditing.agreement import compare_rankings
+from irdistill.evaluation.auditing.bias import measure_bias, spearman
+from irdistill.evaluation.auditing.distribution import describe_scores
+from irdistill.evaluation.auditing.margins import measure_margins
+from irdistill.evaluation.auditing.quality import measure_quality
+from irdistill.evaluation.auditing.query_sample import ScoredList
+from irdistill.evaluation.auditing.suspects import find_suspects, snippet
 from irdistill.runs import RankedList
 from irdistill.runs.ranked_lists import ranked
 from tests.evaluation.audit.made import listed
 
 
-def best_first(query: str, scores: dict[str, float]) -> Scored:
+def best_first(query: str, scores: dict[str, float]) -> ScoredList:
     order = sorted(scores, key=lambda doc: -scores[doc])
-    return Scored(query, order, np.array([scores[doc] for doc in order]))
+    return ScoredList(query, order, np.array([scores[doc] for doc in order]))
 
 
 def test_distribution() -> None:
@@ -36,7 +37,7 @@ def test_distribution() -> None:
         ranked(RankedList("b", ["1", "2"], np.array([0.0, 0.0]))),
         RankedList("c", [], np.empty(0)),
     ]
-    found = describe(lists)
+    found = describe_scores(lists)
     assert (found.queries, found.rows, found.unscored) == (3, 6, 1)
     assert found.flags == {"long": 1, "garbled": 1}
     assert found.tied == pytest.approx(2 / 3)
@@ -53,7 +54,7 @@ def test_distribution() -> None:
 
 
 def test_nothing_scored() -> None:
-    found = describe([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
+    found = describe_scores([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
     assert (
         found.quantiles is None
         and found.histogram is None
@@ -63,12 +64,12 @@ def test_nothing_scored() -> None:
 
 
 def test_margins() -> None:
-    found = margins([best_first("a", {"x": 5, "y": 3, "z": 0})], {"a": {"y": 1}}, 0)
+    found = measure_margins([best_first("a", {"x": 5, "y": 3, "z": 0})], {"a": {"y": 1}}, 0)
     assert found.pairs == 2 and found.wrong == 0.5  # y - x = -2, y - z = 3
     assert found.labelled is not None and found.labelled[2] == 0.5
     assert found.top == pytest.approx(np.percentile([2, 5], (5, 25, 50, 75, 95)))
     assert found.any == pytest.approx(np.percentile([2, 5, 3], (5, 25, 50, 75, 95)))
-    assert margins([best_first("a", {"x": 5, "y": 3})], {}, 0).labelled is None
+    assert measure_margins([best_first("a", {"x": 5, "y": 3})], {}, 0).labelled is None
 
 
 def test_agreement_on_common_documents() -> None:
@@ -77,13 +78,15 @@ def test_agreement_on_common_documents() -> None:
         "b": best_first("b", {"x": 1, "y": 0}),
     }
     two = {"a": best_first("a", {"y": 3, "x": 2, "z": 1})}
-    found = agree("one", "two", one, two)
+    found = compare_rankings("one", "two", one, two)
     assert (found.queries, found.top, found.overlap) == (1, 0.0, 1.0)
     assert found.tau == pytest.approx(1 / 3)
-    assert agree("one", "two", one, {}).tau is None
+    assert compare_rankings("one", "two", one, {}).tau is None
     docs = {f"d{place:02d}": float(place) for place in range(20)}
     turned = {doc: -score for doc, score in docs.items()}
-    reverse = agree("a", "b", {"a": best_first("a", docs)}, {"a": best_first("a", turned)})
+    reverse = compare_rankings(
+        "a", "b", {"a": best_first("a", docs)}, {"a": best_first("a", turned)}
+    )
     assert (reverse.tau, reverse.overlap) == (-1.0, 0.0)
 
 
@@ -97,7 +100,7 @@ def test_quality_on_the_documents_that_both_scored() -> None:
     }
     first = {"a": best_first("a", {"y": 5, "x": 4, "q": 1}), "b": best_first("b", {"y": 2, "x": 1})}
     qrels = {"a": {"x": 1, "r": 1}, "b": {"x": 1, "y": 0}, "c": {"x": 1}}
-    found = quality(teacher, first, qrels, ["a", "b", "c"], 42)
+    found = measure_quality(teacher, first, qrels, ["a", "b", "c"], 42)
     assert found is not None and (found.queries, found.answered) == (3, 2)
     assert found.values["RR@10"] == pytest.approx(2 / 3)
     against = found.against
@@ -113,10 +116,10 @@ def test_quality_on_the_documents_that_both_scored() -> None:
     assert (against.judged, against.same_order) == (pytest.approx((1 / 2 + 1) / 2), 0.0)
     assert against.judged_only is not None and against.judged_only.difference.ties == 0
     changes = np.array(against.changes)
-    assert against.detectable == pytest.approx(
-        min(1, (1.959964 + 0.841621) * changes.std(ddof=1) / math.sqrt(2))
+    assert against.deciding.difference.detectable == pytest.approx(
+        (t.ppf(0.975, 1) + t.ppf(0.8, 1)) * changes.std(ddof=1) / math.sqrt(2)
     )
-    assert quality(teacher, first, {}, ["a"], 42) is None
+    assert measure_quality(teacher, first, {}, ["a"], 42) is None
 
 
 def test_suspects() -> None:
@@ -128,7 +131,7 @@ def test_suspects() -> None:
         {"a": {"d2": 1, "d7": 2, "d3": 0}, "b": {"d0": 1}, "c": {"d0": 0}},
     )
     falling = {f"d{place}": 8.0 - place for place in range(8)}
-    found = suspects(held, {query: best_first(query, falling) for query in held.queries}, 5)
+    found = find_suspects(held, {query: best_first(query, falling) for query in held.queries}, 5)
     assert found.queries == 2  # nothing relevant is known for c
     assert (found.unjudged, found.above, found.queries_above) == (5 + 7, 2, 1)  # d0 and d1 above d2
     assert (found.positives, found.bottom) == (
@@ -151,13 +154,15 @@ def test_suspects() -> None:
 
 def test_a_fully_judged_collection_has_no_missed_positives() -> None:
     held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1, "y": 0}})
-    found = suspects(held, {"a": best_first("a", {"y": 2, "x": 1})}, 5)
+    found = find_suspects(held, {"a": best_first("a", {"y": 2, "x": 1})}, 5)
     assert found.fully_judged and found.above == 0 and found.missed == ()
 
 
 def test_ties_with_the_best_positive_are_not_above_it() -> None:
     held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1}})
-    assert suspects(held, {"a": Scored("a", ["y", "x"], np.array([1.0, 1.0]))}, 5).above == 0
+    assert (
+        find_suspects(held, {"a": ScoredList("a", ["y", "x"], np.array([1.0, 1.0]))}, 5).above == 0
+    )
 
 
 def test_snippets_are_cut_between_words() -> None:
@@ -172,7 +177,7 @@ def test_bias_by_length_and_position() -> None:
     held = Collection.from_dicts("l", texts, {"a": "q"}, qrels)
     longer = {"a": best_first("a", {f"d{place}": float(place) for place in range(6)})}
     first = {"a": best_first("a", {f"d{place}": -float(place) for place in range(6)})}
-    found = bias(held.corpus, longer, first, held.qrels, 0)
+    found = measure_bias(held.corpus, longer, first, held.qrels, 0)
     assert found.length.value == pytest.approx(1.0)
     labels = spearman(np.array([1, 1, 1, 0, 0, 0.0]), np.arange(6.0))
     assert labels is not None and labels == pytest.approx(-math.sqrt(27 / 35))
@@ -180,13 +185,13 @@ def test_bias_by_length_and_position() -> None:
     assert found.length.excess == pytest.approx(1 - labels) and found.length.notable
     assert found.position is not None and found.position.value == pytest.approx(-1.0)
     assert found.unchanged == 0.0
-    same = bias(held.corpus, first, first, held.qrels, 0)
+    same = measure_bias(held.corpus, first, first, held.qrels, 0)
     assert (
         same.unchanged == 1.0
         and same.position is not None
         and same.position.value == pytest.approx(1.0)
     )
-    assert bias(held.corpus, longer, None, {}, 0).position is None
+    assert measure_bias(held.corpus, longer, None, {}, 0).position is None
 
 
 def test_spearman_needs_variety() -> None:

@@ -13,17 +13,17 @@ import sentence_transformers
 import torch
 
 from irdistill.evaluation.auditing.advice import advise
-from irdistill.evaluation.auditing.margins import margins
+from irdistill.evaluation.auditing.margins import measure_margins
 from irdistill.evaluation.auditing.matching import (
     StudentScores,
     entropy,
-    match,
+    match_temperatures,
     rounded,
+    score_with_student,
     solve,
-    student_scores,
 )
-from irdistill.evaluation.auditing.sample import Scored
-from irdistill.evaluation.auditing.scale import recognise
+from irdistill.evaluation.auditing.query_sample import ScoredList
+from irdistill.evaluation.auditing.scale import recognize_scale
 from irdistill.losses import parse_loss
 from irdistill.modeling.hardware import has_fast_bfloat16
 from tests.evaluation.audit.made import listed, made_collection
@@ -34,16 +34,18 @@ from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
 
 def lists_of(
     deviation: float, seed: int = 3, count: int = 200, depth: int = 30
-) -> dict[str, Scored]:
+) -> dict[str, ScoredList]:
     table = np.random.default_rng(seed).normal(0, deviation, (count, depth))
     return {found.query_id: found for found in listed(table)}
 
 
-def scaled(lists: dict[str, Scored], factor: float, similarity: str = "cosine") -> StudentScores:
+def scaled(
+    lists: dict[str, ScoredList], factor: float, similarity: str = "cosine"
+) -> StudentScores:
     return StudentScores(
         "student",
         similarity,
-        {q: Scored(q, f.doc_ids, f.scores * factor) for q, f in lists.items()},
+        {q: ScoredList(q, f.doc_ids, f.scores * factor) for q, f in lists.items()},
     )
 
 
@@ -71,7 +73,7 @@ def test_a_student_on_another_scale_gets_the_temperature_and_scale_that_undo_it(
     factor: float,
 ) -> None:
     lists = lists_of(2.0)
-    found = match(lists, scaled(lists, factor), {}, 8, 0)
+    found = match_temperatures(lists, scaled(lists, factor), {}, 8, 0)
     assert found.lists == 200 and found.teacher_tau == 1.0
     assert found.tau == pytest.approx(factor, rel=0.06)
     assert found.scale == pytest.approx(1 / factor, rel=0.06)
@@ -79,7 +81,7 @@ def test_a_student_on_another_scale_gets_the_temperature_and_scale_that_undo_it(
 
 
 def test_a_teacher_that_is_too_flat_gets_half_of_the_entropy() -> None:
-    found = match(lists_of(0.05), None, {}, 8, 0)
+    found = match_temperatures(lists_of(0.05), None, {}, 8, 0)
     assert found.entropy_at_one is not None and found.entropy_at_one > 0.99
     assert found.teacher_tau is not None and found.teacher_tau < 0.05
     assert found.entropy == pytest.approx(0.5, abs=0.02)
@@ -89,7 +91,7 @@ def test_a_teacher_that_is_too_flat_gets_half_of_the_entropy() -> None:
 def test_lists_have_one_relevant_document_and_the_asked_length() -> None:
     """Two documents of ten are relevant; with a gap of 100 a list of two is always sharp."""
     lists = {
-        q: Scored(
+        q: ScoredList(
             q,
             [f"d{place}" for place in range(10)],
             np.array([100, 100, *range(8)], float)[
@@ -98,13 +100,18 @@ def test_lists_have_one_relevant_document_and_the_asked_length() -> None:
         )
         for q in ("a", "b")
     }
-    found = match(lists, None, {q: {"d0": 1, "d1": 1} for q in lists}, 2, 0)
+    found = match_temperatures(lists, None, {q: {"d0": 1, "d1": 1} for q in lists}, 2, 0)
     assert found.lists == 2 and found.entropy_at_one == pytest.approx(0.0, abs=1e-12)
 
 
-def advice(lists: dict[str, Scored], student: StudentScores | None, labelled: bool = True):  # type: ignore[no-untyped-def]
-    own = list(lists.values())
-    return advise(recognise(own), match(lists, student, {}, 8, 0), margins(own, {}, 0), labelled)
+def advice(lists: dict[str, ScoredList], student: StudentScores | None, labelled: bool = True):  # type: ignore[no-untyped-def]
+    ranked = list(lists.values())
+    qrels = {one.query_id: {one.doc_ids[0]: 1} for one in ranked} if labelled else {}
+    return advise(
+        recognize_scale(ranked),
+        match_temperatures(lists, student, {}, 8, 0),
+        measure_margins(ranked, qrels, 0),
+    )
 
 
 def test_losses_are_written_in_the_loss_language() -> None:
@@ -149,11 +156,13 @@ def test_a_student_scores_only_the_teachers_documents(tmp_path: Path) -> None:
     model = str(tiny_backbone(tmp_path / "model", layers=1))
     lists = {
         "t": {
-            query: Scored(query, [f"{query}-d{d}" for d in (4, 2, 0)], np.array([3.0, 2.0, 1.0]))
+            query: ScoredList(
+                query, [f"{query}-d{d}" for d in (4, 2, 0)], np.array([3.0, 2.0, 1.0])
+            )
             for query in held.queries
         }
     }
-    found = student_scores(held, lists, model, 0)
+    found = score_with_student(held, lists, model, 0)
     assert found.similarity == "cosine" and list(found.lists) == list(held.queries)
     own = found.lists["q1"]
     assert sorted(own.doc_ids) == ["q1-d0", "q1-d2", "q1-d4"]
@@ -184,9 +193,11 @@ def test_a_student_of_another_kind_scores_as_sentence_transformers_does(
     model = str(make(tmp_path / "model"))
     docs = {query: [f"{query}-d{d}" for d in (4, 2, 0)] for query in held.queries}
     lists = {
-        "t": {query: Scored(query, own, np.array([3.0, 2.0, 1.0])) for query, own in docs.items()}
+        "t": {
+            query: ScoredList(query, own, np.array([3.0, 2.0, 1.0])) for query, own in docs.items()
+        }
     }
-    found = student_scores(held, lists, model, 0)
+    found = score_with_student(held, lists, model, 0)
     assert found.similarity == similarity and list(found.lists) == list(held.queries)
     plain = getattr(sentence_transformers, library)(model, device="cpu")
     for query, own in found.lists.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irdistill.evaluation.auditing.scale import recognise
+from irdistill.evaluation.auditing.scale import recognize_scale
 from tests.evaluation.audit.made import listed
 
 LISTS, DEPTH = 60, 50
@@ -50,10 +50,10 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
         normal(-2, 2.5),
         normal(0, 12),
     ],
-    ids=["cross-encoder", "low", "centred", "high", "mild", "wide"],
+    ids=["cross-encoder", "low", "centered", "high", "mild", "wide"],
 )
 def test_a_sigmoid_is_named(logits: np.ndarray) -> None:
-    found = recognise(listed(sigmoid(logits)))
+    found = recognize_scale(listed(sigmoid(logits)))
     assert found.kind == "sigmoid"
     assert found.spoilt and "raw logits" in found.remedy and "sigmoid" in found.words
     inside = np.mean(
@@ -92,7 +92,7 @@ def jaccard() -> np.ndarray:
         ),
         (
             (lambda v: (v - v.mean(1, keepdims=True)) / v.std(1, keepdims=True))(normal(3, 2)),
-            "centred",
+            "centered",
         ),
         (np.full((LISTS, DEPTH), 0.5), "constant"),
         (np.array([[0.0, 1.0, 0.5]]), "too few"),
@@ -100,7 +100,7 @@ def jaccard() -> np.ndarray:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_others_are_not_called_squashed(values: np.ndarray, kind: str) -> None:
-    found = recognise(listed(values))
+    found = recognize_scale(listed(values))
     assert found.kind == kind
     assert found.spoilt == (kind in ("softmax", "log-probability"))
 
@@ -111,24 +111,24 @@ def test_ranks_with_documents_left_out() -> None:
     short = [
         found._replace(doc_ids=found.doc_ids[:12], scores=found.scores[:12]) for found in lists[:5]
     ]
-    assert recognise([*short, *lists[5:]]).kind == "ranks"
+    assert recognize_scale([*short, *lists[5:]]).kind == "ranks"
 
 
 def test_a_cosine_retriever_is_believed_and_a_strange_one_is_not() -> None:
     squashed = listed(sigmoid(normal(-4, 3)))
-    assert recognise(squashed, {"kind": "retriever", "similarity": "cosine"}).kind == "cosine"
-    assert recognise(squashed, {"kind": "cross-encoder"}).kind == "sigmoid"
+    assert recognize_scale(squashed, {"kind": "retriever", "similarity": "cosine"}).kind == "cosine"
+    assert recognize_scale(squashed, {"kind": "cross-encoder"}).kind == "sigmoid"
     assert (
-        recognise(listed(cross_encoder()), {"kind": "retriever", "similarity": "cosine"}).kind
+        recognize_scale(listed(cross_encoder()), {"kind": "retriever", "similarity": "cosine"}).kind
         == "raw"
     )
 
 
 def test_half_precision_grids() -> None:
     logits = cross_encoder()
-    assert recognise(listed(bfloat16(logits))).grid == "bfloat16"
-    assert recognise(listed(logits.astype(np.float16))).grid == "float16"
-    assert recognise(listed(logits)).grid is None
-    assert recognise(listed(np.tile(np.arange(DEPTH, 0, -1), (LISTS, 1)))).grid is None
-    assert recognise(listed(bfloat16(sigmoid(logits)))).kind == "sigmoid"
-    assert "0.125" in recognise(listed(bfloat16(logits))).grid_words
+    assert recognize_scale(listed(bfloat16(logits))).grid == "bfloat16"
+    assert recognize_scale(listed(logits.astype(np.float16))).grid == "float16"
+    assert recognize_scale(listed(logits)).grid is None
+    assert recognize_scale(listed(np.tile(np.arange(DEPTH, 0, -1), (LISTS, 1)))).grid is None
+    assert recognize_scale(listed(bfloat16(sigmoid(logits)))).kind == "sigmoid"
+    assert "0.125" in recognize_scale(listed(bfloat16(logits))).grid_words

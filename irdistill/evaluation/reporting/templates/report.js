@@ -46,7 +46,7 @@ function scale(values, from, to) {
 }
 
 function pareto(costs) {
-  const svg = frame("milliseconds a query", costs[0].measure);
+  const svg = frame("milliseconds per query", costs[0].measure);
   const x = scale(costs.map(cost => Math.log(cost.cost)), EDGE + 12, SIZE - 30);
   const y = scale(costs.map(cost => cost.value), SIZE - EDGE - 14, 24);
   const best = costs.filter(cost => cost.best).sort((a, b) => a.cost - b.cost);
@@ -60,45 +60,45 @@ function pareto(costs) {
   document.getElementById("pareto").append(svg);
 }
 
-function queries(found) {
+function queries(data) {
   const pick = id => document.getElementById(id);
   const [left, right, measure] = ["left", "right", "measure"].map(pick);
-  found.systems.forEach((name, place) => {
+  data.systems.forEach((name, place) => {
     left.append(make("option", {value: place}, name));
     right.append(make("option", {value: place}, name));
   });
-  found.measures.forEach(name => measure.append(make("option", {value: name}, name)));
-  right.value = Math.min(1, found.systems.length - 1);
+  data.measures.forEach(name => measure.append(make("option", {value: name}, name)));
+  right.value = Math.min(1, data.systems.length - 1);
 
   const least = () => Number((/rel=(\d+)/.exec(measure.value) || [0, 1])[1]); // the grade from which the measure counts a document
 
-  function ranking(place, own, other) {
-    return found.lists[place][own].map(([doc, score, grade, ranks]) => {
-      const rank = ranks[own], elsewhere = ranks[other];
+  function ranking(place, system, other) {
+    return data.lists[place][system].map(([doc, score, grade, ranks]) => {
+      const rank = ranks[system], elsewhere = ranks[other];
       const moved = elsewhere === null ? "not found there" : elsewhere === rank ? "same rank there" :
         `${elsewhere > rank ? "↑" : "↓"} ${Math.abs(elsewhere - rank)}, rank ${elsewhere} there`;
       const mark = grade === null ? "not judged" : grade >= least() ? `relevant (${grade})` : `judged ${grade}`;
       return make("li", {class: grade === null ? "" : grade >= least() ? "relevant" : "judged"},
-        `${rank}. `, make("b", {}, found.documents[doc][0]), ` ${score} · ${mark} `, make("span", {class: "moved"}, moved),
-        make("div", {class: "excerpt"}, found.documents[doc][1]));
+        `${rank}. `, make("b", {}, data.documents[doc][0]), ` ${score} · ${mark} `, make("span", {class: "moved"}, moved),
+        make("div", {class: "excerpt"}, data.documents[doc][1]));
     });
   }
 
   function open(place) {
     const box = pick("query"), sides = make("div", {class: "sides"});
     for (const circle of document.querySelectorAll("#scatter circle")) circle.classList.toggle("chosen", circle.dataset.place === String(place));
-    for (const [own, other] of [[+left.value, +right.value], [+right.value, +left.value]]) {
-      const value = found.values[measure.value][own][place];
-      sides.append(make("div", {}, make("h3", {}, `${found.systems[own]}: ${measure.value} ${value.toFixed(4)}`),
-        make("ol", {}, ...ranking(place, own, other))));
+    for (const [system, other] of [[+left.value, +right.value], [+right.value, +left.value]]) {
+      const value = data.values[measure.value][system][place];
+      sides.append(make("div", {}, make("h3", {}, `${data.systems[system]}: ${measure.value} ${value.toFixed(4)}`),
+        make("ol", {}, ...ranking(place, system, other))));
     }
-    box.replaceChildren(make("h3", {}, `${found.ids[place]}: ${found.texts[place]}`),
-      make("p", {}, `${found.relevant[place]} documents have a grade above 0.`), sides);
+    box.replaceChildren(make("h3", {}, `${data.ids[place]}: ${data.texts[place]}`),
+      make("p", {}, `${data.relevant[place]} documents have a grade above 0.`), sides);
   }
 
   function draw() {
-    const across = found.values[measure.value][+left.value], up = found.values[measure.value][+right.value];
-    const svg = frame(found.systems[+left.value], found.systems[+right.value]);
+    const across = data.values[measure.value][+left.value], up = data.values[measure.value][+right.value];
+    const svg = frame(data.systems[+left.value], data.systems[+right.value]);
     const x = value => EDGE + value * (SIZE - EDGE - 16), y = value => SIZE - EDGE - value * (SIZE - EDGE - 16);
     svg.append(make("svg:path", {d: `M${x(0)} ${y(0)}L${x(1)} ${y(1)}`, stroke: "#bbb"}));
     for (const value of [0, 0.5, 1]) {
@@ -107,10 +107,10 @@ function queries(found) {
     }
     const differences = across.map((value, place) => [up[place] - value, place]);
     for (const [, place] of differences) {
-      const held = place in found.lists;
-      const circle = make("svg:circle", {cx: x(across[place]), cy: y(up[place]), r: 4.5, class: held ? "open" : "closed",
-        "data-place": place}, make("svg:title", {}, `${found.ids[place]}: ${found.texts[place]}`));
-      if (held) {
+      const hasLists = place in data.lists;
+      const circle = make("svg:circle", {cx: x(across[place]), cy: y(up[place]), r: 4.5, class: hasLists ? "open" : "closed",
+        "data-place": place}, make("svg:title", {}, `${data.ids[place]}: ${data.texts[place]}`));
+      if (hasLists) {
         circle.addEventListener("click", () => open(place));
         circle.addEventListener("keydown", event => { if (event.key === "Enter") open(place); });
         circle.setAttribute("tabindex", 0);
@@ -119,9 +119,9 @@ function queries(found) {
     }
     pick("scatter").replaceChildren(svg);
     const table = pick("list");
-    table.tBodies[0].replaceChildren(...differences.filter(([, place]) => place in found.lists)
+    table.tBodies[0].replaceChildren(...differences.filter(([, place]) => place in data.lists)
       .sort((a, b) => Math.abs(b[0]) - Math.abs(a[0])).slice(0, MOST).map(([difference, place]) => {
-        const row = make("tr", {}, make("td", {}, found.ids[place]), make("td", {}, found.texts[place].slice(0, 90)),
+        const row = make("tr", {}, make("td", {}, data.ids[place]), make("td", {}, data.texts[place].slice(0, 90)),
           make("td", {}, across[place].toFixed(4)), make("td", {}, up[place].toFixed(4)),
           make("td", {}, (difference > 0 ? "+" : "") + difference.toFixed(4)));
         row.addEventListener("click", () => open(place));

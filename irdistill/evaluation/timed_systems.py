@@ -1,4 +1,4 @@
-"""What is timed: retrievers and rerankers of every kind behind one call, with their sizes."""
+"""Retrievers and rerankers of every kind behind one call, with their sizes, for timing."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from irdistill.students.model_kinds import model_kind
 
 
 @dataclass(frozen=True)
-class System:
-    """A retriever, or a reranker of ``k`` given documents.
+class TimedSystem:
+    """A retriever, or a reranker of a fixed set of documents.
 
     Attributes:
-        answer: searches, or reranks, for some queries.
-        encode: makes vectors of some texts; None where nothing is encoded beforehand.
-        parameters, layers: those that a query goes through.
-        index_bytes: what is kept of the corpus.
-        reranks: documents a query that it orders; 0 where it searches all.
+        answer: searches or reranks for some queries.
+        encode: makes vectors of some texts; None if nothing is encoded beforehand.
+        parameters, layers: the part of the model that a query goes through.
+        index_bytes: size of the index.
+        reranks: documents reordered per query; 0 if it searches the corpus.
     """
 
     answer: Callable[[list[Query]], Any]
@@ -44,14 +44,15 @@ def open_system(
     seed: int,
     kind: str | None = None,
     trust_remote_code: bool = False,
-) -> System:
-    """``bm25``, ``lucene``, a model that searches an index of the whole corpus, or a cross-encoder
-    that reads ``k`` documents for each query.
+) -> TimedSystem:
+    """Open ``bm25``, ``lucene``, a model that searches the corpus, or a cross-encoder.
+
+    A cross-encoder reranks ``k`` documents of the corpus for each query.
     """
     corpus = collection.corpus
     if is_lexical(model):
         lexical = open_lexical(model, corpus, work=work)
-        return System(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
+        return TimedSystem(lambda batch: list(lexical.search(batch, k)), None, 0, 0, lexical.bytes)
     kind = model_kind(model, kind)
     if kind == "cross-encoder":
         return _cross_encoder(
@@ -64,7 +65,7 @@ def open_system(
         return list(engine.search([engine.encode([query.text for query in batch])], k))
 
     size = student.size()
-    return System(
+    return TimedSystem(
         answer,
         lambda texts: student.search_vectors(texts, "document"),
         size["query_parameters"],
@@ -73,7 +74,7 @@ def open_system(
     )
 
 
-def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int) -> System:
+def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int) -> TimedSystem:
     texts = collection.corpus.texts(range(min(k, len(collection.corpus))))
 
     def answer(batch: list[Query]) -> Any:
@@ -83,4 +84,4 @@ def _cross_encoder(collection: Collection, student: CrossEncoderStudent, k: int)
         ]
 
     size = student.size()
-    return System(answer, None, size["parameters"], size["query_layers"], 0, len(texts))
+    return TimedSystem(answer, None, size["parameters"], size["query_layers"], 0, len(texts))

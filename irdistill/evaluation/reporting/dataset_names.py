@@ -1,28 +1,23 @@
-"""What a report calls its datasets: short names in place of paths, and what the queries of each
-are.
-"""
+"""Names of datasets in reports: short names for paths, and which queries are synthetic."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from irdistill.collections.derived import DERIVED, is_derived
 from irdistill.collections.slices import split_id, split_slice
 from irdistill.errors import IrdistillError
-from irdistill.evaluation.evaluator import Evaluation
 from irdistill.storage.files import read_json
 
 _SYNTHETIC = "generate"
 
 
 def short_names(datasets: Sequence[str]) -> dict[str, str]:
-    """A name for each dataset without the folders above it: ``/data/scifact#test[:300]`` is
-    ``scifact#test[:300]``.
+    """Names of datasets without their parent folders.
 
-    Ids that are no paths stay as they are. Where two names would be the same, as many folders are
-    kept as it takes.
+    ``/data/scifact#test[:300]`` becomes ``scifact#test[:300]``. Ids that are not paths stay as they
+    are. If two names would be the same, they keep as many folders as needed to differ.
     """
     parts = {
         dataset: Path(_cut(dataset)[0]).expanduser().parts if _is_path(dataset) else ()
@@ -45,22 +40,11 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
     return names
 
 
-def readable(evaluation: Evaluation) -> Evaluation:
-    """The same figures under short names of the datasets."""
-    names = short_names(evaluation.datasets)
-    if all(name == dataset for dataset, name in names.items()):
-        return evaluation
-    return Evaluation(
-        tuple(replace(row, dataset=names[row.dataset]) for row in evaluation.rows),
-        {names.get(dataset, dataset): systems for dataset, systems in evaluation.per_query.items()},
-    )
-
-
 def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
-    """Whether the queries of a dataset were made out of its documents, by `irdistill generate`.
+    """Whether the queries of a dataset were generated from its documents by `irdistill generate`.
 
     Args:
-        beside: a folder in which the dataset may lie if its path is no longer right.
+        beside: a folder that may contain the dataset if its path is no longer right.
     """
     whole = Path(split_slice(dataset)[0]).expanduser()
     folder = whole if whole.is_dir() else Path(_cut(dataset)[0]).expanduser()
@@ -89,8 +73,8 @@ def _ending(dataset: str, parts: Sequence[str], depth: int) -> str:
 
 
 def _cut(dataset: str) -> tuple[str, str]:
-    """The folder of an id, and what stands behind it: ``sets/scifact#test[:300]`` is
-    ``sets/scifact``, ``#test[:300]``.
+    """Split an id after its folder: ``sets/scifact#test[:300]`` gives ``sets/scifact`` and
+    ``#test[:300]``.
     """
     place, part = split_slice(dataset)
     folder, split = split_id(place)

@@ -1,6 +1,4 @@
-"""A model card: the README.md of a model's folder, with the figures where the hub looks for
-them.
-"""
+"""The model card: README.md of a model's folder, with figures in the hub's format."""
 
 from __future__ import annotations
 
@@ -10,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from irdistill import __version__
-from irdistill.errors import IrdistillError
-from irdistill.evaluation.evaluator import Evaluation
-from irdistill.evaluation.reporting.datasets import is_synthetic, short_names
+from irdistill.errors import ModelError, OutputExistsError
+from irdistill.evaluation.figures import Evaluation, Row
+from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
 from irdistill.evaluation.reporting.mteb import metric_name
-from irdistill.evaluation.reporting.tables import evaluation_markdown
+from irdistill.evaluation.reporting.rendering import render_markdown
 from irdistill.modeling.model_files import STUDENT_FILE, check_model_folder
 from irdistill.storage.files import read_json
 from irdistill.storage.ownership import write_file
@@ -31,8 +29,7 @@ queries = model.encode_query(["{_QUERY}"])
 documents = model.encode_document(["{_DOCUMENT}"])
 print(model.similarity(queries, documents))"""
 
-#: The class of sentence-transformers that a model is saved as -> pipeline of the hub, tag, and how
-#: it is used.
+#: Class of sentence-transformers -> the hub's pipeline and tag, and code that uses the model.
 _KINDS = {
     "SentenceTransformer": ("sentence-similarity", "dense", _SEARCH),
     "CrossEncoder": (
@@ -44,8 +41,8 @@ print(model.predict([("{_QUERY}", "{_DOCUMENT}")]))""",
     "SparseEncoder": ("feature-extraction", "sparse", _SEARCH),
     "MultiVectorEncoder": ("feature-extraction", "late-interaction", _SEARCH),
 }
-#: The kinds of irdistill's own format -> their class here.
-_OWN = {"split-cross-encoder": "SplitCrossEncoderStudent", "kernel": "KernelStudent"}
+#: Kinds of irdistill's format -> class.
+_IRDISTILL_KINDS = {"split-cross-encoder": "SplitCrossEncoderStudent", "kernel": "KernelStudent"}
 _COMPARE = f"""\
 (query,) = model.encode(["{_QUERY}"], "query")
 print(model.compare(query, model.encode(["{_DOCUMENT}"], "document")))"""
@@ -61,12 +58,12 @@ _SYNTHETIC = re.compile(r" (held-out synthetic )?queries\)")
 
 @dataclass(frozen=True)
 class _Kind:
-    """What a model folder holds.
+    """The kind of model in a folder.
 
     Attributes:
-        library, pipeline, name: as the hub calls library, pipeline and kind.
-        code: loads the model and uses it; runs as it is.
-        notes: what a user has to know of it, as paragraphs.
+        library, pipeline, name: the hub's names of library, pipeline and kind.
+        code: code that loads and uses the model.
+        notes: paragraphs for users of the model.
     """
 
     library: str
@@ -77,20 +74,20 @@ class _Kind:
 
 
 def _kind_of(folder: Path) -> _Kind:
-    """Read a model folder's own files.
+    """Read the kind of a model from the files of its folder.
 
     Raises:
-        IrdistillError: the folder says that it is of a kind that is not known here.
+        ModelError: the kind is unknown.
     """
     place = _shown_path(folder)
     student = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
     if "kind" in student:
-        if student["kind"] not in _OWN:
-            raise IrdistillError(
+        if student["kind"] not in _IRDISTILL_KINDS:
+            raise ModelError(
                 f"{folder / STUDENT_FILE} says that the model is a {student['kind']}; one of"
-                f" {', '.join(_OWN)} was expected."
+                f" {', '.join(_IRDISTILL_KINDS)} was expected."
             )
-        name = _OWN[student["kind"]]
+        name = _IRDISTILL_KINDS[student["kind"]]
         code = (
             f'from irdistill.students import {name}\n\nmodel = {name}.load("{place}")\n{_COMPARE}'
         )
@@ -99,7 +96,7 @@ def _kind_of(folder: Path) -> _Kind:
             "text-ranking",
             student["kind"],
             code,
-            ("The model reranks and is loaded by irdistill, in which it was trained.",),
+            ("The model reranks. irdistill, which trained it, loads it.",),
         )
     settings = folder / "config_sentence_transformers.json"
     if not settings.is_file() and not (folder / "modules.json").is_file():
@@ -114,23 +111,23 @@ def _kind_of(folder: Path) -> _Kind:
             "feature-extraction",
             "backbone",
             code,
-            ("The model is a backbone: a start for training, and no retriever.",),
+            ("The model is a backbone to train from; it is not a retriever.",),
         )
     saved = (read_json(settings) if settings.is_file() else {}).get(
         "model_type", "SentenceTransformer"
     )
     if saved not in _KINDS:
-        raise IrdistillError(
+        raise ModelError(
             f"{settings} says that the model is a {saved}; one of {', '.join(_KINDS)} was expected."
         )
     pipeline, kind, use = _KINDS[saved]
     trust, notes = "", []
-    if _has_own_modules(folder):
+    if _needs_irdistill(folder):
         trust = ", trust_remote_code=True"
         notes.append(
-            "The model has a vector for each word of its corpus, which irdistill adds to a query's:"
-            " irdistill must be installed, and `trust_remote_code=True` lets sentence-transformers"
-            " load that class from it. No code lies in this folder."
+            "The model has a vector for each word of its corpus, which irdistill adds to the"
+            " query's vector: irdistill must be installed, and `trust_remote_code=True` lets"
+            " sentence-transformers load that class from it. This folder contains no code."
         )
     exported = folder / "irdistill_export.json"
     form = read_json(exported).get("format") if exported.is_file() else None
@@ -138,17 +135,16 @@ def _kind_of(folder: Path) -> _Kind:
         backend, file = _EXPORTS[form]
         extra = "optimum-intel" if backend == "openvino" else "optimum-onnx"
         notes.append(
-            f"The folder also holds the network as `{file}`. With `pip install {extra}` it is run "
-            f'by `{saved}("{place}", backend="{backend}", model_kwargs={{"file_name":'
-            f' "{file}"}}{trust})`; the '
-            "code above runs the weights in PyTorch."
+            f"The folder also contains the network as `{file}`. After `pip install {extra}`"
+            f' `{saved}("{place}", backend="{backend}", model_kwargs={{"file_name":'
+            f' "{file}"}}{trust})` runs it; the code above runs the weights in PyTorch.'
         )
     code = f'from sentence_transformers import {saved}\n\nmodel = {saved}("{place}"{trust})\n{use}'
     return _Kind("sentence-transformers", pipeline, kind, code, tuple(notes))
 
 
-def _has_own_modules(folder: Path) -> bool:
-    """Whether the model has modules whose class is in irdistill."""
+def _needs_irdistill(folder: Path) -> bool:
+    """Whether the class of any module of the model is in irdistill."""
     return any(
         "irdistill." in path.read_text(encoding="utf-8")
         for path in (folder / "modules.json", folder / "router_config.json")
@@ -157,45 +153,43 @@ def _has_own_modules(folder: Path) -> bool:
 
 
 def _shown_path(folder: Path) -> str:
-    """The folder as code that is run here finds it; relative where it lies below the current
-    folder.
-    """
+    """The folder's path, relative if it is below the current folder."""
     whole = folder.expanduser().resolve()
     return (whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole).as_posix()
 
 
 def write_card(
-    found: Evaluation, system: str, folder: str | Path, beside: Path | None = None
+    evaluation: Evaluation, system: str, folder: str | Path, beside: Path | None = None
 ) -> Path:
     """Write the card of a model into its folder, which is then ready to push to the hub.
 
     Args:
-        beside: the folder of the figures' file, in which collections that were made for them may
-            lie.
+        beside: folder of the file of figures, which may contain generated collections.
 
     Raises:
-        IrdistillError: the folder holds no such model, or a README.md that was not written here.
+        ModelError: the folder has no known model.
+        OutputExistsError: it has a README.md that irdistill did not write.
     """
     folder = Path(folder)
     check_model_folder(folder)
     path = folder / NAME
     if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
-        raise IrdistillError(
-            f"{path} was not written by irdistill and is left as it is; move it away to have a card"
-            " with figures."
+        raise OutputExistsError(
+            f"{path} was not written by irdistill and is left as it is; move it away to write a"
+            " card with figures."
         )
-    write_file(path, card(found, system, folder, beside))
+    write_file(path, card_text(evaluation, system, folder, beside))
     return path
 
 
-def card(found: Evaluation, system: str, folder: Path, beside: Path | None = None) -> str:
-    """The text of the card: what the hub reads, then tables, use and training."""
+def card_text(evaluation: Evaluation, system: str, folder: Path, beside: Path | None = None) -> str:
+    """The text of the card: metadata for the hub, then tables, use and training."""
     from huggingface_hub import EvalResult, ModelCardData
 
     kind = _kind_of(folder)
-    rows = tuple(row for row in found.rows if row.system == system)
-    names = short_names(found.datasets)
-    synthetic = {dataset for dataset in found.datasets if is_synthetic(dataset, beside)}
+    rows = tuple(row for row in evaluation.rows if row.system == system)
+    names = short_names(evaluation.datasets)
+    synthetic = {dataset for dataset in evaluation.datasets if is_synthetic(dataset, beside)}
     results = [
         EvalResult(
             task_type="information-retrieval",
@@ -231,34 +225,28 @@ def card(found: Evaluation, system: str, folder: Path, beside: Path | None = Non
         "",
         f"# {system}",
         "",
-        f"A {kind.name} model for retrieval, made with irdistill {__version__}.",
+        f"A {kind.name} model for retrieval, trained with irdistill {__version__}.",
         "",
     ]
     judged = tuple(row for row in rows if row.dataset not in synthetic)
     if judged:
-        lines += ["## Figures", "", _deeper(evaluation_markdown(Evaluation(judged))), ""]
+        lines += ["## Figures", "", _tables(judged), ""]
     if synthetic:
-        text = evaluation_markdown(
-            Evaluation(tuple(row for row in rows if row.dataset in synthetic))
-        )
+        text = _tables(tuple(row for row in rows if row.dataset in synthetic))
         lines += [
             "## Figures on synthetic queries",
             "",
-            (
-                "These queries were made out of the documents themselves and held out from"
-                " training. They show whether training did what it should, and are no benchmark:"
-                " nobody has judged them, and people ask other questions."
-            ),
+            "These queries were generated from the documents and held out from training. They show"
+            " whether training worked, and are no benchmark: nobody judged them, and people ask"
+            " other questions.",
             "",
-            _SYNTHETIC.sub(" synthetic queries)", _deeper(text)),
+            _SYNTHETIC.sub(" synthetic queries)", text),
             "",
         ]
     lines += ["## Use", "", "```python", kind.code, "```", ""]
     for note in (
-        (
-            "The path is that of the folder on the machine where this was written; after `hf"
-            " upload` give the model's id on the hub in its place."
-        ),
+        "The path is that of the folder on the machine that wrote this card; after `hf upload`"
+        " replace it with the model's id on the hub.",
         *kind.notes,
     ):
         lines += [note, ""]
@@ -266,13 +254,12 @@ def card(found: Evaluation, system: str, folder: Path, beside: Path | None = Non
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _deeper(text: str) -> str:
-    """Tables with their headings one level further down."""
-    return f"\n{text}".replace("\n### ", "\n#### ").strip()
+def _tables(rows: tuple[Row, ...]) -> str:
+    return render_markdown(Evaluation(rows).findings(), level=4).strip()
 
 
 def _training(path: Path) -> list[str]:
-    """What the model learnt from, where the training's own record lies beside the folder."""
+    """What the model learned from, if training.json is next to its folder."""
     if not path.is_file():
         return []
     identity: dict[str, Any] = read_json(path).get("identity", {})
@@ -281,11 +268,11 @@ def _training(path: Path) -> list[str]:
     facts = {
         "collection": short_names([collection])[collection],
         "loss": identity.get("loss"),
-        "begun from": student.get("model"),
+        "initialized from": student.get("model"),
         "scores": ", ".join(identity.get("scores", [])),
         "steps": options.get("steps"),
-        "queries a step": options.get("batch_size"),
-        "documents a query": options.get("list_size"),
+        "queries per step": options.get("batch_size"),
+        "documents per query": options.get("list_size"),
         "learning rate": options.get("learning_rate"),
         "seed": options.get("seed"),
     }

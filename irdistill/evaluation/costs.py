@@ -1,0 +1,185 @@
+"""What systems cost at query time, and quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from irdistill.errors import InputError, MissingExtraError
+from irdistill.evaluation.figures import Evaluation
+from irdistill.evaluation.reporting.findings import Finding, Table, cell
+from irdistill.evaluation.reporting.rendering import Displayed
+from irdistill.storage.ownership import replace_safely
+
+
+@dataclass(frozen=True, repr=False)
+class Efficiency(Displayed):
+    """Costs of one system; those of a fused system are the sum over its parts.
+
+    Attributes:
+        parameters: parameters that a query goes through, embeddings included; 0 for BM25.
+        layers: transformer layers that a query goes through.
+        model_bytes: size of these parameters in float32.
+        index_bytes: size of what a search reads.
+        queries_per_second: encoding and searching in batches of 64 on all cores, best of three
+            rounds.
+        p50_ms, p95_ms, p99_ms: latency of one query at a time on one thread, warm.
+        documents_per_second: passages encoded per second on all cores; None where nothing is
+            encoded beforehand.
+        flops_per_query: floating-point operations in matrix products (two for a multiplication and
+            an addition), mean over some queries. The search of a flat index is included; the steps
+            of a graph index or of BM25 are not.
+        reranks: documents reordered per query; 0 where the whole corpus is searched.
+    """
+
+    system: str
+    parameters: int
+    layers: int
+    model_bytes: int
+    index_bytes: int
+    queries_per_second: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    documents_per_second: float | None = None
+    flops_per_query: float | None = None
+    reranks: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as a mapping."""
+        return asdict(self)
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row."""
+        return [self.to_json()]
+
+    def findings(self) -> list[Finding]:
+        """One table of one row."""
+        return [Finding("costs", tables=[costs_table([self])])]
+
+
+@dataclass(frozen=True)
+class CostPoint:
+    """Quality and cost of one system.
+
+    Attributes:
+        cost: milliseconds per query (p50).
+        value: first measure on the first dataset.
+        best: whether no other system is at least as good at no more cost, and better in one.
+    """
+
+    system: str
+    cost: float
+    value: float
+    measure: str
+    best: bool = True
+
+
+def costs_table(costs: Sequence[Efficiency], retention: Mapping[str, float] | None = None) -> Table:
+    """Systems by size and speed, and the share of the teacher's figure that each keeps."""
+    kept = retention or {}
+    header = (
+        "system,query parameters,layers,weights MB,index MB,GFLOPs/query,passages/s,queries/s,"
+        "p50 ms,p95 ms,p99 ms,retention"
+    )
+    rows = [
+        [
+            cost.system,
+            f"{cost.parameters / 1e6:.1f}M",
+            str(cost.layers),
+            f"{cost.model_bytes / 1e6:.1f}",
+            f"{cost.index_bytes / 1e6:.1f}",
+            "-" if cost.flops_per_query is None else f"{cost.flops_per_query / 1e9:.3g}",
+            cell(cost.documents_per_second, ".0f"),
+            f"{cost.queries_per_second:.0f}",
+            *(f"{value:.1f}" for value in (cost.p50_ms, cost.p95_ms, cost.p99_ms)),
+            cell(kept.get(cost.system), ".1%"),
+        ]
+        for cost in costs
+    ]
+    return Table(header.split(","), rows, "Costs at query time.")
+
+
+def retention(evaluation: Evaluation, teacher: str) -> dict[str, float]:
+    """Each system's first measure on the first dataset as a share of the teacher's."""
+    values = _first_figures(evaluation)
+    whole = values.get(teacher)
+    return {system: value / whole for system, value in values.items()} if whole else {}
+
+
+def cost_points(evaluation: Evaluation, costs: Sequence[Efficiency]) -> list[CostPoint]:
+    """Quality and cost of the systems that have both."""
+    values = _first_figures(evaluation)
+    return mark_best(
+        [
+            CostPoint(cost.system, cost.p50_ms, values[cost.system], evaluation.measures[0])
+            for cost in costs
+            if cost.system in values
+        ]
+    )
+
+
+def mark_best(points: Sequence[CostPoint]) -> list[CostPoint]:
+    """Set ``best`` of each point."""
+    pairs = [(point.value, point.cost) for point in points]
+    return [
+        CostPoint(
+            point.system,
+            point.cost,
+            point.value,
+            point.measure,
+            not any(
+                other >= value and price <= cost and (other, price) != (value, cost)
+                for other, price in pairs
+            ),
+        )
+        for point, (value, cost) in zip(points, pairs, strict=True)
+    ]
+
+
+def _first_figures(evaluation: Evaluation) -> dict[str, float]:
+    """System -> first measure on the first dataset."""
+    first = [(row.dataset, row.measure) for row in evaluation.rows[:1]]
+    return {row.system: row.value for row in evaluation.rows if (row.dataset, row.measure) in first}
+
+
+def draw_costs(points: Sequence[CostPoint], path: str | Path) -> None:
+    """Draw quality against cost, and the line through the best points, as SVG, PDF or PNG.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+        InputError: there is no point.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "plots", "drawing quality against cost") from error
+    if not points:
+        raise InputError(
+            'no system has both a figure and a cost; give a results.json with "rows" and'
+            ' "efficiency", as a recipe with the verbs evaluate and measure writes it.'
+        )
+    best = sorted((point for point in points if point.best), key=lambda point: point.cost)
+    style = {"svg.fonttype": "none", "svg.hashsalt": "irdistill", "text.parse_math": False}
+    with matplotlib.rc_context({**style, "font.size": 9}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.add_subplot()
+        line: dict[str, Any] = {"color": "#c0603a", "linewidth": 1}
+        label: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points"}
+        axes.plot([point.cost for point in best], [point.value for point in best], "--", **line)
+        for point in points:
+            axes.scatter(point.cost, point.value, color="#3b6ea5", zorder=3)
+            axes.annotate(point.system, (point.cost, point.value), **label)
+        axes.set(
+            xscale="log",
+            xlabel="milliseconds per query (p50, one thread)",
+            ylabel=points[0].measure,
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        form = Path(path).suffix[1:]
+        metadata = {"Date": None} if form == "svg" else None
+        with replace_safely(path) as temporary:
+            figure.savefig(temporary, format=form, metadata=metadata, dpi=150)

@@ -1,0 +1,271 @@
+"""The figures of an evaluation, and the tables that show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from irdistill.errors import NotFoundError
+from irdistill.evaluation.measures import PerQuery
+from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
+from irdistill.evaluation.reporting.findings import DOWN, UP, Finding, Table, cell, probability
+from irdistill.evaluation.reporting.rendering import Displayed, render_latex, render_markdown
+from irdistill.evaluation.significance import FEW, LEVEL
+
+MARKS = (
+    f"{UP} {DOWN}: above or below the baseline, p < {LEVEL} after Holm's correction over all"
+    " comparisons."
+)
+TIES = (
+    "Documents with equal scores are ordered as in trec_eval, by descending id. Another order would"
+    " give other figures: the table shows the lowest and the highest mean, and how many queries"
+    " depend on the order."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure: a system on a dataset by a measure.
+
+    The fields from ``p`` to ``losses`` are None where the system is not compared.
+
+    Attributes:
+        n: number of queries in the qrels; all count.
+        value, low, high: mean and its 95% bootstrap interval over queries. Measures that count
+            (``NumRet``, ``NumRel``, ``NumQ``) give the sum, without an interval or tests.
+        p, p_random, p_holm: paired t-test, randomization test, and ``p`` corrected over the whole
+            table. Where all queries differ by the same amount, the t-test is not defined, and
+            ``p`` is that of the randomization test.
+        against: the baseline; ``difference`` is this system minus the baseline.
+        effect: Cohen's d_z; None where all queries differ by the same amount, or for one query.
+        detectable: smallest true difference that the t-test finds in 4 of 5 such query sets; None
+            as for ``effect``.
+        tie_low, tie_high: mean under the worst and the best order of documents with equal scores.
+        tied: number of queries whose value depends on that order. All three are None where the
+            bounds are not known for the measure.
+        judged: Judged@10, the mean share of judged documents among the first 10.
+        holes: mean share of unjudged documents among those that the measure looks at.
+        missing: number of queries without a result; they count as 0.
+        unscored: number of documents without a score; they are left out.
+        run: fingerprint of the run.
+        self_matches: number of queries whose list holds the document with the query's own id.
+    """
+
+    system: str
+    dataset: str
+    measure: str
+    n: int
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None = None
+    p_random: float | None = None
+    p_holm: float | None = None
+    against: str | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    effect: float | None = None
+    detectable: float | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    missing: int = 0
+    unscored: int = 0
+    run: str = ""
+    tie_low: float | None = None
+    tie_high: float | None = None
+    tied: int | None = None
+    judged: float | None = None
+    holes: float | None = None
+    self_matches: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation(Displayed):
+    """A table of figures, and the values of each query.
+
+    Attributes:
+        per_query: dataset -> system -> values.
+    """
+
+    rows: tuple[Row, ...]
+    per_query: Mapping[str, Mapping[str, PerQuery]] = field(default_factory=dict)
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems, in the order of the rows."""
+        return list(dict.fromkeys(row.system for row in self.rows))
+
+    @property
+    def datasets(self) -> list[str]:
+        """Names of the datasets, in the order of the rows."""
+        return list(dict.fromkeys(row.dataset for row in self.rows))
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of the measures, in the order of the rows."""
+        return list(dict.fromkeys(row.measure for row in self.rows))
+
+    def row(self, system: str, dataset: str, measure: str) -> Row:
+        """Return one row.
+
+        Raises:
+            NotFoundError: there is no such row.
+        """
+        for row in self.rows:
+            if (row.system, row.dataset, row.measure) == (system, dataset, measure):
+                return row
+        raise NotFoundError(
+            f"there is no figure of {system!r} on {dataset!r} by {measure!r}. Systems:"
+            f" {', '.join(self.systems)}; datasets: {', '.join(self.datasets)}; measures:"
+            f" {', '.join(self.measures)}."
+        )
+
+    def with_datasets(self, names: Mapping[str, str]) -> Evaluation:
+        """Return the same figures with datasets renamed."""
+        return Evaluation(
+            tuple(replace(row, dataset=names.get(row.dataset, row.dataset)) for row in self.rows),
+            {names.get(name, name): systems for name, systems in self.per_query.items()},
+        )
+
+    def with_short_names(self) -> Evaluation:
+        """Return the same figures with paths of datasets shortened."""
+        return self.with_datasets(short_names(self.datasets))
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The rows as mappings, at full precision."""
+        return [asdict(row) for row in self.rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``evaluate --json`` writes."""
+        return {"rows": self.to_rows()}
+
+    def findings(self) -> list[Finding]:
+        """One section per dataset, then the differences and the ties."""
+        shown = self.with_short_names()
+        synthetic = {
+            short for dataset, short in short_names(self.datasets).items() if is_synthetic(dataset)
+        }
+        sections = []
+        for dataset in shown.datasets:
+            rows = [row for row in shown.rows if row.dataset == dataset]
+            kind = "held-out synthetic queries" if dataset in synthetic else "queries"
+            notes = _notes(rows)
+            sections.append(
+                Finding(
+                    dataset,
+                    f"{dataset} ({rows[0].n} {kind})",
+                    tables=[_figures_table(rows)],
+                    notes=notes,
+                )
+            )
+        if any(row.against for row in shown.rows):
+            tables = [_differences_table(shown.rows)]
+            sections.append(Finding("differences", "Differences", [MARKS], tables))
+        if any(row.tied for row in shown.rows):
+            sections.append(Finding("ties", "Ties", [TIES], [_ties_table(shown.rows)]))
+        return sections
+
+    def to_markdown(self) -> str:
+        """The tables in Markdown, with headings of level 3."""
+        return render_markdown(self.findings(), level=3)
+
+    def to_latex(self) -> str:
+        """The tables of figures and differences in LaTeX."""
+        return render_latex(self.findings())
+
+
+def _figures_table(rows: Sequence[Row]) -> Table:
+    """Systems by measures on one dataset, then how much of what was looked at is judged."""
+    measures = list(dict.fromkeys(row.measure for row in rows))
+    cutoffs = {measure: measure.partition("@")[2] for measure in measures}
+    holes = {cutoff: measure for measure, cutoff in cutoffs.items() if cutoff != "10"}
+    lines = []
+    for system in dict.fromkeys(row.system for row in rows):
+        by_measure = {row.measure: row for row in rows if row.system == system}
+        lines.append(
+            [
+                system,
+                *(_figure(by_measure[measure]) for measure in measures),
+                cell(by_measure[measures[0]].judged, ".1%"),
+                *(cell(by_measure[measure].holes, ".1%") for measure in holes.values()),
+            ]
+        )
+    caption = (
+        f"{rows[0].dataset}, {rows[0].n} queries: means with 95% bootstrap intervals."
+        f"{f' {MARKS}' if any(row.against for row in rows) else ''}"
+    )
+    names = (f"holes@{cutoff}" if cutoff else "holes" for cutoff in holes)
+    return Table(["system", *measures, "Judged@10", *names], lines, caption)
+
+
+def _figure(row: Row) -> str:
+    """A mean with its interval and mark; a count by itself."""
+    if row.low is None or row.high is None:
+        return f"{row.value:.0f}"
+    mark = ""
+    if row.p_holm is not None and row.difference is not None and row.p_holm < LEVEL:
+        mark = f" {UP}" if row.difference > 0 else f" {DOWN}"
+    return f"{row.value:.4f} [{row.low:.3f}, {row.high:.3f}]{mark}"
+
+
+def _differences_table(rows: Iterable[Row]) -> Table:
+    """Every comparison with its tests, effect size and counts."""
+    header = "system,against,dataset,measure,difference [95%],p (t),p (random),p (Holm),d_z"
+    lines = [
+        [
+            row.system,
+            str(row.against),
+            row.dataset,
+            row.measure,
+            f"{row.difference:+.4f} [{row.difference_low:+.4f}, {row.difference_high:+.4f}]",
+            *map(probability, (row.p, row.p_random, row.p_holm)),
+            cell(row.effect, "+.2f"),
+            cell(row.detectable, ".4f"),
+            f"{row.wins}/{row.ties}/{row.losses}",
+        ]
+        for row in rows
+        if row.against is not None
+    ]
+    caption = (
+        "Differences: paired t-test, randomization test, Holm's correction over the table, Cohen's"
+        " d_z, and the smallest difference that the t-test finds in 4 of 5 such query sets."
+    )
+    return Table([*header.split(","), "detectable", "win/tie/loss"], lines, caption)
+
+
+def _ties_table(rows: Iterable[Row]) -> Table:
+    """Figures that depend on the order of documents with equal scores."""
+    header = ["system", "dataset", "measure", "as trec_eval", "worst order", "best order"]
+    lines = [
+        [
+            row.system,
+            row.dataset,
+            row.measure,
+            *(cell(value, ".4f") for value in (row.value, row.tie_low, row.tie_high)),
+            str(row.tied),
+        ]
+        for row in rows
+        if row.tied
+    ]
+    return Table([*header, "queries"], lines)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """What a reader has to know about the figures of one dataset."""
+    first = {row.system: row for row in reversed(rows)}
+    notes = [
+        f"{system}: {first[system].missing} queries without a result count as 0;"
+        f" {first[system].unscored} documents have no score and are left out."
+        for system in dict.fromkeys(row.system for row in rows)
+        if first[system].missing or first[system].unscored
+    ]
+    if rows[0].n < FEW and any(row.against for row in rows):
+        notes.append(
+            f"Only {rows[0].n} queries: a test on so few queries misses most differences that"
+            " matter. The column detectable says how large a true difference must be for the t-test"
+            " to find it in 4 of 5 such query sets."
+        )
+    return notes

@@ -1,0 +1,141 @@
+"""One renderer for all results: Markdown for terminals and files, LaTeX, and HTML pages.
+
+An HTML page is one file that loads nothing and escapes every text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from irdistill.errors import MissingExtraError
+from irdistill.evaluation.reporting.findings import Finding, Plot
+
+_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+_WIDTH, _HEIGHT = 460, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 448, 28, 208
+
+
+class Displayed:
+    """A result that shows itself in terminals and notebooks.
+
+    Subclasses give `findings` and, for `to_pandas`, `to_rows`.
+    """
+
+    title = ""
+    """Heading above all findings; may be empty."""
+
+    def findings(self) -> list[Finding]:
+        """The sections of the result."""
+        raise NotImplementedError
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One mapping per row of the result's main table, at full precision."""
+        raise NotImplementedError
+
+    def to_markdown(self) -> str:
+        """The result as Markdown."""
+        return render_markdown(self.findings(), self.title)
+
+    def to_pandas(self) -> Any:
+        """The rows as a `pandas.DataFrame`.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtraError("pandas", "demo", "to_pandas") from error
+        return pandas.DataFrame(self.to_rows())
+
+    def __repr__(self) -> str:
+        return self.to_markdown().rstrip()
+
+    def _repr_html_(self) -> str:
+        return _template("findings.html.j2", title=self.title, findings=self.findings())
+
+
+def render_markdown(findings: Sequence[Finding], title: str = "", level: int = 2) -> str:
+    """Render findings as Markdown; ``level`` is that of their headings."""
+    lines = [f"{'#' * (level - 1)} {title}", ""] if title else []
+    for finding in findings:
+        if finding.title:
+            lines += [f"{'#' * level} {finding.title}", ""]
+        for block in (*finding.text, *(t.markdown() for t in finding.tables), *finding.notes):
+            lines += [block, ""]
+        for what, text in finding.examples:
+            lines += [f"- {what}", *([f"    {text}"] if text else [])]
+        lines += [""] if finding.examples else []
+    return "\n".join(lines)
+
+
+def render_latex(findings: Sequence[Finding]) -> str:
+    """Render the tables that have a caption."""
+    tables = [table.latex() for finding in findings for table in finding.tables if table.caption]
+    return "\n\n".join([r"% needs \usepackage{booktabs,amssymb}", *tables]) + "\n"
+
+
+def render_html(
+    title: str, findings: Sequence[Finding], data: Mapping[str, Any] | None = None
+) -> str:
+    """Render a whole page.
+
+    Args:
+        data: figures for the page's script: ``costs`` and ``queries``. The page has a script, and
+            tables that sort, only with it.
+    """
+    script = None if data is None else _script_json(data)
+    return _template("page.html.j2", title=title, findings=findings, data=data, script=script)
+
+
+def _template(name: str, **values: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("irdistill.evaluation.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["drawing"] = _drawing
+    return environment.get_template(name).render(**values)
+
+
+def _script_json(value: Any) -> Any:
+    """JSON for a ``script`` element, which no text in it can end."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return Markup("".join(_UNSAFE.get(letter, letter) for letter in text))
+
+
+def _drawing(plot: Plot) -> dict[str, Any]:
+    """The coordinates of a plot: outline, axes, and ticks of (position, label)."""
+    left, right = plot.edges[0], plot.edges[-1]
+    low, high = min(0.0, *plot.values), max(0.0, *plot.values)
+
+    def x(value: float) -> float:
+        return round(_LEFT + (value - left) / ((right - left) or 1) * (_RIGHT - _LEFT), 1)
+
+    def y(value: float) -> float:
+        return round(_BOTTOM - (value - low) / ((high - low) or 1) * (_BOTTOM - _TOP), 1)
+
+    steps = "".join(
+        f"V{y(value)}H{x(edge)}" for value, edge in zip(plot.values, plot.edges[1:], strict=True)
+    )
+    return {
+        "outline": f"M{x(left)} {y(0)}{steps}V{y(0)}Z",
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "axis": y(0),
+        "zero": x(0) if left < 0 < right else None,
+        "left": _LEFT,
+        "right": _RIGHT,
+        "top": _TOP,
+        "bottom": _BOTTOM,
+        "x_ticks": [(x(value), f"{value:.3g}") for value in (left, (left + right) / 2, right)],
+        "y_ticks": [(y(value), f"{value:.3g}") for value in sorted({low, 0.0, high})],
+    }
