@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import InputError
+from irdistill.errors import InputError, IrdistillError
 
 LARGEST_YAML = 1 << 20
 """Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
@@ -225,6 +225,9 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
             raise InputError(f"{place}: {validation_problem(name, value, error)}") from error
 
 
+_WRONG_KEYS = ("missing", "extra_forbidden")
+
+
 def validation_problem(name: str, value: Any, error: Any) -> str:
     """A sentence for a pydantic ``ValidationError``: what the value is, and what was expected.
 
@@ -237,11 +240,17 @@ def validation_problem(name: str, value: Any, error: Any) -> str:
         return [step for step in detail["loc"] if isinstance(step, int) or step in keys]
 
     details = error.errors(include_url=False)
-    first = max(details, key=lambda detail: len(steps(detail)))
+    first = max(details, key=lambda detail: (len(steps(detail)), detail["type"] in _WRONG_KEYS))
     reason = (first.get("ctx") or {}).get("error")
     if isinstance(reason, IrdistillError):
         return str(reason)
     inside = "".join(f"[{step!r}]" for step in steps(first))
+    if first["type"] == "missing":
+        return (
+            f"{name}{inside} is {_shown(first['input'])}; the key {first['loc'][-1]!r} is missing."
+        )
+    if first["type"] == "extra_forbidden":
+        return f"{name} has a key {first['loc'][-1]!r}, which is not known; leave it out."
     expected = " or ".join(
         dict.fromkeys(
             _expected(detail["msg"])

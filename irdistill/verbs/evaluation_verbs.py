@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
 
 from irdistill.errors import NotFoundError, OptionError
 from irdistill.search.retrieve_options import Index
+from irdistill.verbs import load_verb
 from irdistill.verbs.argument_types import (
     CollectionLike,
     JudgmentsLike,
@@ -44,8 +46,28 @@ if TYPE_CHECKING:
 MeasuresOption = Annotated[MeasuresLike, Field(description="As ir-measures writes them.")]
 MeasureOption = Annotated[MeasureName, Field(description="One measure, as ir-measures writes it.")]
 IndexOption = Annotated[Index, Field(description="Index of a model that searches.")]
-LossEntry = dict[Literal["loss", "student", "collection", "seed", "run"], str | int]
 DEFAULT_MEASURES = "nDCG@10 RR@10 R@100"
+
+
+class LossRun(TypedDict):
+    """A run of a student that was trained with a loss."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    loss: str
+    student: str
+    collection: str
+    seed: int | str
+    run: RunLike
+
+
+class Candidate(TypedDict):
+    """Options of train, and the run of the student that was trained with them."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    settings: dict[str, Any]
+    run: RunLike
 
 
 @verb(
@@ -230,7 +252,7 @@ def _judged(collection: Any, qrels_columns: str | None) -> Any:
 )
 def compare(
     runs: Annotated[
-        list[str | LossEntry],
+        list[str | LossRun],
         Field(
             description="Paths of runs with {loss} in them, and {student} and {seed} where there"
             " are several; * matches anything. Or mappings with the keys loss, student,"
@@ -271,7 +293,7 @@ def compare(
     return comparison
 
 
-def _entries(runs: list[str | LossEntry]) -> list[Entry]:
+def _entries(runs: list[str | LossRun]) -> list[Entry]:
     from irdistill.evaluation import Entry
     from irdistill.evaluation.run_patterns import find_runs
 
@@ -280,13 +302,25 @@ def _entries(runs: list[str | LossEntry]) -> list[Entry]:
         if isinstance(run, str):
             entries += find_runs([run])
         else:
-            entries.append(Entry(**{**run, "seed": str(run["seed"])}))  # type: ignore[arg-type]
+            entries.append(Entry(**{**run, "seed": str(run["seed"])}))
     return entries
+
+
+def _check_settings(values: Mapping[str, Any]) -> None:
+    train = load_verb("train")
+    for candidate in values["candidates"]:
+        for name, value in candidate["settings"].items():
+            if name not in train.options:
+                raise OptionError(
+                    f"the settings of a candidate have {name!r}; expected options of train."
+                )
+            train.options[name].check(value, name, strict=True)
 
 
 @verb(
     "choose",
     positional=("collection",),
+    check=_check_settings,
     examples=(
         "irdistill choose pydocs/dev --candidates"
         " '{settings: {learning_rate: 1.0e-4}, run: out/a-dev}'"
@@ -296,7 +330,7 @@ def _entries(runs: list[str | LossEntry]) -> list[Entry]:
 def choose(
     collection: Annotated[CollectionLike, Field(description="Labeled queries, not test.")],
     candidates: Annotated[
-        list[dict[Literal["settings", "run"], Any]],
+        list[Candidate],
         Field(description="Mappings with the keys settings (options of train) and run."),
     ],
     *,

@@ -121,9 +121,9 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
 @pytest.mark.parametrize(
     ("stage", "fault"),
     [
-        ("{name: a, verb: compare, runs: [{loss: kl}]}", "loss, student, collection, seed, run"),
+        ("{name: a, verb: compare, runs: [{loss: kl}]}", "the key 'student' is missing"),
         ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
-        ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "settings, run"),
+        ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "the key 'settings' is missing"),
         (
             (
                 "{name: a, verb: choose, collection: x, candidates: [{run: y, settings:"
@@ -136,7 +136,7 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
             "LK",
         ),
         ("{name: a, verb: compare, measure: nDGC, runs: []}", "nDGC"),
-        ("{name: a, verb: compare, level: 2, runs: []}", "the level of the tests is 2"),
+        ("{name: a, verb: compare, level: 2, runs: []}", "level is 2"),
     ],
 )
 def test_a_faulty_stage_stops_before_anything_runs(tmp_path: Path, stage: str, fault: str) -> None:

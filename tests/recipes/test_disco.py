@@ -89,8 +89,8 @@ def test_disco_within_a_domain(sets: tuple[Path, Path], tmp_path: Path) -> None:
         check_texts(folder / f"history-{fold}-test")
     report = (folder / "report.md").read_text()
     assert (
-        f'irdistill search "{folder}/history-4-test#4-test" --model {folder}/student-4/model'
-        ' --query "a question of your own"' in report
+        f'irdistill search "{folder}/history-4-test#4-test" "a question of your own" --model {folder}/student-4/model'
+        in report
     )
     before = {
         path: path.read_bytes() for path in folder.glob("student-*/model/**/*") if path.is_file()
