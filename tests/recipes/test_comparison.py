@@ -123,7 +123,10 @@ def test_without_a_grid_the_rate_of_the_stage_is_used(
     [
         ("{name: a, verb: compare, runs: [{loss: kl}]}", "the key 'student' is missing"),
         ("{name: a, verb: compare, runs: {for: {x: [1]}, each: 3}}", r"runs\[0\] is 3"),
-        ("{name: a, verb: choose, collection: x, candidates: [{run: y}]}", "the key 'settings' is missing"),
+        (
+            "{name: a, verb: choose, collection: x, candidates: [{run: y}]}",
+            "the key 'settings' is missing",
+        ),
         (
             (
                 "{name: a, verb: choose, collection: x, candidates: [{run: y, settings:"
