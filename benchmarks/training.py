@@ -57,20 +57,12 @@ class Clock:
     def __init__(self, warmup: int) -> None:
         self.warmup, self.ends = warmup, [(0.0, 0.0)]
 
-    def callback(self) -> Any:
-        from transformers import TrainerCallback
+    def end_step(self) -> None:
+        import torch
 
-        ends = self.ends
-
-        class Ends(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                import torch
-
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                ends.append((time.perf_counter(), time.process_time()))
-
-        return Ends()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append((time.perf_counter(), time.process_time()))
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -101,16 +93,16 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
     from irdistill.collections import load_collection
     from irdistill.students import build_student
     from irdistill.training.data.list_sampler import ListSampler
+    from irdistill.training.data.list_source import SamplerOptions
 
     logging.disable(logging.WARNING)
     collection = load_collection(settings.collection)
     sampler = ListSampler(
         [candidates(collection, settings.depth, settings.queries)],
         {},
-        batch_size=settings.batch,
-        list_size=settings.list_size,
-        seed=1,
-        positives=False,
+        SamplerOptions(
+            batch_size=settings.batch, list_size=settings.list_size, seed=1, positives=False
+        ),
     )
     student = build_student(
         settings.side_student,
@@ -138,7 +130,7 @@ def measure(settings: argparse.Namespace) -> dict[str, float]:
                 sampler,
                 asked,
                 collection.corpus.texts,
-                clock.callback(),
+                clock.end_step,
                 folder,
                 steps=steps,
                 batch=settings.batch,
@@ -169,10 +161,14 @@ def _train_irdistill(
     folder: Path,
 ) -> None:
     from irdistill.losses import parse_loss
-    from irdistill.modeling.hardware import choose_dtype
-    from irdistill.training.loop import DistillTrainer
+    from irdistill.training.data.collate import make_collator
+    from irdistill.training.loop import TrainingLoop
     from irdistill.training.options import TrainOptions
-    from irdistill.training.trainer import _collator
+
+    class TimedLoop(TrainingLoop):
+        def train_step(self, step: int, batches: Any) -> None:
+            super().train_step(step, batches)
+            clock.end_step()
 
     sparse: dict[str, Any] = (
         {"query_flops": QUERY_FLOPS, "document_flops": DOCUMENT_FLOPS}
@@ -189,16 +185,8 @@ def _train_irdistill(
         token_budget=settings.token_budget,
         **sparse,
     )
-    DistillTrainer(
-        student,
-        parse_loss(LOSSES[student.kind]),
-        _collator(collection, sampler, student, None),
-        options,
-        folder,
-        folder / "log.jsonl",
-        choose_dtype(settings.precision, student.device),
-        callbacks=[clock.callback()],
-    ).resume(None)
+    loss = parse_loss(LOSSES[student.kind])
+    TimedLoop(student, loss, make_collator(collection, sampler, student), options, folder).run()
 
 
 def compare(settings: argparse.Namespace, student: str) -> dict[str, Any]:

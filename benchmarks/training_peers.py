@@ -18,7 +18,7 @@ def train_by_peer(
     sampler: Any,
     asked: list[str],
     texts: Callable[[Any], list[str]],
-    callback: Any,
+    end_step: Callable[[], None],
     folder: str,
     *,
     steps: int,
@@ -48,7 +48,7 @@ def train_by_peer(
         model=model,
         loss=loss,
         train_dataset=Dataset.from_list(list(rows())),
-        callbacks=[callback],
+        callbacks=[_callback(end_step)],
         args=arguments(
             output_dir=folder,
             max_steps=steps,
@@ -63,6 +63,16 @@ def train_by_peer(
             use_cpu=not torch.cuda.is_available(),
         ),
     ).train()
+
+
+def _callback(end_step: Callable[[], None]) -> Any:
+    from transformers import TrainerCallback
+
+    class Callback(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            end_step()
+
+    return Callback()
 
 
 def _parts(kind: str, model: Any) -> tuple[Any, Any, Any]:

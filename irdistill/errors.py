@@ -71,15 +71,19 @@ class MissingExtraError(IrdistillError, ImportError):
 
     Args:
         library: name of the library.
-        extra: the extra of irdistill that installs it.
+        extra: the extra of irdistill that installs it; None if there is none.
         why: what needs it; the subject of the message.
         alternative: another library and its extra, one of which is enough.
     """
 
     def __init__(
-        self, library: str, extra: str, why: str, alternative: tuple[str, str] | None = None
+        self,
+        library: str,
+        extra: str | None,
+        why: str,
+        alternative: tuple[str, str] | None = None,
     ) -> None:
-        install = f"pip install 'irdistill[{extra}]'"
+        install = f"pip install {library if extra is None else repr(f'irdistill[{extra}]')}"
         if alternative is None:
             message = f"the library {library!r}, which is not installed. Install it with: {install}"
         else:

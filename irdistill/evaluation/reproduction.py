@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,12 @@ def reproduce(
     overwrite: bool = False,
     seed: int = 42,
     system: BenchmarkSystem | None = None,
-    on_check: Callable[[ReproducedFigure], None] = lambda check: None,
 ) -> list[ReproducedFigure]:
     """Reproduce all published figures of a suite, or those of one system.
 
     Args:
         datasets: only rows that need no other dataset than these (names, groups, averages);
             ``NAME=COLLECTION`` as in `run_suite`.
-        on_check: called with each check when it is done.
 
     Returns:
         One check per row. A row that cannot be reproduced says why; the others continue.
@@ -114,7 +112,6 @@ def reproduce(
         except IrdistillError as error:
             check = ReproducedFigure(row, None, str(error))
         checks.append(check)
-        on_check(check)
     return checks
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,6 @@ def run_suite(
     work: Path | None = None,
     overwrite: bool = False,
     seed: int = 42,
-    load: Callable[[str], Collection] = load_collection,
 ) -> Benchmark:
     """Measure a system on a suite, dataset by dataset; a stopped benchmark resumes.
 
@@ -162,7 +161,6 @@ def run_suite(
             folder in BEIR layout, or another id, for a dataset.
         data: folder of the datasets that ir_datasets does not have.
         work: folder for indexes and vectors; the cache folder if None.
-        load: opens a collection by its id.
 
     Raises:
         NotFoundError: a dataset is unknown, or its files do not exist; checked before any
@@ -193,7 +191,7 @@ def run_suite(
     for number, (name, place) in enumerate(places.items(), 1):
         logger.info("[%d/%d] %s", number, len(places), name)
         dataset = suite.datasets[name]
-        collection = load(place)
+        collection = load_collection(place)
         if dataset.queries == "rewrite":
             collection = with_rewrites(collection)
         with note_on_interrupt(

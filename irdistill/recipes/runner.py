@@ -49,7 +49,7 @@ from irdistill.storage.ownership import (
     refuse_foreign_files,
     remove_owned_files,
 )
-from irdistill.training.training_files import training_files
+from irdistill.training.training_files import training_file_test
 from irdistill.verbs.user_modules import import_user_modules
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,7 @@ def stage_files(folder: Path, name: str) -> FileTest:
         run = run_files(place)
     except IrdistillError:
         run = no_file
-    training, derived = training_files(place), derived_files(place)
+    training, derived = training_file_test(place), derived_files(place)
     return lambda file: file in results or run(file) or training(file) or derived(file)
 
 

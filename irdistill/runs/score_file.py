@@ -1,4 +1,4 @@
-"""Score files as streams: decompressed while counted and hashed, written whole or not at all."""
+"""Score files as streams: decompressed, counted and hashed while they are read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, Self
 
 import pyarrow as pa
@@ -19,26 +18,28 @@ import pyarrow as pa
 from irdistill.collections.text_files import decompress, is_damage
 from irdistill.collections.text_lines import LONGEST_LINE, MOST_BLANK
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, InputError, NotFoundError
 from irdistill.storage.ownership import replace_safely
 
 BLOCK = 1 << 22
 
 
 class ScoreFile:
-    """One file that is being imported; a context manager with a progress bar over its bytes.
+    """A file that is being read; a context manager with a progress bar over its bytes.
+
+    Args:
+        path: the file.
+        columns: what the user says about the columns of a table.
 
     Attributes:
-        unit: what is counted when a place in the file is named: ``line``, ``row`` or ``query``.
-        columns: what the user says of the columns of a table
-            (`irdistill.collections.column_names.parse_columns`).
-        notes: what a reader found that belongs in the run's identity (the tag of a TREC run, say).
+        unit: what positions in the file count: ``line``, ``row`` or ``query``.
+        notes: what a reader noticed and the run's identity records, such as the tag of a TREC run.
     """
 
     def __init__(self, path: str | Path, columns: str | Sequence[str] | None = None) -> None:
         self.path, self.columns = Path(path), columns
         if not self.path.is_file():
-            raise IrdistillError(f"there is no file {self.path}.")
+            raise NotFoundError(f"there is no file {self.path}.")
         self.bytes = self.path.stat().st_size
         self.notes: dict[str, Any] = {}
         self.unit = "line"
@@ -50,64 +51,58 @@ class ScoreFile:
         self._raw = self._stack.enter_context(open(self.path, "rb", buffering=0))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def sha256(self) -> str:
-        """The SHA-256 of the whole file, as it lies on disk; reads what no reader has read."""
-        _drain(self._raw, self._hash, self._bar)
+        """The SHA-256 of the file on disk; reads what no reader has read."""
+        while piece := self._raw.read(BLOCK):
+            self._hash.update(piece)
+            self._bar.update(len(piece))
         return self._hash.hexdigest()
 
     @contextmanager
     def binary(self) -> Iterator[IO[bytes]]:
-        """The file's bytes, decompressed where its first bytes say so, without a byte order mark.
+        """The file's bytes, decompressed if their beginning says so, without a byte order mark.
 
         Raises:
-            IrdistillError: the file is truncated or damaged.
+            DamagedError: the file is truncated or damaged.
         """
         try:
-            yield self._opened()
+            raw = _CountedBytes(self._raw, self._hash, self._bar)
+            yield decompress(io.BufferedReader(raw, BLOCK), self.path)
         except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
             if not is_damage(error):
                 raise
             raise self.damaged(error) from error
 
-    def damaged(self, error: object) -> IrdistillError:
+    def damaged(self, error: object) -> DamagedError:
         """The error for a file that cannot be read to its end."""
-        return IrdistillError(
-            f"{self.path} cannot be read to its end ({error}); it is truncated or damaged. Fetch it"
-            " again."
-        )
-
-    def _opened(self) -> IO[bytes]:
-        return decompress(
-            io.BufferedReader(_Counted(self._raw, self._hash, self._bar), BLOCK), self.path
+        return DamagedError(
+            self.path,
+            f"cannot be read to its end ({error}); it is truncated or damaged",
+            "Download it again.",
         )
 
     def blocks(self) -> Iterator[bytes]:
-        """The file in pieces of whole lines, about 4 MiB each; the last may lack its line's end."""
+        """The file in pieces of whole lines, about 4 MiB each; the last line may lack its end."""
         with self.binary() as stream:
             rest = b""
             blank = 0
             while piece := stream.read(BLOCK):
                 blank = 0 if piece.strip() else blank + piece.count(b"\n")
                 if blank > MOST_BLANK:
-                    raise IrdistillError(
-                        f"{self.path} has {MOST_BLANK} blank lines in a row, and a row a line was"
-                        " expected."
+                    raise InputError(
+                        f"{self.path} has {MOST_BLANK} blank lines in a row, and one row per line"
+                        " was expected."
                     )
                 end = piece.rfind(b"\n") + 1
                 if not end:
                     rest += piece
                     if len(rest) > LONGEST_LINE:
-                        raise IrdistillError(
+                        raise InputError(
                             f"{self.path} has a line of more than {LONGEST_LINE >> 20} MiB, and"
-                            " text with a row a line was expected; see --format."
+                            " text with one row per line was expected; see --format."
                         )
                     continue
                 yield rest + piece[:end]
@@ -127,20 +122,20 @@ class ScoreFile:
 
     @contextmanager
     def seekable(self) -> Iterator[Path]:
-        """The path itself, for readers that jump about in a file (Parquet)."""
+        """The path itself, for readers that read at any position (Parquet)."""
         try:
             yield self.path
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise self.damaged(str(error).splitlines()[0]) from error
 
     def progress(self, share: float) -> None:
-        """Move the bar, for a reader that does not read through ``binary``."""
+        """Move the bar, for a reader that does not use ``binary``."""
         self._bar.n = int(share * self.bytes)
         self._bar.refresh()
 
 
-class _Counted(io.RawIOBase):
-    """Raw bytes on their way to a reader."""
+class _CountedBytes(io.RawIOBase):
+    """Raw bytes, hashed and counted while they are read."""
 
     def __init__(self, raw: Any, checksum: Any, bar: Any) -> None:
         self._raw, self._hash, self._bar = raw, checksum, bar
@@ -155,15 +150,11 @@ class _Counted(io.RawIOBase):
         return int(count)
 
 
-def _drain(raw: Any, checksum: Any, bar: Any) -> None:
-    while piece := raw.read(BLOCK):
-        checksum.update(piece)
-
-
 @contextmanager
 def open_output(path: str | Path) -> Iterator[IO[bytes]]:
-    """A stream to a file that takes its place when all is written; compressed where the name ends
-    in .gz, .zst, .bz2 or .xz.
+    """A stream to a file that gets its name when all is written.
+
+    It is compressed if the name ends in .gz, .zst, .bz2 or .xz.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +169,6 @@ def open_output(path: str | Path) -> Iterator[IO[bytes]]:
                 pa.CompressedOutputStream(pa.PythonFile(raw, mode="w"), "zstd")
             )
         elif path.suffix in (".bz2", ".xz"):
-            stream = stack.enter_context(
-                (bz2.BZ2File if path.suffix == ".bz2" else lzma.LZMAFile)(raw, "wb")
-            )
+            compressed = bz2.BZ2File if path.suffix == ".bz2" else lzma.LZMAFile
+            stream = stack.enter_context(compressed(raw, "wb"))
         yield stream

@@ -14,14 +14,15 @@ import numpy as np
 from irdistill.errors import IrdistillError
 from irdistill.losses import DACKL, KL, MSE, Loss, MarginMSE
 from irdistill.runs.mixing import checked_weights
-from irdistill.training.data.list_sampler import ListBatch, Lists
+from irdistill.training.data.list_sampler import ListBatch
+from irdistill.training.data.list_source import ListSource
 
 if TYPE_CHECKING:
     from irdistill.students.base import Student
     from irdistill.training.options import TrainOptions
 
 logger = logging.getLogger(__name__)
-_TEACHER = frozenset({"order", "score", "margin"})
+TEACHER_NEEDS = frozenset({"order", "score", "margin"})
 
 
 def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
@@ -36,7 +37,7 @@ def check_needs(loss: Loss, labelled_queries: int, scored_items: int) -> None:
             " queries of this run. Use a split that has qrels, or a loss that needs only the"
             ' teacher: KL, MarginMSE(pairs="all"), InfoNCE(positive_by="teacher").'
         )
-    if loss.needs & _TEACHER and not scored_items:
+    if loss.needs & TEACHER_NEEDS and not scored_items:
         raise IrdistillError(
             f"the loss {loss} needs teacher scores, and the run holds only nulls. Score the"
             " candidates first with `irdistill score`."
@@ -86,7 +87,7 @@ def check_order(options: TrainOptions, loss: Loss, student: Student) -> None:
     Raises:
         IrdistillError: not so.
     """
-    if options.curriculum != "none" and not loss.needs & _TEACHER:
+    if options.curriculum != "none" and not loss.needs & TEACHER_NEEDS:
         logger.warning(
             "a curriculum goes by the teacher's scores, which the loss %s does not need; lists"
             " without come last",
@@ -179,7 +180,7 @@ def check_teacher(
         IrdistillError: infinite scores, all scores the same, or margins that the student can never
             reach.
     """
-    if not loss.needs & _TEACHER:
+    if not loss.needs & TEACHER_NEEDS:
         return []
     lists = [
         row[~np.isnan(row)] for batch in batches for teacher in batch.teacher for row in teacher
@@ -220,7 +221,7 @@ def check_teacher(
     return warnings
 
 
-def check_scales(runs: Sequence[Lists], lists: int = 256) -> list[str]:
+def check_scales(runs: Sequence[ListSource], lists: int = 256) -> list[str]:
     """Look at how far the scores of each of several runs spread within a list; a mean of raw scores
     adds them as they are.
 

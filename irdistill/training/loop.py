@@ -1,32 +1,25 @@
-"""The training loop: ``transformers.Trainer`` with lists as data, scores as output and exact
-resume.
+"""The training loop: draw, encode, loss, backward, average, clip, step, log, checkpoint.
+
+All randomness is a function of (seed, step). A checkpoint therefore has the weights, the state of
+the optimizer, and the state of controllers and of early stopping, but no state of a generator.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-import transformers
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import IterableDataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback
 
-from irdistill.errors import IrdistillError
+from irdistill.console.progress import progress
 from irdistill.losses import Loss
-from irdistill.storage.files import move_into_place, read_json, staging_path, write_json
+from irdistill.modeling.hardware import choose_dtype
+from irdistill.storage.files import read_json, write_json
 from irdistill.students.base import Student
 from irdistill.training import checkpoints
 from irdistill.training.data.collate import Collator, TrainBatch
@@ -34,48 +27,31 @@ from irdistill.training.data.mining import Miner
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.objectives.sparsity import Sparsity
+from irdistill.training.optimizer import make_optimizer, set_learning_rate, step_seed
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
+from irdistill.training.tracking import finish_trackers, start_accelerator
+from irdistill.training.training_log import StepRecord, TrainingLog
 from irdistill.training.validation import HeldOut
 
-logger = logging.getLogger(__name__)
-_WEIGHTS = "weights.pt"
-_STATE = "state.json"
+Batch = TypeVar("Batch")
+_WEIGHTS, _OPTIMIZER, _STATE = "weights.pt", "optimizer.pt", "state.json"
 
 
-class Steps(IterableDataset):
-    """The batches of the steps from ``start`` on, the next one prepared while one is trained,
-    unless a search is due first.
+class TrainingLoop:
+    """Trains a student in place.
+
+    Every process computes the loss of the whole batch and encodes a share of its texts, see
+    `Processes`.
+
+    Args:
+        loss: the loss expression.
+        collator: draws the lists of a step and makes tensors of them.
+        folder: of the training; checkpoints go to ``checkpoints`` in it.
+        loss_parameters: the modules that the loss learns, by its expression.
+        miner: searches for hard negatives, if there are any.
+        held_out: measures the held-out loss, if the training may stop early.
     """
-
-    def __init__(
-        self, collator: Callable[[int], Any], start: int, stop: int, miner: Miner | None = None
-    ) -> None:
-        self.collator, self.start, self.stop, self.miner = collator, start, stop, miner
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="collate") as pool:
-            ahead: Future[TrainBatch] | None = None
-            for step in range(self.start, self.stop):
-                if ahead is None:
-                    if self.miner is not None:
-                        self.miner.prepare(step)
-                    ahead = pool.submit(self.collator, step)
-                batch = ahead.result()
-                waits = step + 1 == self.stop or (
-                    self.miner is not None and self.miner.due(step + 1)
-                )
-                ahead = None if waits else pool.submit(self.collator, step + 1)
-                yield {"batch": batch}
-
-
-def step_seed(seed: int, step: int) -> int:
-    """The seed of dropout in a step, so that no state of a generator needs saving."""
-    return (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 1) % 2**63
-
-
-class DistillTrainer(Trainer):
-    """Trains the student of one `train` call; all randomness is a function of (seed, step)."""
 
     def __init__(
         self,
@@ -84,308 +60,260 @@ class DistillTrainer(Trainer):
         collator: Collator,
         options: TrainOptions,
         folder: Path,
-        log: Path,
-        dtype: torch.dtype,
-        callbacks: list[TrainerCallback] | None = None,
+        *,
+        loss_parameters: Mapping[str, nn.Module] | None = None,
         miner: Miner | None = None,
         held_out: HeldOut | None = None,
-        processes: Processes | None = None,
-        learnt: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        self.processes = processes or Processes()
-        self.miner, self.held_out, self.learnt = miner, held_out, dict(learnt or {})
-        self.student, self.expression, self.collator, self.options = (
-            student,
-            loss,
-            collator,
-            options,
-        )
-        self.folder, self.log_path = folder, log
+        self.student, self.loss, self.collator, self.options = student, loss, collator, options
+        self.folder, self.miner, self.held_out = folder / "checkpoints", miner, held_out
+        self.loss_parameters = dict(loss_parameters or {})
+        self.processes = Processes.join()
+        # Parameters of the loss are trained, clipped and saved with the student, and are no part of
+        # the saved model.
+        self.model: nn.Module = student.model
+        if self.loss_parameters:
+            self.model = nn.ModuleList([student.model, *self.loss_parameters.values()])
+        dtype = choose_dtype(options.precision, student.device)
         self.encoder = Encoder(
             student, dtype, options.token_budget, options.grad_cache, self.processes
         )
         self.sparsity = Sparsity(options) if student.kind == "sparse" else None
         self.encoder.watch = self.sparsity
-        self._first_step = 0
-        self.timer = checkpoints.Timer(options.checkpoint_seconds)
-        self._unwritten: list[tuple[int, float, list[str], list[Tensor], dict[str, Tensor]]] = []
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            max_steps=options.steps,
-            per_device_train_batch_size=options.batch_size,
-            learning_rate=options.learning_rate,
-            weight_decay=options.weight_decay,
-            max_grad_norm=options.max_grad_norm,
-            seed=options.seed,
-            save_strategy="steps" if options.checkpoint_every else "no",
-            save_steps=options.checkpoint_every or 500,
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            ignore_data_skip=True,
-            logging_nan_inf_filter=False,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-            use_cpu=student.device.type == "cpu",
-            log_level="error",
-            log_level_replica="error",
+        loss_modules = nn.ModuleList(self.loss_parameters.values())
+        self.optimizer = make_optimizer(
+            self.model,
+            options.learning_rate,
+            options.weight_decay,
+            [
+                (student.head, options.head_learning_rate, True),
+                (loss_modules.parameters(), options.loss_learning_rate, False),
+            ],
         )
-        # what the loss learns is trained, clipped and saved as a part of one model, and is no part
-        # of the student
-        whole = (
-            nn.ModuleList([student.model, *self.learnt.values()]) if self.learnt else student.model
+        self.accelerator = start_accelerator(options.track, folder, asdict(options))
+        self.log = TrainingLog(
+            folder / "train_log.jsonl", self.processes.first, self.accelerator.log
         )
-        super().__init__(
-            model=whole,
-            args=arguments,
-            train_dataset=Steps(collator, 0, options.steps),
-            callbacks=[*(callbacks or []), *([held_out] if held_out else [])],
-        )
-        self.remove_callback(PrinterCallback)
-        # gradients are averaged below, as the forward passes of a step are many and none is the
-        # model's own
-        self.accelerator.prepare_model = partial(
-            self.accelerator.prepare_model, evaluation_mode=True
-        )
-        self.model_accepts_loss_kwargs = False
-        if held_out is not None:
-            held_out.measure, held_out.weights, held_out.log = (
-                self.measure,
-                self._learning_state,
-                self._append,
-            )
+        self.timer = checkpoints.CheckpointTimer(options.checkpoint_seconds)
 
-    # -- data and loss
-    # --------------------------------------------------------------------------------------
+    def run(self, checkpoint: Path | None = None) -> int:
+        """Train from a checkpoint or from the start, to the last step or an early stop.
 
-    def get_train_dataloader(self) -> Any:
-        return Steps(self.collator, self._first_step, self.options.steps, self.miner)
+        With early stopping, the student of the first process ends with the best weights.
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        self.lr_scheduler = LambdaLR(
-            optimizer or self.optimizer, lambda step: self.options.rate(step)
-        )
-        self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """As the library makes it; new layers of the student, and what the loss learns, are in
-        groups with rates of their own.
+        Returns:
+            The number of steps done.
         """
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
-        learnt = [parameter for module in self.learnt.values() for parameter in module.parameters()]
-        for parameters, rate in (
-            (self.student.head, self.options.head_learning_rate),
-            (learnt, self.options.loss_learning_rate),
-        ):
-            known = {id(parameter) for parameter in parameters}
-            for group in list(optimizer.param_groups) if rate is not None else ():
-                own = [parameter for parameter in group["params"] if id(parameter) in known]
-                group["params"] = [
-                    parameter for parameter in group["params"] if id(parameter) not in known
-                ]
-                if own:
-                    decay = {} if parameters is not learnt else {"weight_decay": 0.0}
-                    optimizer.add_param_group({**group, "params": own, "lr": rate, **decay})
-        return optimizer
+        done = self.load(checkpoint) if checkpoint else 0
+        with progress(self.options.steps, "steps", "train", initial=done) as bar:
+            bar.disable = bar.disable or not self.processes.first
+            for step, batches in self.batches(done):  # draw
+                self.train_step(step, batches)
+                done = step + 1
+                bar.update(1)
+                if done % self.options.log_every == 0:
+                    self.log.write()
+                if self.held_out is not None and self.held_out.due(done):
+                    self.evaluate(done, self.held_out)
+                if self.checkpoint_is_due(done):
+                    self.save(done)
+                if self.held_out is not None and self.held_out.stopped:
+                    break
+        self.log.write()
+        finish_trackers(self.accelerator)
+        if self.held_out is not None and self.processes.first:  # which saves the model
+            self.set_weights(self.held_out.load_best())
+        return done
 
-    def training_step(
-        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
-    ) -> Tensor:
-        processes = self.processes
-        torch.manual_seed(
-            step_seed(self.options.seed, self.state.global_step * processes.world + processes.rank)
+    def batches(self, start: int) -> Iterator[tuple[int, list[TrainBatch]]]:
+        """The micro-batches of each step from ``start`` on; none if training stopped early."""
+        options, miner = self.options, self.miner
+        if self.held_out is not None and self.held_out.stopped:
+            return iter(())
+        return prefetch(
+            lambda step: self.collator.micro_batches(step, options.gradient_accumulation),
+            start,
+            options.steps,
+            miner.due if miner is not None else lambda step: False,
+            miner.prepare if miner is not None else lambda step: None,
         )
-        loss = super().training_step(model, inputs, num_items_in_batch)
-        processes.average(self.model.parameters())
-        return loss
 
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
-    ) -> Any:
+    def train_step(self, step: int, batches: list[TrainBatch]) -> None:
+        """One step of the optimizer (from 0)."""
+        options, processes = self.options, self.processes
+        torch.manual_seed(step_seed(options.seed, step * processes.world + processes.rank))
+        self.set_train_mode()
+        rate = set_learning_rate(self.optimizer, options.rate(step))
+        lists = sum(len(batch.mask) for batch in batches)
+        total: Tensor | None = None
+        for batch in batches:
+            names, terms = self.loss_terms(step, batch)  # encode, loss
+            terms = terms * (len(batch.mask) / lists)
+            self.accelerator.backward(terms.sum())
+            total = terms.detach() if total is None else total + terms.detach()
+        processes.average(self.model.parameters())
+        if options.max_grad_norm > 0:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), options.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        assert total is not None
+        self.log.add(StepRecord(step + 1, rate, names, total, self.sparsity_row(step + 1)))
+
+    def loss_terms(self, step: int, batch: TrainBatch) -> tuple[list[str], Tensor]:
+        """The names (n,) and weighted values (n,) of the terms of the loss and of the penalties."""
+        names: list[str] = []
+        terms: list[Tensor] = []
+        encoded = encode_batch(self.encoder, batch)
+        for dimension, share in self.options.matryoshka:
+            scores = score_batch(
+                self.encoder,
+                batch,
+                self.loss.uses_in_batch,
+                self.loss_parameters,
+                encoded,
+                dimension,
+            )
+            for weight, term in self.loss.terms:
+                names.append(str(term) if dimension is None else f"{term} [:{dimension}]")
+                terms.append(share * weight * term(scores))
+        if self.sparsity is not None:
+            penalties = self.sparsity.penalties(step)
+            names += penalties
+            terms += penalties.values()
+            self.sparsity.end_batch()
+        return names, torch.stack(terms)
+
+    def sparsity_row(self, step: int) -> Callable[[], dict[str, Any]]:
+        """What the log says of the sparsity of a step; the controllers of penalties are updated."""
+        sparsity = self.sparsity
+        if sparsity is None:
+            return dict
+        counts = sparsity.end_step()
+        return lambda: {"sparsity": sparsity.log(step, counts)}
+
+    def set_train_mode(self) -> None:
+        """Dropout as the options say, and none in a frozen tower."""
+        self.model.train()
         if not self.options.dropout:
             self.student.model.eval()
         for module in self.student.tower(self.student.sides[-1]):
             if not any(parameter.requires_grad for parameter in module.parameters()):
-                module.eval()  # a frozen tower has no dropout
-        batch, names, parts = inputs["batch"], [], []
-        encoded = encode_batch(self.student, self.encoder, batch)
-        for dimension, share in self.options.matryoshka:
-            scores = score_batch(
-                self.student,
-                self.encoder,
-                batch,
-                self.expression.uses_in_batch,
-                self.learnt,
-                encoded,
-                dimension,
-            )
-            names += [
-                str(term) if dimension is None else f"{term} [:{dimension}]"
-                for _, term in self.expression.terms
-            ]
-            parts += [share * weight * term(scores) for weight, term in self.expression.terms]
-        active: dict[str, Tensor] = {}
-        if self.sparsity is not None:
-            penalties = self.sparsity.penalties(self.state.global_step)
-            names, parts = [*names, *penalties], [*parts, *penalties.values()]
-            active = self.sparsity.finish()
-        rate = float(self.lr_scheduler.get_last_lr()[0])
-        self._unwritten.append(
-            (self.state.global_step + 1, rate, names, [part.detach() for part in parts], active)
-        )
-        loss = torch.stack(parts).sum()
-        return (loss, scores) if return_outputs else loss
+                module.eval()
+
+    # -- early stopping
+
+    def evaluate(self, step: int, held_out: HeldOut) -> None:
+        """Measure the held-out loss, and store the weights if it is the lowest."""
+        loss = held_out.loss(self.measure)
+        if held_out.update(step, loss) and self.processes.first:
+            held_out.save_best(self.weights())
+        self.log.write_row({"step": step, "held_out": loss, "best_step": held_out.best_step})
 
     @torch.no_grad()
     def measure(self, batch: TrainBatch) -> float:
-        """The loss of a batch, without dropout and without penalties."""
+        """The loss of a batch without dropout and penalties."""
         training, watch = self.student.model.training, self.encoder.watch
         self.student.model.eval()
         self.encoder.watch = None
         try:
-            scores = score_batch(
-                self.student, self.encoder, batch, self.expression.uses_in_batch, self.learnt
-            )
-            return float(sum(weight * term(scores) for weight, term in self.expression.terms))
+            scores = score_batch(self.encoder, batch, self.loss.uses_in_batch, self.loss_parameters)
+            return float(sum(weight * term(scores) for weight, term in self.loss.terms))
         finally:
             self.student.model.train(training)
             self.encoder.watch = watch
 
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        """Nothing: randomness is a function of the step."""
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing: as above."""
-
-    # -- the log
-    # --------------------------------------------------------------------------------------------
-
-    def write_log(self) -> None:
-        """Append the steps since the last call.
-
-        Raises:
-            IrdistillError: a loss is not finite.
-        """
-        lines = []
-        for step, rate, names, parts, active in self._unwritten:
-            values = [float(part) for part in parts]
-            if not all(math.isfinite(value) for value in values):
-                raise IrdistillError(
-                    f"the loss became {sum(values)} at step {step}. Lower the learning rate, use"
-                    f" float32, or raise the temperature of {self.expression}; the last checkpoint"
-                    " is kept."
-                )
-            row: dict[str, Any] = {"step": step, "loss": sum(values), "learning_rate": rate}
-            if len(values) > 1:
-                row["terms"] = dict(zip(names, values, strict=True))
-            if self.sparsity is not None:
-                row["sparsity"] = self.sparsity.log(step, active)
-            lines.append(json.dumps(row) + "\n")
-        self._unwritten.clear()
-        self._write("".join(lines))
-
-    def _append(self, row: dict[str, Any]) -> None:
-        """A line of its own, behind those of the steps before it."""
-        self.write_log()
-        self._write(json.dumps(row) + "\n")
-
-    def _write(self, text: str) -> None:
-        if not self.processes.first:
-            return
-        with open(self.log_path, "a", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-
     # -- checkpoints
-    # ----------------------------------------------------------------------------------------
 
-    def _get_output_dir(self, trial: Any = None) -> str:
-        return str(staging_path(self.folder / "checkpoint"))
+    def checkpoint_is_due(self, step: int) -> bool:
+        """Whether a checkpoint is written after this many steps; the same in all processes.
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        began = time.monotonic()
-        self.write_log()
-        if self.processes.first:
-            shutil.rmtree(self._get_output_dir(), ignore_errors=True)
-        super()._save_checkpoint(model, trial)
+        One before each search for hard negatives saves the steps before it if the search is killed.
+        """
+        options = self.options
+        if not options.checkpoint_every:
+            return False
+        return (
+            step % options.checkpoint_every == 0
+            or step == options.steps
+            or (options.mine_every > 0 and step % options.mine_every == 0)
+            or self.processes.agree(self.timer.due)
+        )
+
+    def save(self, step: int) -> None:
+        """Write the checkpoint of a step."""
+        start = time.monotonic()
+        self.log.write()
         if not self.processes.first:
             return
-        name = f"checkpoint-{self.state.global_step}"
-        final = self.folder / name
-        written = Path(self._get_output_dir()) / name
-        checkpoints.complete(written)
-        move_into_place(written, final, checkpoints.checkpoint_files(final))
-        checkpoints.keep_newest(self.folder, self.options.keep_checkpoints)
+        checkpoints.write_checkpoint(
+            self.folder, step, self._write_files, self.options.keep_checkpoints
+        )
         if self.held_out is not None:
-            self.held_out.forget_others()
-        self.timer.wrote(time.monotonic() - began)
+            self.held_out.remove_others()
+        self.timer.record(time.monotonic() - start)
 
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        """Only what learns, and buffers: a frozen tower is where it came from."""
-        assert output_dir is not None
-        os.makedirs(output_dir, exist_ok=True)
-        torch.save(self._learning_state(), os.path.join(output_dir, _WEIGHTS))
-        if self._stateful():
-            write_json(
-                Path(output_dir) / _STATE,
-                {name: part.state() for name, part in self._stateful().items()},
-            )
+    def _write_files(self, folder: Path) -> None:
+        torch.save(self.weights(), folder / _WEIGHTS)
+        torch.save(self.optimizer.state_dict(), folder / _OPTIMIZER)
+        if state := {name: part.state() for name, part in self._stateful().items()}:
+            write_json(folder / _STATE, state)
+
+    def load(self, checkpoint: Path) -> int:
+        """Continue from a checkpoint; returns the number of steps done."""
+        device = self.student.device
+        self.set_weights(torch.load(checkpoint / _WEIGHTS, map_location="cpu", weights_only=True))
+        self.optimizer.load_state_dict(
+            torch.load(checkpoint / _OPTIMIZER, map_location=device, weights_only=True)
+        )
+        for name, part in self._stateful().items():
+            part.restore(read_json(checkpoint / _STATE)[name])
+        return checkpoints.step_of(checkpoint)
 
     def _stateful(self) -> dict[str, Sparsity | HeldOut]:
-        """What a training that goes on must remember besides weights, optimiser and step."""
-        found: dict[str, Sparsity | HeldOut] = {}
+        """What a checkpoint records besides weights, optimizer and step."""
+        parts: dict[str, Sparsity | HeldOut] = {}
         if self.sparsity is not None and self.sparsity.controllers:
-            found["sparsity"] = self.sparsity
+            parts["sparsity"] = self.sparsity
         if self.held_out is not None:
-            found["held_out"] = self.held_out
-        return found
+            parts["held_out"] = self.held_out
+        return parts
 
-    def _learning_state(self) -> dict[str, Tensor]:
-        module = self.model
-        state = {
-            name: value.detach() for name, value in module.named_parameters() if value.requires_grad
+    def weights(self) -> dict[str, Tensor]:
+        """The weights that are trained, and buffers; a frozen tower is not saved."""
+        trained = {
+            name: value.detach()
+            for name, value in self.model.named_parameters()
+            if value.requires_grad
         }
-        return state | dict(module.named_buffers())
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._set_weights(
-            torch.load(
-                os.path.join(resume_from_checkpoint, _WEIGHTS),
-                map_location="cpu",
-                weights_only=True,
-            )
-        )
-        if self._stateful():
-            state = read_json(Path(resume_from_checkpoint) / _STATE)
-            for name, part in self._stateful().items():
-                part.restore(state[name])
+        return trained | dict(self.model.named_buffers())
 
     @torch.no_grad()
-    def _set_weights(self, saved: Mapping[str, Tensor]) -> None:
-        for name, value in self._learning_state().items():
+    def set_weights(self, saved: Mapping[str, Tensor]) -> None:
+        """Set what `weights` gave."""
+        for name, value in self.weights().items():
             value.copy_(saved[name])
 
-    def resume(self, checkpoint: Path | None) -> None:
-        """Train from a checkpoint, or from the start, to the last step or an earlier end; then the
-        weights are the best.
-        """
-        self._first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
-        if checkpoint:
-            self._load_from_checkpoint(str(checkpoint))
-        if self._first_step < self.options.steps and not (
-            self.held_out is not None and self.held_out.stopped
-        ):
-            level = transformers.logging.get_verbosity()
-            try:
-                self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            finally:
-                transformers.logging.set_verbosity(level)
-            self.write_log()
-        if self.held_out is not None and self.processes.first:  # which saves the model
-            self._set_weights(self.held_out.best_weights())
+
+def prefetch(
+    make: Callable[[int], Batch],
+    start: int,
+    stop: int,
+    waits: Callable[[int], bool] = lambda step: False,
+    prepare: Callable[[int], None] = lambda step: None,
+) -> Iterator[tuple[int, Batch]]:
+    """Steps with their batches; a thread makes the next batch during each step.
+
+    Args:
+        waits: whether the batch of a step may only be made after the step before it.
+        prepare: called before a batch that was not made ahead.
+    """
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="collate") as pool:
+        ahead: Future[Batch] | None = None
+        for step in range(start, stop):
+            if ahead is None:
+                prepare(step)
+                ahead = pool.submit(make, step)
+            batch = ahead.result()
+            last = step + 1 == stop or waits(step + 1)
+            ahead = None if last else pool.submit(make, step + 1)
+            yield step, batch

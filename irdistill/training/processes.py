@@ -1,10 +1,9 @@
-"""MultiValueCommand processes that train one student, as ``torchrun`` starts them: who does what,
-and what they tell each other.
+"""Processes that ``torchrun`` started to train one student together.
 
-A step is the same function of (seed, step) for all processes. Each encodes its share of the step's
-texts; then all of them have the vectors of all texts, and compute the loss of the whole batch. So
-no loss knows of processes, and means over pairs, lists or vectors are those of the whole batch
-whatever share of them a process has.
+A step is the same function of (seed, step) in all processes. Each encodes its share of the step's
+texts; then every process has the vectors of all texts, and computes the loss of the whole batch. No
+loss depends on the number of processes, and means over pairs, lists or vectors are those of the
+whole batch.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ from torch import Tensor, nn
 from irdistill.errors import IrdistillError
 
 T = TypeVar("T")
-_PATIENCE = timedelta(
-    hours=6
-)  # while the first process compiles a corpus; torchrun ends all when one dies
+_TIMEOUT = timedelta(hours=6)
+"""The first process may compile a corpus this long. torchrun ends all processes if one dies."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Processes:
 
     Attributes:
         rank: its number, from 0.
-        world: how many there are.
+        world: number of processes.
     """
 
     rank: int = 0
@@ -43,14 +41,14 @@ class Processes:
 
     @classmethod
     def join(cls) -> Processes:
-        """Join the others, where ``torchrun`` or ``accelerate launch`` started several: NCCL on
+        """Join the processes that ``torchrun`` or ``accelerate launch`` started, if any: NCCL on
         CUDA, else gloo.
         """
         if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) < 2:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group(
-                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE
+                "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=_TIMEOUT
             )
         return cls(dist.get_rank(), dist.get_world_size())
 
@@ -59,35 +57,33 @@ class Processes:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    # -- one after the other
-    # --------------------------------------------------------------------------------
-
     def agree(self, work: Callable[[], T]) -> T:
-        """What ``work`` gives in the first process, which alone does it.
+        """The result of ``work``, which only the first process does.
 
         Raises:
-            IrdistillError: it failed there.
+            IrdistillError: it failed in the first process.
         """
         if self.world == 1:
             return work()
-        told: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         failure: BaseException | None = None
         if self.first:
             try:
-                told[0] = work()
+                answer[0] = work()
             except BaseException as error:
-                failure, told[1] = error, f"{error}" or type(error).__name__
-        dist.broadcast_object_list(told, src=0)
+                failure, answer[1] = error, _message(error)
+        dist.broadcast_object_list(answer, src=0)
         if failure is not None:
             raise failure
-        if told[1] is not None:
-            raise IrdistillError(told[1])
-        return told[0]
+        if answer[1] is not None:
+            raise IrdistillError(answer[1])
+        return answer[0]
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
-        """The first process goes through the block alone, then all others: what it leaves on the
-        disk they find there.
+        """The first process goes through the block alone, then all others.
+
+        So they find what it left on disk.
         """
         if not self.first:
             self.agree(lambda: None)
@@ -95,79 +91,83 @@ class Processes:
             yield
         except BaseException as error:
             if self.first and self.world > 1:
-                dist.broadcast_object_list([None, f"{error}" or type(error).__name__], src=0)
+                dist.broadcast_object_list([None, _message(error)], src=0)
             raise
         if self.first:
             self.agree(lambda: None)
 
-    # -- shares
-    # ---------------------------------------------------------------------------------------------
-
     def share(self, count: int) -> np.ndarray:
-        """(ceil(count / world),) int64: which of ``count`` texts this process encodes, every
-        ``world``-th one.
+        """(ceil(count / world),) int64, the texts that this process encodes: every ``world``-th.
 
-        All have equally many; where they do not come out even, the first texts are encoded twice
-        and counted once.
+        All shares have the same size; if the texts do not divide evenly, the first ones are encoded
+        twice and used once.
         """
-        each = -(-count // self.world)
-        return np.arange(self.rank, each * self.world, self.world, dtype=np.int64) % max(count, 1)
+        size = -(-count // self.world)
+        return np.arange(self.rank, size * self.world, self.world, dtype=np.int64) % max(count, 1)
 
-    def gather(self, own: Any, count: int) -> Any:
-        """The results of all ``count`` texts in their order, with gradients, from each process's
-        share.
+    def gather(self, part: Any, count: int) -> Any:
+        """The results of all ``count`` texts in order, with gradients, from the shares.
 
         Args:
-            own: (n, ...) a tensor, or n tensors (tokens, D).
+            part: results of this process's share: a tensor (n, ...), or n tensors (tokens, D).
         """
-        if self.world == 1 or not len(own):
-            return own
-        if isinstance(own, Tensor):
-            return _Gather.apply(own, self).transpose(0, 1).flatten(0, 1)[:count]
+        if self.world == 1 or not len(part):
+            return part
+        if isinstance(part, Tensor):
+            return _Gather.apply(part, self).transpose(0, 1).flatten(0, 1)[:count]
         lengths = _Gather.apply(
-            torch.tensor([len(vectors) for vectors in own], device=own[0].device), self
+            torch.tensor([len(vectors) for vectors in part], device=part[0].device), self
         )
-        joined = torch.cat(own)
+        joined = torch.cat(part)
         missing = int(lengths.sum(dim=1).max()) - len(joined)
         gathered = _Gather.apply(nn.functional.pad(joined, (0, 0, 0, missing)), self)
-        parts = [
-            vectors[: sum(each)].split(each)
-            for vectors, each in zip(gathered, lengths.tolist(), strict=True)
+        shares = [
+            vectors[: sum(sizes)].split(sizes)
+            for vectors, sizes in zip(gathered, lengths.tolist(), strict=True)
         ]
-        return [vectors for together in zip(*parts, strict=True) for vectors in together][:count]
+        return [vectors for turn in zip(*shares, strict=True) for vectors in turn][:count]
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Make each gradient its mean over the processes. As each encodes texts of all sorts, all
-        have the same gradients.
+        """Replace each gradient by its mean over the processes.
+
+        All processes have gradients of the same parameters, as each encodes texts of all kinds.
         """
         if self.world == 1:
             return
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        for kind in dict.fromkeys((gradient.dtype, gradient.device) for gradient in gradients):
-            some = [gradient for gradient in gradients if (gradient.dtype, gradient.device) == kind]
-            flat = torch.cat([gradient.flatten() for gradient in some])
+        for kind in dict.fromkeys((grad.dtype, grad.device) for grad in gradients):
+            alike = [
+                gradient for gradient in gradients if (gradient.dtype, gradient.device) == kind
+            ]
+            flat = torch.cat([gradient.flatten() for gradient in alike])
             dist.all_reduce(flat)
-            means = (flat / self.world).split([gradient.numel() for gradient in some])
-            for gradient, mean in zip(some, means, strict=True):
+            means = (flat / self.world).split([gradient.numel() for gradient in alike])
+            for gradient, mean in zip(alike, means, strict=True):
                 gradient.copy_(mean.view_as(gradient))
+
+
+def _message(error: BaseException) -> str:
+    return f"{error}" or type(error).__name__
 
 
 class _Gather(torch.autograd.Function):
     """(n, ...) of this process to (world, n, ...) of all.
 
-    Every process computes the same loss of the whole, so the gradient of its own part is complete
-    here. It is multiplied by the number of processes because the gradients of the weights, to which
-    each process gives a part, are averaged and not summed.
+    Every process computes the loss of the whole batch, so the gradient of its own part is complete.
+    It is multiplied by the number of processes because the gradients of the weights, to which each
+    process contributes a part, are averaged and not summed.
     """
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, processes: Processes) -> Tensor:
+    def forward(ctx: Any, part: Tensor, processes: Processes) -> Tensor:
+        """Gather the parts."""
         ctx.processes = processes
-        parts = [torch.empty_like(own) for _ in range(processes.world)]
-        dist.all_gather(parts, own.contiguous())
+        parts = [torch.empty_like(part) for _ in range(processes.world)]
+        dist.all_gather(parts, part.contiguous())
         return torch.stack(parts)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """The gradient of this process's part."""
         processes: Processes = ctx.processes
         return gradients[0][processes.rank] * processes.world, None

@@ -27,7 +27,7 @@ from irdistill.students import DenseStudent
 from irdistill.students.build import load_dense
 from irdistill.students.term_vectors import TermVectors
 from irdistill.students.towers import copy_tower, one_tower, two_towers
-from irdistill.training.checkpoints import is_whole
+from irdistill.training.checkpoints import has_checksums
 from irdistill.training.training_files import check_training_folder, place_model
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,9 @@ def fit_term_vectors(
                 f"{folder} holds term vectors of another model or collection; choose another"
                 " folder, or overwrite."
             )
-        if stored.get("finished", True) and is_whole(folder / "model", stored.get("model") or {}):
+        if stored.get("finished", True) and has_checksums(
+            folder / "model", stored.get("model") or {}
+        ):
             return DenseStudent.load(folder / "model")
     with lock_folder(folder):
         bm25 = BM25(collection.corpus)

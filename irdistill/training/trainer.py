@@ -1,4 +1,4 @@
-"""The verb: collection, scores and loss in, a trained student out."""
+"""`train`: a collection, scores and a loss in, a trained student out."""
 
 from __future__ import annotations
 
@@ -6,54 +6,45 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from torch import nn
 
-from irdistill.console.progress import note_on_interrupt, progress
-from irdistill.errors import IrdistillError
+from irdistill.console.progress import note_on_interrupt
+from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
-from irdistill.modeling.hardware import choose_dtype
 from irdistill.modeling.model_files import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
-from irdistill.storage.files import (
-    differences,
-    make_folder,
-    read_json_object,
-    staging_path,
-    write_json,
-)
+from irdistill.storage.files import differences, make_folder, staging_path, write_json
 from irdistill.storage.locking import lock_folder
 from irdistill.students.saving import check_saving
-from irdistill.training import checkpoints
-from irdistill.training.checks import (
-    check_dimensions,
-    check_head,
-    check_needs,
-    check_order,
-    check_penalties,
-    check_scales,
-    check_student,
-    check_teacher,
-    check_teachers,
+from irdistill.training import checks
+from irdistill.training.checkpoints import (
+    describe_newest,
+    latest_checkpoint,
+    remove_unfinished,
+    step_of,
 )
-from irdistill.training.data.collate import Collator, TextKeys, Tokenizer
-from irdistill.training.data.list_sampler import Lists, ListSampler
+from irdistill.training.data.collate import Collator, make_collator
+from irdistill.training.data.list_sampler import ListBatch, ListSampler
+from irdistill.training.data.list_source import Judgments, ListSource
 from irdistill.training.data.mining import Miner, check_mining
 from irdistill.training.data.mixed_run import MixedRun
 from irdistill.training.data.sampler_setup import (
+    cached_counts,
     cluster_identity,
-    in_steps,
+    epochs_to_steps,
     make_samplers,
-    order_of,
+    query_order,
+    sampler_options,
 )
 from irdistill.training.data.stored_vectors import (
     Vectors,
@@ -62,58 +53,32 @@ from irdistill.training.data.stored_vectors import (
     vectors_digest,
     vectors_identity,
 )
-from irdistill.training.data.teacher_states import TeacherStates, check_states, find_representations
-from irdistill.training.loop import DistillTrainer
-from irdistill.training.objectives.loss_parameters import make_learnt, save_learnt
+from irdistill.training.data.teacher_representations import (
+    TeacherRepresentations,
+    check_representations,
+    find_representations,
+)
+from irdistill.training.loop import TrainingLoop
+from irdistill.training.objectives.loss_parameters import fit_loss_parameters, save_loss_parameters
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
+from irdistill.training.tracking import check_trackers
 from irdistill.training.training_files import (
     check_training_folder,
+    is_finished,
     place_model,
     recorded_model,
     remove_checkpoints,
 )
-from irdistill.training.training_log import cut_log, journal
+from irdistill.training.training_log import truncate_log, write_journal
 from irdistill.training.validation import HeldOut
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
-    from irdistill.search.vectors.vector_store import Store
     from irdistill.students.base import Student
 
 logger = logging.getLogger(__name__)
-_TEACHER = frozenset({"order", "score", "margin"})
 _CHECKED_STEPS = 8
-
-
-class _Watch(TrainerCallback):
-    """The progress bar, the regular writing of the log, and checkpoints by time."""
-
-    def __init__(self, options: TrainOptions) -> None:
-        self.options = options
-        self.write: Callable[[], None] = lambda: None
-        self.is_due: Callable[[], bool] = lambda: False
-        self.bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar = progress(state.max_steps, "steps", "train", initial=state.global_step)
-        self.bar.disable = self.bar.disable or not state.is_world_process_zero
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.update(1)
-        if state.global_step % self.options.log_every == 0:
-            self.write()
-        if not self.options.checkpoint_every:
-            return
-        if self.options.mine_every and state.global_step % self.options.mine_every == 0:
-            control.should_save = (
-                True  # a search that is stopped goes on, and not the steps before it once more
-            )
-        if self.is_due():
-            control.should_save = True
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.bar.close()
 
 
 def train(
@@ -127,130 +92,269 @@ def train(
     work: str | Path | None = None,
     representations: str | Path | None = None,
 ) -> Path:
-    """Train a student on the teacher scores of a run, or of several runs of the same candidates.
+    """Train a student on the teacher scores of one run, or of several runs of the same candidates.
 
-    Killed at any moment and started again with the same arguments it goes on from the last whole
-    checkpoint and ends with the same bytes. A finished training is recognised and not done again.
-    Started by ``torchrun`` in several processes, these train together: each step has ``batch_size``
-    lists of each, and the first process writes.
+    A killed training resumes from its last checkpoint when it is started again with the same
+    arguments, and ends with the same bytes. A finished training returns at once. Processes that
+    ``torchrun`` started train together: a step has ``batch_size`` lists of each process, and the
+    first process writes.
 
     Args:
-        collection: gives texts and, through its qrels, the labels.
-        scores: run or runs with the teachers' scores; the first gives candidates and ranks.
+        collection: gives texts and, through its qrels, labels.
+        scores: one or more runs with teacher scores; the first gives candidates and ranks.
         student: is trained in place.
-        loss: an expression such as ``KL(tau=0.05) + 0.1*InfoNCE``.
-        out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and the checkpoints.
-        document_vectors: what the student's own frozen document tower made of the corpus: a store,
-            or of a dense student an array (corpus size, D); then no document is encoded while
-            training. ``stored`` makes the store on first use, where the tower is frozen.
-        work: where that store is kept; the cache folder where None.
-        representations: the run beside which the teacher's representations lie, for losses that
-            read them; the first of ``scores`` that has any where None.
+        loss: a loss or an expression such as ``KL(tau=0.05) + 0.1*InfoNCE``.
+        out: folder for ``model/``, ``training.json``, ``train_log.jsonl`` and checkpoints.
+        document_vectors: stored vectors of the student's frozen document tower: a store, or an
+            array (corpus size, D) for a dense student. ``stored`` computes the store on first use.
+        work: folder of that store; the cache folder by default.
+        representations: run with the teacher's representations, for losses that read them; by
+            default the first of ``scores`` that has any.
 
     Returns:
         The folder of the saved model, which plain sentence-transformers loads.
 
     Raises:
-        IrdistillError: the data do not hold what the loss needs, teacher scores that cannot teach,
-            ``out`` holds a different training, or the loss is no longer finite.
+        InputError: the data do not have what the loss needs, or the teacher's scores cannot teach.
+        SettingsDifferError: ``out`` has a different training.
+        IrdistillError: the loss is no longer finite.
     """
-    options = options or TrainOptions()
-    expression = parse_loss(loss)
-    check_student(expression, student)
-    check_penalties(options, student)
-    check_head(options.head_learning_rate, student)
-    check_dimensions(options.matryoshka_dims, student)
-    check_order(options, expression, student)
-    processes = Processes.join()
-    given = [scores] if isinstance(scores, str | Path | Run) else list(scores)
-    check_states(expression, student)
-    with processes.in_turn():
-        runs = [open_run(run, collection) for run in given]
-        kept = find_representations(expression, runs, representations, collection)
-    check_teachers(len(runs), options)
-    check_vectors(collection, student, document_vectors)
-    check_mining(options, student, len(runs))
+    inputs = _Inputs.read(
+        collection, scores, student, loss, options, document_vectors, work, representations
+    )
     check_training_folder(Path(out))
     folder = make_folder(out)
-    identity = {
-        "collection": collection.describe() | {"qrels": collection.qrels.fingerprint},
-        "scores": [run.fingerprint for run in runs],
-        "student": student.identity(),
-        "loss": str(expression),
-        "options": options.identity() | cluster_identity(options),
-        "document_vectors": vectors_digest(collection, student, document_vectors),
-    } | ({"processes": processes.world} if processes.world > 1 else {})
-    if kept is not None:
-        identity["representations"] = kept.fingerprint
-    identity = json.loads(json.dumps(identity, default=str))
-    others = differences(processes.agree(lambda: identity), identity)
-    if others:
-        raise IrdistillError(
-            f"the processes were given different trainings: {'; '.join(others)} in process"
+    processes = inputs.processes
+    identity, details = inputs.identity(), inputs.details()
+    if different := differences(processes.agree(lambda: identity), identity):
+        raise SettingsDifferError(
+            f"the processes were given different trainings: {'; '.join(different)} in process"
             f" {processes.rank}."
         )
     model = folder / "model"
-    with ExitStack() as held:
-        processes.agree(lambda: held.enter_context(lock_folder(folder)))
-        about = json.loads(
-            json.dumps(_about(collection, runs, student, document_vectors), default=str)
-        )
-        if processes.agree(lambda: continues(folder, identity, about)):
+    with ExitStack() as stack:
+        processes.agree(lambda: stack.enter_context(lock_folder(folder)))
+        if processes.agree(lambda: is_finished(folder, identity, details)):
             logger.info("%s is finished already", model)
-            return model
-        _train(
-            folder,
-            collection,
-            runs,
-            student,
-            expression,
-            options,
-            document_vectors,
-            work,
-            identity,
-            processes,
-            kept,
-            about,
-        )
+        else:
+            _train(inputs, folder, {"identity": identity, "about": details})
     return model
 
 
-def _train(
-    folder: Path,
-    collection: Collection,
-    runs: list[Run],
-    student: Student,
-    loss: Loss,
-    options: TrainOptions,
-    vectors: Vectors,
-    work: str | Path | None,
-    identity: dict[str, Any],
-    processes: Processes,
-    kept: Representations | None = None,
-    about: dict[str, Any] | None = None,
-) -> None:
-    corpus = collection.corpus
-    relevant = {
-        qid: {corpus.row(doc_id): grade for doc_id, grade in judged.items() if corpus.has(doc_id)}
-        for qid, judged in collection.qrels.items()
+def _train(inputs: _Inputs, folder: Path, record: dict[str, Any]) -> None:
+    """Prepare, train and finish; ``record`` is for ``training.json``."""
+    student, processes = inputs.student, inputs.processes
+    prepared = _prepare(inputs, folder)
+    options, place = prepared.options, make_folder(folder / "checkpoints")
+    record["lists"] = prepared.counts
+    checkpoint = processes.agree(lambda: _start(inputs, prepared, folder, record))
+    tokenized, began = snapshot(student), time.monotonic()
+    with _kernels(options.deterministic), _representations(student, inputs.representations):
+        loop = TrainingLoop(
+            student,
+            inputs.loss,
+            prepared.collator,
+            options,
+            folder,
+            loss_parameters=prepared.loss_parameters,
+            miner=prepared.miner,
+            held_out=(HeldOut(prepared.held_out, place, options) if prepared.held_out else None),
+        )
+        with note_on_interrupt(lambda: describe_newest(place, options.steps)):
+            steps = loop.run(checkpoint)
+    student.model.eval()
+    truncation = changes(snapshot(student), tokenized)
+    for kind in student.sides:
+        counts = truncation.get(kind, Truncation())
+        counts.report(kind, student.source, logger, student.max_length(kind))
+    first = step_of(checkpoint) if checkpoint else 0
+    seconds = time.monotonic() - began
+    lists = (steps - first) * prepared.collator.sampler.options.batch_size
+    journal = {
+        "event": "finish",
+        "step": steps,
+        "seconds": round(seconds, 3),
+        "truncation": {kind: asdict(counts) for kind, counts in truncation.items()},
+        "lists_per_second": round(lists / max(seconds, 1e-9), 3),
+    }
+    processes.agree(lambda: _finish(student, prepared.loss_parameters, folder, record, journal))
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """The arguments of `train`, opened and checked."""
+
+    collection: Collection
+    runs: list[Run]
+    student: Student
+    loss: Loss
+    options: TrainOptions
+    vectors: Vectors
+    work: str | Path | None
+    representations: Representations | None
+    processes: Processes
+
+    @classmethod
+    def read(
+        cls,
+        collection: Collection,
+        scores: Run | str | Path | Sequence[Run | str | Path],
+        student: Student,
+        loss: str | Loss,
+        options: TrainOptions | None,
+        vectors: Vectors,
+        work: str | Path | None,
+        representations: str | Path | None,
+    ) -> _Inputs:
+        """Open the runs, and check all that can be checked before the first step."""
+        options, expression = options or TrainOptions(), parse_loss(loss)
+        check_trackers(options.track)
+        checks.check_student(expression, student)
+        checks.check_penalties(options, student)
+        checks.check_head(options.head_learning_rate, student)
+        checks.check_dimensions(options.matryoshka_dims, student)
+        checks.check_order(options, expression, student)
+        check_representations(expression, student)
+        processes = Processes.join()
+        paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
+        with processes.in_turn():
+            runs = [open_run(run, collection) for run in paths]
+            stored = find_representations(expression, runs, representations, collection)
+        checks.check_teachers(len(runs), options)
+        check_vectors(collection, student, vectors)
+        check_mining(options, student, len(runs))
+        return cls(collection, runs, student, expression, options, vectors, work, stored, processes)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trained weights, as JSON values."""
+        identity: dict[str, Any] = {
+            "collection": self.collection.describe() | {"qrels": self.collection.qrels.fingerprint},
+            "scores": [run.fingerprint for run in self.runs],
+            "student": self.student.identity(),
+            "loss": str(self.loss),
+            "options": self.options.identity() | cluster_identity(self.options),
+            "document_vectors": vectors_digest(self.collection, self.student, self.vectors),
+        }
+        if self.processes.world > 1:
+            identity["processes"] = self.processes.world
+        if self.representations is not None:
+            identity["representations"] = self.representations.fingerprint
+        return _as_json(identity)
+
+    def details(self) -> dict[str, Any]:
+        """What the fingerprints in the identity stand for, for a message about what differs."""
+        return _as_json(
+            {
+                "scores": [asdict(run.identity) for run in self.runs],
+                "document_vectors": vectors_identity(self.collection, self.student, self.vectors),
+            }
+        )
+
+
+def _as_json(value: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(value, default=str))
+    return plain
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What the loop works on.
+
+    Attributes:
+        options: with the number of steps.
+        collator: of the lists to train on.
+        held_out: collator of the held-out lists, if the training may stop early.
+        counts: of queries and documents, for the record.
+        warnings: about the teacher's scores, for the journal.
+    """
+
+    options: TrainOptions
+    collator: Collator
+    held_out: Collator | None
+    miner: Miner | None
+    loss_parameters: dict[str, nn.Module]
+    counts: dict[str, int]
+    warnings: list[str]
+
+
+def _prepare(inputs: _Inputs, folder: Path) -> _Prepared:
+    """Make the samplers, check the lists of the first steps, and fit the loss if it learns."""
+    collection, student, loss, processes = (
+        inputs.collection,
+        inputs.student,
+        inputs.loss,
+        inputs.processes,
+    )
+    sampler, held_out_sampler, warnings = _samplers(inputs)
+    options = epochs_to_steps(inputs.options, sampler)
+    with processes.in_turn():
+        sampler.order = query_order(sampler, collection, student, folder, options)
+    first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
+    warnings = _check_lists(loss, first, student, options) + warnings
+    with processes.in_turn():
+        vectors = open_vectors(collection, student, inputs.vectors, inputs.work)
+
+    def collator_of(sampler: ListSampler) -> Collator:
+        collator = make_collator(collection, sampler, student, vectors, processes)
+        if inputs.representations is not None:
+            collator.representations = TeacherRepresentations(
+                inputs.representations, loss.representations, sampler.query_ids
+            )
+        return collator
+
+    collator = collator_of(sampler)
+    if isinstance(collator.representations, TeacherRepresentations):
+        collator.representations.check(first)
+    with _representations(student, inputs.representations):
+        parameters = fit_loss_parameters(loss, student, collator, options)
+    miner = None
+    if options.mine_every:
+        miner = Miner(collection, student, sampler, folder, options, inputs.work, processes.in_turn)
+    counts = {
+        "queries": len(sampler.query_ids),
+        "unusable_queries": sampler.unusable,
+        "documents": sampler.documents,
+        "flagged": sampler.flagged_documents,
+    }
+    if held_out_sampler:
+        counts["held_out_queries"] = len(held_out_sampler.query_ids)
+    return _Prepared(
+        options,
+        collator,
+        collator_of(held_out_sampler) if held_out_sampler else None,
+        miner,
+        parameters,
+        counts,
+        warnings,
+    )
+
+
+def _samplers(inputs: _Inputs) -> tuple[ListSampler, ListSampler | None, list[str]]:
+    """The samplers of the lists to train on and of the held-out lists, and warnings."""
+    options, corpus, processes = inputs.options, inputs.collection.corpus, inputs.processes
+    relevant = _judgments(inputs.collection)
+    identity: dict[str, Any] = {
+        "runs": [run.fingerprint for run in inputs.runs],
+        "qrels": inputs.collection.qrels.fingerprint,
     }
     with processes.in_turn():
-        compiled = [compile_run(run, corpus) for run in runs]
-    lists: list[Lists] = (
-        [MixedRun(compiled, options.mixing(), corpus)] if options.mix != "none" else list(compiled)
-    )
-    sampler, held = make_samplers(
-        lists,
-        relevant,
-        list(collection.queries),
+        compiled = [compile_run(run, corpus) for run in inputs.runs]
+    runs: list[ListSource] = list(compiled)
+    if options.mix != "none":
+        mixing = options.mixing()
+        runs = [MixedRun(compiled, mixing, corpus)]
+        identity["mixing"] = mixing.for_teachers(len(compiled)).identity()
+    drawing = sampler_options(
         options,
-        world=processes.world,
-        needs_teacher=options.only_scored or bool(loss.needs & _TEACHER),
-        needs_labels="label" in loss.needs and not options.only_scored,
+        needs_teacher=bool(inputs.loss.needs & checks.TEACHER_NEEDS),
+        needs_labels="label" in inputs.loss.needs,
+        processes=processes.world,
     )
-    options = in_steps(options, sampler)
     with processes.in_turn():
-        sampler.order = order_of(sampler, collection, student, folder, options)
+        counts = cached_counts(runs, relevant, drawing, compiled[0], identity)
+    sampler, held_out = make_samplers(
+        runs, relevant, list(inputs.collection.queries), drawing, options, counts
+    )
     if sampler.unusable:
         logger.info(
             "%d queries have fewer than two usable documents and are left out", sampler.unusable
@@ -262,233 +366,107 @@ def _train(
             sampler.documents,
             "masked as negatives" if options.flagged == "mask" else "dropped",
         )
-    counts = {
-        "queries": len(sampler.query_ids),
-        "unusable_queries": sampler.unusable,
-        "documents": sampler.documents,
-        "flagged": sampler.flagged_documents,
-        **({"held_out_queries": len(held.query_ids)} if held else {}),
-    }
-    first = [sampler(step) for step in range(min(_CHECKED_STEPS, options.steps))]
-    check_needs(
+    return sampler, held_out, checks.check_scales(compiled) if options.mix == "mean" else []
+
+
+def _judgments(collection: Collection) -> Judgments:
+    """The judged documents of the corpus by row number."""
+    pairs = [
+        (query_id, doc_id, grade)
+        for query_id, judged in collection.qrels.items()
+        for doc_id, grade in judged.items()
+    ]
+    rows = collection.corpus.find([doc_id for _, doc_id, _ in pairs]).tolist()
+    judgments: dict[str, dict[int, int]] = {query_id: {} for query_id in collection.qrels}
+    for (query_id, _, grade), row in zip(pairs, rows, strict=True):
+        if row >= 0:
+            judgments[query_id][row] = grade
+    return judgments
+
+
+def _check_lists(
+    loss: Loss, first: Sequence[ListBatch], student: Student, options: TrainOptions
+) -> list[str]:
+    """Check the lists of the first steps; returns warnings."""
+    checks.check_needs(
         loss,
         sum(int((batch.labels > 0).any(axis=1).sum()) for batch in first),
         sum(int((~np.isnan(batch.teacher)).sum()) for batch in first),
     )
-    warnings = check_teacher(loss, first, student.similarity, options.mix)
-    if options.mix == "mean":
-        warnings += check_scales(compiled)
+    return checks.check_teacher(loss, first, student.similarity, options.mix)
 
-    with processes.in_turn():
-        stored = open_vectors(collection, student, vectors, work)
-    student.keep_representations = kept is not None
 
-    def collator_of(drawn: ListSampler) -> Collator:
-        made = _collator(collection, drawn, student, stored, processes)
-        made.states = (
-            None if kept is None else TeacherStates(kept, loss.representations, drawn.query_ids)
-        )
-        return made
-
-    collator = collator_of(sampler)
-    if isinstance(collator.states, TeacherStates):
-        collator.states.check(first)
-    learnt = make_learnt(loss, student, collator, sampler, options)
-
-    def begin() -> Path | None:
-        begun = (folder / "training.json").exists()
-        found = checkpoints.latest_whole(folder / "checkpoints")
-        start = checkpoints.step_of(found) if found else 0
-        shutil.rmtree(staging_path(folder / "checkpoints" / "checkpoint"), ignore_errors=True)
-        shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
-        if not start:
-            check_saving(student, folder)
-        cut_log(folder / "train_log.jsonl", start)
-        record = {"identity": identity, "about": about, "finished": False, "lists": counts}
-        write_json(folder / "training.json", record | recorded_model(folder))
-        journal(folder, event="start", step=start, device=str(student.device), warnings=warnings)
-        if found:
-            logger.info("%s: resumed at step %d of %d", folder, start, options.steps)
-        elif begun:
-            logger.info(
-                "%s: it was stopped before its first checkpoint, so it starts at step 0 of %d",
-                folder,
-                options.steps,
-            )
-        return found
-
-    found = processes.agree(begin)
-    before = snapshot(student)
-    began = time.monotonic()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(options.deterministic or deterministic, warn_only=True)
-    try:
-        watch = _Watch(options)
-        place = make_folder(folder / "checkpoints")
-        trainer = DistillTrainer(
-            student,
-            loss,
-            collator,
-            options,
-            place,
-            folder / "train_log.jsonl",
-            choose_dtype(options.precision, student.device),
-            callbacks=[watch],
-            miner=(
-                Miner(collection, student, sampler, folder, options, work, processes.in_turn)
-                if options.mine_every
-                else None
-            ),
-            held_out=HeldOut(collator_of(held), place, options) if held else None,
-            processes=processes,
-            learnt=learnt,
-        )
-        watch.write = trainer.write_log
-        watch.is_due = lambda: processes.agree(trainer.timer.due)
-        with note_on_interrupt(lambda: checkpoints.describe_newest(place, options.steps)):
-            trainer.resume(found)
-    finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=True)
-        student.keep_representations = False
-    student.model.eval()
-    read = changes(snapshot(student), before)
-    for kind in student.sides:
-        read.get(kind, Truncation()).report(kind, student.source, logger, student.max_length(kind))
-
-    def finish() -> None:
-        staged = staging_path(folder / "model")
-        shutil.rmtree(staged, ignore_errors=True)
-        _forget_padding(student)
-        with quiet_libraries():
-            student.save(staged)
-        files = place_model(folder, staged, {"identity": identity, "lists": counts})
-        own = {"loss": save_learnt(folder, learnt)} if learnt else {}
-        write_json(
-            folder / "training.json",
-            {
-                "identity": identity,
-                "about": about,
-                "finished": True,
-                "lists": counts,
-                "model": files,
-            }
-            | own,
-        )
-        seconds, start = time.monotonic() - began, checkpoints.step_of(found) if found else 0
-        ended = max(start, trainer.state.global_step)
-        journal(
+def _start(
+    inputs: _Inputs, prepared: _Prepared, folder: Path, record: dict[str, Any]
+) -> Path | None:
+    """Write the record of a training that starts or resumes; returns the checkpoint to resume."""
+    started_before = (folder / "training.json").exists()
+    checkpoint = latest_checkpoint(folder / "checkpoints")
+    step, steps = step_of(checkpoint) if checkpoint else 0, prepared.options.steps
+    remove_unfinished(folder / "checkpoints")
+    shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
+    if not step:
+        check_saving(inputs.student, folder)
+    truncate_log(folder / "train_log.jsonl", step)
+    write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
+    device = str(inputs.student.device)
+    write_journal(folder, event="start", step=step, device=device, warnings=prepared.warnings)
+    if checkpoint:
+        logger.info("%s: resumed at step %d of %d", folder, step, steps)
+    elif started_before:
+        logger.info(
+            "%s: the training was stopped before its first checkpoint; it starts again at step 0"
+            " of %d",
             folder,
-            event="finish",
-            step=ended,
-            seconds=round(seconds, 3),
-            truncation={kind: asdict(counts) for kind, counts in read.items()},
-            lists_per_second=round((ended - start) * sampler.batch_size / max(seconds, 1e-9), 3),
+            steps,
         )
-        remove_checkpoints(folder)
-
-    processes.agree(finish)
+    return checkpoint
 
 
-def _collator(
-    collection: Collection,
-    sampler: ListSampler,
+def _finish(
     student: Student,
-    vectors: Store | np.ndarray | None,
-    processes: Processes | None = None,
-) -> Collator:
-    """What makes the batches: tokenisers of the student's sides, or vectors in place of the
-    documents' one.
-    """
-
-    def asked(numbers: Sequence[int]) -> list[str]:
-        return [collection.queries[sampler.query_ids[number]].text for number in numbers]
-
-    def read(rows: Sequence[int]) -> list[str]:
-        return list(collection.corpus.texts(np.asarray(rows, dtype=np.int64)))
-
-    if "pair" in student.sides:
-        return Collator(
-            sampler,
-            None,
-            None,
-            Tokenizer(
-                student,
-                "pair",
-                lambda pairs: list(
-                    zip(
-                        asked([query for query, _ in pairs]),
-                        read([row for _, row in pairs]),
-                        strict=True,
-                    )
-                ),
-                processes=processes,
-            ),
-            keys=TextKeys(read),
-        )
-    documents = (
-        vectors
-        if vectors is not None
-        else Tokenizer(student, "document", read, processes=processes)
-    )
-    return Collator(
-        sampler,
-        Tokenizer(student, "query", asked, processes=processes),
-        documents,
-        keys=TextKeys(read),
-    )
+    loss_parameters: dict[str, nn.Module],
+    folder: Path,
+    record: dict[str, Any],
+    journal: dict[str, Any],
+) -> None:
+    """Save the model, complete the record and delete the checkpoints."""
+    staged = staging_path(folder / "model")
+    shutil.rmtree(staged, ignore_errors=True)
+    _reset_tokenizers(student)
+    with quiet_libraries():
+        student.save(staged)
+    record["model"] = place_model(folder, staged, record)
+    if loss_parameters:
+        record["loss"] = save_loss_parameters(folder, loss_parameters)
+    write_json(folder / "training.json", record | {"finished": True})
+    write_journal(folder, **journal)
+    remove_checkpoints(folder)
 
 
-def _about(
-    collection: Collection, runs: Sequence[Run], student: Student, vectors: Vectors
-) -> dict[str, Any]:
-    """What the fingerprints of an identity stand for, so that an error can name the setting that
-    differs.
-    """
-    return {
-        "scores": [asdict(run.identity) for run in runs],
-        "document_vectors": vectors_identity(collection, student, vectors),
-    }
+@contextmanager
+def _kernels(deterministic: bool) -> Iterator[None]:
+    """Use deterministic kernels if asked."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(deterministic or before, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
-def continues(
-    folder: Path, identity: dict[str, Any], about: Mapping[str, Any] | None = None
-) -> bool:
-    """Whether the training is finished; False when it is to be begun or continued.
-
-    Args:
-        about: by keys of the identity, what their fingerprints stand for.
-
-    Raises:
-        IrdistillError: the folder holds a training of something else; the message shows the
-            difference.
-    """
-    if not (folder / "training.json").exists():
-        if (folder / "model").exists():
-            raise IrdistillError(
-                f"{folder} holds a model that no training here made; choose another --out."
-            )
-        return False
-    known = read_json_object(folder / "training.json")
-    there, here = dict(known.get("identity", {})), dict(identity)
-    for key, value in (about or {}).items():
-        was = (known.get("about") or {}).get(key)
-        if there.get(key) != here.get(key) and differences({key: was}, {key: value}):
-            there[key], here[key] = was, value
-    different = differences(there, here)
-    if different:
-        raise IrdistillError(
-            f"{folder} holds a different training: {'; '.join(different)}. "
-            "Choose another --out, or remove the folder."
-        )
-    return bool(known.get("finished")) and checkpoints.is_whole(
-        folder / "model", known.get("model", {})
-    )
+@contextmanager
+def _representations(student: Student, stored: Representations | None) -> Iterator[None]:
+    """Let the student keep the representations that a loss compares with stored ones."""
+    student.keep_representations = stored is not None
+    try:
+        yield
+    finally:
+        student.keep_representations = False
 
 
-def _forget_padding(student: Student) -> None:
-    """Undo what tokenising left in the tokenizers: they would be saved with the settings of the
-    last call.
-    """
+def _reset_tokenizers(student: Student) -> None:
+    """Undo the settings of the last call, which would be saved with the tokenizers."""
     for module in student.model.modules():
         backend = getattr(getattr(module, "tokenizer", None), "backend_tokenizer", None)
         if backend is not None:

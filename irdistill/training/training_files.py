@@ -1,16 +1,23 @@
-"""Which files of a training's folder are the training's: those that its records name."""
+"""The files of a training's folder: those that its records name."""
 
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, OutputExistsError, SettingsDifferError
 from irdistill.runs.run_files import run_files
-from irdistill.storage.files import fsync_tree, move_into_place, read_json, staging_path, write_json
+from irdistill.storage.files import (
+    differences,
+    fsync_tree,
+    move_into_place,
+    read_json,
+    read_json_object,
+    write_json,
+)
 from irdistill.storage.ownership import (
     FileTest,
     is_manifest,
@@ -20,17 +27,17 @@ from irdistill.storage.ownership import (
 )
 from irdistill.training import checkpoints
 from irdistill.training.data.clusters import FILE as CLUSTERS
-from irdistill.training.objectives.loss_parameters import FILE as LEARNT
+from irdistill.training.objectives.loss_parameters import FILE as LOSS_PARAMETERS
 from irdistill.training.validation import weight_files
 
 TRAINING, MODEL, CHECKPOINTS, MINED = "training.json", "model", "checkpoints", "mined"
-_PLAIN = (TRAINING, "train_log.jsonl", "journal.jsonl", CLUSTERS, LEARNT)
+_PLAIN = (TRAINING, "train_log.jsonl", "journal.jsonl", CLUSTERS, LOSS_PARAMETERS)
 _MINED = re.compile(r"\d+(-new|-scores)?")
 
 
-def training_files(folder: Path) -> FileTest:
-    """Whether a file of a folder is part of the training in it: records, checkpoints, the model,
-    runs of mined documents.
+def training_file_test(folder: Path) -> FileTest:
+    """Tells whether a file of a folder is part of the training in it: records, checkpoints, the
+    model, runs of mined documents.
     """
     if not is_manifest(folder / TRAINING, ("identity",)):
         return no_file
@@ -63,19 +70,19 @@ def _mined_files(folder: Path) -> FileTest:
 
 
 def check_training_folder(folder: Path) -> None:
-    """Refuse, before any work, a folder that no training can be written to.
+    """Refuse, before any work, a folder that a training cannot be written to.
 
-    A training's own folder may hold other files, except where the training replaces or deletes
+    The folder of a training may have other files, except where the training replaces or deletes
     files.
 
     Raises:
-        IrdistillError: it holds files of others.
+        OutputExistsError: it has files that irdistill did not write.
     """
     if folder.exists() and not folder.is_dir():
-        raise IrdistillError(
-            f"cannot write {folder}: it is a file and a folder was expected; choose another name."
+        raise OutputExistsError(
+            f"cannot write {folder}: it is a file, and a folder was expected; choose another name."
         )
-    ours = training_files(folder)
+    ours = training_file_test(folder)
     if ours is no_file:
         refuse_foreign_files(folder, no_file, "a training")
     else:
@@ -86,32 +93,66 @@ def check_training_folder(folder: Path) -> None:
         )
 
 
+def is_finished(
+    folder: Path, identity: Mapping[str, Any], details: Mapping[str, Any] | None = None
+) -> bool:
+    """Whether a training is finished; False if it has to be started or resumed.
+
+    Args:
+        details: by keys of the identity, what their fingerprints stand for.
+
+    Raises:
+        SettingsDifferError: the folder has a different training; the message shows the difference.
+        OutputExistsError: the folder has a model without a record.
+    """
+    if not (folder / TRAINING).exists():
+        if (folder / MODEL).exists():
+            raise OutputExistsError(
+                f"{folder} has a model that irdistill did not train; choose another --out."
+            )
+        return False
+    known = read_json_object(folder / TRAINING)
+    recorded, current = dict(known.get("identity", {})), dict(identity)
+    for key, value in (details or {}).items():
+        before = (known.get("about") or {}).get(key)
+        if recorded.get(key) != current.get(key) and differences({key: before}, {key: value}):
+            recorded[key], current[key] = before, value
+    different = differences(recorded, current)
+    if different:
+        raise SettingsDifferError(
+            f"{folder} has a different training: {'; '.join(different)}. Choose another --out, or"
+            " remove the folder."
+        )
+    return bool(known.get("finished")) and checkpoints.has_checksums(
+        folder / MODEL, known.get(MODEL, {})
+    )
+
+
 def remove_checkpoints(folder: Path) -> None:
-    """Delete what a training keeps to go on from, and nothing else."""
-    place, ours = folder / CHECKPOINTS, training_files(folder)
+    """Delete the checkpoints of a finished training, and nothing else."""
+    place, ours = folder / CHECKPOINTS, training_file_test(folder)
     if place.is_dir():
-        shutil.rmtree(staging_path(place / "checkpoint"), ignore_errors=True)
+        checkpoints.remove_unfinished(place)
         remove_owned_files(place, lambda name: ours(f"{CHECKPOINTS}/{name}"))
         if not any(place.iterdir()):
             place.rmdir()
 
 
 def recorded_model(folder: Path) -> dict[str, Any]:
-    """The files of the model that the record names, as a part of a new record."""
+    """The files of the model that the record names, as an entry of a new record."""
     if not is_manifest(folder / TRAINING, ("identity", MODEL)):
         return {}
     return {MODEL: read_json(folder / TRAINING)[MODEL]}
 
 
-def place_model(folder: Path, staged: Path, record: dict[str, Any]) -> dict[str, str]:
-    """Move a saved model to ``folder/model``, whose files the record in ``training.json`` names
-    before they are there.
+def place_model(folder: Path, staged: Path, record: Mapping[str, Any]) -> dict[str, str]:
+    """Move a saved model to ``folder/model``, after ``training.json`` names its files.
 
     Returns:
-        The SHA-256 of each file.
+        The SHA-256 checksum of each file.
     """
     files = fsync_tree(staged)
-    ours = training_files(folder)
-    write_json(folder / TRAINING, record | {"finished": False, MODEL: files})
+    ours = training_file_test(folder)
+    write_json(folder / TRAINING, {**record, "finished": False, MODEL: files})
     move_into_place(staged, folder / MODEL, lambda name: ours(f"{MODEL}/{name}"))
     return files

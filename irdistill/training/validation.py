@@ -1,6 +1,4 @@
-"""Stopping early: the loss on lists that the training does not see, and the weights of the step
-where it is lowest.
-"""
+"""Early stopping by the loss on held-out lists."""
 
 from __future__ import annotations
 
@@ -13,9 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import TrainerCallback
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, IrdistillError
 from irdistill.storage.files import atomic_path, read_json, write_json
 from irdistill.storage.ownership import is_manifest
 from irdistill.training.data.collate import Collator, TrainBatch
@@ -26,39 +23,39 @@ _PREFIX, _FILES = "best-", "best.json"
 
 
 def split_queries(query_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """The queries to train on and those to hold out, at least one of each, both in the order given.
+    """The queries to train on and the held-out ones, at least one of each, in the given order.
 
     Raises:
-        IrdistillError: there is only one.
+        InputError: there is only one query.
     """
     if len(query_ids) < 2:
-        raise IrdistillError(
-            "there is one query to train on, so none can be held out to stop early; leave"
+        raise InputError(
+            "early_stop needs at least two queries, one of them held out, and there is one; leave"
             " early_stop out."
         )
     count = min(len(query_ids) - 1, max(1, round(share * len(query_ids))))
-    held = set(np.random.default_rng([seed, 3]).permutation(len(query_ids))[:count].tolist())
+    places = np.random.default_rng([seed, 3]).permutation(len(query_ids))[:count]
+    held_out = {query_ids[place] for place in places.tolist()}
     return (
-        [query for place, query in enumerate(query_ids) if place not in held],
-        [query for place, query in enumerate(query_ids) if place in held],
+        [query_id for query_id in query_ids if query_id not in held_out],
+        [query_id for query_id in query_ids if query_id in held_out],
     )
 
 
-class HeldOut(TrainerCallback):
-    """Measures the loss every ``evaluate_every`` steps and after the last, and ends the training
-    when it no longer falls.
+class HeldOut:
+    """The loss on held-out lists, and the weights of the step where it was lowest.
 
-    The lists are the same each time, and there is no dropout. The best weights stand beside the
-    checkpoints under the number of their step; those of steps that no checkpoint knows are never
-    used.
+    The lists are the same each time, and there is no dropout. The best weights are stored next to
+    the checkpoints under the number of their step. Those of a step after the last checkpoint are
+    not used after a restart.
 
     Args:
-        collator: of the held-out lists; their sampler's order is set here.
+        collator: of the held-out lists.
         folder: of the checkpoints.
 
     Attributes:
-        measure: the loss of a batch.
-        weights: what learns, to be kept; and ``log`` writes a line. The loop sets all three.
+        best, best_step: the lowest loss so far, and its step.
+        since: number of evaluations since then.
     """
 
     def __init__(self, collator: Collator, folder: Path, options: TrainOptions) -> None:
@@ -66,52 +63,65 @@ class HeldOut(TrainerCallback):
         self.order = InOrder(len(collator.sampler.query_ids), options.batch_size)
         collator.sampler.order = self.order
         self.best, self.best_step, self.since = math.inf, 0, 0
-        self.measure: Callable[[TrainBatch], float] = lambda batch: math.nan
-        self.weights: Callable[[], Mapping[str, Tensor]] = dict
-        self.log: Callable[[dict[str, Any]], None] = lambda row: None
 
     @property
     def stopped(self) -> bool:
-        """Whether the loss has not fallen for long enough."""
+        """Whether the loss has not fallen for ``early_stop`` evaluations."""
         return self.since >= self.options.early_stop
 
-    def loss(self) -> float:
-        """The mean over the held-out lists."""
-        found = [
-            (len(batch.mask), self.measure(batch))
-            for batch in map(self.collator, range(self.order.steps))
-        ]
-        return sum(size * value for size, value in found) / sum(size for size, _ in found)
+    def due(self, step: int) -> bool:
+        """Whether the loss is measured after this many steps."""
+        return step % self.options.evaluate_every == 0 or step == self.options.steps
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        step = state.global_step
-        if step % self.options.evaluate_every and step != state.max_steps:
-            return
-        value = self.loss()
+    def loss(self, measure: Callable[[TrainBatch], float]) -> float:
+        """The mean loss over the held-out lists.
+
+        Args:
+            measure: the loss of a batch.
+        """
+        batches = map(self.collator, range(self.order.steps))
+        losses = [(len(batch.mask), measure(batch)) for batch in batches]
+        return sum(size * loss for size, loss in losses) / sum(size for size, _ in losses)
+
+    def update(self, step: int, loss: float) -> bool:
+        """Take in the loss after a step; returns whether it is the lowest so far."""
         self.since += 1
-        if value < self.best:
-            self.best, self.best_step, self.since = value, step, 0
-            if state.is_world_process_zero:
-                write_json(
-                    self.folder / _FILES,
-                    {
-                        "files": sorted(
-                            {*weight_files(self.folder), self._path(step).name} - {_FILES}
-                        )
-                    },
-                )
-                with atomic_path(self._path(step)) as temporary:
-                    torch.save(
-                        {name: tensor.clone() for name, tensor in self.weights().items()}, temporary
-                    )
-        self.log({"step": step, "held_out": value, "best_step": self.best_step})
-        control.should_training_stop = control.should_training_stop or self.stopped
+        if not loss < self.best:
+            return False
+        self.best, self.best_step, self.since = loss, step, 0
+        return True
+
+    def save_best(self, weights: Mapping[str, Tensor]) -> None:
+        """Store the weights of the best step."""
+        path = self._path(self.best_step)
+        names = weight_files(self.folder) - {_FILES} | {path.name}
+        write_json(self.folder / _FILES, {"files": sorted(names)})
+        with atomic_path(path) as temporary:
+            torch.save({name: tensor.clone() for name, tensor in weights.items()}, temporary)
+
+    def load_best(self) -> Mapping[str, Tensor]:
+        """The weights of the best step.
+
+        Raises:
+            IrdistillError: the loss was never a number.
+        """
+        if not self.best_step:
+            raise IrdistillError("the held-out loss was never a number, so no step is the best.")
+        weights: Mapping[str, Tensor] = torch.load(
+            self._path(self.best_step), map_location="cpu", weights_only=True
+        )
+        return weights
+
+    def remove_others(self) -> None:
+        """Delete the weights of all steps but the best, once a checkpoint records which that is."""
+        for name in weight_files(self.folder) - {_FILES, self._path(self.best_step).name}:
+            (self.folder / name).unlink(missing_ok=True)
 
     def _path(self, step: int) -> Path:
         return self.folder / f"{_PREFIX}{step}.pt"
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state for a checkpoint."""
         return {
             "best": None if math.isinf(self.best) else self.best,
             "best_step": self.best_step,
@@ -119,34 +129,13 @@ class HeldOut(TrainerCallback):
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of a checkpoint."""
         self.best = math.inf if state["best"] is None else state["best"]
         self.best_step, self.since = state["best_step"], state["since"]
 
-    def forget_others(self) -> None:
-        """Remove the weights of all steps but the best; only after a checkpoint knows which that
-        is.
-        """
-        for name in weight_files(self.folder) - {_FILES, self._path(self.best_step).name}:
-            (self.folder / name).unlink(missing_ok=True)
-
-    def best_weights(self) -> Mapping[str, Tensor]:
-        """Those of the best step.
-
-        Raises:
-            IrdistillError: the loss was never a number.
-        """
-        if not self.best_step:
-            raise IrdistillError("the held-out loss was never a number, so no step is the best.")
-        found: Mapping[str, Tensor] = torch.load(
-            self._path(self.best_step), map_location="cpu", weights_only=True
-        )
-        return found
-
 
 def weight_files(folder: Path) -> set[str]:
-    """The files with the best weights that a folder of checkpoints says it has, and the list of
-    them.
-    """
+    """The files of best weights that a folder of checkpoints records, and the record itself."""
     if not is_manifest(folder / _FILES, ("files",)):
         return set()
     names = {str(name) for name in read_json(folder / _FILES)["files"]}

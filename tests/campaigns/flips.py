@@ -340,10 +340,10 @@ def checkpoint(folder: Path) -> Use:
         place.mkdir(parents=True)
         for name in ("weights.pt", "optimizer.pt", "trainer_state.json"):
             (place / name).write_bytes(draw.randbytes(5000))
-        checkpoints.complete(place)
+        checkpoints.write_marker(place)
 
     def use(place: Path) -> Any:
-        found = checkpoints.latest_whole(place)
+        found = checkpoints.latest_checkpoint(place)
         contents = (
             {}
             if found is None

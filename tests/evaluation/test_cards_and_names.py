@@ -1,6 +1,4 @@
-"""Model cards whose code runs as it is pasted, figures named for what they are, and short names of
-datasets.
-"""
+"""Model cards, figures on synthetic queries, and short names of datasets."""
 
 from __future__ import annotations
 
@@ -65,7 +63,7 @@ def save_term_vectors(folder: Path, backbone: str) -> None:
         "pretrained",
     ],
 )
-def test_the_code_of_a_card_runs_as_it_is_pasted(
+def test_code_of_a_model_card_runs(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backbone, folder = (
@@ -84,9 +82,9 @@ def test_the_code_of_a_card_runs_as_it_is_pasted(
             ["a dog", "rain"],
         )
     elif kind == "pretrained":
-        held = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
+        collection = Collection.from_dicts("c", {"d1": "the cat sat", "d2": "a dog"}, {})
         pretrain(
-            held,
+            collection,
             backbone,
             tmp_path / "out",
             PretrainOptions(steps=0, max_length=16),
@@ -124,7 +122,7 @@ def made_of(source: Collection, folder: Path, verb: str, same: bool) -> str:
     return f"{folder}#dev"
 
 
-def test_synthetic_queries_are_called_so_and_are_no_benchmark(
+def test_figures_on_synthetic_queries_are_separate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
@@ -162,10 +160,10 @@ def test_synthetic_queries_are_called_so_and_are_no_benchmark(
     assert "model-index" not in alone and "## Figures\n" not in alone
 
 
-def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "queries").mkdir(parents=True)
-    given = [
+    ids = [
         "/data/scifact#test",
         "beir/nq/test",
         "out/queries#dev",
@@ -174,7 +172,7 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "pydocs/test[:80%]",
         "set",
     ]
-    assert list(short_names(given).values()) == [
+    assert list(short_names(ids).values()) == [
         "scifact#test",
         "beir/nq/test",
         "queries#dev",
@@ -190,6 +188,6 @@ def test_names_of_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert list(short_names(["/a/set", "set"]).values()) == ["a/set", "set"]
     assert list(short_names(["/a#1/x/set#test[:10]", "/a#1/c"]).values()) == ["set#test[:10]", "c"]
-    found = figures("/a/x/set", "/a/y/set")
-    assert "### x/set (3 queries)" in found.to_markdown() and "/a/x" not in found.to_markdown()
-    assert "/a/x" not in found.to_latex() and found.datasets == ["/a/x/set", "/a/y/set"]
+    result = figures("/a/x/set", "/a/y/set")
+    assert "### x/set (3 queries)" in result.to_markdown() and "/a/x" not in result.to_markdown()
+    assert "/a/x" not in result.to_latex() and result.datasets == ["/a/x/set", "/a/y/set"]

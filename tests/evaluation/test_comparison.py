@@ -1,6 +1,4 @@
-"""Losses compared over students and seeds: every figure worked out by hand or by scipy from the
-runs themselves.
-"""
+"""Losses compared over students and seeds, against values by hand and by scipy."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ LOSSES, STUDENTS, SEEDS = ("kl", "mse", "ranknet"), ("dense", "cross-encoder"), 
 QUERIES = 40
 
 
-def made_collection() -> Collection:
+def small_collection() -> Collection:
     docs = {f"d{number}": f"text {number}" for number in range(12)}
     queries = {f"q{number}": f"query {number}" for number in range(QUERIES)}
     return Collection.from_dicts(
@@ -33,8 +31,8 @@ def made_collection() -> Collection:
     )
 
 
-def made_run(folder: Path, collection: Collection, seed: int, lift: float) -> Path:
-    """Random scores; the relevant document's is raised."""
+def run_of(folder: Path, collection: Collection, seed: int, lift: float) -> Path:
+    """Random scores with a higher one for the relevant document."""
     draw = np.random.default_rng(seed)
     lists = []
     for number, query in enumerate(collection.queries):
@@ -47,14 +45,14 @@ def made_run(folder: Path, collection: Collection, seed: int, lift: float) -> Pa
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Collection, list[Entry]]:
-    """kl is good, mse and ranknet are as good as each other."""
-    folder, collection = tmp_path_factory.mktemp("cells"), made_collection()
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Collection, list[Entry]]:
+    """kl is best; mse and ranknet are equally good."""
+    folder, collection = tmp_path_factory.mktemp("cells"), small_collection()
     entries = []
     for number, (loss, student, seed) in enumerate(
         (a, b, c) for a in LOSSES for b in STUDENTS for c in SEEDS
     ):
-        run = made_run(
+        run = run_of(
             folder / f"{loss}.{student}.s{seed}", collection, number, 3.0 if loss == "kl" else 0.6
         )
         entries.append(Entry(loss, student, "made", seed, run))
@@ -76,18 +74,18 @@ def _run(entry: Entry) -> dict[str, dict[str, float]]:
     return open_run(entry.run).to_dict()
 
 
-def test_means_spread_and_ranks(made: tuple[Collection, list[Entry]]) -> None:
-    collection, entries = made
-    found = compare_losses(entries, {"made": collection})
+def test_means_deviations_and_ranks(compared: tuple[Collection, list[Entry]]) -> None:
+    collection, entries = compared
+    outcome = compare_losses(entries, {"made": collection})
     known = values(collection, entries)
     for loss in LOSSES:
         for student in STUDENTS:
-            own = [known[loss, student, seed].mean() for seed in SEEDS]
-            figure = found.figure(loss, student, "made")
-            assert figure.mean == pytest.approx(np.mean(own)) and figure.deviation == pytest.approx(
-                np.std(own, ddof=1)
-            )
-            assert figure.seeds == pytest.approx(dict(zip(SEEDS, own, strict=True)))
+            part = [known[loss, student, seed].mean() for seed in SEEDS]
+            figure = outcome.figure(loss, student, "made")
+            assert figure.mean == pytest.approx(
+                np.mean(part)
+            ) and figure.deviation == pytest.approx(np.std(part, ddof=1))
+            assert figure.seeds == pytest.approx(dict(zip(SEEDS, part, strict=True)))
             assert figure.best == (loss == "kl") and figure.worse == (loss != "kl")
     table = np.array(
         [
@@ -97,21 +95,21 @@ def test_means_spread_and_ranks(made: tuple[Collection, list[Entry]]) -> None:
         ]
     )
     ranks = dict(zip(LOSSES, rankdata(-table, axis=1).mean(axis=0), strict=True))
-    assert found.over_blocks is not None and found.over_blocks.ranks == pytest.approx(ranks)
-    assert found.over_blocks == friedman(dict(zip(LOSSES, table.T, strict=True)))
-    assert found.losses[0] == "kl" and found.over_blocks.blocks == 4
-    assert found.over_settings is not None and found.over_settings.blocks == 2
+    assert outcome.over_blocks is not None and outcome.over_blocks.ranks == pytest.approx(ranks)
+    assert outcome.over_blocks == friedman(dict(zip(LOSSES, table.T, strict=True)))
+    assert outcome.losses[0] == "kl" and outcome.over_blocks.blocks == 4
+    assert outcome.over_settings is not None and outcome.over_settings.blocks == 2
     per_setting = np.mean(
-        [found.figure(loss, student, "made").rank for loss in LOSSES for student in STUDENTS]
+        [outcome.figure(loss, student, "made").rank for loss in LOSSES for student in STUDENTS]
     )
     assert per_setting == pytest.approx(2.0)
 
 
-def test_pairs_are_tested_over_queries_of_seed_means_and_corrected_over_the_table(
-    made: tuple[Collection, list[Entry]],
+def test_pairs_are_tested_on_seed_means_with_holm(
+    compared: tuple[Collection, list[Entry]],
 ) -> None:
-    collection, entries = made
-    found = compare_losses(entries, {"made": collection})
+    collection, entries = compared
+    outcome = compare_losses(entries, {"made": collection})
     known = values(collection, entries)
     expected = []
     for student in STUDENTS:
@@ -128,21 +126,21 @@ def test_pairs_are_tested_over_queries_of_seed_means_and_corrected_over_the_tabl
             )
             for loss, other in combinations(LOSSES, 2)
         ]
-    assert [(pair.loss, pair.against, pair.student) for pair in found.pairs] == [
+    assert [(pair.loss, pair.against, pair.student) for pair in outcome.pairs] == [
         row[:3] for row in expected
     ]
-    assert [pair.p for pair in found.pairs] == pytest.approx([row[3] for row in expected])
-    assert [pair.p_holm for pair in found.pairs] == pytest.approx(
+    assert [pair.p for pair in outcome.pairs] == pytest.approx([row[3] for row in expected])
+    assert [pair.p_holm for pair in outcome.pairs] == pytest.approx(
         holm([row[3] for row in expected])
     )
-    assert all(pair.wins + pair.ties + pair.losses == QUERIES for pair in found.pairs)
+    assert all(pair.wins + pair.ties + pair.losses == QUERIES for pair in outcome.pairs)
 
 
-def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path: Path) -> None:
-    collection, entries = made
-    found = compare_losses(entries, {"made": collection})
-    text = found.to_markdown()
-    best = found.figure("kl", "dense", "made")
+def test_markdown_and_diagram(compared: tuple[Collection, list[Entry]], tmp_path: Path) -> None:
+    collection, entries = compared
+    outcome = compare_losses(entries, {"made": collection})
+    text = outcome.to_markdown()
+    best = outcome.figure("kl", "dense", "made")
     assert (
         f"**{best.mean:.4f}** ± {best.deviation:.4f}" in text and text.count("▼") == 5
     )  # four figures, and what it means
@@ -152,35 +150,39 @@ def test_the_page_and_the_diagram(made: tuple[Collection, list[Entry]], tmp_path
         and "Not significantly different: " in text
     )
     for name in ("one.svg", "two.svg", "plot.png"):
-        write_diagram(found, tmp_path / name)
+        write_diagram(outcome, tmp_path / name)
     one = (tmp_path / "one.svg").read_bytes()
     assert one == (tmp_path / "two.svg").read_bytes()
     drawn = one.decode()
-    assert found.over_blocks is not None
-    for loss, rank in found.over_blocks.ranks.items():
+    assert outcome.over_blocks is not None
+    for loss, rank in outcome.over_blocks.ranks.items():
         assert loss in drawn and f"{rank:.2f}" in drawn
-    assert f"critical difference {found.over_blocks.critical_difference:.2f}" in drawn
+    assert f"critical difference {outcome.over_blocks.critical_difference:.2f}" in drawn
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(IrdistillError, match=r"'.gif'"):
-        write_diagram(found, tmp_path / "plot.gif")
+        write_diagram(outcome, tmp_path / "plot.gif")
 
 
-def test_one_cell_has_figures_and_no_diagram(
-    made: tuple[Collection, list[Entry]], tmp_path: Path
+def test_one_cell_has_no_ranks_and_no_diagram(
+    compared: tuple[Collection, list[Entry]], tmp_path: Path
 ) -> None:
-    collection, entries = made
+    collection, entries = compared
     one = [entry for entry in entries if entry.student == "dense" and entry.seed == "1"]
-    found = compare_losses(one, {"made": collection})
-    assert found.over_blocks is None and found.over_settings is None and found.losses[0] == "kl"
-    assert found.figure(
+    outcome = compare_losses(one, {"made": collection})
+    assert (
+        outcome.over_blocks is None and outcome.over_settings is None and outcome.losses[0] == "kl"
+    )
+    assert outcome.figure(
         "kl", "dense", "made"
-    ).deviation is None and "| -" in found.to_markdown().replace("         ", " ")
+    ).deviation is None and "| -" in outcome.to_markdown().replace("         ", " ")
     with pytest.raises(IrdistillError, match="at least two cells"):
-        write_diagram(found, tmp_path / "plot.svg")
+        write_diagram(outcome, tmp_path / "plot.svg")
 
 
-def test_a_run_that_is_missing_or_comes_twice_stops(made: tuple[Collection, list[Entry]]) -> None:
-    collection, entries = made
+def test_missing_and_duplicate_runs_are_errors(
+    compared: tuple[Collection, list[Entry]],
+) -> None:
+    collection, entries = compared
     with pytest.raises(
         IrdistillError, match="the loss kl has no run of the student dense with seed 1 on made"
     ):
@@ -195,9 +197,7 @@ def test_a_run_that_is_missing_or_comes_twice_stops(made: tuple[Collection, list
 
 @pytest.fixture()
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Runs of a collection that the command can load by its id, and some that no pattern should
-    take.
-    """
+    """Runs of a collection that the command can load, and some that no pattern should match."""
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     beir_folder(tmp_path / "data")
@@ -225,30 +225,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_command(folder: Path) -> None:
-    asked = [
+def test_compare_command(folder: Path) -> None:
+    texts = [
         "compare",
         "out/{loss}+{student}+s{seed}",
         "--plot",
         "plots/cd.svg",
         "--json",
-        "found.json",
+        "out.json",
         "--markdown",
-        "found.md",
+        "out.md",
     ]
-    done = CliRunner().invoke(cli, asked, catch_exceptions=False)
+    done = CliRunner().invoke(cli, texts, catch_exceptions=False)
     assert done.exit_code == 0 and "| kl " in done.output and "dense, data" in done.output
-    result = json.loads((folder / "found.json").read_text())
+    result = json.loads((folder / "out.json").read_text())
     assert result["over_blocks"]["ranks"] == {"kl": 1.0, "list.mle": 2.0}
     assert {figure["student"] for figure in result["figures"]} == {"dense"}
     assert (folder / "plots" / "cd.svg").read_text().startswith("<?xml")
-    assert (folder / "found.md").read_text() in done.output
+    assert (folder / "out.md").read_text() in done.output
     one = CliRunner().invoke(cli, ["compare", "out/{loss}+*+s1"], catch_exceptions=False)
     assert one.exit_code == 0 and "| list.mle " in one.output
 
 
 @pytest.mark.parametrize("level", ["2", "1", "0", "-0.1", "nan"])
-def test_a_level_that_is_none(folder: Path, level: str) -> None:
+def test_wrong_level_is_an_error(folder: Path, level: str) -> None:
     with pytest.raises(IrdistillError, match="--level is"):
         CliRunner().invoke(
             cli, ["compare", "out/{loss}+*+s1", "--level", level], catch_exceptions=False
@@ -265,6 +265,6 @@ def test_a_level_that_is_none(folder: Path, level: str) -> None:
         ("out/{loss}+dense+s{seed}x", "no run folder matches"),
     ],
 )
-def test_a_pattern_that_cannot_be(folder: Path, pattern: str, fault: str) -> None:
+def test_wrong_pattern_is_an_error(folder: Path, pattern: str, fault: str) -> None:
     with pytest.raises(IrdistillError, match=fault):
         CliRunner().invoke(cli, ["compare", pattern], catch_exceptions=False)

@@ -1,4 +1,4 @@
-"""What systems cost: operations against a count by hand, bytes, and every kind of model."""
+"""Costs of systems: operations against a count by hand, bytes, and every kind of model."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture()
-def held() -> Collection:
+def collection() -> Collection:
     return Collection.from_dicts(
         "c", DOCS, {"q0": "text one", "q1": "number two"}, {"q0": {"d0": 1}}
     )
 
 
-def test_a_dense_models_operations_by_hand(
-    held: Collection, backbone: Path, tmp_path: Path
+def test_operations_of_a_dense_model(
+    collection: Collection, backbone: Path, tmp_path: Path
 ) -> None:
     """Of each token: query, key, value and output matrices, the two of the feed-forward part,
     attention; of each query the pooler, which runs though nothing reads it, and the search.
     """
     student = build_student("dense", str(backbone))
     student.save(tmp_path / "m")
-    found = measure_efficiency(held, "dense", tmp_path / "m", 3, work=tmp_path / "work")
+    result = measure_efficiency(collection, "dense", tmp_path / "m", 3, work=tmp_path / "work")
     config = student.model[0].model.config
     lengths = [
         len(ids)
-        for ids in student.tokenize([query.text for query in held.queries.values()], "query")[
+        for ids in student.tokenize([query.text for query in collection.queries.values()], "query")[
             "input_ids"
         ]
     ]
@@ -52,56 +52,56 @@ def test_a_dense_models_operations_by_hand(
         + 2 * len(DOCS) * hidden
         for length in lengths
     ]
-    assert found.flops_per_query == pytest.approx(sum(expected) / 2)
-    assert found.index_bytes == len(DOCS) * hidden * 4 and found.layers == 2 and found.reranks == 0
-    assert found.parameters == sum(
+    assert result.flops_per_query == pytest.approx(sum(expected) / 2)
+    assert (
+        result.index_bytes == len(DOCS) * hidden * 4 and result.layers == 2 and result.reranks == 0
+    )
+    assert result.parameters == sum(
         p.numel() for p in SentenceTransformer(str(tmp_path / "m")).parameters()
     )
-    assert found.model_bytes == 4 * found.parameters
-    assert found.documents_per_second is not None and found.documents_per_second > 0
-    assert 0 < found.p50_ms <= found.p95_ms <= found.p99_ms and found.queries_per_second > 0
+    assert result.model_bytes == 4 * result.parameters
+    assert result.documents_per_second is not None and result.documents_per_second > 0
+    assert 0 < result.p50_ms <= result.p95_ms <= result.p99_ms and result.queries_per_second > 0
 
 
 @pytest.mark.parametrize("kind", ["sparse", "late-interaction", "cross-encoder"])
-def test_every_kind_is_measured(
-    kind: str, held: Collection, backbone: Path, tmp_path: Path
+def test_every_kind_of_model_is_measured(
+    kind: str, collection: Collection, backbone: Path, tmp_path: Path
 ) -> None:
     student = build_student(kind, str(backbone))
     student.save(tmp_path / "m")
-    found = measure_efficiency(held, kind, tmp_path / "m", 4, queries=1)
+    result = measure_efficiency(collection, kind, tmp_path / "m", 4, queries=1)
     assert (
-        found.reranks == (4 if kind == "cross-encoder" else 0)
-        and found.layers == 2
-        and found.parameters > 0
+        result.reranks == (4 if kind == "cross-encoder" else 0)
+        and result.layers == 2
+        and result.parameters > 0
     )
     assert (
-        (found.documents_per_second is None)
+        (result.documents_per_second is None)
         == (kind == "cross-encoder")
-        == (found.index_bytes == 0)
+        == (result.index_bytes == 0)
     )
     if kind == "cross-encoder":
-        one = measure_efficiency(held, kind, tmp_path / "m", 2, queries=1)
-        assert one.flops_per_query == pytest.approx(found.flops_per_query / 2, rel=0.05)
+        one = measure_efficiency(collection, kind, tmp_path / "m", 2, queries=1)
+        assert one.flops_per_query == pytest.approx(result.flops_per_query / 2, rel=0.05)
     if kind == "late-interaction":
         vectors = student.search_vectors(list(DOCS.values()), "document")
-        assert found.index_bytes == sum(4 * own.size for own in vectors) + 4 * len(
+        assert result.index_bytes == sum(4 * part.size for part in vectors) + 4 * len(
             DOCS
         )  # and the number of each one's tokens
 
 
-def test_bm25_and_systems_of_several_parts(
-    held: Collection, backbone: Path, tmp_path: Path
-) -> None:
+def test_bm25_and_fused_systems(collection: Collection, backbone: Path, tmp_path: Path) -> None:
     build_student("dense", str(backbone)).save(tmp_path / "m")
-    alone = measure_efficiency(held, "bm25", "bm25", work=tmp_path / "work")
+    alone = measure_efficiency(collection, "bm25", "bm25", work=tmp_path / "work")
     assert (alone.parameters, alone.layers, alone.flops_per_query, alone.documents_per_second) == (
         0,
         0,
         0,
         None,
     )
-    dense = measure_efficiency(held, "dense", tmp_path / "m", work=tmp_path / "work")
-    both = measure_efficiency(held, "both", ["bm25", tmp_path / "m"], work=tmp_path / "work")
+    dense = measure_efficiency(collection, "dense", tmp_path / "m", work=tmp_path / "work")
+    both = measure_efficiency(collection, "both", ["bm25", tmp_path / "m"], work=tmp_path / "work")
     assert (
         both.index_bytes == alone.index_bytes + dense.index_bytes
         and both.flops_per_query == dense.flops_per_query

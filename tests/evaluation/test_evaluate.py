@@ -1,4 +1,4 @@
-"""Tables and audits on a small collection, with figures worked out by hand."""
+"""Tables and audits of a small collection, with figures computed by hand."""
 
 from __future__ import annotations
 
@@ -17,63 +17,61 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity
 DOCS = {f"d{number}": f"text number {number}" for number in range(6)}
 
 
-def collection(name: str = "small") -> Collection:
+def make_collection(name: str = "small") -> Collection:
     queries = {f"q{number}": f"question {number}" for number in range(4)}
     return Collection.from_dicts(name, DOCS, queries, {q: {"d0": 1} for q in queries})
 
 
-def run(held: Collection, rank_of_d0: list[int | None]) -> MemoryRun:
+def run(collection: Collection, rank_of_d0: list[int | None]) -> MemoryRun:
     """Each query's list has d0 at the given rank of three, or no documents at all."""
     lists = []
-    for query, rank in zip(held.queries, rank_of_d0, strict=True):
+    for query, rank in zip(collection.queries, rank_of_d0, strict=True):
         docs = ["d1", "d2"]
         if rank is None:
             docs = []
         else:
             docs.insert(rank - 1, "d0")
         lists.append(RankedList(query, docs, np.arange(len(docs), 0, -1, dtype=np.float32)))
-    return MemoryRun(RunIdentity("imported", {}, held.describe()), lists)
+    return MemoryRun(RunIdentity("imported", {}, collection.describe()), lists)
 
 
 def test_rows() -> None:
-    held = collection()
-    found = evaluate(
-        held,
-        {"good": run(held, [1, 1, 2, 1]), "poor": run(held, [2, 3, 2, None])},
+    collection = make_collection()
+    result = evaluate(
+        collection,
+        {"good": run(collection, [1, 1, 2, 1]), "poor": run(collection, [2, 3, 2, None])},
         "RR@10 nDCG@10",
         "poor",
     )
-    good = found.row("good", "small", "RR@10")
+    good = result.row("good", "small", "RR@10")
     assert good.value == pytest.approx((1 + 1 + 0.5 + 1) / 4)
-    assert found.row("poor", "small", "RR@10").value == pytest.approx((0.5 + 1 / 3 + 0.5) / 4)
-    assert found.row("poor", "small", "nDCG@10").value == pytest.approx(
+    assert result.row("poor", "small", "RR@10").value == pytest.approx((0.5 + 1 / 3 + 0.5) / 4)
+    assert result.row("poor", "small", "nDCG@10").value == pytest.approx(
         (2 / math.log2(3) + 0.5) / 4
     )
     assert (good.n, good.against, good.wins, good.ties, good.losses) == (4, "poor", 3, 1, 0)
     assert good.difference == pytest.approx((0.5 + 2 / 3 + 0 + 1) / 4)
-    assert found.row("poor", "small", "RR@10").missing == 1
-    assert found.row("poor", "small", "RR@10").p is None
+    assert result.row("poor", "small", "RR@10").missing == 1
+    assert result.row("poor", "small", "RR@10").p is None
     assert good.p is not None and good.p_holm == pytest.approx(
-        min(1.0, 2 * min(row.p for row in found.rows if row.p)), abs=1
+        min(1.0, 2 * min(row.p for row in result.rows if row.p)), abs=1
     )
     assert len(good.run) == 16
 
 
-def test_ties_holes_and_power_are_told() -> None:
-    """q0 has d0 and an unjudged document of the same score at the top; d0 comes second, as its id
-    is the smaller one.
-    """
-    held = collection()
+def test_ties_holes_and_detectable_difference() -> None:
+    """q0 has d0 and an unjudged document with the same top score; d0 is second by its id."""
+    collection = make_collection()
     lists = [
         RankedList("q0", ["d0", "d1"], np.array([1, 1], np.float32)),
         RankedList("q1", ["d0"], np.array([1], np.float32)),
         RankedList("q2", ["d1", "d0"], np.array([2, 1], np.float32)),
     ]
     runs = {
-        "tied": MemoryRun(RunIdentity("imported", {}, held.describe()), lists),
-        "other": run(held, [1, 2, 1, 1]),
+        "tied": MemoryRun(RunIdentity("imported", {}, collection.describe()), lists),
+        "other": run(collection, [1, 2, 1, 1]),
     }
-    row = evaluate(held, runs, "RR@10", "other").row("tied", "small", "RR@10")
+    row = evaluate(collection, runs, "RR@10", "other").row("tied", "small", "RR@10")
     assert (row.value, row.tie_low, row.tie_high, row.tied, row.missing) == (
         (0.5 + 1 + 0.5) / 4,
         0.5,
@@ -90,13 +88,18 @@ def test_ties_holes_and_power_are_told() -> None:
     )
 
 
-def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
-    """All columns of the row say the same: nothing can be concluded."""
-    held = Collection.from_dicts(
+def test_constant_difference_of_two_queries_is_consistent() -> None:
+    """All columns of the row agree: nothing can be concluded."""
+    collection = Collection.from_dicts(
         "two", DOCS, {"a": "one", "b": "two"}, {"a": {"d0": 1}, "b": {"d0": 1}}
     )
-    found = evaluate(held, {"good": run(held, [1, 1]), "poor": run(held, [2, 2])}, "RR@10", "poor")
-    row = found.row("good", "two", "RR@10")
+    result = evaluate(
+        collection,
+        {"good": run(collection, [1, 1]), "poor": run(collection, [2, 2])},
+        "RR@10",
+        "poor",
+    )
+    row = result.row("good", "two", "RR@10")
     assert (row.p, row.p_random, row.p_holm, row.effect, row.detectable, row.difference) == (
         0.5,
         0.5,
@@ -105,7 +108,7 @@ def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
         None,
         0.5,
     )
-    text = found.to_markdown()
+    text = result.to_markdown()
     assert (
         "+0.5000 [+0.5000, +0.5000] | 0.5000 |     0.5000 |   0.5000 |   - |          - |       "
         " 2/0/0 |" in text
@@ -113,9 +116,7 @@ def test_a_constant_difference_of_two_queries_gives_no_contradiction() -> None:
 
 
 def argument_collection(numbers: bool = False, same: bool = True) -> Collection:
-    """Queries that are documents, as in ArguAna: each run finds the query itself first, then the
-    answer.
-    """
+    """Queries that are documents, as in ArguAna; runs rank the query first, then the answer."""
     names = [str(number) if numbers else f"argument-{number}" for number in range(4)]
     docs = {name: f"a claim about matter {name}" for name in names} | {"answer": "the reply"}
     queries = {name: docs[name] if same else f"something about {name}" for name in names}
@@ -124,55 +125,63 @@ def argument_collection(numbers: bool = False, same: bool = True) -> Collection:
     )
 
 
-def self_finding(held: Collection) -> MemoryRun:
+def self_finding(collection: Collection) -> MemoryRun:
     scores = np.array([2, 1], np.float32)
     return MemoryRun(
-        RunIdentity("imported", {}, held.describe()),
-        [RankedList(q, [q, "answer"], scores) for q in held.queries],
+        RunIdentity("imported", {}, collection.describe()),
+        [RankedList(q, [q, "answer"], scores) for q in collection.queries],
     )
 
 
 @pytest.mark.parametrize("numbers", [False, True])
-def test_a_document_with_the_querys_own_id(numbers: bool, caplog: pytest.LogCaptureFixture) -> None:
-    held = argument_collection(numbers)
-    kept = evaluate(held, {"s": self_finding(held)}, "RR@10").rows[0]
+def test_self_match(numbers: bool, caplog: pytest.LogCaptureFixture) -> None:
+    collection = argument_collection(numbers)
+    kept = evaluate(collection, {"s": self_finding(collection)}, "RR@10").rows[0]
     assert (kept.value, kept.self_matches) == (0.5, 4)
     assert (
         "for 4 of 4 queries the run has the document with the query's own id" in caplog.text
         and "drop" in caplog.text
     )
     caplog.clear()
-    dropped = evaluate(held, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
+    dropped = evaluate(
+        collection, {"s": self_finding(collection)}, "RR@10", self_match="drop"
+    ).rows[0]
     assert (dropped.value, dropped.self_matches) == (1.0, 0) and "the run has" not in caplog.text
-    alone = evaluate(held.qrels, {"s": self_finding(held)}, "RR@10", self_match="drop").rows[0]
+    alone = evaluate(
+        collection.qrels, {"s": self_finding(collection)}, "RR@10", self_match="drop"
+    ).rows[0]
     assert alone.value == 1.0
     caplog.clear()
-    assert evaluate(held.qrels, {"s": self_finding(held)}, "RR@10").rows[0].value == 0.5
+    assert evaluate(collection.qrels, {"s": self_finding(collection)}, "RR@10").rows[0].value == 0.5
     assert "for 4 of 4 queries" in caplog.text
 
 
-def test_numbers_that_are_the_same_by_chance_give_no_warning(
+def test_numeric_ids_equal_by_chance_give_no_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Query 2 and document 2 have nothing in common in Cranfield."""
-    held = argument_collection(numbers=True, same=False)
-    evaluate(held, {"s": self_finding(held)}, "RR@10")
+    collection = argument_collection(numbers=True, same=False)
+    evaluate(collection, {"s": self_finding(collection)}, "RR@10")
     assert "own id" not in caplog.text
 
 
-def test_comparisons_and_audits_have_the_same_policy(caplog: pytest.LogCaptureFixture) -> None:
-    held = argument_collection()
-    entries = [Entry(loss, "dense", "arguments", "1", self_finding(held)) for loss in ("a", "b")]
-    assert compare_losses(entries, {"arguments": held}, "RR@10").figures[0].mean == 0.5
+def test_compare_and_audit_apply_self_match(caplog: pytest.LogCaptureFixture) -> None:
+    collection = argument_collection()
+    entries = [
+        Entry(loss, "dense", "arguments", "1", self_finding(collection)) for loss in ("a", "b")
+    ]
+    assert compare_losses(entries, {"arguments": collection}, "RR@10").figures[0].mean == 0.5
     assert caplog.text.count("own id") == 2
     assert (
-        compare_losses(entries, {"arguments": held}, "RR@10", self_match="drop").figures[0].mean
+        compare_losses(entries, {"arguments": collection}, "RR@10", self_match="drop")
+        .figures[0]
+        .mean
         == 1.0
     )
     caplog.clear()
-    kept = audit(held, {"t": self_finding(held)}).teachers[0].quality
+    kept = audit(collection, {"t": self_finding(collection)}).teachers[0].quality
     dropped = (
-        audit(held, {"t": self_finding(held)}, options=AuditOptions(self_match="drop"))
+        audit(collection, {"t": self_finding(collection)}, options=AuditOptions(self_match="drop"))
         .teachers[0]
         .quality
     )
@@ -183,31 +192,40 @@ def test_comparisons_and_audits_have_the_same_policy(caplog: pytest.LogCaptureFi
     )
     assert caplog.text.count("own id") == 1
     for wrong in (
-        lambda: evaluate(held, {"s": self_finding(held)}, self_match="maybe"),  # type: ignore[arg-type]
+        lambda: evaluate(collection, {"s": self_finding(collection)}, self_match="maybe"),  # type: ignore[arg-type]
         lambda: AuditOptions(self_match="maybe"),
     ):  # type: ignore[arg-type]
         with pytest.raises(IrdistillError, match="self_match is 'maybe'; one of keep, drop"):
             wrong()
 
 
-def test_losses_are_not_compared_by_a_count() -> None:
-    held = argument_collection()
-    entries = [Entry(loss, "dense", "arguments", "1", self_finding(held)) for loss in ("a", "b")]
+def test_compare_rejects_counting_measures() -> None:
+    collection = argument_collection()
+    entries = [
+        Entry(loss, "dense", "arguments", "1", self_finding(collection)) for loss in ("a", "b")
+    ]
     with pytest.raises(IrdistillError, match="NumRet is a count"):
-        compare_losses(entries, {"arguments": held}, "NumRet")
+        compare_losses(entries, {"arguments": collection}, "NumRet")
 
 
-def test_judgments_alone_are_enough() -> None:
-    held = collection()
-    found = evaluate(held.qrels, {"a": run(held, [1, 2, 1, 1])}, "RR@10", name="qrels.txt")
-    assert found.row("a", "qrels.txt", "RR@10").value == pytest.approx(3.5 / 4)
+def test_evaluate_with_judgments_only() -> None:
+    collection = make_collection()
+    result = evaluate(
+        collection.qrels, {"a": run(collection, [1, 2, 1, 1])}, "RR@10", name="qrels.txt"
+    )
+    assert result.row("a", "qrels.txt", "RR@10").value == pytest.approx(3.5 / 4)
 
 
-def test_the_correction_covers_all_datasets() -> None:
-    one, two = collection("one"), collection("two")
+def test_holm_covers_all_datasets() -> None:
+    one, two = make_collection("one"), make_collection("two")
     tables = [
-        evaluate(held, {"a": run(held, [1, 1, 1, 2]), "b": run(held, [2, 2, 3, 3])}, "RR@10", "b")
-        for held in (one, two)
+        evaluate(
+            collection,
+            {"a": run(collection, [1, 1, 1, 2]), "b": run(collection, [2, 2, 3, 3])},
+            "RR@10",
+            "b",
+        )
+        for collection in (one, two)
     ]
     both = combine(*tables)
     assert tables[0].rows[0].p_holm == tables[0].rows[0].p
@@ -216,58 +234,58 @@ def test_the_correction_covers_all_datasets() -> None:
         combine(tables[0], tables[0])
 
 
-def test_a_run_of_another_collection_stops() -> None:
-    held = collection()
+def test_run_of_another_collection_is_an_error() -> None:
+    collection = make_collection()
     other = Collection.from_dicts("other", DOCS, {"q0": "something else"}, {"q0": {"d0": 1}})
     with pytest.raises(IrdistillError, match="collection"):
-        evaluate(held, {"a": run(other, [1])}, "AP")
+        evaluate(collection, {"a": run(other, [1])}, "AP")
 
 
-def test_a_baseline_that_is_not_there_stops() -> None:
-    held = collection()
+def test_unknown_baseline_is_an_error() -> None:
+    collection = make_collection()
     with pytest.raises(IrdistillError, match="cannot be compared"):
-        evaluate(held, {"a": run(held, [1, 1, 1, 1])}, "AP", {"a": "b"})
+        evaluate(collection, {"a": run(collection, [1, 1, 1, 1])}, "AP", {"a": "b"})
 
 
 def test_audit() -> None:
-    held = collection()
-    seen = audit(
-        held,
-        {"good": run(held, [1, 1, 1, 1]), "poor": run(held, [3, 2, 1, None])},
-        run(held, [3, 3, 3, 2]),
+    collection = make_collection()
+    outcome = audit(
+        collection,
+        {"good": run(collection, [1, 1, 1, 1]), "poor": run(collection, [3, 2, 1, None])},
+        run(collection, [3, 3, 3, 2]),
     )
-    good, poor = seen.teachers
+    good, poor = outcome.teachers
     figures, counts = good.summary(), poor.summary()
     assert figures["value"] == 1.0
     assert figures["first_stage"] == pytest.approx((3 * 0.5 + 1 / math.log2(3)) / 4)
     assert figures["gain"] == pytest.approx(1 - figures["first_stage"])
     assert good.ruling.decision == "learn"
     assert (counts["queries"], counts["rows"], counts["unscored"]) == (4, 9, 0)
-    agreement = seen.agreements[0]
+    agreement = outcome.agreements[0]
     # d0 d1 d2 against d1 d2 d0 (tau -1/3), d1 d0 d2 (1/3) and itself (1); the fourth list is empty
     assert agreement.tau == pytest.approx((-1 / 3 + 1 / 3 + 1) / 3)
     assert agreement.top == pytest.approx(1 / 3)
     assert agreement.queries == 3
-    assert len(seen.lines) == 3
+    assert len(outcome.lines) == 3
 
 
-def test_an_audit_warns() -> None:
-    held = collection()
+def test_audit_cautions() -> None:
+    collection = make_collection()
     lists = [
         RankedList(q, ["d0", "d1", "d2"], np.array([1.0, 1.0, np.nan], np.float32))
-        for q in held.queries
+        for q in collection.queries
     ]
-    flat = MemoryRun(RunIdentity("teacher", {}, held.describe()), lists)
-    found = audit(held, {"flat": flat}).teachers[0]
-    spread = found.distribution
+    flat = MemoryRun(RunIdentity("teacher", {}, collection.describe()), lists)
+    result = audit(collection, {"flat": flat}).teachers[0]
+    spread = result.distribution
     assert spread.unscored == 4 and spread.tied == 1.0 and spread.spread == 0.0
     assert (
-        "4 of 12 documents have no score" in found.ruling.words
-        and "all scores of a list are equal" in found.ruling.words
+        "4 of 12 documents have no score" in result.ruling.words
+        and "all scores of a list are equal" in result.ruling.words
     )
 
 
-def test_documents_that_a_query_excludes_count_for_nothing() -> None:
+def test_excluded_documents_are_left_out() -> None:
     docs = {f"d{i}": f"text {i}" for i in range(4)}
     qrels = {"q": {"d0": 1, "d2": 1}}
     plain = Collection.from_dicts("set", docs, {"q": "text"}, qrels)
@@ -275,22 +293,24 @@ def test_documents_that_a_query_excludes_count_for_nothing() -> None:
         "set", docs, {"q": Query("q", "text", excluded=("d0", "d1"))}, qrels
     )
 
-    def given(held: Collection) -> MemoryRun:
-        found = RankedList("q", ["d0", "d1", "d3", "d2"], np.array([4, 3, 2, 1], np.float32))
-        return MemoryRun(RunIdentity("imported", {}, held.describe()), [found])
+    def excluded_run(collection: Collection) -> MemoryRun:
+        result = RankedList("q", ["d0", "d1", "d3", "d2"], np.array([4, 3, 2, 1], np.float32))
+        return MemoryRun(RunIdentity("imported", {}, collection.describe()), [result])
 
-    assert evaluate(plain, {"run": given(plain)}, "RR@10").rows[0].value == 1.0
-    counted = PolicyRun(given(excluding), excluding)
-    for run in (given(excluding), counted):
+    assert evaluate(plain, {"run": excluded_run(plain)}, "RR@10").rows[0].value == 1.0
+    counted = PolicyRun(excluded_run(excluding), excluding)
+    for run in (excluded_run(excluding), counted):
         assert evaluate(excluding, {"run": run}, "RR@10").rows[0].value == 0.5  # d3, then d2
     assert counted.excluded == 2
     # nor where a teacher is looked at, losses are compared, or weights are fitted
     value = 1 / math.log2(3)  # d3, then d2, of two relevant documents one is excluded
     best = 1 + 1 / math.log2(3)
-    quality = audit(excluding, {"run": given(excluding)}).teachers[0].quality
+    quality = audit(excluding, {"run": excluded_run(excluding)}).teachers[0].quality
     assert quality is not None and quality.values["nDCG@10"] == pytest.approx(value / best)
-    entries = [Entry(loss, "student", "set", "1", given(excluding)) for loss in ("kl", "mse")]
+    entries = [
+        Entry(loss, "student", "set", "1", excluded_run(excluding)) for loss in ("kl", "mse")
+    ]
     figures = compare_losses(entries, {"set": excluding}).figures
     assert [figure.mean for figure in figures] == [pytest.approx(value / best)] * 2
-    weights = labelled_weights([], excluding, [given(excluding)])
+    weights = labelled_weights([], excluding, [excluded_run(excluding)])
     assert weights.origin["quality"] == [pytest.approx(value / best)]

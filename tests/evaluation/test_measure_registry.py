@@ -1,6 +1,4 @@
-"""Every measure of ir-measures with sensible and silly parameters: its value to the last digit, or
-one clear sentence.
-"""
+"""Every measure of ir-measures with good and bad parameters: the same value, or one error."""
 
 from __future__ import annotations
 
@@ -79,7 +77,7 @@ def case(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_as_ir_measures_or_one_sentence(name: str) -> None:
+def test_value_equals_ir_measures_or_is_an_error(name: str) -> None:
     texts, numbers = case("texts"), case("numbers")
     for form in FORMS:
         measure = f"{name}{form}"
@@ -100,14 +98,14 @@ def test_as_ir_measures_or_one_sentence(name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("perl") is None, reason="ERR and the exponential nDCG need perl")
-def test_what_papers_use_is_computed() -> None:
+def test_common_measures_are_computed() -> None:
     for name in COMPUTED.split():
         (values,) = per_query(*case("texts"), [name]).values.values()
         assert np.isfinite(values).all(), name
 
 
-def test_several_measures_do_not_take_each_others_place() -> None:
-    """In one call of ir-measures the second of these two gets the first one's place, or 0."""
+def test_measures_do_not_replace_each_other() -> None:
+    """In one call of ir-measures the second of these two gets the value of the first, or 0."""
     names = [
         "SetF(beta=2.0)",
         "SetF(beta=0.5)",
@@ -124,16 +122,16 @@ def test_several_measures_do_not_take_each_others_place() -> None:
         )
 
 
-def test_counts_are_sums_without_interval_or_test() -> None:
+def test_counts_are_sums_without_interval() -> None:
     qrels, run = case("numbers")
     other = {query: dict(list(documents.items())[:2]) for query, documents in run.items()}
-    found = evaluate(
+    outcome = evaluate(
         Qrels(qrels),
         {"a": as_run(run), "b": as_run(other)},
         "NumRet NumRelRet NumRel NumQ P@5",
         baseline="b",
     )
-    values = {row.measure: row.value for row in found.rows if row.system == "a"}
+    values = {row.measure: row.value for row in outcome.rows if row.system == "a"}
     assert values == {
         "NumRet": 9.0,
         "NumRet(rel=1)": 4.0,
@@ -141,7 +139,7 @@ def test_counts_are_sums_without_interval_or_test() -> None:
         "NumQ": 2.0,
         "P@5": pytest.approx(4 / 15),
     }
-    for row in found.rows:
+    for row in outcome.rows:
         counted = row.measure != "P@5"
         assert (row.low is None, row.high is None) == (counted, counted)
         assert (row.p is not None) == (row.system == "a" and not counted)
@@ -175,12 +173,12 @@ def test_counts_are_shown_as_whole_numbers() -> None:
         ("nDCG@10,RR@10", "not one of ir-measures"),
     ],
 )
-def test_the_sentence(measure: str, message: str) -> None:
+def test_error_message(measure: str, message: str) -> None:
     with pytest.raises(IrdistillError, match=message):
         parse_measures([measure])
 
 
-def test_a_measure_may_hold_spaces_and_be_an_object() -> None:
+def test_measure_with_spaces_and_as_object() -> None:
     assert list(map(str, parse_measures("nDCG(gains={1: 5, 2: 7})@3 AP"))) == [
         "nDCG(gains={1:5,2:7})@3",
         "AP",
@@ -188,7 +186,7 @@ def test_a_measure_may_hold_spaces_and_be_an_object() -> None:
     assert list(map(str, parse_measures(ir_measures.nDCG @ 10))) == ["nDCG@10"]
 
 
-def test_accuracy_needs_both_kinds_of_documents_in_each_list() -> None:
+def test_accuracy_needs_relevant_and_other_documents() -> None:
     qrels, run = case("texts", missing=False)
     assert per_query(qrels, run, "Accuracy@5").figure("Accuracy@5") == pytest.approx(
         (1 / 2 + 3 / 4) / 2
@@ -200,15 +198,15 @@ def test_accuracy_needs_both_kinds_of_documents_in_each_list() -> None:
 
 
 @pytest.mark.skipif(shutil.which("perl") is None, reason="gdeval needs perl")
-def test_gdeval_takes_grades_up_to_four() -> None:
+def test_gdeval_rejects_grades_above_four() -> None:
     with pytest.raises(
         IrdistillError, match="gdeval, which takes grades up to 4, and the judgments have 8"
     ):
         per_query({"q": {"a": 8}}, {"q": {"a": 1.0}}, "ERR@5")
 
 
-def test_grades_that_trec_eval_cannot_hold() -> None:
-    """It gives 0 for such grades without a word."""
+def test_trec_eval_rejects_large_grades() -> None:
+    """It silently gives 0 for such grades."""
     with pytest.raises(
         IrdistillError, match="grades up to 1000000, and the judgments have 2000000000"
     ):
@@ -221,12 +219,12 @@ def test_grades_that_trec_eval_cannot_hold() -> None:
 @pytest.mark.parametrize(
     "grade", [0.5, 1.9, np.float32(0.5), float("nan"), float("inf"), None, "1.5", 10**30, [1]]
 )
-def test_grades_are_never_cut_off(grade: object) -> None:
+def test_fractional_grades_are_errors(grade: object) -> None:
     with pytest.raises(IrdistillError, match="query q, document a"):
         per_query({"q": {"a": grade}}, {"q": {"a": 1.0}}, "nDCG@10")  # type: ignore[dict-item]
 
 
-def test_whole_grades_of_any_type_are_taken() -> None:
+def test_whole_grades_of_any_type() -> None:
     grades = {"a": 2.0, "b": np.int64(1), "c": np.float32(3.0), "d": True}
     run = {"q": dict.fromkeys("abcd", 1.0)}
     assert Qrels({"q": grades}).to_dict() == {"q": {"a": 2, "b": 1, "c": 3, "d": 1}}

@@ -1,6 +1,4 @@
-"""Figures against pytrec_eval to 1e-12, against values worked out by hand, and against a published
-run.
-"""
+"""Figures against pytrec_eval to 1e-12, values by hand, and a published run."""
 
 from __future__ import annotations
 
@@ -60,15 +58,15 @@ def random_case(seed: int) -> tuple[dict[str, dict[str, int]], dict[str, dict[st
 
 
 @pytest.mark.parametrize("seed", range(500))
-def test_equal_to_trec_eval(seed: int) -> None:
+def test_equals_trec_eval(seed: int) -> None:
     qrels, run = random_case(seed)
     # trec_eval holds scores in float32, so that is what it is given here
-    given = {
+    ranked = {
         q: {d: float(np.float32(s)) for d, s in documents.items()} for q, documents in run.items()
     }
-    found = per_query(qrels, run, [*NAMES, *AT_LEVEL_2])
-    assert found.query_ids == list(qrels)
-    assert found.missing == len(qrels) - len(run)
+    result = per_query(qrels, run, [*NAMES, *AT_LEVEL_2])
+    assert result.query_ids == list(qrels)
+    assert result.missing == len(qrels) - len(run)
     for level, names in ((1, NAMES), (2, AT_LEVEL_2)):
         # pytrec_eval never comes back from a query that has negative grades only
         fit = {
@@ -76,15 +74,15 @@ def test_equal_to_trec_eval(seed: int) -> None:
         }
         expected = pytrec_eval.RelevanceEvaluator(
             fit, set(names.values()), relevance_level=level
-        ).evaluate(given)
-        for place, query in enumerate(found.query_ids):
+        ).evaluate(ranked)
+        for place, query in enumerate(result.query_ids):
             for ours, theirs in names.items():
                 value = expected.get(query, {}).get(theirs, 0.0)
-                assert found.values[ours][place] == pytest.approx(value, abs=1e-12), (query, ours)
+                assert result.values[ours][place] == pytest.approx(value, abs=1e-12), (query, ours)
 
 
 def orders(scores: dict[str, float]) -> list[list[str]]:
-    """All rankings that the scores allow."""
+    """Every ranking that agrees with the scores."""
     groups = [
         [doc for doc in scores if scores[doc] == level]
         for level in sorted(set(scores.values()), reverse=True)
@@ -96,7 +94,7 @@ def orders(scores: dict[str, float]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_tie_bounds_are_those_of_all_orders(seed: int) -> None:
+def test_tie_bounds_equal_all_orders(seed: int) -> None:
     draw = random.Random(seed)
     docs = [f"d{number}" for number in range(6)]
     qrels = {"q": {doc: draw.choice([-1, 0, 1, 2]) for doc in draw.sample([*docs, "not found"], 5)}}
@@ -118,102 +116,102 @@ def test_tie_bounds_are_those_of_all_orders(seed: int) -> None:
         for number, order in enumerate(orders(scores))
     }
     every = per_query(dict.fromkeys(rankings, qrels["q"]), rankings, names)
-    found = per_query(qrels, {"q": scores}, names)
+    result = per_query(qrels, {"q": scores}, names)
     for name in names:
         values = every.values[name]
-        assert (found.low[name][0], found.high[name][0]) == pytest.approx(
+        assert (result.low[name][0], result.high[name][0]) == pytest.approx(
             (min(values), max(values)), abs=1e-12
         ), name
-        assert found.low[name][0] <= found.values[name][0] <= found.high[name][0]
+        assert result.low[name][0] <= result.values[name][0] <= result.high[name][0]
 
 
-def test_judged_and_holes_by_hand() -> None:
+def test_judged_and_holes() -> None:
     """Of a, x, b, y the first and third are judged."""
     run = {"q": {"a": 4.0, "x": 3.0, "b": 2.0, "y": 1.0}}
-    found = per_query({"q": {"a": 0, "b": 1, "c": 1}, "absent": {"a": 1}}, run, "nDCG@10 RR@1 R@3")
-    assert found.judged.tolist() == [0.5, 0.0]
-    assert found.holes["nDCG@10"].tolist() == [0.5, 0.0] and found.holes["RR@1"].tolist() == [
+    result = per_query({"q": {"a": 0, "b": 1, "c": 1}, "absent": {"a": 1}}, run, "nDCG@10 RR@1 R@3")
+    assert result.judged.tolist() == [0.5, 0.0]
+    assert result.holes["nDCG@10"].tolist() == [0.5, 0.0] and result.holes["RR@1"].tolist() == [
         0.0,
         0.0,
     ]
-    assert found.holes["R@3"] == pytest.approx([1 / 3, 0.0])
+    assert result.holes["R@3"] == pytest.approx([1 / 3, 0.0])
 
 
-def test_queries_without_a_relevant_document_and_runs_without_a_judged_one() -> None:
-    found = per_query(
+def test_no_relevant_or_no_judged_documents() -> None:
+    result = per_query(
         {"none": {"a": 0}, "empty": {}},
         {"none": {"a": 1.0}, "empty": {"b": 1.0}},
         "nDCG@10 AP R@10 RR Rprec",
     )
-    assert all(values.tolist() == [0.0, 0.0] for values in found.values.values())
-    assert found.missing == 0 and found.judged.tolist() == [1.0, 0.0]
+    assert all(values.tolist() == [0.0, 0.0] for values in result.values.values())
+    assert result.missing == 0 and result.judged.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_reciprocal_rank_with_a_cut_off(seed: int) -> None:
+def test_reciprocal_rank_with_cutoff(seed: int) -> None:
     qrels, run = random_case(seed)
-    found = per_query(qrels, run, ["RR@10"])
-    for place, query in enumerate(found.query_ids):
+    result = per_query(qrels, run, ["RR@10"])
+    for place, query in enumerate(result.query_ids):
         order = sorted(
             run.get(query, {}).items(),
             key=lambda item: (np.float32(item[1]), item[0]),
             reverse=True,
         )[:10]
         ranks = [rank for rank, (doc, _) in enumerate(order, 1) if qrels[query].get(doc, 0) > 0]
-        assert found.values["RR@10"][place] == pytest.approx(
+        assert result.values["RR@10"][place] == pytest.approx(
             1 / ranks[0] if ranks else 0.0, abs=1e-12
         )
 
 
-def test_by_hand() -> None:
-    """Ties go to the greater id: c (grade 0), then b (1), then a (2)."""
-    found = per_query(
+def test_small_example() -> None:
+    """Ties are in descending order of id: c (grade 0), b (1), a (2)."""
+    result = per_query(
         {"q": {"a": 2, "b": 1, "c": 0}, "absent": {"a": 1}},
         {"q": {"a": 1.0, "b": 1.0, "c": 1.0}},
         "nDCG@10 RR@10",
     )
     ideal = 2 / math.log2(2) + 1 / math.log2(3)
-    assert found.values["nDCG@10"] == pytest.approx(
+    assert result.values["nDCG@10"] == pytest.approx(
         [(1 / math.log2(3) + 2 / math.log2(4)) / ideal, 0.0], abs=1e-12
     )
-    assert found.values["RR@10"].tolist() == [0.5, 0.0]
-    assert found.missing == 1
+    assert result.values["RR@10"].tolist() == [0.5, 0.0]
+    assert result.missing == 1
 
 
-def test_scores_that_differ_beyond_float32_are_ties() -> None:
-    found = per_query({"q": {"a": 1}}, {"q": {"a": 1.0 + 1e-12, "b": 1.0}}, "RR@10")
-    assert found.values["RR@10"].tolist() == [0.5]
+def test_scores_equal_in_float32_tie() -> None:
+    result = per_query({"q": {"a": 1}}, {"q": {"a": 1.0 + 1e-12, "b": 1.0}}, "RR@10")
+    assert result.values["RR@10"].tolist() == [0.5]
 
 
-def test_documents_without_a_score_are_left_out_and_counted() -> None:
-    found = per_query({"q": {"a": 1, "b": 1}}, {"q": {"a": 0.5, "b": float("nan")}}, "R@100")
-    assert found.values["R@100"].tolist() == [0.5]
-    assert found.unscored == 1
+def test_unscored_documents_are_left_out() -> None:
+    result = per_query({"q": {"a": 1, "b": 1}}, {"q": {"a": 0.5, "b": float("nan")}}, "R@100")
+    assert result.values["R@100"].tolist() == [0.5]
+    assert result.unscored == 1
 
 
 @pytest.mark.parametrize("measures", ["nDGC@10", "", "AP AP"])
-def test_bad_measures_stop(measures: str) -> None:
+def test_bad_measures_are_errors(measures: str) -> None:
     with pytest.raises(IrdistillError):
         parse_measures(measures)
 
 
-def test_a_run_of_other_queries_stops() -> None:
+def test_run_of_other_queries_is_an_error() -> None:
     with pytest.raises(IrdistillError, match="different collections"):
         per_query({"q": {"a": 1}}, {"x": {"a": 1.0}}, "AP")
 
 
-def test_the_supplied_trec_deep_learning_run(shared_data: Path) -> None:
+def test_trec_deep_learning_run(shared_data: Path) -> None:
     folder = shared_data / "trec-dl19-top100"
     run = next((path for path in sorted(folder.glob("*")) if "run" in path.name), None)
     if run is None:
         pytest.skip(f"needs the TREC DL 2019 run in {folder}")
     from irdistill.evaluation import evaluate
 
-    found = evaluate(load_collection(str(folder)), {"bm25": run}, "nDCG@10")
-    assert round(found.rows[0].value, 4) == 0.5058
+    result = evaluate(load_collection(str(folder)), {"bm25": run}, "nDCG@10")
+    assert round(result.rows[0].value, 4) == 0.5058
 
 
-def test_libraries_are_handed_some_lists_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_providers_get_lists_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     draw = np.random.default_rng(0)
     qrels = {
         f"q{query}": {f"d{doc}": int(draw.integers(0, 3)) for doc in range(10)}

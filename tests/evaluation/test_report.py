@@ -1,4 +1,4 @@
-"""The report: tables by hand, a page that opens in a browser, the hub's card and MTEB's layout."""
+"""Reports: tables, the page in a browser, the model card and MTEB's layout."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NASTY = "</script><script>document.title='broken'</script> & <b>\u2028"
 
 
 @pytest.fixture()
-def held() -> Collection:
+def collection() -> Collection:
     docs = {"d0": f"answer {NASTY}", "d1": "first other", "d2": "second other", "<d3>": "third"}
     queries = {"q0": f"why {NASTY}", "q1": "how", "q2": "where", "q3": "when"}
     return Collection.from_dicts(
@@ -43,23 +43,23 @@ def held() -> Collection:
     )
 
 
-def run(held: Collection, ranks: list[int]) -> MemoryRun:
+def run(collection: Collection, ranks: list[int]) -> MemoryRun:
     lists = []
-    for query, rank in zip(held.queries, ranks, strict=True):
+    for query, rank in zip(collection.queries, ranks, strict=True):
         docs = ["d1", "d2", "<d3>"]
         docs.insert(rank - 1, "d0")
         lists.append(RankedList(query, docs, np.array([4, 3, 2, 1], np.float32)))
-    return MemoryRun(RunIdentity("imported", {}, held.describe()), lists)
+    return MemoryRun(RunIdentity("imported", {}, collection.describe()), lists)
 
 
 @pytest.fixture()
-def runs(held: Collection) -> dict[str, MemoryRun]:
-    return {"base_line": run(held, [4, 2, 2, 1]), "student": run(held, [1, 1, 2, 2])}
+def runs(collection: Collection) -> dict[str, MemoryRun]:
+    return {"base_line": run(collection, [4, 2, 2, 1]), "student": run(collection, [1, 1, 2, 2])}
 
 
 @pytest.fixture()
-def found(held: Collection, runs: dict[str, MemoryRun]) -> Evaluation:
-    return evaluate(held, runs, "nDCG@10 RR@10 R@2", "base_line")
+def outcome(collection: Collection, runs: dict[str, MemoryRun]) -> Evaluation:
+    return evaluate(collection, runs, "nDCG@10 RR@10 R@2", "base_line")
 
 
 COSTS = (
@@ -68,8 +68,8 @@ COSTS = (
 )
 
 
-def test_tables(found: Evaluation) -> None:
-    text = found.to_markdown()
+def test_tables(outcome: Evaluation) -> None:
+    text = outcome.to_markdown()
     lines = text.splitlines()
     assert lines[0] == "### small/set_1 (4 queries)"
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
@@ -87,8 +87,8 @@ def test_tables(found: Evaluation) -> None:
     assert "Only 4 queries" in text and "detectable" in text and "2/1/1" in text
 
 
-def test_latex(found: Evaluation) -> None:
-    text = found.to_latex()
+def test_latex(outcome: Evaluation) -> None:
+    text = outcome.to_latex()
     assert (
         "\\toprule" in text
         and "base\\_line & 0." in text
@@ -101,11 +101,11 @@ def test_latex(found: Evaluation) -> None:
     )
 
 
-def test_markdown_cells_cannot_end_a_row() -> None:
+def test_markdown_cells_are_escaped() -> None:
     assert Table(["a", "b"], [["x|y\nz", "1"]]).markdown().splitlines()[2] == "| x\\|y z |   1 |"
 
 
-def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
+def test_costs_and_frontier(outcome: Evaluation, tmp_path: Path) -> None:
     cells = [
         cell.strip()
         for cell in costs_table(COSTS, {"student": 0.9}).markdown().splitlines()[3].split("|")[1:-1]
@@ -124,12 +124,12 @@ def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
         "11.0",
         "90.0%",
     ]
-    points = cost_points(found, COSTS)
+    points = cost_points(outcome, COSTS)
     assert [(point.system, point.cost) for point in points] == [
         ("base_line", 0.5),
         ("student", 5.0),
     ]
-    assert points[1].value == found.row("student", "small/set_1", "nDCG@10").value
+    assert points[1].value == outcome.row("student", "small/set_1", "nDCG@10").value
     pairs = [(1, 2), (2, 2), (3, 3), (1, 2)]
     marked = mark_best([CostPoint("s", cost, value, "AP") for cost, value in pairs])
     assert [point.best for point in marked] == [True, False, True, True]
@@ -141,16 +141,18 @@ def test_costs_and_frontier(found: Evaluation, tmp_path: Path) -> None:
         draw_costs([], tmp_path / "q.svg")
 
 
-def page(found: Evaluation, held: Collection, runs: dict[str, MemoryRun], path: Path) -> str:
-    text = render_report(found, held, runs, points=cost_points(found, COSTS))
+def page(
+    outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], path: Path
+) -> str:
+    text = render_report(outcome, collection, runs, points=cost_points(outcome, COSTS))
     path.write_text(text, encoding="utf-8")
     return text
 
 
-def test_the_page_is_whole_and_escaped(
-    found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+def test_page_is_complete_and_escaped(
+    outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], tmp_path: Path
 ) -> None:
-    text = page(found, held, runs, tmp_path / "page.html")
+    text = page(outcome, collection, runs, tmp_path / "page.html")
     assert text.count("<script") == 2 and "document.title='broken'</script>" not in text
     assert (
         "http://www.w3.org/2000/svg" in text
@@ -170,10 +172,10 @@ def test_the_page_is_whole_and_escaped(
     assert data["values"]["RR@10"] == [[0.25, 0.5, 0.5, 1.0], [1.0, 1.0, 0.5, 0.5]]
 
 
-def test_few_queries_are_kept_with_their_lists(
-    found: Evaluation, held: Collection, runs: dict[str, MemoryRun]
+def test_page_limits_queries_and_documents(
+    outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun]
 ) -> None:
-    text = render_report(found, held, runs, queries=1, k=2)
+    text = render_report(outcome, collection, runs, queries=1, k=2)
     start = text.index('id="data">') + len('id="data">')
     data = json.loads(text[start : text.index("</script>", start)])["queries"]
     assert list(data["lists"]) == ["0"] and [len(rows) for rows in data["lists"]["0"]] == [2, 2]
@@ -204,30 +206,30 @@ document.body.append(answer);
 """
 
 
-def test_the_browser_reports_requests_of_a_page(tmp_path: Path) -> None:
+def test_browser_reports_requests_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text('<img src="http://example.org/x.png">', encoding="utf-8")
     with pytest.raises(AssertionError, match="the page requested http"):
         dom_after_scripts(page)
 
 
-def test_the_page_in_a_browser(
-    found: Evaluation, held: Collection, runs: dict[str, MemoryRun], tmp_path: Path
+def test_page_in_a_browser(
+    outcome: Evaluation, collection: Collection, runs: dict[str, MemoryRun], tmp_path: Path
 ) -> None:
-    """With no network: tables sort both ways, a query opens with both rankings, what is relevant
-    and what moved.
+    """Tables sort both ways; a query opens with both rankings, marks and rank changes.
 
-    Relevant is what the chosen measure counts: of the grades 0 and 2 here the 2, and neither where
-        it counts from 3 on.
+    The chosen measure decides what is relevant: of the grades 0 and 2 the 2, and with rel=3 none.
     """
-    found = evaluate(held, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
-    text = page(found, held, runs, tmp_path / "page.html").replace("</body>", SCRIPT + "</body>")
+    outcome = evaluate(collection, runs, "nDCG@10 RR@10 RR(rel=3)@10", "base_line")
+    text = page(outcome, collection, runs, tmp_path / "page.html").replace(
+        "</body>", SCRIPT + "</body>"
+    )
     (tmp_path / "tried.html").write_text(text, encoding="utf-8")
     dom = dom_after_scripts(tmp_path / "tried.html")
     assert 'id="answer">' in dom, dom[-2000:]
     start = dom.index('id="answer">') + len('id="answer">')
-    told = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))
-    assert told == [
+    answers = json.loads(html.unescape(dom[start : dom.index("</pre>", start)]))
+    assert answers == [
         "student",
         "base_line",
         4,
@@ -242,7 +244,7 @@ def test_the_page_in_a_browser(
     assert "<title>Figures of base_line, student</title>" in dom
 
 
-def test_card(found: Evaluation, tmp_path: Path) -> None:
+def test_card(outcome: Evaluation, tmp_path: Path) -> None:
     from huggingface_hub import ModelCard
     from sentence_transformers import SentenceTransformer
 
@@ -253,7 +255,7 @@ def test_card(found: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "trained" / "training.json").write_text(
         json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}})
     )
-    path = write_card(found, "student", folder)
+    path = write_card(outcome, "student", folder)
     text = path.read_text()
     front = yaml.safe_load(text.split("---")[1])
     result = front["model-index"][0]["results"][0]
@@ -264,7 +266,7 @@ def test_card(found: Evaluation, tmp_path: Path) -> None:
     assert result["dataset"] == {"type": "small/set_1", "name": "small/set_1"}
     values = {metric["type"]: metric["value"] for metric in result["metrics"]}
     assert values == {
-        name: found.row("student", "small/set_1", measure).value
+        name: outcome.row("student", "small/set_1", measure).value
         for name, measure in (
             ("ndcg_at_10", "nDCG@10"),
             ("mrr_at_10", "RR@10"),
@@ -277,14 +279,14 @@ def test_card(found: Evaluation, tmp_path: Path) -> None:
     ]
     assert "- loss: `KL(tau=0.05)`" in text and "- steps: `7`" in text
     assert SentenceTransformer(str(folder)).encode(["a"]).shape[0] == 1
-    assert write_card(found, "student", folder) == path
+    assert write_card(outcome, "student", folder) == path
     path.write_text("mine")
     with pytest.raises(IrdistillError, match="was not written by irdistill"):
-        write_card(found, "student", folder)
+        write_card(outcome, "student", folder)
     assert path.read_text() == "mine"
 
 
-def test_mteb_layout(found: Evaluation, tmp_path: Path) -> None:
+def test_mteb_layout(outcome: Evaluation, tmp_path: Path) -> None:
     assert task_of("beir/scifact/test") == ("SciFact", "test") and task_of("a/fiqa#dev") == (
         "FiQA2018",
         "dev",
@@ -295,40 +297,40 @@ def test_mteb_layout(found: Evaluation, tmp_path: Path) -> None:
         and metric_name("R(rel=2)@5") is None
         and metric_name("AP") is None
     )
-    written = write_results(found, "student", tmp_path)
+    written = write_results(outcome, "student", tmp_path)
     assert written == [tmp_path / "results" / "irdistill__student" / "irdistill" / "set_1.json"]
-    told = json.loads(written[0].read_text())
-    scores = told["scores"]["test"][0]
+    answers = json.loads(written[0].read_text())
+    scores = answers["scores"]["test"][0]
     assert (
-        told["task_name"] == "set_1"
-        and scores["main_score"] == scores["ndcg_at_10"] == found.rows[3].value
+        answers["task_name"] == "set_1"
+        and scores["main_score"] == scores["ndcg_at_10"] == outcome.rows[3].value
     )
     mteb = pytest.importorskip("mteb")
-    assert mteb.TaskResult.from_disk(written[0]).get_score() == found.rows[3].value
+    assert mteb.TaskResult.from_disk(written[0]).get_score() == outcome.rows[3].value
 
 
-def test_publish(found: Evaluation, tmp_path: Path) -> None:
+def test_publish(outcome: Evaluation, tmp_path: Path) -> None:
     rows = {
-        "rows": found.to_rows(),
+        "rows": outcome.to_rows(),
         "efficiency": [cost.to_json() for cost in COSTS],
         "retention": {"student": 1.0},
     }
     (tmp_path / "results.json").write_text(json.dumps(rows))
-    given = read_results(tmp_path / "results.json")
-    assert given.evaluation.rows == found.rows and given.costs == COSTS
-    assert publish(given, out=tmp_path / "a.html") is None
+    content = read_results(tmp_path / "results.json")
+    assert content.evaluation.rows == outcome.rows and content.costs == COSTS
+    assert publish(content, out=tmp_path / "a.html") is None
     assert (
         "base_line" in (tmp_path / "a.html").read_text()
         and 'id="scatter"' not in (tmp_path / "a.html").read_text()
     )
-    assert "100.0%" in str(publish(given)) and "GFLOPs" in str(publish(given, "latex"))
+    assert "100.0%" in str(publish(content)) and "GFLOPs" in str(publish(content, "latex"))
     for arguments, message in (
         (("html",), "--out is missing"),
         ((None, tmp_path / "a.xyz"), "cannot be told"),
         (("card", tmp_path, 1, 1, "x"), "no system 'x'"),
     ):
         with pytest.raises(IrdistillError, match=message):
-            publish(given, *arguments)
+            publish(content, *arguments)
     (tmp_path / "bad.json").write_text('{"rows": [{"system": 1, "what": 2}]}')
     with pytest.raises(IrdistillError, match="not a file of figures"):
         read_results(tmp_path / "bad.json")
@@ -337,7 +339,7 @@ def test_publish(found: Evaluation, tmp_path: Path) -> None:
         evaluate_runs({"r": str(tmp_path / "r.txt")}, None, "AP", None)
 
 
-def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -> None:
+def test_report_shows_the_measured_rankings(tmp_path: Path) -> None:
     docs = ("d0", "d1", "d2")
     (tmp_path / "corpus.jsonl").write_text(
         "".join(json.dumps({"_id": doc, "text": f"text of {doc}"}) + "\n" for doc in docs)
@@ -350,6 +352,6 @@ def test_the_rankings_of_a_report_are_those_that_were_measured(tmp_path: Path) -
     (tmp_path / "r.txt").write_text(
         "".join(f"q Q0 {doc} {rank} {9 - rank} t\n" for rank, doc in enumerate(docs, 1))
     )
-    found = evaluate_runs({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
-    assert found.evaluation.rows[0].value == 0.5
-    assert list(found.runs["r"]["q"].doc_ids) == ["d1", "d2"]
+    outcome = evaluate_runs({"r": str(tmp_path / "r.txt")}, f"{tmp_path}#test", "RR@10", None)
+    assert outcome.evaluation.rows[0].value == 0.5
+    assert list(outcome.runs["r"]["q"].doc_ids) == ["d1", "d2"]

@@ -1,4 +1,4 @@
-"""Tests, corrections and intervals against scipy and values worked out by hand."""
+"""Tests, corrections and intervals against scipy and values by hand."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def two(seed: int, size: int, shift: float = 0.1) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_paired_t_is_scipys(seed: int) -> None:
+def test_paired_t_equals_scipy(seed: int) -> None:
     left, right = two(seed, 30)
     assert paired_t(left, right) == pytest.approx(ttest_rel(left, right).pvalue, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_randomization_is_exact_on_few_queries(seed: int) -> None:
+def test_randomization_is_exact_for_few_queries(seed: int) -> None:
     left, right = two(seed, 9)
     exact = permutation_test(
         (left, right),
@@ -36,13 +36,13 @@ def test_randomization_is_exact_on_few_queries(seed: int) -> None:
     assert randomization(left, right) == pytest.approx(exact.pvalue, abs=1e-12)
 
 
-def test_randomization_by_hand() -> None:
+def test_randomization_of_three_queries() -> None:
     """Three queries, all won: of eight sign patterns two are as extreme."""
     assert randomization(np.array([1.0, 0.5, 0.7]), np.zeros(3)) == 2 / 8
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_randomization_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> None:
+def test_sampled_randomization_is_near_t_and_repeats(seed: int) -> None:
     left, right = two(seed, 200, 0.04)
     assert randomization(left, right) == pytest.approx(paired_t(left, right), abs=0.03)
     assert randomization(left, right) == randomization(left, right)
@@ -50,8 +50,8 @@ def test_randomization_by_sampling_is_near_the_t_test_and_repeats(seed: int) -> 
 
 def test_nothing_differs() -> None:
     same = np.random.default_rng(0).random(40)
-    found = compare(same, same.copy())
-    assert (found.p, found.p_random, found.mean, found.effect, found.ties) == (
+    result = compare(same, same.copy())
+    assert (result.p, result.p_random, result.mean, result.effect, result.ties) == (
         1.0,
         1.0,
         0.0,
@@ -72,32 +72,32 @@ CONSTANT = [
 
 
 @pytest.mark.parametrize(("values", "other", "mean"), CONSTANT)
-def test_two_queries_with_the_same_difference_say_one_thing(
+def test_two_queries_with_the_same_difference(
     values: np.ndarray, other: np.ndarray, mean: float
 ) -> None:
     """t and d_z are not defined; of four sign patterns two are as extreme."""
-    found = compare(values, other)
-    assert (found.p, found.p_random, found.effect, found.detectable) == (0.5, 0.5, None, None)
-    assert found.mean == pytest.approx(mean) and found.low == found.high == found.mean
-    assert (paired_t(values, other), found.wins, found.ties, found.losses) == (0.5, 2, 0, 0)
+    result = compare(values, other)
+    assert (result.p, result.p_random, result.effect, result.detectable) == (0.5, 0.5, None, None)
+    assert result.mean == pytest.approx(mean) and result.low == result.high == result.mean
+    assert (paired_t(values, other), result.wins, result.ties, result.losses) == (0.5, 2, 0, 0)
 
 
 def test_many_queries_with_the_same_difference_are_significant() -> None:
     draw = np.random.default_rng(3).random(60)
-    found = compare(draw + 0.1, draw)
-    assert found.p == found.p_random == 1 / 10_001
-    assert (found.effect, found.detectable, found.wins) == (None, None, 60)
+    result = compare(draw + 0.1, draw)
+    assert result.p == result.p_random == 1 / 10_001
+    assert (result.effect, result.detectable, result.wins) == (None, None, 60)
 
 
-def test_one_query_tells_nothing() -> None:
-    found = compare(np.array([0.9]), np.array([0.1]))
-    assert (found.p, found.p_random, found.effect, found.detectable) == (1.0, 1.0, None, None)
+def test_one_query() -> None:
+    result = compare(np.array([0.9]), np.array([0.1]))
+    assert (result.p, result.p_random, result.effect, result.detectable) == (1.0, 1.0, None, None)
 
 
-def test_rounding_errors_are_no_difference() -> None:
+def test_rounding_errors_do_not_count() -> None:
     left = np.array([0.1 + 0.2, 0.5, 1 - 0.9])
-    found = compare(left, np.array([0.3, 0.5, 0.1]))
-    assert (found.p, found.p_random, found.effect, found.detectable, found.ties) == (
+    result = compare(left, np.array([0.3, 0.5, 0.1]))
+    assert (result.p, result.p_random, result.effect, result.detectable, result.ties) == (
         1.0,
         1.0,
         0.0,
@@ -106,13 +106,13 @@ def test_rounding_errors_are_no_difference() -> None:
     )
 
 
-def test_values_that_are_equal_up_to_rounding_become_equal() -> None:
+def test_without_noise() -> None:
     cleaned = without_noise(np.array([0.5, 0.1 + 0.2, 0.3, 0.5 - 1e-16, 0.3001]))
     assert cleaned.tolist() == [0.5 - 1e-16, 0.3, 0.3, 0.5 - 1e-16, 0.3001]
     assert without_noise(np.empty(0)).tolist() == []
 
 
-def test_holm_by_hand() -> None:
+def test_holm() -> None:
     """0.01*4, 0.03*3 and 0.04*2 held up by it, 0.5*1."""
     assert holm([0.03, 0.5, 0.01, 0.04]) == pytest.approx([0.09, 0.5, 0.04, 0.09])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
@@ -121,7 +121,7 @@ def test_holm_by_hand() -> None:
         holm([1.2])
 
 
-def test_interval_is_near_the_normal_one() -> None:
+def test_interval_is_near_the_normal_interval() -> None:
     values = np.random.default_rng(1).normal(0.5, 0.2, 1000)
     low, high = interval(values)
     half = 1.96 * values.std(ddof=1) / np.sqrt(1000)
@@ -129,25 +129,21 @@ def test_interval_is_near_the_normal_one() -> None:
     assert interval(np.full(10, 0.25)) == (0.25, 0.25)
 
 
-def test_effect_and_counts_by_hand() -> None:
-    found = compare(np.array([1.0, 0.0, 0.5, 0.5]), np.array([0.0, 0.0, 0.0, 1.0]))
+def test_effect_and_counts() -> None:
+    result = compare(np.array([1.0, 0.0, 0.5, 0.5]), np.array([0.0, 0.0, 0.0, 1.0]))
     difference = np.array([1.0, 0.0, 0.5, -0.5])
-    assert (found.wins, found.ties, found.losses) == (2, 1, 1)
-    assert found.effect == pytest.approx(0.25 / difference.std(ddof=1))
+    assert (result.wins, result.ties, result.losses) == (2, 1, 1)
+    assert result.effect == pytest.approx(0.25 / difference.std(ddof=1))
 
 
-def test_different_queries_stop() -> None:
+def test_different_queries_are_an_error() -> None:
     with pytest.raises(IrdistillError, match="same queries"):
         compare(np.zeros(3), np.zeros(4))
 
 
 @pytest.mark.parametrize(("size", "expected"), [(25, 0.5842), (100, 0.2829)])
-def test_detectable_is_the_difference_that_a_power_of_80_percent_needs(
-    size: int, expected: float
-) -> None:
-    """By the t quantiles of size - 1 degrees of freedom: (2.0639 + 0.8569) / 5, and (1.9842 +
-    0.8453) / 10.
-    """
+def test_detectable_has_80_percent_power(size: int, expected: float) -> None:
+    """With t quantiles: (2.0639 + 0.8569) / 5, and (1.9842 + 0.8453) / 10."""
     difference = np.random.default_rng(0).normal(size=size)
     difference = (difference - difference.mean()) / difference.std(ddof=1)
     assert detectable(difference, np.zeros(size)) == pytest.approx(expected, abs=2e-4)
@@ -157,19 +153,17 @@ def test_detectable_is_found_in_four_of_five_samples() -> None:
     draw = np.random.default_rng(5)
     spread = 0.3
     least = (2.0096 + 0.8489) * spread / np.sqrt(50)  # of 49 degrees of freedom
-    found = [paired_t(draw.normal(least, spread, 50), np.zeros(50)) < 0.05 for _ in range(2000)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+    result = [paired_t(draw.normal(least, spread, 50), np.zeros(50)) < 0.05 for _ in range(2000)]
+    assert np.mean(result) == pytest.approx(0.8, abs=0.03)
 
 
-def test_intervals_are_those_of_each_row() -> None:
+def test_intervals_equal_interval_of_each_row() -> None:
     values = np.random.default_rng(2).random((3, 17))
     assert intervals(values, rounds=500) == [interval(row, rounds=500) for row in values]
 
 
 def test_ranx_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its Student's test to its last digit; its randomization test, of other random signs, near
-    ours.
-    """
+    """ranx's t-test is equal; its randomization test draws other signs and is close."""
     pytest.importorskip("ranx")
     from importlib import import_module
 

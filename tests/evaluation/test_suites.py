@@ -1,6 +1,4 @@
-"""Suites: their cards, averages, policies, how they run and resume, and published figures made
-again.
-"""
+"""Suites: cards, averages, policies, running and resuming, and published figures."""
 
 from __future__ import annotations
 
@@ -27,20 +25,20 @@ CARDS = sorted(path.stem for path in card_folder("eval").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_cards_name_datasets_that_ir_datasets_has(name: str) -> None:
+def test_cards_name_datasets_of_ir_datasets(name: str) -> None:
     ir_datasets = pytest.importorskip("ir_datasets")
     suite = read_suite(name)
     assert suite.needs and (suite.source or name == "local")
     for dataset in suite.datasets.values():
         if dataset.id:
-            held = ir_datasets.load(dataset.id)
-            assert held.has_docs() and held.has_queries() and held.has_qrels(), dataset.id
+            loaded = ir_datasets.load(dataset.id)
+            assert loaded.has_docs() and loaded.has_queries() and loaded.has_qrels(), dataset.id
     for row in suite.published:
         assert 0 < row.value < 1 and row.measure in suite.measures
         assert row.command(name).startswith(f"irdistill benchmark {name} --")
 
 
-def test_all_suites_are_there() -> None:
+def test_all_suites_exist() -> None:
     assert CARDS == [
         "beir",
         "cast",
@@ -55,7 +53,7 @@ def test_all_suites_are_there() -> None:
     ]
 
 
-def test_beir_counts_its_parts_as_the_paper_does() -> None:
+def test_beir_has_the_datasets_of_the_paper() -> None:
     suite = read_suite("beir")
     assert {name: len(parts) for name, parts in suite.averages.items()} == {
         "BEIR-13": 13,
@@ -80,7 +78,7 @@ def _row(dataset: str, measure: str, value: float) -> Row:
     return Row("s", dataset, measure, 1, value, value, value)
 
 
-def test_averages_count_a_group_once_and_are_refused_by_name() -> None:
+def test_averages_count_a_group_once() -> None:
     groups = {"a": "", "g/1": "g", "g/2": "g", "b": ""}
     suite = Suite(
         "s",
@@ -100,7 +98,7 @@ def test_averages_count_a_group_once_and_are_refused_by_name() -> None:
             choose(suite, [wrong])
 
 
-def test_policies_leave_out_and_count() -> None:
+def test_policies() -> None:
     documents = {
         "q": "the query itself",
         "a": "same  words",
@@ -117,9 +115,9 @@ def test_policies_leave_out_and_count() -> None:
         self_match: bool, duplicates: bool, depth: int = 9
     ) -> tuple[list[str], list[float], int, int]:
         counted = PolicyRun(run, collection, self_match, duplicates, depth)
-        (found,) = list(counted)
+        (outcome,) = list(counted)
         assert len(list(counted)) == 1
-        return found.doc_ids, found.scores.tolist(), counted.self_matches, counted.duplicates
+        return outcome.doc_ids, outcome.scores.tolist(), counted.self_matches, counted.duplicates
 
     assert left(False, False) == (["q", "a", "b", "c", "d"], [5, 4, 3, 2, 1], 0, 0)
     assert left(True, False, 3) == (["a", "b", "c"], [4, 3, 2], 1, 0)
@@ -133,9 +131,9 @@ def test_policies_leave_out_and_count() -> None:
     ]
 
 
-def test_rewrites_are_asked_in_place_of_the_turn() -> None:
-    asked = {"q": Query("q", "and its tail?", rewrite="the tail of a cat")}
-    collection = Collection.from_dicts("c", {"a": "x"}, asked, {"q": {"a": 1}})
+def test_rewrites_replace_the_turn() -> None:
+    texts = {"q": Query("q", "and its tail?", rewrite="the tail of a cat")}
+    collection = Collection.from_dicts("c", {"a": "x"}, texts, {"q": {"a": 1}})
     rewritten = with_rewrites(collection)
     assert (
         rewritten.queries["q"].text == "the tail of a cat"
@@ -148,7 +146,7 @@ def test_rewrites_are_asked_in_place_of_the_turn() -> None:
 
 @pytest.fixture()
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two collections, one whose query is a document, and a suite of them."""
+    """Two collections, one with a query that is a document, and a suite of them."""
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     for name, docs in (
@@ -197,42 +195,42 @@ def test_a_suite_runs_and_resumes(place: Path, capsys: pytest.CaptureFixture[str
         "--out",
         "out",
         "--json",
-        "found.json",
+        "out.json",
     )
     assert _run(*words) == 0
     said = capsys.readouterr().out
-    found = json.loads((place / "found.json").read_text())
-    assert {(row["dataset"], row["measure"]): row["value"] for row in found["rows"]} == {
+    outcome = json.loads((place / "out.json").read_text())
+    assert {(row["dataset"], row["measure"]): row["value"] for row in outcome["rows"]} == {
         ("pets", "RR@10"): 1.0,
         ("pets", "nDCG@10"): 1.0,
         ("self", "RR@10"): 1.0,
         ("self", "nDCG@10"): 1.0,
     }
-    assert found["averages"] == {"both": {"RR@10": 1.0, "nDCG@10": 1.0}} and found["refused"] == {
-        "three": ["third"]
-    }
-    assert found["left_out"]["self"] == {"excluded": 0, "self_matches": 1, "duplicates": 0}
+    assert outcome["averages"] == {"both": {"RR@10": 1.0, "nDCG@10": 1.0}} and outcome[
+        "refused"
+    ] == {"three": ["third"]}
+    assert outcome["left_out"]["self"] == {"excluded": 0, "self_matches": 1, "duplicates": 0}
     assert "self: left out 1 self matches." in said and "three: no average without third." in said
     assert {
-        row["where"]: row["verdict"] for row in found["published"] if row["measure"] == "nDCG@10"
+        row["where"]: row["verdict"] for row in outcome["published"] if row["measure"] == "nDCG@10"
     } == {"self": "off by +0.5000"}
     before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.parquet")}
     assert before
     assert _run(*words) == 0
     assert before == {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*.parquet")}
-    assert json.loads((place / "found.json").read_text()) == found
+    assert json.loads((place / "out.json").read_text()) == outcome
     assert _run(*words, "--k", "2") == 1
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_reranking_and_runs_that_are_given(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reranking_and_existing_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     suite = read_suite("suite.yaml")
     reranked = run_suite(
         suite, BenchmarkSystem("bm25", rerank="bm25", k=2), "reranked", ["pets", "self"]
     )
     assert (reranked.value("both", "RR@10"), reranked.value("three", "RR@10")) == (1.0, None)
-    given = run_suite(suite, BenchmarkSystem(runs="pets/own.trec", k=2), "given", ["pets"])
-    assert given.value("pets", "RR@10") == 0.5
+    existing = run_suite(suite, BenchmarkSystem(runs="pets/own.trec", k=2), "existing", ["pets"])
+    assert existing.value("pets", "RR@10") == 0.5
     over = run_suite(suite, BenchmarkSystem("bm25", rerank="pets/own.trec", k=2), "over", ["pets"])
     assert over.value("pets", "RR@10") == 1.0
     (place / "runs").mkdir()
@@ -294,7 +292,7 @@ def test_published_figures_are_checked(place: Path, capsys: pytest.CaptureFixtur
         ("", "no dataset"),
     ],
 )
-def test_faults_in_a_card_are_told(change: str, said: str, tmp_path: Path) -> None:
+def test_faults_in_a_card_are_errors(change: str, said: str, tmp_path: Path) -> None:
     card: dict[str, str] = {"datasets": "datasets: {a: {folder: x}}", "measures": "measures: RR"}
     card[change.partition(":")[0]] = change if change else "averages: {x: [zzz]}"
     (tmp_path / "card.yaml").write_text("\n".join(card.values()))
@@ -302,7 +300,7 @@ def test_faults_in_a_card_are_told(change: str, said: str, tmp_path: Path) -> No
         read_suite(tmp_path / "card.yaml")
 
 
-def test_an_id_of_ir_datasets_is_opened_through_its_api(
+def test_id_of_ir_datasets_is_opened_through_its_api(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tests.collections.test_ir_datasets import Dataset as Held
@@ -333,7 +331,7 @@ def test_an_id_of_ir_datasets_is_opened_through_its_api(
 
 
 @needs_lucene
-def test_published_figures_that_can_be_made_here(
+def test_published_figures_are_reproduced(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))

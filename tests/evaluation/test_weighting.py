@@ -24,7 +24,7 @@ from irdistill.runs import MemoryRun, RankedList, Run, RunIdentity, fuse
 DOCS = {f"d{i}": f"text {i}" for i in range(30)}
 
 
-def collection(name: str, first: int, count: int, judged: bool = True) -> Collection:
+def make_collection(name: str, first: int, count: int, judged: bool = True) -> Collection:
     """Queries q{first}…; the answer of each is the document of its number modulo 30."""
     ids = [f"q{i}" for i in range(first, first + count)]
     qrels = {query_id: {f"d{int(query_id[1:]) % 30}": 1} for query_id in ids} if judged else {}
@@ -34,27 +34,27 @@ def collection(name: str, first: int, count: int, judged: bool = True) -> Collec
 
 
 def teacher(
-    held: Collection, model: str, seed: int, right: set[int] | None, noise: float = 1.0
+    collection: Collection, model: str, seed: int, right: set[int] | None, noise: float = 1.0
 ) -> Run:
-    """Puts the answer far above the rest for queries whose number modulo 2 is in ``right``; else
+    """A teacher that ranks the answer far above the rest if the number modulo 2 is in ``right``; else
     the answer is as any.
     """
     random = np.random.default_rng(seed)
     lists = []
-    for query_id in held.queries:
+    for query_id in collection.queries:
         number = int(query_id[1:])
         scores = random.normal(size=30).astype(np.float32) * np.float32(noise)
         if right is None or number % 2 in right:
             scores[number % 30] = 8.0
         lists.append(RankedList(query_id, list(DOCS), scores))
-    return MemoryRun(RunIdentity("teacher", {"model": model}, held.describe()), lists)
+    return MemoryRun(RunIdentity("teacher", {"model": model}, collection.describe()), lists)
 
 
-def ndcg(held: Collection, run: Run) -> float:
-    return float(per_query(held.qrels, run, ["nDCG@10"]).values["nDCG@10"].mean())
+def ndcg(collection: Collection, run: Run) -> float:
+    return float(per_query(collection.qrels, run, ["nDCG@10"]).values["nDCG@10"].mean())
 
 
-def test_power_weights_by_hand() -> None:
+def test_power_weights() -> None:
     assert power_weights([0.6, 0.2], 1) == pytest.approx((0.75, 0.25))
     assert power_weights([0.6, 0.2], 2) == pytest.approx((0.9, 0.1))
     assert power_weights([0.6, -0.2], 1) == (1.0, 0.0)
@@ -71,23 +71,23 @@ def test_power_weights_by_hand() -> None:
             power_weights(quality, power)
 
 
-def test_labelled_weights_are_the_figures_on_dev_and_are_recorded(tmp_path: Path) -> None:
-    dev, test = collection("c/dev", 0, 40), collection("c/test", 100, 20)
-    own = [teacher(dev, "good", 1, None), teacher(dev, "half", 2, {0})]
+def test_labelled_weights_are_recorded(tmp_path: Path) -> None:
+    dev, test = make_collection("c/dev", 0, 40), make_collection("c/test", 100, 20)
+    part = [teacher(dev, "good", 1, None), teacher(dev, "half", 2, {0})]
     runs = [teacher(test, "good", 3, None), teacher(test, "half", 4, {0})]
-    found = labelled_weights(runs, dev, own, power=2)
-    quality = [ndcg(dev, run) for run in own]
-    assert found.origin["quality"] == quality and quality[0] == 1.0 and quality[1] < 0.7
-    assert found.values == pytest.approx(
+    result = labelled_weights(runs, dev, part, power=2)
+    quality = [ndcg(dev, run) for run in part]
+    assert result.origin["quality"] == quality and quality[0] == 1.0 and quality[1] < 0.7
+    assert result.values == pytest.approx(
         (1 / (1 + quality[1] ** 2), quality[1] ** 2 / (1 + quality[1] ** 2))
     )
     fused = fuse_teachers(
-        runs, tmp_path / "f", weights="similarity", power=2, dev=dev, dev_runs=own
+        runs, tmp_path / "f", weights="similarity", power=2, dev=dev, dev_runs=part
     )
-    assert fused.identity.producer["weights"] == list(found.values)
-    assert fused.identity.producer["origin"] == found.origin
+    assert fused.identity.producer["weights"] == list(result.values)
+    assert fused.identity.producer["origin"] == result.origin
     nearest = fuse_teachers(
-        runs, tmp_path / "n", "mean", "similarity", power=math.inf, dev=dev, dev_runs=own
+        runs, tmp_path / "n", "mean", "similarity", power=math.inf, dev=dev, dev_runs=part
     )
     assert (
         nearest.to_dict() == runs[0].to_dict()
@@ -95,8 +95,8 @@ def test_labelled_weights_are_the_figures_on_dev_and_are_recorded(tmp_path: Path
     )
 
 
-def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
-    held = collection("c/test", 0, 30, judged=False)
+def test_agreement_lowers_the_weight_of_an_outlier() -> None:
+    collection = make_collection("c/test", 0, 30, judged=False)
     random = np.random.default_rng(0)
     truth = random.normal(size=(30, 30))
     runs = []
@@ -105,9 +105,11 @@ def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
             RankedList(
                 query_id, list(DOCS), (truth[i] + noise * random.normal(size=30)).astype(np.float32)
             )
-            for i, query_id in enumerate(held.queries)
+            for i, query_id in enumerate(collection.queries)
         ]
-        runs.append(MemoryRun(RunIdentity("teacher", {"model": model}, held.describe()), lists))
+        runs.append(
+            MemoryRun(RunIdentity("teacher", {"model": model}, collection.describe()), lists)
+        )
     weights = agreement_weights(runs).values
     assert (
         weights[0] > 0.35
@@ -116,28 +118,30 @@ def test_agreement_sees_the_one_that_errs_alone_and_needs_no_labels() -> None:
         and sum(weights) == pytest.approx(1.0)
     )
     assert agreement_weights(runs[:2]).values == pytest.approx((0.5, 0.5))
-    reverse = [RankedList(found.query_id, found.doc_ids, -found.scores, None) for found in runs[0]]
+    reverse = [
+        RankedList(result.query_id, result.doc_ids, -result.scores, None) for result in runs[0]
+    ]
     with pytest.raises(
         IrdistillError, match=r"no run agrees with the others \(mean Kendall tau -1\.000, -1\.000\)"
     ):
         agreement_weights(
-            [runs[0], MemoryRun(RunIdentity("teacher", {}, held.describe()), reverse)]
+            [runs[0], MemoryRun(RunIdentity("teacher", {}, collection.describe()), reverse)]
         )
 
 
 def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -> None:
-    """A is right on even queries, B on odd ones, and where one is right its first stands out."""
-    dev, test = collection("c/dev", 0, 60), collection("c/test", 100, 60)
-    own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
+    """A is right on even queries, B on odd ones; a right list has an outstanding first document."""
+    dev, test = make_collection("c/dev", 0, 60), make_collection("c/test", 100, 60)
+    part = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
     runs = [teacher(test, "A", 3, {0}), teacher(test, "B", 4, {1})]
     # The mean of ranks cannot tell who is right: the answer is first for one and anywhere for the
     # other.
     uniform = ndcg(test, fuse(runs, tmp_path / "uniform", "rrf"))
-    gate = fit_gate(runs, dev, own)
+    gate = fit_gate(runs, dev, part)
     gated = ndcg(test, fuse(runs, tmp_path / "gated", "rrf", gate=gate))
     assert gated > max(uniform, *(ndcg(test, run) for run in runs)) + 0.02
     assert gated > 0.97
-    fused = fuse_teachers(runs, tmp_path / "verb", "rrf", gate="fit", dev=dev, dev_runs=own)
+    fused = fuse_teachers(runs, tmp_path / "verb", "rrf", gate="fit", dev=dev, dev_runs=part)
     assert fused.identity.producer["gate"]["coefficients"] == [
         list(row) for row in gate.coefficients
     ]
@@ -145,7 +149,7 @@ def test_a_fitted_gate_beats_both_teachers_and_the_uniform_mix(tmp_path: Path) -
     assert ndcg(test, fused) == gated
 
 
-def test_the_balance_term_keeps_the_load_even_where_features_say_nothing() -> None:
+def test_balance_term_keeps_the_load_even() -> None:
     random = np.random.default_rng(0)
     inputs = np.zeros((200, 2, 3))
     gains = np.zeros((200, 2))
@@ -162,7 +166,7 @@ def test_the_balance_term_keeps_the_load_even_where_features_say_nothing() -> No
     assert loads[1] == pytest.approx((gains[:, 0].sum() + 0.5) / 2, abs=1e-3)
 
 
-def test_the_fit_stands_at_the_least_of_what_it_minimises() -> None:
+def test_fit_minimizes_the_objective() -> None:
     """No small step lowers the objective, here written down a second time."""
     random = np.random.default_rng(1)
     inputs, gains = random.normal(size=(40, 3, 3)), random.random((40, 3))
@@ -197,15 +201,15 @@ def test_the_fit_stands_at_the_least_of_what_it_minimises() -> None:
         "./folder",
     ],
 )
-def test_labels_of_test_are_refused(name: str) -> None:
-    dev = collection(name, 0, 10)
-    own = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
+def test_labels_of_test_are_errors(name: str) -> None:
+    dev = make_collection(name, 0, 10)
+    part = [teacher(dev, "A", 1, {0}), teacher(dev, "B", 2, {1})]
     for fit in (labelled_weights, fit_gate):
         with pytest.raises(IrdistillError, match="held out for the final figures"):
-            fit([], dev, own)  # type: ignore[operator]
+            fit([], dev, part)  # type: ignore[operator]
 
 
-def test_top_is_of_a_gate(tmp_path: Path) -> None:
+def test_top_needs_a_gate(tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="but no gate was given"):
         fuse_teachers(["a", "b"], tmp_path / "out", top=1)
 
@@ -219,16 +223,16 @@ def test_split_names() -> None:
     assert split_names("/home/x/set") == ["test"]  # the split that a folder has unless said
 
 
-def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(
+def test_mixed_queries_must_not_be_labelled(
     tmp_path: Path,
 ) -> None:
-    def both(held: Collection) -> list[Run]:
-        return [teacher(held, "A", 1, {0}), teacher(held, "B", 2, {1})]
+    def both(collection: Collection) -> list[Run]:
+        return [teacher(collection, "A", 1, {0}), teacher(collection, "B", 2, {1})]
 
     dev, train, other = (
-        collection("c/dev", 0, 20),
-        collection("c/train", 200, 20),
-        collection("c/part", 10, 20),
+        make_collection("c/dev", 0, 20),
+        make_collection("c/train", 200, 20),
+        make_collection("c/part", 10, 20),
     )
     with pytest.raises(IrdistillError, match="20 of the 20 queries"):
         labelled_weights(both(dev), dev, both(dev))
@@ -243,7 +247,7 @@ def test_queries_that_are_mixed_are_not_among_the_labelled_unless_it_is_train(
     ):
         labelled_weights(both(train), dev, both(dev)[:1])
     with pytest.raises(IrdistillError, match="no judgments"):
-        labelled_weights(both(train), collection("c/dev", 0, 20, judged=False), both(dev))
+        labelled_weights(both(train), make_collection("c/dev", 0, 20, judged=False), both(dev))
     with pytest.raises(IrdistillError, match="made for the collection"):
         labelled_weights(both(train), dev, both(train))
     with pytest.raises(IrdistillError, match="equally good"):

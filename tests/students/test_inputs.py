@@ -31,7 +31,7 @@ from irdistill.teachers import (
     TextPair,
     score_pairs,
 )
-from irdistill.training.data.collate import Tokenizer
+from irdistill.training.data.collate import CachedTokenizer
 from irdistill.training.objectives.encode import Encoder
 from tests.teachers.families import tiny_decoder, tiny_roberta
 
@@ -56,7 +56,7 @@ def together(student: Student, texts: list[Any], kind: Any) -> list[Any]:
 
 def trained(student: Student, texts: list[Any], kind: Any) -> list[Any]:
     """As the training loop pads them."""
-    tokens = Tokenizer(student, kind, lambda numbers: [texts[number] for number in numbers])(
+    tokens = CachedTokenizer(student, kind, lambda numbers: [texts[number] for number in numbers])(
         range(len(texts))
     )
     return list(Encoder(student, torch.float32, token_budget=1024)(tokens, kind))

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder
 
 from irdistill.students import late_interaction_student as late_interaction
 from irdistill.students.late_interaction_student import LateInteractionStudent
-from irdistill.training.data.collate import Tokens
+from irdistill.training.data.collate import TokenRows
 from irdistill.training.objectives.encode import Encoder
 from tests.students.tiny import tiny_backbone
 
@@ -28,15 +29,14 @@ def encoded(student: LateInteractionStudent, texts: list[str], kind: str) -> lis
     """In small chunks, as in training."""
     tokens = student.tokenize(texts, kind)  # type: ignore[arg-type]
     rows = [
-        {
-            key: torch.tensor(values[i]).numpy()
-            for key, values in tokens.items()
-            if key != "attention_mask"
-        }
+        {name: np.array(values[i]) for name, values in tokens.items() if name != "attention_mask"}
         for i in range(len(texts))
     ]
-    found: list[torch.Tensor] = Encoder(student, torch.float32, token_budget=30)(Tokens(rows), kind)  # type: ignore[arg-type]
-    return found
+    vectors: list[torch.Tensor] = Encoder(student, torch.float32, token_budget=30)(
+        TokenRows(rows),
+        kind,  # type: ignore[arg-type]
+    )
+    return vectors
 
 
 def test_scores_are_maxsim_in_lists_batches_and_chunks(

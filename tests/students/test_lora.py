@@ -17,7 +17,7 @@ from irdistill.errors import IrdistillError
 from irdistill.students import build_student
 from irdistill.students.base import Student
 from irdistill.students.lora import PLAIN
-from irdistill.training.loop import DistillTrainer
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.trainer import train
 from tests.students.test_matrix import LOSSES, OPTIONS, SETTINGS, plain_scores, written
 from tests.training.tiny import make_backbone, make_collection, make_run
@@ -72,10 +72,10 @@ def test_adapters_learn_and_the_saved_model_is_plain(
     assert all("lora_" in name or any(head in name for head in heads) for name in learning)
     before = {name: value.clone() for name, value in student.model.named_parameters()}
     states: list[set[str]] = []
-    inner = DistillTrainer._learning_state
+    inner = TrainingLoop.weights
     monkeypatch.setattr(
-        DistillTrainer,
-        "_learning_state",
+        TrainingLoop,
+        "weights",
         lambda self: (states.append(set(inner(self))), inner(self))[1],
     )
     train(

@@ -27,12 +27,15 @@ from irdistill.students import KINDS, build_student
 from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
 from irdistill.training import checkpoints
+from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
-from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.objectives.sparsity import Sparsity
 from irdistill.training.options import TrainOptions
-from irdistill.training.trainer import _collator, train
+from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run
 
 OPTIONS = TrainOptions(
@@ -99,8 +102,8 @@ def collate(place: Path, student: Student) -> Any:
     collection = make_collection()
     compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
     relevant = {f"q{i}": {i: 1.0} for i in range(8)}
-    sampler = ListSampler([compiled], relevant, batch_size=4, list_size=5, seed=7)
-    return sampler, _collator(collection, sampler, student, None)
+    sampler = ListSampler([compiled], relevant, SamplerOptions(batch_size=4, list_size=5, seed=7))
+    return sampler, make_collator(collection, sampler, student, None)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -115,7 +118,7 @@ def test_every_loss_trains_every_student(kind: str, loss: str, place: Path, tmp_
     batch = collator(0)
     seen = []
     for _ in range(8):
-        value = expression(score_batch(student, encoder, batch, expression.uses_in_batch))
+        value = expression(score_batch(encoder, batch, expression.uses_in_batch))
         optimiser.zero_grad()
         value.backward()
         optimiser.step()
@@ -168,17 +171,20 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
         options = replace(options, head_learning_rate=2e-2)
     train(collection, place / "scores", make(kind, place), loss, tmp_path / "whole", options)
 
-    def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
-        if self.state.global_step == 5:
+    def stopped(self: TrainingLoop, step: int, batches: Any) -> None:
+        if step == 5:
             raise KeyboardInterrupt
-        return inner(self, model, inputs, number)
+        inner(self, step, batches)
 
-    inner = DistillTrainer.training_step
-    monkeypatch.setattr(DistillTrainer, "training_step", stopped)
+    inner = TrainingLoop.train_step
+    monkeypatch.setattr(TrainingLoop, "train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(collection, place / "scores", make(kind, place), loss, tmp_path / "stopped", options)
     monkeypatch.undo()
-    assert checkpoints.step_of(checkpoints.find(tmp_path / "stopped" / "checkpoints")[-1]) == 3
+    assert (
+        checkpoints.step_of(checkpoints.find_checkpoints(tmp_path / "stopped" / "checkpoints")[-1])
+        == 3
+    )
     student = make(kind, place)
     model = train(collection, place / "scores", student, loss, tmp_path / "stopped", options)
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
@@ -193,10 +199,7 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes_and_scores(
     for reread in (student, STUDENTS[kind].load(model, device="cpu")):
         reread.model.eval()
         found = score_batch(
-            reread,
-            Encoder(reread, torch.float32, token_budget=60),
-            _again(collator, reread, place),
-            False,
+            Encoder(reread, torch.float32, token_budget=60), _again(collator, reread, place), False
         )
         for i, number in enumerate(lists.queries.tolist()):
             valid = lists.rows[i] >= 0
@@ -315,7 +318,7 @@ def test_all_zero_and_all_active_vectors_raise_an_alarm(caplog: pytest.LogCaptur
     sparsity = Sparsity(replace(OPTIONS, ramp=2))
     sparsity("query", torch.zeros(2, 10))
     sparsity("document", torch.ones(2, 10))
-    found = sparsity.finish()
+    found = sparsity.end_step()
     assert sparsity.log(1, found) == {
         "query": {"active": 0.0, "all_zero": 1.0},
         "document": {"active": 10.0, "all_zero": 0.0},

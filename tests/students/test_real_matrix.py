@@ -23,11 +23,13 @@ from irdistill.runs import RankedList, RunIdentity, compile_run, open_run, write
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.students import KINDS, build_student
 from irdistill.students.base import Student
+from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
-from irdistill.training.loop import score_batch
+from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
-from irdistill.training.trainer import _collator, train
+from irdistill.training.trainer import train
 from tests.students.test_matrix import LOSSES as WRITTEN
 from tests.students.test_matrix import SETTINGS
 
@@ -131,18 +133,16 @@ def judge(student: Student, loss: Loss, collection: Collection, place: Path) -> 
     sampler = ListSampler(
         [compiled],
         relevant,
-        batch_size=len(collection.queries),
-        list_size=DEPTH + 2,
-        seed=0,
-        max_positives=99,
+        SamplerOptions(
+            batch_size=len(collection.queries), list_size=DEPTH + 2, seed=0, max_positives=99
+        ),
     )
     lists = sampler(0)
     student.model.eval()
     with torch.no_grad():
         batch = score_batch(
-            student,
             Encoder(student, torch.float32),
-            _collator(collection, sampler, student, None).collate(lists),
+            make_collator(collection, sampler, student, None).collate(lists),
             loss.uses_in_batch,
         )
         value = float(loss(batch))

@@ -23,9 +23,10 @@ from irdistill.students.base import Student
 from irdistill.students.build import STUDENTS
 from irdistill.teachers import ScoreOptions, TeacherSpec, score
 from irdistill.training import checkpoints
-from irdistill.training.data.teacher_states import TeacherStates
-from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.data.teacher_representations import TeacherRepresentations
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.students.test_matrix import collate, digests, plain_scores
@@ -112,17 +113,20 @@ def test_a_training_that_stops_goes_on_to_the_same_bytes(
     whole = tmp_path / "whole"
     train(collection, scores, make(kind, place), loss, whole, OPTIONS)
 
-    def stopped(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
-        if self.state.global_step == 4:
+    def stopped(self: TrainingLoop, step: int, batches: Any) -> None:
+        if step == 4:
             raise KeyboardInterrupt
-        return inner(self, model, inputs, number)
+        inner(self, step, batches)
 
-    inner = DistillTrainer.training_step
-    monkeypatch.setattr(DistillTrainer, "training_step", stopped)
+    inner = TrainingLoop.train_step
+    monkeypatch.setattr(TrainingLoop, "train_step", stopped)
     with pytest.raises(KeyboardInterrupt):
         train(collection, scores, make(kind, place), loss, tmp_path / "stopped", OPTIONS)
     monkeypatch.undo()
-    assert checkpoints.step_of(checkpoints.find(tmp_path / "stopped" / "checkpoints")[-1]) == 3
+    assert (
+        checkpoints.step_of(checkpoints.find_checkpoints(tmp_path / "stopped" / "checkpoints")[-1])
+        == 3
+    )
     student = make(kind, place)
     model = train(collection, scores, student, loss, tmp_path / "stopped", OPTIONS)
     assert digests(tmp_path / "stopped") == digests(whole)
@@ -182,13 +186,15 @@ def test_the_representations_of_a_batch_are_those_of_the_texts(
     student = STUDENTS[kind].load(place / teacher, device="cpu")
     sampler, collator = collate(place, student)
     held = Representations(place / f"{teacher}-scores")
-    collator.states = TeacherStates(held, student.representation_names, sampler.query_ids)
+    collator.representations = TeacherRepresentations(
+        held, student.representation_names, sampler.query_ids
+    )
     calls = []
     embed = student.embed
     student.embed = lambda *given: calls.append(given[1]) or embed(*given)
     student.keep_representations = True
     batch = collator(0)
-    found = score_batch(student, Encoder(student, torch.float32, token_budget=10**6), batch, False)
+    found = score_batch(Encoder(student, torch.float32, token_budget=10**6), batch, False)
     assert sorted(calls) == sorted(student.sides)  # one pass a side
     assert found.student_representations is not None and found.teacher_representations is not None
     for name in student.representation_names:
@@ -300,7 +306,7 @@ def test_a_run_of_candidates_that_have_none_is_refused(place: Path, tmp_path: Pa
     run = open_run(place / "cross-scores")
     held = Representations(place / "cross-scores")
     assert held.folder.name == FOLDER and len(run) == 8
-    with pytest.raises(IrdistillError, match="holds no representation of any text"):
-        TeacherStates(held, frozenset({"pairs"}), ["unknown"] * 8).check(
+    with pytest.raises(IrdistillError, match="has no representation of any text"):
+        TeacherRepresentations(held, frozenset({"pairs"}), ["unknown"] * 8).check(
             [collate(place, make("cross-encoder", place))[0](0)]
         )

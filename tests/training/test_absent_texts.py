@@ -28,11 +28,12 @@ from irdistill.teachers import (
     score_pairs,
 )
 from irdistill.training import TrainOptions, train
+from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.objectives.encode import Encoder
 from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.processes import Processes
-from irdistill.training.trainer import _collator
 from tests.students.tiny import tiny_backbone
 from tests.teachers.families import tiny_decoder
 
@@ -83,12 +84,9 @@ def batch_of(
     sampler = ListSampler(
         [compile_run(run, collection.corpus)],
         relevant,
-        batch_size=len(collection.queries),
-        list_size=9,
-        seed=1,
-        scored=False,
+        SamplerOptions(batch_size=len(collection.queries), list_size=9, seed=1, scored=False),
     )
-    collator = _collator(collection, sampler, student, vectors, Processes())
+    collator = make_collator(collection, sampler, student, vectors, Processes())
     return collator(0), sampler
 
 
@@ -98,7 +96,7 @@ def test_in_training_they_stand_in_no_loss(
 ) -> None:
     student = student_of(kind, tmp_path)
     batch, sampler = batch_of(collection, student, scores_run(tmp_path / "run", collection))
-    found = score_batch(student, Encoder(student, torch.float32), batch, in_batch=True)
+    found = score_batch(Encoder(student, torch.float32), batch, in_batch=True)
     texts = [
         [DOCUMENTS[f"d{row}"] if row >= 0 else "" for row in rows]
         for rows in sampler(0).rows.tolist()
@@ -124,7 +122,7 @@ def test_in_training_they_stand_in_no_loss(
         assert torch.isfinite(loss) and float(loss) < 200, expression
     # the same as without them: their scores, whatever they are, count nowhere
     absent = ~found.mask
-    changed = score_batch(student, Encoder(student, torch.float32), batch, in_batch=True)
+    changed = score_batch(Encoder(student, torch.float32), batch, in_batch=True)
     with torch.no_grad():
         changed.student[absent] = 1e4
         changed.in_batch[
@@ -284,9 +282,7 @@ def test_a_copy_of_the_positive_under_another_id_is_no_negative(
     batch, sampler = batch_of(collection, student, run, vectors)
     encoder = Encoder(student, torch.float32)
     with torch.no_grad():
-        found = score_batch(
-            student, encoder, batch, in_batch=True, encoded=encode_batch(student, encoder, batch)
-        )
+        found = score_batch(encoder, batch, in_batch=True, encoded=encode_batch(encoder, batch))
     order = [sampler.query_ids[number] for number in sampler(0).queries.tolist()]
     assert found.in_batch.shape == (2, 4)  # cat, dog, rain, heart
     first = order.index("q0")

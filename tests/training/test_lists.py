@@ -10,7 +10,8 @@ import pytest
 
 from irdistill.errors import IrdistillError
 from irdistill.training.data.list_sampler import ListBatch, ListSampler
-from irdistill.training.data.sources import Source, draw, parse_sources
+from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.data.sources import RankRange, draw, parse_sources
 
 NAN = float("nan")
 
@@ -47,17 +48,17 @@ def same(one: ListBatch, other: ListBatch) -> bool:
 
 
 def test_a_step_is_the_same_whenever_and_wherever_it_is_drawn() -> None:
-    first = ListSampler([many()], {}, batch_size=3, list_size=5, seed=1)
+    first = ListSampler([many()], {}, SamplerOptions(batch_size=3, list_size=5, seed=1))
     walked = [first(step) for step in range(12)]
-    again = ListSampler([many()], {}, batch_size=3, list_size=5, seed=1)
+    again = ListSampler([many()], {}, SamplerOptions(batch_size=3, list_size=5, seed=1))
     assert same(again(11), walked[11])  # no replay of the steps before
     assert same(again(2), walked[2])
-    other = ListSampler([many()], {}, batch_size=3, list_size=5, seed=2)
+    other = ListSampler([many()], {}, SamplerOptions(batch_size=3, list_size=5, seed=2))
     assert not all(same(other(step), walked[step]) for step in range(12))
 
 
 def test_an_epoch_has_every_query_once() -> None:
-    sampler = ListSampler([many(7)], {}, batch_size=7, list_size=3, seed=1)
+    sampler = ListSampler([many(7)], {}, SamplerOptions(batch_size=7, list_size=3, seed=1))
     for step in range(3):
         assert sorted(sampler(step).queries.tolist()) == list(range(7))
     assert sampler(0).queries.tolist() != sampler(1).queries.tolist()
@@ -72,7 +73,7 @@ def test_positives_stand_first_and_nulls_stay_out() -> None:
         }
     )
     sampler = ListSampler(
-        [run], {"a": {3: 2, 9: 1}, "c": {5: 0}}, batch_size=2, list_size=3, seed=1
+        [run], {"a": {3: 2, 9: 1}, "c": {5: 0}}, SamplerOptions(batch_size=2, list_size=3, seed=1)
     )
     assert sampler.query_ids == ["a", "c"] and sampler.unusable == 1
     batch = sampler(0)
@@ -87,7 +88,9 @@ def test_positives_stand_first_and_nulls_stay_out() -> None:
 def test_positives_that_no_run_has_come_in_for_a_loss_on_labels() -> None:
     run = Held({"a": [(1, 5.0), (2, 4.0)]})
     sampler = ListSampler(
-        [run], {"a": {9: 1}}, batch_size=1, list_size=3, seed=1, unscored_positives=True
+        [run],
+        {"a": {9: 1}},
+        SamplerOptions(batch_size=1, list_size=3, seed=1, unscored_positives=True),
     )
     batch = sampler(0)
     assert batch.rows[0].tolist() == [9, 1, 2] and batch.labels[0].tolist() == [1, 0, 0]
@@ -97,13 +100,14 @@ def test_positives_that_no_run_has_come_in_for_a_loss_on_labels() -> None:
 def test_several_runs_are_joined_by_document() -> None:
     first = Held({"a": [(1, 5.0), (2, 4.0), (3, NAN)]})
     second = Held({"a": [(3, 9.0), (1, 8.0)]})
-    batch = ListSampler([first, second], {}, batch_size=1, list_size=5, seed=1)(0)
+    batch = ListSampler([first, second], {}, SamplerOptions(batch_size=1, list_size=5, seed=1))(0)
     assert batch.rows[0].tolist() == [1, 2, 3]
     assert np.array_equal(batch.teacher[:, 0], [[5, 4, NAN], [8, NAN, 9]], equal_nan=True)
 
 
 def test_ranks_are_drawn_from_their_ranges_evenly() -> None:
-    sampler = ListSampler([many(1)], {}, batch_size=1, list_size=4, seed=1, sources="1-3:1,11-20")
+    options = SamplerOptions(batch_size=1, list_size=4, seed=1, sources="1-3:1,11-20")
+    sampler = ListSampler([many(1)], {}, options)
     seen: Counter[int] = Counter()
     for step in range(400):
         rows = sampler(step).rows[0].tolist()
@@ -114,8 +118,11 @@ def test_ranks_are_drawn_from_their_ranges_evenly() -> None:
 
 
 def test_sources_are_read() -> None:
-    assert parse_sources("all") == (Source(1, 2**31, 0, False),)
-    assert parse_sources("top:3, 11-100") == (Source(1, 2**31, 3, True), Source(11, 100, 0, False))
+    assert parse_sources("all") == (RankRange(1, 2**31, 0, False),)
+    assert parse_sources("top:3, 11-100") == (
+        RankRange(1, 2**31, 3, True),
+        RankRange(11, 100, 0, False),
+    )
     ranked = np.arange(50)
     assert draw(parse_sources("top"), ranked, 4, np.random.default_rng(0)).tolist() == [0, 1, 2, 3]
     assert (
@@ -128,4 +135,8 @@ def test_sources_are_read() -> None:
 
 def test_nothing_usable_is_said() -> None:
     with pytest.raises(IrdistillError, match="none of the 1 queries"):
-        ListSampler([Held({"a": [(1, 2.0), (2, NAN)]})], {}, batch_size=1, list_size=3, seed=1)
+        ListSampler(
+            [Held({"a": [(1, 2.0), (2, NAN)]})],
+            {},
+            SamplerOptions(batch_size=1, list_size=3, seed=1),
+        )

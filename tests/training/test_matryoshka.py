@@ -18,11 +18,13 @@ from irdistill.runs import compile_run, open_run
 from irdistill.search import RetrieveOptions, retrieve
 from irdistill.students import DenseStudent
 from irdistill.students.base import Student
+from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
-from irdistill.training.loop import encode_batch, score_batch
+from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import encode_batch, score_batch
 from irdistill.training.options import TrainOptions
-from irdistill.training.trainer import _collator, train
+from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
 
 LOSS = "KL(tau=0.2, teacher_tau=2)"
@@ -60,9 +62,11 @@ def first_batch(place: Path, student: Student) -> tuple[Any, Any]:
     collection = make_collection()
     compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
     sampler = ListSampler(
-        [compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=4, list_size=5, seed=7
+        [compiled],
+        {f"q{i}": {i: 1} for i in range(8)},
+        SamplerOptions(batch_size=4, list_size=5, seed=7),
     )
-    return sampler, _collator(collection, sampler, student, None)(0)
+    return sampler, make_collator(collection, sampler, student, None)(0)
 
 
 def plain_scores(model: str, sampler: Any, dimension: int) -> np.ndarray:
@@ -101,9 +105,7 @@ def test_the_saved_model_scores_as_in_training(dimension: int, place: Path) -> N
     student = DenseStudent.load(place / "out" / "model", device="cpu")
     sampler, batch = first_batch(place, student)
     encoder = Encoder(student, torch.float32)
-    found = score_batch(
-        student, encoder, batch, False, None, encode_batch(student, encoder, batch), dimension
-    )
+    found = score_batch(encoder, batch, False, None, encode_batch(encoder, batch), dimension)
     plain = plain_scores(str(place / "out" / "model"), sampler, dimension)
     assert np.allclose(found.student.detach().numpy() * batch.mask.numpy(), plain, atol=1e-5)
 

@@ -31,11 +31,12 @@ from irdistill.runs import (
     write_run,
 )
 from irdistill.training.checks import check_scales
-from irdistill.training.data.collate import Collator, Tokenizer
+from irdistill.training.data.collate import CachedTokenizer, Collator
 from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.list_source import SamplerOptions
 from irdistill.training.data.mixed_run import MixedRun
-from irdistill.training.loop import score_batch
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_student
@@ -113,7 +114,7 @@ def test_mixing_at_read_time_is_fusing_first(
         np.testing.assert_array_equal(mixed.flags(number), fused.flags(number))
     settings: Mapping[str, Any] = {"batch_size": 3, "list_size": 6, "seed": 3, "flagged": "drop"}
     drawn = [
-        ListSampler([run], {"q1": {4: 1}}, **settings)(step)
+        ListSampler([run], {"q1": {4: 1}}, SamplerOptions(**settings))(step)
         for step in (0, 5)
         for run in (mixed, fused)
     ]
@@ -164,7 +165,9 @@ def test_a_teacher_of_weight_one_among_zeros_trains_as_alone(
         replace(OPTIONS, teacher_weights=(0.5, 0.5, 0.0)),
     )
     sampler = ListSampler(
-        [compile_run(teachers[0], collection.corpus)], {}, batch_size=2, list_size=5, seed=1
+        [compile_run(teachers[0], collection.corpus)],
+        {},
+        SamplerOptions(batch_size=2, list_size=5, seed=1),
     )
     assert len(sampler.query_ids) == 8  # no query is usable by the third teacher alone
     for name, value in weights(alone).items():
@@ -177,7 +180,9 @@ def test_a_gate_weighs_the_losses_query_by_query(
     gate = Gate.by_hand(3, gap=1.0, agreement=2.0)
     compiled = [compile_run(run, collection.corpus) for run in teachers]
     sampler = ListSampler(
-        compiled, {}, batch_size=8, list_size=40, seed=1, gate=gate, teacher_weights=(1, 2, 1)
+        compiled,
+        {},
+        SamplerOptions(batch_size=8, list_size=40, seed=1, gate=gate, teacher_weights=(1, 2, 1)),
     )
     batch = sampler(0)
     assert batch.weights is not None and batch.weights.shape == (3, 8)
@@ -223,7 +228,7 @@ def test_suspected_false_negatives_are_masked_dropped_or_kept(
     settings: Mapping[str, Any] = {"batch_size": 2, "list_size": 5, "seed": 1}
     rows = {}
     for flagged, count in (("mask", 2), ("drop", 2), ("keep", 0)):
-        sampler = ListSampler(compiled, relevant, flagged=flagged, **settings)
+        sampler = ListSampler(compiled, relevant, SamplerOptions(flagged=flagged, **settings))
         batch = sampler(0)
         rows[flagged] = sorted(batch.rows[batch.queries.tolist().index(0)].tolist())
         assert (sampler.documents, sampler.flagged_documents) == (8, count)
@@ -242,21 +247,18 @@ def test_masked_documents_stand_in_no_denominator_but_in_the_teachers_list(
     sampler = ListSampler(
         [compile_run(open_run(run), collection.corpus)],
         {"q0": {0: 1}, "q1": {1: 1}},
-        batch_size=2,
-        list_size=5,
-        seed=1,
-        flagged="mask",
+        SamplerOptions(batch_size=2, list_size=5, seed=1, flagged="mask"),
     )
-    queries = Tokenizer(
+    queries = CachedTokenizer(
         student,
         "query",
         lambda numbers: [collection.queries[sampler.query_ids[n]].text for n in numbers],
     )
-    documents = Tokenizer(
+    documents = CachedTokenizer(
         student, "document", lambda rows: collection.corpus.texts(np.asarray(rows))
     )
     batch = Collator(sampler, queries, documents)(0)
-    scores = score_batch(student, Encoder(student, torch.float32), batch, loss.uses_in_batch)
+    scores = score_batch(Encoder(student, torch.float32), batch, loss.uses_in_batch)
     assert scores.teacher is not None and int((~scores.teacher.isnan()).sum()) == 8
     lists = sampler(0)
     expected = []

@@ -41,7 +41,7 @@ def test_only_scored_gives_every_loss_the_same_lists(
     def show(collection: Any, sampler: Any, *rest: Any) -> None:
         raise Drawn([sampler(step).rows.tolist() for step in range(3)])
 
-    monkeypatch.setattr(trainer, "_collator", show)
+    monkeypatch.setattr(trainer, "make_collator", show)
     seen = {}
     for only in (False, True):
         for loss in ('InfoNCE(negatives="list")', "KL", "MarginMSE"):

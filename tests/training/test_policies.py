@@ -23,12 +23,15 @@ from irdistill.search import retrieve
 from irdistill.students import KINDS, DenseStudent, build_student
 from irdistill.training import checkpoints
 from irdistill.training.data import mining
+from irdistill.training.data.collate import make_collator
 from irdistill.training.data.list_sampler import ListSampler
-from irdistill.training.data.sampler_setup import make_samplers
-from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.data.sampler_setup import make_samplers, sampler_options
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
-from irdistill.training.trainer import _collator, train
+from irdistill.training.trainer import train
 from tests.training.test_lists import NAN, Held
 from tests.training.test_train import digests
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
@@ -67,19 +70,19 @@ def log(out: Path) -> list[dict[str, Any]]:
 @contextmanager
 def stopped_before(step: int) -> Iterator[None]:
     """Whatever is trained within is interrupted before it takes this step (from 0)."""
-    inner = DistillTrainer.training_step
+    inner = TrainingLoop.train_step
 
-    def interrupted(self: DistillTrainer, model: Any, inputs: Any, number: Any = None) -> Any:
-        if self.state.global_step == step:
+    def interrupted(self: TrainingLoop, current: int, batches: Any) -> None:
+        if current == step:
             raise KeyboardInterrupt
-        return inner(self, model, inputs, number)
+        inner(self, current, batches)
 
-    DistillTrainer.training_step = interrupted  # type: ignore[method-assign]
+    TrainingLoop.train_step = interrupted  # type: ignore[method-assign]
     try:
         with pytest.raises(KeyboardInterrupt):
             yield
     finally:
-        DistillTrainer.training_step = inner  # type: ignore[method-assign]
+        TrainingLoop.train_step = inner  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -172,7 +175,9 @@ def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
     collection = make_collection()
     compiled = compile_run(open_run(place / "scores", collection), collection.corpus)
     sampler = ListSampler(
-        [compiled], {f"q{i}": {i: 1} for i in range(8)}, batch_size=8, list_size=6, seed=1
+        [compiled],
+        {f"q{i}": {i: 1} for i in range(8)},
+        SamplerOptions(batch_size=8, list_size=6, seed=1),
     )
     loss = parse_loss('KL(tau=0.5, teacher_tau=2) + InfoNCE(tau=0.5, negatives="list")')
     found = []
@@ -180,10 +185,8 @@ def test_cached_gradients_are_the_direct_ones(kind: str, place: Path) -> None:
         student = build_student(kind, str(place / "backbone"), device="cpu")
         student.model.train()
         torch.manual_seed(3)
-        batch = _collator(collection, sampler, student, None)(0)
-        value = loss(
-            score_batch(student, Encoder(student, torch.float32, 60, cached), batch, False)
-        )
+        batch = make_collator(collection, sampler, student, None)(0)
+        value = loss(score_batch(Encoder(student, torch.float32, 60, cached), batch, False))
         value.backward()
         gradients = {
             name: p.grad for name, p in student.model.named_parameters() if p.grad is not None
@@ -208,18 +211,16 @@ def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
     sampler = ListSampler(
         [compile_run(open_run(place / "scores", collection), collection.corpus)],
         {},
-        batch_size=8,
-        list_size=8,
-        seed=1,
+        SamplerOptions(batch_size=8, list_size=8, seed=1),
     )
-    batch = _collator(collection, sampler, student, None)(0)
+    batch = make_collator(collection, sampler, student, None)(0)
     kept = {}
     for cached in (False, True):
         held: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda tensor, held=held: held.append(tensor.nbytes) or tensor, lambda t: t
         ):
-            score_batch(student, Encoder(student, torch.float32, 60, cached), batch, True)
+            score_batch(Encoder(student, torch.float32, 60, cached), batch, True)
         kept[cached] = sum(held)
     assert kept[True] < kept[False] / 20
 
@@ -231,7 +232,10 @@ def test_no_more_than_a_chunk_of_activations_is_held(place: Path) -> None:
 def test_mined_documents_join_the_lists_and_keep_their_scores() -> None:
     run = Held({"a": [(1, 5.0), (2, 4.0), (3, 3.0), (4, NAN)], "b": [(7, 1.0), (8, 0.0)]})
     sampler = ListSampler(
-        [run], {"a": {1: 1, 12: 1}}, batch_size=1, list_size=6, seed=0, query_ids=["a"]
+        [run],
+        {"a": {1: 1, 12: 1}},
+        SamplerOptions(batch_size=1, list_size=6, seed=0),
+        query_ids=["a"],
     )
     before = sampler.draw_list(0, 0)
     sampler.mined = Held({"a": [(12, 9.0), (3, 8.0), (10, 7.0), (11, 6.0), (4, 5.0)]})
@@ -297,7 +301,7 @@ def test_a_search_that_is_gone_is_missed_and_one_by_other_weights_replaced(
     with pytest.raises(IrdistillError, match="6 is gone: the training went on from there"):
         learn(place, tmp_path / "out", replace(options, checkpoint_every=1))
     shutil.copytree(tmp_path / "whole" / "mined" / "3", gone)  # searched with other weights
-    for checkpoint in checkpoints.find(tmp_path / "out" / "checkpoints"):
+    for checkpoint in checkpoints.find_checkpoints(tmp_path / "out" / "checkpoints"):
         if checkpoints.step_of(checkpoint) > 6:
             shutil.rmtree(checkpoint)
     learn(place, tmp_path / "out", options)
@@ -403,12 +407,16 @@ def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path
     compiled: list[CompiledRun] = [compile_run(open_run(place / "scores"), collection.corpus)]
     relevant = {f"q{i}": {i: 1} for i in range(8)}
     trained, held = make_samplers(
-        compiled, relevant, list(collection.queries), options, needs_teacher=True, needs_labels=True
+        compiled,
+        relevant,
+        list(collection.queries),
+        sampler_options(options, needs_teacher=True, needs_labels=True),
+        options,
     )
     assert held is not None and len(held.query_ids) == 4
     assert sorted(trained.query_ids + held.query_ids) == sorted(collection.queries)
     collator, expression, encoder = (
-        _collator(collection, held, student, None),
+        make_collator(collection, held, student, None),
         parse_loss(LOSS),
         Encoder(student, torch.float32),
     )
@@ -416,10 +424,8 @@ def test_the_held_out_loss_is_that_of_lists_not_trained_on(place: Path, tmp_path
     values = []
     for chosen in ([0, 1, 2], [3]):
         held.order = lambda step, chosen=chosen: [(0, query) for query in chosen]
-        held.batch_size = len(chosen)
         values.append(
-            len(chosen)
-            * float(expression(score_batch(student, encoder, collator(0), True)).detach())
+            len(chosen) * float(expression(score_batch(encoder, collator(0), True)).detach())
         )
     assert log(tmp_path / "out")[-1]["held_out"] == pytest.approx(sum(values) / 4, rel=1e-6)
 

@@ -90,20 +90,20 @@ def test_every_epoch_has_every_document_once_and_masks_anew(place: Path) -> None
 def test_a_killed_one_goes_on_to_the_same_bytes(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = module._MaskedTrainer.training_step
+    inner = module.PretrainingLoop.train_step
 
-    def stop(self: Any, *given: Any) -> Any:
-        if self.state.global_step == 5:
+    def stop(self: Any, step: int, batch: Any) -> None:
+        if step == 5:
             raise KeyboardInterrupt
-        return inner(self, *given)
+        inner(self, step, batch)
 
-    monkeypatch.setattr(module._MaskedTrainer, "training_step", stop)
+    monkeypatch.setattr(module.PretrainingLoop, "train_step", stop)
     given = (make_collection(), str(place / "backbone"), tmp_path / "out", OPTIONS)
     with pytest.raises(KeyboardInterrupt):
         pretrain(*given, layers=1)
-    monkeypatch.setattr(module._MaskedTrainer, "training_step", inner)
+    monkeypatch.setattr(module.PretrainingLoop, "train_step", inner)
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-3" / "complete.json").exists()
-    weights = tmp_path / "out" / "checkpoints" / "checkpoint-3" / "model.safetensors"
+    weights = tmp_path / "out" / "checkpoints" / "checkpoint-3" / "weights.pt"
     pretrain(*given, layers=1)
     assert not weights.exists()
     assert digests(tmp_path / "out") == digests(place / "out")
@@ -114,14 +114,14 @@ def test_a_killed_one_goes_on_to_the_same_bytes(
 def test_checkpoints_by_time_and_what_is_said_of_them(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inner = module._MaskedTrainer.training_step
+    inner = module.PretrainingLoop.train_step
 
-    def stop(self: Any, *given: Any) -> Any:
-        if self.state.global_step == 5:
+    def stop(self: Any, step: int, batch: Any) -> None:
+        if step == 5:
             raise KeyboardInterrupt
-        return inner(self, *given)
+        inner(self, step, batch)
 
-    monkeypatch.setattr(module._MaskedTrainer, "training_step", stop)
+    monkeypatch.setattr(module.PretrainingLoop, "train_step", stop)
     monkeypatch.setattr(module.checkpoints, "_SHARE", 0)
     options = replace(OPTIONS, checkpoint_every=500, checkpoint_seconds=1e-9)
     given = (make_collection(), str(place / "backbone"), tmp_path / "out", options)
@@ -130,7 +130,7 @@ def test_checkpoints_by_time_and_what_is_said_of_them(
     assert stopped.value.__notes__ == [
         f"the checkpoint of step 5 of {OPTIONS.steps} in {tmp_path / 'out' / 'checkpoints'}"
     ]
-    monkeypatch.setattr(module._MaskedTrainer, "training_step", inner)
+    monkeypatch.setattr(module.PretrainingLoop, "train_step", inner)
     with caplog.at_level("INFO", logger="irdistill"):
         pretrain(*given, layers=1)
     assert f"resumed at step 5 of {OPTIONS.steps}" in caplog.text and digests(

@@ -102,7 +102,7 @@ def test_penalties_are_the_given_ones_times_the_factor() -> None:
         assert float(found["FLOPS(document)"]) == pytest.approx(
             0.1 * 4 * float(factors["document"])
         )
-        logged = sparsity.log(step, sparsity.finish())
+        logged = sparsity.log(step, sparsity.end_step())
         assert (
             logged["query"]["factor"] == pytest.approx(float(factors["query"]))
             and logged["query"]["active"] == 8
@@ -125,7 +125,7 @@ def test_a_target_out_of_reach_raises_an_alarm(caplog: pytest.LogCaptureFixture)
     for step in range(60):
         sparsity("query", torch.ones(2, 10))
         sparsity.penalties(step)
-        sparsity.log(step, sparsity.finish())
+        sparsity.log(step, sparsity.end_step())
     assert sum("2 are out of reach" in record.message for record in caplog.records) == 1
 
 

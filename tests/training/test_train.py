@@ -25,10 +25,12 @@ from irdistill.losses import ScoreBatch, parse_loss
 from irdistill.runs import RankedList, compile_run, open_run, write_run
 from irdistill.students import DenseStudent
 from irdistill.training import checkpoints
-from irdistill.training.data.collate import Collator, Tokenizer
+from irdistill.training.data.collate import CachedTokenizer, Collator
 from irdistill.training.data.list_sampler import ListSampler
-from irdistill.training.loop import DistillTrainer, score_batch
+from irdistill.training.data.list_source import SamplerOptions
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.objectives.encode import Encoder
+from irdistill.training.objectives.scoring import score_batch
 from irdistill.training.options import TrainOptions
 from irdistill.training.trainer import train
 from tests.training.tiny import make_backbone, make_collection, make_run, make_student
@@ -133,7 +135,7 @@ def run_and_kill(place: Path, out: Path, when: Callable[[], bool], pause: float 
     code = (
         "import sys, time; from pathlib import Path; from tests.training import test_train as t;\n"
         "import irdistill.training.checkpoints as c\n"
-        f"inner = c.complete\nc.complete = lambda *a: (time.sleep({pause}), inner(*a))\n"
+        f"inner = c.write_marker\nc.write_marker = lambda *a: (time.sleep({pause}), inner(*a))\n"
         "place, out = map(Path, sys.argv[1:])\n"
         "student = t.make_student(place / 'backbone')\n"
         "t.train(t.make_collection(), place / 'scores', student, t.LOSS, out, t.OPTIONS)"
@@ -163,7 +165,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(
     checkpoints = out / "checkpoints"
     moments: list[tuple[Callable[[], bool], float]] = [
         (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0").exists(), 0.0),
-        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0" / "checkpoint-3").exists(), 2.0),
+        (lambda: (checkpoints / ".checkpoint-irdistill-tmp-0" / "optimizer.pt").exists(), 2.0),
         (lambda: (checkpoints / "checkpoint-6" / "complete.json").exists(), 0.0),
         (lambda: (out / ".model-irdistill-tmp-0").exists(), 0.0),
     ]
@@ -248,19 +250,19 @@ def test_chunks_and_shared_documents_change_no_score_and_no_gradient(place: Path
     sampler = ListSampler(
         [compile_run(open_run(place / "scores", collection), collection.corpus)],
         {},
-        batch_size=6,
-        list_size=6,
-        seed=1,
+        SamplerOptions(batch_size=6, list_size=6, seed=1),
     )
     asked = [collection.queries[query_id].text for query_id in sampler.query_ids]
-    queries = Tokenizer(student, "query", lambda numbers: [asked[number] for number in numbers])
+    queries = CachedTokenizer(
+        student, "query", lambda numbers: [asked[number] for number in numbers]
+    )
     texts = collection.corpus.texts
-    documents = Tokenizer(student, "document", lambda rows: texts(np.asarray(rows)), limit=2000)
+    documents = CachedTokenizer(
+        student, "document", lambda rows: texts(np.asarray(rows)), limit=2000
+    )
     batch = Collator(sampler, queries, documents)(0)
     loss = parse_loss(LOSS.split(" + ")[0])
-    scores = score_batch(
-        student, Encoder(student, torch.float32, token_budget=40), batch, in_batch=True
-    )
+    scores = score_batch(Encoder(student, torch.float32, token_budget=40), batch, in_batch=True)
     loss(scores).backward()
     gradients = {
         name: p.grad.clone() for name, p in student.model.named_parameters() if p.grad is not None
@@ -436,15 +438,15 @@ def stopped_after(
     steps: int, place: Path, out: Path, options: TrainOptions, monkeypatch: pytest.MonkeyPatch
 ) -> KeyboardInterrupt:
     """A training into which Ctrl-C is pressed in the step after these."""
-    step = DistillTrainer.training_step
+    inner = TrainingLoop.train_step
 
-    def press(self: DistillTrainer, *arguments: Any, **named: Any) -> torch.Tensor:
-        if self.state.global_step == steps:
+    def press(self: TrainingLoop, step: int, batches: Any) -> None:
+        if step == steps:
             raise KeyboardInterrupt
-        return step(self, *arguments, **named)
+        inner(self, step, batches)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt) as stop:
-        patched.setattr(DistillTrainer, "training_step", press)
+        patched.setattr(TrainingLoop, "train_step", press)
         train(
             make_collection(),
             place / "scores",
@@ -506,18 +508,18 @@ def test_without_a_checkpoint_it_says_that_it_starts_over(
             tmp_path / "out",
             OPTIONS,
         )
-    assert "stopped before its first checkpoint, so it starts at step 0 of 12" in caplog.text
+    assert "stopped before its first checkpoint; it starts again at step 0 of 12" in caplog.text
     assert digests(tmp_path / "out") == reference
 
 
 def test_a_slow_checkpoint_comes_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    timer, never = checkpoints.Timer(60.0), checkpoints.Timer(0.0)
+    timer, never = checkpoints.CheckpointTimer(60.0), checkpoints.CheckpointTimer(0.0)
     answers = []
     for seconds, cost in ((159, 0.0), (160, 1.0), (219, 0.0), (220, 10.0), (419, 0.0), (420, 0.0)):
         now[0] = float(seconds)
         answers.append(timer.due())
         if cost:
-            timer.wrote(cost)
+            timer.record(cost)
     assert answers == [False, True, False, True, False, True] and not never.due()

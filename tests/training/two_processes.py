@@ -11,12 +11,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from irdistill.students import build_student
 from irdistill.students.base import Student
-from irdistill.training.loop import DistillTrainer
+from irdistill.training.loop import TrainingLoop
 from irdistill.training.options import TrainOptions
 from irdistill.training.processes import Processes
 from irdistill.training.trainer import train
@@ -57,22 +58,18 @@ def student(place: Path, case: str) -> Student:
     return build_student(kind, str(make_backbone(place / "backbone")), device="cpu", **settings)
 
 
-def gradient_descent(trainer: Any, *given: Any) -> Any:
-    """In place of AdamW."""
-    trainer.optimizer = torch.optim.SGD(trainer.model.parameters(), trainer.args.learning_rate)
-    return trainer.optimizer
+def gradient_descent(model: torch.nn.Module, learning_rate: float, *given: Any) -> Any:
+    """Stands in for `make_optimizer`."""
+    group = {"params": model.parameters(), "initial_lr": learning_rate}
+    return torch.optim.SGD([group], learning_rate)
 
 
 def descend(place: Path, out: Path, case: str, batch_size: int) -> None:
     """One training by plain gradient descent: AdamW forgets the size of a gradient, and makes a
     step of mere rounding.
     """
-    inner = DistillTrainer.create_optimizer
-    DistillTrainer.create_optimizer = gradient_descent  # type: ignore[method-assign]
-    try:
+    with mock.patch("irdistill.training.loop.make_optimizer", gradient_descent):
         run(place, out, case, batch_size, learning_rate=0.1)
-    finally:
-        DistillTrainer.create_optimizer = inner  # type: ignore[method-assign]
 
 
 def run(place: Path, out: Path, case: str, batch_size: int, **changes: Any) -> None:
@@ -110,14 +107,14 @@ def gather(folder: Path) -> None:
 
 def kill_at(step: int, rank: int) -> None:
     """Let one process die, as by SIGKILL from outside, before it begins a step."""
-    inner = DistillTrainer.training_step
+    inner = TrainingLoop.train_step
 
-    def step_or_die(self: DistillTrainer, *given: Any) -> Any:
-        if self.state.global_step == step and self.processes.rank == rank:
+    def step_or_die(self: TrainingLoop, current: int, batches: Any) -> None:
+        if current == step and self.processes.rank == rank:
             os.kill(os.getpid(), signal.SIGKILL)
-        return inner(self, *given)
+        inner(self, current, batches)
 
-    DistillTrainer.training_step = step_or_die  # type: ignore[method-assign]
+    TrainingLoop.train_step = step_or_die  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

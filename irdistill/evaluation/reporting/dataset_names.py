@@ -18,26 +18,40 @@ def short_names(datasets: Sequence[str]) -> dict[str, str]:
 
     ``/data/scifact#test[:300]`` becomes ``scifact#test[:300]``. Ids that are not paths stay as they
     are. If two names would be the same, they keep as many folders as needed to differ.
+
+    >>> short_names(["/data/scifact#test", "beir/nq"])
+    {'/data/scifact#test': 'scifact#test', 'beir/nq': 'beir/nq'}
     """
-    parts = {
-        dataset: Path(_cut(dataset)[0]).expanduser().parts if _is_path(dataset) else ()
-        for dataset in datasets
+    endings = {dataset: _endings(dataset) for dataset in datasets}
+    return {
+        dataset: next(
+            (
+                name
+                for name in names
+                if not any(name in endings[other] for other in datasets if other != dataset)
+            ),
+            names[-1],
+        )
+        for dataset, names in endings.items()
     }
-    names: dict[str, str] = {}
-    for dataset in datasets:
-        if not parts[dataset]:
-            names[dataset] = dataset
-            continue
-        for depth in range(1, len(parts[dataset]) + 1):
-            names[dataset] = _ending(dataset, parts[dataset], depth)
-            others = {
-                other
-                for other in datasets
-                if other != dataset and _ending(other, parts[other], depth) == names[dataset]
-            }
-            if not others:
-                break
-    return names
+
+
+def _endings(dataset: str) -> list[str]:
+    """The names of a dataset, the shortest first: with more and more folders of its path."""
+    path, rest = _cut(dataset)
+    if not path.startswith(("/", ".", "~")) and not ("/" in path and Path(path).is_dir()):
+        return [dataset]
+    parts = Path(path).expanduser().parts
+    return [
+        "/".join(parts[-count:]).removeprefix("//") + rest for count in range(1, len(parts) + 1)
+    ]
+
+
+def _cut(dataset: str) -> tuple[str, str]:
+    """Split an id after its folder: ``sets/a#test[:9]`` gives ``sets/a`` and ``#test[:9]``."""
+    place, part = split_slice(dataset)
+    folder, split = split_id(place)
+    return folder, (f"#{split}" if split else "") + part
 
 
 def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
@@ -59,23 +73,3 @@ def is_synthetic(dataset: str, beside: Path | None = None) -> bool:
             except (IrdistillError, KeyError, TypeError, AttributeError):
                 return False
     return False
-
-
-def _is_path(dataset: str) -> bool:
-    path, _ = _cut(dataset)
-    return path.startswith(("/", ".", "~")) or ("/" in path and Path(path).is_dir())
-
-
-def _ending(dataset: str, parts: Sequence[str], depth: int) -> str:
-    if not parts:
-        return dataset
-    return "/".join(parts[-depth:]).removeprefix("//") + _cut(dataset)[1]
-
-
-def _cut(dataset: str) -> tuple[str, str]:
-    """Split an id after its folder: ``sets/scifact#test[:300]`` gives ``sets/scifact`` and
-    ``#test[:300]``.
-    """
-    place, part = split_slice(dataset)
-    folder, split = split_id(place)
-    return folder, (f"#{split}" if split else "") + part

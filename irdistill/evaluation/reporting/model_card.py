@@ -12,7 +12,7 @@ from irdistill.errors import ModelError, OutputExistsError
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.reporting.dataset_names import is_synthetic, short_names
 from irdistill.evaluation.reporting.mteb import metric_name
-from irdistill.evaluation.reporting.rendering import render_markdown
+from irdistill.evaluation.reporting.rendering import render_markdown, render_template
 from irdistill.modeling.model_files import STUDENT_FILE, check_model_folder
 from irdistill.storage.files import read_json
 from irdistill.storage.ownership import write_file
@@ -20,39 +20,23 @@ from irdistill.storage.ownership import write_file
 NAME = "README.md"
 MARK = "<!-- written by irdistill report -->"
 
-_QUERY, _DOCUMENT = (
-    "how do I merge two dictionaries",
-    "dict.update merges another mapping into this one",
-)
-_SEARCH = f"""\
-queries = model.encode_query(["{_QUERY}"])
-documents = model.encode_document(["{_DOCUMENT}"])
-print(model.similarity(queries, documents))"""
-
-#: Class of sentence-transformers -> the hub's pipeline and tag, and code that uses the model.
+_QUERY = "how do I merge two dictionaries"
+_DOCUMENT = "dict.update merges another mapping into this one"
+#: Class of sentence-transformers -> the hub's pipeline and tag.
 _KINDS = {
-    "SentenceTransformer": ("sentence-similarity", "dense", _SEARCH),
-    "CrossEncoder": (
-        "text-ranking",
-        "cross-encoder",
-        f"""\
-print(model.predict([("{_QUERY}", "{_DOCUMENT}")]))""",
-    ),
-    "SparseEncoder": ("feature-extraction", "sparse", _SEARCH),
-    "MultiVectorEncoder": ("feature-extraction", "late-interaction", _SEARCH),
+    "SentenceTransformer": ("sentence-similarity", "dense"),
+    "CrossEncoder": ("text-ranking", "cross-encoder"),
+    "SparseEncoder": ("feature-extraction", "sparse"),
+    "MultiVectorEncoder": ("feature-extraction", "late-interaction"),
 }
 #: Kinds of irdistill's format -> class.
 _IRDISTILL_KINDS = {"split-cross-encoder": "SplitCrossEncoderStudent", "kernel": "KernelStudent"}
-_COMPARE = f"""\
-(query,) = model.encode(["{_QUERY}"], "query")
-print(model.compare(query, model.encode(["{_DOCUMENT}"], "document")))"""
+#: Format of an export -> backend, file and package that runs it.
 _EXPORTS = {
-    "onnx": ("onnx", "model.onnx"),
-    "onnx-int8": ("onnx", "model_qint8.onnx"),
-    "openvino": ("openvino", "openvino_model.xml"),
+    "onnx": ("onnx", "model.onnx", "optimum-onnx"),
+    "onnx-int8": ("onnx", "model_qint8.onnx", "optimum-onnx"),
+    "openvino": ("openvino", "openvino_model.xml", "optimum-intel"),
 }
-
-
 _SYNTHETIC = re.compile(r" (held-out synthetic )?queries\)")
 
 
@@ -62,100 +46,15 @@ class _Kind:
 
     Attributes:
         library, pipeline, name: the hub's names of library, pipeline and kind.
-        code: code that loads and uses the model.
-        notes: paragraphs for users of the model.
+        cls: the class that loads the model.
+        trust: further argument of the class.
     """
 
     library: str
     pipeline: str
     name: str
-    code: str
-    notes: tuple[str, ...] = ()
-
-
-def _kind_of(folder: Path) -> _Kind:
-    """Read the kind of a model from the files of its folder.
-
-    Raises:
-        ModelError: the kind is unknown.
-    """
-    place = _shown_path(folder)
-    student = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
-    if "kind" in student:
-        if student["kind"] not in _IRDISTILL_KINDS:
-            raise ModelError(
-                f"{folder / STUDENT_FILE} says that the model is a {student['kind']}; one of"
-                f" {', '.join(_IRDISTILL_KINDS)} was expected."
-            )
-        name = _IRDISTILL_KINDS[student["kind"]]
-        code = (
-            f'from irdistill.students import {name}\n\nmodel = {name}.load("{place}")\n{_COMPARE}'
-        )
-        return _Kind(
-            "irdistill",
-            "text-ranking",
-            student["kind"],
-            code,
-            ("The model reranks. irdistill, which trained it, loads it.",),
-        )
-    settings = folder / "config_sentence_transformers.json"
-    if not settings.is_file() and not (folder / "modules.json").is_file():
-        code = (
-            "from transformers import AutoModel, AutoTokenizer\n\n"
-            f'tokenizer, model = AutoTokenizer.from_pretrained("{place}"),'
-            f' AutoModel.from_pretrained("{place}")\n'
-            f'print(model(**tokenizer("{_QUERY}", return_tensors="pt")).last_hidden_state.shape)'
-        )
-        return _Kind(
-            "transformers",
-            "feature-extraction",
-            "backbone",
-            code,
-            ("The model is a backbone to train from; it is not a retriever.",),
-        )
-    saved = (read_json(settings) if settings.is_file() else {}).get(
-        "model_type", "SentenceTransformer"
-    )
-    if saved not in _KINDS:
-        raise ModelError(
-            f"{settings} says that the model is a {saved}; one of {', '.join(_KINDS)} was expected."
-        )
-    pipeline, kind, use = _KINDS[saved]
-    trust, notes = "", []
-    if _needs_irdistill(folder):
-        trust = ", trust_remote_code=True"
-        notes.append(
-            "The model has a vector for each word of its corpus, which irdistill adds to the"
-            " query's vector: irdistill must be installed, and `trust_remote_code=True` lets"
-            " sentence-transformers load that class from it. This folder contains no code."
-        )
-    exported = folder / "irdistill_export.json"
-    form = read_json(exported).get("format") if exported.is_file() else None
-    if form in _EXPORTS:
-        backend, file = _EXPORTS[form]
-        extra = "optimum-intel" if backend == "openvino" else "optimum-onnx"
-        notes.append(
-            f"The folder also contains the network as `{file}`. After `pip install {extra}`"
-            f' `{saved}("{place}", backend="{backend}", model_kwargs={{"file_name":'
-            f' "{file}"}}{trust})` runs it; the code above runs the weights in PyTorch.'
-        )
-    code = f'from sentence_transformers import {saved}\n\nmodel = {saved}("{place}"{trust})\n{use}'
-    return _Kind("sentence-transformers", pipeline, kind, code, tuple(notes))
-
-
-def _needs_irdistill(folder: Path) -> bool:
-    """Whether the class of any module of the model is in irdistill."""
-    return any(
-        "irdistill." in path.read_text(encoding="utf-8")
-        for path in (folder / "modules.json", folder / "router_config.json")
-        if path.is_file()
-    )
-
-
-def _shown_path(folder: Path) -> str:
-    """The folder's path, relative if it is below the current folder."""
-    whole = folder.expanduser().resolve()
-    return (whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole).as_posix()
+    cls: str = ""
+    trust: str = ""
 
 
 def write_card(
@@ -178,18 +77,74 @@ def write_card(
             f"{path} was not written by irdistill and is left as it is; move it away to write a"
             " card with figures."
         )
-    write_file(path, card_text(evaluation, system, folder, beside))
+    kind = _kind_of(folder)
+    rows = [row for row in evaluation.rows if row.system == system]
+    generated = {dataset for dataset in evaluation.datasets if is_synthetic(dataset, beside)}
+    judged = [row for row in rows if row.dataset not in generated]
+    synthetic = _tables([row for row in rows if row.dataset in generated])
+    exported = folder / "irdistill_export.json"
+    form = read_json(exported).get("format") if exported.is_file() else None
+    names = ("backend", "file", "extra")
+    text = render_template(
+        "model_card.md.j2",
+        metadata=_metadata(kind, system, judged, short_names(evaluation.datasets)),
+        system=system,
+        kind=kind,
+        version=__version__,
+        figures=_tables(judged),
+        synthetic_figures=_SYNTHETIC.sub(" synthetic queries)", synthetic),
+        path=_shown_path(folder),
+        query=_QUERY,
+        document=_DOCUMENT,
+        export=dict(zip(names, _EXPORTS[form], strict=True)) if form in _EXPORTS else None,
+        training=_training(folder.parent / "training.json"),
+    )
+    write_file(path, text.rstrip() + "\n")
     return path
 
 
-def card_text(evaluation: Evaluation, system: str, folder: Path, beside: Path | None = None) -> str:
-    """The text of the card: metadata for the hub, then tables, use and training."""
+def _kind_of(folder: Path) -> _Kind:
+    """Read the kind of a model from the files of its folder.
+
+    Raises:
+        ModelError: the kind is unknown.
+    """
+    student = read_json(folder / STUDENT_FILE) if (folder / STUDENT_FILE).is_file() else {}
+    if "kind" in student:
+        kind = _known(student["kind"], _IRDISTILL_KINDS, folder / STUDENT_FILE)
+        return _Kind("irdistill", "text-ranking", kind, _IRDISTILL_KINDS[kind])
+    settings = folder / "config_sentence_transformers.json"
+    if not settings.is_file() and not (folder / "modules.json").is_file():
+        return _Kind("transformers", "feature-extraction", "backbone")
+    saved = read_json(settings) if settings.is_file() else {}
+    cls = _known(saved.get("model_type", "SentenceTransformer"), _KINDS, settings)
+    needs_irdistill = any(
+        "irdistill." in path.read_text(encoding="utf-8")
+        for path in (folder / "modules.json", folder / "router_config.json")
+        if path.is_file()
+    )
+    trust = ", trust_remote_code=True" if needs_irdistill else ""
+    return _Kind("sentence-transformers", *_KINDS[cls], cls, trust)
+
+
+def _known(kind: str, kinds: dict[str, Any], path: Path) -> str:
+    if kind not in kinds:
+        raise ModelError(
+            f"{path} says that the model is a {kind}; one of {', '.join(kinds)} was expected."
+        )
+    return kind
+
+
+def _shown_path(folder: Path) -> str:
+    """The folder's path, relative if it is below the current folder."""
+    whole = folder.expanduser().resolve()
+    return (whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else whole).as_posix()
+
+
+def _metadata(kind: _Kind, system: str, rows: list[Row], names: dict[str, str]) -> str:
+    """The part of the card that the hub reads."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    kind = _kind_of(folder)
-    rows = tuple(row for row in evaluation.rows if row.system == system)
-    names = short_names(evaluation.datasets)
-    synthetic = {dataset for dataset in evaluation.datasets if is_synthetic(dataset, beside)}
     results = [
         EvalResult(
             task_type="information-retrieval",
@@ -201,67 +156,25 @@ def card_text(evaluation: Evaluation, system: str, folder: Path, beside: Path | 
             metric_value=row.value,
         )
         for row in rows
-        if row.dataset not in synthetic
     ]
-    tags = [
-        kind.library,
-        kind.pipeline,
-        kind.name,
-        "information-retrieval",
-        "knowledge-distillation",
-    ]
-    data = ModelCardData(
+    tags = [kind.library, kind.pipeline, kind.name, "information-retrieval"]
+    return ModelCardData(
         library_name=kind.library,
         pipeline_tag=kind.pipeline,
-        tags=list(dict.fromkeys(tags)),
+        tags=list(dict.fromkeys([*tags, "knowledge-distillation"])),
         model_name=system if results else None,
         eval_results=results or None,
-    )
-    lines = [
-        "---",
-        data.to_yaml().rstrip(),
-        "---",
-        MARK,
-        "",
-        f"# {system}",
-        "",
-        f"A {kind.name} model for retrieval, trained with irdistill {__version__}.",
-        "",
-    ]
-    judged = tuple(row for row in rows if row.dataset not in synthetic)
-    if judged:
-        lines += ["## Figures", "", _tables(judged), ""]
-    if synthetic:
-        text = _tables(tuple(row for row in rows if row.dataset in synthetic))
-        lines += [
-            "## Figures on synthetic queries",
-            "",
-            "These queries were generated from the documents and held out from training. They show"
-            " whether training worked, and are no benchmark: nobody judged them, and people ask"
-            " other questions.",
-            "",
-            _SYNTHETIC.sub(" synthetic queries)", text),
-            "",
-        ]
-    lines += ["## Use", "", "```python", kind.code, "```", ""]
-    for note in (
-        "The path is that of the folder on the machine that wrote this card; after `hf upload`"
-        " replace it with the model's id on the hub.",
-        *kind.notes,
-    ):
-        lines += [note, ""]
-    lines += _training(folder.parent / "training.json")
-    return "\n".join(lines).rstrip() + "\n"
+    ).to_yaml()
 
 
-def _tables(rows: tuple[Row, ...]) -> str:
-    return render_markdown(Evaluation(rows).findings(), level=4).strip()
+def _tables(rows: list[Row]) -> str:
+    return render_markdown(Evaluation(tuple(rows)).findings(), level=4).strip()
 
 
-def _training(path: Path) -> list[str]:
+def _training(path: Path) -> dict[str, Any]:
     """What the model learned from, if training.json is next to its folder."""
     if not path.is_file():
-        return []
+        return {}
     identity: dict[str, Any] = read_json(path).get("identity", {})
     options, student = identity.get("options", {}), identity.get("student", {})
     collection = str(identity.get("collection", {}).get("id") or "")
@@ -276,9 +189,4 @@ def _training(path: Path) -> list[str]:
         "learning rate": options.get("learning_rate"),
         "seed": options.get("seed"),
     }
-    return [
-        "## Training",
-        "",
-        *(f"- {name}: `{value}`" for name, value in facts.items() if value not in (None, "")),
-        "",
-    ]
+    return {name: value for name, value in facts.items() if value not in (None, "")}

@@ -54,7 +54,7 @@ class Displayed:
         return self.to_markdown().rstrip()
 
     def _repr_html_(self) -> str:
-        return _template("findings.html.j2", title=self.title, findings=self.findings())
+        return render_template("findings.html.j2", title=self.title, findings=self.findings())
 
 
 def render_markdown(findings: Sequence[Finding], title: str = "", level: int = 2) -> str:
@@ -87,15 +87,16 @@ def render_html(
             tables that sort, only with it.
     """
     script = None if data is None else _script_json(data)
-    return _template("page.html.j2", title=title, findings=findings, data=data, script=script)
+    return render_template("page.html.j2", title=title, findings=findings, data=data, script=script)
 
 
-def _template(name: str, **values: Any) -> str:
+def render_template(name: str, **values: Any) -> str:
+    """Render a template; texts are escaped in HTML only."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
         loader=PackageLoader("irdistill.evaluation.reporting", "templates"),
-        autoescape=True,
+        autoescape=".html" in name,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,6 +1,4 @@
-"""Text with a row a line: TREC runs, tables of (query, document, score), and triples with the
-scores of both documents.
-"""
+"""Text with one row per line: TREC runs, tables of (query, document, score), and triples."""
 
 from __future__ import annotations
 
@@ -13,8 +11,15 @@ from irdistill.collections import Collection
 from irdistill.collections.byte_strings import ByteStrings
 from irdistill.collections.table_content import READINGS, TRIPLES
 from irdistill.collections.table_layout import TableLayout, detect_layout
-from irdistill.errors import IrdistillError
-from irdistill.runs.formats.rows import CHUNK, Rows, WriteOptions, parted, relevant, whole_ranks
+from irdistill.errors import InputError
+from irdistill.runs.formats.rows import (
+    CHUNK,
+    Rows,
+    WriteOptions,
+    relevant_documents,
+    split_rows,
+    whole_ranks,
+)
 from irdistill.runs.line_fields import Lines, WrongWidthError, decimals, lines_of, split_blocks
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
@@ -37,14 +42,12 @@ def read_trec(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def read_table(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """A table of queries, documents and scores or ranks, as
-    `irdistill.collections.table_layout.decide` reads it.
-    """
+    """A table of queries, documents and scores or ranks; `detect_layout` finds the columns."""
     layout = detect_layout(
         read_file_sample(source.path), "run", source.columns, prefer=READINGS_OF_TSV
     )
     if layout.roles == TRIPLES:
-        raise IrdistillError(
+        raise InputError(
             f"{source.path} holds triples with two scores in each line; give --format triples."
         )
     if (
@@ -57,9 +60,7 @@ def read_table(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``; both
-    pairs are rows.
-    """
+    """Hofstätter et al. 2020 (2010.02666): ``pos_score neg_score query positive negative``."""
     first = next(iter(read_file_sample(source.path).lines), (1, ""))[1]
     layout = TableLayout(
         ("-", "-", "query", "document", "document"), "\t" if "\t" in first else None
@@ -71,7 +72,7 @@ def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
             block.data,
             *(
                 np.stack(values, 1).ravel()
-                for values in zip(*(one[1:] for one in docs), strict=True)
+                for values in zip(*(ids[1:] for ids in docs), strict=True)
             ),
         )
         scores = np.stack([_numbers(source, block, place, "score") for place in (0, 1)], 1).ravel()
@@ -79,10 +80,10 @@ def read_triples(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def _blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
-    """Lines as the layout splits them, the header left out.
+    """Lines, split as the layout says, without the header.
 
     Raises:
-        IrdistillError: a line has another number of fields; it is named.
+        InputError: a line has another number of fields.
     """
     if layout.quoted:
         yield from _quoted_blocks(source, layout, described)
@@ -96,7 +97,7 @@ def _blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[
 
 
 def _quoted_blocks(source: ScoreFile, layout: TableLayout, described: str) -> Iterator[Lines]:
-    """As `_blocks`, for cells that may stand in quotes; a row is one line."""
+    """As `_blocks`, for cells that may be quoted; a row is one line."""
     width, header = len(layout.roles), layout.header
     fields: list[bytes] = []
     lines: list[int] = []
@@ -106,14 +107,8 @@ def _quoted_blocks(source: ScoreFile, layout: TableLayout, described: str) -> It
             continue
         cells = layout.split(line.decode("utf-8", "surrogateescape"))
         if len(cells) != width:
-            raise _wrong(
-                source,
-                number,
-                line,
-                len(cells),
-                "commas" if layout.separator == "," else "tabs",
-                described,
-            )
+            between = "commas" if layout.separator == "," else "tabs"
+            raise _wrong(source, number, line, len(cells), between, described)
         fields += [cell.encode("utf-8", "surrogateescape") for cell in cells]
         lines.append(number)
         if len(lines) >= CHUNK:
@@ -125,8 +120,8 @@ def _quoted_blocks(source: ScoreFile, layout: TableLayout, described: str) -> It
 
 def _wrong(
     source: ScoreFile, number: int, line: bytes, count: int, by: str, described: str
-) -> IrdistillError:
-    return IrdistillError(
+) -> InputError:
+    return InputError(
         f"{source.path}, line {number}: {count} fields between {by}, and this was expected:"
         f" {described}. The line begins {line[:80].decode('utf-8', 'replace')!r}; the file is"
         " damaged or of another --format."
@@ -141,27 +136,18 @@ def _ids(source: ScoreFile, block: Lines, place: int) -> ByteStrings:
         try:
             fields.bytes_at(wrong).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise IrdistillError(
+            raise InputError(
                 f"{source.path}, line {block.numbers[wrong]}: {error}; UTF-8 was expected."
             ) from error
     return fields
-
-
-def _scored_rows(source: ScoreFile, block: Lines, query: int, doc: int, score: int) -> Rows:
-    return Rows(
-        _ids(source, block, query),
-        _ids(source, block, doc),
-        _numbers(source, block, score, "score"),
-        block.numbers,
-    )
 
 
 def _rows(source: ScoreFile, block: Lines, layout: TableLayout) -> Rows:
     """The rows of a block.
 
     Raises:
-        IrdistillError: a score is not a number, a rank is not a whole number from 0, a column that
-            was empty or 0 in the first lines is not so any more; the line is named.
+        InputError: a score is not a number, a rank is not a whole number from 0, or a column that
+            was empty or 0 in the first lines has another value.
     """
     query, doc, rank, score = (
         layout.place(role) for role in ("query", "document", "rank", "score")
@@ -175,16 +161,12 @@ def _rows(source: ScoreFile, block: Lines, layout: TableLayout) -> Rows:
         if rank is None
         else whole_ranks(source, _numbers(source, block, rank, "rank"), block.numbers)
     )
+    ids = _ids(source, block, query), _ids(source, block, doc)
     if score is None:
-        ids = _ids(source, block, query), _ids(source, block, doc)
-        return Rows(
-            *ids,
-            np.full(len(block.numbers), np.nan),
-            block.numbers,
-            np.ones(len(block.numbers), bool),
-            ranks,
-        )
-    return _scored_rows(source, block, query, doc, score)._replace(ranks=ranks)
+        count = len(block)
+        return Rows(*ids, np.full(count, np.nan), block.numbers, np.ones(count, bool), ranks)
+    scores = _numbers(source, block, score, "score")
+    return Rows(*ids, scores, block.numbers, None, ranks)
 
 
 def _check_constant(source: ScoreFile, block: Lines, place: int, role: str) -> None:
@@ -197,7 +179,7 @@ def _check_constant(source: ScoreFile, block: Lines, place: int, role: str) -> N
     )
     for at in (0, *other.tolist()):
         if (value := fields.bytes_at(at).strip()) not in expected:
-            raise IrdistillError(
+            raise InputError(
                 f"{source.path}, line {block.numbers[at]}: column {place + 1} is"
                 f" {value.decode('utf-8', 'replace')!r}, and it was"
                 f" {'empty' if role == 'empty' else '0'} in the lines before. Name the columns with"
@@ -209,7 +191,7 @@ def _numbers(source: ScoreFile, block: Lines, place: int, name: str) -> np.ndarr
     fields = block.field(place)
     values, wrong = decimals(fields)
     if len(wrong):
-        raise IrdistillError(
+        raise InputError(
             f"{source.path}, line {block.numbers[wrong[0]]}: the {name}"
             f" {fields.text(int(wrong[0]))!r} is not a number."
         )
@@ -238,7 +220,9 @@ def write_triples(
     """Write each scored relevant document with each scored document that is not relevant."""
 
     def lines(ranked: RankedList) -> tuple[list[str], int]:
-        positive, negative = parted(score_texts(ranked), relevant(collection, ranked.query_id))
+        positive, negative = split_rows(
+            score_texts(ranked), relevant_documents(collection, ranked.query_id)
+        )
         if not (positive and negative):
             options.one_sided += bool(positive or negative)
         rows = [

@@ -9,34 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.runs.formats.pickles import RefusedPickleError, memory_for, read_items
 from irdistill.runs.formats.rows import (
     Record,
     Rows,
     WriteOptions,
-    gathered,
-    name_of,
-    number_or_name,
+    id_text,
+    number_or_text,
+    rows_of_records,
 )
 from irdistill.runs.run import Run
 from irdistill.runs.score_file import ScoreFile, open_output
+
+
+def read_scores(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
+    """``{query: {document: score}}``, ids as numbers or text; read query by query, and no code of
+    the pickle is run.
+    """
+    return rows_of_records(_records(source), source)
 
 
 def _records(source: ScoreFile) -> Iterator[Record]:
     source.unit, number = "query", 0
     with source.binary() as stream:
         try:
-            for number, (query, found) in enumerate(
-                read_items(stream, memory_for(source.bytes)), 1
-            ):
-                if not isinstance(found, dict):
-                    raise RefusedPickleError(f"query {query!r} has a {type(found).__name__}")
-                yield Record(
-                    number, name_of(query), [name_of(doc) for doc in found], list(found.values())
-                )
+            items = read_items(stream, memory_for(source.bytes))
+            for number, (query, scores) in enumerate(items, 1):
+                if not isinstance(scores, dict):
+                    raise RefusedPickleError(f"query {query!r} has a {type(scores).__name__}")
+                docs = [id_text(doc) for doc in scores]
+                yield Record(number, id_text(query), docs, list(scores.values()))
         except RefusedPickleError as error:
-            raise IrdistillError(
+            raise InputError(
                 f"{source.path} is refused after {number} queries: {error}, and a pickled"
                 " dictionary of dictionaries {query: {document: score}} of plain text and"
                 " numbers was expected. Nothing of it was run. A pickle can run any code when"
@@ -44,35 +49,29 @@ def _records(source: ScoreFile) -> Iterator[Record]:
                 " JSON."
             ) from error
         except (ValueError, TypeError) as error:
-            raise IrdistillError(
+            raise InputError(
                 f"{source.path}, query {number + 1}: {error}; the pickle is truncated, damaged or"
                 " not one of scores."
             ) from error
 
 
-def read_scores(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """``{query: {document: score}}``, ids as numbers or text; read a query at a time by a machine
-    that runs no code.
-    """
-    return gathered(_records(source), source)
-
-
 def write_scores(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """The same dictionary, one query after the other, so that it need not fit into memory; ids as
-    numbers where they are.
+    """The same dictionary, written query by query, so that it need not fit into memory.
+
+    Ids that are numbers are written as numbers.
     """
     count = 0
     with open_output(path) as stream:
         stream.write(b"\x80\x03}")
-        for found in run:
+        for ranked in run:
             # plain floats of float32 values: every reader gets the same numbers back
             rows = {
-                number_or_name(doc): score
-                for doc, score in zip(found.doc_ids, found.scores.tolist(), strict=True)
+                number_or_text(doc): score
+                for doc, score in zip(ranked.doc_ids, ranked.scores.tolist(), strict=True)
                 if score == score
             }
             if rows:
-                stream.write(_body(number_or_name(found.query_id)) + _body(rows) + b"s")
+                stream.write(_body(number_or_text(ranked.query_id)) + _body(rows) + b"s")
                 count += len(rows)
         stream.write(b".")
     return count
@@ -82,6 +81,6 @@ def _body(value: Any) -> bytes:
     """The instructions that make a value, without the pickle's first and last."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=3)
-    pickler.fast = True  # no memo: the instructions stand beside others in one pickle
+    pickler.fast = True  # no memo: the instructions are part of one pickle with others
     pickler.dump(value)
     return buffer.getvalue()[2:-1]

@@ -1,4 +1,4 @@
-"""Rows in any order, brought together by query within a bound on memory."""
+"""Grouping the rows of a score file by query, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from typing import IO, Any, NamedTuple, Self
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, OptionError
 from irdistill.runs.rank_faults import RankFaults
 from irdistill.storage.files import explain_os_errors
 
 ROW = np.dtype(
     [("query", "<i4"), ("doc", "<i4"), ("score", "<f4"), ("rank", "<i4"), ("line", "<u4")]
 )
-"""``rank``: 0 in files without ranks, -1 on rows that give a score to a pair named elsewhere."""
+"""``rank``: 0 in files without ranks, -1 for a score of a pair that another file names."""
 
 ROW_COST = 120
-"""Bytes of memory that a row takes while rows are sorted."""
+"""Bytes of memory per row while rows are sorted."""
 
 BUCKETS = 64
 DUPLICATES = ("error", "first", "mean")
 
 
-class Gathered(NamedTuple):
-    """One query's rows, by rank; in the file's order where ranks are equal or there are none.
+class QueryScores(NamedTuple):
+    """One query's rows, by rank; in the file's order if ranks are equal or absent.
 
     Attributes:
-        query: its number. docs: (n,) int32 rows of the corpus. scores: (n,) float32, NaN where
-            there is none.
+        query: its number.
+        docs: (n,) int32 rows of the corpus.
+        scores: (n,) float32, NaN where not scored.
     """
 
     query: int
@@ -41,25 +42,23 @@ class Gathered(NamedTuple):
 
 
 class Gather:
-    """Sorts rows by query. What does not fit into memory goes to nameless temporary files, 20 bytes
-    a row.
+    """Sorts rows by query; what does not fit into memory goes to temporary files, 20 bytes a row.
 
-    A nameless file goes with the process, also when it is killed. A context manager: ``add`` rows,
-    ``settle`` once, then iterate over the queries in order of their numbers.
+    The temporary files have no name and are deleted with the process. A context manager: ``add``
+    rows, call ``settle`` once, then iterate over the queries in the order of their numbers.
 
     Args:
-        queries: how many queries there may be.
-        folder: where the temporary files lie.
-        name: words for a pair (query number, corpus row), for errors.
-        memory: bytes that rows may take at a time. A query's rows must fit.
-        duplicates: what a pair gets that has several different scores: ``error``, the ``first`` in
-            the file, or the ``mean`` of all. A pair that comes again with the same score is one row
-            in any case.
+        queries: number of queries.
+        folder: where the temporary files are.
+        name: describes a pair (query number, corpus row), for messages.
+        memory: bytes that rows may take at a time. The rows of one query must fit.
+        duplicates: the score of a pair that has several different ones: ``error``, the ``first`` in
+            the file, or the ``mean``. A pair that is repeated with the same score is one row.
 
     Attributes:
-        repeated: rows that were one with another row, after ``settle``.
+        repeated: rows that were merged into another row, after ``settle``.
         counts: (queries,) int64 rows of each query, after ``settle``.
-        rank_faults: how ranks and scores fit together, after ``settle``.
+        rank_faults: how ranks and scores agree, after ``settle``.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Gather:
         duplicates: str = "error",
     ) -> None:
         if duplicates not in DUPLICATES:
-            raise IrdistillError(
+            raise OptionError(
                 f"duplicates={duplicates!r}: one of {', '.join(DUPLICATES)} was expected."
             )
         self.counts = np.zeros(queries, np.int64)
@@ -85,8 +84,8 @@ class Gather:
             duplicates,
         )
         self._limit = max(4, memory // ROW_COST)
-        self._held: list[np.ndarray] = []
-        self._held_rows = 0
+        self._buffer: list[np.ndarray] = []
+        self._buffered_rows = 0
         self._buckets: list[IO[bytes]] = []
         self._pieces: list[int] = []
         self._settled: IO[bytes] | None = None
@@ -102,25 +101,24 @@ class Gather:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
-        self._held = []
+        self._buffer = []
 
     def add(self, rows: np.ndarray) -> None:
-        """Take rows in, (n,) of ``ROW``.
+        """Add rows, (n,) of ``ROW``.
 
         Raises:
-            IrdistillError: a pair has two scores and ``duplicates`` is ``error``; or the disk is
-                full.
+            InputError: a pair has two scores and ``duplicates`` is ``error``.
         """
         for start in range(0, len(rows), self._limit):
             piece = rows[start : start + self._limit]
-            if self._held and self._held_rows + len(piece) > self._limit:
+            if self._buffer and self._buffered_rows + len(piece) > self._limit:
                 self._spill()
-            self._held.append(piece)
-            self._held_rows += len(piece)
+            self._buffer.append(piece)
+            self._buffered_rows += len(piece)
 
-    def _take_held(self) -> np.ndarray:
-        rows = np.concatenate(self._held) if self._held else np.empty(0, ROW)
-        self._held, self._held_rows = [], 0
+    def _take_buffer(self) -> np.ndarray:
+        rows = np.concatenate(self._buffer) if self._buffer else np.empty(0, ROW)
+        self._buffer, self._buffered_rows = [], 0
         return rows
 
     def _temporary(self) -> IO[bytes]:
@@ -130,7 +128,7 @@ class Gather:
         if not self._buckets:
             with explain_os_errors(self._folder):
                 self._buckets = [self._temporary() for _ in range(BUCKETS)]
-        rows = self._combined(self._take_held(), last=False)
+        rows = self._combined(self._take_buffer(), last=False)
         self.spilled += len(rows)
         bucket = rows["query"].astype(np.int64) * BUCKETS // self._queries
         order = np.argsort(bucket, kind="stable")
@@ -141,14 +139,14 @@ class Gather:
         self.counts += np.bincount(rows["query"], minlength=len(self.counts))
 
     def settle(self) -> None:
-        """Make pairs unique, before anything is given out.
+        """Make pairs unique, after the last ``add``.
 
         Raises:
-            IrdistillError: as ``add``.
+            InputError: as ``add``.
         """
         if not self._buckets:
-            self._held = [self._by_rank(self._combined(self._take_held(), last=True))]
-            self.counts = np.bincount(self._held[0]["query"], minlength=len(self.counts))
+            self._buffer = [self._by_rank(self._combined(self._take_buffer(), last=True))]
+            self.counts = np.bincount(self._buffer[0]["query"], minlength=len(self.counts))
             return
         self._spill()
         counts, self.counts = self.counts, np.zeros_like(self.counts)
@@ -166,7 +164,7 @@ class Gather:
         self._buckets = []
 
     def _cuts(self, stream: IO[bytes], number: int, counts: np.ndarray) -> Iterator[np.ndarray]:
-        """A bucket in ranges of queries that fit into memory; the file is read once for each."""
+        """A bucket in ranges of queries that fit into memory; the file is read once per range."""
         first, end = (-(-edge * self._queries // BUCKETS) for edge in (number, number + 1))
         while first < end:
             sums = np.cumsum(counts[first:end])
@@ -185,26 +183,24 @@ class Gather:
         self.rank_faults = self.rank_faults.add(rows["query"], rows["rank"], rows["score"])
         return rows
 
-    def __iter__(self) -> Iterator[Gathered]:
+    def __iter__(self) -> Iterator[QueryScores]:
         for rows in self._settled_pieces():
             edges = np.flatnonzero(np.diff(rows["query"])) + 1
             for start, end in zip([0, *edges.tolist()], [*edges.tolist(), len(rows)], strict=True):
                 if end > start:
-                    own = rows[start:end]
-                    yield Gathered(int(own["query"][0]), own["doc"], own["score"])
+                    query = rows[start:end]
+                    yield QueryScores(int(query["query"][0]), query["doc"], query["score"])
 
     def _settled_pieces(self) -> Iterator[np.ndarray]:
         if self._settled is None:
-            yield from self._held
+            yield from self._buffer
             return
         self._settled.seek(0)
         for size in self._pieces:
             yield np.frombuffer(self._settled.read(size * ROW.itemsize), ROW)
 
     def _combined(self, rows: np.ndarray, last: bool) -> np.ndarray:
-        """One row a pair, in the order of the file; pairs that only have a score and were never
-        named go at the last.
-        """
+        """One row per pair, in the order of the file; ``last`` drops scores of unnamed pairs."""
         if not len(rows) or (self._duplicates == "mean" and not last):
             return rows
         key = rows["query"].astype(np.int64) << 32 | rows["doc"]
@@ -244,10 +240,11 @@ class Gather:
     def _refuse(self, rows: np.ndarray, wrong: np.ndarray, first: np.ndarray) -> None:
         if not len(wrong):
             return
-        one: Any = rows[first[wrong[0]]]
-        two: Any = rows[wrong[0]]
-        raise IrdistillError(
-            f"{self._name(int(one['query']), int(one['doc']))} has two scores: {one['score']!s}"
-            f" (line {one['line']}) and {two['score']!s} (line {two['line']}). Give --duplicates"
-            " first to keep the first in the file, or --duplicates mean for the mean of all."
+        kept: Any = rows[first[wrong[0]]]
+        other: Any = rows[wrong[0]]
+        raise InputError(
+            f"{self._name(int(kept['query']), int(kept['doc']))} has two scores: {kept['score']!s}"
+            f" (line {kept['line']}) and {other['score']!s} (line {other['line']}). Give"
+            " --duplicates first to keep the first in the file, or --duplicates mean for the mean"
+            " of all."
         )

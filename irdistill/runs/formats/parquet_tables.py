@@ -1,4 +1,4 @@
-"""Parquet: Rank-DistiLLM's ranked rows, and PyLate's tables of lists."""
+"""Parquet: Rank-DistiLLM's ranked rows and PyLate's tables of lists."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from irdistill.collections import Collection
 from irdistill.collections.column_names import IGNORED, roles_of_header
 from irdistill.collections.table_layout import header_layout
 from irdistill.collections.text_files import decompress, explain_damage, uncompressed_name
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.runs.formats.columns import read_trec, write_trec
-from irdistill.runs.formats.jsonl import records, write_lines
+from irdistill.runs.formats.jsonl import records, write_json_lines
 from irdistill.runs.formats.rows import (
     CHUNK,
     LAST_RANK,
     Record,
     Rows,
     WriteOptions,
-    gathered,
-    name_of,
-    scored,
+    id_text,
+    rows_of_records,
+    scored_documents,
     whole_ranks,
 )
 from irdistill.runs.ranked_lists import RankedList, from_table
@@ -64,7 +64,7 @@ PYLATE = '{"query_id": id, "document_ids": [id, …], "scores": [number, …]}'
 
 
 def is_parquet(path: Path) -> bool:
-    """Does the file begin as Parquet does?"""
+    """Whether the file begins as Parquet does."""
     with open(path, "rb") as stream:
         return stream.read(4) == b"PAR1"
 
@@ -81,26 +81,25 @@ def _batches(
             source.progress(done / total)
 
 
-def names_of(source: ScoreFile) -> list[str]:
+def column_names(source: ScoreFile) -> list[str]:
     """The names of a Parquet file's columns."""
     with source.seekable() as path, pq.ParquetFile(path) as file:
         return file.schema_arrow.names
 
 
 def _texts(column: pa.Array) -> list[str]:
-    return [name_of(value) for value in column.to_pylist()]
+    return [id_text(value) for value in column.to_pylist()]
 
 
 def read_ranked(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """Rank-DistiLLM (2405.07920): Parquet with ``query_id, doc_id, rank, score`` (score may be null
-    or absent), or a TREC run.
+    """Rank-DistiLLM (2405.07920): Parquet with ``query_id, doc_id, rank, score``, or a TREC run.
 
-    Rows without a score keep the order of their ranks.
+    The score may be null or absent. Rows without a score keep the order of their ranks.
     """
     if not is_parquet(source.path):
         yield from read_trec(source, collection)
         return
-    names = names_of(source)
+    names = column_names(source)
     columns = _columns_of(source, names)
     for start, batch in _batches(source, [names[place] for place in columns.values()], CHUNK):
         lines = np.arange(start + 1, start + 1 + batch.num_rows)
@@ -109,7 +108,7 @@ def read_ranked(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
             queries, docs = _texts(values["query"]), _texts(values["document"])
             score, rank = (_float64(values.get(role)) for role in ("score", "rank"))
         except (TypeError, ValueError, pa.ArrowException) as error:
-            raise IrdistillError(
+            raise InputError(
                 f"{source.path}, rows {start + 1} to {start + batch.num_rows}:"
                 f" {str(error).splitlines()[0]}."
             ) from error
@@ -130,11 +129,7 @@ def read_ranked(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
 
 
 def _columns_of(source: ScoreFile, names: list[str]) -> dict[str, int]:
-    """Role -> number of the column.
-
-    Raises:
-        IrdistillError: a column that is needed is missing, or several could be it.
-    """
+    """Role -> number of the column."""
     if source.columns is None:
         roles = roles_of_header(names, "run", str(source.path))
     else:
@@ -144,7 +139,7 @@ def _columns_of(source: ScoreFile, names: list[str]) -> dict[str, int]:
 
 
 def _float64(column: pa.Array | None) -> np.ndarray | None:
-    """(n,) numbers, NaN where there is none."""
+    """(n,) numbers, NaN for null."""
     if column is None:
         return None
     if pa.types.is_boolean(column.type):
@@ -156,7 +151,7 @@ def _float64(column: pa.Array | None) -> np.ndarray | None:
 def _ranks(
     source: ScoreFile, ranks: np.ndarray, unscored: np.ndarray, lines: np.ndarray
 ) -> np.ndarray:
-    """Ranks, of which only a row with a score may lack one: there it decides nothing."""
+    """Ranks; a row with a score may lack one, since the score decides."""
     needless = np.isnan(ranks) & ~unscored
     if needless.any():
         source.notes["rows without rank"] = source.notes.get("rows without rank", 0) + int(
@@ -166,7 +161,7 @@ def _ranks(
 
 
 def write_ranked(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """Every row, those without a score too; a TREC run where the name does not end in .parquet."""
+    """Every row, scored or not; a TREC run if the name does not end in .parquet."""
     if path.suffix != ".parquet":
         return write_trec(run, path, collection, options)
     count = 0
@@ -180,7 +175,7 @@ def write_ranked(run: Run, path: Path, collection: Collection | None, options: W
 
 @contextmanager
 def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
-    """A Parquet file that takes its place when all is written."""
+    """A Parquet file that gets its name when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         replace_safely(path) as temporary,
@@ -190,27 +185,25 @@ def _parquet(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
 
 
 def read_lists(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """PyLate's knowledge-distillation tables: Parquet, CSV or JSON lines of ``query_id,
-    document_ids, scores``.
-    """
+    """PyLate's tables ``query_id, document_ids, scores``: Parquet, CSV or JSON lines."""
     if is_parquet(source.path):
-        return gathered(_list_records(source), source)
+        return rows_of_records(_list_records(source), source)
     with open(source.path, "rb") as file, explain_damage(source.path):
         start = decompress(file, source.path).read(LOOK).lstrip()
     if start[:1] != b"{":
-        return gathered(_csv_records(source), source)
+        return rows_of_records(_csv_records(source), source)
 
     def read(number: int, value: Any) -> Record:
         return _record(number, value["query_id"], value["document_ids"], value["scores"])
 
-    return gathered(records(source, PYLATE, read), source)
+    return rows_of_records(records(source, PYLATE, read), source)
 
 
 def _list_records(source: ScoreFile) -> Iterator[Record]:
-    there = names_of(source)
-    if not set(LISTS.names) <= set(there):
-        raise IrdistillError(
-            f"{source.path} has the columns {', '.join(there)}; {', '.join(LISTS.names)} were"
+    names = column_names(source)
+    if not set(LISTS.names) <= set(names):
+        raise InputError(
+            f"{source.path} has the columns {', '.join(names)}; {', '.join(LISTS.names)} were"
             " expected."
         )
     for start, batch in _batches(source, LISTS.names, 4096):
@@ -219,7 +212,7 @@ def _list_records(source: ScoreFile) -> Iterator[Record]:
             try:
                 yield _record(number, query, docs, scores)
             except (TypeError, ValueError) as error:
-                raise IrdistillError(f"{source.path}, row {number}: {error}.") from error
+                raise InputError(f"{source.path}, row {number}: {error}.") from error
 
 
 def _csv_records(source: ScoreFile) -> Iterator[Record]:
@@ -245,7 +238,7 @@ def _csv_records(source: ScoreFile) -> Iterator[Record]:
             entry = dict(zip(names, row, strict=True))
             yield _record(number, *(entry[name] for name in LISTS.names))
     except (csv.Error, TypeError, ValueError) as error:
-        raise IrdistillError(
+        raise InputError(
             f"{source.path}, line {number}: {error}. This was expected: CSV of"
             f" {', '.join(LISTS.names)}."
         ) from error
@@ -258,15 +251,11 @@ def _record(number: int, query: Any, docs: Any, scores: Any) -> Record:
     )
     if not isinstance(docs, list) or not isinstance(scores, list):
         raise ValueError(f"query {query!r} has no list of documents or none of scores")
-    return Record(number, name_of(query), [name_of(doc) for doc in docs], scores)
+    return Record(number, id_text(query), [id_text(doc) for doc in docs], scores)
 
 
 def _list_of_text(text: str) -> list[Any]:
-    """A list that was written as text, by JSON, by Python or by NumPy, which leaves the commas out.
-
-    Raises:
-        ValueError: it is no list of texts and numbers.
-    """
+    """A list that was written as text by JSON, Python or NumPy (which leaves out the commas)."""
     inner = text.strip()
     if inner.startswith("array(") and inner.endswith(")"):
         inner = inner[6:-1].partition(", dtype=")[0]
@@ -294,52 +283,44 @@ def _item(text: str) -> Any:
 
 
 def write_lists(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """One row a query, best first: Parquet, CSV or JSON lines, by the ending of the name."""
+    """One row per query, best first: Parquet, CSV or JSON lines, by the ending of the name."""
     suffix = Path(uncompressed_name(path)).suffix
     if suffix == ".jsonl":
 
-        def line(found: RankedList) -> tuple[Any, int]:
-            rows = scored(found)
+        def line(ranked: RankedList) -> tuple[Any, int]:
+            rows = scored_documents(ranked)
             value = {
-                "query_id": found.query_id,
+                "query_id": ranked.query_id,
                 "document_ids": [doc for doc, _ in rows],
                 "scores": [s for _, s in rows],
             }
             return value, len(rows)
 
-        return write_lines(run, path, line)
+        return write_json_lines(run, path, line)
     if suffix == ".csv":
         return _write_csv(run, path)
     count = 0
     with _parquet(path, LISTS) as writer:
         for ids, table in run.parts():
-            lists = [(found.query_id, scored(found)) for found in from_table(table, ids)]
+            lists = [(row.query_id, scored_documents(row)) for row in from_table(table, ids)]
             lists = [(query, rows) for query, rows in lists if rows]
             count += sum(len(rows) for _, rows in lists)
-            writer.write_table(
-                pa.Table.from_arrays(
-                    [
-                        pa.array([query for query, _ in lists], pa.string()),
-                        pa.array(
-                            [[doc for doc, _ in rows] for _, rows in lists], LISTS.field(1).type
-                        ),
-                        pa.array(
-                            [[score for _, score in rows] for _, rows in lists], LISTS.field(2).type
-                        ),
-                    ],
-                    schema=LISTS,
-                )
+            columns = (
+                [query for query, _ in lists],
+                [[doc for doc, _ in rows] for _, rows in lists],
+                [[score for _, score in rows] for _, rows in lists],
             )
+            writer.write_table(pa.table(dict(zip(LISTS.names, columns, strict=True)), LISTS))
     return count
 
 
 def _write_csv(run: Run, path: Path) -> int:
-    """The lists as JSON in the cells, which PyLate reads as it reads lists of Python."""
+    """The lists as JSON in the cells, which PyLate reads like lists of Python."""
     count = 0
     with open_output(path) as stream:
         stream.write((",".join(LISTS.names) + "\n").encode())
         for ranked in run:
-            rows = scored(ranked)
+            rows = scored_documents(ranked)
             if rows:
                 line = io.StringIO()
                 docs = json.dumps([doc for doc, _ in rows], ensure_ascii=False)

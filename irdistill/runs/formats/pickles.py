@@ -138,8 +138,14 @@ class _ScoreUnpickler(_PythonUnpickler):
 
     def items(self) -> Iterator[tuple[Any, Any]]:
         """The items of the outer dictionary, each as soon as it is complete."""
-        while (instruction := self._read(1)) != pickle.STOP:
+        while True:
+            if self._start == len(self._buffer):
+                self._fill()
+            instruction = self._buffer[self._start]
+            self._start += 1
             self._current += _COST
+            if instruction == pickle.STOP[0]:
+                break
             if self._current + self.memo.size > self._memory:
                 raise RefusedPickleError(
                     f"its values take more than {self._memory >> 20} MiB of memory, far more than"
@@ -148,7 +154,7 @@ class _ScoreUnpickler(_PythonUnpickler):
             handler = _HANDLERS.get(instruction)
             if handler is None:
                 raise RefusedPickleError(
-                    f"the instruction 0x{instruction.hex()} makes something else"
+                    f"the instruction 0x{instruction:02x} makes something else"
                 )
             try:
                 handler(self)
@@ -269,8 +275,7 @@ def _check_types(role: str, values: list[Any], allowed: set[type]) -> None:
         raise RefusedPickleError(f"a {role} is a {others.pop().__name__}")
 
 
-_HANDLERS: dict[bytes, Callable[[Any], None]] = {
-    # overridden
+_OVERRIDDEN: dict[bytes, Callable[[Any], None]] = {
     pickle.FRAME: _ScoreUnpickler.load_frame,
     pickle.EMPTY_DICT: _ScoreUnpickler.load_empty_dictionary,
     pickle.DICT: _ScoreUnpickler.load_dict,
@@ -279,23 +284,21 @@ _HANDLERS: dict[bytes, Callable[[Any], None]] = {
     pickle.REDUCE: _ScoreUnpickler.load_reduce,
     pickle.BUILD: _ScoreUnpickler.load_build,
     pickle.BININT: _ScoreUnpickler.load_binint,
-    # inherited
-    **{
-        instruction: _PythonUnpickler.dispatch[instruction[0]]
-        for instruction in (
-            pickle.PROTO,
-            pickle.MARK,
-            *(pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
-            *(pickle.INT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1),
-            *(pickle.FLOAT, pickle.BINFLOAT),
-            *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
-            *(pickle.BINSTRING, pickle.SHORT_BINSTRING),
-            *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
-            *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
-            *(pickle.GLOBAL, pickle.STACK_GLOBAL),
-            *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
-            *(pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
-        )
-    },
+}
+_INHERITED = (
+    *(pickle.PROTO, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
+    *(pickle.INT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1),
+    *(pickle.FLOAT, pickle.BINFLOAT),
+    *(pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8),
+    *(pickle.BINSTRING, pickle.SHORT_BINSTRING),
+    *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8),
+    *(pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3),
+    *(pickle.GLOBAL, pickle.STACK_GLOBAL),
+    *(pickle.GET, pickle.BINGET, pickle.LONG_BINGET),
+    *(pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE),
+)
+_HANDLERS: dict[int, Callable[[Any], None]] = {
+    **{instruction[0]: _PythonUnpickler.dispatch[instruction[0]] for instruction in _INHERITED},
+    **{instruction[0]: handler for instruction, handler in _OVERRIDDEN.items()},
 }
 """The instructions that are allowed."""

@@ -1,4 +1,4 @@
-"""The formats by name, and which one a file is of."""
+"""The formats by name, and how the format of a file is found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from irdistill.collections import Collection
 from irdistill.collections.table_content import TREC, TRIPLES
 from irdistill.collections.table_layout import UnknownLayoutError, detect_layout
 from irdistill.collections.text_files import decompress, explain_damage, uncompressed_name
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, NotFoundError, OptionError
 from irdistill.runs.formats import columns, dicts, jsonl, objects, texts
 from irdistill.runs.formats import parquet_tables as tables
 from irdistill.runs.formats.rows import Rows, WriteOptions
@@ -28,14 +28,14 @@ class Format:
     """A layout of score files.
 
     Attributes:
+        name: as users write it.
         layout: what it looks like.
-        read: gives the rows of a file, some thousands at a time.
-        write: writes a run, given a collection and options; gives how many rows the file expresses.
-        needs_collection: writing takes judgments or texts from the collection.
-        ranked: rows may have ranks, which stand for the order where there is no score, or where the
-            user says so.
-        table: the columns can be named by the user.
-        beside: the scores lie in a second file.
+        read: yields the rows of a file, several thousand at a time.
+        write: writes a run; returns how many rows the file expresses.
+        needs_collection: writing needs judgments or texts of the collection.
+        ranked: rows may have ranks, which are the order if there is no score or the user says so.
+        table: users can name the columns.
+        second_file: the scores are in a second file.
         two_sided: a query has positives and negatives, and trainers expect both.
     """
 
@@ -46,66 +46,40 @@ class Format:
     needs_collection: bool = False
     ranked: bool = False
     table: bool = False
-    beside: bool = False
+    second_file: bool = False
     two_sided: bool = False
 
 
-FORMATS = {
-    found.name: found
-    for found in (
-        Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
-        Format(
-            "tsv", columns.TABLE, columns.read_table, columns.write_table, ranked=True, table=True
-        ),
-        Format(
-            "triples",
-            columns.TRIPLES_LAYOUT,
-            columns.read_triples,
-            columns.write_triples,
-            needs_collection=True,
-        ),
-        Format(
-            "st-jsonl",
-            jsonl.HARD,
-            jsonl.read_hard,
-            jsonl.write_hard,
-            needs_collection=True,
-            beside=True,
-            two_sided=True,
-        ),
-        Format(
-            "st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores
-        ),
-        Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
-        Format(
-            "rank-distillm",
-            "Parquet: query_id, doc_id, rank, score",
-            tables.read_ranked,
-            tables.write_ranked,
-            ranked=True,
-            table=True,
-        ),
-        Format(
-            "flagembedding",
-            texts.FLAG,
-            texts.read_flag,
-            texts.write_flag,
-            needs_collection=True,
-            two_sided=True,
-        ),
-        Format(
-            "tevatron",
-            texts.TEVATRON,
-            texts.read_tevatron,
-            texts.write_tevatron,
-            needs_collection=True,
-            two_sided=True,
-        ),
-        Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
-        Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
-    )
-}
-
+_BOTH = {"needs_collection": True, "two_sided": True}
+_TABLE = {"ranked": True, "table": True}
+_ALL = (
+    Format("trec", columns.TREC_LAYOUT, columns.read_trec, columns.write_trec, ranked=True),
+    Format("tsv", columns.TABLE, columns.read_table, columns.write_table, **_TABLE),
+    Format(
+        "triples",
+        columns.TRIPLES_LAYOUT,
+        columns.read_triples,
+        columns.write_triples,
+        needs_collection=True,
+    ),
+    Format("st-jsonl", jsonl.HARD, jsonl.read_hard, jsonl.write_hard, second_file=True, **_BOTH),
+    Format(
+        "st-pickle", "pickled {query: {document: score}}", dicts.read_scores, dicts.write_scores
+    ),
+    Format("colbert", jsonl.NWAY, jsonl.read_nway, jsonl.write_nway),
+    Format(
+        "rank-distillm",
+        "Parquet: query_id, doc_id, rank, score",
+        tables.read_ranked,
+        tables.write_ranked,
+        **_TABLE,
+    ),
+    Format("flagembedding", texts.FLAG, texts.read_flag, texts.write_flag, **_BOTH),
+    Format("tevatron", texts.TEVATRON, texts.read_tevatron, texts.write_tevatron, **_BOTH),
+    Format("disco", objects.LAYOUT, objects.read_object, objects.write_object),
+    Format("pylate", "Parquet, CSV or " + tables.PYLATE, tables.read_lists, tables.write_lists),
+)
+FORMATS = {form.name: form for form in _ALL}
 
 SUFFIXES = {
     ".parquet": ("rank-distillm", "pylate"),
@@ -115,53 +89,37 @@ SUFFIXES = {
     ".json": ("disco", "colbert"),
     ".jsonl": ("st-jsonl", "colbert", "flagembedding", "tevatron", "pylate"),
 }
-"""Endings that say what a file holds, and the formats that write such files."""
+"""Endings of file names, and the formats that write such files."""
 
 
-def format_of(
-    name: str | None, path: Path, reading: bool, columns: str | Sequence[str] | None = None
+def format_to_read(
+    name: str | None, path: Path, columns: str | Sequence[str] | None = None
 ) -> Format:
-    """The format of a name, or where that is None the only one that a file can be of.
+    """The format of a name or, if it is None, the one that the content of a file shows.
 
     Args:
-        reading: look into the file; else only at its name.
-        columns: what the user says of the columns of a table.
+        name: a name of `FORMATS`, or None.
+        path: the file.
+        columns: what the user says about the columns of a table.
 
     Raises:
-        IrdistillError: there is no such format, it cannot be decided which one it is, or the name
-            of the file to write is that of another format.
+        OptionError: there is no such format.
+        NotFoundError: there is no such file.
+        InputError: several formats are possible, or none.
     """
-    known = ", ".join(FORMATS)
-    if name is not None:
-        if name not in FORMATS:
-            raise IrdistillError(f"there is no format {name!r}; one of {known} was expected.")
-        return FORMATS[name] if reading else _named_alike(FORMATS[name], path)
-    chosen = _by_content(path, columns) if reading else _by_name(path)
-    if chosen is None:
-        raise IrdistillError(
-            f"it cannot be told of which format {path} is; give --format, one of {known}."
-        )
-    return FORMATS[chosen] if reading else _named_alike(FORMATS[chosen], path)
+    return _named(name) if name is not None else _decided(_by_content(path, columns), path)
 
 
-def _by_name(path: Path) -> str | None:
-    suffix = Path(uncompressed_name(path)).suffix
-    ambiguous = {".jsonl", ".parquet", ".tsv", ".csv"}
-    return (
-        None
-        if suffix in ambiguous
-        else {".pkl": "st-pickle", ".pickle": "st-pickle", ".json": "disco"}.get(suffix, "trec")
-    )
-
-
-def _named_alike(form: Format, path: Path) -> Format:
-    """The format, if a file of this name can be of it.
+def format_to_write(name: str | None, path: Path) -> Format:
+    """The format of a name or, if it is None, the one that the name of a file shows.
 
     Raises:
-        IrdistillError: the name is that of another format, or of a compression that is not written.
+        OptionError: there is no such format, or the file's name is that of another format.
+        InputError: several formats are possible.
     """
-    name = uncompressed_name(path)
-    suffix = Path(name).suffix
+    form = _named(name) if name is not None else _decided(_by_name(path), path)
+    file_name = uncompressed_name(path)
+    suffix = Path(file_name).suffix
     endings = [ending for ending, names in SUFFIXES.items() if form.name in names]
     if form.name not in SUFFIXES.get(suffix, (form.name,)) or (
         form.name == "pylate" and suffix not in SUFFIXES
@@ -171,28 +129,50 @@ def _named_alike(form: Format, path: Path) -> Format:
             if endings
             else "another ending, such as .tsv or .txt"
         )
-        raise IrdistillError(
+        raise OptionError(
             f"{path} has the ending {suffix!r}, which files of the format {form.name} do not have;"
             f" give --out {expected}."
         )
-    if suffix == ".parquet" and name != path.name:
-        raise IrdistillError(
+    if suffix == ".parquet" and file_name != path.name:
+        raise OptionError(
             f"{path}: Parquet files are compressed inside; give --out a name that ends in .parquet."
         )
     if path.suffix in (".zip", ".lz4", ".7z", ".Z"):
-        raise IrdistillError(
+        raise OptionError(
             f"{path}: files are compressed as .gz, .zst, .bz2 or .xz; give --out one of these"
             " endings, or none."
         )
     return form
 
 
+def _named(name: str) -> Format:
+    if name not in FORMATS:
+        raise OptionError(f"there is no format {name!r}; one of {', '.join(FORMATS)} was expected.")
+    return FORMATS[name]
+
+
+def _decided(name: str | None, path: Path) -> Format:
+    if name is None:
+        raise InputError(
+            f"it cannot be told of which format {path} is; give --format, one of"
+            f" {', '.join(FORMATS)}."
+        )
+    return FORMATS[name]
+
+
+def _by_name(path: Path) -> str | None:
+    suffix = Path(uncompressed_name(path)).suffix
+    if suffix in (".jsonl", ".parquet", ".tsv", ".csv"):
+        return None
+    return {".pkl": "st-pickle", ".pickle": "st-pickle", ".json": "disco"}.get(suffix, "trec")
+
+
 def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
     if not path.is_file():
-        raise IrdistillError(f"there is no file {path}.")
+        raise NotFoundError(f"there is no file {path}.")
     if tables.is_parquet(path):
         with ScoreFile(path) as source:
-            return "pylate" if "document_ids" in tables.names_of(source) else "rank-distillm"
+            return "pylate" if "document_ids" in tables.column_names(source) else "rank-distillm"
     with open(path, "rb") as file, explain_damage(path):
         start = decompress(file, path).read(LOOK)
     if columns is not None:
@@ -204,10 +184,6 @@ def _by_content(path: Path, columns: str | Sequence[str] | None) -> str | None:
         return _by_json(line)
     if b"document_ids" in line and b"\t" not in line:
         return "pylate"
-    return _by_columns(path)
-
-
-def _by_columns(path: Path) -> str:
     try:
         layout = detect_layout(read_file_sample(path), "run")
     except UnknownLayoutError as error:
@@ -217,28 +193,26 @@ def _by_columns(path: Path) -> str:
     return {TREC: "trec", TRIPLES: "triples"}.get(layout.roles, "tsv")
 
 
+_JSON_KEYS = {
+    "qid": "st-jsonl",
+    "positive_passages": "tevatron",
+    "positive_document_ids": "tevatron",
+    "document_ids": "pylate",
+    "pos": "flagembedding",
+}
+"""A key of the objects of a JSON lines file, and its format."""
+
+
 def _by_json(line: bytes) -> str | None:
     if line[:1] == b"[":
         return "colbert"
     try:
         value: Any = json.loads(line)
     except (ValueError, RecursionError):
-        # the first line is an object that goes on: one of all queries, or one with texts longer
-        # than what was read
-        keys = line[:LOOK]
-        hints = {
-            b'"positive_passages"': "tevatron",
-            b'"pos"': "flagembedding",
-            b'"document_ids"': "pylate",
-        }
-        return next((name for hint, name in hints.items() if hint in keys), "disco")
-    for key, name in (
-        ("qid", "st-jsonl"),
-        ("positive_passages", "tevatron"),
-        ("positive_document_ids", "tevatron"),
-        ("document_ids", "pylate"),
-        ("pos", "flagembedding"),
-    ):
+        # The object is longer than what was read: one of all queries, or one with long texts.
+        cut = {key: name for key, name in _JSON_KEYS.items() if name != "st-jsonl"}
+        return next((name for key, name in cut.items() if f'"{key}"'.encode() in line), "disco")
+    for key, name in _JSON_KEYS.items():
         if key in value and (not isinstance(value[key], dict) or "docid" in value[key]):
             return name
-    return "disco" if all(isinstance(found, dict) for found in value.values()) else None
+    return "disco" if all(isinstance(entry, dict) for entry in value.values()) else None

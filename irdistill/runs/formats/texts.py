@@ -1,4 +1,4 @@
-"""JSON lines with the texts in them: FlagEmbedding and Tevatron."""
+"""JSON lines with texts: FlagEmbedding and Tevatron."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import xxhash
 
 from irdistill.collections import Collection
-from irdistill.runs.formats.jsonl import records, write_lines
+from irdistill.runs.formats.jsonl import records, write_json_lines
 from irdistill.runs.formats.rows import (
     Record,
     Rows,
     WriteOptions,
-    entries_of,
-    gathered,
-    name_of,
-    parted,
-    relevant,
-    scored,
+    as_list,
+    id_text,
+    relevant_documents,
+    rows_of_records,
+    scored_documents,
+    split_rows,
 )
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
@@ -39,38 +39,35 @@ UNKNOWN, AMBIGUOUS = -1, -2
 
 
 class TextIndex:
-    """Which row a text is. Twelve bytes a text: hashes, sorted; a hit is compared with the text
-    itself.
+    """Text -> row of the document: sorted hashes, 12 bytes per text; a hit is compared exactly.
 
-    A document is found by title and text joined, or by its text alone. White space at the ends does
-    not count.
+    A document is known by title and text joined, or by its text. White space at the ends is
+    ignored.
     """
 
     def __init__(self, collection: Collection) -> None:
         self._corpus = collection.corpus
         hashes, rows = array("Q"), array("i")
         for row, document in enumerate(self._corpus.documents()):
-            for text in {document.text} | (
-                {f"{document.title} {document.text}"} if document.title else set()
-            ):
+            titled = {f"{document.title} {document.text}"} if document.title else set()
+            for text in {document.text} | titled:
                 hashes.append(_hash(text))
                 rows.append(row)
-        self._hashes, self._rows = np.array(hashes, np.uint64), np.array(rows, np.int32)
-        order = np.argsort(self._hashes, kind="stable")
-        self._hashes, self._rows = self._hashes[order], self._rows[order]
+        order = np.argsort(np.array(hashes, np.uint64), kind="stable")
+        self._hashes = np.array(hashes, np.uint64)[order]
+        self._rows = np.array(rows, np.int32)[order]
 
     def find(self, texts: Sequence[str]) -> np.ndarray:
-        """(n,) int64 rows; -1 for a text of no document, -2 for one of several documents."""
+        """(n,) int64 rows; -1 for a text of no document, -2 for a text of several documents."""
         return np.array([self._find(text) for text in texts], np.int64)
 
     def _find(self, text: str) -> int:
-        wanted = np.uint64(_hash(text))
-        start = int(np.searchsorted(self._hashes, wanted, "left"))
-        end = int(np.searchsorted(self._hashes, wanted, "right"))
-        found = {row for row in self._rows[start:end].tolist() if self._is(row, text)}
-        return found.pop() if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
+        key = np.uint64(_hash(text))
+        start, end = (int(np.searchsorted(self._hashes, key, side)) for side in ("left", "right"))
+        rows = {row for row in self._rows[start:end].tolist() if self._has_text(row, text)}
+        return rows.pop() if len(rows) == 1 else AMBIGUOUS if rows else UNKNOWN
 
-    def _is(self, row: int, text: str) -> bool:
+    def _has_text(self, row: int, text: str) -> bool:
         document = self._corpus.document(row)
         return text.strip() in (document.text.strip(), f"{document.title} {document.text}".strip())
 
@@ -80,24 +77,22 @@ def _hash(text: str) -> int:
 
 
 def query_texts(collection: Collection) -> dict[str, int]:
-    """Each query's text -> its number in the collection; -2 for a text of several queries."""
-    found: dict[str, int] = {}
+    """Text of a query -> its number in the collection; -2 for a text of several queries."""
+    numbers: dict[str, int] = {}
     for number, query in enumerate(collection.queries.values()):
         text = query.text.strip()
-        found[text] = AMBIGUOUS if text in found else number
-    return found
+        numbers[text] = AMBIGUOUS if text in numbers else number
+    return numbers
 
 
 def read_flag(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """FlagEmbedding's fine-tuning data; there are no ids in it, so queries and documents are found
-    by their texts.
-    """
+    """FlagEmbedding's fine-tuning data, which has texts instead of ids."""
 
     def read(number: int, value: Any) -> Record:
         texts: list[str] = []
         scores: list[float | None] = []
         for side in ("pos", "neg"):
-            side_texts, side_scores = entries_of(value[side]), value.get(f"{side}_scores")
+            side_texts, side_scores = as_list(value[side]), value.get(f"{side}_scores")
             if isinstance(side_scores, int | float):
                 side_scores = [side_scores]
             if side_scores is not None and len(side_scores) != len(side_texts):
@@ -111,80 +106,73 @@ def read_flag(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
             raise ValueError("a text is not text")
         return Record(number, value["query"], texts, scores)
 
-    return gathered(records(source, FLAG, read), source, by_text=True)
+    return rows_of_records(records(source, FLAG, read), source, by_text=True)
 
 
 def write_flag(run: Run, path: Path, collection: Collection | None, options: WriteOptions) -> int:
-    """Documents that are judged relevant as ``pos``; texts as the collection has them, title and
-    text joined.
-    """
+    """Relevant documents as ``pos``; texts as in the collection, title and text joined."""
     assert collection is not None
 
-    def line(found: RankedList) -> tuple[Any, int]:
-        rows = scored(found)
-        positive, negative = parted(rows, relevant(collection, found.query_id))
-        if not options.takes(positive, negative):
+    def line(ranked: RankedList) -> tuple[Any, int]:
+        rows = scored_documents(ranked)
+        positive, negative = split_rows(rows, relevant_documents(collection, ranked.query_id))
+        if not options.accept(positive, negative):
             return None, 0
-        value: dict[str, Any] = {"query": collection.queries[found.query_id].text}
-        for side, own in (("pos", positive), ("neg", negative)):
-            value[side] = collection.corpus.texts(collection.corpus.rows([doc for doc, _ in own]))
-        for side, own in (("pos_scores", positive), ("neg_scores", negative)):
-            value[side] = [score for _, score in own]
+        value: dict[str, Any] = {"query": collection.queries[ranked.query_id].text}
+        for side, some in (("pos", positive), ("neg", negative)):
+            value[side] = collection.corpus.texts(collection.corpus.rows([doc for doc, _ in some]))
+        for side, some in (("pos_scores", positive), ("neg_scores", negative)):
+            value[side] = [score for _, score in some]
         return value, len(rows)
 
-    return write_lines(run, path, line)
+    return write_json_lines(run, path, line)
 
 
 def read_tevatron(source: ScoreFile, collection: Collection) -> Iterator[Rows]:
-    """Tevatron's training data, with or without ``score`` in the passages; newer files hold ids of
-    documents alone.
+    """Tevatron's training data, with or without ``score`` in the passages.
+
+    Newer files hold ids of documents only.
     """
 
     def read(number: int, value: Any) -> Record:
-        sides = [
-            ("positive_passages", "positive_document_ids"),
-            ("negative_passages", "negative_document_ids"),
-        ]
-        entries = [
-            entry
-            for old, new in sides
-            for entry in (
-                entries_of(value[old])
-                if old in value or new not in value
-                else entries_of(value[new], ids=True)
-            )
-        ]
-        docs = [name_of(entry["docid"] if isinstance(entry, dict) else entry) for entry in entries]
+        entries: list[Any] = []
+        for side in ("positive", "negative"):
+            passages, ids = f"{side}_passages", f"{side}_document_ids"
+            if passages in value or ids not in value:
+                entries += as_list(value[passages])
+            else:
+                entries += as_list(value[ids], ids=True)
+        docs = [id_text(entry["docid"] if isinstance(entry, dict) else entry) for entry in entries]
         scores = [entry.get("score") if isinstance(entry, dict) else None for entry in entries]
-        return Record(number, name_of(value["query_id"]), docs, scores)
+        return Record(number, id_text(value["query_id"]), docs, scores)
 
-    return gathered(records(source, TEVATRON, read), source)
+    return rows_of_records(records(source, TEVATRON, read), source)
 
 
 def write_tevatron(
     run: Run, path: Path, collection: Collection | None, options: WriteOptions
 ) -> int:
-    """Every document with its text; ``score`` where it has one."""
+    """Every document with its text; ``score`` for a document that has one."""
     assert collection is not None
+    corpus = collection.corpus
 
-    def line(found: RankedList) -> tuple[Any, int]:
-        values = dict(scored(found))
-        positive, negative = parted(
-            [(doc, values.get(doc)) for doc in found.doc_ids], relevant(collection, found.query_id)
-        )
-        if not options.takes(positive, negative):
+    def passage(doc: str, score: float | None) -> dict[str, Any]:
+        document = corpus.document(corpus.row(doc))
+        entry = {"docid": doc, "title": document.title, "text": document.text}
+        return entry if score is None else entry | {"score": score}
+
+    def line(ranked: RankedList) -> tuple[Any, int]:
+        scores = dict(scored_documents(ranked))
+        rows = [(doc, scores.get(doc)) for doc in ranked.doc_ids]
+        positive, negative = split_rows(rows, relevant_documents(collection, ranked.query_id))
+        if not options.accept(positive, negative):
             return None, 0
         value: dict[str, Any] = {
-            "query_id": found.query_id,
-            "query": collection.queries[found.query_id].text,
+            "query_id": ranked.query_id,
+            "query": collection.queries[ranked.query_id].text,
+            "positive_passages": [passage(*row) for row in positive],
+            "negative_passages": [passage(*row) for row in negative],
         }
-        for side, own in (("positive_passages", positive), ("negative_passages", negative)):
-            value[side] = [
-                {"docid": doc, "title": document.title, "text": document.text}
-                | ({} if score is None else {"score": score})
-                for doc, score in own
-                for document in [collection.corpus.document(collection.corpus.row(doc))]
-            ]
-        return value, len(found.doc_ids)
+        return value, len(ranked.doc_ids)
 
-    return write_lines(run, path, line)
+    return write_json_lines(run, path, line)

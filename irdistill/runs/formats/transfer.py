@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from irdistill.collections import Collection
-from irdistill.errors import IrdistillError
-from irdistill.runs.formats.dicts import write_scores
-from irdistill.runs.formats.gather import Gather, Gathered
+from irdistill.errors import InputError, OptionError, WrongCollectionError
+from irdistill.runs.formats.dicts import read_scores, write_scores
+from irdistill.runs.formats.gather import Gather
 from irdistill.runs.formats.numbering import Numbering
-from irdistill.runs.formats.registry import FORMATS, Format, format_of
+from irdistill.runs.formats.registry import Format, format_to_read, format_to_write
 from irdistill.runs.formats.rows import WriteOptions
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.opening import open_run
@@ -34,9 +34,9 @@ class Exported(NamedTuple):
     """What an export wrote.
 
     Attributes:
-        rows: how many rows it expresses. left_out: how many it does not.
-        one_sided: queries that were left out whole, since they have no document that is judged
-            relevant, or no other one.
+        rows: number of rows that the file expresses.
+        left_out: number of rows that it does not.
+        one_sided: queries that were left out because they have no relevant document, or no other.
     """
 
     rows: int
@@ -58,37 +58,42 @@ def import_run(
     memory: int = MEMORY,
     overwrite: bool = False,
 ) -> Run:
-    """Bring a score file into the store; its queries come in the collection's order.
+    """Import a score file as a run; its queries come in the collection's order.
 
-    The file is read once, in pieces; what does not fit into ``memory`` waits in nameless temporary
-    files beside ``out``. Nothing is written to ``out`` before all of the file has been read and
-    found good.
+    The file is read once, in pieces. What does not fit into ``memory`` waits in temporary files
+    beside ``out``. Nothing is written to ``out`` before the whole file was read without an error.
 
     Args:
-        format: a name of ``FORMATS``; None where the content allows only one.
-        columns: what the columns of a table are: roles in their order (``query,document,-,score``)
-            or names in its header by role (``query=id,score=bm25``); None where the header says so,
-            or the content allows one reading only.
-        scores: the pickled scores of an ``st-jsonl`` file; the one beside it unless said.
-        unknown: ``error``, or ``skip`` to leave out rows of queries and documents that the
-            collection lacks.
-        duplicates: ``error``, or ``first`` or ``mean`` of the scores of a pair that has several
+        file: the score file.
+        collection: whose queries and documents it names.
+        out: the folder of the run.
+        format: a name of ``FORMATS``; None if the content shows it.
+        columns: the columns of a table: roles in order (``query,document,-,score``) or names of its
+            header by role (``query=id,score=bm25``); None if the header or the content shows them.
+        scores: the pickled scores of an ``st-jsonl`` file (default: the file beside it).
+        unknown: ``error``, or ``skip`` to leave out rows of queries and documents that are not in
+            the collection.
+        duplicates: ``error``, or the ``first`` or ``mean`` of the scores of a pair that has several
             different ones.
-        ranks: the ranks of the file decide: every list gets the scores n, n - 1, … 1 by them, as a
-            listwise teacher's order does, whatever scores the file has.
+        ranks: the ranks of the file decide: each list gets the scores n, n - 1, … 1, as the order
+            of a listwise teacher does.
         memory: bytes that rows may take at a time.
+        overwrite: replace another run in ``out``.
 
     Raises:
-        IrdistillError: the file is truncated, damaged, of another layout or of another collection;
-            a score is not a finite number; a pair has two scores; or as ``RunWriter``.
+        InputError: the file is truncated, damaged or of another layout, a score is not a finite
+            number, or a pair has two scores.
+        OptionError: an option does not fit the format.
+        WrongCollectionError: the file belongs to another collection.
+        IrdistillError: as `RunWriter`.
     """
     path, folder = Path(file), Path(out)
-    form = format_of(format, path, reading=True, columns=columns)
+    form = format_to_read(format, path, columns)
     if ranks and not form.ranked:
-        raise IrdistillError(f"ranks were asked for and files of the format {form.name} have none.")
+        raise OptionError(f"ranks were asked for and files of the format {form.name} have none.")
     check_out(folder, overwrite)
     if columns is not None and not form.table:
-        raise IrdistillError(
+        raise OptionError(
             f"--columns names the columns of a table, and files of the format {form.name} have"
             " fixed ones; leave it out."
         )
@@ -100,153 +105,135 @@ def import_run(
         return f"{path}: the pair of query {query_ids[query]!r} and document {corpus.id(doc)!r}"
 
     with Gather(len(query_ids), folder.parent, name, memory, duplicates) as gather:
-        producer, ranked = _read(path, form, collection, numbering, gather, columns)
-        beside = _scores_of(path, form, scores)
-        if beside is not None:
-            producer["scores"] = _read_scores(beside, collection, gather)
+        producer, ranked = _read(ScoreFile(path, columns), form, collection, numbering, gather)
+        second = _second_file(path, form, scores)
+        if second is not None and (scores is not None or second.is_file()):
+            producer["scores"] = _read_scores(second, collection, gather)
         gather.settle()
         if ranks:
             _check_ranks(path, form, ranked, gather, query_ids)
         present = np.flatnonzero(gather.counts)
         if not len(present):
-            left = f": {numbering.summary()}" if any(numbering.left_out.values()) else ""
-            raise IrdistillError(
-                f"{path} gives no run; it holds no row that {collection.id!r} has{left}."
+            left_out = f": {numbering.summary()}" if any(numbering.left_out.values()) else ""
+            raise WrongCollectionError(
+                f"{path} gives no run; it holds no row that {collection.id!r} has{left_out}."
             )
         producer |= {"unknown": numbering.left_out, "repeated": gather.repeated}
         settings = {"unknown": unknown, "duplicates": duplicates, "ranks": ranks}
-        identity = RunIdentity("imported", producer, collection.describe(), None, settings)
-        part = int(np.clip(PART_ROWS * len(present) // int(gather.counts.sum()), 64, 8192))
         lists = (
-            _list(found, query_ids[found.query], corpus.ids_at(found.docs), ranks)
-            for found in gather
+            RankedList(
+                query_ids[row.query],
+                corpus.ids_at(row.docs),
+                np.arange(len(row.docs), 0, -1, dtype=np.float32) if ranks else row.scores,
+            )
+            for row in gather
         )
         with RunWriter(
             folder,
-            identity,
-            [query_ids[i] for i in present.tolist()],
-            part,
+            RunIdentity("imported", producer, collection.describe(), None, settings),
+            [query_ids[number] for number in present.tolist()],
+            int(np.clip(PART_ROWS * len(present) // int(gather.counts.sum()), 64, 8192)),
             overwrite=overwrite,
             fingerprints=collection.query_fingerprints,
         ) as writer:
             _write(writer, lists)
             run = writer.finish()
-    _tell(path, run, numbering, gather)
+    _log(path, run, numbering, gather)
     if ranked and not ranks:
-        _warn_of_ranks(path, run, gather, query_ids)
+        faults = gather.rank_faults
+        for line in faults.warnings(len(run), query_ids[faults.example]):
+            logger.warning("%s: %s", path, line)
     return run
 
 
 def _read(
-    path: Path,
-    form: Format,
-    collection: Collection,
-    numbering: Numbering,
-    gather: Gather,
-    columns: str | Sequence[str] | None,
+    file: ScoreFile, form: Format, collection: Collection, numbering: Numbering, gather: Gather
 ) -> tuple[dict[str, Any], bool]:
-    """What the manifest says of the file, and whether its rows have ranks."""
+    """Read a file; returns what the manifest says about it, and whether its rows have ranks."""
     ranked = False
-    with ScoreFile(path, columns) as source:
+    with file as source:
         for rows in form.read(source, collection):
             ranked = rows.ranks is not None
             gather.add(numbering.rows(rows, source))
-        return {
-            "format": form.name,
-            "file": path.name,
-            "bytes": source.bytes,
-            "sha256": source.sha256(),
-            **source.notes,
-        }, ranked
+        return {"format": form.name, **_described(source), **source.notes}, ranked
+
+
+def _read_scores(path: Path, collection: Collection, gather: Gather) -> dict[str, Any]:
+    # Pairs that no list names are dropped, so unknown ids were reported already or do not matter.
+    numbering = Numbering(collection, "skip")
+    with ScoreFile(path) as source:
+        for rows in read_scores(source, collection):
+            numbers = numbering.rows(rows, source)
+            numbers["rank"] = -1
+            gather.add(numbers)
+        return _described(source)
+
+
+def _described(source: ScoreFile) -> dict[str, Any]:
+    return {"file": source.path.name, "bytes": source.bytes, "sha256": source.sha256()}
 
 
 def _check_ranks(
     path: Path, form: Format, ranked: bool, gather: Gather, query_ids: list[str]
 ) -> None:
-    """Refuse ranks that do not order every list."""
+    """Check that the ranks order every list."""
     if not ranked:
-        raise IrdistillError(
+        raise OptionError(
             f"{path}: ranks were asked for, and this file of the format {form.name} has no column"
             " of ranks."
         )
     if gather.rank_faults.repeated is not None:
         query, rank = gather.rank_faults.repeated
-        raise IrdistillError(
+        raise InputError(
             f"{path}: ranks were asked for, and two documents of query {query_ids[query]!r} have"
             f" the rank {rank}; ranks must differ within a query. Without --ranks the scores"
             " decide."
         )
 
 
-def _warn_of_ranks(path: Path, run: Run, gather: Gather, query_ids: list[str]) -> None:
-    faults = gather.rank_faults
-    for line in faults.warnings(len(run), query_ids[faults.example]):
-        logger.warning("%s: %s", path, line)
-
-
-def _scores_of(path: Path, form: Format, scores: str | Path | None) -> Path | None:
-    if scores is not None and not form.beside:
-        raise IrdistillError(
-            f"a second file of scores was given, and files of the format {form.name} hold their"
-            " own."
-        )
+def _second_file(path: Path, form: Format, scores: str | Path | None) -> Path | None:
+    """The file of scores: by default ``x-scores.pkl.gz`` beside ``x.jsonl.gz``."""
+    if form.second_file:
+        default = path.with_name(path.name.split(".jsonl")[0] + "-scores.pkl.gz")
+        return Path(scores) if scores is not None else default
     if scores is not None:
-        return Path(scores)
-    return beside(path) if form.beside and beside(path).is_file() else None
-
-
-def beside(path: Path) -> Path:
-    """Where the scores of hard negatives lie unless said: ``x.jsonl.gz`` has
-    ``x-scores.pkl.gz``.
-    """
-    return path.with_name(path.name.split(".jsonl")[0] + "-scores.pkl.gz")
-
-
-def _read_scores(path: Path, collection: Collection, gather: Gather) -> dict[str, Any]:
-    # pairs that no list names are not kept, so what is unknown in here was reported already or does
-    # not matter
-    numbering = Numbering(collection, "skip")
-    with ScoreFile(path) as source:
-        for rows in FORMATS["st-pickle"].read(source, collection):
-            found = numbering.rows(rows, source)
-            found["rank"] = -1
-            gather.add(found)
-        return {"file": path.name, "bytes": source.bytes, "sha256": source.sha256()}
-
-
-def _list(found: Gathered, query_id: str, doc_ids: list[str], ranks: bool) -> RankedList:
-    scores = found.scores
-    if ranks:
-        scores = np.arange(len(scores), 0, -1, dtype=np.float32)
-    return RankedList(query_id, doc_ids, scores)
+        raise OptionError(
+            f"a second file of scores was given, and files of the format {form.name} hold the"
+            " scores themselves."
+        )
+    return None
 
 
 def _write(writer: RunWriter, lists: Iterator[RankedList]) -> None:
     size = writer.manifest.part_queries
-    left = dict(writer.pending())
+    pending = dict(writer.pending())
     for number in writer.manifest.part_numbers():
         count = min(size, len(writer.query_ids) - number * size)
         part = [next(lists) for _ in range(count)]
-        if number in left:
+        if number in pending:
             writer.write_part(number, part)
 
 
-def _tell(path: Path, run: Run, numbering: Numbering, gather: Gather) -> None:
+def _log(path: Path, run: Run, numbering: Numbering, gather: Gather) -> None:
     if any(numbering.left_out.values()):
         logger.warning("%s: rows left out: %s", path, numbering.summary())
     if gather.repeated:
         logger.info(
-            "%s: %d rows came again with the same pair and are one row each", path, gather.repeated
+            "%s: %d rows repeat a pair with the same score; each pair is one row",
+            path,
+            gather.repeated,
         )
-    nulls = run.manifest.nulls
+    nulls = run.num_unscored
     if nulls:
         by_rank = gather.rank_faults.repeated is None and nulls == run.num_rows
-        hint = (
-            "; they keep their order, and --ranks gives them scores by their ranks"
-            if by_rank
-            else ""
+        hint = "; they keep their order, and --ranks gives them scores by their ranks"
+        logger.warning(
+            "%s: %d of %d rows have no score (null)%s",
+            path,
+            nulls,
+            run.num_rows,
+            hint if by_rank else "",
         )
-        logger.warning("%s: %d of %d rows have no score (null)%s", path, nulls, run.num_rows, hint)
 
 
 def export_run(
@@ -259,44 +246,41 @@ def export_run(
     tag: str = "irdistill",
     keep_empty: bool = False,
 ) -> Exported:
-    """Write a run as a score file, whole or not at all; compressed where the name ends in .gz,
-    .zst, .bz2 or .xz.
+    """Write a run as a score file, whole or not at all.
+
+    The file is compressed if its name ends in .gz, .zst, .bz2 or .xz.
 
     Args:
-        format: a name of ``FORMATS``; None where the file's name says it (else ``trec``).
-        collection: for formats that take judgments or texts from it.
-        scores: where the scores of ``st-jsonl`` go; beside the file unless said.
+        run: what to write.
+        file: the score file.
+        format: a name of ``FORMATS``; None if the file's name shows it (else ``trec``).
+        collection: for formats that need judgments or texts.
+        scores: the file for the scores of ``st-jsonl`` (default: beside the file).
         tag: the last column of a TREC run.
-        keep_empty: in formats with positives and negatives, also write queries that have only one
-            of the two, with an empty list; the trainers that read these formats stop at them, so
-            they are left out and counted otherwise.
+        keep_empty: in formats with positives and negatives, also write queries that lack one of
+            them, with an empty list. The trainers that read these formats stop at such queries, so
+            by default they are left out and counted.
 
     Raises:
-        IrdistillError: the format needs a collection, cannot express an id, or cannot be told from
-            the name; or the run is of another collection.
+        OptionError: the format needs a collection, or an option does not fit the format.
+        InputError: the format cannot express an id, or cannot be told from the file's name.
+        WrongCollectionError: the run is of another collection.
     """
     path = Path(file)
-    form = format_of(format, path, reading=False)
+    form = format_to_write(format, path)
     if form.needs_collection and collection is None:
-        raise IrdistillError(
-            f"the format {form.name} takes judgments or texts from the collection; give"
-            " --collection."
+        raise OptionError(
+            f"the format {form.name} needs judgments or texts of the collection; give --collection."
         )
     if keep_empty and not form.two_sided:
-        raise IrdistillError(
-            f"queries with an empty list were asked for, and the format {form.name} has no lists of"
-            " positives; leave --keep-empty out."
+        raise OptionError(
+            f"the format {form.name} has no lists of positives that could be empty; leave"
+            " --keep-empty out."
         )
     opened, options = open_run(run, collection), WriteOptions(tag, keep_empty)
-    if form.beside:
-        write_scores(
-            opened, Path(scores) if scores is not None else beside(path), collection, options
-        )
-    elif scores is not None:
-        raise IrdistillError(
-            f"a second file for scores was given, and files of the format {form.name} hold their"
-            " own."
-        )
+    second = _second_file(path, form, scores)
+    if second is not None:
+        write_scores(opened, second, collection, options)
     rows = form.write(opened, path, collection, options)
     left_out = opened.num_rows - rows
     if left_out:

@@ -1,65 +1,79 @@
-"""Limits on what a server may send for one request and on the time it may take, counted on the
-connection itself.
-"""
+"""Limits on the size and the duration of a server's responses, enforced on the connection."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 logger = logging.getLogger(__name__)
 
 
-class LimitExceeded(Exception):
-    """A response is larger or takes longer than allowed; the HTTP client may hand it on as an error
-    of its own.
+class AbortRequest(BaseException):
+    """Ends a request of the ``openai`` client without another try.
+
+    It is not an `Exception`, because some versions of the client retry after any exception.
     """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class ResponseLimitError(Exception):
+    """A response is larger or takes longer than allowed."""
 
 
 class ResponseLimits:
-    """What one request's response may take. Each thread sends one request at a time.
+    """Limits of each try of a request, and what happened on the connection. One try per thread.
 
-    A timeout of the HTTP client counts seconds *without a byte*, so that a server which sends one
-    byte now and then is never given up; and the client reads a response whole, headers and bodies
-    of errors included, before anything else can look at it. So bytes and seconds are counted where
+    A timeout of the HTTP client counts seconds *without a byte*, so that it never gives up on a
+    server which sends a byte now and then. And the client reads a whole response, headers and error
+    bodies included, before anything else can look at it. So bytes and seconds are counted where
     they are read from the connection.
 
     Args:
-        largest: bytes of a response.
-        seconds: from sending the request to the last byte of the response.
+        max_bytes: size of a response.
+        seconds: time from sending the request to the last byte of the response.
     """
 
-    def __init__(self, largest: int, seconds: float) -> None:
-        self.largest, self.seconds = largest, seconds
+    def __init__(self, max_bytes: int, seconds: float) -> None:
+        self.max_bytes, self.seconds = max_bytes, seconds
         self._local = threading.local()
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Begin to count for this thread."""
-        self._local.until, self._local.left, self._local.broken = (
-            time.monotonic() + self.seconds,
-            self.largest,
-            None,
-        )
-        try:
-            yield
-        finally:
-            self._local.until = None
+    def begin(self) -> None:
+        """Start to count for a try in this thread."""
+        self._local.until = time.monotonic() + self.seconds
+        self._local.bytes_left = self.max_bytes
+        self._local.sent = False
+        self._local.fault = "no connection"
+
+    def end(self) -> None:
+        """Stop counting."""
+        self._local.until = None
 
     @property
-    def broken(self) -> str | None:
-        """What this thread's last request exceeded, in words; None where it kept to the limits."""
-        return getattr(self._local, "broken", None)
+    def sent(self) -> bool:
+        """Whether anything was sent in this thread's last try."""
+        return getattr(self._local, "sent", False)
+
+    @property
+    def fault(self) -> str:
+        """What went wrong on the connection of this thread's last try."""
+        return getattr(self._local, "fault", "no connection")
+
+    def note(self, error: Exception) -> None:
+        """Note an error of the connection."""
+        if self.sent:
+            timed_out = "Timeout" in type(error).__name__
+            self._local.fault = "nothing within the time limit" if timed_out else "a cut connection"
 
     def remaining(self, timeout: float | None) -> float | None:
-        """Seconds that the next read may take.
+        """Seconds that the next read or write may take.
 
         Raises:
-            LimitExceeded: none are left.
+            AbortRequest: no time is left.
         """
         until = getattr(self._local, "until", None)
         if until is None:
@@ -70,41 +84,41 @@ class ResponseLimits:
         return left if timeout is None else min(left, timeout)
 
     def count(self, size: int) -> None:
-        """Count bytes.
+        """Count bytes that were received.
 
         Raises:
-            LimitExceeded: there are more than allowed.
+            AbortRequest: there are more than allowed.
         """
         if getattr(self._local, "until", None) is None:
             return
-        self._local.left -= size
-        if self._local.left < 0:
-            self.exceed(f"a response of more than {self.largest / 2**20:g} MiB")
+        self._local.bytes_left -= size
+        if self._local.bytes_left < 0:
+            self.exceed(f"a response of more than {self.max_bytes / 2**20:g} MiB")
+
+    def mark_sent(self) -> None:
+        """Note that the request is being sent."""
+        self._local.sent, self._local.fault = True, "a cut connection"
 
     def exceed(self, what: str) -> NoReturn:
-        """Note what was exceeded, and stop."""
-        self._local.broken = what
-        raise LimitExceeded(what)
+        """End the request because of its response."""
+        raise AbortRequest(ResponseLimitError(what))
 
     def install(self, client: Any) -> None:
-        """Make all connections of an httpx client keep to the limits, through its proxies too."""
-        transports = [
-            client._transport,
-            *(one for one in client._mounts.values() if one is not None),
-        ]
+        """Apply the limits to all connections of an httpx client, including those to proxies."""
+        transports = [client._transport, *filter(None, client._mounts.values())]
         for transport in transports:
             pool: Any = getattr(transport, "_pool", None)
             if getattr(pool, "_network_backend", None) is None:
                 logger.warning(
-                    "this version of the HTTP client takes no limits on responses; a server that"
-                    " never ends one is waited for"
+                    "responses cannot be limited with this version of the HTTP client; a server"
+                    " that never ends a response blocks the job"
                 )
                 return
-            pool._network_backend = _Backend(pool._network_backend, self)
+            pool._network_backend = _CountingBackend(pool._network_backend, self)
 
 
-class _Backend:
-    """Opens connections that count."""
+class _CountingBackend:
+    """Opens connections that count what is read from them."""
 
     def __init__(self, inner: Any, limits: ResponseLimits) -> None:
         self._inner, self._limits = inner, limits
@@ -128,15 +142,15 @@ class _CountingStream:
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             data: bytes = self._inner.read(max_bytes, self._limits.remaining(timeout))
-        except LimitExceeded:
-            raise
-        except Exception:
-            self._limits.remaining(timeout)  # it waited for as long as was left
+        except Exception as error:
+            self._limits.note(error)
+            self._limits.remaining(timeout)  # the read may have taken all the time that was left
             raise
         self._limits.count(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._limits.mark_sent()
         self._inner.write(buffer, self._limits.remaining(timeout))
 
     def start_tls(self, *args: Any, **options: Any) -> _CountingStream:

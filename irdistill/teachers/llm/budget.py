@@ -1,4 +1,4 @@
-"""What a server's answers cost, and a budget that is checked before anything is sent."""
+"""The cost of a server's answers, and a budget that is checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import BudgetError, InputError, OptionError
 
 
 class Spent(NamedTuple):
-    """Requests that were or may have been billed, the tokens read and written for them, and their
-    cost.
+    """Requests that were or may have been billed, their tokens (read and written), and their cost.
+
+    >>> Spent(1, 20, 0.5).plus(Spent(2, 30, 0.25))
+    Spent(requests=3, tokens=50, cost=0.75)
     """
 
     requests: int = 0
@@ -21,13 +23,13 @@ class Spent(NamedTuple):
     cost: float = 0.0
 
     def plus(self, other: Spent) -> Spent:
-        """The sum of two."""
+        """The sum."""
         return Spent(
             self.requests + other.requests, self.tokens + other.tokens, self.cost + other.cost
         )
 
     def minus(self, other: Spent) -> Spent:
-        """The difference of two."""
+        """The difference."""
         return Spent(
             self.requests - other.requests, self.tokens - other.tokens, self.cost - other.cost
         )
@@ -35,13 +37,17 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True)
 class Prices:
-    """A server's prices, as a card declares them.
+    """The prices of a server, as its card declares them.
 
     Attributes:
-        input, output: of ``per`` tokens.
-        cached_input: of ``per`` tokens read out of the server's cache; as ``input`` where None.
-        currency: only to be shown.
-        read: the day these prices were read.
+        input, output: price of ``per`` tokens.
+        cached_input: price of ``per`` tokens read from the server's cache; that of ``input`` if
+            None.
+        currency: name of the currency, for messages.
+        read: the day on which these prices were read.
+
+    >>> Prices(input=2.0, output=8.0).cost(input_tokens=1_000_000, output_tokens=500_000)
+    6.0
     """
 
     input: float
@@ -52,42 +58,36 @@ class Prices:
     read: str = ""
 
     @classmethod
-    def of(cls, given: Mapping[str, Any] | None) -> Prices | None:
-        """The prices of a card; None where it has none.
+    def of(cls, prices: Mapping[str, Any] | None) -> Prices | None:
+        """The prices of a card; None if it has none.
 
         Raises:
-            IrdistillError: a price is missing, negative or no number, or a key is unknown.
+            InputError: a price is missing or not a number from 0, or a key is unknown.
         """
-        if not given:
+        if not prices:
             return None
         known = [entry.name for entry in fields(cls)]
-        if not {"input", "output"} <= given.keys() <= set(known):
-            raise IrdistillError(
-                f"the prices of the card have the keys {', '.join(map(str, given))}; input and"
-                f" output are needed, and {', '.join(known)} are known."
+        if not {"input", "output"} <= prices.keys() <= set(known):
+            raise InputError(
+                f"the prices of the card have the keys {', '.join(map(str, prices))}; input and"
+                f" output are needed, and the known keys are {', '.join(known)}."
             )
-        numbers = [
-            given[key]
-            for key in ("input", "output", "cached_input", "per")
-            if given.get(key) is not None
-        ]
-        well = all(
-            isinstance(one, int | float) and not isinstance(one, bool) and one >= 0
-            for one in numbers
-        )
-        if not well or given.get("per") == 0:
-            raise IrdistillError(
-                f"the prices of the card are {dict(given)}; numbers from 0 were expected, for `per`"
-                " tokens each."
-            )
-        return cls(**dict(given))
+        for key in ("input", "output", "cached_input", "per"):
+            price = prices.get(key, 1)
+            number = isinstance(price, int | float) and not isinstance(price, bool)
+            if not (number and price >= (key == "per")) and not (key[0] == "c" and price is None):
+                raise InputError(
+                    f"the prices of the card are {dict(prices)}; expected numbers from 0, each for"
+                    " `per` tokens."
+                )
+        return cls(**dict(prices))
 
     def cost(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> float:
-        """Of one request; the cached tokens are some of those read."""
-        cached = self.input if self.cached_input is None else self.cached_input
+        """Cost of a request; the cached tokens are part of the input tokens."""
+        cached_price = self.input if self.cached_input is None else self.cached_input
         return (
             (input_tokens - cached_tokens) * self.input
-            + cached_tokens * cached
+            + cached_tokens * cached_price
             + output_tokens * self.output
         ) / self.per
 
@@ -95,17 +95,21 @@ class Prices:
 class Budget:
     """Limits on what is spent, over all starts of a job.
 
-    A request is reserved at its worst case before it is sent, so that requests in flight together
-    cannot exceed a limit. One that does not fit waits for those in flight, which mostly cost less
-    than they reserved; when none is in flight and it still does not fit, the budget is spent.
+    A request is reserved at its worst case before it is sent, so that concurrent requests cannot
+    exceed a limit together. A request that does not fit waits for those in flight, which usually
+    cost less than they reserved. If none is in flight and it still does not fit, the budget is
+    spent.
 
     Args:
-        spent: gives what was spent so far, by this start and by earlier ones.
+        spent: returns what was spent so far, by this start and by earlier ones.
         prices: needed for a limit on the cost.
-        kept: where the answers are kept, for the error.
+        max_cost: limit on the cost.
+        max_requests: limit on the number of requests.
+        max_tokens_total: limit on the tokens read and written.
+        log: where the answers are kept, for the error.
 
     Raises:
-        IrdistillError: a limit is no positive number, or is a cost and there are no prices.
+        OptionError: a limit is not positive, or there are no prices for a limit on the cost.
     """
 
     def __init__(
@@ -115,86 +119,76 @@ class Budget:
         max_cost: float | None = None,
         max_requests: int | None = None,
         max_tokens_total: int | None = None,
-        kept: str = "the response log",
+        log: str = "the response log",
     ) -> None:
-        given = {
-            "max_cost": max_cost,
-            "max_requests": max_requests,
-            "max_tokens_total": max_tokens_total,
+        self._spent, self._prices, self._log = spent, prices, log
+        #: option -> the field of `Spent` that it limits, and the limit
+        self._limits = {
+            "max_requests": ("requests", max_requests),
+            "max_tokens_total": ("tokens", max_tokens_total),
+            "max_cost": ("cost", max_cost),
         }
-        wrong = [
-            f"{key}={value}" for key, value in given.items() if value is not None and not value > 0
-        ]
-        if wrong:
-            raise IrdistillError(
-                f"the budget {', '.join(wrong)} was given; give a number above 0, or leave it out"
-                " for no limit."
-            )
+        for option, (_, limit) in self._limits.items():
+            if limit is not None and not limit > 0:
+                raise OptionError(
+                    f"the budget is {option}={limit}; expected a number above 0. Leave it out for"
+                    " no limit."
+                )
         if max_cost is not None and prices is None:
-            raise IrdistillError(
-                f"a budget of max_cost={max_cost} was given and the server's prices are not known;"
-                " add prices: {input: …, output: …, currency: …}} to the card's server, or"
-                " limit max_requests or max_tokens_total."
+            raise OptionError(
+                f"the budget is max_cost={max_cost}, but the server's prices are not known. Add"
+                " prices: {input: …, output: …, currency: …} to the card's server, or limit"
+                " max_requests or max_tokens_total."
             )
-        self._spent, self._prices, self._kept = spent, prices, kept
-        self._limits = (
-            ("requests", max_requests),
-            ("tokens", max_tokens_total),
-            ("cost", max_cost),
-        )
-        self._flying = Spent()
-        self._count = 0
+        self._reserved, self._count = Spent(), 0
         self._changed = threading.Condition()
 
     def worst(self, input_tokens: int, output_tokens: int) -> Spent:
-        """What one request may take at most."""
+        """The most that one request can take."""
         cost = self._prices.cost(input_tokens, output_tokens) if self._prices else 0.0
         return Spent(1, input_tokens + output_tokens, cost)
 
     @contextmanager
     def reserve(self, worst: Spent) -> Iterator[None]:
-        """Hold what a request may take, for as long as it is in flight; what it took must be in
-        ``spent`` at the end.
+        """Reserve what a request can take while it is in flight; what it took must be in ``spent``
+        at the end.
 
         Raises:
-            IrdistillError: the budget is spent.
+            BudgetError: the budget is spent.
         """
         with self._changed:
-            while (full := self._over(worst)) is not None:
+            while (option := self._exceeded(worst)) is not None:
                 if not self._count:
-                    raise IrdistillError(self._message(*full, worst))
+                    raise BudgetError(self._message(option, worst))
                 self._changed.wait()
             self._count += 1
-            self._flying = self._flying.plus(worst)
+            self._reserved = self._reserved.plus(worst)
         try:
             yield
         finally:
             with self._changed:
                 self._count -= 1
-                self._flying = self._flying.minus(worst) if self._count else Spent()
+                self._reserved = self._reserved.minus(worst) if self._count else Spent()
                 self._changed.notify_all()
 
-    def _over(self, worst: Spent) -> tuple[str, float] | None:
-        total = self._spent().plus(self._flying).plus(worst)
-        return next(
-            (
-                (key, limit)
-                for key, limit in self._limits
-                if limit is not None and getattr(total, key) > limit
-            ),
-            None,
-        )
+    def _exceeded(self, worst: Spent) -> str | None:
+        """The option whose limit a request would exceed."""
+        total = self._spent().plus(self._reserved).plus(worst)
+        for option, (name, limit) in self._limits.items():
+            if limit is not None and getattr(total, name) > limit:
+                return option
+        return None
 
-    def _message(self, key: str, limit: float, worst: Spent) -> str:
-        currency = f" {self._prices.currency}" if self._prices else ""
-        option = {"requests": "max_requests", "tokens": "max_tokens_total", "cost": "max_cost"}[key]
+    def _message(self, option: str, worst: Spent) -> str:
+        name, limit = self._limits[option]
         spent = self._spent()
-        unit = currency if key == "cost" else f" {key}"
+        currency = f" {self._prices.currency}" if self._prices else ""
+        unit = currency if name == "cost" else f" {name}"
+        left = max(0, (limit or 0) - getattr(spent, name))
         return (
             f"the budget {option}={limit:g} is spent: {spent.requests} requests took {spent.tokens}"
             f" tokens{f' and {spent.cost:.6g}{currency}' if self._prices else ''} over all starts"
-            f" of this job. {max(0, limit - getattr(spent, key)):.6g}{unit} are left, and the next"
-            f" request may take {getattr(worst, key):.6g}{unit}. All answers are kept in"
-            f" {self._kept}: the same command with a larger budget goes on and pays for none of"
-            " them again."
+            f" of this job. {left:.6g}{unit} are left, and the next request may take"
+            f" {getattr(worst, name):.6g}{unit}. All answers are kept in {self._log}: run the same"
+            " command with a larger budget to resume."
         )

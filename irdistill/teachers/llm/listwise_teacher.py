@@ -28,7 +28,7 @@ from irdistill.errors import IrdistillError
 from irdistill.storage.files import digest
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
-from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, IDENTIFIER, RankingReader, Reading, read_answer
 from irdistill.teachers.protocol import PartialOrder, TextPair
 
@@ -144,7 +144,7 @@ class ListwiseLLMTeacher:
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
-    def _job(self, pairs: Sequence[TextPair]) -> Job[PartialOrder]:
+    def _job(self, pairs: Sequence[TextPair]) -> RequestJob[PartialOrder]:
         order = list(range(len(pairs)))
         if self._shuffle:
             random.Random(digest([self._seed, pairs[0].query.id])).shuffle(order)
@@ -166,7 +166,7 @@ class ListwiseLLMTeacher:
             | cut_usage((pair.text for pair in pairs), self._words),
         )
 
-    def _slide(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
+    def _slide(self, held: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
         for _ in range(self._passes):
             before = list(order)
             for start in window_starts(len(order), self._window, self._step):
@@ -178,7 +178,7 @@ class ListwiseLLMTeacher:
                 break
         return order
 
-    def _partition(self, held: _List, query: str, order: list[int]) -> Job[list[int]]:
+    def _partition(self, held: _List, query: str, order: list[int]) -> RequestJob[list[int]]:
         """The top sorted; below it, passages known to be below a pivot, and marked as unsorted."""
         below: list[int] = []
         while True:
@@ -273,7 +273,9 @@ class ListwiseLLMTeacher:
             return CUT, None
         return (GARBLED, None) if reading.garbled else (None, reading)
 
-    def _ask(self, held: _List, query: str, windows: Sequence[Sequence[int]]) -> Job[list[Answer]]:
+    def _ask(
+        self, held: _List, query: str, windows: Sequence[Sequence[int]]
+    ) -> RequestJob[list[Answer]]:
         answers = yield from with_retry(
             [self._request(held, query, shown) for shown in windows],
             self._retry_tokens,

@@ -26,7 +26,7 @@ from irdistill.storage.files import digest
 from irdistill.teachers.llm.label_probability import MassWarning, label_mass
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request, total_usage
 from irdistill.teachers.llm.prompt_templates import Template, cut_passage, cut_usage
-from irdistill.teachers.llm.queue import Job, check_retry, run_jobs, with_retry
+from irdistill.teachers.llm.queue import RequestJob, check_retry, run_jobs, with_retry
 from irdistill.teachers.llm.reading import GARBLED, ChoiceReader, read_answer
 from irdistill.teachers.llm.sorting import heap_top, slide_up
 from irdistill.teachers.protocol import PartialOrder, TextPair
@@ -135,7 +135,7 @@ class PairwiseTeacher:
         """
         return run_jobs(self._model, (self._job(pairs) for pairs in lists))
 
-    def _job(self, pairs: Sequence[TextPair]) -> Job[PartialOrder]:
+    def _job(self, pairs: Sequence[TextPair]) -> RequestJob[PartialOrder]:
         held = _Comparisons(self, pairs)
         places = range(len(pairs))
         if self._method == "all":
@@ -163,7 +163,7 @@ class PairwiseTeacher:
             self._warning.look(usage, self._labels)
         return PartialOrder(ranked, flags, values, usage)
 
-    def _sort(self, held: _Comparisons, places: Sequence[int]) -> Job[list[int]]:
+    def _sort(self, held: _Comparisons, places: Sequence[int]) -> RequestJob[list[int]]:
         """Sort, without those at fault: who only ever failed is tried once more, with one who did
         not.
         """

@@ -1,10 +1,9 @@
-"""The work queue: many queries at a time ask a language model, and no query waits for the slowest
-of the others.
+"""A queue that keeps a language model busy with the requests of many jobs.
 
-A job is a generator that orders one query's documents. It yields the requests that it needs
-answered next, is sent their answers, and returns its result. The queue keeps ``model.parallel``
-requests in work over all jobs: the moment that the last answer a job waits for is there, its next
-requests are ready and go to the model before any new job is begun.
+A job is a generator. It yields the requests that it needs answered next, is sent their answers, and
+returns its result. The queue keeps ``model.parallel`` requests in flight over all jobs. As soon as
+the last answer that a job waits for arrives, its next requests are ready, and they go to the model
+before any new job starts. So no job waits for the slowest of the others.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Generic, NamedTuple, TypeVar
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError, OptionError
 from irdistill.teachers.llm.language_model import CUT, Answer, LanguageModel, Request
 
 T = TypeVar("T")
 
-#: Yields requests that may all be answered at the same time, is sent their answers in the same
-#: order, returns its result.
-Job = Generator[Sequence[Request], list[Answer], T]
+#: Yields requests that may be answered at the same time, is sent their answers in the same order,
+#: and returns its result.
+RequestJob = Generator[Sequence[Request], list[Answer], T]
 
 
 class Answers(NamedTuple):
     """Answers to some requests.
 
     Attributes:
-        last: one for each request, in their order: what to read.
-        all: those that were cut and asked for again as well: what was used up.
+        last: the answer to read for each request, in their order.
+        all: also those that were cut and requested again, for the usage.
     """
 
     last: list[Answer]
@@ -38,91 +37,88 @@ class Answers(NamedTuple):
 
 def with_retry(
     requests: Sequence[Request], retry_tokens: int | None, is_cut: Callable[[int, Answer], bool]
-) -> Job[Answers]:
-    """Ask, and ask once more, with room for ``retry_tokens``, what the limit of tokens cut.
+) -> RequestJob[Answers]:
+    """Send requests, and send those whose answers were cut once more with a larger token limit.
 
     Args:
-        is_cut: whether the answer at a place cannot be used because it was cut.
+        requests: the requests.
+        retry_tokens: token limit of the second try; no second try if None.
+        is_cut: whether the answer to request i cannot be used because it was cut.
     """
     first = yield requests
+    if retry_tokens is None:
+        return Answers(first, first)
     places = [
         place
         for place, answer in enumerate(first)
-        if retry_tokens is not None
-        and requests[place].max_tokens < retry_tokens
-        and is_cut(place, answer)
+        if requests[place].max_tokens < retry_tokens and is_cut(place, answer)
     ]
-    if not places or retry_tokens is None:
+    if not places:
         return Answers(first, first)
     second = yield [requests[place]._replace(max_tokens=retry_tokens) for place in places]
     last = list(first)
     for place, answer in zip(places, second, strict=True):
-        if answer.error in (
-            None,
-            CUT,
-        ):  # where there is no room for a longer one, what was cut stays so
+        # If the context has no room for a longer answer, the cut one stays.
+        if answer.error in (None, CUT):
             last[place] = answer
     return Answers(last, [*first, *second])
 
 
 def check_retry(retry_tokens: int | None, answer_tokens: int | None = None) -> int | None:
-    """The setting ``retry_tokens`` of a card.
+    """Check the setting ``retry_tokens`` of a card, and return it.
 
     Raises:
-        IrdistillError: it is no more than an answer may take at first.
+        OptionError: it is not larger than the token limit of the first answer.
     """
-    if retry_tokens is not None and (
-        isinstance(retry_tokens, bool)
-        or not isinstance(retry_tokens, int)
-        or retry_tokens <= (answer_tokens or 0)
-    ):
-        raise IrdistillError(
-            f"retry_tokens is {retry_tokens}; a number of tokens above the {answer_tokens or 0} of"
-            " a first answer was expected, or leave it out: then no answer is asked for twice."
+    least = answer_tokens or 0
+    if retry_tokens is not None and (type(retry_tokens) is not int or retry_tokens <= least):
+        raise OptionError(
+            f"retry_tokens is {retry_tokens}; expected a number of tokens above {least}, the limit"
+            " of the first answer. Leave it out to try only once."
         )
     return retry_tokens
 
 
-def run_jobs(model: LanguageModel, jobs: Iterable[Job[T]]) -> list[T]:
+def run_jobs(model: LanguageModel, jobs: Iterable[RequestJob[T]]) -> list[T]:
     """Run jobs to their ends.
 
-    A model with an attribute ``concurrent`` that is true (a server) is called from ``parallel``
-    threads with one request each. Any other is called from this thread with up to ``parallel``
-    requests that are ready. Jobs are begun only as there is room, so an iterator of jobs is held in
-    memory a few jobs at a time. What a job is sent depends on its own requests alone, so results do
-    not depend on which answer comes first.
+    A model whose attribute ``concurrent`` is true (a server) is called from ``parallel`` threads
+    with one request each; any other from this thread, with up to ``parallel`` requests. Jobs are
+    started only when there is room, so an iterator of jobs is read a few jobs at a time. The
+    answers that a job is sent depend on its own requests only, so results do not depend on which
+    answer arrives first.
 
     Returns:
         The results, in the order of the jobs.
 
     Raises:
-        IrdistillError: the model gave another number of answers than it got requests.
-        BaseException: whatever the model or a job raises, `KeyboardInterrupt` too. Nothing new is
-            asked then; requests in work at a server are waited for, since they are paid and a
-            response log keeps them; jobs are closed.
+        ModelError: the number of answers differs from the number of requests.
+        BaseException: what the model or a job raises, also `KeyboardInterrupt`. No new request is
+            sent then; requests in flight at a server are waited for, because they are paid for and
+            a response log keeps them; jobs are closed.
     """
     queue = _Queue(jobs)
     parallel = max(1, model.parallel)
     try:
         if getattr(model, "concurrent", False):
-            _by_threads(model, queue, parallel)
+            _run_in_threads(model, queue, parallel)
         else:
-            _by_batches(model, queue, parallel)
+            _run_in_batches(model, queue, parallel)
     finally:
         queue.close()
     return [queue.results[number] for number in range(len(queue.results))]
 
 
 class _Step(Generic[T]):
-    """What a job has asked, and the answers there are so far."""
+    """The requests of a job that are in flight, and the answers so far."""
 
-    def __init__(self, number: int, job: Job[T], count: int) -> None:
+    def __init__(self, number: int, job: RequestJob[T], count: int) -> None:
         self.number, self.job, self.missing = number, job, count
         self.answers: list[Answer] = [Answer()] * count
 
 
 class _Ticket(NamedTuple, Generic[T]):
-    """One request, and where its answer belongs."""
+    """One request, and the place of its answer."""
 
     request: Request
     step: _Step[T]
@@ -130,22 +126,22 @@ class _Ticket(NamedTuple, Generic[T]):
 
 
 class _Queue(Generic[T]):
-    """Jobs begun and not begun, and the requests that are ready, first come first served."""
+    """The jobs, and the requests that are ready, first in, first out."""
 
-    def __init__(self, jobs: Iterable[Job[T]]) -> None:
+    def __init__(self, jobs: Iterable[RequestJob[T]]) -> None:
         self.results: dict[int, T] = {}
         self._waiting = enumerate(jobs)
-        self._begun: dict[int, Job[T]] = {}
+        self._started: dict[int, RequestJob[T]] = {}
         self._ready: deque[_Ticket[T]] = deque()
 
     def take(self, count: int) -> list[_Ticket[T]]:
-        """Up to so many requests; fewer only where no job can ask more before it has an answer."""
+        """Up to ``count`` requests; fewer only if all jobs wait for answers."""
         while len(self._ready) < count:
             number, job = next(self._waiting, (-1, None))
             if job is None:
                 break
-            self._begun[number] = job
-            self._go_on(number, job, None)
+            self._started[number] = job
+            self._advance(number, job, None)
         return [self._ready.popleft() for _ in range(min(count, len(self._ready)))]
 
     def give(self, ticket: _Ticket[T], answer: Answer) -> None:
@@ -153,55 +149,54 @@ class _Queue(Generic[T]):
         step.answers[ticket.place] = answer
         step.missing -= 1
         if not step.missing:
-            self._go_on(step.number, step.job, step.answers)
+            self._advance(step.number, step.job, step.answers)
 
     def close(self) -> None:
-        for job in self._begun.values():
+        for job in self._started.values():
             job.close()
 
-    def _go_on(self, number: int, job: Job[T], answers: list[Answer] | None) -> None:
+    def _advance(self, number: int, job: RequestJob[T], answers: list[Answer] | None) -> None:
         try:
             requests = next(job) if answers is None else job.send(answers)
             while not requests:
                 requests = job.send([])
         except StopIteration as end:
             self.results[number] = end.value
-            del self._begun[number]
+            del self._started[number]
             return
         step = _Step(number, job, len(requests))
         self._ready.extend(_Ticket(request, step, place) for place, request in enumerate(requests))
 
 
-def _by_batches(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
+def _run_in_batches(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
     while tickets := queue.take(parallel):
-        for ticket, answer in zip(
-            tickets, _answers(model, [ticket.request for ticket in tickets]), strict=True
-        ):
+        answers = _answer(model, [ticket.request for ticket in tickets])
+        for ticket, answer in zip(tickets, answers, strict=True):
             queue.give(ticket, answer)
 
 
-def _by_threads(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
-    in_work: dict[Future[list[Answer]], _Ticket[T]] = {}
-    with ThreadPoolExecutor(parallel, "ask") as pool:
+def _run_in_threads(model: LanguageModel, queue: _Queue[T], parallel: int) -> None:
+    running: dict[Future[list[Answer]], _Ticket[T]] = {}
+    with ThreadPoolExecutor(parallel, "requests") as pool:
         try:
             while True:
-                for ticket in queue.take(parallel - len(in_work)):
-                    in_work[pool.submit(_answers, model, [ticket.request])] = ticket
-                if not in_work:
+                for ticket in queue.take(parallel - len(running)):
+                    running[pool.submit(_answer, model, [ticket.request])] = ticket
+                if not running:
                     return
-                done, _ = wait(in_work, return_when=FIRST_COMPLETED)
-                for future in [one for one in in_work if one in done]:
-                    queue.give(in_work.pop(future), future.result()[0])
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in [future for future in running if future in finished]:
+                    queue.give(running.pop(future), future.result()[0])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _answers(model: LanguageModel, requests: list[Request]) -> list[Answer]:
+def _answer(model: LanguageModel, requests: list[Request]) -> list[Answer]:
     answers = model.answer(requests)
     if len(answers) != len(requests):
-        raise IrdistillError(
-            f"the language model gave {len(answers)} answers to {len(requests)} requests; one each"
-            " was expected."
+        raise ModelError(
+            f"the language model gave {len(answers)} answers to {len(requests)} requests; expected"
+            " one per request."
         )
     return answers

@@ -1,5 +1,5 @@
-"""The response log: every answer of a server, on the disk before it is used, so that no answer is
-paid twice.
+"""The response log: each answer of a server is on the disk before it is used, so that no answer is
+paid for twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import xxhash
 
-from irdistill.errors import IrdistillError, LockedError
+from irdistill.errors import InputError, LockedError, NotFoundError
 from irdistill.storage.files import (
     explain_os_errors,
     fsync_folder,
@@ -33,15 +33,15 @@ from irdistill.teachers.llm.language_model import Answer
 logger = logging.getLogger(__name__)
 
 FORMAT, VERSION = "irdistill-responses", 1
-#: A line ends with a checksum of all that comes before it.
+#: A line ends with a checksum of everything before it.
 _CHECK = re.compile(rb', "check": "([0-9a-f]{16})"\}\s*\Z')
-#: Bytes of a line at most; a response is smaller.
-_LONGEST = 64 * 2**20
-#: Damaged lines that are reported one by one.
-_SHOWN = 10
+#: The longest line in bytes; a response is shorter.
+_MAX_LINE = 64 * 2**20
+#: Number of damaged lines that are reported one by one.
+_MAX_REPORTED = 10
 
 
-class _Damaged(ValueError):
+class _DamagedLineError(ValueError):
     """A line is not as it was written."""
 
 
@@ -50,74 +50,75 @@ def _with_check(data: bytes) -> bytes:
     return data[:-1] + b', "check": "' + xxhash.xxh3_64_hexdigest(data[:-1]).encode() + b'"}\n'
 
 
-#: Since lines have checksums, the header says so: a line without one is damaged then.
+#: The header says that lines have checksums: a line without one is damaged then.
 _HEADER = _with_check(
     json.dumps({"format": FORMAT, "version": VERSION, "checksums": "xxh3-64"}).encode()
 )
 
-_open: WeakValueDictionary[Path, ResponseLog] = WeakValueDictionary()
+_open_logs: WeakValueDictionary[Path, ResponseLog] = WeakValueDictionary()
 _opening = threading.Lock()
 
 
 class ResponseLog:
-    """A file of JSON lines, one an answer; the first line names the format.
+    """A file of JSON lines, one per answer, after a line that names the format.
 
-    A line is appended and fsynced before its answer is given to anybody; threads that append at the
-    same time share an fsync. In memory is where each answer lies in the file, not the answer. A
-    last line that a kill cut short is dropped with a warning. Every line has a checksum, which is
-    looked at when the log is opened and again when the line is used: a damaged line is reported
-    with its number, counted, and its request will be sent again (in a replay: refused). Lines of
-    logs that were written before there were checksums have none and are read as they are.
+    A line is appended and fsynced before its answer is returned; threads that append at the same
+    time share an fsync. Memory holds the position of each answer in the file, not the answer. A
+    last line that was cut short by a kill is dropped with a warning. The checksum of a line is
+    verified when the log is opened and again when the line is used. A damaged line is reported with
+    its number and counted, and its request will be sent again (in a replay: refused). Lines of
+    older logs without checksums are read as they are.
 
-    The file is locked against other processes for as long as it is open. Within a process use
-    `open_log`, which gives the same log to all who name the same file.
+    The file is locked against other processes while it is open. Within a process use `open_log`,
+    which returns the same log for the same file.
 
     Args:
-        path: the file; it is made where absent.
-        replay: only read: no lock, nothing is mended, and the file must be there.
+        path: the file; created if it does not exist.
+        replay: only read: no lock and no repair, and the file must exist.
 
     Attributes:
-        spent: the sum of what all lines say was spent.
-        damaged: lines that were left out.
+        spent: the sum of what all lines record as spent.
+        damaged: number of lines that are ignored.
 
     Raises:
-        IrdistillError: the file is no response log or of a later version, another process holds it,
-            or it cannot be written.
+        InputError: the file is not a response log, or has a later version.
+        LockedError: another process uses it.
+        NotFoundError: the log of a replay does not exist.
     """
 
     def __init__(self, path: str | Path, replay: bool = False) -> None:
         self.path, self.replay = Path(path), replay
-        self.spent = Spent()
-        self.damaged = 0
+        self.spent, self.damaged = Spent(), 0
         self._checked = False
         self._places: dict[str, tuple[int, int]] = {}
         self._writing, self._syncing = threading.Lock(), threading.Lock()
-        self._synced = 0
-        if replay:
-            if not self.path.is_file():
-                raise IrdistillError(
-                    f"there is no response log {self.path} to replay; give the log of an earlier"
-                    " job."
-                )
-            self._file = open_descriptor(self.path)
-        else:
+        self._synced, self._file = 0, -1
+        if replay and not self.path.is_file():
+            raise NotFoundError(
+                f"there is no response log {self.path} to replay. Give the log of an earlier job."
+            )
+        if not replay:
             make_folder(self.path.parent)
-            with explain_os_errors(self.path):
-                self._file = open_descriptor(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        flags = os.O_RDONLY if replay else os.O_RDWR | os.O_CREAT | os.O_APPEND
+        with explain_os_errors(self.path):
+            self._file = open_descriptor(self.path, flags)
         try:
-            if not replay:
-                self._lock()
-            self._end = self._read()
+            if not replay and not try_lock(self._file):
+                raise LockedError(
+                    f"the response log {self.path} is in use by another process. Wait for it to"
+                    " end, or choose another log with --responses."
+                )
+            self._synced = self._end = self._read()
         except BaseException:
             self.close()
             raise
 
     def __len__(self) -> int:
-        """Answers in the log."""
+        """Number of answers."""
         return len(self._places)
 
     def close(self) -> None:
-        """Close the file and let go of the lock."""
+        """Close the file and release the lock."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -127,13 +128,13 @@ class ResponseLog:
             self.close()
 
     def get(self, key: str) -> Answer | None:
-        """The answer to a request, as it was; None where it is not in the log."""
+        """The answer to a request; None if it is not in the log."""
         place = self._places.get(key)
         if place is None:
             return None
         try:
-            return _answer(_fields(read_at(self._file, place[1], place[0]), False))
-        except _Damaged:
+            return _parse_answer(_parse_line(read_at(self._file, place[1], place[0]), False))
+        except _DamagedLineError:
             self.damaged += 1
             logger.warning(
                 "the answer %s in %s was damaged since the log was opened; %s",
@@ -150,15 +151,15 @@ class ResponseLog:
         """Append an answer; it is on the disk when this returns.
 
         Args:
+            key: the digest of the request.
+            answer: the answer.
             spent: what the budget counts for it.
-            notes: anything worth keeping (the model's full name, the time).
-
-        Raises:
-            IrdistillError: the disk is full.
+            notes: more fields of the line, such as the model's full name and the time.
         """
         line: dict[str, Any] = {"key": key, "text": answer.text, "error": answer.error}
         if answer.labels is not None:
-            line["labels"] = [float(one) if np.isfinite(one) else None for one in answer.labels]
+            labels = answer.labels.tolist()
+            line["labels"] = [value if np.isfinite(value) else None for value in labels]
         line |= {
             "input_tokens": answer.input_tokens,
             "output_tokens": answer.output_tokens,
@@ -171,13 +172,13 @@ class ResponseLog:
         self._append(line, spent)
 
     def add_spent(self, spent: Spent, why: str) -> None:
-        """Append what was, or may have been, billed without giving an answer."""
+        """Append what was, or may have been, billed without an answer."""
         self._append({"spent": spent._asdict(), "why": why}, spent)
 
     def _append(self, line: Mapping[str, Any], spent: Spent) -> None:
         try:
             data = _with_check(json.dumps(line, ensure_ascii=False, allow_nan=False).encode())
-        except UnicodeEncodeError:  # half a character, which only the escapes of JSON can hold
+        except UnicodeEncodeError:  # a lone surrogate, which only JSON's escapes can express
             data = _with_check(json.dumps(line, allow_nan=False).encode())
         with explain_os_errors(self.path):
             with self._writing:
@@ -192,108 +193,90 @@ class ResponseLog:
                 end = self._end
             with self._syncing:
                 if self._synced < end:
-                    upto = self._end
+                    synced = self._end
                     os.fsync(self._file)
-                    self._synced = upto
+                    self._synced = synced
         with self._writing:
             self.spent = self.spent.plus(spent)
             if "key" in line:
                 self._places[line["key"]] = (place, len(data))
 
-    def _lock(self) -> None:
-        if not try_lock(self._file):
-            raise LockedError(
-                f"the response log {self.path} is in use by another process. Wait for it to end, or"
-                " choose another log with --responses."
-            )
-
     def _read(self) -> int:
-        """Index the lines.
-
-        Returns:
-            Where the next line goes.
-        """
+        """Index the lines; returns the position of the next line."""
         place = number = 0
-        ended = True
+        complete = True
         with open(self._file, "rb", closefd=False) as stream:
             for number, (raw, size) in enumerate(_lines(stream), 1):
+                complete = raw.endswith(b"\n")
                 if number == 1:
                     self._check_header(raw)
-                if not self._take(raw, place):
-                    if not raw.endswith(b"\n"):
-                        return self._drop_tail(place, raw)
-                    self.damaged += 1
-                    if self.damaged <= _SHOWN:
-                        logger.warning(
-                            "line %d of %s is damaged and left out; if it was an answer, %s",
-                            number,
-                            self.path,
-                            (
-                                "a replay that needs it stops"
-                                if self.replay
-                                else "its request is sent again"
-                            ),
-                        )
+                if not self._index(raw, place):
+                    if not complete:
+                        self._drop_tail(place, raw)
+                        number, complete = number if place else 0, True
+                        break
+                    self._report_damaged(number)
                 place += size
-                ended = raw.endswith(b"\n")
-        if self.damaged > _SHOWN:
-            logger.warning("%d lines of %s are damaged and left out", self.damaged, self.path)
-        if not ended:
+        if self.damaged > _MAX_REPORTED:
+            logger.warning("%d lines of %s are damaged and ignored", self.damaged, self.path)
+        if not complete:
             place += self._write(b"\n")
-        if number == 0:
-            place = self._write(_HEADER)
-            if not self.replay:
-                fsync_folder(self.path.parent)
-        elif not self._checked:
-            place += self._write(_HEADER)  # what is added to an older log has checksums
+        if number == 0 or not self._checked:  # lines that are added to an older log have checksums
+            place += self._write(_HEADER)
+        if number == 0 and not self.replay:
+            fsync_folder(self.path.parent)
         self._checked = True
-        self._synced = place
         return place
 
+    def _report_damaged(self, number: int) -> None:
+        self.damaged += 1
+        if self.damaged <= _MAX_REPORTED:
+            logger.warning(
+                "line %d of %s is damaged and ignored; if it was an answer, %s",
+                number,
+                self.path,
+                "a replay that needs it stops" if self.replay else "its request is sent again",
+            )
+
     def _check_header(self, raw: bytes) -> None:
-        whole = raw.endswith(b"\n")
-        if not whole and _HEADER.startswith(raw):
+        if not raw.endswith(b"\n") and _HEADER.startswith(raw):
             return
         try:
-            header = _fields(raw, False)
-        except _Damaged:
+            header = _parse_line(raw, False)
+        except _DamagedLineError:
             written = _HEADER[:-1]
-            if (
-                len(raw) >= len(written) and sum(map(ne, raw, written)) <= 2
-            ):  # a header of ours with a bit that flipped
-                self._checked = True
+            if len(raw) >= len(written) and sum(map(ne, raw, written)) <= 2:
+                self._checked = True  # our header with a flipped bit
                 return
             header = {}
         if header.get("format") != FORMAT:
-            raise IrdistillError(
-                f"{self.path} is not a response log: its first line does not say {FORMAT!r}. Give"
-                " another file."
+            raise InputError(
+                f"{self.path} is not a response log: its first line does not name the format"
+                f" {FORMAT!r}. Give another file."
             )
         if header.get("version") != VERSION:
-            raise IrdistillError(
+            raise InputError(
                 f"the response log {self.path} has version {header.get('version')}, and this"
-                f" irdistill reads version {VERSION}; upgrade irdistill."
+                f" irdistill reads version {VERSION}. Upgrade irdistill."
             )
 
-    def _take(self, raw: bytes, place: int) -> bool:
-        """Enter a line; whether it was in order. A header within the file is: logs may be
-        joined.
-        """
+    def _index(self, raw: bytes, place: int) -> bool:
+        """Index a line; returns whether it is intact. Headers may follow, if logs were joined."""
         try:
-            line = _fields(raw, self._checked)
+            line = _parse_line(raw, self._checked)
             if "format" in line:
                 self._checked = "checksums" in line
                 return True
-            spent = self.spent.plus(_spent(line["spent"]))
+            spent = self.spent.plus(_parse_spent(line["spent"]))
             if "key" in line:
-                _answer(line)
+                _parse_answer(line)
                 self._places[str(line["key"])] = (place, len(raw))
             self.spent = spent
-        except (_Damaged, KeyError):
+        except (_DamagedLineError, KeyError):
             return False
         return True
 
-    def _drop_tail(self, place: int, raw: bytes) -> int:
+    def _drop_tail(self, place: int, raw: bytes) -> None:
         logger.warning(
             "the last line of %s was cut short by a kill and is dropped (%d bytes)",
             self.path,
@@ -302,13 +285,6 @@ class ResponseLog:
         if not self.replay:
             with explain_os_errors(self.path):
                 os.ftruncate(self._file, place)
-            if place == 0:
-                place = self._write(_HEADER)
-            elif not self._checked:
-                place += self._write(_HEADER)
-        self._checked = True
-        self._synced = place
-        return place
 
     def _write(self, data: bytes) -> int:
         if self.replay:
@@ -320,98 +296,72 @@ class ResponseLog:
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Lines and their sizes; of a line that is too long to be one of ours only its beginning, which
-    reads as damaged.
-    """
-    while raw := stream.readline(_LONGEST):
+    """Lines and their sizes; only the beginning of an overlong line, which counts as damaged."""
+    while raw := stream.readline(_MAX_LINE):
         size, rest = len(raw), raw
-        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
-            rest = stream.readline(_LONGEST)
+        while len(rest) == _MAX_LINE and not rest.endswith(b"\n"):
+            rest = stream.readline(_MAX_LINE)
             size += len(rest)
         if size > len(raw):
             raw = raw[:1000] + (b"\n" if rest.endswith(b"\n") else b"")
         yield raw, size
 
 
-def _fields(raw: bytes, checked: bool) -> dict[str, Any]:
-    """What a line holds.
-
-    Args:
-        checked: it must have a checksum.
-
-    Raises:
-        _Damaged: it is not as it was written, or no object.
-    """
+def _parse_line(raw: bytes, checked: bool) -> dict[str, Any]:
+    """The object of a line; ``checked`` if it must have a checksum."""
     match = _CHECK.search(raw)
     if match is None and checked:
-        raise _Damaged
+        raise _DamagedLineError
     if match is not None and xxhash.xxh3_64_hexdigest(raw[: match.start()]).encode() != match[1]:
-        raise _Damaged
+        raise _DamagedLineError
     try:
         line = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _Damaged from error
+        raise _DamagedLineError from error
     if not isinstance(line, dict):
-        raise _Damaged
+        raise _DamagedLineError
     return line
 
 
-def _answer(line: Mapping[str, Any]) -> Answer:
-    """The answer of a line.
-
-    Raises:
-        _Damaged: a value is missing or of another kind.
-    """
+def _parse_answer(line: Mapping[str, Any]) -> Answer:
     try:
-        labels = line.get("labels")
+        labels, cut = line.get("labels"), line.get("cut", False)
         counts = [line[name] for name in ("input_tokens", "output_tokens", "cached_tokens")]
-        error, cost, cut = line["error"], line["cost"], line.get("cut", False)
-        right = (
-            isinstance(line["text"], str)
-            and (error is None or isinstance(error, str))
-            and isinstance(cut, bool)
-        )
-        if not right or not all(isinstance(one, int) and 0 <= one < 2**53 for one in counts):
-            raise _Damaged
-        values = (
-            None
-            if labels is None
-            else np.array(
-                [np.nan if one is None else float(one) for one in labels], dtype=np.float32
-            )
-        )
+        text, error, cost = line["text"], line["error"], float(line["cost"])
+        valid = isinstance(text, str) and isinstance(error, str | None) and isinstance(cut, bool)
+        if not valid or not all(isinstance(count, int) and 0 <= count < 2**53 for count in counts):
+            raise _DamagedLineError
+        values = None
+        if labels is not None:
+            numbers = [np.nan if value is None else float(value) for value in labels]
+            values = np.array(numbers, dtype=np.float32)
         read, written, cached = counts
-        return Answer(line["text"], values, error, read, written, cached, float(cost), cut)
+        return Answer(text, values, error, read, written, cached, cost, cut)
     except (KeyError, TypeError, OverflowError, ValueError) as error:
-        raise _Damaged from error
+        raise _DamagedLineError from error
 
 
-def _spent(value: Any) -> Spent:
-    """What a line says was spent.
-
-    Raises:
-        _Damaged: these are no such numbers.
-    """
+def _parse_spent(value: Any) -> Spent:
     try:
         spent = Spent(**value)
-        if not all(isinstance(one, int | float) and 0 <= one < 2**53 for one in spent):
-            raise _Damaged
     except TypeError as error:
-        raise _Damaged from error
+        raise _DamagedLineError from error
+    if not all(isinstance(number, int | float) and 0 <= number < 2**53 for number in spent):
+        raise _DamagedLineError
     return spent
 
 
 def open_log(path: str | Path, replay: bool = False) -> ResponseLog:
-    """The log of a file: one for all who ask within this process.
+    """The log of a file, shared within this process.
 
     Raises:
-        IrdistillError: as `ResponseLog`.
+        InputError, LockedError, NotFoundError: as `ResponseLog`.
     """
     if replay:
         return ResponseLog(path, replay=True)
     with _opening:
         resolved = Path(path).resolve()
-        found = _open.get(resolved)
-        if found is None or found._file < 0:
-            found = _open[resolved] = ResponseLog(path)
-        return found
+        log = _open_logs.get(resolved)
+        if log is None or log._file < 0:
+            log = _open_logs[resolved] = ResponseLog(path)
+        return log

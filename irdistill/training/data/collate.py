@@ -1,12 +1,10 @@
-"""From lists of row numbers to tensors: each text tokenised once, each document of a batch held
-once.
-"""
+"""From lists of row numbers to tensors: each text is tokenized once, each document encoded once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,18 +17,20 @@ from irdistill.training.data.list_sampler import ListBatch, ListSampler
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Student
+    from irdistill.collections import Collection
+    from irdistill.students.base import Kind, Student
 
-Kind = Literal["query", "document", "pair"]
+_CACHE_BYTES = 64 << 20
+_CACHED_KEYS = 1 << 18
 
 
 @dataclass
-class Tokens:
-    """Tokenised texts of one tower, truncated and not yet padded.
+class TokenRows:
+    """Tokenized texts of one tower, truncated and not padded.
 
     Attributes:
-        rows: for each text its arrays by name (``input_ids``, …), without the attention mask.
-        total: the texts of all processes; of these, ``rows`` has this process's share.
+        rows: for each text its arrays by name (``input_ids``, …), without attention mask.
+        total: number of texts in all processes; ``rows`` has this process's share.
     """
 
     rows: list[dict[str, np.ndarray]]
@@ -38,18 +38,19 @@ class Tokens:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each text."""
+        """Number of tokens of each text."""
         return np.array([len(row["input_ids"]) for row in self.rows], dtype=np.int64)
 
 
-class Tokenizer:
-    """Tokenises texts by a number, remembering what it saw last (at most ``limit`` bytes).
+class CachedTokenizer:
+    """Tokenizes texts by their numbers, with a cache of the latest texts.
 
     Args:
-        student: does the tokenising, with its prompts and lengths.
+        student: tokenizes, with its prompts and lengths.
         kind: the side of the student that the texts go to.
-        texts: gives the texts of some numbers, or the pairs of texts.
-        processes: of the texts asked for, only this process's share is tokenised.
+        texts: gives the texts, or pairs of texts, for a list of numbers.
+        limit: size of the cache in bytes.
+        processes: only this process's share of the texts is tokenized.
     """
 
     def __init__(
@@ -57,188 +58,178 @@ class Tokenizer:
         student: Student,
         kind: Kind,
         texts: Callable[[Sequence[Any]], Sequence[Any]],
-        limit: int = 64 << 20,
+        limit: int = _CACHE_BYTES,
         processes: Processes | None = None,
     ) -> None:
         self.student, self.kind, self.texts, self.limit = student, kind, texts, limit
         self.processes = processes or Processes()
-        self._known: dict[Any, dict[str, np.ndarray]] = {}
+        self._cache: dict[Any, dict[str, np.ndarray]] = {}
         self._bytes = 0
 
-    def __call__(self, numbers: Sequence[Any]) -> Tokens:
-        """The tokens of the texts with these numbers, as far as they are this process's."""
+    def __call__(self, numbers: Sequence[Any]) -> TokenRows:
+        """The tokens of this process's share of the texts with these numbers."""
         total = len(numbers)
         numbers = [numbers[place] for place in self.processes.share(total).tolist()]
-        missing = [number for number in dict.fromkeys(numbers) if number not in self._known]
-        fresh = dict(zip(missing, self._tokenize(missing), strict=True)) if missing else {}
-        rows = [
-            self._known[number] if number in self._known else fresh[number] for number in numbers
-        ]
-        for number, row in fresh.items():
-            self._known[number] = row
-            self._bytes += _size(row)
+        missing = [number for number in dict.fromkeys(numbers) if number not in self._cache]
+        new = dict(zip(missing, self._tokenize(missing), strict=True)) if missing else {}
+        rows = [new.get(number) or self._cache[number] for number in numbers]
+        self._cache |= new
+        self._bytes += sum(map(_size, new.values()))
         while self._bytes > self.limit:
-            self._bytes -= _size(self._known.pop(next(iter(self._known))))
-        return Tokens(rows, total)
+            self._bytes -= _size(self._cache.pop(next(iter(self._cache))))
+        return TokenRows(rows, total)
 
     def _tokenize(self, numbers: Sequence[Any]) -> list[dict[str, np.ndarray]]:
         tokens = self.student.tokenize(self.texts(numbers), self.kind)
         tokens.pop("attention_mask", None)
         return [
-            {key: np.array(values[i], dtype=np.int32) for key, values in tokens.items()}
+            {name: np.array(values[i], dtype=np.int32) for name, values in tokens.items()}
             for i in range(len(numbers))
         ]
 
 
 def _size(row: dict[str, np.ndarray]) -> int:
-    """Bytes of one remembered text, with what Python adds."""
+    """Bytes of a cached text, with Python's overhead."""
     return sum(values.nbytes + 120 for values in row.values()) + 240
+
+
+class TextKeys:
+    """A hash of each document's words, so that copies of a document are recognized.
+
+    Args:
+        texts: gives the texts of documents for a list of rows.
+        limit: number of cached hashes.
+    """
+
+    def __init__(
+        self, texts: Callable[[Sequence[int]], Sequence[str]], limit: int = _CACHED_KEYS
+    ) -> None:
+        self.texts, self.limit = texts, limit
+        self._cache: dict[int, int] = {}
+
+    def __call__(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """(n,) uint64."""
+        numbers = np.asarray(rows, dtype=np.int64).tolist()
+        missing = [row for row in dict.fromkeys(numbers) if row not in self._cache]
+        if missing:
+            self._cache |= {
+                row: xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
+                for row, text in zip(missing, self.texts(missing), strict=True)
+            }
+        keys = np.array([self._cache[row] for row in numbers], dtype=np.uint64)
+        while len(self._cache) > self.limit:
+            del self._cache[next(iter(self._cache))]
+        return keys
 
 
 @dataclass
 class TrainBatch:
-    """One step, on the CPU: tokens of the B queries and of the U unique documents, and their
-    scores.
+    """B lists and their U unique documents, on the CPU.
 
     Attributes:
         queries: tokens of the B queries.
-        documents: tokens of the U documents, or their stored vectors where the document tower is
+        documents: tokens of the U documents, or their stored vectors if the document tower is
             frozen.
-        index: (B, N) int64, which of the U documents each list item is (0 on padding).
+        index: (B, N) int64, the unique document of each list item (0 on padding).
         mask: (B, N) bool, False on padding.
-        teacher: (T, B, N) float32, NaN = not scored.
+        teacher: (T, B, N) float32, NaN where not scored.
         labels: (B, N) float32.
         positives: (B, U) bool, documents judged relevant to the query, or suspected to be.
-        teacher_weights: (T,) or (T, B) float32, how much each teacher counts; None where all count
-            the same.
-        pairs: for a student that reads query and document together, the tokens of the pairs that
-            ``mask`` names, list by list; then there are no tokens of queries and documents.
-        states: the teacher's representations, where the loss reads any.
+        teacher_weights: (T,) or (T, B) float32 weights of the teachers; None if all are equal.
+        pairs: tokens of the (query, document) pairs that ``mask`` names, list by list, for a
+            student that reads pairs; then queries and documents are empty.
+        representations: of the teacher, if the loss reads any.
     """
 
-    queries: Tokens
-    documents: Tokens | VectorBatch
+    queries: TokenRows
+    documents: TokenRows | VectorBatch
     index: Tensor
     mask: Tensor
     teacher: Tensor
     labels: Tensor
     positives: Tensor
     teacher_weights: Tensor | None = None
-    pairs: Tokens | None = None
-    states: BatchRepresentations | None = None
-
-
-class TextKeys:
-    """A number for the text of each document, the same for documents with the same words; the
-    latest are remembered.
-
-    Args:
-        texts: of documents by their rows.
-        limit: how many numbers are remembered.
-    """
-
-    def __init__(
-        self, texts: Callable[[Sequence[int]], Sequence[str]], limit: int = 1 << 18
-    ) -> None:
-        self.texts, self.limit = texts, limit
-        self._known: dict[int, int] = {}
-
-    def __call__(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(n,) uint64."""
-        numbers = np.asarray(rows, dtype=np.int64).tolist()
-        missing = [row for row in dict.fromkeys(numbers) if row not in self._known]
-        fresh = (
-            {
-                row: xxhash.xxh3_64_intdigest(" ".join(text.split()).encode())
-                for row, text in zip(missing, self.texts(missing), strict=True)
-            }
-            if missing
-            else {}
-        )
-        keys = np.array(
-            [fresh[row] if row in fresh else self._known[row] for row in numbers], dtype=np.uint64
-        )
-        self._known |= fresh
-        while len(self._known) > self.limit:
-            del self._known[next(iter(self._known))]
-        return keys
+    pairs: TokenRows | None = None
+    representations: BatchRepresentations | None = None
 
 
 class Collator:
     """Makes the batch of a step; a pure function of the step.
 
-    Documents with the same text are one: they share a column of the in-batch scores, and a copy of
-        a positive is a positive
-    under whatever id.
+    Documents with the same text are one document: they share a column of the in-batch scores, and a
+    copy of a relevant document is relevant under any id.
 
     Args:
-        documents: the tokeniser of documents, or their vectors.
-        pairs: of a student that reads pairs the tokeniser, which is given (query number, document
-            row).
-        states: looks up the teacher's representations of a batch's lists and of its unique
+        sampler: draws the lists of a step.
+        queries: tokenizer of queries.
+        documents: tokenizer of documents, or their vectors.
+        pairs: tokenizer of pairs (query number, document row), for a student that reads pairs.
+        representations: looks up the teacher's representations of a batch's lists and of its unique
             documents.
-        keys: tell which documents have the same text; where None, all differ.
+        keys: hashes that tell which documents have the same text; if None, all differ.
     """
 
     def __init__(
         self,
         sampler: ListSampler,
-        queries: Tokenizer | None,
-        documents: Tokenizer | Store | np.ndarray | None,
-        pairs: Tokenizer | None = None,
-        states: Callable[[ListBatch, np.ndarray], BatchRepresentations] | None = None,
+        queries: CachedTokenizer | None,
+        documents: CachedTokenizer | Store | np.ndarray | None,
+        pairs: CachedTokenizer | None = None,
+        representations: Callable[[ListBatch, np.ndarray], BatchRepresentations] | None = None,
         keys: TextKeys | None = None,
     ) -> None:
         self.sampler, self.queries, self.documents, self.pairs = sampler, queries, documents, pairs
-        self.states, self.keys = states, keys
+        self.representations, self.keys = representations, keys
 
     def __call__(self, step: int) -> TrainBatch:
+        """The lists of a step as one batch."""
         return self.collate(self.sampler(step))
 
+    def micro_batches(self, step: int, count: int) -> list[TrainBatch]:
+        """The lists of a step in ``count`` batches."""
+        return [self.collate(lists) for lists in self.sampler(step).split(count)]
+
     def collate(self, lists: ListBatch) -> TrainBatch:
-        """Tokenise or look up what the lists name, each document once."""
+        """Tokenize or look up the texts of some lists."""
         mask = lists.rows >= 0
         unique, inverse, keys = self._unique(lists.rows[mask])
         index = np.zeros(lists.rows.shape, dtype=np.int64)
         index[mask] = inverse
         positives = np.zeros((len(lists.rows), len(unique)), dtype=bool)
-        for i, query in enumerate(lists.queries.tolist()):
-            judged = self.sampler.relevant.get(self.sampler.query_ids[query], {})
-            relevant = [row for row, grade in judged.items() if grade > 0]
-            known = np.union1d(np.array(relevant, np.int64), self.sampler.suspected(query))
-            positives[i] = np.isin(keys, known if self.keys is None else self.keys(known))
-        documents: Tokens | VectorBatch
+        for i, rows in enumerate(lists.not_negatives):
+            positives[i] = np.isin(keys, rows if self.keys is None else self.keys(rows))
         pairs = None
         if self.pairs is not None:
-            asked = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
-            pairs = self.pairs(list(zip(asked.tolist(), lists.rows[mask].tolist(), strict=True)))
-        if self.documents is None:
-            documents = Tokens([])
-        elif isinstance(self.documents, Tokenizer):
-            documents = self.documents(unique.tolist())
-        elif isinstance(self.documents, Store):
-            documents = self.documents.take(unique)
-        else:
-            documents = VectorBatch(
-                torch.from_numpy(np.asarray(self.documents[unique], dtype=np.float32))
-            )
-        weights = lists.weights if lists.weights is not None else self.sampler.teacher_weights
+            queries = np.broadcast_to(lists.queries[:, None], mask.shape)[mask]
+            pairs = self.pairs(list(zip(queries.tolist(), lists.rows[mask].tolist(), strict=True)))
         return TrainBatch(
-            queries=self.queries(lists.queries.tolist()) if self.queries else Tokens([]),
-            documents=documents,
+            queries=self.queries(lists.queries.tolist()) if self.queries else TokenRows([]),
+            documents=self._documents(unique),
             index=torch.from_numpy(index),
             mask=torch.from_numpy(mask),
             teacher=torch.from_numpy(lists.teacher),
             labels=torch.from_numpy(lists.labels),
             positives=torch.from_numpy(positives),
-            teacher_weights=None if weights is None else torch.from_numpy(weights),
+            teacher_weights=None if lists.weights is None else torch.from_numpy(lists.weights),
             pairs=pairs,
-            states=None if self.states is None else self.states(lists, unique),
+            representations=(
+                None if self.representations is None else self.representations(lists, unique)
+            ),
         )
 
+    def _documents(self, rows: np.ndarray) -> TokenRows | VectorBatch:
+        if self.documents is None:
+            return TokenRows([])
+        if isinstance(self.documents, CachedTokenizer):
+            return self.documents(rows.tolist())
+        if isinstance(self.documents, Store):
+            return self.documents.take(rows)
+        vectors = np.asarray(self.documents[rows], dtype=np.float32)
+        return VectorBatch(torch.from_numpy(vectors))
+
     def _unique(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """A row (U,) for each different text, ascending; which of them each of the rows is; and
-        their keys.
+        """A row (U,) for each different text, ascending; the place of each row among them; their
+        keys.
         """
         unique, inverse = np.unique(rows, return_inverse=True)
         if self.keys is None:
@@ -247,3 +238,40 @@ class Collator:
         _, first, group = np.unique(keys, return_index=True, return_inverse=True)
         kept = np.sort(first)  # the first row of each text, in the order of rows
         return unique[kept], np.searchsorted(kept, first[group])[inverse], keys[kept]
+
+
+def make_collator(
+    collection: Collection,
+    sampler: ListSampler,
+    student: Student,
+    vectors: Store | np.ndarray | None = None,
+    processes: Processes | None = None,
+) -> Collator:
+    """The collator for a student.
+
+    Args:
+        vectors: stored vectors of the documents; then no document is tokenized.
+    """
+
+    def queries(numbers: Sequence[int]) -> list[str]:
+        return [collection.queries[sampler.query_ids[number]].text for number in numbers]
+
+    def documents(rows: Sequence[int]) -> list[str]:
+        return list(collection.corpus.texts(np.asarray(rows, dtype=np.int64)))
+
+    def pairs(numbers: Sequence[tuple[int, int]]) -> list[tuple[str, str]]:
+        asking, rows = zip(*numbers, strict=True)
+        return list(zip(queries(asking), documents(rows), strict=True))
+
+    keys = TextKeys(documents)
+    if "pair" in student.sides:
+        tokenizer = CachedTokenizer(student, "pair", pairs, processes=processes)
+        return Collator(sampler, None, None, tokenizer, keys=keys)
+    return Collator(
+        sampler,
+        CachedTokenizer(student, "query", queries, processes=processes),
+        vectors
+        if vectors is not None
+        else CachedTokenizer(student, "document", documents, processes=processes),
+        keys=keys,
+    )

@@ -1,43 +1,35 @@
-"""Training lists, drawn from compiled runs: the same for a given seed and step, wherever and
-whenever.
-"""
+"""Training lists drawn from compiled runs: a pure function of (seed, step)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 from irdistill.runs import Gate
 from irdistill.runs.flags import DOUBTFUL, SUSPECTED
+from irdistill.training.data.list_counts import ListCounts, count_lists
+from irdistill.training.data.list_source import Judgments, ListSource, SamplerOptions
 from irdistill.training.data.mixed_run import aligned_rows
 from irdistill.training.data.query_order import QueryOrder, Shuffled
 from irdistill.training.data.sources import draw, draw_by_margin, parse_sources, within
 
-
-class Lists(Protocol):
-    """What is needed of a compiled run; one that has flags gives their codes by ``flags(i)``."""
-
-    @property
-    def query_ids(self) -> Sequence[str]: ...
-
-    @property
-    def index(self) -> Mapping[str, int]: ...
-
-    def list(self, i: int) -> tuple[np.ndarray, np.ndarray]: ...
+_NO_ROWS = np.empty(0, np.int64)
 
 
 class ListBatch(NamedTuple):
     """The lists of one step, padded to the longest of them.
 
     Attributes:
-        queries: (B,) index into the sampler's query ids.
+        queries: (B,) numbers of queries in the sampler's ``query_ids``.
         rows: (B, N) document row numbers, -1 on padding.
         teacher: (T, B, N) float32 scores of T runs, NaN where there is none.
         labels: (B, N) float32 graded relevance, 0 where not judged.
-        weights: (T, B) float32 a gate's weights of the runs; None without a gate.
+        weights: (T,) or, with a gate, (T, B) float32 weights of the runs; None if all are equal.
+        not_negatives: for each query the rows (k,) of documents that are judged relevant, or
+            suspected to be.
     """
 
     queries: np.ndarray
@@ -45,258 +37,267 @@ class ListBatch(NamedTuple):
     teacher: np.ndarray
     labels: np.ndarray
     weights: np.ndarray | None = None
+    not_negatives: Sequence[np.ndarray] = ()
+
+    def split(self, count: int) -> list[ListBatch]:
+        """The lists in ``count`` parts of nearly equal size, in order."""
+        if count == 1:
+            return [self]
+        weights = self.weights
+        return [
+            ListBatch(
+                self.queries[part],
+                self.rows[part],
+                self.teacher[:, part],
+                self.labels[part],
+                weights if weights is None or weights.ndim == 1 else weights[:, part],
+                [self.not_negatives[i] for i in part],
+            )
+            for part in np.array_split(np.arange(len(self.queries)), count)
+        ]
+
+
+class _Documents(NamedTuple):
+    """Documents to draw from: rows (n,), scores (T, n) and labels (n,), best first."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
 
 
 class ListSampler:
-    """Draws B queries and a list of at most N documents for each, as a pure function of (seed,
-    step).
+    """Draws B queries and a list of at most N documents for each, as a function of (seed, step).
 
-    Every epoch goes through all usable queries in a new order, unless ``order`` is set to another.
-    A document is a candidate when the first run holds it and, if ``scored``, at least one run (of a
-    weight above 0) has a score for it. Relevant documents stand first; if ``unscored_positives``
-    also those that no run has scored or holds at all.
+    Every epoch goes through all usable queries in a new order, unless ``order`` is set. Documents
+    come from the first run. Judged relevant documents stand first.
 
     Args:
-        runs: compiled runs; the first gives candidates and ranks, all give scores.
-        relevant: for each query id the judged documents: row number → grade.
-        flagged: ``mask``, ``drop`` or ``keep``, see `irdistill.training.TrainOptions`; flags of all
-            runs count.
-        margin_bins: draw from so many ranges of the first run's score, see `draw_by_margin`; 0
-            draws by rank.
-        teacher_weights: (T,) weights of the runs for the losses; ``gate`` multiplies them, query by
-            query.
+        runs: compiled runs; the first gives documents and ranks, all give scores.
+        query_ids: queries to draw; all of the first run by default.
+        counts: what `count_lists` gives for these runs; computed if None.
 
     Attributes:
-        order: says which queries a step takes.
+        query_ids: the queries with at least two documents to learn from.
+        unusable: number of queries with fewer.
+        order: gives the queries of a step.
         mined: documents that the student ranks high; at most ``mined_take`` of each list are drawn
-            from them. Those that no run holds have the score of ``mined_scores``, a run of further
-            documents, or none.
+            from them. Those that no run contains have the score of ``mined_scores``, or none.
         documents, flagged_documents: of the usable lists; the latter are masked or dropped.
 
     Raises:
-        IrdistillError: no query has two usable documents.
+        InputError: no query has two usable documents.
     """
 
     def __init__(
         self,
-        runs: Sequence[Lists],
-        relevant: Mapping[str, Mapping[int, int]],
-        *,
-        batch_size: int,
-        list_size: int,
-        seed: int,
-        sources: str = "all",
-        positives: bool = True,
-        max_positives: int = 1,
-        scored: bool = True,
-        unscored_positives: bool = False,
+        runs: Sequence[ListSource],
+        relevant: Judgments,
+        options: SamplerOptions,
         query_ids: Sequence[str] | None = None,
-        flagged: str = "keep",
-        margin_bins: int = 0,
-        teacher_weights: Sequence[float] | None = None,
-        gate: Gate | None = None,
+        counts: ListCounts | None = None,
     ) -> None:
-        self.runs, self.relevant = list(runs), relevant
-        self.batch_size, self.list_size, self.seed = batch_size, list_size, seed
-        self.sources = parse_sources(sources)
-        self.positives, self.max_positives = positives, max_positives
-        self.scored, self.unscored_positives = scored, unscored_positives
-        self.flagged, self.gate, self.margin_bins = flagged, gate, margin_bins
-        self.mined: Lists | None = None
-        self.mined_scores: Lists | None = None
+        self.runs, self.relevant, self.options = list(runs), relevant, options
+        self.sources = parse_sources(options.sources)
+        self.mined: ListSource | None = None
+        self.mined_scores: ListSource | None = None
         self.mined_take = 0
-        self.teacher_weights = (
-            None if teacher_weights is None else np.array(teacher_weights, dtype=np.float32)
-        )
-        self.documents = self.flagged_documents = 0
-        wanted = None if query_ids is None else set(query_ids)
-        given = [qid for qid in self.runs[0].query_ids if wanted is None or qid in wanted]
-        self.query_ids = [qid for qid in given if self._usable(qid)]
-        if not self.query_ids:
-            raise IrdistillError(
-                f"none of the {len(given)} queries has two documents to learn from. The scores must"
-                " hold at least two scored documents for a query (see `irdistill runs stats`)."
+        self.counts = count_lists(self.runs, relevant, options) if counts is None else counts
+        chosen = np.ones(len(self.counts.usable), dtype=bool)
+        if query_ids is not None:
+            wanted = set(query_ids)
+            chosen[:] = [query_id in wanted for query_id in self.runs[0].query_ids]
+        places = np.flatnonzero(chosen & self.counts.usable)
+        if not len(places):
+            raise InputError(
+                f"none of the {int(chosen.sum())} queries has two documents to learn from. The"
+                " scores must contain at least two scored documents for a query (see `irdistill"
+                " runs stats`)."
             )
-        self.unusable = len(given) - len(self.query_ids)
-        self.order: QueryOrder = Shuffled(len(self.query_ids), batch_size, seed)
+        self.query_ids = [self.runs[0].query_ids[place] for place in places.tolist()]
+        self.unusable = int(chosen.sum()) - len(places)
+        self.documents = int(self.counts.documents[places].sum())
+        self.flagged_documents = int(self.counts.flagged[places].sum())
+        self.order: QueryOrder = Shuffled(len(places), options.batch_size, options.seed)
 
-    def _usable(self, query_id: str) -> bool:
-        rows, _, labels, dropped = self._candidates(query_id)
-        known = set(rows.tolist())
-        extra = sum(
-            row not in known for row, grade in self.relevant.get(query_id, {}).items() if grade > 0
+    def __call__(self, step: int) -> ListBatch:
+        """The lists of a step (from 0)."""
+        chosen = self.order(step)
+        lists = [self.draw_list(epoch, query) for epoch, query in chosen]
+        shape = len(lists), max(1, max(len(rows) for rows, _, _ in lists))
+        batch = ListBatch(
+            queries=np.array([query for _, query in chosen], dtype=np.int64),
+            rows=np.full(shape, -1, dtype=np.int64),
+            teacher=np.full((len(self.runs), *shape), np.nan, dtype=np.float32),
+            labels=np.zeros(shape, dtype=np.float32),
+            weights=self._weights(chosen, lists),
+            not_negatives=[self._not_negatives(query) for _, query in chosen],
         )
-        usable = len(rows) + (extra if self.unscored_positives else 0) >= 2
-        if usable:
-            suspected = np.isin(rows[labels <= 0], self._suspected(query_id))
-            self.documents += len(rows) + dropped
-            self.flagged_documents += dropped + int(suspected.sum())
-        return usable
+        for i, (rows, scores, labels) in enumerate(lists):
+            batch.rows[i, : len(rows)] = rows
+            batch.teacher[:, i, : len(rows)] = scores
+            batch.labels[i, : len(rows)] = labels
+        return batch
 
-    def _flags(self, query_id: str, least: int) -> np.ndarray:
-        """Rows (k,) int64 of the documents that any run flags with this code or a higher one, each
-        once.
-        """
-        found = [np.empty(0, np.int64)]
-        for run in self.runs:
-            codes = getattr(run, "flags", None)
-            if codes is not None and query_id in run.index:
-                place = run.index[query_id]
-                found.append(np.asarray(run.list(place)[0], np.int64)[codes(place) >= least])
-        return np.unique(np.concatenate(found))
+    def draw_list(self, epoch: int, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One list: rows (n,), scores (T, n), labels (n,), with n at most ``list_size``."""
+        options, query_id = self.options, self.query_ids[query]
+        random = np.random.default_rng([options.seed, 1, epoch, query])
+        ranked = self._ranked(query_id)
+        items = np.arange(len(ranked.rows))
+        documents, mined = self._with_mined(query_id, ranked)
+        rows, scores, labels = documents
+        positives, extra = _NO_ROWS, _NO_ROWS
+        if options.positives:
+            positives, extra = self._draw_positives(query_id, documents, random)
+            items = items[labels[items] <= 0]
+        size = max(0, options.list_size - len(positives) - len(extra))
+        if len(mined):
+            mined = random.choice(mined, min(size, self.mined_take, len(mined)), replace=False)
+            mined = np.sort(mined)
+            items = items[~np.isin(items, mined)]
+        if options.margin_bins:
+            reached = items[within(self.sources, len(items))]
+            others = draw_by_margin(
+                scores[0], reached, size - len(mined), options.margin_bins, random
+            )
+        else:
+            others = draw(self.sources, items, size - len(mined), random)
+        picked = np.concatenate([positives, mined, others]).astype(np.int64)
+        grades = self.relevant.get(query_id, {})
+        unscored = np.full((len(self.runs), len(extra)), np.nan, dtype=np.float32)
+        return (
+            np.concatenate([extra, rows[picked]])[: options.list_size],
+            np.concatenate([unscored, scores[:, picked]], axis=1)[:, : options.list_size],
+            np.concatenate(
+                [np.array([grades[row] for row in extra.tolist()], np.float32), labels[picked]]
+            )[: options.list_size],
+        )
 
-    def _suspected(self, query_id: str) -> np.ndarray:
-        return self._flags(query_id, SUSPECTED) if self.flagged == "mask" else np.empty(0, np.int64)
+    def teacher_scores(self) -> Iterator[np.ndarray]:
+        """The scores (T, n) of the documents of each query, in the order of ``query_ids``."""
+        return (self._ranked(query_id).scores for query_id in self.query_ids)
 
     def suspected(self, query: int) -> np.ndarray:
-        """Rows (k,) int64 that are no negatives of the query with this index, because a run
-        suspects them.
-        """
-        return self._suspected(self.query_ids[query])
+        """Rows (k,) that are not used as negatives because a run suspects them to be relevant."""
+        masked = self.options.flagged == "mask"
+        return self._flagged(self.query_ids[query], SUSPECTED) if masked else _NO_ROWS
 
-    def _candidates(self, query_id: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-        """(usable rows by rank, their (T, n) scores, their labels, how many were dropped for their
-        flag).
-        """
+    def _ranked(self, query_id: str) -> _Documents:
+        """The documents of the first run that may be drawn."""
+        options = self.options
         rows, first = self.runs[0].list(self.runs[0].index[query_id])
         rows = np.asarray(rows, dtype=np.int64)
         scores = np.full((len(self.runs), len(rows)), np.nan, dtype=np.float32)
         scores[0] = first
         for number, run in enumerate(self.runs[1:], start=1):
             if query_id in run.index:
-                other = (np.asarray(part).tolist() for part in run.list(run.index[query_id]))
-                found = dict(zip(*other, strict=True))
-                scores[number] = [found.get(row, np.nan) for row in rows.tolist()]
-        heard = scores if self.teacher_weights is None else scores[self.teacher_weights > 0]
-        keep = ~np.isnan(heard).all(axis=0) if self.scored else np.ones(len(rows), dtype=bool)
+                scores[number] = lookup(rows, *run.list(run.index[query_id]), np.nan)
         judged = self.relevant.get(query_id, {})
-        labels = np.array([judged.get(row, 0) for row in rows.tolist()], dtype=np.float32)
-        dropped = 0
-        if self.flagged == "drop":
-            doubtful = np.isin(rows, self._flags(query_id, DOUBTFUL)) & (labels <= 0)
-            dropped = int((keep & doubtful).sum())
-            keep &= ~doubtful
-        return rows[keep], scores[:, keep], labels[keep], dropped
+        labels = lookup(rows, list(judged), list(judged.values()), 0.0)
+        keep: np.ndarray = np.ones(len(rows), dtype=bool)
+        if options.scored:
+            weights = options.teacher_weights
+            active = scores if weights is None else scores[np.asarray(weights) > 0]
+            keep = np.asarray(~np.isnan(active).all(axis=0))
+        if options.flagged == "drop":
+            dropped = np.isin(rows, self._flagged(query_id, DOUBTFUL)) & (labels <= 0)
+            keep = keep & ~dropped
+        return _Documents(rows[keep], scores[:, keep], labels[keep])
 
-    def teacher_scores(self) -> Iterator[np.ndarray]:
-        """The scores (T, n) of the usable documents of each query, in the order of
-        ``query_ids``.
-        """
-        return (self._candidates(query_id)[1] for query_id in self.query_ids)
+    def _with_mined(self, query_id: str, ranked: _Documents) -> tuple[_Documents, np.ndarray]:
+        """The ranked documents, then the mined ones that no run contains; places of all mined."""
+        if self.mined is None or query_id not in self.mined.index:
+            return ranked, _NO_ROWS
+        mined = np.asarray(self.mined.list(self.mined.index[query_id])[0], np.int64)
+        mined = mined[~np.isin(mined, self._relevant(query_id))]
+        if self.options.flagged == "drop":
+            mined = mined[~np.isin(mined, self._flagged(query_id, DOUBTFUL))]
+        new = mined[~np.isin(mined, ranked.rows)]
+        scores = np.full((len(self.runs), len(new)), np.nan, dtype=np.float32)
+        extra = self.mined_scores
+        if extra is not None and query_id in extra.index:
+            scores[0] = lookup(new, *extra.list(extra.index[query_id]), np.nan)
+        rows = np.concatenate([ranked.rows, new])
+        documents = _Documents(
+            rows,
+            np.concatenate([ranked.scores, scores], axis=1),
+            np.append(ranked.labels, np.zeros(len(new), np.float32)),
+        )
+        return documents, np.flatnonzero(np.isin(rows, mined))
 
-    def _weights(self, query_id: str, scores: np.ndarray) -> np.ndarray:
-        """(T,) the gate's weights, from the whole lists; 0 for a run with fewer than two of the
-        drawn (T, n) scores.
+    def _draw_positives(
+        self, query_id: str, documents: _Documents, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Places of the relevant documents of a list, and rows of those that no run contains."""
+        places = np.flatnonzero(documents.labels > 0)
+        extra = _NO_ROWS
+        if self.options.unscored_positives:
+            extra = np.setdiff1d(self._relevant(query_id), documents.rows)
+        total = len(places) + len(extra)
+        if total > self.options.max_positives:
+            kept = random.choice(total, self.options.max_positives, replace=False)
+            extra = extra[np.sort(kept[kept >= len(places)] - len(places))]
+            places = places[np.sort(kept[kept < len(places)])]
+        return places, extra
+
+    def _relevant(self, query_id: str) -> np.ndarray:
+        judged = self.relevant.get(query_id, {})
+        return np.array([row for row, grade in judged.items() if grade > 0], np.int64)
+
+    def _not_negatives(self, query: int) -> np.ndarray:
+        return np.union1d(self._relevant(self.query_ids[query]), self.suspected(query))
+
+    def _flagged(self, query_id: str, least: int) -> np.ndarray:
+        """Rows (k,) of the documents that any run flags with this code or a higher one."""
+        rows = [_NO_ROWS]
+        for run in self.runs:
+            codes = getattr(run, "flags", None)
+            if codes is not None and query_id in run.index:
+                place = run.index[query_id]
+                rows.append(np.asarray(run.list(place)[0], np.int64)[codes(place) >= least])
+        return np.unique(np.concatenate(rows))
+
+    def _weights(
+        self,
+        chosen: Sequence[tuple[int, int]],
+        lists: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+    ) -> np.ndarray | None:
+        weights = self.options.teacher_weights
+        if self.options.gate is None:
+            return None if weights is None else np.array(weights, dtype=np.float32)
+        columns = [
+            self._gated(self.options.gate, self.query_ids[query], scores)
+            for (_, query), (_, scores, _) in zip(chosen, lists, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def _gated(self, gate: Gate, query_id: str, scores: np.ndarray) -> np.ndarray:
+        """(T,) the gate's weights for the whole lists of a query.
+
+        A run with fewer than two of the drawn (T, n) scores has weight 0.
         """
-        assert self.gate is not None
         rows, parts = aligned_rows(
             [run.list(run.index[query_id]) if query_id in run.index else None for run in self.runs]
         )
-        weights = self.gate.weights(parts, len(rows)).astype(np.float32)
-        if self.teacher_weights is not None:
-            weights = weights * self.teacher_weights
-        heard = weights * ((~np.isnan(scores)).sum(axis=1) > 1)
-        return heard if heard.any() else np.ones_like(weights)
+        weights = gate.weights(parts, len(rows)).astype(np.float32)
+        if self.options.teacher_weights is not None:
+            weights = weights * np.array(self.options.teacher_weights, dtype=np.float32)
+        active = weights * ((~np.isnan(scores)).sum(axis=1) > 1)
+        return active if active.any() else np.ones_like(weights)
 
-    def _with_mined(
-        self, query_id: str, rows: np.ndarray, scores: np.ndarray, labels: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The candidates with the mined documents behind them that no run holds, and the places of
-        all that are mined.
-        """
-        if self.mined is None or query_id not in self.mined.index:
-            return rows, scores, labels, np.empty(0, np.int64)
-        found = np.asarray(self.mined.list(self.mined.index[query_id])[0], np.int64)
-        relevant = [row for row, grade in self.relevant.get(query_id, {}).items() if grade > 0]
-        dropped = (
-            self._flags(query_id, DOUBTFUL) if self.flagged == "drop" else np.empty(0, np.int64)
-        )
-        found = found[~np.isin(found, relevant) & ~np.isin(found, dropped)]
-        new = found[~np.isin(found, rows)]
-        given = np.full((len(self.runs), len(new)), np.nan, dtype=np.float32)
-        extra = self.mined_scores
-        if extra is not None and query_id in extra.index:
-            known = dict(
-                zip(
-                    *(np.asarray(part).tolist() for part in extra.list(extra.index[query_id])),
-                    strict=True,
-                )
-            )
-            given[0] = [known.get(row, np.nan) for row in new.tolist()]
-        rows = np.concatenate([rows, new])
-        return (
-            rows,
-            np.concatenate([scores, given], axis=1),
-            np.append(labels, np.zeros(len(new), np.float32)),
-            np.flatnonzero(np.isin(rows, found)),
-        )
 
-    def draw_list(self, epoch: int, query: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One list: rows (n,), scores (T, n), labels (n,), with n at most ``list_size``."""
-        query_id = self.query_ids[query]
-        random = np.random.default_rng([self.seed, 1, epoch, query])
-        rows, scores, labels, _ = self._candidates(query_id)
-        items = np.arange(len(rows))
-        rows, scores, labels, mined = self._with_mined(query_id, rows, scores, labels)
-        chosen = np.empty(0, dtype=np.int64)
-        extra_rows = np.empty(0, dtype=np.int64)
-        extra_labels = np.empty(0, dtype=np.float32)
-        if self.positives:
-            chosen = np.flatnonzero(labels > 0)
-            known = set(rows.tolist())
-            judged = self.relevant.get(query_id, {}) if self.unscored_positives else {}
-            unscored = sorted(
-                row for row, grade in judged.items() if grade > 0 and row not in known
-            )
-            total = len(chosen) + len(unscored)
-            if total > self.max_positives:
-                kept = random.choice(total, self.max_positives, replace=False)
-                unscored = [
-                    unscored[i] for i in sorted((kept[kept >= len(chosen)] - len(chosen)).tolist())
-                ]
-                chosen = chosen[np.sort(kept[kept < len(chosen)])]
-            extra_rows = np.array(unscored, dtype=np.int64)
-            extra_labels = np.array([judged[row] for row in unscored], dtype=np.float32)
-            items = items[labels[items] <= 0]
-        want = max(0, self.list_size - len(chosen) - len(extra_rows))
-        if len(mined):
-            mined = np.sort(
-                random.choice(mined, min(want, self.mined_take, len(mined)), replace=False)
-            )
-            items = items[~np.isin(items, mined)]
-        if self.margin_bins:
-            reached = items[within(self.sources, len(items))]
-            drawn = draw_by_margin(scores[0], reached, want - len(mined), self.margin_bins, random)
-        else:
-            drawn = draw(self.sources, items, want - len(mined), random)
-        picked = np.concatenate([chosen, mined, drawn]).astype(np.int64)
-        blank = np.full((len(self.runs), len(extra_rows)), np.nan, dtype=np.float32)
-        return (
-            np.concatenate([extra_rows, rows[picked]])[: self.list_size],
-            np.concatenate([blank, scores[:, picked]], axis=1)[:, : self.list_size],
-            np.concatenate([extra_labels, labels[picked]])[: self.list_size],
-        )
-
-    def __call__(self, step: int) -> ListBatch:
-        """The lists of a step (from 0)."""
-        chosen = self.order(step)
-        drawn = [self.draw_list(epoch, query) for epoch, query in chosen]
-        longest = max(1, max(len(rows) for rows, _, _ in drawn))
-        size = len(drawn)
-        batch = ListBatch(
-            queries=np.array([query for _, query in chosen], dtype=np.int64),
-            rows=np.full((size, longest), -1, dtype=np.int64),
-            teacher=np.full((len(self.runs), size, longest), np.nan, dtype=np.float32),
-            labels=np.zeros((size, longest), dtype=np.float32),
-        )
-        for i, (rows, scores, labels) in enumerate(drawn):
-            batch.rows[i, : len(rows)] = rows
-            batch.teacher[:, i, : len(rows)] = scores
-            batch.labels[i, : len(rows)] = labels
-        if self.gate is None:
-            return batch
-        found = [
-            self._weights(self.query_ids[query], scores)
-            for (_, query), (_, scores, _) in zip(chosen, drawn, strict=True)
-        ]
-        return batch._replace(weights=np.stack(found, axis=1))
+def lookup(
+    rows: np.ndarray,
+    keys: np.ndarray | Sequence[int],
+    values: np.ndarray | Sequence[float],
+    missing: float,
+) -> np.ndarray:
+    """(n,) float32 the value of each row, by its key; ``missing`` for rows without one."""
+    keys = np.asarray(keys, np.int64)
+    answer = np.full(len(rows), missing, dtype=np.float32)
+    if len(keys):
+        order = np.argsort(keys, kind="stable")
+        places = order[np.minimum(np.searchsorted(keys, rows, sorter=order), len(keys) - 1)]
+        known = keys[places] == rows
+        answer[known] = np.asarray(values, np.float32)[places[known]]
+    return answer

@@ -1,6 +1,4 @@
-"""MultiValueCommand compiled runs read as the one that `fuse` would make of them, without
-writing it.
-"""
+"""Compiled runs read as one fused run, without writing it."""
 
 from __future__ import annotations
 
@@ -17,34 +15,38 @@ from irdistill.runs.ranked_lists import rank_order
 def aligned_rows(
     lists: Sequence[tuple[np.ndarray, np.ndarray] | None],
 ) -> tuple[np.ndarray, list[Part | None]]:
-    """The rows of several lists of a query, each once, in the order they come; and the lists by
-    their places.
+    """Align several lists of one query.
+
+    Returns:
+        The rows (n,) of all lists, each once, in order of appearance; and for each list its places
+        among them and its scores.
     """
-    held = [np.asarray(found[0], np.int64) for found in lists if found is not None]
-    joined = np.concatenate(held) if held else np.empty(0, np.int64)
+    present = [np.asarray(rows_scores[0], np.int64) for rows_scores in lists if rows_scores]
+    joined = np.concatenate(present) if present else np.empty(0, np.int64)
     _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
     order = np.argsort(first)
     places = np.argsort(order)[inverse]
     parts: list[Part | None] = []
-    at = 0
-    for found in lists:
-        if found is None:
+    start = 0
+    for rows_scores in lists:
+        if rows_scores is None:
             parts.append(None)
             continue
-        parts.append((places[at : at + len(found[0])], np.asarray(found[1])))
-        at += len(found[0])
+        stop = start + len(rows_scores[0])
+        parts.append((places[start:stop], np.asarray(rows_scores[1])))
+        start = stop
     return joined[first[order]], parts
 
 
 class MixedRun:
-    """Lists in the rank order of the fused run: its documents, its float32 scores, its nulls.
+    """Lists in the rank order of the fused run: its documents, float32 scores and nulls.
 
-    The whole list of a query is mixed whatever part of it is drawn, so that a document's score does
-    not depend on what was drawn beside it. The last list is remembered.
+    The whole list of a query is mixed, so that a document's score does not depend on the other
+    documents that are drawn. The last list is cached.
 
     Args:
         runs: compiled runs of one corpus.
-        mixing: the rule, made for this number of teachers.
+        mixing: the rule that combines them.
     """
 
     def __init__(self, runs: Sequence[CompiledRun], mixing: Mixing, corpus: Corpus) -> None:
@@ -62,35 +64,33 @@ class MixedRun:
         return rows, scores
 
     def flags(self, i: int) -> np.ndarray:
-        """Codes uint8 of one list's flags, (n,): the heaviest of the runs', where there is a
-        score.
-        """
+        """Codes uint8 of one list's flags, (n,): the highest of the runs, 0 without a score."""
         return self._mixed(i)[2]
 
     def _mixed(self, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        last = self._last
-        if last is not None and last[0] == i:
-            return last[1]
-        held = [(run, run.index.get(self.query_ids[i])) for run in self.runs]
+        if self._last is not None and self._last[0] == i:
+            return self._last[1]
+        numbers = [run.index.get(self.query_ids[i]) for run in self.runs]
+        pairs = list(zip(self.runs, numbers, strict=True))
         rows, parts = aligned_rows(
-            [run.list(place) if place is not None else None for run, place in held]
+            [run.list(number) if number is not None else None for run, number in pairs]
         )
         scores = self.mixing.mix(parts, len(rows)).scores
         codes = np.zeros(len(rows), np.uint8)
-        for (run, place), part in zip(held, parts, strict=True):
-            if place is not None and part is not None:
-                codes[part[0]] = np.maximum(codes[part[0]], run.flags(place))
+        for (run, number), part in zip(pairs, parts, strict=True):
+            if number is not None and part is not None:
+                codes[part[0]] = np.maximum(codes[part[0]], run.flags(number))
         codes[np.isnan(scores)] = 0
-        order = rank_order(_Ids(self.corpus, rows), scores)
-        found = (
-            (rows, scores, codes) if order is None else (rows[order], scores[order], codes[order])
-        )
-        self._last = i, found
-        return found
+        order = rank_order(_DocumentIds(self.corpus, rows), scores)
+        mixed = rows, scores, codes
+        if order is not None:
+            mixed = rows[order], scores[order], codes[order]
+        self._last = i, mixed
+        return mixed
 
 
-class _Ids(Sequence[str]):
-    """Document ids by place, looked up only where a tie asks for them."""
+class _DocumentIds(Sequence[str]):
+    """Document ids by place, read only to order ties."""
 
     def __init__(self, corpus: Corpus, rows: np.ndarray) -> None:
         self.corpus, self.rows = corpus, rows

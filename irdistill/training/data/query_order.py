@@ -1,6 +1,4 @@
-"""Which queries a step takes: pure functions of (seed, step), so that nothing of them needs
-saving.
-"""
+"""The queries of each step: functions of (seed, step), so that no state has to be saved."""
 
 from __future__ import annotations
 
@@ -10,25 +8,24 @@ from typing import Protocol
 
 import numpy as np
 
-#: Lists drawn in a curriculum are of "epochs" from here on, so that none is the same as in an epoch
-#: over all queries.
 _CURRICULUM = 1 << 40
+"""First epoch number of a curriculum, so that its lists differ from those of later epochs."""
 
 
 class QueryOrder(Protocol):
-    """Gives the (epoch, query number) of all queries of a step (from 0); a list is drawn anew in
-    each epoch.
-    """
+    """Gives the queries of a step."""
 
-    def __call__(self, step: int) -> list[tuple[int, int]]: ...
+    def __call__(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, query number) of the queries of a step; lists are drawn anew in each epoch."""
+        ...
 
 
 class Shuffled:
-    """Every epoch goes through all queries in a new order; a step may end one and begin the next.
+    """Every epoch goes through all queries in a new order; a step may span two epochs.
 
     Args:
-        count: queries there are.
-        size: queries a step.
+        count: number of queries.
+        size: queries per step.
     """
 
     def __init__(self, count: int, size: int, seed: int) -> None:
@@ -36,40 +33,38 @@ class Shuffled:
         self._last: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, query number) of the queries of a step."""
         chosen = []
         for position in range(step * self.size, (step + 1) * self.size):
-            epoch, within = divmod(position, self.count)
+            epoch, place = divmod(position, self.count)
             if self._last is None or self._last[0] != epoch:
-                self._last = (
-                    epoch,
-                    np.random.default_rng([self.seed, 0, epoch]).permutation(self.count),
-                )
-            chosen.append((epoch, int(self._last[1][within])))
+                random = np.random.default_rng([self.seed, 0, epoch])
+                self._last = epoch, random.permutation(self.count)
+            chosen.append((epoch, int(self._last[1][place])))
         return chosen
 
 
 class InOrder:
-    """Every query once, in the order they have; the last step may have fewer."""
+    """Every query once, in order; the last step may have fewer queries."""
 
     def __init__(self, count: int, size: int) -> None:
         self.count, self.size = count, size
         self.steps = -(-count // size)
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
-        return [
-            (0, query) for query in range(step * self.size, min(self.count, (step + 1) * self.size))
-        ]
+        """(0, query number) of the queries of a step."""
+        start = step * self.size
+        return [(0, query) for query in range(start, min(self.count, start + self.size))]
 
 
 class Curriculum:
-    """Draws each step from the easiest queries, a share that grows; from the time it is all of
-    them, as `Shuffled`.
+    """Draws each step from the easiest queries, a growing share; `Shuffled` once it is all of them.
 
-    Within a step no query comes twice, as long as there are enough.
+    No query is repeated within a step if there are enough.
 
     Args:
-        difficulty: (Q,) of the queries; equal ones stand in their order.
-        pace: the share to draw from in a step, above 0.
+        difficulty: (Q,) of the queries; equal ones keep their order.
+        pace: share to draw from in a step, above 0.
     """
 
     def __init__(
@@ -80,6 +75,7 @@ class Curriculum:
         self.afterwards = Shuffled(len(difficulty), size, seed)
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
+        """(epoch, query number) of the queries of a step."""
         share = self.pace(step)
         if share >= 1:
             return self.afterwards(step)
@@ -90,33 +86,30 @@ class Curriculum:
 
 
 def pacing(kind: str, start: float, length: int) -> Callable[[int], float]:
-    """How the share of a curriculum grows from ``start`` in step 0 to 1 in step ``length``.
+    """The share of a curriculum by step, from ``start`` in step 0 to 1 in step ``length``.
 
-    ``linear``, or by the ``root`` of a line, under which the time a query has been in the pool
-    falls as new ones come in (Platanios et al. 2019, arXiv:1903.09848).
+    ``linear``, or the ``root`` of a line: new queries come in more slowly as the pool grows
+    (Platanios et al. 2019, arXiv:1903.09848).
     """
 
     def share(step: int) -> float:
         done = min(1.0, step / length) if length else 1.0
         if done == 1:
             return 1.0
-        return (
-            start + (1 - start) * done
-            if kind == "linear"
-            else math.sqrt(start**2 + (1 - start**2) * done)
-        )
+        if kind == "linear":
+            return start + (1 - start) * done
+        return math.sqrt(start**2 + (1 - start**2) * done)
 
     return share
 
 
 class Clustered:
-    """Steps of queries that lie close together, so that the documents of the other lists are hard
-    negatives.
+    """Steps of similar queries, so that the documents of the other lists are hard negatives.
 
-    In every epoch the queries of a cluster are shuffled and cut into steps, those left over of all
-    clusters make the last steps together, and the steps are shuffled (after Hofstaetter et al.
-    2021, arXiv:2104.06967, who draw a cluster for each step). Up to ``size - 1`` queries, others
-    each time, have no place in an epoch.
+    In every epoch the queries of a cluster are shuffled and cut into steps. The rest of all
+    clusters makes the last steps, and the steps are shuffled (after Hofstaetter et al. 2021,
+    arXiv:2104.06967, who draw a cluster for each step). Up to ``size - 1`` queries, different ones
+    each time, are left out of an epoch.
 
     Args:
         clusters: (Q,) the cluster of each query.
@@ -128,23 +121,21 @@ class Clustered:
         self._last: tuple[int, np.ndarray] | None = None
 
     def __call__(self, step: int) -> list[tuple[int, int]]:
-        epoch, within = divmod(step, self.steps)
+        """(epoch, query number) of the queries of a step."""
+        epoch, place = divmod(step, self.steps)
         if self._last is None or self._last[0] != epoch:
             self._last = epoch, self._epoch(epoch)
-        return [(epoch, query) for query in self._last[1][within].tolist()]
+        return [(epoch, query) for query in self._last[1][place].tolist()]
 
     def _epoch(self, epoch: int) -> np.ndarray:
         """(steps, size) query numbers."""
         random = np.random.default_rng([self.seed, 0, epoch])
         shuffled = random.permutation(len(self.clusters))
-        named = random.permutation(int(self.clusters.max()) + 1)[
-            self.clusters
-        ]  # so that no cluster is always the last
-        shuffled = shuffled[np.argsort(named[shuffled], kind="stable")]
-        sizes = np.unique(named, return_counts=True)[1]
+        # clusters are renumbered, so that the rest is not always of the same clusters
+        numbers = random.permutation(int(self.clusters.max()) + 1)[self.clusters]
+        shuffled = shuffled[np.argsort(numbers[shuffled], kind="stable")]
+        sizes = np.unique(numbers, return_counts=True)[1]
         place = np.arange(len(shuffled)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         whole = place < np.repeat(sizes // self.size * self.size, sizes)
-        joined = np.resize(
-            np.concatenate([shuffled[whole], shuffled[~whole]]), (self.steps, self.size)
-        )
-        return random.permutation(joined)
+        joined = np.concatenate([shuffled[whole], shuffled[~whole]])
+        return random.permutation(np.resize(joined, (self.steps, self.size)))

@@ -1,106 +1,148 @@
-"""What draws the lists of a training, made of its options: samplers of the queries to learn from
-and of those held out.
-"""
+"""The samplers of a training, made from its options: queries to learn from, and held-out ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from irdistill.modeling.model_files import model_revision
 from irdistill.training.data.clusters import query_clusters
 from irdistill.training.data.difficulty import difficulties
-from irdistill.training.data.list_sampler import Lists, ListSampler
+from irdistill.training.data.list_counts import ListCounts, count_lists
+from irdistill.training.data.list_sampler import ListSampler
+from irdistill.training.data.list_source import Judgments, ListSource, SamplerOptions
 from irdistill.training.data.query_order import Clustered, Curriculum, QueryOrder, pacing
 from irdistill.training.options import TrainOptions
 from irdistill.training.validation import split_queries
 
 if TYPE_CHECKING:
     from irdistill.collections import Collection
+    from irdistill.runs import CompiledRun
     from irdistill.students.base import Student
+
+_LAYOUT = 1
+"""Raised when the cached counts change."""
+
+
+def sampler_options(
+    options: TrainOptions, needs_teacher: bool, needs_labels: bool, processes: int = 1
+) -> SamplerOptions:
+    """How lists are drawn in a training.
+
+    Args:
+        needs_teacher: whether the loss needs a teacher score of each document.
+        needs_labels: whether the loss reads relevance labels.
+        processes: number of processes that train together; a step has the lists of all.
+    """
+    mixed = options.mix != "none"
+    return SamplerOptions(
+        batch_size=options.batch_size * processes,
+        list_size=options.list_size,
+        seed=options.seed,
+        sources=options.sources,
+        positives=options.positives,
+        max_positives=options.max_positives,
+        scored=needs_teacher or options.only_scored,
+        unscored_positives=needs_labels and not options.only_scored,
+        flagged=options.flagged,
+        margin_bins=options.margin_bins,
+        teacher_weights=None if mixed else options.teacher_weights,
+        gate=None if mixed else options.gate,
+    )
 
 
 def make_samplers(
-    runs: Sequence[Lists],
-    relevant: Mapping[str, Mapping[int, int]],
+    runs: Sequence[ListSource],
+    relevant: Judgments,
     query_ids: Sequence[str],
+    drawing: SamplerOptions,
     options: TrainOptions,
-    *,
-    needs_teacher: bool,
-    needs_labels: bool,
-    world: int = 1,
+    counts: ListCounts | None = None,
 ) -> tuple[ListSampler, ListSampler | None]:
-    """The sampler to train on, and the one of the held-out queries where the training may stop
-    early.
+    """The sampler to train on, and that of the held-out queries if the training may stop early.
 
     Args:
-        world: how many processes train together; a step's lists are those of all of them.
+        counts: see `cached_counts`; computed if None.
 
     Raises:
-        IrdistillError: as `ListSampler`, or there is one query and one is to be held out.
+        InputError: no query has two usable documents, or there is no query to hold out.
     """
-    mixed = options.mix != "none"
-
-    def sampler(chosen: Sequence[str]) -> ListSampler:
-        return ListSampler(
-            runs,
-            relevant,
-            batch_size=options.batch_size * world,
-            list_size=options.list_size,
-            seed=options.seed,
-            sources=options.sources,
-            positives=options.positives,
-            max_positives=options.max_positives,
-            scored=needs_teacher,
-            unscored_positives=needs_labels,
-            query_ids=chosen,
-            flagged=options.flagged,
-            margin_bins=options.margin_bins,
-            teacher_weights=None if mixed else options.teacher_weights,
-            gate=None if mixed else options.gate,
-        )
-
-    every = sampler(query_ids)
+    every = ListSampler(runs, relevant, drawing, query_ids, counts)
     if not options.early_stop:
         return every, None
-    trained, held = split_queries(every.query_ids, options.held_out, options.seed)
-    return sampler(trained), sampler(held)
+    trained, held_out = split_queries(every.query_ids, options.held_out, options.seed)
+    return (
+        ListSampler(runs, relevant, drawing, trained, every.counts),
+        ListSampler(runs, relevant, drawing, held_out, every.counts),
+    )
 
 
-def in_steps(options: TrainOptions, sampler: ListSampler) -> TrainOptions:
-    """The options with the steps that the epochs are, where these were given."""
+def cached_counts(
+    runs: Sequence[ListSource],
+    relevant: Judgments,
+    drawing: SamplerOptions,
+    cache: CompiledRun,
+    identity: Mapping[str, Any],
+) -> ListCounts:
+    """`count_lists`, cached with a compiled run for the next start and for other processes.
+
+    Args:
+        identity: what decides the runs and the judgments.
+    """
+    key = {
+        **identity,
+        "layout": _LAYOUT,
+        "scored": drawing.scored,
+        "unscored_positives": drawing.unscored_positives,
+        "flagged": drawing.flagged,
+        "active": [any(run is active for active in drawing.active(runs)) for run in runs],
+    }
+    names = ("usable", "documents", "flagged")
+
+    def build(folder: Path) -> None:
+        counts = count_lists(runs, relevant, drawing)
+        for name in names:
+            np.save(folder / f"{name}.npy", getattr(counts, name))
+
+    arrays = cache.derived_arrays("list_counts", key, build)
+    return ListCounts(*(np.asarray(arrays[name]) for name in names))
+
+
+def epochs_to_steps(options: TrainOptions, sampler: ListSampler) -> TrainOptions:
+    """The options with ``steps`` computed from ``epochs``, if these are given."""
     if not options.epochs:
         return options
-    size = sampler.batch_size
-    return replace(options, steps=max(1, -int(-options.epochs * len(sampler.query_ids) // size)))
+    lists = options.epochs * len(sampler.query_ids)
+    return replace(options, steps=max(1, -int(-lists // sampler.options.batch_size)))
 
 
-def order_of(
+def query_order(
     sampler: ListSampler,
     collection: Collection,
     student: Student,
     folder: Path,
     options: TrainOptions,
 ) -> QueryOrder:
-    """Which queries a step takes: those of a curriculum, of a cluster, or any.
+    """The queries of each step: by a curriculum, by clusters, or shuffled.
 
     Raises:
-        IrdistillError: the queries that are to be clustered are too few.
+        InputError: there are fewer queries than clusters.
     """
-    size = sampler.batch_size
+    size = sampler.options.batch_size
     if options.curriculum != "none":
         share = pacing(options.pacing, options.pacing_start, options.in_steps(options.pacing_end))
-        return Curriculum(
-            difficulties(sampler.teacher_scores(), options.curriculum), share, size, options.seed
-        )
+        difficulty = difficulties(sampler.teacher_scores(), options.curriculum)
+        return Curriculum(difficulty, share, size, options.seed)
     if options.clusters:
         from irdistill.students.build import load_dense
         from irdistill.students.dense_student import DenseStudent
 
         encoder = load_dense(options.cluster_model) if options.cluster_model else student
-        assert isinstance(encoder, DenseStudent)  # as check_order saw
+        assert isinstance(encoder, DenseStudent)  # see check_order
         texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
         clusters = query_clusters(
             folder, encoder, sampler.query_ids, texts, options.clusters, options.seed
@@ -110,5 +152,5 @@ def order_of(
 
 
 def cluster_identity(options: TrainOptions) -> dict[str, str]:
-    """What pins the model that clusters the queries, where one is named."""
+    """The revision of the model that clusters the queries, if one is given."""
     return {"cluster_model": model_revision(options.cluster_model)} if options.cluster_model else {}

@@ -1,4 +1,4 @@
-"""Where the documents of a training list come from, by rank in the run."""
+"""The ranks of a run that the documents of a list are drawn from."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 
 _PATTERN = re.compile(r"(?:(?P<word>all|top)|(?P<first>\d+)-(?P<last>\d+))(?::(?P<count>\d+))?")
 
 
-class Source(NamedTuple):
-    """Ranks ``first`` to ``last`` (from 1, both included), from which ``take`` documents are taken.
+class RankRange(NamedTuple):
+    """Ranks ``first`` to ``last`` (from 1, inclusive), from which ``take`` documents are drawn.
 
-    ``take`` 0 means a fair share of what the others leave; ``top`` takes the best in order, else at
-    random.
+    ``take`` 0 is an equal share of what the other ranges leave; ``top`` takes the best ones instead
+    of random ones.
     """
 
     first: int
@@ -25,41 +25,44 @@ class Source(NamedTuple):
     top: bool
 
 
-def parse_sources(text: str) -> tuple[Source, ...]:
-    """Read ``SOURCE[:COUNT],…`` with ``all``, ``top`` or ``FIRST-LAST``, as ``1-10:4,11-100:12``.
+def parse_sources(text: str) -> tuple[RankRange, ...]:
+    """Parse ``RANKS[:COUNT],…`` with ``all``, ``top`` or ``FIRST-LAST`` as ranks.
 
     Raises:
-        IrdistillError: it cannot be read.
+        OptionError: the text cannot be parsed.
+
+    >>> parse_sources("1-10:4")
+    (RankRange(first=1, last=10, take=4, top=False),)
     """
-    sources = []
+    ranges = []
     for part in text.replace(" ", "").split(","):
         match = _PATTERN.fullmatch(part)
         first, last = (int(match["first"] or 1), int(match["last"] or 2**31)) if match else (0, 0)
         if match is None or not 1 <= first <= last or match["count"] == "0":
-            raise IrdistillError(
-                f"the sources {text!r} have a part {part!r} that cannot be read. Write all, top or"
-                " ranks such as 1-50, each with :COUNT if wanted, joined by commas:"
+            raise OptionError(
+                f"sources is {text!r}, and its part {part!r} cannot be read. Write all, top or"
+                " ranks such as 1-50, each with an optional :COUNT, separated by commas:"
                 " 1-10:4,11-100:12."
             )
-        sources.append(Source(first, last, int(match["count"] or 0), match["word"] == "top"))
-    return tuple(sources)
+        ranges.append(RankRange(first, last, int(match["count"] or 0), match["word"] == "top"))
+    return tuple(ranges)
 
 
 def draw(
-    sources: tuple[Source, ...], ranked: np.ndarray, want: int, random: np.random.Generator
+    sources: tuple[RankRange, ...], ranked: np.ndarray, want: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Choose at most ``want`` of the ``ranked`` items (best first), each once, in rank order.
+    """Draw at most ``want`` of the ``ranked`` items (best first), each once, in rank order.
 
-    Where a source holds fewer than its count the list is shorter; nothing is taken from elsewhere.
+    If a range has fewer items than its count, the list is shorter.
     """
-    open_sources = sum(source.take == 0 for source in sources)
+    open_ranges = sum(source.take == 0 for source in sources)
     left = max(0, want - sum(source.take for source in sources))
     taken = np.zeros(len(ranked), dtype=bool)
     for source in sources:
         share = source.take
         if not share:
-            share = -(-left // open_sources)
-            left, open_sources = left - share, open_sources - 1
+            share = -(-left // open_ranges)
+            left, open_ranges = left - share, open_ranges - 1
         room = min(share, want - int(taken.sum()))
         choices = np.flatnonzero(~taken[source.first - 1 : source.last]) + source.first - 1
         if len(choices) > room:
@@ -71,42 +74,42 @@ def draw(
 def draw_by_margin(
     scores: np.ndarray, allowed: np.ndarray, want: int, bins: int, random: np.random.Generator
 ) -> np.ndarray:
-    """Choose at most ``want`` of the allowed places, each once, evenly from ranges of the score, in
+    """Draw at most ``want`` of the allowed places, each once, evenly from ranges of the score, in
     rank order.
 
-    The range between the lowest and the highest score is cut into ``bins`` of one width. Each
-    document is drawn from one of those that still hold some, all equally likely, so that rare
-    margins come as often as common ones (after the balanced margins of Hofstaetter et al. 2021,
-    arXiv:2104.06967; a margin to the positive differs from the score by a constant). Those without
-    a score are a range of their own.
+    The range between the lowest and the highest score is cut into ``bins`` of equal width. Each
+    document is drawn from a random bin that is not empty, so that rare margins are as frequent as
+    common ones (after the balanced margins of Hofstaetter et al. 2021, arXiv:2104.06967; a margin
+    to the positive differs from the score by a constant). Documents without a score are a bin of
+    their own.
 
     Args:
         scores: (n,) of one teacher, NaN where not scored.
         allowed: places in ``scores``.
     """
-    own = scores[allowed].astype(np.float64)
-    known = ~np.isnan(own)
-    group = np.full(len(own), bins)
+    values = scores[allowed].astype(np.float64)
+    known = ~np.isnan(values)
+    group = np.full(len(values), bins)
     if known.any():
-        low, high = own[known].min(), own[known].max()
+        low, high = values[known].min(), values[known].max()
         group[known] = np.minimum(
-            bins - 1, (own[known] - low) / max(high - low, 1e-12) * bins
+            bins - 1, (values[known] - low) / max(high - low, 1e-12) * bins
         ).astype(np.int64)
-    held = {
+    members = {
         number: random.permutation(allowed[group == number]).tolist()
         for number in np.unique(group).tolist()
     }
     taken: list[int] = []
-    while held and len(taken) < want:
-        number = list(held)[random.integers(len(held))]
-        taken.append(held[number].pop())
-        if not held[number]:
-            del held[number]
+    while members and len(taken) < want:
+        number = list(members)[random.integers(len(members))]
+        taken.append(members[number].pop())
+        if not members[number]:
+            del members[number]
     return np.sort(np.array(taken, dtype=np.int64))
 
 
-def within(sources: tuple[Source, ...], count: int) -> np.ndarray:
-    """The places (from 0), of ``count`` ranked items, that the sources reach."""
+def within(sources: tuple[RankRange, ...], count: int) -> np.ndarray:
+    """The places (from 0) of ``count`` ranked items that are in any of the ranges."""
     reached = np.zeros(count, dtype=bool)
     for source in sources:
         reached[source.first - 1 : source.last] = True

@@ -1,4 +1,4 @@
-"""Forward passes with gradients over texts of many lengths, with next to no padding."""
+"""Forward passes with gradients over texts of different lengths, with little padding."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from irdistill.modeling.batching import TokenBudget, token_budget_batches
-from irdistill.training.data.collate import Kind, Tokens
+from irdistill.training.data.collate import TokenRows
 from irdistill.training.processes import Processes
 
 if TYPE_CHECKING:
-    from irdistill.students.base import Student
+    from irdistill.students.base import Kind, Student
 
 
 def default_token_budget(device: torch.device) -> int:
-    """Padded tokens for one forward pass: what suits the caches of a CPU, or fills a GPU."""
+    """Padded tokens per forward pass: what fits the caches of a CPU, or fills a GPU."""
     return 32768 if device.type == "cuda" else 2048
 
 
 class Encoder:
-    """Encodes token lists in chunks of like lengths; the chunks' graphs are joined, so gradients
-    are exact.
+    """Encodes tokenized texts in chunks of similar lengths.
+
+    The graphs of the chunks are joined, so gradients are exact.
 
     Args:
-        dtype: of the forward pass (autocast); vectors come out in float32.
-        token_budget: padded tokens in one chunk; 0 chooses for the device.
-        processes: each encodes its share, and has the results of all.
-        cached: keep only the vectors of a chunk. When their gradients are known the chunk is
-            encoded once more, with the same dropout, and its own gradients are added: the steps of
-            GradCache (Gao et al. 2021, arXiv:2101.06983). No more than one chunk's activations are
-            held at a time.
+        dtype: precision of the forward pass (autocast); results are float32.
+        token_budget: padded tokens per chunk; 0 chooses for the device.
+        cached: keep only the result of a chunk, and recompute its activations for the gradients,
+            with the same dropout: GradCache (Gao et al. 2021, arXiv:2101.06983). The activations of
+            one chunk are in memory at a time.
+        processes: each encodes its share, and receives the results of all.
 
     Attributes:
-        watch: is called with the side and the result, where given.
+        watch: called with the side and the result, if set.
     """
 
     def __init__(
@@ -47,8 +47,8 @@ class Encoder:
         cached: bool = False,
         processes: Processes | None = None,
     ) -> None:
-        self.student, self.dtype = student, dtype
-        self.token_budget, self.cached = token_budget, cached
+        self.student, self.dtype, self.cached = student, dtype, cached
+        self.token_budget = token_budget
         self.processes = processes or Processes()
         self.watch: Callable[[Kind, Any], None] | None = None
 
@@ -58,8 +58,8 @@ class Encoder:
             self.student.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32
         )
 
-    def __call__(self, tokens: Tokens, kind: Kind) -> Any:
-        """What the student makes of the texts in float32 and their order: vectors (n, D), of a
+    def __call__(self, tokens: TokenRows, kind: Kind) -> Any:
+        """The student's output for the texts, in float32 and in their order; (n, D) vectors for a
         dense student.
         """
         device = self.student.device
@@ -67,7 +67,7 @@ class Encoder:
         parts, order = [], []
         for chosen in token_budget_batches(tokens.lengths, budget):
             rows = [tokens.rows[place] for place in chosen.tolist()]
-            features = self.student.pad_rows(rows, kind, device)
+            features = self.student.pad_rows(rows, kind)
             with self.autocast():
                 parts.append(self._embed(features, kind))
             order.append(chosen)

@@ -1,19 +1,20 @@
-"""Keeping a sparse student sparse while it trains: penalties with a ramp, and alarms for useless
-vectors.
-"""
+"""Penalties that keep a sparse student sparse, and warnings about useless vectors."""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from irdistill.losses.regularizers import anti_zero, flops, l1, ramp
-from irdistill.training.data.collate import Kind
 from irdistill.training.objectives.controller import Controller, at_its_bound
 from irdistill.training.options import TrainOptions
+
+if TYPE_CHECKING:
+    from irdistill.students.base import Kind
 
 logger = logging.getLogger(__name__)
 _ALL_ACTIVE = 0.9
@@ -22,11 +23,10 @@ _SIDES: tuple[Kind, Kind] = ("query", "document")
 
 
 class Sparsity:
-    """Sees the vectors of a step as they are encoded; gives what is added to the loss, and what is
-    logged.
+    """The penalties of sparse vectors, and what the log says about them.
 
-    The ramp is a function of the optimiser step, which checkpoints hold, so a training that goes on
-    is where it was; of the controllers they hold ``state``.
+    It is called with the vectors of each side as they are encoded. The ramp is a function of the
+    optimizer step; checkpoints have the state of the controllers.
     """
 
     def __init__(self, options: TrainOptions) -> None:
@@ -36,69 +36,77 @@ class Sparsity:
             for kind in _SIDES
             if (target := getattr(options, f"{kind}_active"))
         }
-        self._seen: dict[Kind, Tensor] = {}
+        self._vectors: dict[Kind, Tensor] = {}
+        self._counts: dict[Kind, list[Tensor]] = {}
         self._warned: set[str] = set()
 
     def __call__(self, kind: Kind, vectors: Tensor) -> None:
-        self._seen[kind] = vectors
+        self._vectors[kind] = vectors
 
     def penalties(self, step: int) -> dict[str, Tensor]:
-        """The terms of optimiser step ``step`` (from 0), by name, with their weights, times the
-        ramp or the controller's factor.
-        """
-        found: dict[str, Tensor] = {}
+        """The weighted penalties in optimizer step ``step`` (from 0), by name."""
+        terms: dict[str, Tensor] = {}
         for name, penalty in _PENALTIES.items():
             for kind in _SIDES:
                 weight = self.options.penalty_weights(kind).get(name)
-                if weight and kind in self._seen:
-                    found[f"{name}({kind})"] = (
-                        weight * self._share(kind, step) * penalty(self._seen[kind])
-                    )
-        if self.options.anti_zero and len(self._seen) == len(_SIDES):
-            found["AntiZero"] = self.options.anti_zero * anti_zero(
-                *(self._seen[kind] for kind in _SIDES)
+                if weight and kind in self._vectors:
+                    vectors = self._vectors[kind]
+                    terms[f"{name}({kind})"] = weight * self._share(kind, step) * penalty(vectors)
+        if self.options.anti_zero and len(self._vectors) == len(_SIDES):
+            terms["AntiZero"] = self.options.anti_zero * anti_zero(
+                *(self._vectors[kind] for kind in _SIDES)
             )
-        return found
+        return terms
 
     def _share(self, kind: Kind, step: int) -> Tensor | float:
         controller = self.controllers.get(kind)
-        return (
-            ramp(step, self.options.ramp_steps)
-            if controller is None
-            else controller.factor(self._seen[kind])
-        )
+        if controller is None:
+            return ramp(step, self.options.ramp_steps)
+        return controller.factor(self._vectors[kind])
 
-    def finish(self) -> dict[str, Tensor]:
-        """(3,) or (4,) of each side: active dimensions on average, the share of texts that are all
-        zero, the active share of all dimensions, the controller's factor. The controllers go on,
-        and the vectors are forgotten.
-        """
-        found: dict[str, Tensor] = {}
-        for kind, vectors in self._seen.items():
+    def end_batch(self) -> None:
+        """Count the active dimensions of a batch, and release its vectors."""
+        for kind, vectors in self._vectors.items():
             active = (vectors.detach() > 0).sum(dim=1).float()
             mean = active.mean()
-            row = [mean, (active == 0).float().mean(), mean / vectors.shape[1]]
+            row = torch.stack([mean, (active == 0).float().mean(), mean / vectors.shape[1]])
+            self._counts.setdefault(kind, []).append(row)
+        self._vectors.clear()
+
+    def end_step(self) -> dict[str, Tensor]:
+        """Update the controllers with the batches of a step.
+
+        Returns:
+            For each side (3,) or (4,): active dimensions on average, the share of texts that are
+            all zero, the active share of all dimensions, the controller's factor.
+        """
+        self.end_batch()
+        counts: dict[str, Tensor] = {}
+        for kind, rows in self._counts.items():
+            row = torch.stack(rows).mean(dim=0)
             if (controller := self.controllers.get(kind)) is not None:
-                row.append(controller.factor(mean))
-                controller.see(mean)
-            found[kind] = torch.stack(row)
-        self._seen.clear()
-        return found
+                factor = controller.factor(row[0])
+                controller.see(row[0])
+                row = torch.cat([row, factor[None]])
+            counts[kind] = row
+        self._counts.clear()
+        return counts
 
     def state(self) -> dict[str, Any]:
-        """Of the controllers, for a checkpoint."""
+        """The state of the controllers for a checkpoint."""
         return {kind: controller.saved() for kind, controller in self.controllers.items()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from the state of a checkpoint."""
         for kind, controller in self.controllers.items():
             controller.restore(state[kind])
 
-    def log(self, step: int, found: dict[str, Tensor]) -> dict[str, Any]:
-        """What the log says of a step; warns, once each, of what training does not recover from by
-        itself.
+    def log(self, step: int, counts: Mapping[str, Tensor]) -> dict[str, Any]:
+        """What the log says about a step. Each problem that training does not recover from by
+        itself is logged once as a warning.
         """
         row = {}
-        for kind, values in found.items():
+        for kind, values in counts.items():
             active, zero, share, *factor = values.tolist()
             row[kind] = {
                 "active": active,

@@ -1,4 +1,4 @@
-"""Each finding on lists small enough to work it out by hand."""
+"""Each check of an audit on lists small enough to compute by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from irdistill.evaluation.auditing.query_sample import ScoredList
 from irdistill.evaluation.auditing.suspects import find_suspects, snippet
 from irdistill.runs import RankedList
 from irdistill.runs.ranked_lists import ranked
-from tests.evaluation.audit.made import listed
+from tests.evaluation.audit.audit_data import listed
 
 
 def best_first(query: str, scores: dict[str, float]) -> ScoredList:
@@ -37,38 +37,38 @@ def test_distribution() -> None:
         ranked(RankedList("b", ["1", "2"], np.array([0.0, 0.0]))),
         RankedList("c", [], np.empty(0)),
     ]
-    found = describe_scores(lists)
-    assert (found.queries, found.rows, found.unscored) == (3, 6, 1)
-    assert found.flags == {"long": 1, "garbled": 1}
-    assert found.tied == pytest.approx(2 / 3)
-    assert found.tied_rows == pytest.approx(4 / 5)
-    assert found.tied_top == 1.0
-    assert found.constant == 0.5
-    assert found.quantiles is not None and found.quantiles[0] == 0 and found.quantiles[-1] == 4
-    assert (found.low_end, found.high_end) == (2 / 5, 2 / 5)
-    assert found.spread == pytest.approx(math.sqrt(2) / 2)
-    assert found.reach == 1.5
+    result = describe_scores(lists)
+    assert (result.queries, result.rows, result.unscored) == (3, 6, 1)
+    assert result.flags == {"long": 1, "garbled": 1}
+    assert result.tied == pytest.approx(2 / 3)
+    assert result.tied_rows == pytest.approx(4 / 5)
+    assert result.tied_top == 1.0
+    assert result.constant == 0.5
+    assert result.quantiles is not None and result.quantiles[0] == 0 and result.quantiles[-1] == 4
+    assert (result.low_end, result.high_end) == (2 / 5, 2 / 5)
+    assert result.spread == pytest.approx(math.sqrt(2) / 2)
+    assert result.reach == 1.5
     values = np.array([4, 4, 1, 0, 0])
-    assert found.skew == pytest.approx((((values - 1.8) / values.std()) ** 3).mean())
-    assert found.histogram is not None and sum(found.histogram.counts) == 5
+    assert result.skew == pytest.approx((((values - 1.8) / values.std()) ** 3).mean())
+    assert result.histogram is not None and sum(result.histogram.counts) == 5
 
 
 def test_nothing_scored() -> None:
-    found = describe_scores([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
+    result = describe_scores([RankedList("a", ["1"], np.array([np.nan], np.float32), ["garbled"])])
     assert (
-        found.quantiles is None
-        and found.histogram is None
-        and found.skew is None
-        and found.unscored == 1
+        result.quantiles is None
+        and result.histogram is None
+        and result.skew is None
+        and result.unscored == 1
     )
 
 
 def test_margins() -> None:
-    found = measure_margins([best_first("a", {"x": 5, "y": 3, "z": 0})], {"a": {"y": 1}}, 0)
-    assert found.pairs == 2 and found.wrong == 0.5  # y - x = -2, y - z = 3
-    assert found.labelled is not None and found.labelled[2] == 0.5
-    assert found.top == pytest.approx(np.percentile([2, 5], (5, 25, 50, 75, 95)))
-    assert found.any == pytest.approx(np.percentile([2, 5, 3], (5, 25, 50, 75, 95)))
+    result = measure_margins([best_first("a", {"x": 5, "y": 3, "z": 0})], {"a": {"y": 1}}, 0)
+    assert result.pairs == 2 and result.wrong == 0.5  # y - x = -2, y - z = 3
+    assert result.labelled is not None and result.labelled[2] == 0.5
+    assert result.top == pytest.approx(np.percentile([2, 5], (5, 25, 50, 75, 95)))
+    assert result.any == pytest.approx(np.percentile([2, 5, 3], (5, 25, 50, 75, 95)))
     assert measure_margins([best_first("a", {"x": 5, "y": 3})], {}, 0).labelled is None
 
 
@@ -78,9 +78,9 @@ def test_agreement_on_common_documents() -> None:
         "b": best_first("b", {"x": 1, "y": 0}),
     }
     two = {"a": best_first("a", {"y": 3, "x": 2, "z": 1})}
-    found = compare_rankings("one", "two", one, two)
-    assert (found.queries, found.top, found.overlap) == (1, 0.0, 1.0)
-    assert found.tau == pytest.approx(1 / 3)
+    result = compare_rankings("one", "two", one, two)
+    assert (result.queries, result.top, result.overlap) == (1, 0.0, 1.0)
+    assert result.tau == pytest.approx(1 / 3)
     assert compare_rankings("one", "two", one, {}).tau is None
     docs = {f"d{place:02d}": float(place) for place in range(20)}
     turned = {doc: -score for doc, score in docs.items()}
@@ -90,20 +90,18 @@ def test_agreement_on_common_documents() -> None:
     assert (reverse.tau, reverse.overlap) == (-1.0, 0.0)
 
 
-def test_quality_on_the_documents_that_both_scored() -> None:
-    """The teacher alone holds r, so it is cut away; of x (grade 1) and y it puts x first, the first
-    stage last.
-    """
+def test_quality_on_shared_documents() -> None:
+    """Only the teacher has r, so r is left out; it ranks x (grade 1) before y, the first stage after."""
     teacher = {
         "a": best_first("a", {"r": 9, "x": 3, "y": 2}),
         "b": best_first("b", {"x": 2, "y": 1}),
     }
     first = {"a": best_first("a", {"y": 5, "x": 4, "q": 1}), "b": best_first("b", {"y": 2, "x": 1})}
     qrels = {"a": {"x": 1, "r": 1}, "b": {"x": 1, "y": 0}, "c": {"x": 1}}
-    found = measure_quality(teacher, first, qrels, ["a", "b", "c"], 42)
-    assert found is not None and (found.queries, found.answered) == (3, 2)
-    assert found.values["RR@10"] == pytest.approx(2 / 3)
-    against = found.against
+    result = measure_quality(teacher, first, qrels, ["a", "b", "c"], 42)
+    assert result is not None and (result.queries, result.answered) == (3, 2)
+    assert result.values["RR@10"] == pytest.approx(2 / 3)
+    against = result.against
     assert against is not None and against.queries == 2
     rr = against.measures[1]
     assert (rr.teacher, rr.first_stage, rr.difference.mean) == (1.0, 0.5, 0.5)
@@ -124,22 +122,28 @@ def test_quality_on_the_documents_that_both_scored() -> None:
 
 def test_suspects() -> None:
     texts = {f"d{place}": f"text {place}" for place in range(8)}
-    held = Collection.from_dicts(
+    collection = Collection.from_dicts(
         "s",
         texts,
         {"a": "first", "b": "second", "c": "third"},
         {"a": {"d2": 1, "d7": 2, "d3": 0}, "b": {"d0": 1}, "c": {"d0": 0}},
     )
     falling = {f"d{place}": 8.0 - place for place in range(8)}
-    found = find_suspects(held, {query: best_first(query, falling) for query in held.queries}, 5)
-    assert found.queries == 2  # nothing relevant is known for c
-    assert (found.unjudged, found.above, found.queries_above) == (5 + 7, 2, 1)  # d0 and d1 above d2
-    assert (found.positives, found.bottom) == (
+    result = find_suspects(
+        collection, {query: best_first(query, falling) for query in collection.queries}, 5
+    )
+    assert result.queries == 2  # nothing relevant is known for c
+    assert (result.unjudged, result.above, result.queries_above) == (
+        5 + 7,
+        2,
+        1,
+    )  # d0 and d1 above d2
+    assert (result.positives, result.bottom) == (
         3,
         1,
     )  # of d2, d7 and d0 only d7 is in the last quarter
-    assert found.judged == pytest.approx(4 / 16)
-    missed, doubtful = found.missed[0], found.doubtful[0]
+    assert result.judged == pytest.approx(4 / 16)
+    missed, doubtful = result.missed[0], result.doubtful[0]
     assert (missed.doc_id, missed.margin, missed.rank, missed.positive) == ("d0", 2.0, 1, "d2")
     assert (missed.text, missed.positive_text, missed.query) == ("text 0", "text 2", "first")
     assert (doubtful.doc_id, doubtful.rank, doubtful.of, doubtful.grade, doubtful.margin) == (
@@ -149,19 +153,22 @@ def test_suspects() -> None:
         2,
         7.0,
     )
-    assert not found.fully_judged
+    assert not result.fully_judged
 
 
 def test_a_fully_judged_collection_has_no_missed_positives() -> None:
-    held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1, "y": 0}})
-    found = find_suspects(held, {"a": best_first("a", {"y": 2, "x": 1})}, 5)
-    assert found.fully_judged and found.above == 0 and found.missed == ()
+    collection = Collection.from_dicts(
+        "s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1, "y": 0}}
+    )
+    result = find_suspects(collection, {"a": best_first("a", {"y": 2, "x": 1})}, 5)
+    assert result.fully_judged and result.above == 0 and result.missed == ()
 
 
-def test_ties_with_the_best_positive_are_not_above_it() -> None:
-    held = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1}})
+def test_ties_with_the_best_positive_are_not_above() -> None:
+    collection = Collection.from_dicts("s", {"x": "x", "y": "y"}, {"a": "q"}, {"a": {"x": 1}})
     assert (
-        find_suspects(held, {"a": ScoredList("a", ["y", "x"], np.array([1.0, 1.0]))}, 5).above == 0
+        find_suspects(collection, {"a": ScoredList("a", ["y", "x"], np.array([1.0, 1.0]))}, 5).above
+        == 0
     )
 
 
@@ -174,24 +181,24 @@ def test_snippets_are_cut_between_words() -> None:
 def test_bias_by_length_and_position() -> None:
     texts = {f"d{place}": " ".join(["w"] * (place + 1)) for place in range(6)}
     qrels = {"a": {f"d{place}": int(place < 3) for place in range(6)}}
-    held = Collection.from_dicts("l", texts, {"a": "q"}, qrels)
+    collection = Collection.from_dicts("l", texts, {"a": "q"}, qrels)
     longer = {"a": best_first("a", {f"d{place}": float(place) for place in range(6)})}
     first = {"a": best_first("a", {f"d{place}": -float(place) for place in range(6)})}
-    found = measure_bias(held.corpus, longer, first, held.qrels, 0)
-    assert found.length.value == pytest.approx(1.0)
+    result = measure_bias(collection.corpus, longer, first, collection.qrels, 0)
+    assert result.length.value == pytest.approx(1.0)
     labels = spearman(np.array([1, 1, 1, 0, 0, 0.0]), np.arange(6.0))
     assert labels is not None and labels == pytest.approx(-math.sqrt(27 / 35))
-    assert found.length.labels == pytest.approx(labels)
-    assert found.length.excess == pytest.approx(1 - labels) and found.length.notable
-    assert found.position is not None and found.position.value == pytest.approx(-1.0)
-    assert found.unchanged == 0.0
-    same = measure_bias(held.corpus, first, first, held.qrels, 0)
+    assert result.length.labels == pytest.approx(labels)
+    assert result.length.excess == pytest.approx(1 - labels) and result.length.notable
+    assert result.position is not None and result.position.value == pytest.approx(-1.0)
+    assert result.unchanged == 0.0
+    same = measure_bias(collection.corpus, first, first, collection.qrels, 0)
     assert (
         same.unchanged == 1.0
         and same.position is not None
         and same.position.value == pytest.approx(1.0)
     )
-    assert measure_bias(held.corpus, longer, None, {}, 0).position is None
+    assert measure_bias(collection.corpus, longer, None, {}, 0).position is None
 
 
 def test_spearman_needs_variety() -> None:
@@ -199,7 +206,7 @@ def test_spearman_needs_variety() -> None:
     assert spearman(np.arange(4.0), np.arange(4.0)) is None
 
 
-def test_lists_are_cut_in_order() -> None:
-    found = listed(np.array([[1.0, 3.0, 2.0]]))[0]
-    assert found.doc_ids == ["d001", "d002", "d000"]
-    assert found.only(["d000", "d001"]).scores.tolist() == [3.0, 1.0]
+def test_only_keeps_the_order() -> None:
+    result = listed(np.array([[1.0, 3.0, 2.0]]))[0]
+    assert result.doc_ids == ["d001", "d002", "d000"]
+    assert result.only(["d000", "d001"]).scores.tolist() == [3.0, 1.0]

@@ -1,6 +1,4 @@
-"""Scales are told from the numbers: each kind is named, and none but a sigmoid's output is called
-squashed.
-"""
+"""Each scale is recognized, and only the output of a sigmoid is called a sigmoid."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ import numpy as np
 import pytest
 
 from irdistill.evaluation.auditing.scale import recognize_scale
-from tests.evaluation.audit.made import listed
+from tests.evaluation.audit.audit_data import listed
 
 LISTS, DEPTH = 60, 50
 
@@ -52,14 +50,14 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
     ],
     ids=["cross-encoder", "low", "centered", "high", "mild", "wide"],
 )
-def test_a_sigmoid_is_named(logits: np.ndarray) -> None:
-    found = recognize_scale(listed(sigmoid(logits)))
-    assert found.kind == "sigmoid"
-    assert found.spoilt and "raw logits" in found.remedy and "sigmoid" in found.words
+def test_sigmoid_is_recognized(logits: np.ndarray) -> None:
+    result = recognize_scale(listed(sigmoid(logits)))
+    assert result.kind == "sigmoid"
+    assert result.spoilt and "raw logits" in result.remedy and "sigmoid" in result.words
     inside = np.mean(
         (sigmoid(logits).astype(np.float32) <= 0.01) | (sigmoid(logits).astype(np.float32) >= 0.99)
     )
-    assert found.ends == pytest.approx(inside, abs=1e-3)
+    assert result.ends == pytest.approx(inside, abs=1e-3)
 
 
 def jaccard() -> np.ndarray:
@@ -99,22 +97,23 @@ def jaccard() -> np.ndarray:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_others_are_not_called_squashed(values: np.ndarray, kind: str) -> None:
-    found = recognize_scale(listed(values))
-    assert found.kind == kind
-    assert found.spoilt == (kind in ("softmax", "log-probability"))
+def test_other_scales(values: np.ndarray, kind: str) -> None:
+    result = recognize_scale(listed(values))
+    assert result.kind == kind
+    assert result.spoilt == (kind in ("softmax", "log-probability"))
 
 
-def test_ranks_with_documents_left_out() -> None:
+def test_ranks_with_omitted_documents() -> None:
     """A listwise teacher gives n, n - 1 … and stops where it omits documents."""
     lists = listed(np.tile(np.arange(20, 0, -1), (10, 1)))
     short = [
-        found._replace(doc_ids=found.doc_ids[:12], scores=found.scores[:12]) for found in lists[:5]
+        result._replace(doc_ids=result.doc_ids[:12], scores=result.scores[:12])
+        for result in lists[:5]
     ]
     assert recognize_scale([*short, *lists[5:]]).kind == "ranks"
 
 
-def test_a_cosine_retriever_is_believed_and_a_strange_one_is_not() -> None:
+def test_cosine_of_the_producer_needs_the_range() -> None:
     squashed = listed(sigmoid(normal(-4, 3)))
     assert recognize_scale(squashed, {"kind": "retriever", "similarity": "cosine"}).kind == "cosine"
     assert recognize_scale(squashed, {"kind": "cross-encoder"}).kind == "sigmoid"

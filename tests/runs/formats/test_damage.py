@@ -326,7 +326,7 @@ def write(tmp_path: Path, text: str, form: str = "trec", **options: Any) -> Run:
         (
             "tsv",
             "qid,pid,score\n7,1\r0,1\n",
-            r"begins '7,1\\r0,1' cannot be read as a table with quotes",
+            r"the line '7,1\\r0,1' cannot be read as CSV",
         ),
         pytest.param(
             "tsv",

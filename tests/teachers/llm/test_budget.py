@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,13 @@ ANSWER = Reply(body=completion("ok", usage=(60, 10)))
 PRICES = {"input": 1, "output": 4, "currency": "EUR", "per": 1000}
 
 
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client does not wait before its retries."""
+    clock = SimpleNamespace(sleep=lambda seconds: None, time=time.time)
+    monkeypatch.setattr("openai._base_client.time", clock)
+
+
 @pytest.fixture()
 def stub() -> Iterator[Any]:
     with ExitStack() as stack:
@@ -35,7 +44,6 @@ def model(server: ChatStub, folder: Path, **settings: Any) -> ServerModel:
         "stub",
         {"url": server.url, "prices": PRICES},
         log=folder / "log.jsonl",
-        backoff=0,
         **settings,
     )
 

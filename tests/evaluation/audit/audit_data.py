@@ -1,4 +1,4 @@
-"""Collections and runs with known truths, made in memory."""
+"""Collections and runs in memory with known properties."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from irdistill.runs import MemoryRun, RankedList, RunIdentity
 from irdistill.runs.ranked_lists import ranked
 
 
-def made_collection(
+def small_collection(
     queries: int = 60, depth: int = 20, relevant: int = 2, judged: bool = True
 ) -> Collection:
-    """Each query has ``depth`` documents of its own, of 5 to 40 words; the first ``relevant`` are
+    """A collection in which each query has ``depth`` documents, of 5 to 40 words; the first ``relevant`` are
     relevant, all are judged.
     """
     random = np.random.default_rng(1)
@@ -24,13 +24,13 @@ def made_collection(
         for q in range(queries)
         for d in range(depth)
     }
-    asked = {f"q{q}": f"question number {q}" for q in range(queries)}
-    qrels = {query: {f"{query}-d{d}": int(d < relevant) for d in range(depth)} for query in asked}
-    return Collection.from_dicts("made", docs, asked, qrels if judged else {})
+    texts = {f"q{q}": f"question number {q}" for q in range(queries)}
+    qrels = {query: {f"{query}-d{d}": int(d < relevant) for d in range(depth)} for query in texts}
+    return Collection.from_dicts("made", docs, texts, qrels if judged else {})
 
 
-def made_run(
-    held: Collection,
+def run_of(
+    collection: Collection,
     scores: Mapping[str, np.ndarray],
     producer: dict[str, object] | None = None,
     flags: Mapping[str, list[str | None]] | None = None,
@@ -45,11 +45,11 @@ def made_run(
         )
         for query, values in scores.items()
     ]
-    return MemoryRun(RunIdentity("teacher", producer or {}, held.describe()), lists)
+    return MemoryRun(RunIdentity("teacher", producer or {}, collection.describe()), lists)
 
 
 def noisy(
-    held: Collection, gap: float, seed: int, depth: int = 20, relevant: int = 2
+    collection: Collection, gap: float, seed: int, depth: int = 20, relevant: int = 2
 ) -> dict[str, np.ndarray]:
     """Normal noise; relevant documents are ``gap`` higher. Without a gap this is a random
     teacher.
@@ -57,7 +57,7 @@ def noisy(
     random = np.random.default_rng(seed)
     return {
         query: random.normal(0, 1, depth) + gap * (np.arange(depth) < relevant)
-        for query in held.queries
+        for query in collection.queries
     }
 
 
