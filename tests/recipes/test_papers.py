@@ -4,7 +4,6 @@ paper names, and their figures.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import shlex
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from irdistill.recipes.verbs import VERBS
 
 from irdistill.card_files import card_folder
 from irdistill.errors import IrdistillError
@@ -24,6 +22,7 @@ from irdistill.recipes import read_recipe, run_recipe
 from irdistill.recipes.recipe import Recipe
 from irdistill.runs import RankedList, open_run, write_run
 from irdistill.storage.files import read_json
+from irdistill.verbs import load_verb
 from tests.recipes.tiny import pydocs_folder
 from tests.students.tiny import tiny_backbone
 
@@ -378,7 +377,7 @@ def test_the_settings_of_the_original_fit_the_recipe(name: str, verbs: set[str],
     )
     assert {stage.verb for stage in recipe.stages} == verbs
     for stage in recipe.stages:
-        inspect.signature(VERBS[stage.verb]).bind(None, None, **stage.arguments)
+        load_verb(stage.verb).check(stage.arguments, strict=True)
         if stage.verb == "train":
             parse_loss(stage.arguments["loss"])
             assert "msmarco-passage/train" in stage.arguments["collection"]
