@@ -302,7 +302,8 @@ def _entries(runs: list[str | LossRun]) -> list[Entry]:
         if isinstance(run, str):
             entries += find_runs([run])
         else:
-            entries.append(Entry(**{**run, "seed": str(run["seed"])}))
+            named = {key: str(run[key]) for key in ("loss", "student", "collection", "seed")}  # type: ignore[literal-required]
+            entries.append(Entry(**named, run=run["run"]))
     return entries
 
 

@@ -347,11 +347,11 @@ def test_cprd_goes_on_with_the_same_bytes(cprd: tuple[Recipe, Path], place: Path
 @pytest.mark.parametrize(
     ("name", "verbs", "loss"),
     [
-        ("margin-mse", {"candidates", "train", "score", "evaluate"}, "MarginMSE"),
-        ("rank-distillm", {"candidates", "train", "score", "evaluate"}, "ADRMSE"),
+        ("margin-mse", {"retrieve", "train", "score", "evaluate"}, "MarginMSE"),
+        ("rank-distillm", {"retrieve", "train", "score", "evaluate"}, "ADRMSE"),
         (
             "cprd",
-            {"candidates", "score", "train", "search", "evaluate"},
+            {"retrieve", "score", "train", "evaluate"},
             'CPRD(tau=0.05, valid="score>0") + InfoNCE(tau=0.05)',
         ),
     ],
