@@ -302,7 +302,7 @@ def _entries(runs: list[str | LossRun]) -> list[Entry]:
         if isinstance(run, str):
             entries += find_runs([run])
         else:
-            named = {key: str(run[key]) for key in ("loss", "student", "collection", "seed")}  # type: ignore[literal-required]
+            named = {key: str(run[key]) for key in ("loss", "student", "collection", "seed")}
             entries.append(Entry(**named, run=run["run"]))
     return entries
 
