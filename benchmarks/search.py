@@ -43,7 +43,7 @@ MIB = 1 << 20
 
 
 def dense_store(folder: Path, rows: int, dimension: int) -> Any:
-    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.array_shards import WriteOptions, write_arrays
     from irdistill.search.vectors.vector_store import VectorStore
 
     write_arrays(
@@ -53,7 +53,7 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
         rows,
         65_536,
         lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)),
-        what="write",
+        options=WriteOptions(label="write"),
     )
     return VectorStore(folder)
 

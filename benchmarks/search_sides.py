@@ -109,7 +109,7 @@ def report(
 
 def sparse_store(folder: Path, rows: Any) -> Any:
     """The rows of a scipy matrix, written as a store of sparse vectors."""
-    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.array_shards import WriteOptions, write_arrays
     from irdistill.search.vectors.vector_store import SparseStore
 
     count, words = rows.shape
@@ -120,14 +120,14 @@ def sparse_store(folder: Path, rows: Any) -> Any:
         count,
         8192,
         lambda start, end: SparseStore.arrays(rows[start:end]),
-        what="write",
+        options=WriteOptions(label="write"),
     )
     return SparseStore(folder)
 
 
 def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
     """Token vectors (tokens, D) of texts, written as a store."""
-    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.array_shards import WriteOptions, write_arrays
     from irdistill.search.vectors.vector_store import TokenStore
 
     dimension = texts[0].shape[1]
@@ -138,7 +138,7 @@ def token_store(folder: Path, texts: list[np.ndarray]) -> Any:
         len(texts),
         8192,
         lambda start, end: TokenStore.arrays(texts[start:end]),
-        what="write",
+        options=WriteOptions(label="write"),
     )
     return TokenStore(folder)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections import Collection, Qrels
+from irdistill.collections import Collection, QrelsLike, as_qrels
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.measure_names import parse_measures
@@ -52,7 +52,7 @@ def check_baseline(
 
 
 def evaluate(
-    collection: Collection | Qrels | Any,
+    collection: Collection | QrelsLike,
     runs: Mapping[str, RunSource],
     measures: str | Sequence[str] = DEFAULT_MEASURES,
     baseline: str | Mapping[str, str] | None = None,
@@ -94,7 +94,7 @@ def evaluate(
     names = [str(measure) for measure in parse_measures(measures)]
     against = check_baseline(runs, baseline)
     whole = collection if isinstance(collection, Collection) else None
-    qrels = collection.qrels if isinstance(collection, Collection) else _judgments(collection)
+    qrels = collection.qrels if isinstance(collection, Collection) else as_qrels(collection)
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}
     for system, source in runs.items():
@@ -130,10 +130,6 @@ def evaluate(
                 row = _compared(row, result, values[against[system]], against[system], seed)
             rows.append(row)
     return Evaluation(_corrected(rows), {dataset: values})
-
-
-def _judgments(source: Any) -> Qrels:
-    return source if isinstance(source, Qrels) else Qrels(source)
 
 
 def _compared(row: Row, result: PerQuery, other: PerQuery, against: str, seed: int) -> Row:

@@ -178,7 +178,7 @@ def test_margin_mse_teaches_four_architectures_on_triples(margin_mse: tuple[Reci
                 and one["options"]["positives"]
                 and one["options"]["only_scored"]
             )
-            [loss] = parse_loss(one["loss"]).plain
+            [loss] = parse_loss(one["loss"]).basic_losses
             assert type(loss).__name__ == ("RankNet" if signal == "labels" else "MarginMSE")
             assert one["scores"] == [
                 open_run(
@@ -241,7 +241,7 @@ def test_rank_distillm_has_two_stages(rank_distillm: tuple[Recipe, Path]) -> Non
         ("contrastive-adrmse", "ADRMSE"),
     ):
         found = trained(out, stage)
-        [term] = parse_loss(found["loss"]).plain
+        [term] = parse_loss(found["loss"]).basic_losses
         assert (
             type(term).__name__ == loss
             and term.needs == {"order"}
@@ -297,7 +297,7 @@ def test_orders_that_others_made_take_the_place_of_the_teachers(
         if reverse:
             with pytest.raises(
                 IrdistillError,
-                match=r"'contrastive-ranknet'.*made with other settings.*orders: other contents",
+                match=r"'contrastive-ranknet'.*run with other settings.*orders: other contents",
             ):
                 run_recipe(recipe, place / "others")
         else:
@@ -321,7 +321,7 @@ def test_cprd_has_its_controls_on_the_same_lists(cprd: tuple[Recipe, Path]) -> N
     }
     found = {stage: trained(out, stage) for stage in expected}
     for stage, names in expected.items():
-        terms = parse_loss(found[stage]["loss"]).plain
+        terms = parse_loss(found[stage]["loss"]).basic_losses
         assert [type(term).__name__ for term in terms] == names
         assert getattr(terms[0], "valid", None) == {"whole": "all", "cprd": "score>0"}.get(stage)
         assert found[stage]["scores"] == [open_run(out / "fused").fingerprint]

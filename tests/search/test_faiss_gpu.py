@@ -22,10 +22,10 @@ class OnGpus:
 
     def __init__(self, index: Any, options: Any) -> None:
         self.index, self.options = index, options
-        self.asked: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append((len(vectors), k))
+        self.requests.append((len(vectors), k))
         scores, rows = self.index.search(vectors, k)
         return scores[:, ::-1].copy(), rows[:, ::-1].copy()
 
@@ -73,15 +73,15 @@ def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(
             np.testing.assert_array_equal(scores, others)
             assert ((rows < 0) == np.isneginf(scores)).all()
     assert (places < 0).any()
-    assert copy.asked == [(3, 10), (4, 10), (3, 400), (4, 400)]
+    assert copy.requests == [(3, 10), (4, 10), (3, 400), (4, 400)]
     on_gpus.search(queries, 2500)
-    assert len(copy.asked) == 4, (
+    assert len(copy.requests) == 4, (
         "more neighbours than FAISS's kernels select are searched on the processor"
     )
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "sq8"])
-def test_what_faiss_has_no_gpu_code_for_stays(
+def test_indexes_without_gpu_code_stay_on_the_processor(
     kind: Any, tmp_path: Path, moved: list[OnGpus]
 ) -> None:
     store = random_store(tmp_path / "store", rows=300)
@@ -90,7 +90,7 @@ def test_what_faiss_has_no_gpu_code_for_stays(
     assert moved == [] and "on" not in index.settings
 
 
-def test_long_codes_have_half_tables_and_a_refusal_is_no_end(
+def test_long_codes_use_half_precision_and_a_failed_copy_falls_back(
     tmp_path: Path,
     moved: list[OnGpus],
     monkeypatch: pytest.MonkeyPatch,

@@ -59,7 +59,7 @@ def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_search_finds_what_sentence_transformers_scores_highest(
+def test_search_equals_sentence_transformers(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     collection = make_collection()
@@ -87,9 +87,9 @@ def test_search_finds_what_sentence_transformers_scores_highest(
     for expected, best, whole in zip(
         plain_scores(kind, models[kind], collection), run, every, strict=True
     ):
-        for found in (best, whole):
-            rows = [corpus.row(doc_id) for doc_id in found.doc_ids]
-            np.testing.assert_allclose(found.scores, expected[rows], rtol=1e-5, atol=1e-5)
+        for results in (best, whole):
+            rows = [corpus.row(doc_id) for doc_id in results.doc_ids]
+            np.testing.assert_allclose(results.scores, expected[rows], rtol=1e-5, atol=1e-5)
         assert len(whole.doc_ids) == (len(corpus) if kind != "sparse" else (expected > 0).sum())
         np.testing.assert_allclose(best.scores, -np.sort(-expected)[:9], rtol=1e-5, atol=1e-5)
         assert list(best.doc_ids) == list(whole.doc_ids[:9])
@@ -109,7 +109,7 @@ def test_search_finds_what_sentence_transformers_scores_highest(
         ("sparse", {"query_layers": [1], "max_length": 6}),
     ],
 )
-def test_shaped_students_are_searched_as_sentence_transformers_scores(
+def test_late_interaction_variants_equal_sentence_transformers(
     kind: str, settings: dict[str, Any], models: dict[str, str], tmp_path: Path
 ) -> None:
     """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without
@@ -137,12 +137,12 @@ def test_shaped_students_are_searched_as_sentence_transformers_scores(
         options=RetrieveOptions(**CPU),
         work=tmp_path / "work",
     )
-    for found, scores in zip(
+    for results, scores in zip(
         run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True
     ):
-        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
+        rows = [collection.corpus.row(doc_id) for doc_id in results.doc_ids]
         assert len(rows) == (4 if kind != "sparse" else (scores > 0).sum())
-        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(results.scores, scores[rows], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
@@ -159,7 +159,7 @@ def test_one_document_and_an_empty_result(
         work=tmp_path,
     )
     expected = plain_scores(kind, models[kind], collection)
-    assert [list(found.doc_ids) for found in run] == [
+    assert [list(results.doc_ids) for results in run] == [
         ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
     ]
     if kind == "sparse":  # a query that shares no word with any document
@@ -175,7 +175,7 @@ def test_one_document_and_an_empty_result(
 
 @pytest.mark.parametrize("kind", LIBRARY)
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_a_killed_store_goes_on_to_the_same_bytes(
+def test_a_killed_store_resumes_with_the_same_bytes(
     kind: str,
     killed_at: int,
     models: dict[str, str],
@@ -211,7 +211,7 @@ def test_a_killed_store_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_the_store_gives_the_vectors_of_chosen_documents(
+def test_the_store_returns_the_vectors_of_chosen_documents(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     corpus = make_collection().corpus
@@ -248,9 +248,7 @@ def random_sparse(
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 16, 1000])
-def test_an_inverted_index_gives_exact_products_whatever_its_blocks(
-    block_rows: int, tmp_path: Path
-) -> None:
+def test_an_inverted_index_is_exact_for_every_block_size(block_rows: int, tmp_path: Path) -> None:
     store, matrix = random_sparse(tmp_path / "store", 53, 31)
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(53)}, {}, {}).corpus
     queries = np.where(np.random.default_rng(1).random((6, 31)) < 0.3, 1.5, 0).astype(np.float32)
@@ -286,11 +284,13 @@ def random_tokens(
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize(("memory", "query_tokens"), [(1, 1), (2000, 5), (256 << 20, 512)])
-def test_maxsim_is_exact_whatever_the_memory(
+def test_maxsim_is_exact_for_every_memory_limit(
     mean: bool, memory: int, query_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multi_vector, "_QUERY_TOKENS", query_tokens)
-    monkeypatch.setattr(multi_vector, "_chunk_tokens", lambda device, memory: max(1, memory // 100))
+    monkeypatch.setattr(
+        multi_vector, "_document_tokens", lambda device, memory: max(1, memory // 100)
+    )
     store, documents = random_tokens(tmp_path, [4, 0, 1, 9, 2, 0, 30, 5])
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(8)}, {}, {}).corpus
     rng = np.random.default_rng(2)
@@ -298,11 +298,11 @@ def test_maxsim_is_exact_whatever_the_memory(
         [rng.normal(size=(n, 8)).astype(np.float32) for n in sizes]
         for sizes in ([3, 1, 7], [], [2])
     ]
-    found = maxsim_search(
+    results = maxsim_search(
         store, groups, corpus, 8, mean=mean, memory=memory, device=torch.device("cpu")
     )
-    assert [len(group) for group in found] == [3, 0, 1]
-    for group, hits in zip(groups, found, strict=True):
+    assert [len(group) for group in results] == [3, 0, 1]
+    for group, hits in zip(groups, results, strict=True):
         for query, one in zip(group, hits, strict=True):
             true = maxsim(
                 [torch.from_numpy(query)],
@@ -334,7 +334,7 @@ def test_maxsim_is_exact_whatever_the_memory(
         if index != "lucene"
     ],
 )
-def test_approximate_runs_state_their_recall(
+def test_approximate_runs_record_their_recall(
     kind: str, index: Any, models: dict[str, str], tmp_path: Path
 ) -> None:
     collection = make_collection(90)
@@ -393,9 +393,9 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
         work=tmp_path / "work",
     )
     expected = plain_scores("sparse", models["sparse"], collection)
-    for found, scores in zip(run, expected, strict=True):
-        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
-        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5)
+    for results, scores in zip(run, expected, strict=True):
+        rows = [collection.corpus.row(doc_id) for doc_id in results.doc_ids]
+        np.testing.assert_allclose(results.scores, scores[rows], rtol=1e-5)
     share = recall(run)
     assert share is not None and share >= 0.6
     assert capfd.readouterr().out == "", "it says nothing of its own"
@@ -408,11 +408,11 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
     )
     (hits,) = again.search([again.encode([query.text for query in collection.queries.values()])], 6)
     assert [[collection.corpus.id(int(row)) for row in one.rows] for one in hits] == [
-        list(found.doc_ids) for found in run
+        list(results.doc_ids) for results in run
     ]
 
 
-def test_many_equal_scores_at_the_cut_off_go_by_id(
+def test_many_ties_at_the_cut_off_are_ordered_by_id(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The vectors are made of quarters, so that all products are exact."""
@@ -432,7 +432,7 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(
             "search_vectors",
             lambda self, texts, *_, make=forms[kind], **__: make(len(texts)),
         )
-        (found,) = retrieve(
+        (results,) = retrieve(
             collection,
             student,
             tmp_path / kind,
@@ -440,10 +440,12 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(
             k=3,
             work=tmp_path / "work",
         )
-        assert list(found.doc_ids) == ["d149", "d148", "d147"], kind
+        assert list(results.doc_ids) == ["d149", "d148", "d147"], kind
 
 
-def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_models_and_indexes_that_cannot_search_are_refused(
+    models: dict[str, str], tmp_path: Path
+) -> None:
     collection = make_collection(3)
     with pytest.raises(
         IrdistillError, match="is a cross-encoder, which reads query and document together"
@@ -479,7 +481,7 @@ def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -
         )
     with pytest.raises(
         IrdistillError,
-        match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid",
+        match=r"a late-interaction model has no index 'lucene'; choose one of .*sq8, plaid",
     ):
         retrieve(
             collection,

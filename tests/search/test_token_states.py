@@ -32,7 +32,7 @@ def collection() -> Collection:
     return Collection.from_dicts("tiny", docs, {"q1": "cat dog"}, {})
 
 
-def test_it_holds_every_token_of_every_document(
+def test_states_of_every_token(
     student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
 ) -> None:
     store = TokenStates.build(
@@ -55,7 +55,7 @@ def test_it_holds_every_token_of_every_document(
 
 
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_killed_and_resumed_gives_the_same_bytes(
+def test_a_killed_build_resumes_with_the_same_bytes(
     killed_at: int,
     student: SplitCrossEncoderStudent,
     collection: Collection,
@@ -90,7 +90,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
         TokenStates(tmp_path / "cut")
 
 
-def test_other_students_and_lengths_have_other_stores(
+def test_stores_differ_by_student_and_length(
     student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
 ) -> None:
     first = corpus_states(collection.corpus, student, tmp_path)
@@ -103,11 +103,11 @@ def test_other_students_and_lengths_have_other_stores(
         KernelStudent.build(student.source, max_length=9, device="cpu"),
     ):
         assert corpus_states(collection.corpus, other, tmp_path).folder != first.folder
-        with pytest.raises(IrdistillError, match="holds the vectors of something else"):
+        with pytest.raises(IrdistillError, match="contains other vectors"):
             TokenStates.build(collection.corpus, other, first.folder)
 
 
-def test_what_does_not_fit_the_storage_is_refused(
+def test_states_that_overflow_the_storage_are_refused(
     student: SplitCrossEncoderStudent,
     collection: Collection,
     tmp_path: Path,
