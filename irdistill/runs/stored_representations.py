@@ -28,7 +28,8 @@ import numpy as np
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import parquet
-from irdistill.runs.manifest import MANIFEST, QUERIES, Journal, PartEntry, check_part
+from irdistill.runs.journal import Journal, check_part
+from irdistill.runs.manifest import MANIFEST, QUERIES, PartEntry
 from irdistill.storage.checksums import FILES, CheckedFile, verify_manifest, write_sealed
 from irdistill.storage.files import (
     atomic_path,
