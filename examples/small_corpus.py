@@ -11,7 +11,7 @@ import json
 import tempfile
 from pathlib import Path
 
-MODULES = [
+MODULES = (
     "argparse",
     "asyncio",
     "base64",
@@ -64,7 +64,7 @@ MODULES = [
     "uuid",
     "weakref",
     "zipfile",
-]
+)
 
 
 def documented() -> dict[str, tuple[str, str]]:
