@@ -1,4 +1,4 @@
-"""Filtering synthetic queries: each rule by hand, counts, the critic's curve."""
+"""Filters of synthetic queries: each rule, counts, and the curve of the critic."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(generated: Collection, scores: dict[str, list[float]] = SCORES) -> Memor
         (
             "percentile=50",
             ["title:d0:1", "sentence:d0:0", "sentence:d0:1"],
-        ),  # bests: 3, 5 | 2, 1, -1
+        ),  # best scores: 3, 5 | 2, 1, -1
     ],
 )
 def test_rules_of_the_teacher(

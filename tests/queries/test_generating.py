@@ -1,4 +1,4 @@
-"""Synthetic queries: what is made, out of which passages, once each, and the same after a stop."""
+"""Synthetic queries: kinds, source passages, duplicates, and resumed jobs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
     assert texts["sentence:d0:1"] == "The first sentence has six words."
     assert [key for key in texts if key.startswith("sentence:d1:")] == [
         "sentence:d1:0"
-    ]  # the others are d0's already
+    ]  # the others are duplicates of d0's
     made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {
         "title": 7,
@@ -107,19 +107,18 @@ def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_pa
     dev = load_collection(f"{tmp_path / 'out'}#dev")
     sources = [{doc for judged in split.qrels.values() for doc in judged} for split in (train, dev)]
     assert sources[0] | sources[1] == {f"d{i}" for i in range(10)} and not sources[0] & sources[1]
-    assert sources[1] == {"d0", "d4", "d5"}  # by chance, and the same for ever
+    assert sources[1] == {"d0", "d4", "d5"}  # determined by the seed
     whole = generate(source, tmp_path / "whole", Generation(avoid="never", held_out=0))
     assert {key: query.text for key, query in {**train.queries, **dev.queries}.items()} == {
         key: query.text for key, query in whole.queries.items()
     }
-    # to learn from, a query that is the source's own words excludes it; held out, it is to be found
-    # again
+    # an extracted training query excludes its source; a held-out query does not
     assert all(query.excluded == tuple(train.qrels[key]) for key, query in train.queries.items())
     assert not any(query.excluded for query in dev.queries.values())
 
 
 class Model:
-    """Writes the last word of the passage; may be stopped."""
+    """A language model that answers with the last word of the passage, and may be stopped."""
 
     parallel = 2
 
@@ -160,13 +159,13 @@ def test_queries_are_written_and_a_stopped_job_resumes(source: Collection, tmp_p
         generate(source, tmp_path / "cut", options, Model(stop_after=11))
     rest = Model()
     generate(source, tmp_path / "cut", options, rest)
-    assert rest.seen == 6  # sixteen texts, ten of them kept
+    assert rest.seen == 6  # sixteen texts, ten of them logged
     for name in ("derived.json", "queries.jsonl", "qrels/train.tsv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 class Says(Model):
-    """Says the same to everything; with more room something else."""
+    """A language model with one answer for everything, and another with more tokens."""
 
     def __init__(self, said: Answer, more: str = "what is more?") -> None:
         super().__init__()
@@ -199,7 +198,9 @@ def test_no_usable_answer_is_an_error(source: Collection, tmp_path: Path, flag: 
         and (tmp_path / "nothing.responses.jsonl").exists()
     )
     for _ in range(2):
-        with pytest.raises(IrdistillError, match="none of the 8 answers"):  # what was taken is kept
+        with pytest.raises(
+            IrdistillError, match="none of the 8 answers"
+        ):  # extracted queries are saved
             generate(source, tmp_path / "titles", Generation(kinds=("title", "web")), model)
     made_by = json.loads((tmp_path / "titles" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {"title": 7, flag: 8, "web": 0} and "retry_tokens" not in made_by
@@ -225,7 +226,9 @@ def test_cut_answers_are_retried(
 
 
 def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None:
-    assert example_pairs(source) == [(source.corpus.text(4), "a real query")]  # the best judged
+    assert example_pairs(source) == [
+        (source.corpus.text(4), "a real query")
+    ]  # the best-judged passage
     model = Model()
     pairs = [(f"passage {i}", f"real query {i}") for i in range(5)]
     generate(source, tmp_path / "shown", Generation(kinds=("few-shot",), passages=4), model, pairs)

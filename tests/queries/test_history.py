@@ -1,6 +1,4 @@
-"""Conversations as one text: order, turns, budget; and nothing in it that the student must not
-see.
-"""
+"""Conversations as one text: order, turns, budget, and no leaks."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Rewritten collections: by a person, laid out, or by a language model that may be killed and may
-answer badly.
-"""
+"""Rewrites by a person, by a template, and by a language model that is killed or answers badly."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 
 class Model:
-    """Answers with the question in capitals, two at a time; keeps what it was asked, and may be
-    stopped.
-    """
+    """A language model that answers with the question in capitals, and may be stopped."""
 
     parallel = 2
 
@@ -97,9 +93,7 @@ def test_human_rewrites_last_turns_and_histories(source: Collection, tmp_path: P
 def test_no_rewrite_answer_or_later_turn_leaks_into_the_text(
     source: Collection, tmp_path: Path
 ) -> None:
-    """No rewrite, no later turn, no answer to the question itself; answers to earlier ones only
-    where asked for.
-    """
+    """The text may contain answers to earlier questions only when the template shows them."""
     for name, template in (
         ("questions", "newest questions"),
         ("all", "oldest all"),

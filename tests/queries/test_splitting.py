@@ -1,6 +1,4 @@
-"""Folds: every question in one of them, no conversation in two, sizes as even as conversations
-allow.
-"""
+"""Folds: each question in one, whole conversations, and balanced sizes."""
 
 from __future__ import annotations
 

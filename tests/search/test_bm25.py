@@ -1,4 +1,4 @@
-"""BM25: published-level effectiveness, tie order, scores of any document, the cache."""
+"""BM25: published effectiveness, order of ties, scores of any document, and the cache."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_an_index_is_reused_and_rebuilt_when_damaged(
 def test_the_index_equals_that_of_bm25s_for_every_memory_limit(
     k1: float, b: float, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit; also where a term's postings, or a run's, are more than fit into memory."""
+    """Bitwise, also when the postings of a term or of a run do not fit into memory."""
     monkeypatch.setattr(corpus_module, "BATCH_ROWS", 16)
     draw = np.random.default_rng(7)
     texts = [

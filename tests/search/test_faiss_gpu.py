@@ -1,6 +1,4 @@
-"""Inverted lists on GPUs: which indexes are moved and searched there, over a stand-in for FAISS's
-GPU half.
-"""
+"""Inverted lists on GPUs, with a stand-in for the GPU part of FAISS."""
 
 from __future__ import annotations
 
@@ -16,9 +14,7 @@ from tests.search.test_vectors import random_store
 
 
 class OnGpus:
-    """An index that was moved: it notes each search, and gives what the processor's finds in
-    another order.
-    """
+    """An index on a GPU: records each search, and returns the processor's results reordered."""
 
     def __init__(self, index: Any, options: Any) -> None:
         self.index, self.options = index, options
@@ -36,7 +32,7 @@ class Options:
 
 @pytest.fixture()
 def moved(monkeypatch: pytest.MonkeyPatch) -> list[OnGpus]:
-    """Two GPUs, as far as FAISS says."""
+    """FAISS with two GPUs."""
     faiss, moved = import_faiss(), []
 
     def to_all(index: Any, options: Any) -> OnGpus:
@@ -62,7 +58,7 @@ def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(
     (copy,) = moved
     assert not copy.options.useFloat16  # eight bytes a vector
     assert on_gpus.settings == on_processor.settings | {"on": "gpu"}
-    copy.index.nprobe = 1  # few lists, so that some neighbours are missing
+    copy.index.nprobe = 1  # few lists, so that some neighbors are missing
     on_processor._index.nprobe = 1
     for k in (10, 400):
         groups = [queries[:3], queries[3:]]

@@ -1,6 +1,4 @@
-"""Lucene's BM25: values by hand, order, what is kept on disk, the figures of Anserini, and how Java
-is started.
-"""
+"""BM25 in Lucene: values by hand, order, index files, Anserini's figures, and the start of Java."""
 
 from __future__ import annotations
 
@@ -159,7 +157,7 @@ def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) ->
         " sys.modules)"
     )
     done = _python(code, JAVA_HOME="/nowhere", IRDISTILL_JAVA_MEMORY="300m")
-    # what the virtual machine itself says of a machine short of memory or time is not Lucene's
+    # warnings of the virtual machine about memory or time are not Lucene's
     output = [
         line
         for line in done.stderr.splitlines()
@@ -188,9 +186,7 @@ def test_with_java_started_by_another_library(tmp_path: Path) -> None:
 
 
 def test_pyserini_reads_the_index_and_ranks_alike(tmp_path: Path) -> None:
-    """Pyserini's own searcher (which wants a key of OpenAI) gives the same scores; it rounds them
-    to four decimals.
-    """
+    """Pyserini's searcher (which needs an OpenAI key) returns the same scores to four decimals."""
     words = ["ant", "bee", "cat", "dog", "eel", "fox"]
     documents = {
         f"d{n:02}": " ".join(words[(n * step) % 6] for step in range(1, 3 + n % 7))

@@ -1,6 +1,4 @@
-"""Vectors in Lucene: HNSW against exact search, and impacts against the quantised dot product
-computed here.
-"""
+"""Vectors in Lucene: HNSW against exact search, and impacts against quantized products."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""PLAID: the codec of residuals, each stage against the plain computation, and searches against
-exact ones.
-"""
+"""PLAID: the residual codec, each stage against a plain computation, and recall."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def passages(count: int, seed: int = 0) -> list[np.ndarray]:
-    """Token vectors near those of words, and words by topic; some passages are empty."""
+    """Token vectors near those of words, with words by topic; some passages are empty."""
     words = unit(np.random.default_rng(99).normal(size=(WORDS, DIMENSION)))
     rng = np.random.default_rng(seed)
     results = []
@@ -128,7 +126,7 @@ def test_a_trained_codec_loses_little_and_less_with_more_bits() -> None:
         assert len(counts) == 1 << bits and counts.min() > 0.9 * counts.max(), (
             "buckets are equally full"
         )
-        inner = (buckets > 0) & (buckets < len(weights) - 1)  # the outermost have no bound
+        inner = (buckets > 0) & (buckets < len(weights) - 1)  # the outer buckets are unbounded
         assert (
             np.abs(decoded - vectors)[inner] <= np.diff(cutoffs)[(buckets - 1)[inner]] + 1e-6
         ).all()
@@ -153,14 +151,14 @@ def test_a_centroid_has_the_mean_length_of_its_vectors(lengths: tuple[float, flo
 def test_k_means_keeps_an_empty_centroid() -> None:
     vectors = np.tile(
         unit(np.arange(1.0, 4.0)), (6, 1)
-    )  # all alike: one of the three centroids gets all
+    )  # equal vectors: one of the three centroids gets them all
     arrays = train_codec(vectors, vectors, 3, 2, np.random.default_rng(0), CPU)
     np.testing.assert_allclose(arrays["centroids"], vectors[:3], rtol=1e-6)
     assert set(nearest(torch.from_numpy(vectors), torch.eye(3)).tolist()) == {2}
 
 
 def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[int]:
-    """The candidates by loops over documents, from the vectors that the index decodes."""
+    """Candidates computed with loops over documents, from decoded vectors."""
     starts, centroids = index.starts, index.codec.centroids.numpy()
     whole = np.asarray(index.store.matrix)
     codes, residuals = index.codec.encode(whole)
@@ -286,9 +284,7 @@ def test_recall(
         for one, other in zip(results, true, strict=True)
     ]
     assert np.mean(shares) >= least
-    for one, other in zip(
-        results, true, strict=True
-    ):  # scores are those of MaxSim, whatever the bits
+    for one, other in zip(results, true, strict=True):  # scores are exact for every number of bits
         exact = dict(zip(other.rows.tolist(), other.scores.tolist(), strict=True))
         for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True):
             assert score == pytest.approx(exact.get(row, score), rel=1e-5)

@@ -1,6 +1,4 @@
-"""Two Ray workers encode a corpus: the bytes of one process, also when a worker is killed or a
-shard fails for good.
-"""
+"""Two Ray workers encode a corpus with the bytes of one process, also after a crash."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ SHARDS: Any = {"shard_rows": 10, "precision": "float32"}
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Any:
-    """As each worker has: sums of floats depend on how they are cut."""
+    """One thread, as in each worker: float sums depend on how they are split."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,7 +37,7 @@ def _one_thread() -> Any:
 
 
 class Troubled(EncodingJob):
-    """Notes its process for each shard, and comes to grief where a file says so."""
+    """A job that records its process for each shard, and fails where a file says so."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)

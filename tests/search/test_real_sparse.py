@@ -34,7 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(work: Path) -> str:
-    """With short texts, which is quick."""
+    """The collection with short texts, for speed."""
     return str(splade_folder(work / "model", max_length=48))
 
 
@@ -106,7 +106,7 @@ def test_students_learn_and_stay_sparse(
     assert isinstance(student, SparseStudent)
     texts = list(adi.corpus.texts(range(20)))
     before = student.encode(texts, show_progress=False, **FLOAT)
-    # under a backbone that is read as what it is, no weight begins at random
+    # a backbone with a known kind has no random weights
     assert 20 < before.nnz / 20 < 300
     train(
         adi,

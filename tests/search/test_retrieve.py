@@ -1,4 +1,4 @@
-"""The verb retrieve: runs of the right kind, resumed to the same result."""
+"""The verb retrieve: kinds of runs, and resumed searches."""
 
 from __future__ import annotations
 

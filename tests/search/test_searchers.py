@@ -1,6 +1,4 @@
-"""Searching with every kind of encoder: what plain sentence-transformers scores, to the digit,
-whatever the blocks.
-"""
+"""Search with every kind of model equals sentence-transformers, for every block size."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
-    """(Q, N) by sentence-transformers alone."""
+    """Scores (Q, N) computed with sentence-transformers."""
     plain = LIBRARY[kind](model, device="cpu")
     queries = plain.encode_query([query.text for query in collection.queries.values()])
     documents = plain.encode_document(collection.corpus.texts(range(len(collection.corpus))))
@@ -112,9 +110,7 @@ def test_search_equals_sentence_transformers(
 def test_late_interaction_variants_equal_sentence_transformers(
     kind: str, settings: dict[str, Any], models: dict[str, str], tmp_path: Path
 ) -> None:
-    """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without
-    a model.
-    """
+    """Expanded queries, unscored punctuation, pooled tokens, two towers, inference-free queries."""
     folder = tmp_path / "backbone"
     copytree(models["dense"], folder)
     (folder / "tokenizer.json").write_text(
@@ -162,7 +158,7 @@ def test_one_document_and_an_empty_result(
     assert [list(results.doc_ids) for results in run] == [
         ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
     ]
-    if kind == "sparse":  # a query that shares no word with any document
+    if kind == "sparse":  # a query without a common term
         engine = open_searcher(
             collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU
         )
@@ -198,7 +194,9 @@ def test_a_killed_store_resumes_with_the_same_bytes(
     monkeypatch.setattr(type(student), "search_vectors", killed)
     with pytest.raises(KeyboardInterrupt):
         build(corpus, student, tmp_path / "cut", **settings)
-    for path in (tmp_path / "cut").glob("*.bin"):  # what was being written when the process died
+    for path in (tmp_path / "cut").glob(
+        "*.bin"
+    ):  # the shard in progress when the process was killed
         path.write_bytes(path.read_bytes() + b"half a shard")
     resumed = build(corpus, student, tmp_path / "cut", **settings)
     assert sum(calls[killed_at + 1 :]) == 63 - 20 * killed_at, "whole shards are not encoded again"
@@ -316,7 +314,7 @@ def test_maxsim_is_exact_for_every_memory_limit(
                 4,
                 6,
                 7,
-            ]  # documents without tokens are not found
+            ]  # documents without tokens are not retrieved
             np.testing.assert_allclose(one.scores, true[one.rows], rtol=1e-5)
             by_hand = [
                 sum(max(float(q @ d) for d in documents[row]) for q in query) for row in one.rows
@@ -360,7 +358,7 @@ def test_approximate_runs_record_their_recall(
     same = [len({*a.doc_ids} & {*b.doc_ids}) for a, b in zip(run, flat, strict=True)]
     assert recall(run) == sum(same[:4]) / 24, "of the first two parts"
     assert recall(run) >= (0.8 if index in ("hnsw", "sq8") or kind == "late-interaction" else 0.2)  # type: ignore[operator]
-    if kind == "late-interaction":  # what is found is scored exactly
+    if kind == "late-interaction":  # results have exact scores
         exact = {
             query.query_id: dict(zip(query.doc_ids, query.scores.tolist(), strict=True))
             for query in flat
@@ -415,7 +413,7 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
 def test_many_ties_at_the_cut_off_are_ordered_by_id(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vectors are made of quarters, so that all products are exact."""
+    """The numbers of the vectors are multiples of a quarter, so all products are exact."""
     collection = Collection.from_dicts(
         "same", {f"d{number:03}": "the cat" for number in range(150)}, {"q": "cat"}, {}
     )

@@ -1,4 +1,4 @@
-"""The store of token states: what it holds, kill and resume, identity, half the room."""
+"""The store of token states: contents, resumed builds, identity, and float16."""
 
 from __future__ import annotations
 

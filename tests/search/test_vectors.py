@@ -1,4 +1,4 @@
-"""Vector stores: kill and resume, identity; indexes: exactness, recall, determinism."""
+"""Vector stores: resumed builds and identity. Indexes: exactness, recall, determinism."""
 
 from __future__ import annotations
 
