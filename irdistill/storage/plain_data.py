@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from irdistill.errors import InputError
+from irdistill.errors import InputError, IrdistillError
 
 LARGEST_YAML = 1 << 20
 """Bytes of the largest recipe or card; the largest in irdistill has 12 KB."""
@@ -200,13 +200,20 @@ def _check_plain(value: Any, place: str) -> None:
         )
 
 
-def check_values(values: Mapping[str, Any], declared: Any, place: str, free: bool = False) -> None:
+def check_values(
+    values: Mapping[str, Any],
+    declared: Any,
+    place: str,
+    free: bool = False,
+    error_type: type[IrdistillError] = InputError,
+) -> None:
     """Compare the values of a mapping with the types that a function or class declares.
 
     Args:
         declared: a function, a dataclass, or another class (the types of its ``__init__``).
         place: what is checked, for the message.
         free: ignore names that ``declared`` does not annotate, instead of refusing them.
+        error_type: `OptionError` for the options of a call.
 
     Raises:
         InputError: a name is not annotated, or a value has another type; the message names it.
@@ -218,7 +225,7 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
         if name not in hints:
             if free:
                 continue
-            raise InputError(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
+            raise error_type(f"{place} has no setting {name!r}; known are {', '.join(hints)}.")
         try:
             _adapter(declared, name).validate_python(value, strict=True)
         except ValidationError as error:
@@ -228,7 +235,7 @@ def check_values(values: Mapping[str, Any], declared: Any, place: str, free: boo
                 for step in first["loc"]
                 if isinstance(step, int) or step in _keys(value)
             )
-            raise InputError(
+            raise error_type(
                 f"{place}: {name}{inside} is {_shown(first['input'])};"
                 f" {_expected(first['msg'])}{_hint(first['input'])}."
             ) from error
