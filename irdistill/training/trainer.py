@@ -209,11 +209,7 @@ class _Inputs:
         """Open the runs, and check all that can be checked before the first step."""
         options, expression = options or TrainOptions(), parse_loss(loss)
         check_trackers(options.track)
-        checks.check_student(expression, student)
-        checks.check_penalties(options, student)
-        checks.check_head(options.head_learning_rate, student)
-        checks.check_dimensions(options.matryoshka_dims, student)
-        checks.check_order(options, expression, student)
+        checks.check_student(options, expression, student)
         check_representations(expression, student)
         processes = Processes.join()
         paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)

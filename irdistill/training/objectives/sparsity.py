@@ -41,6 +41,7 @@ class Sparsity:
         self._warned: set[str] = set()
 
     def __call__(self, kind: Kind, vectors: Tensor) -> None:
+        """Keep the vectors of a side until the end of the batch."""
         self._vectors[kind] = vectors
 
     def penalties(self, step: int) -> dict[str, Tensor]:
@@ -86,7 +87,7 @@ class Sparsity:
             row = torch.stack(rows).mean(dim=0)
             if (controller := self.controllers.get(kind)) is not None:
                 factor = controller.factor(row[0])
-                controller.see(row[0])
+                controller.update(row[0])
                 row = torch.cat([row, factor[None]])
             counts[kind] = row
         self._counts.clear()
