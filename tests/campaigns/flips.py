@@ -251,7 +251,7 @@ def resumed_run(folder: Path) -> Use:
 
 def merged_run(folder: Path) -> Use:
     from irdistill.runs import merge, open_run
-    from tests.runs.test_ownership import write_shard
+    from tests.runs.shards import write_shard
 
     shards = [write_shard(folder.with_name(f"{folder.name}-{number}"), number) for number in (1, 2)]
     merge(shards, folder)
