@@ -203,8 +203,8 @@ def test_each_block_is_checked_on_its_first_use(
             array[key]
     with pytest.raises(DamagedError):
         np.asarray(array)
-    found = check_folders(tmp_path)
-    assert found.folders == 1 and len(found.damaged) == 1
+    result = check_folders(tmp_path)
+    assert result.folders == 1 and len(result.damaged) == 1
     with pytest.raises(DamagedError, match="marked as damaged"):
         open_files(tmp_path, read_sealed(tmp_path / "manifest.json")["files"])
 

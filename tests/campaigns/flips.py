@@ -130,12 +130,12 @@ def corpus(folder: Path) -> Use:
     ]
 
     def use(place: Path) -> Any:
-        found = open_or_compile(lambda: documents, place / "key", "made up")
+        corpus = open_or_compile(lambda: documents, place / "key", "made up")
         ids = [document.id for document in documents]
         return [
-            found.texts(range(len(found))),
-            found.rows(ids).tolist(),
-            [found.row(doc_id) for doc_id in ids[:50]],
+            corpus.texts(range(len(corpus))),
+            corpus.rows(ids).tolist(),
+            [corpus.row(doc_id) for doc_id in ids[:50]],
         ]
 
     use(folder)
@@ -150,8 +150,8 @@ def bm25(folder: Path) -> Use:
     def use(place: Path) -> Any:
         index = BM25(collection.corpus, cache=place)
         return [
-            [found.doc_ids, found.scores.tolist()]
-            for found in index.search(list(collection.queries.values()), 50)
+            [ranking.doc_ids, ranking.scores.tolist()]
+            for ranking in index.search(list(collection.queries.values()), 50)
         ]
 
     use(folder)
@@ -190,10 +190,10 @@ def lucene(folder: Path) -> Use:
     collection = _collection()
 
     def use(place: Path) -> Any:
-        found = LuceneBM25(collection.corpus, cache=place)
+        index = LuceneBM25(collection.corpus, cache=place)
         return [
             [hits.doc_ids, hits.scores.tolist()]
-            for hits in found.search(list(collection.queries.values()), 50)
+            for hits in index.search(list(collection.queries.values()), 50)
         ]
 
     use(folder)
@@ -317,15 +317,15 @@ def representations(folder: Path) -> Use:
     writer.finish()
 
     def use(place: Path) -> Any:
-        held = Representations(place)
-        assert held.classifier is not None
+        stored = Representations(place)
+        assert stored.classifier is not None
         return [
             [
                 vector.tolist()
                 for query in collection.queries
-                for vector in held.pairs(query, np.arange(40))
+                for vector in stored.pairs(query, np.arange(40))
             ],
-            held.classifier.tolist(),
+            stored.classifier.tolist(),
         ]
 
     return use
@@ -343,18 +343,18 @@ def checkpoint(folder: Path) -> Use:
         checkpoints.write_marker(place)
 
     def use(place: Path) -> Any:
-        found = checkpoints.latest_checkpoint(place)
+        checkpoint = checkpoints.latest_checkpoint(place)
         contents = (
             {}
-            if found is None
-            else {path.name: path.read_bytes().hex() for path in sorted(found.iterdir())}
+            if checkpoint is None
+            else {path.name: path.read_bytes().hex() for path in sorted(checkpoint.iterdir())}
         )
         right = (
             None
-            if found is None
+            if checkpoint is None
             else {
                 path.name: path.read_bytes().hex()
-                for path in sorted((folder / found.name).iterdir())
+                for path in sorted((folder / checkpoint.name).iterdir())
             }
         )
         return contents == (right or {})  # an older whole one, or none, is a right answer

@@ -115,9 +115,9 @@ def prepare(inputs: Path, verbs: Iterable[str]) -> None:
         "shard-2": f"{shard} --shard 2/2 --out IN/shard-2",
         "bm25.trec": "runs export IN/bm25 --format trec --out IN/bm25.trec",
     }
-    wanted = " ".join(VERBS[verb] for verb in verbs)
+    commands = " ".join(VERBS[verb] for verb in verbs)
     for name, command in needs.items():
-        if name == "bm25" or f"IN/{name}" in wanted:
+        if name == "bm25" or f"IN/{name}" in commands:
             status, output, _ = execute(command, inputs, inputs, inputs / "cache")
             assert status == 0, f"{command}: {output}"
 

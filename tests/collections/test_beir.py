@@ -196,7 +196,7 @@ def test_harmless_findings_are_counted(tmp_path: Path) -> None:
     qrels = "q2\td2\t2.0\nq1\td1\t1\nq1\td1\t1\nq1\tdX\t0\nqX\td1\t0\n"
     folder = write(tmp_path / "c", docs, [*QUERIES, QUERIES[0]], qrels)
     report = load_collection(folder, cache=tmp_path / "cache").report
-    assert {kind: (found.count, found.places) for kind, found in report.problems.items()} == {
+    assert {kind: (problem.count, problem.places) for kind, problem in report.problems.items()} == {
         "empty documents": (1, ["corpus.jsonl line 3 (d3)"]),
         "duplicate documents": (1, ["corpus.jsonl line 4 (d1, first in line 1)"]),
         "duplicate queries": (1, ["queries.jsonl line 4 (q1, first in line 1)"]),

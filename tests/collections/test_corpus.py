@@ -106,8 +106,8 @@ def test_many_batches_are_read_in_any_order(
     copy = pickle.loads(pickle.dumps(corpus))
     assert copy.texts([99, 0]) == ["t 99", "0"] and copy.fingerprint == corpus.fingerprint
     assert len(pickle.dumps(corpus)) < 500
-    held = Corpus.in_memory([Document("ü", "", "日本")])
-    assert pickle.loads(pickle.dumps(held)).text(0) == "日本"
+    in_memory = Corpus.in_memory([Document("ü", "", "日本")])
+    assert pickle.loads(pickle.dumps(in_memory)).text(0) == "日本"
 
 
 def test_the_fingerprint_is_pinned_and_sees_every_change(tmp_path: Path) -> None:

@@ -65,13 +65,13 @@ REWRITES = [Query("q1", "what did Ada write?"), Query("q2", "who is Bob?")]
 def test_queries_and_judgments_are_written_over_the_same_corpus(
     source: Collection, tmp_path: Path
 ) -> None:
-    found = derive(tmp_path / "rewrites", source, REWRITES)
-    assert list(found.queries.values()) == REWRITES
-    assert found.qrels.to_dict() == source.qrels.to_dict()
+    derived = derive(tmp_path / "rewrites", source, REWRITES)
+    assert list(derived.queries.values()) == REWRITES
+    assert derived.qrels.to_dict() == source.qrels.to_dict()
     assert (
-        found.corpus.fingerprint == source.corpus.fingerprint and found.corpus.text(1) == "text 1"
+        derived.corpus.fingerprint == source.corpus.fingerprint and derived.corpus.text(1) == "text 1"
     )
-    assert found.origin == source.queries_fingerprint
+    assert derived.origin == source.queries_fingerprint
     assert not (tmp_path / "rewrites" / "corpus.jsonl").exists()
     turns = Query(
         "q1", "what did she write?", (Turn("user", "who is Ada?"),), "what did Ada write?"
@@ -84,9 +84,9 @@ def test_a_collection_made_of_a_made_one_has_the_first_ones_corpus_and_origin(
 ) -> None:
     first = derive(tmp_path / "first", source, REWRITES)
     second = derive(tmp_path / "second", first, [Query("q2", "Bob?")])
-    told = json.loads((tmp_path / "second" / "derived.json").read_text())
+    stored = json.loads((tmp_path / "second" / "derived.json").read_text())
     assert (
-        told["corpus"] == str(tmp_path / "source")
+        stored["corpus"] == str(tmp_path / "source")
         and second.origin == first.origin == source.queries_fingerprint
     )
     assert second.qrels.to_dict() == {"q2": {"d2": 1}}
@@ -118,8 +118,8 @@ def test_runs_of_other_words_for_the_same_questions_serve_each_other(
     )
     assert collection_mismatch({}, source.describe()) == "corpus"
     runs = {
-        name: run_of(held, tmp_path / f"run-{name}")
-        for name, held in {
+        name: run_of(collection, tmp_path / f"run-{name}")
+        for name, collection in {
             "source": source,
             "rewrites": rewrites,
             "others": others,

@@ -52,11 +52,11 @@ def test_every_question_is_a_judged_query(howto: Collection) -> None:
 def test_answers_resolve_each_to_a_document_of_its_own(built: Pydocs) -> None:
     unknown = []
     for entry in ENTRIES:
-        found = [built.resolve(answer) for answer in entry["answers"]]
-        known = [doc_id for doc_id in found if doc_id is not None]
+        doc_ids = [built.resolve(answer) for answer in entry["answers"]]
+        known = [doc_id for doc_id in doc_ids if doc_id is not None]
         assert len(set(known)) == len(known), entry
         unknown += [
-            answer for answer, doc_id in zip(entry["answers"], found, strict=True) if doc_id is None
+            answer for answer, doc_id in zip(entry["answers"], doc_ids, strict=True) if doc_id is None
         ]
     assert len(unknown) <= (0 if JUDGED_ON_THIS_PYTHON else 30), unknown
 
