@@ -23,7 +23,7 @@ def made(ids: list[str]) -> Collection:
 
 
 @given(st.sets(st.text("abc0", min_size=1, max_size=4), min_size=2), st.integers(0, 100))
-def test_two_parts_are_the_whole(ids: set[str], share: int) -> None:
+def test_complementary_slices_partition_the_queries(ids: set[str], share: int) -> None:
     whole = made(sorted(ids))
     sizes = len(ids) * share // 100
     parts = []

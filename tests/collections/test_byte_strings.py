@@ -1,4 +1,4 @@
-"""Many ids at once: hashed as xxhash does, compared, looked up among sorted hashes."""
+"""Byte strings: hashed as by xxhash, compared, and looked up in sorted hashes."""
 
 from __future__ import annotations
 
