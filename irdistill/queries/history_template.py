@@ -28,7 +28,8 @@ def tokenizer_count(model: str) -> Count:
     """
     from transformers import AutoTokenizer
 
-    from irdistill.modeling.model_files import quiet_libraries, resolve_model
+    from irdistill.modeling.library_output import quiet_libraries
+    from irdistill.modeling.model_files import resolve_model
 
     with quiet_libraries():
         tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
