@@ -62,7 +62,7 @@ def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_encoding_counts_every_batch(tmp_path: Path) -> None:
-    student = DenseStudent.build(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
+    student = DenseStudent(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
     counts: list[int] = []
     student.search_vectors(
         ["cat", "dog and bird", "fish"] * 10, "document", "float32", 20, done=counts.append

@@ -206,7 +206,7 @@ def token_states(folder: Path) -> Use:
     from tests.students.tiny import tiny_backbone
 
     backbone = tiny_backbone(folder.with_name(f"{folder.name}-model"), layers=2)
-    student = SplitCrossEncoderStudent.build(str(backbone), max_length=9, device="cpu")
+    student = SplitCrossEncoderStudent(str(backbone), max_length=9, device="cpu")
     collection = _collection()
 
     def use(place: Path) -> Any:
