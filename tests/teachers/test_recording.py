@@ -34,7 +34,7 @@ CPU: dict[str, Any] = {"precision": "float32", "device": "cpu"}
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recording")
     make_backbone(folder / "dense")
-    CrossEncoderStudent.build(str(folder / "dense"), device="cpu").save(folder / "cross")
+    CrossEncoderStudent(str(folder / "dense"), device="cpu").save(folder / "cross")
     MultiVectorEncoder(str(folder / "dense-bert"), device="cpu").save(str(folder / "colbert"))
     return folder
 
