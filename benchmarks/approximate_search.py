@@ -1,6 +1,4 @@
-"""Parts of ``search.py``: approximate indexes, each with the share of the true best that it
-finds.
-"""
+"""Parts of ``search.py``: approximate indexes, with their recall."""
 
 from __future__ import annotations
 
@@ -27,11 +25,11 @@ from search_sides import (
 
 
 def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Exact sparse search against a Lucene impact index (its search alone, without true scores) and
-    Seismic, and their recall.
+    """Compare exact sparse search with a Lucene impact index (search only, without exact scores)
+    and Seismic.
 
-    On fewer documents: an impact index is fed each word as often as its level says, thousands of
-        words a document.
+    It uses fewer documents, because an impact index receives each term as often as its level,
+    thousands of terms per document.
     """
     documents = sparse_rows(settings.engine_documents, settings.words, 120, 0)
     queries = sparse_rows(settings.queries, settings.words, 25, 1)
@@ -39,13 +37,11 @@ def engines(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
         sparse_store(folder / "fewer", documents),
         in_memory_corpus(settings.engine_documents),
     )
-    return _sparse_engines("engines", settings, folder / "made-up", store, queries, corpus)
+    return _sparse_engines("engines", settings, folder / "random", store, queries, corpus)
 
 
 def splade(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The same, and a product of scipy's matrices, over the vectors of a real SPLADE model on a
-    real collection.
-    """
+    """The same, and a product of scipy's matrices, with the vectors of a SPLADE model."""
     if not settings.splade_model:
         return {}
     store, queries, corpus = splade_vectors(
@@ -83,11 +79,11 @@ def _sparse_engines(
 
     count = queries.shape[0]
     exact = SparseIndex.build(store, folder / "inverted")
-    asked = [queries[row] for row in range(count)]
+    query_rows = [queries[row] for row in range(count)]
     lucene = LuceneImpact(store, folder / "impact")
     sides: dict[str, Callable[[], list[np.ndarray]]] = {
         "irdistill": lambda: [hits.rows for hits in exact.search(queries, corpus, settings.k)],
-        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in asked],
+        "lucene": lambda: [lucene.candidates(query, settings.k)[0] for query in query_rows],
         **(others or {}),
     }
     figures = {
@@ -100,19 +96,17 @@ def _sparse_engines(
             hits.rows for hits in seismic.search(queries, corpus, settings.k)
         ]
         figures[f"{what}_seismic_mib"] = seismic.nbytes / 2**20
-    seconds, found = take_turns(sides, settings.runs)
-    true = found.pop("irdistill")
+    seconds, results = take_turns(sides, settings.runs)
+    exact_rows = results.pop("irdistill")
     return (
         figures
         | report(what, seconds, count)
-        | {f"{what}_{name}_recall": recall(rows, true) for name, rows in found.items()}
+        | {f"{what}_{name}_recall": recall(rows, exact_rows) for name, rows in results.items()}
     )
 
 
 def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Candidates by PLAID and by inverted lists over tokens, both scored exactly, against MaxSim
-    with all passages.
-    """
+    """Compare PLAID and inverted lists over tokens, both rescored exactly, with exact MaxSim."""
     import torch
 
     from irdistill.search.multi_vector.plaid_index import PlaidIndex
@@ -130,16 +124,16 @@ def plaid(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     figures, sides = {"plaid_tokens": float(len(store.matrix))}, {}
     for name, build in indexes.items():
-        began = time.perf_counter()
-        engine = MultiVectorSearcher(corpus, student, "float32", store, build())
-        sides[name] = lambda engine=engine: next(iter(engine.search([queries], settings.k)))
+        start_time = time.perf_counter()
+        searcher = MultiVectorSearcher(corpus, student, "float32", store, build())
+        sides[name] = lambda searcher=searcher: next(iter(searcher.search([queries], settings.k)))
         if name != "exact":
             figures |= {
-                f"plaid_{name}_build_seconds": time.perf_counter() - began,
-                f"plaid_{name}_bytes_a_token": engine.index.nbytes / len(store.matrix),
+                f"plaid_{name}_build_seconds": time.perf_counter() - start_time,
+                f"plaid_{name}_bytes_a_token": searcher.index.nbytes / len(store.matrix),
             }
-    seconds, found = take_turns(sides, settings.runs)
-    rows = {name: [hits.rows for hits in lists] for name, lists in found.items()}
+    seconds, results = take_turns(sides, settings.runs)
+    rows = {name: [hits.rows for hits in lists] for name, lists in results.items()}
     figures |= {
         f"plaid_{name}_recall": recall(rows[name], rows["exact"]) for name in ("ivfflat", "plaid")
     }

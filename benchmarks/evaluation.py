@@ -1,14 +1,13 @@
-"""A run of MS MARCO's size, 6,980 queries by 1,000 documents, from file to table, beside
-pytrec_eval and ranx.
+"""From file to table: irdistill, pytrec_eval and ranx on a run of 6,980 queries by 1,000 documents.
 
-Each contestant runs in a process of its own, from start to end: it reads a TREC run and TREC qrels
-and gives the means of nDCG@10, RR@10 and R@1000. Ours also checks every line, gives 95% intervals
-(10,000 bootstrap samples), tie bounds and the share of judged documents. pytrec_eval is fed by a
-loop over the lines, as most people feed it; ranx reads the file itself and compiles its measures on
-first use (its cache is an empty folder here, as in a new environment).
+Each contestant runs in a separate process: it reads a TREC run and TREC qrels and gives the means
+of nDCG@10, RR@10 and R@1000. irdistill also checks every line and gives 95% intervals (10,000
+bootstrap samples), tie bounds and the share of judged documents. pytrec_eval gets its input from a
+loop over the lines, the usual way to use it. ranx reads the file itself and compiles its measures
+on first use (its cache is an empty folder here, as in a new environment).
 
-Seconds are told by the wall clock and by processor time, which is the steadier one where a machine
-is shared; ratios are of processor time, theirs over ours.
+Times are wall-clock and processor seconds; processor time varies less on a shared machine. Ratios
+are of processor time, theirs over irdistill's.
 
     python benchmarks/evaluation.py --json evaluation.json
     python benchmarks/evaluation.py --queries 300        (a minute)
@@ -35,7 +34,7 @@ MEASURES = ("nDCG@10", "RR@10", "R@1000")
 
 
 def make(folder: Path, queries: int, seed: int) -> None:
-    """A made-up run, and one relevant document a query, which two queries of three find."""
+    """A random run and one relevant document per query, which two of three queries find."""
     draw = np.random.default_rng(seed)
     with open(folder / "run.trec", "w") as run, open(folder / "qrels.txt", "w") as qrels:
         for number in range(queries):
@@ -52,19 +51,17 @@ def make(folder: Path, queries: int, seed: int) -> None:
 
 
 def ours(folder: Path) -> list[float]:
-    """``irdistill evaluate``, to its table."""
+    """``irdistill evaluate`` up to its table."""
     from irdistill.collections import read_judgments
     from irdistill.evaluation import evaluate
 
-    found = evaluate(read_judgments(folder / "qrels.txt"), {"run": folder / "run.trec"}, MEASURES)
-    found.to_markdown()
-    return [row.value for row in found.rows]
+    result = evaluate(read_judgments(folder / "qrels.txt"), {"run": folder / "run.trec"}, MEASURES)
+    result.to_markdown()
+    return [row.value for row in result.rows]
 
 
 def pytrec(folder: Path) -> list[float]:
-    """pytrec_eval, fed by a loop; a cut of the reciprocal rank at 10 is taken from a run of ten
-    documents.
-    """
+    """pytrec_eval with a loop over the lines; it has no RR@10, so values below 0.1 become 0."""
     import pytrec_eval
 
     qrels: dict[str, dict[str, int]] = {}
@@ -77,7 +74,7 @@ def pytrec(folder: Path) -> list[float]:
         for line in lines:
             query, _, doc, _, score, _ = line.split()
             run.setdefault(query, {})[doc] = float(score)
-    found = pytrec_eval.RelevanceEvaluator(
+    by_query = pytrec_eval.RelevanceEvaluator(
         qrels, {"ndcg_cut_10", "recip_rank", "recall_1000"}
     ).evaluate(run)
     values = [
@@ -86,13 +83,13 @@ def pytrec(folder: Path) -> list[float]:
             query["recip_rank"] if query["recip_rank"] >= 0.1 else 0.0,
             query["recall_1000"],
         ]
-        for query in found.values()
+        for query in by_query.values()
     ]
     return [float(value) for value in np.mean(values, axis=0)]
 
 
 def ranx(folder: Path) -> list[float]:
-    """ranx, by its own readers."""
+    """ranx with its readers."""
     from ranx import Qrels, Run, evaluate
 
     means = evaluate(
@@ -133,7 +130,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--queries", type=int, default=6980)
-    parser.add_argument("--rounds", type=int, default=3, help="medians are given; ranx runs once")
+    parser.add_argument("--rounds", type=int, default=3, help="results are medians; ranx runs once")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -162,18 +159,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         make(Path(place), options.queries, options.seed)
         result["file_bytes"] = (Path(place) / "run.trec").stat().st_size
-        told: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
+        measured: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTESTANTS}
         for number in range(options.rounds):
             for name in CONTESTANTS:
                 if name != "ranx" or number == 0:
-                    told[name].append(alone(name, Path(place)))
-    for name, rounds in told.items():
+                    measured[name].append(alone(name, Path(place)))
+    for name, rounds in measured.items():
         for key in ("wall_seconds", "processor_seconds", "peak_bytes"):
-            result[f"{name}_{key}"] = statistics.median(one[key] for one in rounds)
+            result[f"{name}_{key}"] = statistics.median(entry[key] for entry in rounds)
     for name in ("pytrec_eval", "ranx"):
         result[f"{name}_largest_difference"] = max(
             abs(a - b)
-            for a, b in zip(told["irdistill"][0]["values"], told[name][0]["values"], strict=True)
+            for a, b in zip(
+                measured["irdistill"][0]["values"], measured[name][0]["values"], strict=True
+            )
         )
         for key in ("processor", "wall"):
             ratio = result[f"{name}_{key}_seconds"] / result[f"irdistill_{key}_seconds"]
@@ -181,7 +180,9 @@ def main() -> None:
         result[f"{name}_memory_ratio"] = (
             result[f"{name}_peak_bytes"] / result["irdistill_peak_bytes"]
         )
-    result["irdistill_values"] = dict(zip(MEASURES, told["irdistill"][0]["values"], strict=True))
+    result["irdistill_values"] = dict(
+        zip(MEASURES, measured["irdistill"][0]["values"], strict=True)
+    )
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

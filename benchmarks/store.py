@@ -30,7 +30,8 @@ from irdistill.collections import Corpus
 from irdistill.collections.compiling import compile_corpus
 from irdistill.collections.document_table import Document
 from irdistill.runs import RankedList, RunIdentity, RunWriter, compile_run, open_run, verify
-from irdistill.runs.manifest import JOURNAL, MANIFEST, Journal
+from irdistill.runs.journal import Journal
+from irdistill.runs.manifest import JOURNAL, MANIFEST
 
 DEPTH = 100
 FETCHED, LIST = 20_000, 64

@@ -93,6 +93,6 @@ def test_every_card_is_listed_once_and_chosen_by_its_name() -> None:
     ):
         choose_card("rewrte")
     with pytest.raises(
-        IrdistillError, match="no cards of the kind 'suites'; the kinds are teachers, eval"
+        IrdistillError, match=r"no cards of the kind 'suites'\. The kinds are teachers, eval"
     ):
         list_cards("suites")

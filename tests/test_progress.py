@@ -13,7 +13,7 @@ import pytest
 
 from irdistill.console import progress as module
 from irdistill.console.progress import ProgressRelay, progress, show_activity, with_progress
-from irdistill.search.array_shards import write_arrays
+from irdistill.search.array_shards import WriteOptions, write_arrays
 from irdistill.students import DenseStudent
 from tests.students.tiny import tiny_backbone
 
@@ -62,7 +62,7 @@ def test_logs_get_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_encoding_counts_every_batch(tmp_path: Path) -> None:
-    student = DenseStudent.build(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
+    student = DenseStudent(str(tiny_backbone(tmp_path / "backbone", layers=1)), device="cpu")
     counts: list[int] = []
     student.search_vectors(
         ["cat", "dog and bird", "fish"] * 10, "document", "float32", 20, done=counts.append
@@ -80,6 +80,7 @@ def test_a_shard_shows_its_progress_while_it_is_made(
         relay(3)
         return {"a": np.zeros(end - start)}
 
-    write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, relay=relay)
+    options = WriteOptions(relay=relay)
+    write_arrays(tmp_path / "arrays", {"x": 1}, {"a": ("float32", ())}, 10, 6, make, options)
     shown = read_until(reader, "0/10", "3/10")
     assert "0/10" in shown or "3/10" in shown

@@ -1,6 +1,4 @@
-"""Many byte strings at once: ids as places in a buffer, hashed, compared and looked up without a
-Python object for each.
-"""
+"""Many byte strings in one buffer: hashed, compared and looked up without Python objects."""
 
 from __future__ import annotations
 
@@ -26,15 +24,21 @@ _P1, _P2, _P3, _P4, _P5 = (
 )
 _MOST_BITS = 22
 _STRIPE = 32
-"""Bytes from which xxh64 works in another way; few ids are so long."""
+"""Strings of this size and above have another xxh64 algorithm; few ids are so long."""
 
 
 class ByteStrings(NamedTuple):
     """n byte strings.
 
     Attributes:
-        data: uint8, with 8 bytes more after the end of the last string.
-        starts, lengths: (n,) int64 place and size of each.
+        data: uint8, the bytes; 8 more bytes follow the last string.
+        starts: (n,) int64, where each string begins.
+        lengths: (n,) int64, the number of its bytes.
+
+    Examples:
+        >>> ids = ByteStrings.of(["d1", "d22"])
+        >>> ids.texts(), ids.lengths.tolist()
+        (['d1', 'd22'], [2, 3])
     """
 
     data: np.ndarray
@@ -43,20 +47,18 @@ class ByteStrings(NamedTuple):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Self:
-        """Strings as UTF-8; lone surrogates, which no stored id can hold, are encoded without
-        failing.
-        """
+        """Strings as UTF-8. Lone surrogates, which no stored id has, are encoded too."""
         return cls.of_bytes([text.encode("utf-8", "surrogatepass") for text in texts])
 
     @classmethod
     def of_bytes(cls, parts: Sequence[bytes]) -> Self:
-        """Byte strings."""
+        """Byte strings from a list."""
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
         return cls(pad_bytes(b"".join(parts)), np.cumsum(lengths) - lengths, lengths)
 
     @classmethod
     def joined(cls, parts: Sequence[ByteStrings]) -> Self:
-        """The strings of several, packed."""
+        """The strings of several objects, in one packed buffer."""
         packed = [part.packed() for part in parts]
         lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in packed)])
         data = [part.data[: len(part.data) - len(PADDING)] for part in packed]
@@ -70,11 +72,11 @@ class ByteStrings(NamedTuple):
         return len(self.starts)
 
     def take(self, places: Any) -> ByteStrings:
-        """The strings at some places (numbers, a mask or a slice)."""
+        """The strings at some places (integers, a mask or a slice)."""
         return ByteStrings(self.data, self.starts[places], self.lengths[places])
 
     def packed(self) -> ByteStrings:
-        """The same strings in a buffer without anything else."""
+        """The same strings in a buffer that holds nothing else."""
         ends = np.cumsum(self.lengths)
         starts = ends - self.lengths
         places = np.repeat(self.starts - starts, self.lengths) + np.arange(
@@ -87,42 +89,41 @@ class ByteStrings(NamedTuple):
         )
 
     def to_arrow(self) -> pa.Array:
-        """A string array.
+        """An Arrow string array.
 
         Raises:
             pa.ArrowInvalid: the strings have 2 GiB or more.
         """
-        one = self.packed()
-        offsets = np.append(one.starts, one.starts[-1] + one.lengths[-1] if len(one) else 0)
+        packed = self.packed()
+        size = packed.starts[-1] + packed.lengths[-1] if len(packed) else 0
+        offsets = np.append(packed.starts, size)
         if offsets[-1] >= 1 << 31:
             raise pa.ArrowInvalid(f"{offsets[-1]} bytes of strings in one array")
-        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(one.data)]
-        return pa.Array.from_buffers(pa.string(), len(one), buffers)
+        buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(packed.data)]
+        return pa.Array.from_buffers(pa.string(), len(packed), buffers)
 
     def texts(self) -> list[str]:
         """The strings, which must be UTF-8."""
         return self.to_arrow().to_pylist()
 
     def not_utf8(self) -> int | None:
-        """The place of the first string that is not UTF-8; None where all are."""
-        one = self.packed()
-        data = one.data[: len(one.data) - len(PADDING)].tobytes()
+        """The place of the first string that is not UTF-8; None if all are."""
+        packed = self.packed()
+        data = packed.data[: len(packed.data) - len(PADDING)].tobytes()
         if data.isascii():
             return None
         try:
             data.decode("utf-8")
-            # a character must not be shared by two strings
-            good = not (one.data[one.starts[one.lengths > 0]] & 0xC0 == 0x80).any()
+            # No string may begin in the middle of a character.
+            if not (packed.data[packed.starts[packed.lengths > 0]] & 0xC0 == 0x80).any():
+                return None
         except UnicodeDecodeError:
-            good = False
-        return (
-            None
-            if good
-            else next(place for place in range(len(one)) if not _is_utf8(one.bytes_at(place)))
-        )
+            pass
+        places = range(len(packed))
+        return next(place for place in places if not _is_utf8(packed.bytes_at(place)))
 
     def text(self, place: int) -> str:
-        """One string, which should be UTF-8."""
+        """One string; bytes that are not UTF-8 are replaced."""
         return self.bytes_at(place).decode("utf-8", "replace")
 
     def bytes_at(self, place: int) -> bytes:
@@ -131,8 +132,9 @@ class ByteStrings(NamedTuple):
         return self.data[start : start + int(self.lengths[place])].tobytes()
 
     def word(self, number: int, places: Any = slice(None)) -> np.ndarray:
-        """(n,) uint64: the eight bytes from ``8 * number`` on, little-endian; zeros after a
-        string's end.
+        """(n,) uint64: the 8 bytes of each string from ``8 * number`` on, little-endian.
+
+        Bytes after the end of a string are 0.
         """
         view = np.ndarray((len(self.data) - _WORD + 1,), "<u8", buffer=self.data.data, strides=(1,))
         starts, left = self.starts[places], self.lengths[places]
@@ -143,51 +145,44 @@ class ByteStrings(NamedTuple):
         return view[starts] & _MASKS[left]
 
     def equal(self, other: ByteStrings) -> np.ndarray:
-        """(n,) whether each string is the other's."""
+        """(n,) bool: whether each string equals that of ``other``."""
         same = self.lengths == other.lengths
         for number in range(-(-int(self.lengths.max(initial=0)) // _WORD)):
             same &= self.word(number) == other.word(number)
         return same
 
     def hashes(self) -> np.ndarray:
-        """(n,) uint64: xxh64 of each."""
+        """(n,) uint64: the xxh64 of each string."""
         result = np.empty(len(self), np.uint64)
-        sizes = (
-            np.flatnonzero(np.bincount(np.minimum(self.lengths, _STRIPE)))
-            if len(self)
-            else np.empty(0, np.int64)
-        )
-        for size in sizes.tolist():
-            places: Any = slice(None)
-            if len(sizes) > 1:
-                places = np.flatnonzero(
-                    self.lengths >= size if size == _STRIPE else self.lengths == size
-                )
-            if size == _STRIPE:
-                one = self.take(places)
-                result[places] = [
-                    xxhash.xxh64_intdigest(one.bytes_at(place)) for place in range(len(one))
-                ]
-            else:
+        clipped = np.minimum(self.lengths, _STRIPE)
+        sizes = np.flatnonzero(np.bincount(clipped)).tolist()
+        for size in sizes:
+            places: Any = np.flatnonzero(clipped == size) if len(sizes) > 1 else slice(None)
+            if size < _STRIPE:
                 result[places] = self._short_hashes(size, places)
+            else:
+                long = self.take(places)
+                result[places] = [
+                    xxhash.xxh64_intdigest(long.bytes_at(place)) for place in range(len(long))
+                ]
         return result
 
     def _short_hashes(self, size: int, places: Any) -> np.ndarray:
-        """xxh64 of strings of one size below 32."""
+        """The xxh64 of strings that all have one size below 32 bytes."""
         words = [self.word(number, places) for number in range(-(-size // _WORD))]
         value = np.full(len(self.starts[places]), _P5 + np.uint64(size))
         with np.errstate(over="ignore"):
             for word in words[: size // _WORD]:
-                value ^= _turned(word * _P2, 31) * _P1
-                value = _turned(value, 27) * _P1 + _P4
+                value ^= _rotated(word * _P2, 31) * _P1
+                value = _rotated(value, 27) * _P1 + _P4
             rest = words[-1] if size % _WORD else np.empty(0, np.uint64)
             if size % _WORD >= 4:
                 value ^= (rest & np.uint64(0xFFFFFFFF)) * _P1
-                value = _turned(value, 23) * _P2 + _P3
+                value = _rotated(value, 23) * _P2 + _P3
                 rest = rest >> np.uint64(32)
             for _ in range(size % 4):
                 value ^= (rest & np.uint64(0xFF)) * _P5
-                value = _turned(value, 11) * _P1
+                value = _rotated(value, 11) * _P1
                 rest = rest >> np.uint64(8)
             value ^= value >> np.uint64(33)
             value *= _P2
@@ -198,7 +193,7 @@ class ByteStrings(NamedTuple):
 
 
 def group_starts(fields: ByteStrings) -> np.ndarray:
-    """Where another string begins than the one before; 0 is the first such place."""
+    """The places of strings that differ from the one before; the first place is 0."""
     other = fields.lengths[1:] != fields.lengths[:-1]
     for number in range(-(-int(fields.lengths.max(initial=0)) // _WORD)):
         word = fields.word(number)
@@ -207,7 +202,7 @@ def group_starts(fields: ByteStrings) -> np.ndarray:
 
 
 def pad_bytes(data: bytes) -> np.ndarray:
-    """Bytes as a buffer for ``ByteStrings``."""
+    """Bytes as the buffer of `ByteStrings`."""
     return np.frombuffer(data + PADDING, np.uint8)
 
 
@@ -219,13 +214,14 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _turned(values: np.ndarray, bits: int) -> np.ndarray:
+def _rotated(values: np.ndarray, bits: int) -> np.ndarray:
     return values << np.uint64(bits) | values >> np.uint64(64 - bits)
 
 
 class HashIndex:
-    """Where a hash stands among N sorted ones, by its leading bits: a binary search misses the
-    cache at every step.
+    """Finds hashes among N sorted hashes by their leading bits.
+
+    A binary search would miss the processor cache at each step.
 
     Args:
         hashes: (N,) uint64, sorted.
@@ -239,7 +235,7 @@ class HashIndex:
         self._starts = np.searchsorted(hashes, edges)
 
     def places(self, hashes: np.ndarray) -> np.ndarray:
-        """(n,) int64: the first place that holds each hash; -1 where none does."""
+        """(n,) int64: the first place of each hash; -1 if it is absent."""
         if not len(self._hashes):
             return np.full(len(hashes), -1, np.int64)
         places = self._starts[hashes >> self._shift]

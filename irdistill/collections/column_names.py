@@ -1,4 +1,4 @@
-"""The names that columns of score files and judgments have, and what each of them means."""
+"""The names of columns in files of scores and judgments, and the role of each."""
 
 from __future__ import annotations
 
@@ -12,89 +12,56 @@ NEEDED = {
     "run": (("query",), ("document",), ("score", "rank")),
     "judgments": (("query",), ("document",), ("grade",)),
 }
-"""What a table must have, by its kind: one column of each group."""
+"""The columns that a kind of table must have: one of each group."""
 
-_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "query": (
-        (
-            "qid",
-            "queryid",
-            "topicid",
-            "queryno",
-            "topicno",
-            "topicnumber",
-            "questionid",
-            "turnid",
-            "idquery",
-        ),
-        ("query", "topic", "question"),
-        ("q",),
-    ),
-    "document": (
-        (
-            "pid",
-            "docid",
-            "docno",
-            "documentid",
-            "corpusid",
-            "passageid",
-            "psgid",
-            "itemid",
-            "iddoc",
-            "did",
-            "documentno",
-        ),
-        ("document", "doc", "passage", "corpus", "item"),
-        ("d",),
-    ),
-    "rank": (("rank", "ranking", "position"),),
-    "score": (("score", "scores", "similarity", "sim", "logit", "relevancescore", "relscore"),),
-    "grade": (
-        (
-            "grade",
-            "relevance",
-            "rel",
-            "label",
-            "rating",
-            "judgment",
-            "judgement",
-            "relevancelabel",
-            "qrel",
-            "relevancegrade",
-        ),
-    ),
-    "iteration": (("q0", "iter", "iteration", "zero", "unused"),),
-    "tag": (("tag", "runid", "run", "runname", "runtag", "system", "systemid", "name"),),
-    "index": (("", "unnamed0", "index", "level0", "rownames"),),
-    "positive": (
-        ("pos", "positive", "pospid", "pidpos", "posid", "positiveid", "positivepid", "posdocid"),
-    ),
-    "negative": (
-        ("neg", "negative", "negpid", "pidneg", "negid", "negativeid", "negativepid", "negdocid"),
-    ),
+_NAMES = {
+    "query": [
+        "qid queryid topicid queryno topicno topicnumber questionid turnid idquery",
+        "query topic question",
+        "q",
+    ],
+    "document": [
+        "pid docid docno documentid corpusid passageid psgid itemid iddoc did documentno",
+        "document doc passage corpus item",
+        "d",
+    ],
+    "rank": ["rank ranking position"],
+    "score": ["score scores similarity sim logit relevancescore relscore"],
+    "grade": [
+        "grade relevance rel label rating judgment judgement relevancelabel qrel relevancegrade"
+    ],
+    "iteration": ["q0 iter iteration zero unused"],
+    "tag": ["tag runid run runname runtag system systemid name"],
+    "index": ["unnamed0 index level0 rownames"],
+    "positive": ["pos positive pospid pidpos posid positiveid positivepid posdocid"],
+    "negative": ["neg negative negpid pidneg negid negativeid negativepid negdocid"],
 }
-"""Role -> names, spelled without case, spaces, hyphens and the like. Names of a second group count
-where the first has none: ``query`` beside ``qid`` is a text.
+"""Role -> groups of names, without case, spaces and punctuation. A name of a later group counts
+only if no column has a name of an earlier one: ``query`` beside ``qid`` is a text.
 """
 
 _ROLES = {
     name: (role, group)
     for role, groups in _NAMES.items()
     for group, names in enumerate(groups)
-    for name in names
-}
+    for name in names.split()
+} | {"": ("index", 0)}
 
 
 def role_of(name: str) -> str | None:
-    """The role of a column name; None for a name that is not known."""
+    """The role of a column name; None if the name is not known.
+
+    >>> role_of("Query-ID"), role_of("docno"), role_of("x")
+    ('query', 'document', None)
+    """
     return _ROLES.get(_plain(name), (None, 0))[0]
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether a line names columns: two of its cells at least are known names of different roles.
+    """Whether a line names columns: at least two cells are known names of different roles.
 
-    ``Q0`` and tags such as ``run`` stand in the rows of TREC files, so they do not count; ``q`` and
-    ``d`` could be ids, and count beside ``score`` and the like alone.
+    ``Q0`` and tags such as ``run`` occur in the rows of TREC files, so they do not count. ``q`` and
+    ``d`` could be ids, and count only together with a name such as ``score``.
     """
     roles = {
         role for role in map(role_of, cells) if role not in (None, "index", "iteration", "tag")
@@ -112,10 +79,10 @@ def roles_of_header(
     Args:
         kind: ``run`` or ``judgments``.
         place: what has these columns, for messages.
-        chosen: the roles of some columns, by their numbers, as the user says.
+        chosen: the roles of some columns by their numbers, as chosen by the user.
 
     Raises:
-        InputError: a column that is needed is missing, or there are several that could be it.
+        InputError: a required column is missing, or several columns could be it.
     """
     by_user = dict(chosen or {})
     roles = [by_user.get(number, IGNORED) for number in range(len(names))]
@@ -128,7 +95,7 @@ def roles_of_header(
         if len(places) > 1:
             raise InputError(
                 f"{place} has several columns that could be the {role}:"
-                f" {', '.join(names[i].strip() for i in places)}. Name the one that is meant:"
+                f" {', '.join(names[i].strip() for i in places)}. Name one of them:"
                 f" {columns_option(kind)} {role}={names[places[0]].strip()}."
             )
         if places:
@@ -146,35 +113,33 @@ def _best_places(names: Sequence[str], role: str) -> list[int]:
 
 
 def _scored(roles: list[str], kind: str) -> list[str]:
-    """Grades stand for scores in a run that has none, and scores for grades in judgments, as in
-    BEIR's.
-    """
+    """Use grades as the scores of a run without scores, and scores as grades, as in BEIR."""
     role, other = ("score", "grade") if kind == "run" else ("grade", "score")
     if role in roles:
-        return [IGNORED if one == other else one for one in roles]
-    return [role if one == other else one for one in roles]
+        return [IGNORED if name == other else name for name in roles]
+    return [role if name == other else name for name in roles]
 
 
 def check_complete(
     roles: Sequence[str], names: Sequence[str], kind: str, place: str
 ) -> tuple[str, ...]:
-    """The roles, if all that a table of this kind needs are among them.
+    """The roles, if they include all that this kind of table must have.
 
     Raises:
-        InputError: one is missing; the columns are named.
+        InputError: one is missing; the message names the columns.
     """
     for group in NEEDED[kind]:
         if not set(group) & set(roles):
             shown = ", ".join(repr(name.strip()) for name in names)
             raise InputError(
-                f"{place} has the columns {shown}, and none that is known as the"
+                f"{place} has the columns {shown}, and no known name of the"
                 f" {' or the '.join(group)}. Name it: {columns_option(kind)} {group[0]}=NAME."
             )
     return tuple(roles)
 
 
 def columns_option(kind: str) -> str:
-    """The option of the command line that names the columns of a table."""
+    """The command line option that names the columns of a kind of table."""
     return "--columns" if kind == "run" else "--qrels-columns"
 
 
@@ -182,14 +147,17 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     """The columns that a user names: roles by their places, or names by their roles.
 
     Args:
-        columns: ``query,document,-,score`` (``-`` is a column to leave out), or
-            ``query=id,score=bm25`` (names in the header); as one text or a list.
+        columns: ``query,document,-,score`` (``-`` is a column to ignore) or
+            ``query=id,score=bm25`` (names in the header), as one string or a list.
 
     Returns:
         Roles in the order of the columns, and names by role; one of the two is empty.
 
     Raises:
-        InputError: it cannot be read, a role is unknown or comes twice.
+        InputError: the columns cannot be read, or a role is unknown or repeated.
+
+    >>> parse_columns("query=id,score=bm25", "run")
+    ([], {'query': 'id', 'score': 'bm25'})
     """
     parts = [part.strip() for part in (columns.split(",") if isinstance(columns, str) else columns)]
     named = [part for part in parts if "=" in part]
@@ -199,7 +167,7 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
             " order of the columns (query,document,-,score), or role=NAME for each"
             " (query=id,score=bm25)."
         )
-    roles = [_given_role(part.partition("=")[0], kind) for part in parts]
+    roles = [_parse_role(part.partition("=")[0], kind) for part in parts]
     used = [role for role in roles if role != IGNORED]
     if len(set(used)) != len(used) or not used or (named and len(used) != len(roles)):
         raise InputError(
@@ -215,7 +183,7 @@ def parse_columns(columns: str | Sequence[str], kind: str) -> tuple[list[str], d
     ), {}
 
 
-def _given_role(text: str, kind: str) -> str:
+def _parse_role(text: str, kind: str) -> str:
     allowed = {role for group in NEEDED[kind] for role in group}
     word = text.strip()
     if word in ("-", "_"):

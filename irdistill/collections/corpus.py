@@ -38,7 +38,7 @@ class Corpus:
     A compiled corpus is memory-mapped: it opens at once and needs no memory, whatever its size.
     Pickling it stores only the name of its folder, so worker processes share the pages of one file.
 
-    Example:
+    Examples:
         >>> corpus = Corpus.in_memory([Document("a", "Cats", "purr"), Document("b", "", "Dogs")])
         >>> corpus.texts([1, 0])
         ['Dogs', 'Cats purr']

@@ -1,4 +1,4 @@
-"""Record batches of documents, from memory or from a mapped file, read by row."""
+"""Record batches of documents, in memory or in a mapped file, read by row."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from irdistill.storage.files import MappedPages
 BATCH_ROWS = 4096
 PAGE = 4096
 FEW = 1000
-"""Fewer ids than these are looked up one by one in a file that has not been read whole."""
+"""Fewer ids than this are looked up one by one in a file that has not been checked completely."""
 _WORD = 8
 _HEADER_BYTES = 4096
 _ID_BYTES = 256
-"""Bytes of a map that looking up an id among many is counted as: ids lie close together."""
+"""Bytes that are counted as read for one of many ids, which are close together."""
 SCHEMA = pa.schema([("doc_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 
 
 class Document(NamedTuple):
-    """A document on its way into a corpus; ``line`` is where the file has it."""
+    """A document of a corpus; ``line`` is its line in the file that it is read from."""
 
     id: str
     title: str
@@ -35,13 +35,10 @@ class Document(NamedTuple):
 
 
 def record_batch(documents: Sequence[Document]) -> Any:
-    """Documents as an Arrow batch (from buffers: ``pyarrow.array`` would import pandas)."""
+    """Documents as an Arrow batch. It is made from buffers: ``pyarrow.array`` imports pandas."""
     arrays = []
-    for column in (
-        [d.id for d in documents],
-        [d.title for d in documents],
-        [d.text for d in documents],
-    ):
+    columns = zip(*((d.id, d.title, d.text) for d in documents), strict=True)
+    for column in columns if documents else [()] * 3:
         data = [value.encode("utf-8") for value in column]
         offsets = np.zeros(len(data) + 1, dtype=np.int32)
         np.cumsum([len(value) for value in data], out=offsets[1:])
@@ -54,9 +51,8 @@ class BatchChecks:
     """Checks the bytes of record batches in a mapped file before they are used.
 
     Args:
-        address: where the file lies in memory.
-        offsets: (batches + 1,) int64, where each batch begins in the file, and where the last one
-            ends.
+        address: the address of the file in memory.
+        offsets: (batches + 1,) int64, where each batch begins in the file, and where the last ends.
     """
 
     def __init__(self, file: CheckedFile, address: int, offsets: np.ndarray) -> None:
@@ -65,17 +61,17 @@ class BatchChecks:
         file.check(int(offsets[-1]), file.bytes)
 
     def header(self, number: int) -> None:
-        """Check what describes a batch."""
+        """Check the header of a batch."""
         start, stop = self._offsets[number : number + 2].tolist()
         self.file.check(start, min(stop, start + _HEADER_BYTES))
 
     def batch(self, number: int) -> None:
-        """Check all of a batch."""
+        """Check a whole batch."""
         start, stop = self._offsets[number : number + 2].tolist()
         self.file.check(start, stop)
 
     def buffers(self, parts: Sequence[Any]) -> None:
-        """Check all of some buffers."""
+        """Check whole buffers."""
         for part in parts:
             if part is not None:
                 self.file.check(
@@ -83,7 +79,7 @@ class BatchChecks:
                 )
 
     def values(self, column: Any, places: np.ndarray) -> None:
-        """Check some values of a column of texts."""
+        """Check some values of a string column."""
         _, edges, data = column.buffers()
         first = edges.address - self._address + 4 * places.astype(np.int64)
         self.file.check_ranges(first, first + 8)
@@ -95,12 +91,14 @@ class BatchChecks:
 
 
 class DocumentTable:
-    """Record batches, from memory or a mapped file, seen as one table. ``starts`` is (batches + 1,)
-    int64.
+    """Record batches, in memory or in a mapped file, as one table with id, title and text.
 
     Args:
-        mapped: the bytes of the file that the batches lie in, uint8; None where they lie in memory.
-        pages: of that file. checks: what of it is checked before it is used.
+        source: a list of batches, or an Arrow file reader.
+        starts: (batches + 1,) int64, the first row of each batch, and the number of rows.
+        mapped: uint8, the bytes of the mapped file; None if the batches are in memory.
+        pages: the pages of that file.
+        checks: checks the file before it is used.
     """
 
     def __init__(
@@ -138,8 +136,8 @@ class DocumentTable:
 
     @cached_property
     def _id_places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The bytes that ids lie in, and where in them the offsets and the text of each batch's ids
-        begin.
+        """The bytes that contain the ids, and for each batch where the offsets and the text of its
+        ids begin in them.
         """
         if self._mapped is None:
             columns = [batch.column(0) for batch in self]
@@ -164,7 +162,7 @@ class DocumentTable:
     def ids(self, rows: np.ndarray) -> ByteStrings:
         """The ids of many rows, without a Python object for each.
 
-        At the first time the ids of the whole file are checked, unless there are few rows.
+        The first call with many rows checks the ids of the whole file.
         """
         self._check(rows)
         if len(rows) < FEW and self._checks is not None and not self._checks.file.whole:
@@ -184,6 +182,7 @@ class DocumentTable:
             )
 
     def value(self, column: int, row: int) -> str:
+        """The value of a row; column 0 is the id, 1 the title, 2 the text."""
         if not 0 <= row < self._starts[-1]:
             raise IndexError(f"row {row} is outside of the corpus (0 to {self._starts[-1] - 1})")
         self._pages.read(PAGE)
@@ -194,6 +193,7 @@ class DocumentTable:
         return values[place].as_py()
 
     def take(self, column: int, rows: np.ndarray) -> list[str]:
+        """The values of many rows, in this order."""
         self._check(rows)
         if len(rows) < 16:
             return [self.value(column, int(row)) for row in rows]

@@ -1,6 +1,4 @@
-"""The layouts that tables of text are known to have, and which of them the content of a table
-allows.
-"""
+"""The known layouts of text tables, and which of them the content of a table allows."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ READINGS: dict[str, dict[int, tuple[tuple[str, ...], ...]]] = {
     },
 }
 LARGEST_GRADE = 10
-"""Above it a number could be an id, in judgments that have no header."""
+"""In judgments without a header, a larger number could be an id."""
 TREC, TRIPLES = READINGS["run"][6][0], READINGS["run"][5][0]
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"\+?\d+(\.0*)?", re.ASCII)
@@ -60,16 +58,16 @@ _ZERO = {"0", "q0"}
 
 
 class TableContent:
-    """Rows of one width, and what their columns could be."""
+    """Rows with the same number of cells, and the possible roles of their columns."""
 
     def __init__(self, rows: list[list[str]]) -> None:
         self._columns = [[cell.strip() for cell in column] for column in zip(*rows, strict=True)]
 
     def allows(self, roles: tuple[str, ...], kind: str, chosen: bool = False) -> bool:
-        """Whether the content fits a reading.
+        """Whether the content allows a layout.
 
         Args:
-            chosen: the user named it, so that only a contradiction counts against it.
+            chosen: the user named the layout, so only a contradiction excludes it.
         """
         query = roles.index("query")
         trec = len(roles) == 6
@@ -107,11 +105,11 @@ class TableContent:
         return self._columns[place][row]
 
     def odd_number(self, place: int, expected: bool) -> int | None:
-        """The first row whose cell is no number in a column of numbers; None where there is none.
+        """The first row whose cell is not a number in a column of numbers; None if there is none.
 
         Args:
-            expected: the column should have numbers; else it counts as one of numbers if most of
-                its cells are.
+            expected: the column should contain numbers; otherwise it counts as a column of numbers
+                if at least half of its cells are.
         """
         wrong = [
             row for row, cell in enumerate(self._columns[place]) if not _NUMBER.fullmatch(cell)
@@ -129,21 +127,19 @@ class TableContent:
         return all(self._columns[place])
 
     def _whole(self, place: int) -> bool:
-        """Whether a column has whole numbers alone, below zero too."""
+        """Whether a column has only whole numbers; they may be negative."""
         return all(_WHOLE.fullmatch(cell.removeprefix("-")) for cell in self._columns[place])
 
     def only_zero(self, place: int) -> bool:
-        """Whether a column has nothing but ``0`` or ``Q0``, as the second one of TREC's files."""
+        """Whether a column has only ``0`` or ``Q0``, as the second column of TREC files."""
         return all(cell.lower() in _ZERO for cell in self._columns[place])
 
     def _is_index(self, place: int) -> bool:
-        """Whether a column counts the rows, from 0 as pandas does."""
+        """Whether a column numbers the rows from 0, as pandas does."""
         return all(cell == str(number) for number, cell in enumerate(self._columns[place]))
 
     def _is_id(self, place: int, other: int, kind: str) -> bool:
-        """Whether a column could be ids, as the column beside it is: no fractions, unless the other
-        has them too.
-        """
+        """Whether a column could be ids, like its neighbor: no fractions, unless that has them."""
         if not self._filled(place):
             return False
         if kind == "judgments":
@@ -157,13 +153,13 @@ class TableContent:
         )
 
     def _differs(self, place: int, query: int) -> bool:
-        """Whether no value of a column comes twice for a query."""
+        """Whether no value of a column is repeated for a query."""
         pairs = list(zip(self._columns[query], self._columns[place], strict=True))
         return len(set(pairs)) == len(pairs)
 
     def _counts_up(self, place: int, query: int, rows: int = 2) -> bool:
-        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) down the rows of each query, and one at
-        least has so many rows.
+        """Whether a column counts 1, 2, 3 … (or 0, 1, 2 …) for each query, and at least one query
+        has this number of rows.
         """
         if not self._whole(place):
             return False

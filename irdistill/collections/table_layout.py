@@ -1,8 +1,8 @@
-"""What the columns of a table of text mean: decided once, for runs, judgments and evaluation alike.
+"""Detect what the columns of a text table mean, in the same way for runs and judgments.
 
-The names in a header decide where there is one. Without a header a layout is taken only if the
-content allows no other; else the file is refused, with its possible readings and the option that
-chooses one. Queries come before documents in every layout without a header.
+A header decides if there is one. Without a header a layout is used only if the content allows no
+other; otherwise the file is refused with its possible readings and the option that chooses one. In
+all layouts without a header, queries come before documents.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from irdistill.collections.column_names import (
 )
 from irdistill.collections.table_content import READINGS, TREC, TRIPLES, TableContent
 from irdistill.collections.text_lines import LONGEST_LINE
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError
 
 SAMPLE = 1 << 18
-"""Bytes at the start of a file that decide."""
+"""Bytes at the start of a file that decide its layout."""
 
 
-class UnknownLayoutError(IrdistillError):
-    """A table without a header has none of the layouts that are known."""
+class UnknownLayoutError(InputError):
+    """A table without a header has none of the known layouts."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,11 @@ class TableLayout:
     """How a table is read.
 
     Attributes:
-        roles: what each column is; ``-`` for one that is left out, ``empty`` for one without any
-            content.
+        roles: the role of each column; ``-`` if it is ignored, ``empty`` if it has no content.
         separator: a tab or a comma, or None for white space.
-        quoted: cells may stand in quotes, as in CSV.
-        header: the first line that is not blank names the columns.
-        chosen: by a header or by the user, and not by the content.
+        quoted: whether cells may be in quotes, as in CSV.
+        header: whether the first line that is not blank names the columns.
+        chosen: whether a header or the user decided, not the content.
     """
 
     roles: tuple[str, ...]
@@ -53,15 +52,14 @@ class TableLayout:
     chosen: bool = False
 
     def place(self, role: str) -> int | None:
-        """The number of the column, from 0; None where there is none."""
+        """The number of the column from 0; None if there is none."""
         return self.roles.index(role) if role in self.roles else None
 
     def split(self, line: str) -> list[str]:
         """The cells of a line.
 
         Raises:
-            IrdistillError: the line is no row of a table with quotes, as one with a carriage return
-                within.
+            InputError: the line cannot be read as CSV, for example because of a carriage return.
         """
         if self.quoted:
             if len(line) > csv.field_size_limit():
@@ -69,27 +67,27 @@ class TableLayout:
             try:
                 return next(csv.reader([line.rstrip("\r\n")], delimiter=self.separator or " "), [])
             except csv.Error as error:
-                raise IrdistillError(
-                    f"the line that begins {line.strip()[:80]!r} cannot be read as a table with"
-                    f" quotes ({error}); fix or remove it."
+                raise InputError(
+                    f"the line {line.strip()[:80]!r} cannot be read as CSV ({error}). Fix or remove"
+                    " it."
                 ) from error
         return line.rstrip("\r\n").split(self.separator) if self.separator else line.split()
 
     def describe(self) -> str:
-        """The columns in words, for messages and manifests."""
+        """The roles as one string, for messages and manifests."""
         return ",".join(self.roles)
 
 
 @dataclass(frozen=True)
 class TableSample:
-    """The first lines of a table that are not blank, each with its number from 1."""
+    """The first lines of a table that are not blank, with their numbers from 1."""
 
     name: str
     lines: list[tuple[int, str]]
 
 
 def read_sample(stream: IO[bytes], name: str | Path) -> TableSample:
-    """The start of a stream, as `detect_layout` takes it; the stream is read up to 256 KiB."""
+    """Read the first 256 KiB of a stream, for `detect_layout`."""
     data = b""
     while len(data) < SAMPLE and (piece := stream.read(SAMPLE - len(data))):
         data += piece
@@ -107,20 +105,21 @@ def detect_layout(
     columns: str | Sequence[str] | None = None,
     prefer: Sequence[tuple[str, ...]] = (),
 ) -> TableLayout:
-    """The layout of a table.
+    """Detect the layout of a table.
 
     Args:
         kind: ``run`` or ``judgments``.
-        columns: what the user says of the columns, as `parse_columns` takes it.
-        prefer: the layouts that the user chose by naming a format; the first that the content
-            allows is taken.
+        columns: the columns as the user names them; see `parse_columns`.
+        prefer: layouts of a format that the user named; the first one that the content allows is
+            used.
 
     Raises:
-        IrdistillError: the file has no rows, more than one reading or none is possible, a column
-            that is needed is missing, or the header contradicts what the user says.
+        UnknownLayoutError: no layout is possible.
+        InputError: the file has no rows, several layouts are possible, a required column is
+            missing, or the header contradicts the user.
     """
     if not sample.lines:
-        raise IrdistillError(
+        raise InputError(
             f"{sample.name} is empty; a table of {'scores' if kind == 'run' else 'judgments'} was"
             " expected."
         )
@@ -148,10 +147,10 @@ def detect_layout(
 
 
 def trec_header(sample: TableSample) -> TableLayout | None:
-    """The layout of a TREC run whose first line names its columns; None where it has no such line.
+    """The layout of a TREC run with a header; None if it has no header.
 
     Raises:
-        IrdistillError: the names are not those of a TREC run, in its order.
+        InputError: the names are not those of a TREC run, in order.
     """
     number, line = sample.lines[0] if sample.lines else (1, "")
     names = line.split()
@@ -162,19 +161,19 @@ def trec_header(sample: TableSample) -> TableLayout | None:
         role if role in ("query", "document", "rank", "score") else IGNORED for role in TREC
     )
     if roles != expected:
-        raise IrdistillError(
+        raise InputError(
             f"{sample.name}, line {number}: the header {line.strip()[:80]!r} is not that of a TREC"
-            f" run ({' '.join(TREC)}); import the file with irdistill runs import --format tsv,"
-            " which reads the columns by their names."
+            f" run ({' '.join(TREC)}). Import the file with irdistill runs import --format tsv,"
+            " which reads the columns by name."
         )
     return TableLayout(roles, None, header=True, chosen=True)
 
 
 def check_trec(sample: TableSample) -> None:
-    """Refuse a file that could be a TREC run behind a column of row numbers.
+    """Refuse a file that could be a TREC run after a column of row numbers.
 
     Raises:
-        IrdistillError: it could.
+        InputError: it could.
     """
     rows = [line.split() for _, line in sample.lines]
     if all(len(row) == len(TREC) for row in rows) and rows:
@@ -182,7 +181,7 @@ def check_trec(sample: TableSample) -> None:
         possible = [roles for roles in READINGS["run"][6] if table.allows(roles, "run")]
         if len(possible) > 1 and not table.only_zero(1):
             number, line = sample.lines[0]
-            raise IrdistillError(
+            raise InputError(
                 f"{sample.name}, line {number} ({line.strip()[:80]!r}): the columns can be read in"
                 f" {len(possible)} ways: {'; or '.join(map(_words, possible))}. Import the file"
                 " with irdistill runs import, where --columns names them and --format trec chooses"
@@ -191,11 +190,10 @@ def check_trec(sample: TableSample) -> None:
 
 
 def _separated(sample: TableSample) -> list[TableLayout]:
-    """The ways in which the lines can be split, the likeliest first; without roles.
+    """The ways to split the lines, the likeliest first, without roles.
 
-    Lines that all have a tab are separated by tabs: an id may have spaces in it. Others are by
-        white space, or by commas; so are
-    those of a TREC run with tabs and spaces mixed.
+    If all lines have a tab, tabs separate the cells, because ids may contain spaces. Other lines
+    are separated by white space or commas; so are those of a TREC run that mixes tabs and spaces.
     """
     first = sample.lines[0][1]
     for separator in ("\t", ",", None):
@@ -212,17 +210,17 @@ def _separated(sample: TableSample) -> list[TableLayout]:
         by_tabs, by_spaces = (
             {len(layout.split(line)) for _, line in sample.lines} for layout in (tabs, spaces)
         )
-        # tabs here and spaces there: the six columns of TREC runs, which other programs split at
-        # white space too
+        # Tabs in some lines and spaces in others: the six columns of TREC runs, which other
+        # programs split at white space too.
         return [spaces] if len(by_tabs) > 1 and by_spaces == {len(TREC)} else [tabs, spaces]
     return [commas] if "," in first and len(first.split()) == 1 else [spaces]
 
 
 def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]]:
-    """The cells of the lines below the header, all of one width.
+    """The cells of the lines after the header.
 
     Raises:
-        IrdistillError: a line has another number of cells.
+        InputError: a line has another number of cells.
     """
     width = len(layout.split(sample.lines[0][1]))
     rows = []
@@ -234,7 +232,7 @@ def _rows(sample: TableSample, layout: TableLayout, kind: str) -> list[list[str]
 
 
 def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None:
-    """Refuse a first line of comment, which would decide how many columns there are."""
+    """Refuse a comment as the first line, which would decide the number of columns."""
     lines = [line for _, line in sample.lines[:2]]
     if (
         lines[0].lstrip().startswith("#")
@@ -242,7 +240,7 @@ def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None
         and len({len(layout.split(line)) for line in lines}) > 1
     ):
         what = "row of scores" if kind == "run" else "judgment"
-        raise IrdistillError(
+        raise InputError(
             f"line {sample.lines[0][0]} of {sample.name} is not a {what}: {lines[0].strip()[:80]!r}"
             " looks like a comment; remove the line."
         )
@@ -250,16 +248,16 @@ def _refuse_comment(sample: TableSample, layout: TableLayout, kind: str) -> None
 
 def wrong_width(
     name: str | Path, number: int, line: str, layout: TableLayout, count: int, width: int, kind: str
-) -> IrdistillError:
-    """The error for a row with another number of cells than the first line."""
+) -> InputError:
+    """The error for a row with a different number of cells than the first line."""
     by = {"\t": "tabs", ",": "commas", None: "white space"}[layout.separator]
     comment = (
-        " Lines of comment, with # at the start, are no rows."
+        " Comment lines, which start with #, are not allowed."
         if line.lstrip().startswith("#")
         else ""
     )
     what = "row of scores" if kind == "run" else "judgment"
-    return IrdistillError(
+    return InputError(
         f"line {number} of {name} is not a {what}: {line.strip()[:80]!r} has {count} fields,"
         f" separated by {by}, and {width} were expected, as in the first"
         f" line{f' ({layout.describe()})' if layout.roles else ''}. Fix or remove the"
@@ -268,9 +266,7 @@ def wrong_width(
 
 
 def _empty_ends(roles: tuple[str, ...], rows: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Columns at the end without any content, as a tab at the end of each line makes, are
-    marked.
-    """
+    """Mark columns at the end without content, such as a tab at the end of each line makes."""
     end = len(roles)
     while end > 1 and not any(row[end - 1].strip() for row in rows):
         end -= 1
@@ -292,14 +288,15 @@ def _by_user(
 def header_layout(
     first: Sequence[str], columns: str | Sequence[str], kind: str, place: str
 ) -> tuple[str, ...]:
-    """The roles of named columns, as the user says.
+    """The roles of named columns, as the user chose them.
 
     Args:
-        first: the names. columns: as `parse_columns` takes it. place: what has these columns, for
-            messages.
+        first: the names.
+        columns: see `parse_columns`.
+        place: what has these columns, for messages.
 
     Raises:
-        IrdistillError: a name is not among them, or a role contradicts a name.
+        InputError: a name is not among them, or a role contradicts a name.
     """
     roles, names = parse_columns(columns, kind)
     if names:
@@ -313,7 +310,7 @@ def header_layout(
             and known != role
             and {known, role} != {"score", "grade"}
         ):
-            raise IrdistillError(
+            raise InputError(
                 f"{place}: the header calls a column {cell.strip()!r}, and"
                 f" {columns_option(kind)} says that it is the {role}. Write"
                 f" {columns_option(kind)} {role}=NAME to choose columns by their names."
@@ -323,7 +320,7 @@ def header_layout(
 
 def _check_count(roles: Sequence[str], first: Sequence[str], kind: str, place: str) -> None:
     if len(roles) != len(first):
-        raise IrdistillError(
+        raise InputError(
             f"{place}: {len(first)} columns, and {columns_option(kind)} names {len(roles)}. Write -"
             " for a column to leave out."
         )
@@ -337,7 +334,7 @@ def _by_names(
     for role, name in names.items():
         places = [number for number, cell in enumerate(plain) if cell == name.lower()]
         if len(places) != 1:
-            raise IrdistillError(
+            raise InputError(
                 f"{place}: {columns_option(kind)} names the column {name!r}, and the header has"
                 f" {'several' if places else 'none'} of that name:"
                 f" {', '.join(repr(cell) for cell in first)}."
@@ -353,10 +350,10 @@ def _by_content(
     kind: str,
     prefer: Sequence[tuple[str, ...]],
 ) -> TableLayout:
-    """The one reading that the content allows.
+    """The only layout that the content allows.
 
     Raises:
-        IrdistillError: there are several, or none.
+        InputError: there are several, or none.
     """
     layout, width = layouts[0], len(rows[0])
     count = sum(role != "empty" for role in _empty_ends(("",) * width, rows))
@@ -368,7 +365,7 @@ def _by_content(
     possible = [roles for roles in READINGS[kind].get(count, ()) if table.allows(roles, kind)]
     published = {("judgments", 4): READINGS["judgments"][4][0], ("run", 6): TREC}.get((kind, count))
     if published in possible and table.only_zero(1):
-        # as TREC publishes them; no other program writes a column of Q0 or 0 in this place
+        # As TREC publishes them; no other program writes a column of Q0 or 0 here.
         possible = [published]
     if len(possible) == 1 and _is_usable(possible[0], kind):
         return TableLayout(possible[0] + tail, layout.separator, layout.quoted)
@@ -382,7 +379,7 @@ def _by_content(
 
 
 def _mixed(sample: TableSample, kind: str) -> tuple[str, ...] | None:
-    """The layout of TREC's files where tabs and spaces stand in one line."""
+    """The layout of a TREC file with tabs and spaces in one line."""
     rows = [line.split() for _, line in sample.lines]
     roles = TREC if kind == "run" else READINGS["judgments"][4][0]
     if any(len(row) != len(roles) for row in rows):
@@ -407,9 +404,11 @@ def _undecided(
     kind: str,
     count: int,
     named: bool,
-) -> IrdistillError:
-    """The error for a table with several readings, or none; ``named`` if the user named the
-    format.
+) -> InputError:
+    """The error for a table with several possible layouts, or none.
+
+    Args:
+        named: whether the user named the format.
     """
     usable = [roles for roles in possible if _is_usable(roles, kind)]
     last = "score" if kind == "run" else "grade"
@@ -426,7 +425,7 @@ def _undecided(
                 " expected"
             )
         )
-        return IrdistillError(
+        return InputError(
             f"{what}. If the line names columns, say which they are: {columns_option(kind)}"
             f" query=NAME,document=NAME,{last}=NAME; else fix or remove it."
         )
@@ -436,7 +435,7 @@ def _undecided(
     readings = "; or ".join(_words(roles) for roles in possible)
     how = _how(kind, count, [_as_columns(roles) for roles in usable if roles != TRIPLES])
     if not usable:
-        return IrdistillError(
+        return InputError(
             f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns look like"
             f" {readings}, without a {'score or rank' if kind == 'run' else 'grade'}. {how}."
         )
@@ -447,14 +446,14 @@ def _undecided(
     ]
     if kind == "run" and count == 3 and table.allows(("query", "document", "score"), kind, True):
         chosen.append("--format tsv takes the last one for the score")
-    return IrdistillError(
+    return InputError(
         f"{sample.name}, line {number} ({line.strip()[:80]!r}): the {count} columns can be read in"
         f" {len(possible)} ways: {readings}. {'; '.join([how, *chosen])}."
     )
 
 
-def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
-    """The error for a table that has none of the known layouts."""
+def _unknown(sample: TableSample, kind: str, count: int) -> InputError:
+    """The error for a table with none of the known layouts."""
     number, line = sample.lines[0]
     what = "judgment" if kind == "judgments" else "row of scores"
     expected = (
@@ -471,8 +470,10 @@ def _unknown(sample: TableSample, kind: str, count: int) -> IrdistillError:
 
 
 def _how(kind: str, count: int, columns: list[str]) -> str:
-    """What the user can do; ``columns`` are the readings that are possible, as the option takes
-    them.
+    """What the user can do.
+
+    Args:
+        columns: the possible readings, as the option accepts them.
     """
     names = ["query", "document", "score" if kind == "run" else "grade"]
     shown = columns or [",".join([*names, *["-"] * (count - len(names))])]
@@ -484,7 +485,7 @@ def _how(kind: str, count: int, columns: list[str]) -> str:
 
 
 def _as_columns(roles: tuple[str, ...]) -> str:
-    """A reading as the user writes it."""
+    """A layout as the user writes it."""
     return ",".join(
         role if role in ("query", "document", "rank", "score", "grade") else IGNORED
         for role in roles

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections import Collection, Qrels
+from irdistill.collections import Collection, QrelsLike, as_qrels
 from irdistill.errors import InputError, OptionError
 from irdistill.evaluation.figures import Evaluation, Row
 from irdistill.evaluation.measure_names import parse_measures
@@ -52,7 +52,7 @@ def check_baseline(
 
 
 def evaluate(
-    collection: Collection | Qrels | Any,
+    collection: Collection | QrelsLike,
     runs: Mapping[str, RunSource],
     measures: str | Sequence[str] = DEFAULT_MEASURES,
     baseline: str | Mapping[str, str] | None = None,
@@ -94,7 +94,7 @@ def evaluate(
     names = [str(measure) for measure in parse_measures(measures)]
     against = check_baseline(runs, baseline)
     whole = collection if isinstance(collection, Collection) else None
-    qrels = collection.qrels if isinstance(collection, Collection) else _judgments(collection)
+    qrels = collection.qrels if isinstance(collection, Collection) else as_qrels(collection)
     dataset = name or (whole.id if whole is not None else "qrels")
     values, fingerprints = {}, {}
     for system, source in runs.items():
@@ -107,10 +107,24 @@ def evaluate(
         warn_of_self_matches(values[system].self_matches, len(qrels), whole, system)
     rows = []
     for system, result in values.items():
-        bounds = intervals(np.stack([result.values[measure] for measure in names]), seed)
-        for measure, (low, high) in zip(names, bounds, strict=True):
-            count = measure in result.counts
-            row = Row(
+        rows_of_system = _rows(system, dataset, result, fingerprints[system], seed)
+        if system in against:
+            other = values[against[system]]
+            rows_of_system = [
+                _compared(row, result, other, against[system], seed) for row in rows_of_system
+            ]
+        rows += rows_of_system
+    return Evaluation(_corrected(rows), {dataset: values})
+
+
+def _rows(system: str, dataset: str, result: PerQuery, fingerprint: str, seed: int) -> list[Row]:
+    """The figures of one system, without comparisons."""
+    rows = []
+    bounds = intervals(np.stack(list(result.values.values())), seed)
+    for measure, (low, high) in zip(result.values, bounds, strict=True):
+        count = measure in result.counts
+        rows.append(
+            Row(
                 system,
                 dataset,
                 measure,
@@ -120,24 +134,20 @@ def evaluate(
                 None if count else high,
                 missing=result.missing,
                 unscored=result.unscored,
-                run=fingerprints[system],
+                run=fingerprint,
                 judged=float(np.mean(result.judged)),
                 holes=float(np.mean(result.holes[measure])),
                 self_matches=len(result.self_matches),
                 **_ties(result, measure),
             )
-            if system in against and not count:
-                row = _compared(row, result, values[against[system]], against[system], seed)
-            rows.append(row)
-    return Evaluation(_corrected(rows), {dataset: values})
-
-
-def _judgments(source: Any) -> Qrels:
-    return source if isinstance(source, Qrels) else Qrels(source)
+        )
+    return rows
 
 
 def _compared(row: Row, result: PerQuery, other: PerQuery, against: str, seed: int) -> Row:
-    """The row with its difference from the baseline."""
+    """The row with its difference from the baseline; measures that count have none."""
+    if row.measure in result.counts:
+        return row
     gap = compare(result.values[row.measure], other.values[row.measure], seed)
     return replace(
         row,

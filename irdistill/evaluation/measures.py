@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.collections import Qrels
+from irdistill.collections import as_qrels
 from irdistill.errors import InputError, OptionError, WrongCollectionError
 from irdistill.evaluation.formulas import formula, judged_share
 from irdistill.evaluation.hits import Judgments
@@ -90,7 +90,7 @@ def per_query(
     array([0.5])
     """
     parsed = parse_measures(measures)
-    qrels = qrels if isinstance(qrels, Qrels) else Qrels(qrels)
+    qrels = as_qrels(qrels)
     judged = Judgments(qrels)
     if not len(judged):
         raise InputError(

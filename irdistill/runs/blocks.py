@@ -1,4 +1,4 @@
-"""Ranked lists as arrays: blocks of whole queries, in memory or in a nameless file."""
+"""Ranked lists as arrays: blocks of whole queries, in memory or in a temporary file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from irdistill.runs.run import Run
 from irdistill.storage.files import digest, explain_os_errors, read_at
 
 _COST = 36
-"""Bytes that a document takes in memory, beside its id."""
+"""Bytes per document in memory, besides its id."""
 
 
 class ListBlock(NamedTuple):
-    """The lists of Q queries, n documents in all, each list in rank order.
+    """The lists of Q queries, n documents in total, each list in rank order.
 
     Attributes:
-        query_ids: Q of them.
+        query_ids: (Q,).
         edges: (Q + 1,) int64: the documents of query i are ``edges[i]`` to ``edges[i + 1] - 1``.
         docs: (n,) ids of the documents.
         scores: (n,) float32.
@@ -38,7 +38,7 @@ class ListBlock(NamedTuple):
     hashes: np.ndarray
 
     def named_as_query(self) -> np.ndarray:
-        """The rows whose document has the id of the query, int64."""
+        """The rows whose document has the same id as the query, int64."""
         queries, sizes = ByteStrings.of(self.query_ids), np.diff(self.edges)
         rows = np.flatnonzero(np.repeat(queries.hashes(), sizes) == self.hashes)
         owners = np.searchsorted(self.edges, rows, side="right") - 1
@@ -61,7 +61,7 @@ class ListBlock(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """Where a block lies in the file: its first byte, documents, and bytes of their ids."""
+    """Position of a block in the file: its first byte, documents, and bytes of their ids."""
 
     start: int
     rows: int
@@ -69,16 +69,18 @@ class _Place(NamedTuple):
 
 
 class BlockRun(Run):
-    """A run of blocks, as one read from a TREC file is; what is beyond ``memory`` bytes lies in a
-    nameless temporary file.
+    """A run of blocks, as read from a TREC file; a temporary file holds what exceeds the memory.
 
-    The file goes with the process, also when it is killed. It takes 16 bytes and the id of each
-    document. In memory are, for each query, its id and 8 bytes. The run's fingerprint is of its
-    identity, which must contain a checksum of what it was read from.
+    The file has no name and is deleted with the process. It takes 16 bytes and the id for each
+    document. Memory holds the id of each query and 8 bytes. The fingerprint is a hash of the
+    identity, which must contain a checksum of the file that the run was read from. Call ``add`` for
+    each block, then ``close``.
+
+    Args:
+        memory: bytes of blocks to keep in memory.
     """
 
     def __init__(self, memory: int) -> None:
-        """A run without lists: ``add`` blocks, then ``close``."""
         super().__init__()
         self._query_ids: list[str] = []
         self._rows = 0
@@ -91,11 +93,7 @@ class BlockRun(Run):
         self._last: tuple[int, ListBlock] | None = None
 
     def add(self, block: ListBlock) -> None:
-        """Append the lists of more queries.
-
-        Raises:
-            IrdistillError: the disk is full.
-        """
+        """Append the lists of more queries."""
         docs = block.docs.packed()
         self._query_ids += block.query_ids
         self._rows += len(docs)
@@ -121,24 +119,24 @@ class BlockRun(Run):
         self._end += 16 * len(docs) + size
 
     def close(self, identity: RunIdentity) -> None:
-        """Say what the run is, after its last block."""
+        """Set the identity, after the last block."""
         count = len(self._query_ids)
         self._manifest = Manifest(
             identity, count, digest(self._query_ids), max(1, count), complete=True
         )
 
     def _block(self, number: int) -> ListBlock:
-        one = self._blocks[number]
+        block = self._blocks[number]
         ids = self._query_ids[self._starts[number] : self._starts[number + 1]]
-        if not isinstance(one, _Place):
-            return ListBlock(ids, self._edges[number], *one)
+        if not isinstance(block, _Place):
+            return ListBlock(ids, self._edges[number], *block)
         assert self._file is not None
-        data = read_at(self._file.fileno(), 16 * one.rows + one.size, one.start) + PADDING
-        hashes = np.frombuffer(data, np.uint64, one.rows)
-        lengths = np.frombuffer(data, np.int32, one.rows, 8 * one.rows).astype(np.int64)
-        scores = np.frombuffer(data, np.float32, one.rows, 12 * one.rows)
+        data = read_at(self._file.fileno(), 16 * block.rows + block.size, block.start) + PADDING
+        hashes = np.frombuffer(data, np.uint64, block.rows)
+        lengths = np.frombuffer(data, np.int32, block.rows, 8 * block.rows).astype(np.int64)
+        scores = np.frombuffer(data, np.float32, block.rows, 12 * block.rows)
         docs = ByteStrings(
-            np.frombuffer(data, np.uint8, offset=16 * one.rows),
+            np.frombuffer(data, np.uint8, offset=16 * block.rows),
             np.cumsum(lengths) - lengths,
             lengths,
         )
@@ -151,11 +149,11 @@ class BlockRun(Run):
 
     @property
     def num_rows(self) -> int:
-        """How many (query, document) rows."""
+        """Number of (query, document) rows."""
         return self._rows
 
     def blocks(self) -> Iterator[ListBlock]:
-        """The lists as arrays, a block in memory at a time."""
+        """The lists as arrays, one block in memory at a time."""
         return map(self._block, range(len(self._blocks)))
 
     def parts(self) -> Iterator[tuple[list[str], pa.Table]]:

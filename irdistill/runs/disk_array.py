@@ -1,4 +1,4 @@
-"""An array that stays in its file: each slice is read when it is asked for."""
+"""An array that stays in its file: each slice is read when it is used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError
 from irdistill.storage.checksums import CheckedFile
 from irdistill.storage.files import open_descriptor, read_at
 
@@ -19,23 +19,21 @@ _HEADER_BYTES = 4096
 
 
 class DiskArray:
-    """One dimension of numbers in a ``.npy`` file.
+    """A one-dimensional array in a ``.npy`` file.
 
-    Not a memory map: of a map that is read at random, all pages come to count as the process's
-        memory, which for a billion
-    rows is more than there may be. Slices are read by their place, so threads and forked processes
-    may share one; a pickled one opens the file again.
+    It is not a memory map: all pages of a map that are read at random count as memory of the
+    process, which is too much for a billion rows. Threads and forked processes may share one; a
+    pickled one opens the file again.
+
+    Args:
+        path: the file.
+        checks: compares each block with its checksum before it is first used.
 
     Raises:
-        IrdistillError: the file is shorter or longer than its header says.
+        DamagedError: the file is shorter or longer than its header says.
     """
 
     def __init__(self, path: Path, checks: CheckedFile | None = None) -> None:
-        """Open the file.
-
-        Args:
-            checks: compares each block with its checksum before it is first used.
-        """
         self.path, self._checks = path, checks
         if checks is not None:
             checks.check(0, min(checks.bytes, _HEADER_BYTES))
@@ -45,9 +43,10 @@ class DiskArray:
             self._start = stream.tell()
         size, expected = path.stat().st_size, self._start + self._count * self.dtype.itemsize
         if size != expected:
-            raise IrdistillError(
-                f"{path} has {size} bytes and should have {expected}. Delete the folder"
-                f" {path.parent}; it is made anew from the run."
+            raise DamagedError(
+                path,
+                f"has {size} bytes and should have {expected}",
+                f"Delete the folder {path.parent}; it is rebuilt from the run.",
             )
         self._file = open_descriptor(path)
         weakref.finalize(self, os.close, self._file)
@@ -59,7 +58,7 @@ class DiskArray:
         """The numbers of a slice without a step, (n,), read only."""
         start, stop, step = part.indices(self._count)
         if step != 1:
-            raise IndexError(f"a step of {step} was asked for; only whole ranges are read")
+            raise IndexError(f"a slice has a step of {step}; only steps of 1 are supported")
         size = self.dtype.itemsize
         if self._checks is not None and not self._checks.whole:
             self._checks.check(self._start + start * size, self._start + max(start, stop) * size)
@@ -74,10 +73,9 @@ class DiskArray:
 
 @contextmanager
 def array_stream(path: Path, kind: type[np.generic], count: int) -> Iterator[BinaryIO]:
-    """A file of numpy's format to which ``count`` numbers are appended as a stream; fsynced at the
-    end.
+    """A ``.npy`` file to which ``count`` numbers are appended as a stream; fsynced at the end.
 
-    Written so and not through a memory map, a part at a time is in memory, however long the array.
+    Unlike a memory map it keeps one part at a time in memory, however long the array.
     """
     with open(path, "wb") as stream:
         np.lib.format.write_array_header_1_0(

@@ -1,4 +1,4 @@
-"""Flags of documents that have a score and are doubtful all the same."""
+"""Flags of documents that have a doubtful score."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 FALSE_NEGATIVE = "false negative"
-"""How the flag of an unjudged document begins that is probably relevant: ``false negative:
-margin``.
-"""
+"""Start of the flag of an unjudged, probably relevant document: ``false negative: margin``."""
 
 UNFLAGGED, DOUBTFUL, SUSPECTED = 0, 1, 2
-"""Codes of compiled runs: no flag or no score, scored and flagged, scored and flagged as a false
-negative.
-"""
+"""Codes in compiled runs: no flag (or no score); scored and flagged; a suspected false negative."""
 
 
 def flag_code(flag: str | None) -> int:
@@ -24,14 +20,12 @@ def flag_code(flag: str | None) -> int:
 
 
 def heaviest(flags: Sequence[str]) -> str | None:
-    """Of a document's flags in several runs the one that is carried on: a suspicion before a doubt,
-    then the first.
-    """
+    """The flag of a document that is flagged in several runs: a suspicion, else the first."""
     return max(flags, key=flag_code, default=None)
 
 
 def column_codes(table: pa.Table) -> np.ndarray:
-    """The codes (rows,) uint8 of a part; what has no score has none."""
+    """The codes (rows,) uint8 of a part; 0 for a row without a score."""
     column = table.column("flag")
     if column.null_count == len(column):
         return np.zeros(len(column), np.uint8)
@@ -39,6 +33,6 @@ def column_codes(table: pa.Table) -> np.ndarray:
     codes = np.array(
         [*(flag_code(flag) for flag in coded.dictionary.to_pylist()), UNFLAGGED], np.uint8
     )
-    found = codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy()]
-    found[table.column("score").is_null().to_numpy()] = UNFLAGGED
-    return found
+    row_codes = codes[coded.indices.fill_null(len(coded.dictionary)).to_numpy()]
+    row_codes[table.column("score").is_null().to_numpy()] = UNFLAGGED
+    return row_codes

@@ -1,6 +1,4 @@
-"""Fusing runs: an ensemble of teachers, several rewrites, a hybrid of dense and sparse
-retrieval.
-"""
+"""Fusing runs: an ensemble of teachers, several rewrites, hybrid dense and sparse retrieval."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ import numpy as np
 
 from irdistill.collections.collection import collection_mismatch
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import heaviest
 from irdistill.runs.gate import Gate, Part
+from irdistill.runs.interchange import as_run
 from irdistill.runs.manifest import RunIdentity
 from irdistill.runs.mixing import DISAGREE, DISAGREE_ON_IT, REASONS, Missing, Mixing
-from irdistill.runs.opening import open_run
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
@@ -26,7 +24,7 @@ from irdistill.runs.writer import RunWriter
 
 
 def fuse(
-    runs: Sequence[str | Path | Run],
+    runs: Sequence[Any],
     out: str | Path,
     method: str = "zscore",
     weights: Sequence[float] | None = None,
@@ -39,66 +37,70 @@ def fuse(
     gate: Gate | None = None,
     origin: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Fuse runs of one collection, query by query, in float64; `Mixing` says how.
+    """Fuse runs of one collection, query by query, in float64; see `Mixing`.
 
-    The flag of a document that is scored and doubtful in one of the runs stays on it. Queries and
-    documents that are null because the teachers disagree are counted in the manifest's usage.
+    The flag of a document with a doubtful score in one of the runs is kept. Queries and documents
+    that are null because the teachers disagree are counted in the manifest's usage.
 
     Args:
-        runs: at least two, of the same corpus and queries; of a run with more queries than another,
-            those they share.
-        method, weights, missing, tau, abstain, gate: see `Mixing`.
-        origin: how the weights were found; recorded in the manifest.
+        runs: at least two, of the same corpus and queries; anything that `as_run` accepts. Of a run
+            with more queries than another, those that both have.
+        out: the folder of the fused run.
+        method: how scores are made comparable; see `Mixing`.
+        weights: one per run; equal if None.
+        missing: the score of a document that a run does not score; see `Mixing`.
+        overwrite: replace another run in ``out``.
+        part_queries: queries per part (the most work a crash can lose).
+        tau: temperature of the softmax methods.
+        abstain: when the teachers disagree too much; see `Mixing`.
+        gate: weights that depend on the query.
+        origin: how the weights were chosen; recorded in the manifest.
 
     Raises:
-        IrdistillError: fewer than two runs, another method, weights that do not fit, or runs of
-            different collections.
+        OptionError: there are fewer than two runs, or an option is out of range.
+        WrongCollectionError: the runs are of different collections.
+
+    Examples:
+        >>> import tempfile
+        >>> from irdistill.runs import fuse
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fused = fuse([{"q": {"a": 1, "b": 2}}, {"q": {"a": 5, "b": 3}}], folder, "rrf")
+        ...     fused["q"].doc_ids
+        ['b', 'a']
     """
-    opened = common_queries([open_run(run) for run in runs])
+    opened = common_queries([as_run(run) for run in runs])
     check_out(out, overwrite, [*runs, *opened])
     temperature = tau if isinstance(tau, int | float) else tuple(tau)
-    rule = Mixing(
-        method, tuple(weights) if weights is not None else None, missing, temperature, abstain, gate
-    )
-    rule = _check(opened, rule)
-    first = opened[0]
+    shares = tuple(weights) if weights is not None else None
+    check_count(len(opened))
+    mixing = Mixing(method, shares, missing, temperature, abstain, gate).for_teachers(len(opened))
+    _check_one_collection(opened)
     candidates = {run.identity.candidates for run in opened}
-    found = {"origin": dict(origin)} if origin else {}
+    sources = [
+        {
+            "fingerprint": run.fingerprint,
+            "kind": run.identity.kind,
+            "producer": run.identity.producer,
+        }
+        for run in opened
+    ]
     identity = RunIdentity(
         "fused",
-        {
-            **rule.identity(),
-            **found,
-            "runs": [
-                {
-                    "fingerprint": run.fingerprint,
-                    "kind": run.identity.kind,
-                    "producer": run.identity.producer,
-                }
-                for run in opened
-            ],
-        },
-        first.identity.collection,
+        mixing.identity() | ({"origin": dict(origin)} if origin else {}) | {"runs": sources},
+        opened[0].identity.collection,
         candidates.pop() if len(candidates) == 1 else None,
     )
     query_ids = list(dict.fromkeys(query_id for run in opened for query_id in run.query_ids))
+    fingerprints = {key: value for run in opened for key, value in run.query_fingerprints.items()}
     with RunWriter(
-        out,
-        identity,
-        query_ids,
-        part_queries,
-        overwrite=overwrite,
-        fingerprints={
-            key: value for run in opened for key, value in run.query_fingerprints.items()
-        },
+        out, identity, query_ids, part_queries, overwrite=overwrite, fingerprints=fingerprints
     ) as writer:
         pending = writer.pending()
-        with progress(
-            len(query_ids), "queries", "fuse", len(query_ids) - sum(len(ids) for _, ids in pending)
-        ) as bar:
+        done = len(query_ids) - sum(len(ids) for _, ids in pending)
+        with progress(len(query_ids), "queries", "fuse", done) as bar:
             for number, ids in pending:
                 lists = [
-                    _fused(query_id, [run.get(query_id) for run in opened], rule)
+                    _fused(query_id, [run.get(query_id) for run in opened], mixing)
                     for query_id in ids
                 ]
                 writer.write_part(number, lists, _abstentions(lists) if abstain else None)
@@ -107,57 +109,50 @@ def fuse(
 
 
 def check_count(count: int) -> None:
-    """Refuse a number of runs that cannot be fused.
+    """Check that there are at least two runs to fuse.
 
     Raises:
-        IrdistillError: there are fewer than two.
+        OptionError: there are fewer.
     """
     if count < 2:
-        raise IrdistillError(
+        raise OptionError(
             f"{count} run{'' if count == 1 else 's'} to fuse; at least two were expected."
         )
 
 
-def _check(runs: Sequence[Run], rule: Mixing) -> Mixing:
-    check_count(len(runs))
-    complete = rule.for_teachers(len(runs))
+def _check_one_collection(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         ours, theirs = runs[0].identity.collection, run.identity.collection
         part = collection_mismatch(ours, theirs)
         if part is not None:
-            raise IrdistillError(
+            raise WrongCollectionError(
                 f"{runs[0]} and {run} belong to different collections: the fingerprints of the"
                 f" {part} are {ours.get(part)} and {theirs.get(part)}. Only runs of one collection"
                 " can be fused."
             )
-    return complete
 
 
 def aligned(lists: Sequence[RankedList | None]) -> tuple[list[str], list[Part | None]]:
-    """The documents of several lists of a query, each once, in the order they come; and the lists
-    by their places.
-    """
-    places: dict[str, int] = {}
+    """The union of the documents of a query's lists, and each list by positions in it."""
+    positions: dict[str, int] = {}
     parts: list[Part | None] = []
-    for found in lists:
-        if found is None:
+    for row in lists:
+        if row is None:
             parts.append(None)
             continue
-        own = np.array([places.setdefault(doc, len(places)) for doc in found.doc_ids], np.int64)
-        parts.append((own, found.scores))
-    return list(places), parts
+        some = [positions.setdefault(doc, len(positions)) for doc in row.doc_ids]
+        parts.append((np.array(some, np.int64), row.scores))
+    return list(positions), parts
 
 
-def _fused(query_id: str, lists: Sequence[RankedList | None], rule: Mixing) -> RankedList:
+def _fused(query_id: str, lists: Sequence[RankedList | None], mixing: Mixing) -> RankedList:
     doc_ids, parts = aligned(lists)
-    scores, reasons = rule.mix(parts, len(doc_ids))
+    scores, reasons = mixing.mix(parts, len(doc_ids))
     flags: list[str | None] = [REASONS[code] for code in reasons.tolist()]
     doubts: dict[str, list[str]] = {}
-    for found in lists:
-        if found is not None and found.flags:
-            for doc, score, flag in zip(
-                found.doc_ids, found.scores.tolist(), found.flags, strict=True
-            ):
+    for row in lists:
+        if row is not None and row.flags:
+            for doc, score, flag in zip(row.doc_ids, row.scores.tolist(), row.flags, strict=True):
                 if flag and score == score:
                     doubts.setdefault(doc, []).append(flag)
     if doubts:
@@ -168,9 +163,9 @@ def _fused(query_id: str, lists: Sequence[RankedList | None], rule: Mixing) -> R
 
 
 def _abstentions(lists: Sequence[RankedList]) -> dict[str, float]:
-    """How many queries and further documents the teachers disagree on."""
-    flags = [found.flags or [] for found in lists]
+    """Number of queries, and of single documents, that the teachers disagree on."""
+    flags = [row.flags or [] for row in lists]
     return {
-        "abstained_queries": sum(DISAGREE in own for own in flags),
-        "abstained_documents": sum(own.count(DISAGREE_ON_IT) for own in flags),
+        "abstained_queries": sum(DISAGREE in some for some in flags),
+        "abstained_documents": sum(some.count(DISAGREE_ON_IT) for some in flags),
     }

@@ -1,9 +1,8 @@
-"""A weight for each teacher, query by query, from what its list looks like; no label is read.
+"""A weight for each teacher and query, computed from the teachers' lists without labels.
 
-The routing of MST-Distill in a simple form: a softmax over teachers, whose input is not the
-    student's output but what
-can be seen of the teachers' lists. Coefficients are set by hand, or fitted on labelled queries
-(`irdistill.evaluation.fit_gate`).
+This is the routing of MST-Distill in a simple form: a softmax over teachers whose input is not the
+student's output but features of the teachers' lists. The coefficients are set by hand, or fitted on
+labeled queries (`irdistill.evaluation.fit_gate`).
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 
 Part = tuple[np.ndarray, np.ndarray]
-"""One teacher's list: where its documents stand in the union of all lists, (n,) int, and their
+"""One teacher's list: positions of its documents in the union of all lists, (n,) int, and their
 scores, best first.
 """
 
@@ -25,13 +24,13 @@ FEATURES = ("entropy", "gap", "agreement")
 
 
 def zscores(scores: np.ndarray) -> np.ndarray:
-    """(score - mean) / standard deviation (population); 0 where all are equal."""
+    """(score - mean) / standard deviation (population); 0 if all are equal."""
     deviation = scores.std()
     return (scores - scores.mean()) / deviation if deviation > 0 else np.zeros_like(scores)
 
 
 def scored(part: Part | None) -> Part:
-    """What a list has scores for, in float64; a list that is not there is empty."""
+    """The scored documents of a list, in float64; empty for None."""
     if part is None:
         return np.empty(0, np.int64), np.empty(0)
     places, scores = part
@@ -40,14 +39,15 @@ def scored(part: Part | None) -> Part:
 
 
 def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
-    """Kendall's tau-b of each two teachers over the documents that both scored.
+    """Kendall's tau-b of each pair of teachers over the documents that both scored.
 
     Args:
+        parts: the teachers' lists.
         count: documents in the union of the lists.
 
     Returns:
-        (T, T) symmetric; NaN on the diagonal, and where fewer than two are common or one scores all
-        the same.
+        (T, T) symmetric; NaN on the diagonal, and if the two have fewer than two documents in
+        common or one gives all of them the same score.
     """
     from scipy.stats import kendalltau
 
@@ -61,27 +61,26 @@ def pairwise_tau(parts: Sequence[Part | None], count: int) -> np.ndarray:
             both = ~np.isnan(values[i]) & ~np.isnan(values[j])
             left, right = values[i, both], values[j, both]
             if len(left) > 1 and np.ptp(left) > 0 and np.ptp(right) > 0:
-                # the method is of the p-value, which is not used: the asymptotic one is quick, and
-                # divides by n - 2
+                # `method` is that of the p-value, which is not used: asymptotic is the fast one,
+                # and divides by n - 2.
                 method = "asymptotic" if len(left) > 2 else "exact"
                 result[i, j] = result[j, i] = kendalltau(left, right, method=method).statistic
     return result
 
 
 def features(parts: Sequence[Part | None], count: int) -> np.ndarray:
-    """What is known of each teacher's list without labels.
+    """Features of each teacher's list that need no labels.
 
-    - ``entropy``: of the softmax of its z-scores, as a share of the most possible (1 for fewer than
-      two documents);
+    - ``entropy``: of the softmax of its z-scores, as a share of the maximum (1 for fewer than two
+      documents);
     - ``gap``: from its first to its second document, in standard deviations of the list;
-    - ``agreement``: the mean Kendall tau-b with the other teachers, 0 where there is none.
+    - ``agreement``: the mean Kendall tau-b with the other teachers, 0 if there is none.
 
     Returns:
         (T, 3) float64, in the order of ``FEATURES``.
     """
-    found = np.zeros((len(parts), len(FEATURES)))
-    taus = pairwise_tau(parts, count)
-    for row, part, own in zip(found, parts, taus, strict=True):
+    rows = np.zeros((len(parts), len(FEATURES)))
+    for row, part, taus in zip(rows, parts, pairwise_tau(parts, count), strict=True):
         values = zscores(scored(part)[1]) if part is not None else np.empty(0)
         row[0] = 1.0
         if len(values) > 1:
@@ -89,26 +88,28 @@ def features(parts: Sequence[Part | None], count: int) -> np.ndarray:
             share /= share.sum()
             row[0] = -(share * np.log(np.maximum(share, 1e-300))).sum() / np.log(len(values))
             row[1] = values[0] - values[1]
-        known = own[~np.isnan(own)]
+        known = taus[~np.isnan(taus)]
         row[2] = known.mean() if len(known) else 0.0
-    return found
+    return rows
 
 
 @dataclass(frozen=True)
 class Gate:
-    """``softmax over teachers of bias_m + sum_f coefficient_mf * (feature_mf - mean_mf) /
-    scale_mf``.
+    """Weights of T teachers: a softmax over teachers of a linear function of their features.
+
+    The logit of teacher m is
+    ``bias_m + sum_f coefficient_mf * (feature_mf - mean_mf) / scale_mf``.
 
     Attributes:
-        coefficients: T rows of a number for each of ``FEATURES``.
-        bias: T numbers; 0 where empty.
-        mean, scale: T rows that standardise the features; 0 and 1 where empty.
-        top: only so many teachers with the largest weight count for a query; None for all.
-        origin: how the coefficients were found; recorded with the run.
+        coefficients: T rows with one number for each of ``FEATURES``.
+        bias: T numbers; 0 if empty.
+        mean: T rows that standardize the features; 0 if empty.
+        scale: T rows that standardize the features; 1 if empty.
+        top: use only the teachers with the largest weights for a query; None for all.
+        origin: how the coefficients were chosen; recorded with the run.
 
     Raises:
-        IrdistillError: shapes that do not fit, numbers that are not finite, or a scale that is not
-            above 0.
+        OptionError: the shapes do not fit, a number is not finite, or a scale is not above 0.
     """
 
     coefficients: tuple[tuple[float, ...], ...]
@@ -121,16 +122,12 @@ class Gate:
     def __post_init__(self) -> None:
         count = len(self.coefficients)
         rows = {"coefficients": self.coefficients, "mean": self.mean, "scale": self.scale}
-        for name, given in rows.items():
-            filled = given or tuple(
-                (1.0 if name == "scale" else 0.0,) * len(FEATURES) for _ in range(count)
-            )
+        for name, value in rows.items():
+            default = ((1.0 if name == "scale" else 0.0,) * len(FEATURES),) * count
             object.__setattr__(
-                self, name, tuple(tuple(float(value) for value in row) for row in filled)
+                self, name, tuple(tuple(map(float, row)) for row in value or default)
             )
-        object.__setattr__(
-            self, "bias", tuple(float(value) for value in self.bias or (0.0,) * count)
-        )
+        object.__setattr__(self, "bias", tuple(map(float, self.bias or (0.0,) * count)))
         shapes = {np.asarray(getattr(self, name)).shape for name in rows}
         numbers = np.concatenate([np.ravel(getattr(self, name)) for name in (*rows, "bias")])
         if (
@@ -140,7 +137,7 @@ class Gate:
             or np.min(self.scale) <= 0
             or (self.top is not None and not 1 <= self.top <= count)
         ):
-            raise IrdistillError(
+            raise OptionError(
                 f"a gate of {count} teachers was given with coefficients, mean and scale of shapes"
                 f" {sorted(shapes)}, {len(self.bias)} biases and top={self.top}; {count} rows of"
                 f" {len(FEATURES)} finite numbers ({', '.join(FEATURES)}), {count} biases, scales"
@@ -149,15 +146,19 @@ class Gate:
 
     @classmethod
     def by_hand(cls, teachers: int, top: int | None = None, **coefficients: float) -> Self:
-        """The same coefficients for all teachers, on features as they are: ``Gate.by_hand(2,
-        agreement=2, gap=1)``.
+        """A gate with the same coefficients for all teachers, on features that are not scaled.
 
         Raises:
-            IrdistillError: a feature is unknown.
+            OptionError: a feature is unknown.
+
+        Examples:
+            >>> from irdistill.runs import Gate
+            >>> Gate.by_hand(2, agreement=2, gap=1).coefficients
+            ((0.0, 1.0, 2.0), (0.0, 1.0, 2.0))
         """
         unknown = set(coefficients) - set(FEATURES)
         if unknown:
-            raise IrdistillError(
+            raise OptionError(
                 f"a gate has no feature {sorted(unknown)[0]!r}; there are {', '.join(FEATURES)}."
             )
         row = tuple(float(coefficients.get(name, 0.0)) for name in FEATURES)
@@ -166,12 +167,10 @@ class Gate:
     def __len__(self) -> int:
         return len(self.coefficients)
 
-    def of(self, found: np.ndarray) -> np.ndarray:
+    def of(self, values: np.ndarray) -> np.ndarray:
         """The weights for features (..., T, F): (..., T), at least 0 and of sum 1."""
-        inner = (
-            (found - np.asarray(self.mean)) / np.asarray(self.scale) * np.asarray(self.coefficients)
-        ).sum(-1)
-        logits = inner + np.asarray(self.bias)
+        scaled = (values - np.asarray(self.mean)) / np.asarray(self.scale)
+        logits = (scaled * np.asarray(self.coefficients)).sum(-1) + np.asarray(self.bias)
         if self.top is not None and self.top < len(self):
             least = np.sort(logits, axis=-1)[..., -self.top, None]
             logits = np.where(logits < least, -np.inf, logits)
@@ -183,5 +182,5 @@ class Gate:
         return self.of(features(parts, count))
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as JSON holds it."""
+        """All attributes, as JSON values."""
         return {"features": list(FEATURES), **asdict(self)}

@@ -1,21 +1,19 @@
-"""What a run says about itself: identity, parts and counts."""
+"""What a run's folder says about the run: identity, parts and counts."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any, Self
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, InputError, IrdistillError, OptionError
 from irdistill.storage.checksums import CHECKSUM, verify_manifest
-from irdistill.storage.files import digest, explain_os_errors, read_json, write_json, write_text
+from irdistill.storage.files import digest, read_json, write_json
 
 FORMAT = "irdistill-run"
 VERSION = 1
@@ -23,34 +21,16 @@ KINDS = ("first-stage", "teacher", "student", "fused", "imported")
 MANIFEST, JOURNAL, QUERIES = "manifest.json", "journal.jsonl", "queries.parquet"
 
 _SHA256 = re.compile("[0-9a-f]{64}")
-_PART_TYPES: Mapping[str, Any] = {
-    "number": int,
-    "name": str,
-    "first": int,
-    "queries": int,
-    "rows": int,
-    "nulls": int,
-    "bytes": int,
-    "sha256": str,
-}
 _MANIFEST_TYPES: Mapping[str, Any] = {
-    "kind": str,
-    "producer": dict,
-    "collection": dict,
-    "candidates": (str, NoneType),
-    "settings": dict,
-    "queries": int,
-    "queries_digest": str,
-    "part_queries": int,
-    "shard": (list, NoneType),
-    "complete": bool,
-    "parts": list,
-    "usage": dict,
-    "software": dict,
+    **dict.fromkeys(("kind", "queries_digest"), str),
+    **dict.fromkeys(("producer", "collection", "settings", "usage", "software"), dict),
+    **dict.fromkeys(("queries", "part_queries"), int),
+    **{"candidates": (str, NoneType), "shard": (list, NoneType), "complete": bool, "parts": list},
 }
+_ADVICE = "Restore it, or write the run again."
 
 
-def _check_types(data: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+def _check_types(data: Mapping[str, Any], types: Mapping[str, Any], where: str = "") -> None:
     for key, kind in types.items():
         value = data[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -59,14 +39,14 @@ def _check_types(data: Mapping[str, Any], types: Mapping[str, Any], where: str) 
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What decides every number of a run; two runs with one identity must hold the same rows.
+    """What decides every number of a run: two runs with one identity hold the same rows.
 
     Attributes:
         kind: ``first-stage``, ``teacher``, ``student``, ``fused`` or ``imported``.
-        producer: what gave the scores (model, revision, lengths, precision …), anything JSON holds.
-        collection: ``Collection.describe()``: the id, and the fingerprints of corpus and queries.
+        producer: what computed the scores (model, revision, lengths, precision), as JSON values.
+        collection: ``Collection.describe()``: the id and the fingerprints of corpus and queries.
         candidates: the fingerprint of the run whose documents were scored.
-        settings: the verb's own settings (depth, k …).
+        settings: other settings of the verb, such as ``k``.
     """
 
     kind: str
@@ -77,17 +57,18 @@ class RunIdentity:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise IrdistillError(
+            raise OptionError(
                 f"the kind of a run is {self.kind!r}; one of {', '.join(KINDS)} was expected."
             )
         for name in ("producer", "collection", "settings"):
             try:
                 plain = json.loads(json.dumps(getattr(self, name), allow_nan=False))
             except (TypeError, ValueError) as error:
-                raise IrdistillError(
-                    f"the {name} of a run's identity is not JSON: {error}."
-                ) from error
+                raise InputError(f"the {name} of a run's identity is not JSON: {error}.") from error
             object.__setattr__(self, name, plain)
+
+
+_TYPES: Mapping[Any, type] = {"int": int, "str": str}
 
 
 @dataclass(frozen=True)
@@ -105,14 +86,14 @@ class PartEntry:
 
     @classmethod
     def read(cls, data: Any) -> Self:
-        """An entry as a manifest or journal holds it.
+        """Read an entry of a manifest or journal.
 
         Raises:
             KeyError, TypeError, ValueError: it is damaged.
         """
         if not isinstance(data, dict):
             raise TypeError(f"a part is {data!r:.80}; an object was expected")
-        _check_types(data, _PART_TYPES, "of a part, ")
+        _check_types(data, {entry.name: _TYPES[entry.type] for entry in fields(cls)}, "of a part, ")
         entry = cls(**data)
         if (
             min(entry.first, entry.queries, entry.rows, entry.nulls, entry.bytes) < 0
@@ -129,15 +110,20 @@ class PartEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """``manifest.json``: the same bytes however often the job was stopped, so wall times are in the
-    journal.
+    """``manifest.json``: the same bytes however often the job was interrupted.
+
+    Wall times are in the journal.
 
     Attributes:
-        complete: whether all parts (of this shard) are there.
-        shard: (i, n) where the folder holds every n-th part from the i-th (from 1), or None.
-        queries: how many, over all shards; their ids in order are in ``queries.parquet``.
-        queries_digest: of those ids.
+        identity: what decides the numbers.
+        queries: number of queries, over all shards; ``queries.parquet`` has their ids in order.
+        queries_digest: a fingerprint of those ids.
+        part_queries: queries per part.
+        shard: (i, n) if the folder holds every n-th part from the i-th (from 1); else None.
+        complete: whether all parts (of this shard) are present.
+        parts: in order.
         usage: sums over the parts of what the producer counted (pairs, tokens, cost).
+        software: versions that wrote the run.
     """
 
     identity: RunIdentity
@@ -168,21 +154,21 @@ class Manifest:
         )
 
     def number_of_parts(self) -> int:
-        """How many parts the whole run has, over all shards."""
+        """Number of parts of the whole run, over all shards."""
         return -(-self.queries // self.part_queries)
 
     def __contains__(self, number: int) -> bool:
-        """Whether this folder is to hold the part of a number."""
+        """Whether the part of a number belongs in this folder."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return 0 <= number < self.number_of_parts() and number % step == first
 
     def part_numbers(self) -> list[int]:
-        """The numbers of the parts that this folder is to hold."""
+        """The numbers of the parts that belong in this folder."""
         step, first = (self.shard[1], self.shard[0] - 1) if self.shard else (1, 0)
         return list(range(first, self.number_of_parts(), step))
 
     def plan(self) -> dict[str, Any]:
-        """What must agree for a folder to be continued."""
+        """What must agree so that a folder can be resumed."""
         return {
             **asdict(self.identity),
             "queries": self.queries,
@@ -192,7 +178,7 @@ class Manifest:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as it is written."""
+        """The content of the file."""
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -207,7 +193,7 @@ class Manifest:
         return content | {CHECKSUM: digest(content)}
 
     def write(self, folder: Path) -> None:
-        """Write it, atomically."""
+        """Write the file, atomically."""
         write_json(folder / MANIFEST, self.to_json())
 
     @classmethod
@@ -215,31 +201,28 @@ class Manifest:
         """Read a folder's manifest.
 
         Raises:
-            IrdistillError: it is absent, damaged, of another format or of a later version.
+            InputError: it is absent, of another format or of a later version.
+            DamagedError: it is damaged.
         """
         path = folder / MANIFEST
         if not path.is_file():
-            raise IrdistillError(
+            raise InputError(
                 f"{folder} is not a run: it has no {MANIFEST}. Give a run's folder or a TREC run"
                 " file."
             )
         data = read_json(path)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise IrdistillError(
-                f"{path} is not the manifest of a run: its format is not {FORMAT!r}."
-            )
+            raise InputError(f"{path} is not the manifest of a run: its format is not {FORMAT!r}.")
         if data.get("version") != VERSION:
-            raise IrdistillError(
+            raise InputError(
                 f"{path} has format version {data.get('version')}, and this irdistill reads version"
                 f" {VERSION}; upgrade irdistill."
             )
         try:
-            _check_types(data, _MANIFEST_TYPES, "")
-            identity = RunIdentity(
-                *(data[key] for key in ("kind", "producer", "collection", "candidates", "settings"))
-            )
+            _check_types(data, _MANIFEST_TYPES)
+            identity = {entry.name: data[entry.name] for entry in fields(RunIdentity)}
             manifest = cls(
-                identity,
+                RunIdentity(**identity),
                 data["queries"],
                 data["queries_digest"],
                 data["part_queries"],
@@ -251,40 +234,34 @@ class Manifest:
             )
             manifest._check()
         except (KeyError, TypeError, ValueError, IrdistillError) as error:
-            said = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise IrdistillError(
-                f"{path} is damaged: {said.rstrip('.')}. Restore it, or write the run again."
-            ) from error
+            problem = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise DamagedError(path, f"is damaged: {problem.rstrip('.')}", _ADVICE) from error
         verify_manifest(path, data, "Restore it, or write the run again in another folder.")
         return manifest
 
     def _check(self) -> None:
-        """Refuse counts and parts that cannot belong together.
+        """Check that counts and parts fit together.
 
         Raises:
-            ValueError: the parts do not cover the queries, or a part has another name or place than
-                its number says.
+            ValueError: the parts do not cover the queries, or a part has another name or position
+                than its number says.
         """
         if self.queries < 0 or self.part_queries < 1:
             raise ValueError(f"queries is {self.queries} and part_queries {self.part_queries}")
         if self.shard and not (
             len(self.shard) == 2
-            and all(type(one) is int for one in self.shard)
+            and all(type(value) is int for value in self.shard)
             and 1 <= self.shard[0] <= self.shard[1]
         ):
             raise ValueError(
                 f"shard is {list(self.shard)}; two numbers i and n with 1 <= i <= n were expected"
             )
         for key, value in self.usage.items():
-            if (
-                not isinstance(value, int | float)
-                or isinstance(value, bool)
-                or not math.isfinite(value)
-            ):
+            if type(value) not in (int, float) or not math.isfinite(value):
                 raise ValueError(f"usage.{key} is {value!r}; a number was expected")
         numbers = [part.number for part in self.parts]
-        # compared as numbers first: a manifest that claims 10**18 queries must not be answered with
-        # a list of their parts
+        # Numbers are compared first: a manifest that claims 10**18 queries must not allocate a list
+        # of their parts.
         if self.complete and (
             self.number_of_parts() > (len(numbers) + 1) * (self.shard[1] if self.shard else 1)
             or numbers != self.part_numbers()
@@ -307,102 +284,22 @@ class Manifest:
     def completed(self, entries: Mapping[int, tuple[PartEntry, dict[str, float]]]) -> Manifest:
         """The final manifest, with the parts in order and their usage summed in that order.
 
-        Of what was measured (``x_sum`` over ``x_count``, of which ``x_low_count`` are low) it has
-        ``x_mean`` and ``x_low_share``.
+        ``x_sum`` over ``x_count``, of which ``x_low_count`` are low, gives ``x_mean`` and
+        ``x_low_share``.
         """
         usage: dict[str, float] = {}
         for number in sorted(entries):
             for key, value in entries[number][1].items():
                 usage[key] = usage.get(key, 0) + value
-        for name in [
-            key.removesuffix("_count")
-            for key in usage
-            if key.removesuffix("_count") + "_sum" in usage
-        ]:
-            if count := usage.get(f"{name}_count", 0):
+        for name in [key.removesuffix("_count") for key in usage if key.endswith("_count")]:
+            count = usage[f"{name}_count"]
+            if count and f"{name}_sum" in usage:
                 usage[f"{name}_mean"] = usage[f"{name}_sum"] / count
                 usage[f"{name}_low_share"] = usage.get(f"{name}_low_count", 0) / count
         parts = tuple(entries[number][0] for number in sorted(entries))
         return replace(self, complete=True, parts=parts, usage=dict(sorted(usage.items())))
 
 
-def check_part(entry: PartEntry, ending: str = ".parquet") -> None:
-    """Refuse an entry that names another file than its part's.
-
-    Raises:
-        IrdistillError: so it is.
-    """
-    if type(entry.number) is not int or entry.name != f"part-{entry.number:05d}{ending}":
-        raise IrdistillError(
-            f"a part has the number {entry.number!r} and the file {entry.name!r}, which is not a"
-            " part's name."
-        )
-
-
-def part_name(number: int) -> str:
-    """``part-00000.parquet``."""
-    return f"part-{number:05d}.parquet"
-
-
-class Journal:
-    """The log of finished parts, one JSON line each, appended after the part is in place.
-
-    It is fsynced where a second has passed since it last was: a kill loses no line, a power cut
-        those of parts that were
-    finished within a second of each other, which are then made again. It also takes what varies
-    between two runs of one job (seconds, host) and so has no place in the manifest.
-    """
-
-    def __init__(self, folder: Path, ending: str = ".parquet") -> None:
-        self.path, self._ending = folder / JOURNAL, ending
-        self._synced = -math.inf
-
-    def read(self, repair: bool = True) -> dict[int, tuple[PartEntry, dict[str, float]]]:
-        """Entries by part number; a line that a kill cut short is dropped.
-
-        Args:
-            repair: also remove such a line from the file; only for the process that writes the run.
-        """
-        entries: dict[int, tuple[PartEntry, dict[str, float]]] = {}
-        if not self.path.is_file():
-            return entries
-        good = []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
-        for line in lines:
-            try:
-                data = json.loads(line)
-                entry = PartEntry.read(data["part"])
-                usage = {
-                    str(key): value
-                    for key, value in data["usage"].items()
-                    if isinstance(value, int | float)
-                }
-                check_part(entry, self._ending)
-            except (
-                ValueError,
-                RecursionError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                IrdistillError,
-            ):
-                continue
-            entries[entry.number] = (entry, usage)
-            good.append(line)
-        if lines[-1] and repair:
-            write_text(self.path, "".join(f"{line}\n" for line in good))
-        return entries
-
-    def append(
-        self, entry: PartEntry, usage: Mapping[str, float], notes: Mapping[str, Any]
-    ) -> None:
-        """Record one finished part."""
-        line = json.dumps(
-            {"part": asdict(entry), "usage": dict(usage), **notes}, ensure_ascii=False
-        )
-        with explain_os_errors(self.path), open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(line + "\n")
-            stream.flush()
-            if time.monotonic() - self._synced >= 1.0:
-                os.fsync(stream.fileno())
-                self._synced = time.monotonic()
+def part_name(number: int, ending: str = ".parquet") -> str:
+    """The file of a part: ``part-00000.parquet``."""
+    return f"part-{number:05d}{ending}"

@@ -1,6 +1,4 @@
-"""Rules that say which unjudged documents are probably relevant; what they find is a flag beside
-the score.
-"""
+"""Rules that flag unjudged documents that are probably relevant."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ import numpy as np
 
 from irdistill.collections import Collection
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError, WrongCollectionError
 from irdistill.runs.flags import FALSE_NEGATIVE, SUSPECTED, flag_code
-from irdistill.runs.opening import open_run
+from irdistill.runs.interchange import as_run
 from irdistill.runs.ranked_lists import RankedList
 from irdistill.runs.run import Run
 from irdistill.runs.run_files import check_out
@@ -32,14 +30,14 @@ _RULE = re.compile(r"([a-z-]+)(?:=([-+.\deE]+))?")
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One rule. With s a document's score and p the score of the query's positive:
+class MaskRule:
+    """A rule for a document of score s and a query whose positive has score p.
 
     - ``margin=m``: s > p - m (m at least 0);
-    - ``percentage=c``: s > c * p (0 < c at most 1). It needs scores with a meaningful zero; where p
-      is not above 0, c * p lies above p and the rule says nothing about the query;
+    - ``percentage=c``: s > c * p (0 < c at most 1). It needs scores with a meaningful zero; if p is
+      not above 0, the rule does not apply to the query;
     - ``threshold=t``: s > t;
-    - ``top-k=k``: the document stands among the first k of the run;
+    - ``top-k=k``: the document is among the first k of the run;
     - ``above-positive``: s > p.
 
     ``margin`` and ``percentage`` are TopK-MarginPos and TopK-PercPos of NV-Retriever (arXiv
@@ -59,18 +57,18 @@ class Rule:
             "above-positive": value == 0,
         }
         if not good.get(self.name, False):
-            raise IrdistillError(
+            raise OptionError(
                 f"the rule {self} is not known or its number is out of range. Write margin=M (at"
                 " least 0), percentage=C (above 0, at most 1), threshold=T, top-k=K (a whole"
                 " number from 1) or above-positive."
             )
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
-        """Read ``margin=2``.
+    def parse(cls, text: str) -> MaskRule:
+        """Parse a rule such as ``margin=2``.
 
         Raises:
-            IrdistillError: it is no rule.
+            OptionError: it is not a rule.
         """
         match = _RULE.fullmatch(text.replace(" ", ""))
         try:
@@ -79,7 +77,7 @@ class Rule:
                 raise ValueError
             return cls(name, float(value) if value is not None else 0.0)
         except ValueError as error:
-            raise IrdistillError(
+            raise OptionError(
                 f"the rule {text!r} cannot be read; write a rule and its number, as margin=2, or"
                 " above-positive alone."
             ) from error
@@ -88,9 +86,7 @@ class Rule:
         return self.name if self.name == "above-positive" else f"{self.name}={self.value:g}"
 
     def hits(self, scores: np.ndarray, positive: float) -> np.ndarray | None:
-        """(n,) bool for scores in rank order; None where the rule says nothing for want of a
-        (usable) positive.
-        """
+        """(n,) bool for scores in rank order; None if the query has no positive that is usable."""
         match self.name:
             case "threshold":
                 return scores > self.value
@@ -103,42 +99,46 @@ class Rule:
 
 
 def mask(
-    run: str | Path | Run,
+    run: Any,
     collection: Collection,
     out: str | Path,
     rules: str | Sequence[str],
     positive: Reference = "highest",
     overwrite: bool = False,
 ) -> Run:
-    """Flag unjudged documents that are probably relevant: ``false negative: margin``. No score is
-    changed.
+    """Flag unjudged documents that are probably relevant: ``false negative: margin``.
 
-    A judged document, relevant or not, is never flagged, nor is one without a score. Of several
-    rules the first that hits gives the reason. The manifest's usage counts what each rule flagged
-    and the queries that a rule could say nothing about, because no positive of theirs has a score
-    (or, for ``percentage``, one above 0).
+    No score is changed. Judged documents and documents without a score are never flagged. The first
+    of several rules that applies to a document is the reason. The manifest's usage counts what each
+    rule flagged, and the queries that a rule did not apply to because no positive has a score (or,
+    for ``percentage``, a score above 0).
 
     Args:
-        rules: such as ``"margin=2"``, or several.
-        positive: which score stands for the positives where a query has several: the ``highest``
-            (flags least), the ``lowest`` or the ``mean``.
+        run: anything that `as_run` accepts.
+        collection: has the judgments.
+        out: the folder of the new run.
+        rules: one rule, such as ``"margin=2"``, or several.
+        positive: the score of a query with several positives: the ``highest`` (flags the fewest
+            documents), the ``lowest`` or the ``mean``.
+        overwrite: replace another run in ``out``.
 
     Raises:
-        IrdistillError: a rule cannot be read, the collection has no judgments though a rule needs
-            them, the run belongs to another collection, or ``out`` holds something else.
+        OptionError: a rule cannot be read, or ``positive`` has another value.
+        WrongCollectionError: the collection has no judgments, or the run is of another collection.
+        IrdistillError: as `RunWriter`.
     """
-    parsed = [Rule.parse(text) for text in ([rules] if isinstance(rules, str) else rules)]
+    parsed = [MaskRule.parse(text) for text in ([rules] if isinstance(rules, str) else rules)]
     if not parsed or positive not in ("highest", "lowest", "mean"):
-        raise IrdistillError(
+        raise OptionError(
             f"{len(parsed)} rules and positive={positive!r} were given; at least one rule and one"
             " of highest, lowest, mean were expected."
         )
     if not len(collection.qrels):
-        raise IrdistillError(
+        raise WrongCollectionError(
             f"{collection.id!r} has no judgments, so its known relevant documents would be flagged"
             " as false negatives; give a split that has qrels."
         )
-    opened = open_run(run, collection)
+    opened = as_run(run, collection)
     check_out(out, overwrite, [opened])
     settings: dict[str, Any] = {
         "rules": [str(rule) for rule in parsed],
@@ -147,7 +147,6 @@ def mask(
         "qrels": collection.qrels.fingerprint,
     }
     identity = replace(opened.identity, settings={**opened.identity.settings, "mask": settings})
-    # A run in memory is one part; in a folder it is cut like any other.
     size = opened.manifest.part_queries if opened.path is not None else 64
     with RunWriter(
         out,
@@ -176,54 +175,52 @@ def mask(
                 ]
                 writer.write_part(number, lists, counts)
                 bar.update(len(ids))
-        found = writer.finish()
-    usage = found.manifest.usage
+        masked = writer.finish()
+    usage = masked.manifest.usage
     logger.info(
         "%d documents flagged as suspected false negatives; %d of %d queries have no positive that"
         " a rule could use",
         sum(int(usage.get(f"flagged_{rule.name}", 0)) for rule in parsed),
         int(usage.get("unruled_queries", 0)),
-        len(found),
+        len(masked),
     )
-    return found
+    return masked
 
 
 def _masked(
-    found: RankedList,
+    row: RankedList,
     judged: Mapping[str, int],
-    rules: Sequence[Rule],
+    rules: Sequence[MaskRule],
     reference: Reference,
     counts: Counter[str],
 ) -> RankedList:
-    scores = found.scores.astype(np.float64)
-    known = np.array([doc in judged for doc in found.doc_ids], dtype=bool)
-    relevant = np.array([judged.get(doc, 0) > 0 for doc in found.doc_ids], dtype=bool) & ~np.isnan(
-        scores
-    )
+    scores = row.scores.astype(np.float64)
+    scored = ~np.isnan(scores)
+    relevant = np.array([judged.get(doc, 0) > 0 for doc in row.doc_ids], dtype=bool) & scored
     positive = math.nan
     if relevant.any():
-        choices = {
-            "highest": scores[relevant].max(),
-            "lowest": scores[relevant].min(),
-            "mean": scores[relevant].mean(),
-        }
+        some = scores[relevant]
+        choices = {"highest": some.max(), "lowest": some.min(), "mean": some.mean()}
         positive = float(choices[reference])
-    flags: list[str | None] = list(found.flags) if found.flags else [None] * len(found.doc_ids)
-    free = (
-        ~known
-        & ~np.isnan(scores)
-        & np.array([flag_code(flag) != SUSPECTED for flag in flags], dtype=bool)
+    flags: list[str | None] = list(row.flags) if row.flags else [None] * len(row.doc_ids)
+    free = scored & np.array(
+        [
+            doc not in judged and flag_code(flag) != SUSPECTED
+            for doc, flag in zip(row.doc_ids, flags, strict=True)
+        ],
+        dtype=bool,
     )
-    silent = False
+    unruled = False
     for rule in rules:
         hits = rule.hits(scores, positive)
         if hits is None:
-            silent = True
+            unruled = True
             continue
-        places = np.flatnonzero(hits & free)
-        free[places] = False
-        counts[f"flagged_{rule.name}"] += len(places)
-        for place in places.tolist():
-            flags[place] = "; ".join(filter(None, (f"{FALSE_NEGATIVE}: {rule.name}", flags[place])))
-    counts["unruled_queries"] += silent
-    return RankedList(found.query_id, found.doc_ids, found.scores, flags if any(flags) else None)
+        positions = np.flatnonzero(hits & free)
+        free[positions] = False
+        counts[f"flagged_{rule.name}"] += len(positions)
+        for position in positions.tolist():
+            reason = f"{FALSE_NEGATIVE}: {rule.name}"
+            flags[position] = "; ".join(filter(None, (reason, flags[position])))
+    counts["unruled_queries"] += unruled
+    return RankedList(row.query_id, row.doc_ids, row.scores, flags if any(flags) else None)

@@ -1,6 +1,4 @@
-"""How several teachers' scores of one query become one: the same rule when runs are fused and when
-lists are drawn.
-"""
+"""Mixing several teachers' scores of one query, for fused runs and for training lists."""
 
 from __future__ import annotations
 
@@ -12,12 +10,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.runs.gate import Gate, Part, pairwise_tau, scored, zscores
 
 Missing = Literal["null", "skip", "min"]
 RRF_K = 60
-"""Cormack, Clarke and Büttcher (SIGIR 2009) found 60 good everywhere."""
+"""Cormack, Clarke and Büttcher (SIGIR 2009): 60 works on all their collections."""
 
 MISSING, DISAGREE, DISAGREE_ON_IT = (
     "missing",
@@ -65,17 +63,15 @@ METHODS: Mapping[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "logsoftmax": _logsoftmax,
     "rrf": _rrf,
 }
-"""How one query's scores of one run, (n,) float64 best first, are made comparable before they are
-mixed.
-"""
+"""How one run's scores of a query, (n,) float64 best first, are made comparable."""
 
 
 class Mixed(NamedTuple):
     """One query's mixed scores.
 
     Attributes:
-        scores: (n,) float32, NaN where there is none.
-        reasons: (n,) uint8, index into ``REASONS``: why there is none.
+        scores: (n,) float32, NaN where there is no score.
+        reasons: (n,) uint8, index into ``REASONS``: why there is no score.
     """
 
     scores: np.ndarray
@@ -84,36 +80,44 @@ class Mixed(NamedTuple):
 
 @dataclass(frozen=True)
 class Mixing:
-    """A rule that mixes T teachers. With s the weighted mean over teachers of a document's
-    normalised scores:
+    """How the scores of T teachers are mixed: the weighted mean of their normalized scores.
 
-    - ``mean``: the raw scores, for teachers on one scale (Hofstätter et al., arXiv 2010.02666:
-      three cross-encoders of one training); else the teacher with the widest scale decides;
-    - ``zscore``: (score - mean) / standard deviation of the query's list (population; 0 where all
-      are equal);
-    - ``minmax``: (score - least) / (most - least) of the list; 0 where all are equal;
+    - ``mean``: raw scores, for teachers on one scale (Hofstätter et al., arXiv 2010.02666: three
+      cross-encoders of one training); else the teacher with the widest scale dominates;
+    - ``zscore``: (score - mean) / standard deviation of the query's list (population; 0 if all are
+      equal);
+    - ``minmax``: (score - minimum) / (maximum - minimum) of the list; 0 if all are equal;
     - ``softmax``: the list's ``softmax(score / tau)`` (MEAL V2, arXiv 2009.08453: the mean of the
       teachers' softmaxes);
-    - ``logsoftmax``: the logarithm of that mean: same order, and ``KL(teacher_tau=1)`` gets the
-      mean itself as target;
+    - ``logsoftmax``: the logarithm of that mean: same order, and the target of
+      ``KL(teacher_tau=1)`` is the mean itself;
     - ``rrf``: the weighted *sum* of 1 / (60 + rank) (Cormack, Clarke and Büttcher, SIGIR 2009).
 
     Attributes:
-        weights: one a teacher; equal where None. A teacher of weight 0 counts as if it were not
-            there.
-        missing: what a document has that a teacher did not score: ``null`` (flagged ``missing``,
-            the safe choice for teachers), ``skip`` (the mean of the teachers that have it), or
-            ``min`` (the teacher's least normalised score for the query). ``rrf`` always adds
+        method: one of the above.
+        weights: one per teacher; equal if None. A teacher of weight 0 is ignored.
+        missing: the score of a document that a teacher did not score: ``null`` (flagged
+            ``missing``, the safe choice for teachers), ``skip`` (the mean of the other teachers),
+            or ``min`` (the teacher's lowest normalized score for the query). ``rrf`` always adds
             nothing.
-        tau: divides the scores in a softmax; one number, or one a teacher.
-        abstain: ``tau<0.2``: where the teachers' mean pairwise Kendall tau-b is below, the whole
-            query is null, flagged ``teachers disagree`` (kept where no two can be compared).
-            ``sd>1``: where the standard deviation over teachers of a document's z-scores is above,
-            it is null. Both are joined by a comma.
+        tau: divides the scores in a softmax; one number, or one per teacher.
+        abstain: ``tau<0.2``: if the teachers' mean pairwise Kendall tau-b is lower, the whole query
+            is null, flagged ``teachers disagree`` (unless no two teachers can be compared).
+            ``sd>1``: if the standard deviation over teachers of a document's z-scores is higher,
+            the document is null. A comma joins both.
         gate: multiplies the weights, query by query.
 
     Raises:
-        IrdistillError: a value is none of these.
+        OptionError: a value is not allowed.
+
+    Examples:
+        >>> import numpy as np
+        >>> from irdistill.runs import Mixing
+        >>> first, second = np.array([3.0, 1.0]), np.array([10.0, 20.0])
+        >>> mixing = Mixing("minmax", weights=(3, 1)).for_teachers(2)
+        >>> lists = [(np.arange(2), first), (np.arange(2), second)]
+        >>> mixing.mix(lists, 2).scores.tolist()
+        [0.75, 0.25]
     """
 
     method: str = "zscore"
@@ -129,54 +133,54 @@ class Mixing:
             if isinstance(value, Sequence):
                 object.__setattr__(self, name, tuple(float(number) for number in value))
         if self.method not in METHODS or self.missing not in ("null", "skip", "min"):
-            raise IrdistillError(
+            raise OptionError(
                 f"method {self.method!r} and missing {self.missing!r} were given; one of"
                 f" {', '.join(METHODS)} and one of null, skip, min were expected."
             )
         parse_abstain(self.abstain)
 
     def for_teachers(self, count: int) -> Mixing:
-        """The rule with a weight and a temperature for each of ``count`` teachers.
+        """The same with a weight and a temperature for each of ``count`` teachers.
 
         Raises:
-            IrdistillError: weights, temperatures or the gate are for another number, or out of
-                range.
+            OptionError: weights, temperatures or the gate are for another number of teachers, or
+                out of range.
         """
         shares = checked_weights(self.weights, count)
         taus = self.tau if isinstance(self.tau, tuple) else (float(self.tau),) * count
         if len(taus) != count or not all(0 < tau < math.inf for tau in taus):
-            raise IrdistillError(
+            raise OptionError(
                 f"the temperature {self.tau} was given for {count} teachers; one number above 0, or"
-                " one a teacher, was expected."
+                " one per teacher, was expected."
             )
         if self.gate is not None and len(self.gate) != count:
-            raise IrdistillError(
+            raise OptionError(
                 f"the gate is for {len(self.gate)} teachers, and {count} were given; fit it for"
                 " these."
             )
         return replace(self, weights=shares, tau=taus)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the numbers, for a manifest. Of a rule made ``for_teachers``."""
+        """What decides the numbers, for a manifest; call ``for_teachers`` first."""
         assert self.weights is not None and isinstance(self.tau, tuple)
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "method": self.method,
             "weights": list(self.weights),
             "missing": "skip" if self.method == "rrf" else self.missing,
         }
         if "softmax" in self.method:
-            found["tau"] = list(self.tau)
+            values["tau"] = list(self.tau)
         if self.abstain:
-            found["abstain"] = self.abstain
+            values["abstain"] = self.abstain
         if self.gate is not None:
-            found["gate"] = self.gate.to_json()
-        return found
+            values["gate"] = self.gate.to_json()
+        return values
 
     def mix(self, parts: Sequence[Part | None], count: int) -> Mixed:
-        """Mix one query's lists. Of a rule made ``for_teachers``.
+        """Mix one query's lists; call ``for_teachers`` first.
 
         Args:
-            parts: each teacher's list, None where it has none for the query.
+            parts: each teacher's list; None if it has no list for the query.
             count: documents in the union of the lists.
         """
         assert self.weights is not None and isinstance(self.tau, tuple)
@@ -188,19 +192,19 @@ class Mixing:
         for row, other, part, tau in zip(values, standard, parts, self.tau, strict=True):
             places, scores = scored(part)
             if len(scores):
-                own = METHODS[self.method](scores, tau)
-                row[places], other[places] = own, zscores(scores)
+                normalized = METHODS[self.method](scores, tau)
+                row[places], other[places] = normalized, zscores(scores)
                 if self.missing == "min" and self.method != "rrf":
-                    row[np.isnan(row)] = own.min()
+                    row[np.isnan(row)] = normalized.min()
         weights = np.asarray(self.weights)
         if self.gate is not None:
             weights = weights * self.gate.weights(parts, count)
-        there = ~np.isnan(values)
-        mass = (weights[:, None] * there).sum(0)
-        scores = _combined(self.method, values, there, weights, mass)
+        present = ~np.isnan(values)
+        mass = (weights[:, None] * present).sum(0)
+        scores = _combined(self.method, values, present, weights, mass)
         lost = mass == 0
         if self.missing == "null" and self.method != "rrf":
-            lost |= ~there[weights > 0].all(0)
+            lost |= ~present[weights > 0].all(0)
         reasons = lost.astype(np.uint8)
         self._abstain(parts, standard, reasons)
         return Mixed(np.where(reasons > 0, np.nan, scores).astype(np.float32), reasons)
@@ -221,24 +225,23 @@ class Mixing:
 
 
 def _combined(
-    method: str, values: np.ndarray, there: np.ndarray, weights: np.ndarray, mass: np.ndarray
+    method: str, values: np.ndarray, present: np.ndarray, weights: np.ndarray, mass: np.ndarray
 ) -> np.ndarray:
-    """(n,) float64; any value where ``mass`` is 0."""
+    """(n,) float64; undefined where ``mass`` is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
-        if method == "logsoftmax":  # of a mean of probabilities too small for a float
-            high = np.where(there, values, -np.inf).max(0, initial=-np.inf)
-            raised = np.where(there, np.exp(values - high), 0.0)
+        if method == "logsoftmax":  # the probabilities may be too small for a float
+            high = np.where(present, values, -np.inf).max(0, initial=-np.inf)
+            raised = np.where(present, np.exp(values - high), 0.0)
             return high + np.log((weights[:, None] * raised).sum(0) / mass)
-        total = (weights[:, None] * np.where(there, values, 0.0)).sum(0)
+        total = (weights[:, None] * np.where(present, values, 0.0)).sum(0)
         return total if method == "rrf" else total / mass
 
 
 def checked_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """A weight for each of ``count`` teachers, equal where None.
+    """A weight for each of ``count`` teachers, equal if None.
 
     Raises:
-        IrdistillError: another number of them, or one that is negative or not finite, or none above
-            0.
+        OptionError: their number is wrong, one is negative or not finite, or none is above 0.
     """
     shares = np.asarray(weights if weights is not None else [1.0] * count, dtype=np.float64)
     if (
@@ -247,21 +250,20 @@ def checked_weights(weights: Sequence[float] | None, count: int) -> tuple[float,
         or (shares < 0).any()
         or shares.sum() <= 0
     ):
-        raise IrdistillError(
-            f"the weights {shares.tolist()} were given for {count} runs; one finite number a run"
-            " was expected, none below 0 and one above."
+        raise OptionError(
+            f"the weights {shares.tolist()} were given for {count} runs; one finite number per"
+            " run was expected, none below 0 and one above."
         )
     return tuple(shares.tolist())
 
 
 def parse_abstain(text: str) -> tuple[float | None, float | None]:
-    """The least Kendall tau and the most standard deviation of ``tau<0.2,sd>1``; None where not
-    given.
+    """The bounds of ``tau<0.2,sd>1``: Kendall tau and standard deviation; None if absent.
 
     Raises:
-        IrdistillError: it cannot be read, or a bound could never or always be passed.
+        OptionError: it cannot be read, or a bound could never or always be passed.
     """
-    found: dict[str, float] = {}
+    bounds: dict[str, float] = {}
     for part in filter(None, text.replace(" ", "").split(",")):
         match = _ABSTAIN.fullmatch(part)
         try:
@@ -269,11 +271,11 @@ def parse_abstain(text: str) -> tuple[float | None, float | None]:
         except ValueError:
             value = math.nan
         name = (match[1] or match[2]) if match else ""
-        if not (-1 < value <= 1 if name == "tau" else 0 < value < math.inf) or name in found:
-            raise IrdistillError(
+        if not (-1 < value <= 1 if name == "tau" else 0 < value < math.inf) or name in bounds:
+            raise OptionError(
                 f"abstain {text!r} has a part {part!r} that cannot be read. Write tau<NUMBER (above"
                 " -1, at most 1), sd>NUMBER (above 0), or both joined by a comma, each once:"
                 " tau<0.2,sd>1."
             )
-        found[name] = value
-    return found.get("tau"), found.get("sd")
+        bounds[name] = value
+    return bounds.get("tau"), bounds.get("sd")

@@ -10,16 +10,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError
 from irdistill.runs.ranked_lists import SCHEMA
 from irdistill.storage.files import atomic_path, file_sha256
+
+PART_ADVICE = "Run the command that wrote the run again: it writes this part only."
 
 
 def encode(table: pa.Table) -> pa.Buffer:
     """Parquet bytes of a part, the same for the same rows.
 
-    Ids of one length pack best as lengths and bytes apart, scores as split bytes: 20 million random
-    MS MARCO rows take 7.5 bytes each, against 12.1 with Parquet's default encodings.
+    Ids are stored as lengths and bytes, scores as split bytes: 20 million random MS MARCO rows take
+    7.5 bytes each, against 12.1 with Parquet's default encodings.
     """
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -45,7 +47,7 @@ def encode(table: pa.Table) -> pa.Buffer:
 
 
 def write(path: Path, data: pa.Buffer, sync_folder: bool = True) -> str:
-    """Write bytes atomically, as ``atomic_path`` does; gives their SHA-256."""
+    """Write bytes atomically, as ``atomic_path`` does; returns their SHA-256."""
     with atomic_path(path, sync_folder) as temporary, open(temporary, "wb") as stream:
         stream.write(memoryview(data))
     return hashlib.sha256(memoryview(data)).hexdigest()
@@ -55,10 +57,12 @@ def read(path: Path, columns: list[str] | None = None, sha256: str | None = None
     """Read a part.
 
     Args:
-        sha256: what the manifest says; None where the file was compared with it before.
+        path: the file.
+        columns: names of columns; all if None.
+        sha256: what the manifest says; None skips the comparison.
 
     Raises:
-        IrdistillError: it is absent, truncated, damaged or has other columns.
+        DamagedError: it is absent, truncated, damaged or has other columns.
     """
     try:
         if sha256 is not None and file_sha256(path) != sha256:
@@ -67,27 +71,22 @@ def read(path: Path, columns: list[str] | None = None, sha256: str | None = None
             path, columns=columns, page_checksum_verification=True, partitioning=None
         )
     except FileNotFoundError as error:
-        raise IrdistillError(
-            f"{path} is missing; start the command that wrote this run again."
-        ) from error
+        raise DamagedError(path, "is missing", PART_ADVICE) from error
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise IrdistillError(
-            f"{path} is truncated or damaged ({str(error).splitlines()[0]}). Run the command that"
-            " wrote the run again: it writes this part alone."
-        ) from error
-    wanted = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
-    if table.column_names != wanted:
-        raise IrdistillError(
-            f"{path} has the columns {', '.join(table.column_names)}; {', '.join(wanted)} were"
-            " expected."
+        reason = str(error).splitlines()[0]
+        raise DamagedError(path, f"is truncated or damaged ({reason})", PART_ADVICE) from error
+    expected = [name for name in SCHEMA.names if name in (columns or SCHEMA.names)]
+    if table.column_names != expected:
+        raise DamagedError(
+            path,
+            f"has the columns {', '.join(table.column_names)}; {', '.join(expected)} were expected",
+            PART_ADVICE,
         )
     return table
 
 
 def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.Buffer:
-    """Parquet bytes of ``queries.parquet``: the ids in order and, where they are known, the
-    fingerprints of the queries.
-    """
+    """Parquet bytes of ``queries.parquet``: the ids in order and their fingerprints, if known."""
     columns = {"query_id": pa.array(query_ids, pa.string())}
     if fingerprints:
         columns["fingerprint"] = pa.array(
@@ -97,10 +96,10 @@ def encode_queries(query_ids: list[str], fingerprints: Mapping[str, str]) -> pa.
 
 
 def read_query_fingerprints(path: Path) -> dict[str, str]:
-    """Query id -> fingerprint of ``queries.parquet``; empty where the run was written without.
+    """Query id -> fingerprint of ``queries.parquet``; empty if the run does not store them.
 
     Raises:
-        IrdistillError: the file is absent or damaged.
+        DamagedError: the file is absent or damaged.
     """
     columns = _query_columns(path)
     pairs = zip(columns["query_id"], columns.get("fingerprint") or (), strict=False)
@@ -111,7 +110,7 @@ def read_ids(path: Path) -> list[str]:
     """The query ids of ``queries.parquet``.
 
     Raises:
-        IrdistillError: it is absent or damaged.
+        DamagedError: it is absent or damaged.
     """
     return _query_columns(path, ["query_id"])["query_id"]
 
@@ -123,6 +122,7 @@ def _query_columns(path: Path, columns: list[str] | None = None) -> dict[str, li
         )
         return {name: table.column(name).to_pylist() for name in {"query_id", *table.column_names}}
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        raise IrdistillError(
-            f"{path} is missing or damaged ({str(error).splitlines()[0]}); write the run again."
+        reason = str(error).splitlines()[0]
+        raise DamagedError(
+            path, f"is missing or damaged ({reason})", "Write the run again."
         ) from error

@@ -29,7 +29,7 @@ class RankedList(NamedTuple):
 
     Attributes:
         scores: (n,) float32; NaN stands for *not scored* (null on disk).
-        flags: for each document why its score is null or doubtful, or None; None where no document
+        flags: for each document why its score is null or doubtful, or None; None if no document
             has a flag.
     """
 
@@ -39,7 +39,7 @@ class RankedList(NamedTuple):
     flags: list[str | None] | None = None
 
     def without(self, excluded: Collection[str], k: int | None = None) -> RankedList:
-        """The k best that are not among ``excluded``; all such where None."""
+        """The k best documents that are not in ``excluded`` (all of them if k is None)."""
         places = [place for place, doc_id in enumerate(self.doc_ids) if doc_id not in excluded][:k]
         if len(places) == len(self.doc_ids):
             return self
@@ -50,12 +50,12 @@ class RankedList(NamedTuple):
 
 
 def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
-    """The order of trec_eval (score, then document id, both descending), what has no score last.
+    """The order of trec_eval: score, then document id, both descending; unscored documents last.
 
-    Documents without a score keep the order they were given in.
+    Documents without a score keep their order.
 
     Returns:
-        (n,) positions, or None where the list is in this order already.
+        (n,) positions, or None if the list is in this order already.
     """
     order = np.argsort(-scores, kind="stable")
     values = scores[order]
@@ -71,14 +71,14 @@ def rank_order(doc_ids: Sequence[str], scores: np.ndarray) -> np.ndarray | None:
     return None if np.array_equal(order, np.arange(len(order))) else order
 
 
-def ranked(given: RankedList) -> RankedList:
+def ranked(row: RankedList) -> RankedList:
     """Check one list and put it in rank order.
 
     Raises:
-        InputError: lengths differ, a document comes twice, or a score is infinite.
+        InputError: lengths differ, a document is repeated, or a score is infinite.
     """
-    query_id, doc_ids, flags = given.query_id, list(given.doc_ids), given.flags
-    scores = np.asarray(given.scores, dtype=np.float32)
+    query_id, doc_ids, flags = row.query_id, list(row.doc_ids), row.flags
+    scores = np.asarray(row.scores, dtype=np.float32)
     if scores.shape != (len(doc_ids),) or (flags is not None and len(flags) != len(doc_ids)):
         raise InputError(
             f"the list of query {query_id!r} has {len(doc_ids)} documents, scores of shape"
@@ -110,25 +110,22 @@ def ranked(given: RankedList) -> RankedList:
 
 
 def to_table(lists: Iterable[RankedList]) -> pa.Table:
-    """Columns ``query_id, doc_id, rank, score, flag`` of several lists, each checked and put in
-    rank order.
+    """The rows of several lists as a table; each list is checked and put in rank order.
 
-    The same as ranking each list by itself, but over all rows at once: a million rows a second and
-    core are wanted.
+    The result is that of `ranked` for each list, but computed over all rows at once, at about a
+    million rows per second.
 
     Raises:
-        InputError: as ``ranked``.
+        InputError: as `ranked`.
     """
     rows = list(lists)
     sizes = np.array([len(row.doc_ids) for row in rows], dtype=np.int64)
-    own = [np.asarray(row.scores, dtype=np.float32) for row in rows]
-    scores = (
-        np.concatenate([np.empty(0, np.float32), *own])
-        if all(values.ndim == 1 for values in own)
-        else np.empty(0)
-    )
+    lists_of_scores = [np.asarray(row.scores, dtype=np.float32) for row in rows]
+    one_dimensional = all(values.ndim == 1 for values in lists_of_scores)
+    scores = np.concatenate([np.empty(0, np.float32), *lists_of_scores] if one_dimensional else [])
     if (
-        [len(values) for values in own] != sizes.tolist()
+        not one_dimensional
+        or [len(values) for values in lists_of_scores] != sizes.tolist()
         or np.isinf(scores).any()
         or any(
             len(set(row.doc_ids)) != len(row.doc_ids)
@@ -140,7 +137,7 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
             ranked(row)
     doc_ids = list(chain.from_iterable(row.doc_ids for row in rows))
     starts = np.cumsum(sizes) - sizes
-    order = _order_within(doc_ids, scores, own, starts, sizes)
+    order = _order_within(doc_ids, scores, lists_of_scores, starts, sizes)
     flags = pa.nulls(len(doc_ids), pa.string())
     if any(row.flags for row in rows):
         flags = pa.array(
@@ -167,14 +164,13 @@ def to_table(lists: Iterable[RankedList]) -> pa.Table:
 def _order_within(
     doc_ids: list[str],
     scores: np.ndarray,
-    own: Sequence[np.ndarray],
+    lists_of_scores: Sequence[np.ndarray],
     starts: np.ndarray,
     sizes: np.ndarray,
 ) -> np.ndarray:
-    """``rank_order`` of each list, as (rows,) int64 places among all rows."""
-    order = np.concatenate(
-        [np.empty(0, np.int64), *(np.argsort(-values, kind="stable") for values in own)]
-    )
+    """`rank_order` of each list, as (rows,) int64 positions among all rows."""
+    orders = (np.argsort(-values, kind="stable") for values in lists_of_scores)
+    order = np.concatenate([np.empty(0, np.int64), *orders])
     order += np.repeat(starts, sizes)
     values = scores[order]
     order_ties(order, values, starts, lambda rows: [doc_ids[row] for row in rows.tolist()])
@@ -187,22 +183,24 @@ def order_ties(
     starts: np.ndarray,
     names: Callable[[np.ndarray], list[str]],
 ) -> bool:
-    """Put equal scores of one list in the order of trec_eval, in place; gives whether there were
-    any.
+    """Put equal scores of one list in the order of trec_eval, in place.
 
     Args:
-        order: (rows,) places of the rows, those of each list together and by falling score.
+        order: (rows,) positions of the rows, grouped by list and by falling score.
         scores: (rows,) in that order.
         starts: where each list begins.
-        names: gives the document ids of some places.
+        names: returns the document ids at some positions.
+
+    Returns:
+        Whether there were equal scores.
     """
     tied = scores[1:] == scores[:-1]
     tied[starts[(starts > 0) & (starts < len(scores))] - 1] = False
     places = np.flatnonzero(tied)
     for run in np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else ():
-        own = order[int(run[0]) : int(run[-1]) + 2]
-        ids = names(own)
-        own[:] = own[sorted(range(len(own)), key=ids.__getitem__, reverse=True)]
+        tie = order[int(run[0]) : int(run[-1]) + 2]
+        ids = names(tie)
+        tie[:] = tie[sorted(range(len(tie)), key=ids.__getitem__, reverse=True)]
     return bool(len(places))
 
 
@@ -212,14 +210,12 @@ def column_scores(table: pa.Table) -> np.ndarray:
 
 
 def boundaries(table: pa.Table) -> np.ndarray:
-    """Where each query's rows begin, and the number of rows at the end: the rows of rank 1."""
+    """The rows of rank 1, where each query begins, and at the end the number of rows."""
     return np.append(np.flatnonzero(table.column("rank").to_numpy() == 1), table.num_rows)
 
 
 def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList]:
-    """The lists of a table, one for each of ``query_ids`` in order; a query with no row has an
-    empty list.
-    """
+    """The lists of a table, one per query id in order; empty for a query without rows."""
     edges = boundaries(table)
     present = table.column("query_id").take(pa.array(edges[:-1])).to_pylist()
     doc_ids, scores = table.column("doc_id").to_pylist(), column_scores(table)
@@ -233,9 +229,9 @@ def from_table(table: pa.Table, query_ids: Sequence[str]) -> Iterator[RankedList
         if at < len(present) and present[at] == query_id:
             start, end = int(edges[at]), int(edges[at + 1])
             at += 1
-            own = flags[start:end] if flags is not None else None
+            some = flags[start:end] if flags is not None else []
             yield RankedList(
-                query_id, doc_ids[start:end], scores[start:end], own if own and any(own) else None
+                query_id, doc_ids[start:end], scores[start:end], some if any(some) else None
             )
         else:
             yield RankedList(query_id, [], np.empty(0, np.float32), None)

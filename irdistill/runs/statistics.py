@@ -1,4 +1,4 @@
-"""What a run holds, and how two runs differ."""
+"""Counts and statistics of a run, and how two runs differ."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from irdistill.runs.opening import open_run
-from irdistill.runs.run import Run
+from irdistill.runs.interchange import as_run
 from irdistill.storage.files import differences
 
 
-def stats(run: str | Run) -> dict[str, Any]:
-    """Counts, depths and score statistics (float64 over all scored rows) of a run."""
-    opened = open_run(run)
+def stats(run: Any) -> dict[str, Any]:
+    """Counts, depths and score statistics (float64 over all scored rows) of a run.
+
+    Args:
+        run: anything that `as_run` accepts.
+
+    Examples:
+        >>> from irdistill.runs import stats
+        >>> summary = stats({"q": {"a": 1.0, "b": 3.0, "c": None}})
+        >>> summary["rows"], summary["nulls"], summary["score_mean"]
+        (3, 1, 2.0)
+    """
+    opened = as_run(run)
     depths = []
     flags: Counter[str] = Counter()
     count, ties, total, squares = 0, 0, 0.0, 0.0
     low, high = np.inf, -np.inf
-    for found in opened:
-        depths.append(len(found.doc_ids))
-        flags.update(flag for flag in found.flags or () if flag)
-        values = found.scores[~np.isnan(found.scores)].astype(np.float64)
+    for row in opened:
+        depths.append(len(row.doc_ids))
+        flags.update(flag for flag in row.flags or () if flag)
+        values = row.scores[~np.isnan(row.scores)].astype(np.float64)
         if len(values):
             count += len(values)
             ties += int((values[1:] == values[:-1]).sum())
@@ -30,6 +39,7 @@ def stats(run: str | Run) -> dict[str, Any]:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     mean = float(total / count) if count else None
     size = sum(part.bytes for part in opened.manifest.parts)
+    deviation = float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None
     return {
         "run": str(opened.path or "in memory"),
         "kind": opened.identity.kind,
@@ -46,9 +56,7 @@ def stats(run: str | Run) -> dict[str, Any]:
         "score_min": low if count else None,
         "score_max": high if count else None,
         "score_mean": mean,
-        "score_sd": (
-            float(np.sqrt(max(0.0, squares / count - mean**2))) if mean is not None else None
-        ),
+        "score_sd": deviation,
         "tied_rows": ties,
         "bytes": size,
         "bytes_per_row": size / opened.num_rows if opened.num_rows else None,
@@ -56,23 +64,27 @@ def stats(run: str | Run) -> dict[str, Any]:
     }
 
 
-def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
-    """How two runs differ: in what they say of themselves, in queries, documents, scores and order.
+def diff(left: Any, right: Any) -> dict[str, Any]:
+    """How two runs differ: identity, queries, documents, scores and order.
 
-    ``kendall_tau`` is the mean over queries of tau-b on the documents both have scored (2 or more);
-    ``overlap_10`` the mean share of the first ten that both have.
+    ``kendall_tau`` is the mean over queries of tau-b on the documents that both scored (at least
+    2). ``overlap_10`` is the mean share of the first ten documents that both have.
+
+    Args:
+        left: anything that `as_run` accepts.
+        right: as ``left``.
     """
     from scipy.stats import kendalltau
 
-    a, b = open_run(left), open_run(right)
+    a, b = as_run(left), as_run(right)
     shared = [query_id for query_id in a.query_ids if query_id in b]
     only_a = only_b = equal = compared = 0
     worst = 0.0
     taus, overlaps = [], []
     for query_id in shared:
-        one, two = a[query_id], b[query_id]
-        first = dict(zip(one.doc_ids, one.scores.tolist(), strict=True))
-        second = dict(zip(two.doc_ids, two.scores.tolist(), strict=True))
+        row, other = a[query_id], b[query_id]
+        first = dict(zip(row.doc_ids, row.scores.tolist(), strict=True))
+        second = dict(zip(other.doc_ids, other.scores.tolist(), strict=True))
         both = [
             doc
             for doc in first
@@ -89,9 +101,9 @@ def diff(left: str | Run, right: str | Run) -> dict[str, Any]:
             worst = max(worst, float(np.abs(x - y).max()))
         if len(both) > 1 and x.std() > 0 and y.std() > 0:
             taus.append(float(kendalltau(x, y).statistic))
-        ten = min(10, len(one.doc_ids), len(two.doc_ids))
+        ten = min(10, len(row.doc_ids), len(other.doc_ids))
         if ten:
-            overlaps.append(len(set(one.doc_ids[:ten]) & set(two.doc_ids[:ten])) / ten)
+            overlaps.append(len(set(row.doc_ids[:ten]) & set(other.doc_ids[:ten])) / ten)
     return {
         "identical": a.fingerprint == b.fingerprint,
         "identity": differences(a.manifest.plan(), b.manifest.plan()),

@@ -15,8 +15,6 @@ from irdistill.runs.ranked_lists import RankedList, from_table
 from irdistill.runs.run import Run
 from irdistill.storage.files import digest, file_sha256
 
-PART_ADVICE = "Run the command that wrote the run again: it writes this part only."
-
 
 class StoredRun(Run):
     """A finished run in a folder.
@@ -117,7 +115,8 @@ def check_sizes(folder: Path, manifest: Manifest) -> None:
             state = (
                 "is missing" if size is None else f"is truncated or damaged: it has {size} bytes"
             )
-            raise DamagedError(path, f"{state}, and the manifest says {entry.bytes}", PART_ADVICE)
+            damage = f"{state}, and the manifest says {entry.bytes}"
+            raise DamagedError(path, damage, parquet.PART_ADVICE)
 
 
 def is_whole(path: Path, entry: PartEntry) -> bool:

@@ -1,6 +1,4 @@
-"""Writing a run: parts that are either whole or absent, so that a job killed at any moment goes
-on.
-"""
+"""Writing a run part by part; a job that was killed at any moment can be resumed."""
 
 from __future__ import annotations
 
@@ -12,15 +10,14 @@ from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, IrdistillError, OptionError, SettingsDifferError
 from irdistill.runs import parquet
+from irdistill.runs.journal import Journal
 from irdistill.runs.manifest import (
     MANIFEST,
     QUERIES,
-    Journal,
     Manifest,
     PartEntry,
     RunIdentity,
@@ -37,25 +34,39 @@ logger = logging.getLogger(__name__)
 
 
 class RunWriter:
-    """Write a run part by part; a context manager that holds the folder against other processes.
+    """Writes a run part by part; a context manager that locks the folder.
 
-    A folder that holds the same job is continued: ``pending`` gives what is left. ``finish`` writes
-        the final
-    manifest, the same bytes as without any interruption.
+    A folder that holds the same job is resumed: ``pending`` returns the parts that are left.
+    ``finish`` writes the final manifest, the same bytes as without any interruption.
 
     Args:
         path: the run's folder.
         identity: what decides the numbers.
         query_ids: all queries of the run in order (of all shards).
-        part_queries: queries a part: what a kill can cost at most.
+        part_queries: queries per part (the most work a crash can lose).
         shard: (i, n): write only every n-th part, from the i-th (from 1).
-        overwrite: delete another run that is there. Nothing but a run is ever deleted.
-        fingerprints: those of the queries (`Collection.query_fingerprints`), so that the run serves
-            a share of them too.
+        overwrite: delete another run in the folder. Nothing but a run is ever deleted.
+        fingerprints: those of the queries (`Collection.query_fingerprints`); with them the run can
+            be opened for a subset of the queries.
 
     Raises:
-        IrdistillError: the folder holds another run (the difference is shown) or other files; a
-            query id comes twice; another process writes there; there is no permission.
+        SettingsDifferError: the folder holds another run (the message shows the difference).
+        OutputExistsError: the folder holds other files.
+        LockedError: another process writes to the folder.
+        InputError: there is no query, or a query id is repeated.
+        OptionError: ``part_queries`` or ``shard`` is out of range.
+
+    Examples:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from irdistill.runs import RankedList, RunIdentity, RunWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with RunWriter(folder + "/run", RunIdentity("imported", {}, {}), ["q"]) as writer:
+        ...         for number, query_ids in writer.pending():
+        ...             writer.write_part(number, [RankedList("q", ["a"], np.ones(1, np.float32))])
+        ...         run = writer.finish()
+        ...     run["q"].doc_ids
+        ['a']
     """
 
     def __init__(
@@ -72,13 +83,13 @@ class RunWriter:
         self.path = Path(path)
         self.query_ids, self.fingerprints = list(query_ids), dict(fingerprints or {})
         if not self.query_ids or len(set(self.query_ids)) != len(self.query_ids):
-            raise IrdistillError(
-                f"the run {self.path} was asked for {len(self.query_ids)} queries,"
+            raise InputError(
+                f"the run {self.path} has {len(self.query_ids)} queries,"
                 f" {len(set(self.query_ids))} of them different; at least one was expected, and"
                 " each once."
             )
         if part_queries < 1 or (shard is not None and not 1 <= shard[0] <= shard[1]):
-            raise IrdistillError(
+            raise OptionError(
                 f"part_queries={part_queries}, shard={shard}: at least 1, and i/n with 1 <= i <= n."
             )
         software = {name: version(name) for name in ("irdistill", "pyarrow")}
@@ -109,12 +120,7 @@ class RunWriter:
         self._begun = time.monotonic()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if isinstance(error, KeyboardInterrupt) and self._done:
             error.add_note(
                 f"{len(self._done)} of {len(self.manifest.part_numbers())} parts of {self.path}"
@@ -129,7 +135,7 @@ class RunWriter:
             stored = Manifest.read(self.path)
             lines = differences(stored.plan(), self.manifest.plan())
             if lines:
-                raise IrdistillError(
+                raise SettingsDifferError(
                     f"{self.path} holds another run. What differs: "
                     + "; ".join(lines)
                     + ". Choose another --out, or give --overwrite to replace it."
@@ -152,7 +158,7 @@ class RunWriter:
             for number, (entry, _) in self._done.items()
             if number not in self.manifest or not is_whole(self.path / entry.name, entry)
         ]
-        if damaged and self._finished:  # what the parts took is in the journal alone
+        if damaged and self._finished:  # the usage of the parts is in the journal only
             self._done = {
                 number: recorded.get(number, entry) for number, entry in self._done.items()
             }
@@ -172,7 +178,7 @@ class RunWriter:
             )
 
     def _write_queries(self) -> None:
-        """Write the query ids where they are not there, whole."""
+        """Write the query ids, if they are not stored already."""
         try:
             if parquet.read_ids(self.path / QUERIES) == self.query_ids:
                 return
@@ -183,7 +189,7 @@ class RunWriter:
         )
 
     def pending(self) -> list[tuple[int, list[str]]]:
-        """The parts that are left: their numbers and query ids."""
+        """The parts that are left: number and query ids of each."""
         return [
             (number, self._queries(number))
             for number in self.manifest.part_numbers()
@@ -200,28 +206,29 @@ class RunWriter:
         """Write one part: one list for each of its queries, in order.
 
         Args:
-            lists: in any order of documents; they are ranked by score, then document id, both
+            number: of the part.
+            lists: documents in any order; they are ranked by score, then document id, both
                 descending.
-            usage: what the part took (pairs, tokens, cost): numbers that another run of the job
-                would repeat.
+            usage: what the part took (pairs, tokens, cost); numbers that are the same if the job
+                is executed again.
 
         Raises:
-            IrdistillError: a query is missing or strange, a document comes twice, a score is
-                infinite, or the disk is full.
+            InputError: the queries are not those of the part, a document is repeated, or a score is
+                infinite.
         """
         expected = self._queries(number)
-        found = list(lists)
-        if [row.query_id for row in found] != expected:
-            got = [row.query_id for row in found]
-            raise IrdistillError(
-                f"part {number} of {self.path} was given the queries {got[:3]}… ({len(got)}); "
-                f"{expected[:3]}… ({len(expected)}) were expected, in this order."
+        rows = list(lists)
+        query_ids = [row.query_id for row in rows]
+        if query_ids != expected:
+            raise InputError(
+                f"part {number} of {self.path} was given the queries {query_ids[:3]}…"
+                f" ({len(query_ids)}); {expected[:3]}… ({len(expected)}) were expected, in this"
+                " order."
             )
-        table = to_table(found)
+        table = to_table(rows)
         data = parquet.encode(table)
         name = part_name(number)
-        # A part whose name a power cut takes back is made again, for its file is looked for; one
-        # fsync a part is enough.
+        # One fsync per part is enough: a part whose name is lost in a power cut is written again.
         checksum = parquet.write(self.path / name, data, sync_folder=False)
         entry = PartEntry(
             number,
@@ -246,14 +253,14 @@ class RunWriter:
         """Write the final manifest.
 
         Returns:
-            The run; of a shard, a Run that cannot be opened again before it is merged.
+            The run. A shard cannot be opened again before it is merged.
 
         Raises:
-            IrdistillError: parts are left.
+            InputError: parts are left.
         """
         left = self.pending()
         if left:
-            raise IrdistillError(
+            raise InputError(
                 f"{self.path} is not finished: {len(left)} parts are left, from part {left[0][0]}."
             )
         if not self._finished:
@@ -272,10 +279,10 @@ def write_run(
     part_queries: int = 64,
     fingerprints: Mapping[str, str] | None = None,
 ) -> Run:
-    """Write lists that are at hand as a run; a folder that holds the same run is left as it is.
+    """Write lists as a run; a folder that holds the same run is left unchanged.
 
     Raises:
-        IrdistillError: as ``RunWriter``.
+        IrdistillError: as `RunWriter`.
     """
     rows = {row.query_id: row for row in lists}
     with RunWriter(

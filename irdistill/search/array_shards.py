@@ -1,5 +1,6 @@
-"""Arrays with a row (or some) for each document, in memory-mapped files written by shards, so that
-a kill costs one of them.
+"""Arrays with one or more rows per document, in memory-mapped files that are written in shards.
+
+A shard is the unit of work: an interrupted job loses one shard at most.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,7 +19,7 @@ import numpy as np
 import xxhash
 
 from irdistill.console.progress import ProgressRelay, describe_kept, note_on_interrupt, progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, NotFoundError, OutputExistsError
 from irdistill.modeling.truncation import Truncation
 from irdistill.storage.checksums import (
     CheckedArray,
@@ -40,53 +42,52 @@ from irdistill.storage.ownership import is_in_cache, is_manifest, no_file, refus
 logger = logging.getLogger(__name__)
 
 TRUNCATION = "truncation"
-"""What a maker of arrays may give beside them: the counts of the texts that it tokenized, as
-`Truncation.to_array` writes them.
-"""
-_MANIFEST, _DONE = "manifest.json", "shards.json"
-#: Bytes of a memory map that are held at a time while a part of it is copied.
-_MAPPED = 16 << 20
+"""Key under which `ArrayMaker` may return the counts of `Truncation.to_array`."""
+_MANIFEST, _SHARDS = "manifest.json", "shards.json"
+_READ_BYTES = 16 << 20
+"""Bytes of a memory map that stay in memory while a part of it is copied."""
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
-"""The arrays of a store: the name of each, its type, and the shape of one of its items."""
-
-Spread = Callable[[Iterable[tuple[int, int]]], Iterator[Mapping[str, np.ndarray]]]
-"""Makes the arrays of ranges of documents (from, up to) elsewhere, and gives them in the order
-asked.
-"""
+"""Name of each array -> its type and the shape of one item."""
+ArrayMaker = Callable[[int, int], Mapping[str, np.ndarray]]
+"""Returns the arrays of the documents from a start up to an end."""
+RangesMaker = Callable[[Iterable[tuple[int, int]]], Iterator[Mapping[str, np.ndarray]]]
+"""Yields the arrays of ranges of documents in order, made elsewhere."""
+Shard = dict[str, Any]
+"""The checksum of a shard, its bytes in each array, and perhaps truncation counts."""
 
 
 class Arrays:
-    """The finished arrays in a folder.
+    """Finished arrays in a folder.
 
     Attributes:
-        identity: what decides their contents.
-        rows: the documents they are of.
+        identity: everything that determines the contents.
+        rows: number of documents.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        """Open them.
+        """Open arrays.
 
-        Small ones are checked completely; of large ones each block is checked when it is first
-        read.
+        Small files are checked now; large files are checked block by block when they are read.
 
         Raises:
-            IrdistillError: there are none, they are unfinished, or damaged.
+            NotFoundError: there are no finished arrays.
+            DamagedError: a file is damaged.
         """
         self.folder = Path(folder)
         if not (self.folder / _MANIFEST).is_file():
-            raise IrdistillError(
-                f"{self.folder} holds no finished vectors; build them first (the same command"
-                " continues)."
+            raise NotFoundError(
+                f"{self.folder} contains no finished vectors; run the same command again to"
+                " build them."
             )
         self.manifest: dict[str, Any] = read_sealed(self.folder / _MANIFEST)
         self.identity: dict[str, Any] = self.manifest["identity"]
         self.rows = int(self.manifest["rows"])
         self._arrays: dict[str, CheckedArray] = {}
         files = open_files(self.folder, self.manifest["files"])
-        for name, about in self.manifest["arrays"].items():
-            dtype, inner = np.dtype(about["dtype"]), tuple(about["shape"])
-            shape = (about["bytes"] // (dtype.itemsize * int(np.prod(inner))), *inner)
+        for name, entry in self.manifest["arrays"].items():
+            dtype, item = np.dtype(entry["dtype"]), tuple(entry["shape"])
+            shape = (entry["bytes"] // (dtype.itemsize * int(np.prod(item))), *item)
             self._arrays[name] = CheckedArray(files[f"{name}.bin"], dtype, shape)
 
     def __len__(self) -> int:
@@ -94,22 +95,39 @@ class Arrays:
 
     @property
     def truncation(self) -> Truncation:
-        """What the model did not read of the documents; all 0 where this was not counted."""
+        """How much of the documents the model did not read; zeros when it was not counted."""
         return Truncation(*self.manifest.get(TRUNCATION, ()))
 
     def array(self, name: str) -> CheckedArray:
-        """A read-only memory map of an array, in the stored type."""
+        """A read-only memory map of an array in its stored type."""
         return self._arrays[name]
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the identity and of every shard's bytes."""
+        """Hash of the identity and of the bytes of all shards."""
         return digest([self.identity, self.manifest["shards"]])
 
     @property
     def nbytes(self) -> int:
-        """The size of the arrays."""
-        return sum(int(about["bytes"]) for about in self.manifest["arrays"].values())
+        """Bytes of all arrays."""
+        return sum(int(entry["bytes"]) for entry in self.manifest["arrays"].values())
+
+
+@dataclass(frozen=True)
+class WriteOptions:
+    """Options of `write_arrays`.
+
+    Attributes:
+        overwrite: replace arrays with another identity.
+        label: label of the progress bar.
+        make_ranges: makes missing shards elsewhere (default: in this process).
+        relay: receives the number of finished documents within a shard, for the progress bar.
+    """
+
+    overwrite: bool = False
+    label: str = "encode"
+    make_ranges: RangesMaker | None = None
+    relay: ProgressRelay | None = None
 
 
 def write_arrays(
@@ -118,148 +136,228 @@ def write_arrays(
     layout: Layout,
     rows: int,
     shard_rows: int,
-    make: Callable[[int, int], Mapping[str, np.ndarray]],
-    overwrite: bool = False,
-    what: str = "encode",
-    spread: Spread | None = None,
-    relay: ProgressRelay | None = None,
+    make: ArrayMaker,
+    options: WriteOptions | None = None,
 ) -> None:
-    """Write the arrays of ``rows`` documents, or go on where an earlier call was stopped.
+    """Write the arrays of ``rows`` documents. An interrupted job resumes.
 
-    A shard is a fixed range of documents, made by itself and appended, so the bytes do not depend
-    on interruptions. Shards that were damaged since they were written are made again.
-
-    Args:
-        make: the arrays of the documents from one number up to another.
-        what: is being done; for the progress bar.
-        spread: is asked for all shards that are missing, in place of ``make``.
-        relay: is told by ``make`` how many documents of a shard are finished, for the progress bar.
+    A shard is a fixed range of documents and made independently, so the bytes do not depend on
+    interruptions. Damaged shards are made again.
 
     Raises:
-        IrdistillError: the folder holds arrays of something else (and ``overwrite`` is not set) or
-            files of others, another process writes there, or the disk is full.
+        OutputExistsError: the folder contains other arrays or foreign files.
+        LockedError: another process writes to the folder.
     """
-    folder, identity = Path(folder), dict(identity)
-    _refuse_others(folder, layout)
+    options, folder = options or WriteOptions(), Path(folder)
+    _refuse_foreign(folder, layout)
     make_folder(folder)
     with lock_folder(folder):
-        done = _done(folder, identity, layout, overwrite)
-        if done is None:
+        writer = _ShardWriter(folder, dict(identity), layout, make)
+        recorded = writer.recorded_shards(options.overwrite)
+        if recorded is None:
             return
         ranges = [(start, min(start + shard_rows, rows)) for start in range(0, rows, shard_rows)]
-        kept = _whole(folder, layout, done)
+        shards = writer.intact_shards(recorded)
         with (
             explain_os_errors(folder),
-            progress(rows, "documents", what) as bar,
-            note_on_interrupt(lambda: describe_kept(len(kept), len(ranges), f"shards of {folder}")),
+            progress(rows, "documents", options.label) as bar,
+            note_on_interrupt(
+                lambda: describe_kept(len(shards), len(ranges), f"shards of {folder}")
+            ),
         ):
 
             def reached(end: int) -> None:
                 bar.update(max(0, end - bar.n))
 
-            reached(ranges[len(kept) - 1][1] if kept else 0)
-            if relay is not None:
-                relay.target = bar.update
-            if len(kept) < len(done):
-                kept += _repaired(folder, layout, done, len(kept), ranges, make, reached)
-            _append_shards(folder, identity, layout, kept, ranges, make, spread, reached)
-        written = {
-            name: {
-                "dtype": dtype,
-                "shape": list(inner),
-                "bytes": sum(shard["bytes"][name] for shard in kept),
-            }
-            for name, (dtype, inner) in layout.items()
-        }
-        shards, sizes = [shard["checksum"] for shard in kept], [shard["bytes"] for shard in kept]
-        content = {
-            "identity": identity,
-            "rows": rows,
-            "arrays": written,
-            "shards": shards,
-            "shard_bytes": sizes,
-        }
-        if kept and all(TRUNCATION in shard for shard in kept):
-            content[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in kept], axis=0).tolist()
-        write_sealed(folder / _MANIFEST, content, [f"{name}.bin" for name in layout])
-        clear_damage_mark(folder)
-        (folder / _DONE).unlink(missing_ok=True)
-        fsync_folder(folder)
+            reached(ranges[len(shards) - 1][1] if shards else 0)
+            if options.relay is not None:
+                options.relay.target = bar.update
+            if len(shards) < len(recorded):
+                shards += writer.repair(recorded, len(shards), ranges, reached)
+            writer.append_missing(shards, ranges, options.make_ranges, reached)
+        writer.finish(rows, shards)
 
 
-def _append_shards(
-    folder: Path,
-    identity: dict[str, Any],
-    layout: Layout,
-    done: list[dict[str, Any]],
-    ranges: list[tuple[int, int]],
-    make: Callable[[int, int], Mapping[str, np.ndarray]],
-    spread: Spread | None,
-    reached: Callable[[int], Any],
-) -> None:
-    """Make the shards that are missing, and add them to ``done``."""
-    state = {"identity": identity, "arrays": list(layout)}
-    write_sealed(folder / _DONE, state | {"shards": done})
-    (folder / _MANIFEST).unlink(missing_ok=True)
-    with ExitStack() as stack:
-        files = {name: stack.enter_context(open(folder / f"{name}.bin", "ab")) for name in layout}
-        for name, stream in files.items():  # what a killed process wrote of a shard is cut off
-            stream.truncate(sum(shard["bytes"][name] for shard in done))
-        missing = ranges[len(done) :]
-        made = starmap(make, missing) if spread is None or not missing else spread(missing)
-        stack.callback(
-            getattr(made, "close", lambda: None)
-        )  # of a generator: its workers end with it
-        for (_, end), arrays in zip(missing, made, strict=True):
-            done.append(_append(files, layout, arrays))
-            write_sealed(folder / _DONE, state | {"shards": done})
-            reached(end)
+@dataclass
+class _ShardWriter:
+    """Writes the shards of one folder."""
 
+    folder: Path
+    identity: dict[str, Any]
+    layout: Layout
+    make: ArrayMaker
 
-def _done(
-    folder: Path, identity: dict[str, Any], layout: Layout, overwrite: bool
-) -> list[dict[str, Any]] | None:
-    """The shards that are written, or None when all are and they can be opened; an error for
-    another identity.
-    """
-    for name in (_MANIFEST, _DONE):
-        if not (folder / name).is_file():
-            continue
-        try:
-            stored = read_sealed(folder / name)
-            there = stored["identity"]
-        except (IrdistillError, KeyError, TypeError):
-            logger.warning(
-                "%s is damaged or of an earlier version; the vectors in %s are built again",
-                name,
-                folder,
+    def recorded_shards(self, overwrite: bool) -> list[Shard] | None:
+        """Shards that a manifest lists; None when the arrays are finished and can be opened."""
+        for name in (_MANIFEST, _SHARDS):
+            if not (self.folder / name).is_file():
+                continue
+            try:
+                stored = read_sealed(self.folder / name)
+                stored_identity = stored["identity"]
+            except (IrdistillError, KeyError, TypeError):
+                logger.warning(
+                    "%s is damaged or from an earlier version; the vectors in %s are rebuilt",
+                    name,
+                    self.folder,
+                )
+                break
+            if stored_identity == self.identity:
+                if name == _MANIFEST:
+                    try:
+                        Arrays(self.folder)
+                        return None
+                    except IrdistillError as error:
+                        logger.warning("%s", error)
+                return _shards_in(stored, self.layout)
+            if overwrite:
+                break
+            changes = "; ".join(differences(stored_identity, self.identity))
+            raise OutputExistsError(
+                f"{self.folder} contains other vectors ({changes}). Choose another folder, or"
+                " replace them with --overwrite."
             )
-            _forget(folder, layout)
-            return []
-        if there == identity:
-            if name == _MANIFEST:
-                try:
-                    Arrays(folder)
-                    return None
-                except IrdistillError as error:
-                    logger.warning("%s", error)
-            return _recorded(stored, layout)
-        if overwrite:
-            _forget(folder, layout)
-            continue
-        raise IrdistillError(
-            f"{folder} holds the vectors of something else"
-            f" ({'; '.join(differences(there, identity))}). Choose another folder, or pass"
-            " --overwrite to replace them."
-        )
-    _forget(folder, layout)
-    return []
+        for name in (_MANIFEST, _SHARDS, *(f"{name}.bin" for name in self.layout)):
+            (self.folder / name).unlink(missing_ok=True)  # open files of other processes stay valid
+        return []
+
+    def intact_shards(self, recorded: list[Shard]) -> list[Shard]:
+        """The leading shards whose bytes have the recorded checksums."""
+        intact: list[Shard] = []
+        with ExitStack() as stack:
+            try:
+                files = self._open(stack, "rb")
+            except FileNotFoundError:
+                return []
+            for shard in recorded:
+                if _read_checksum(files, shard) != shard["checksum"]:
+                    break
+                intact.append(shard)
+        return intact
+
+    def repair(
+        self,
+        recorded: list[Shard],
+        first: int,
+        ranges: list[tuple[int, int]],
+        reached: Callable[[int], None],
+    ) -> list[Shard]:
+        """The shards from ``first`` on, damaged ones made again in place.
+
+        It stops at a shard that has another size now.
+        """
+        shards: list[Shard] = []
+        starts = {
+            name: sum(shard["bytes"][name] for shard in recorded[:first]) for name in self.layout
+        }
+        with ExitStack() as stack:
+            for name in self.layout:
+                (self.folder / f"{name}.bin").touch()
+            files = self._open(stack, "r+b")
+            for shard, (start, end) in zip(recorded[first:], ranges[first:], strict=False):
+                _seek(files, starts)
+                if _read_checksum(files, shard) != shard["checksum"]:
+                    logger.warning(
+                        "documents %d to %d of %s are damaged and are made again",
+                        start,
+                        end - 1,
+                        self.folder,
+                    )
+                    arrays = self.make(start, end)
+                    sizes = {name: self._stored(name, arrays).nbytes for name in self.layout}
+                    if sizes != shard["bytes"]:
+                        break
+                    _seek(files, starts)
+                    shard = self._append(files, arrays)
+                shards.append(shard)
+                starts = {name: starts[name] + shard["bytes"][name] for name in self.layout}
+                reached(end)
+        return shards
+
+    def append_missing(
+        self,
+        shards: list[Shard],
+        ranges: list[tuple[int, int]],
+        make_ranges: RangesMaker | None,
+        reached: Callable[[int], None],
+    ) -> None:
+        """Make the missing shards, and append them to ``shards``."""
+        state = {"identity": self.identity, "arrays": list(self.layout)}
+        write_sealed(self.folder / _SHARDS, state | {"shards": shards})
+        (self.folder / _MANIFEST).unlink(missing_ok=True)
+        with ExitStack() as stack:
+            files = self._open(stack, "ab")
+            for name, stream in files.items():  # drop the unfinished shard of a killed process
+                stream.truncate(sum(shard["bytes"][name] for shard in shards))
+            missing = ranges[len(shards) :]
+            results = (
+                starmap(self.make, missing)
+                if make_ranges is None or not missing
+                else make_ranges(missing)
+            )
+            stack.callback(getattr(results, "close", lambda: None))  # ends a generator's workers
+            for (_, end), arrays in zip(missing, results, strict=True):
+                shards.append(self._append(files, arrays))
+                write_sealed(self.folder / _SHARDS, state | {"shards": shards})
+                reached(end)
+
+    def finish(self, rows: int, shards: list[Shard]) -> None:
+        """Write the manifest of the finished arrays."""
+        content: dict[str, Any] = {
+            "identity": self.identity,
+            "rows": rows,
+            "arrays": {
+                name: {
+                    "dtype": dtype,
+                    "shape": list(item),
+                    "bytes": sum(shard["bytes"][name] for shard in shards),
+                }
+                for name, (dtype, item) in self.layout.items()
+            },
+            "shards": [shard["checksum"] for shard in shards],
+            "shard_bytes": [shard["bytes"] for shard in shards],
+        }
+        if shards and all(TRUNCATION in shard for shard in shards):
+            content[TRUNCATION] = np.sum([shard[TRUNCATION] for shard in shards], axis=0).tolist()
+        write_sealed(self.folder / _MANIFEST, content, [f"{name}.bin" for name in self.layout])
+        clear_damage_mark(self.folder)
+        (self.folder / _SHARDS).unlink(missing_ok=True)
+        fsync_folder(self.folder)
+
+    def _open(self, stack: ExitStack, mode: str) -> dict[str, BinaryIO]:
+        return {
+            name: stack.enter_context(open(self.folder / f"{name}.bin", mode))  # type: ignore[misc]
+            for name in self.layout
+        }
+
+    def _stored(self, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+        """An array in its stored type and shape."""
+        dtype, item = self.layout[name]
+        return np.ascontiguousarray(arrays[name], dtype=dtype).reshape(-1, *item)
+
+    def _append(self, files: Mapping[str, BinaryIO], arrays: Mapping[str, np.ndarray]) -> Shard:
+        """Write a shard at the position of each file, with fsync."""
+        sizes, state = {}, xxhash.xxh3_128()
+        for name, stream in files.items():
+            values = self._stored(name, arrays)
+            data = values.reshape(-1).view(np.uint8).data
+            state.update(data)
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+            sizes[name] = values.nbytes
+        counts = {TRUNCATION: arrays[TRUNCATION].tolist()} if TRUNCATION in arrays else {}
+        return {"bytes": sizes, "checksum": state.hexdigest(), **counts}
 
 
-def _refuse_others(folder: Path, layout: Layout) -> None:
-    """Refuse a folder that holds files of others under names that would be written."""
+def _refuse_foreign(folder: Path, layout: Layout) -> None:
+    """Refuse a folder with foreign files under the names of the arrays."""
     manifest = next(
-        (name for name in (_MANIFEST, _DONE) if is_manifest(folder / name, ("identity", "shards"))),
+        (
+            name
+            for name in (_MANIFEST, _SHARDS)
+            if is_manifest(folder / name, ("identity", "shards"))
+        ),
         None,
     )
     if manifest is not None:
@@ -270,17 +368,13 @@ def _refuse_others(folder: Path, layout: Layout) -> None:
         refuse_foreign_files(folder, no_file, "the vectors of a corpus")
 
 
-def _recorded(stored: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]:
-    """The shards that a manifest or the list of written shards names; none where it cannot be
-    read.
-    """
+def _shards_in(stored: Mapping[str, Any], layout: Layout) -> list[Shard]:
+    """Shards of a manifest or of the list of written shards; none when they are invalid."""
     try:
         shards = stored["shards"]
         if "shard_bytes" in stored:
-            shards = [
-                {"checksum": one, "bytes": sizes}
-                for one, sizes in zip(shards, stored["shard_bytes"], strict=True)
-            ]
+            sizes = zip(shards, stored["shard_bytes"], strict=True)
+            shards = [{"checksum": checksum, "bytes": entry} for checksum, entry in sizes]
         valid = all(
             isinstance(shard["checksum"], str) and min(shard["bytes"][name] for name in layout) >= 0
             for shard in shards
@@ -290,114 +384,36 @@ def _recorded(stored: Mapping[str, Any], layout: Layout) -> list[dict[str, Any]]
         return []
 
 
-def _forget(folder: Path, layout: Layout) -> None:
-    """Remove what is replaced; other processes keep what they have open."""
-    for name in (_MANIFEST, _DONE, *(f"{name}.bin" for name in layout)):
-        (folder / name).unlink(missing_ok=True)
+def _seek(files: Mapping[str, BinaryIO], starts: Mapping[str, int]) -> None:
+    for name, stream in files.items():
+        stream.seek(starts[name])
 
 
-def _whole(folder: Path, layout: Layout, shards: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first shards, as many as the files hold with the checksums that were written."""
-    kept: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        try:
-            files = {
-                name: stack.enter_context(open(folder / f"{name}.bin", "rb")) for name in layout
-            }
-        except FileNotFoundError:
-            return []
-        for shard in shards:
-            state = xxhash.xxh3_128()
-            for name, stream in files.items():
-                state.update(stream.read(shard["bytes"][name]))
-            if state.hexdigest() != shard["checksum"]:
-                break
-            kept.append(shard)
-    return kept
-
-
-def _repaired(
-    folder: Path,
-    layout: Layout,
-    shards: list[dict[str, Any]],
-    first: int,
-    ranges: list[tuple[int, int]],
-    make: Callable[[int, int], Mapping[str, np.ndarray]],
-    reached: Callable[[int], Any],
-) -> list[dict[str, Any]]:
-    """The shards from ``first`` on, with each damaged one written again in its place; up to one
-    that has another size now.
-    """
-    kept: list[dict[str, Any]] = []
-    starts = {name: sum(shard["bytes"][name] for shard in shards[:first]) for name in layout}
-    with ExitStack() as stack:
-        files = {}
-        for name in layout:
-            (folder / f"{name}.bin").touch()
-            files[name] = stack.enter_context(open(folder / f"{name}.bin", "r+b"))
-        for shard, (start, end) in zip(shards[first:], ranges[first:], strict=False):
-            state = xxhash.xxh3_128()
-            for name, stream in files.items():
-                stream.seek(starts[name])
-                state.update(stream.read(shard["bytes"][name]))
-                stream.seek(starts[name])
-            if state.hexdigest() != shard["checksum"]:
-                logger.warning(
-                    "documents %d to %d of %s are damaged and are made again",
-                    start,
-                    end - 1,
-                    folder,
-                )
-                again = make(start, end)
-                if any(
-                    _flat(layout, name, again).nbytes != shard["bytes"][name] for name in layout
-                ):
-                    return kept
-                shard = _append(files, layout, again)
-            kept.append(shard)
-            starts = {name: starts[name] + shard["bytes"][name] for name in layout}
-            reached(end)
-    return kept
-
-
-def _flat(layout: Layout, name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    dtype, inner = layout[name]
-    return np.ascontiguousarray(arrays[name], dtype=dtype).reshape(-1, *inner)
-
-
-def _append(
-    files: Mapping[str, BinaryIO], layout: Layout, arrays: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Write one shard to each file, where it is, and fsync it."""
-    sizes, state = {}, xxhash.xxh3_128()
-    for name in layout:
-        values = _flat(layout, name, arrays)
-        data = values.reshape(-1).view(np.uint8).data
-        state.update(data)
-        files[name].write(data)
-        files[name].flush()
-        os.fsync(files[name].fileno())
-        sizes[name] = values.nbytes
-    counts = {TRUNCATION: arrays[TRUNCATION].tolist()} if TRUNCATION in arrays else {}
-    return {"bytes": sizes, "checksum": state.hexdigest(), **counts}
+def _read_checksum(files: Mapping[str, BinaryIO], shard: Shard) -> str:
+    """Checksum of the next bytes of each file, as many as a shard has."""
+    state = xxhash.xxh3_128()
+    for name, stream in files.items():
+        state.update(stream.read(shard["bytes"][name]))
+    return state.hexdigest()
 
 
 def read_part(array: np.ndarray | CheckedArray, start: int, end: int) -> np.ndarray:
-    """A copy in float32 of a part of an array.
+    """A float32 copy of the rows from ``start`` up to ``end``.
 
-    Of a memory map the pages read are given back, block by block: reading a file does not fill the
-    process's memory with it.
+    Pages of a memory map are released block by block, so that reading a file does not fill the
+    memory of the process with it.
     """
     part = np.empty((end - start, *array.shape[1:]), dtype=np.float32)
-    row = max(1, array.nbytes // max(1, len(array)))
+    row_bytes = max(1, array.nbytes // max(1, len(array)))
     plain = array.map if isinstance(array, CheckedArray) else array
-    held = getattr(plain, "_mmap", None)
-    mapped = held if isinstance(held, mmap.mmap) and getattr(plain, "offset", -1) == 0 else None
-    block = max(1, _MAPPED // row)
-    for first in range(start, end, block):
-        last = min(first + block, end)
+    mapped = getattr(plain, "_mmap", None)
+    if not hasattr(mapped, "madvise") or getattr(plain, "offset", -1) != 0:
+        mapped = None
+    rows = max(1, _READ_BYTES // row_bytes)
+    for first in range(start, end, rows):
+        last = min(first + rows, end)
         part[first - start : last - start] = array[first:last]
         if mapped is not None:
-            page = first * row // mmap.PAGESIZE * mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_DONTNEED, page, last * row - page)
+            page = first * row_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_DONTNEED, page, last * row_bytes - page)
     return part

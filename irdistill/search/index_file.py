@@ -1,4 +1,4 @@
-"""An index that is one file in a folder of its own: made once, and known by what it was made of."""
+"""An index in one file, in a folder with a manifest of what it was built from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from irdistill.errors import DamagedError, IrdistillError
+from irdistill.errors import DamagedError, IrdistillError, NotFoundError, OutputExistsError
 from irdistill.storage.checksums import (
     REBUILT,
     clear_damage_mark,
@@ -21,55 +21,53 @@ from irdistill.storage.locking import lock_folder
 from irdistill.storage.ownership import is_in_cache, is_manifest, no_file, refuse_foreign_files
 
 logger = logging.getLogger(__name__)
-_MANIFEST, _BEGUN = "index.json", "begun"
+_MANIFEST, _UNFINISHED = "index.json", "begun"
 
 
-def make_once(
+def build_index_file(
     folder: str | Path,
     name: str,
     identity: Mapping[str, Any],
     write: Callable[[Path], None],
     overwrite: bool = False,
 ) -> Path:
-    """The path of the index, which ``write`` is asked to make where it is not there.
+    """Path of the index with this identity; ``write`` builds it when it does not exist.
 
     Raises:
-        IrdistillError: the folder holds another index (and ``overwrite`` is not set), it is
-            damaged, another process writes there, or the disk is full.
+        OutputExistsError: the folder contains another index, and ``overwrite`` is not set.
+        LockedError: another process builds in the folder.
     """
-    folder = Path(folder)
-    _refuse_others(folder, name)
+    folder, content = Path(folder), {"identity": dict(identity), "name": name}
+    _refuse_foreign(folder, name)
     make_folder(folder)
     with lock_folder(folder):
-        if (
-            (folder / _MANIFEST).is_file()
-            and not overwrite
-            and not is_manifest(folder / _MANIFEST, (_BEGUN,))
-        ):
+        finished = (folder / _MANIFEST).is_file() and not is_manifest(
+            folder / _MANIFEST, (_UNFINISHED,)
+        )
+        if finished and not overwrite:
             try:
-                stored, path = open_made(folder, name)
+                stored, path = open_index_file(folder, name)
             except DamagedError as error:
-                logger.warning(
-                    "%s The index is built again.", str(error).removesuffix(REBUILT).rstrip()
-                )
+                message = str(error).removesuffix(REBUILT).rstrip()
+                logger.warning("%s The index is rebuilt.", message)
             else:
                 if stored == identity:
                     return path
                 if not is_in_cache(folder):
-                    raise IrdistillError(
-                        f"{folder} holds another index ({stored} there, {dict(identity)} now). "
-                        "Choose another folder, or pass --overwrite to replace it."
+                    raise OutputExistsError(
+                        f"{folder} contains another index: built from {stored}, expected"
+                        f" {dict(identity)}. Choose another folder, or replace it with --overwrite."
                     )
-                logger.info("the index in %s is over other vectors and is built again", folder)
-        write_json(folder / _MANIFEST, {"identity": dict(identity), "name": name, _BEGUN: True})
+                logger.info("the index in %s is of other vectors and is rebuilt", folder)
+        write_json(folder / _MANIFEST, content | {_UNFINISHED: True})
         with atomic_path(folder / name) as temporary:
             write(temporary)
-        write_sealed(folder / _MANIFEST, {"identity": dict(identity), "name": name}, [name])
+        write_sealed(folder / _MANIFEST, content, [name])
         clear_damage_mark(folder)
     return folder / name
 
 
-def _refuse_others(folder: Path, name: str) -> None:
+def _refuse_foreign(folder: Path, name: str) -> None:
     if is_in_cache(folder):
         return
     if not is_manifest(folder / _MANIFEST, ("identity",)):
@@ -78,20 +76,21 @@ def _refuse_others(folder: Path, name: str) -> None:
         refuse_foreign_files(folder, lambda other: other != name, "an index")
 
 
-def open_made(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
-    """What an index was made of, and its path; all of the file is compared with its checksums.
+def open_index_file(folder: str | Path, name: str) -> tuple[dict[str, Any], Path]:
+    """Identity and path of an index, after a check of its whole file.
 
     Raises:
-        IrdistillError: there is none, or it is damaged.
+        NotFoundError: there is no index.
+        DamagedError: the index is damaged.
     """
     folder = Path(folder)
     if not (folder / _MANIFEST).is_file():
-        raise IrdistillError(f"{folder} holds no index; build it first.")
+        raise NotFoundError(f"{folder} contains no index; build it first.")
     try:
         manifest = read_sealed(folder / _MANIFEST)
         verify_file(open_files(folder, manifest["files"])[name])
         return manifest["identity"], folder / name
+    except DamagedError:
+        raise
     except (IrdistillError, KeyError, TypeError) as error:
-        if isinstance(error, DamagedError):
-            raise
-        raise DamagedError(folder, f"holds an index that is damaged ({error})", REBUILT) from error
+        raise DamagedError(folder, f"contains a damaged index ({error})", REBUILT) from error

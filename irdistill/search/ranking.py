@@ -1,6 +1,4 @@
-"""The best k of many scores, in the order of trec_eval: score, then document id, both
-descending.
-"""
+"""Top k of many scores in trec_eval's order: score, then document id, both descending."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from irdistill.collections import Corpus
 
 
 class SearchHits(NamedTuple):
-    """What was found for a query, best first: rows int64 and scores float32, both (at most k,)."""
+    """Top documents of a query: rows int64 and scores float32, both (at most k,)."""
 
     rows: np.ndarray
     scores: np.ndarray
@@ -25,38 +23,40 @@ def best_rows(
     rows: np.ndarray | None = None,
     above: float | None = None,
 ) -> SearchHits:
-    """The k best-scored documents, with ties decided by id at the cut-off too.
+    """Top k documents; ties, also at the cut-off, are ordered by id.
 
     Args:
+        corpus: for the ids of the documents.
         scores: (n,) float32.
-        rows: (n,) the documents' row numbers; all documents in order where None.
-        above: leave out scores that are not greater than this.
+        k: documents to return.
+        rows: (n,) rows of the documents (default: 0 to n - 1).
+        above: leave out scores up to this value.
     """
-    places = np.arange(len(scores)) if above is None else np.flatnonzero(scores > above)
-    if k <= 0 or not len(places):
+    chosen = np.arange(len(scores)) if above is None else np.flatnonzero(scores > above)
+    if k <= 0 or not len(chosen):
         return SearchHits(np.empty(0, np.int64), np.empty(0, np.float32))
-    if len(places) > k:
-        values = scores[places]
-        threshold = np.partition(values, len(values) - k)[len(values) - k]
-        places = places[values >= threshold]
-    chosen = places if rows is None else rows[places]
-    values = scores[places].astype(np.float32)
+    if len(chosen) > k:
+        values = scores[chosen]
+        chosen = chosen[values >= np.partition(values, len(values) - k)[len(values) - k]]
+    values = scores[chosen].astype(np.float32)
     order = np.argsort(-values, kind="stable")
-    chosen, values = chosen[order].astype(np.int64), values[order]
+    top = (chosen if rows is None else rows[chosen])[order].astype(np.int64)
+    values = values[order]
     start = 0
     for end in [*(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]:
         if end - start > 1:
-            tied = chosen[start:end].tolist()
-            chosen[start:end] = sorted(tied, key=lambda row: corpus.id(row), reverse=True)
+            top[start:end] = sorted(top[start:end].tolist(), key=corpus.id, reverse=True)
         start = end
-    return SearchHits(chosen[:k], values[:k])
+    return SearchHits(top[:k], values[:k])
 
 
 class TopK:
-    """The k best of one query, as documents are scored block by block.
+    """Top k documents of a query that is scored block by block.
 
     Args:
-        above: leave out scores that are not greater than this.
+        corpus: for the ids of the documents.
+        k: documents to keep.
+        above: leave out scores up to this value.
     """
 
     def __init__(self, corpus: Corpus, k: int, above: float | None = None) -> None:
@@ -64,14 +64,14 @@ class TopK:
         self.hits = best_rows(corpus, np.empty(0, np.float32), k)
 
     def add(self, scores: np.ndarray, first: int) -> None:
-        """Take the scores (n,) of the documents from the row ``first`` on."""
-        least = self.above
+        """Add the scores (n,) of the documents in the rows from ``first`` on."""
+        above = self.above
         if not self.k:
             return
         if len(self.hits.scores) == self.k:  # an equal score may still win by its id
             worst = np.nextafter(self.hits.scores[-1], np.float32(-np.inf), dtype=np.float32)
-            least = float(worst) if least is None else max(least, float(worst))
-        rows, values = best_rows(self.corpus, scores, self.k, above=least)
+            above = float(worst) if above is None else max(above, float(worst))
+        rows, values = best_rows(self.corpus, scores, self.k, above=above)
         if len(rows):
             self.hits = best_rows(
                 self.corpus,

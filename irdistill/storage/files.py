@@ -166,7 +166,7 @@ def atomic_path(path: str | Path, sync_folder: bool = True) -> Iterator[Path]:
         sync_folder: also make the new name survive a power cut. If False, a cut in the next seconds
             may bring back the earlier file, complete.
 
-    Example:
+    Examples:
         >>> target = Path(tempfile.mkdtemp()) / "figures.txt"
         >>> with atomic_path(target) as temporary:
         ...     _ = temporary.write_text("0.676")

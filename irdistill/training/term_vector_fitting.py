@@ -1,6 +1,4 @@
-"""Fitting term vectors: BM25 distilled into the space of a corpus's document vectors, in closed
-form.
-"""
+"""Term vectors: BM25 distilled in closed form into the space of a corpus's document vectors."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from torch import from_numpy
 
 from irdistill.collections import Collection
 from irdistill.console.progress import progress, show_activity, with_progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, SettingsDifferError
 from irdistill.search.lexical.bm25 import BM25
 from irdistill.search.ranking import best_rows
 from irdistill.search.vectors.vector_store import corpus_vectors
@@ -34,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 TRAINING = "training.json"
 _RIDGE = 1e-3
-"""Of the mean variance of the document vectors: from a third of it to three times it, nDCG@10 moved
-by 0.002 on three sets.
+"""Share of the mean variance of the document vectors. From a third of it to three times it, nDCG@10
+changed by 0.002 on three sets.
 """
 _SHARE = 0.5
-"""The spread of the words' part beside that of the model's own. Equal spreads are better where BM25
-is as good as the model, and worse where it is not: 0, 0.5 and 1 gave nDCG@10 of 0.509, 0.552, 0.559
+"""Spread of the words' part relative to the model's part. Equal spreads are better where BM25 is as
+good as the model, and worse where it is not: 0, 0.5 and 1 gave nDCG@10 of 0.509, 0.552, 0.559
 (cranfield), 0.646, 0.688, 0.683 (scifact), 0.476, 0.531, 0.532 (cystic-fibrosis), but 0.316, 0.330,
-0.303 (a pool of MTRAG's fiqa, rewrites) and 0.643, 0.647, 0.629 (TREC DL 2019's pool). A half was
-no loss on any of seven sets.
+0.303 (a pool of MTRAG's fiqa, rewrites) and 0.643, 0.647, 0.629 (TREC DL 2019's pool). 0.5 was no
+loss on any of seven sets.
 """
 _MOST_WORDS = 200_000
 _BLOCK = 65_536
@@ -58,37 +56,37 @@ def fit_term_vectors(
     kind: str | None = None,
     trust_remote_code: bool = False,
 ) -> DenseStudent:
-    """Give a dense model a query tower that adds up a vector for each word of the query; documents
-    stay as they are.
+    """Give a dense model a query tower that adds a vector for each word of the query.
 
-    The vector of a word is the least-squares answer to: which vector's inner products with all N
-        documents are what the word
-    adds to their BM25 scores? So it is mean-squared-error distillation from BM25 over every (word,
-    document) pair, with the document tower frozen, and no gradient is needed. Least squares shrinks
-    what few documents have, the rarest words most; each vector is brought back by the square root
-    of the factor by which it was shrunk on its own documents (nDCG@10 on scifact, with MiniLM:
-    0.670 without, 0.686 with). Their common scale gives the words half the spread over the
-    candidates that the model's own part has, in the mean over the collection's queries, of which
-    nothing but their texts is read. The words of most documents get a vector, 200,000 at most.
+    The vectors of documents do not change. The vector of a word solves a least-squares problem: its
+    inner products with all documents are what the word adds to their BM25 scores. This is
+    mean-squared-error distillation from BM25 over every (word, document) pair, with a frozen
+    document tower, and without gradients.
+
+    Least squares shrinks the vectors of rare words most. Each vector is scaled back by the square
+    root of the factor by which it was shrunk on its own documents (nDCG@10 on scifact, with MiniLM:
+    0.670 without, 0.686 with). A common factor gives the words half the spread over the candidates
+    that the model's part has, on average over the texts of the collection's queries. The 200,000
+    most frequent words get a vector.
 
     Args:
-        collection: its corpus is what is learnt; its queries (the first 256) set the scale, and may
-            be synthetic.
-        model: a dense model whose towers are one.
-        kind: ``dense``, where the model's files do not say it.
-        out: the folder; the model goes to ``OUT/model``. What was finished there for the same input
-            is opened.
-        work: where the corpus's vectors are kept; the cache folder where None.
+        collection: its corpus is learned; its queries (the first 256) set the scale, and may be
+            synthetic.
+        model: a dense model with one tower.
+        out: folder; the model is saved to ``model`` in it. A finished model for the same input is
+            opened.
+        work: folder of the corpus's vectors; the cache folder by default.
+        kind: ``dense``, if the model's files do not tell.
 
     Raises:
-        IrdistillError: the model has two towers, the corpus has fewer than two documents, its
-            vectors are all the same, or ``out`` holds something else.
+        ModelError: the model has two towers.
+        InputError: the corpus has fewer than two documents or its vectors are all the same, or no
+            query shares a word with it.
+        SettingsDifferError: ``out`` has something else.
     """
-    student = (
-        model
-        if isinstance(model, DenseStudent)
-        else load_dense(model, kind, trust_remote_code=trust_remote_code)
-    )
+    student = model
+    if not isinstance(student, DenseStudent):
+        student = load_dense(student, kind, trust_remote_code=trust_remote_code)
     one_tower(student.model, f"the model {student.source!r}")
     identity = {
         "verb": "terms",
@@ -105,66 +103,71 @@ def fit_term_vectors(
     folder = Path(out)
     check_training_folder(folder)
     make_folder(folder)
-    done = folder / TRAINING
-    if done.is_file() and not overwrite:
-        stored = read_json_object(done)
-        if stored.get("identity") != identity:
-            raise IrdistillError(
-                f"{folder} holds term vectors of another model or collection; choose another"
-                " folder, or overwrite."
-            )
-        if stored.get("finished", True) and has_checksums(
-            folder / "model", stored.get("model") or {}
-        ):
-            return DenseStudent.load(folder / "model")
+    if not overwrite and _is_fitted(folder, identity):
+        return DenseStudent.load(folder / "model")
     with lock_folder(folder):
         bm25 = BM25(collection.corpus)
         vectors = corpus_vectors(collection.corpus, student, work).matrix
         places, weight = term_vectors(bm25.matrix, vectors)
         weight *= _scale(collection, student, bm25, vectors, places, weight)
-        tower = copy_tower(student.model, None)
-        first: Any = tower[0]
-        tower.append(
-            TermVectors(
-                first.tokenizer,
-                [bm25.stems[place] for place in places.tolist()],
-                from_numpy(weight),
-            )
-        )
-        if any(isinstance(module, Normalize) for module in tower):
-            tower.append(Normalize())
-        fitted = DenseStudent(two_towers(student.model, tower), student.source, student.revision)
-        fitted._freeze("document")
         staged = staging_path(folder / "model")
         shutil.rmtree(staged, ignore_errors=True)
-        fitted.save(staged)
+        _with_terms(student, [bm25.stems[place] for place in places.tolist()], weight).save(staged)
         record = {"identity": identity, "words": len(places)}
         files = place_model(folder, staged, record)
-        write_json(done, record | {"finished": True, "model": files})
+        write_json(folder / TRAINING, record | {"finished": True, "model": files})
     logger.info("%d words, each with a vector of %d numbers", len(places), weight.shape[1])
     return DenseStudent.load(folder / "model")
+
+
+def _is_fitted(folder: Path, identity: dict[str, Any]) -> bool:
+    if not (folder / TRAINING).is_file():
+        return False
+    record = read_json_object(folder / TRAINING)
+    if record.get("identity") != identity:
+        raise SettingsDifferError(
+            f"{folder} has term vectors of another model or collection; choose another folder, or"
+            " overwrite."
+        )
+    return record.get("finished", True) and has_checksums(
+        folder / "model", record.get("model") or {}
+    )
+
+
+def _with_terms(student: DenseStudent, stems: list[str], weight: np.ndarray) -> DenseStudent:
+    """The student with a query tower of words, and a frozen document tower."""
+    tower = copy_tower(student.model, None)
+    first: Any = tower[0]
+    tower.append(TermVectors(first.tokenizer, stems, from_numpy(weight)))
+    if any(isinstance(module, Normalize) for module in tower):
+        tower.append(Normalize())
+    fitted = DenseStudent.from_model(
+        two_towers(student.model, tower), student.source, student.revision
+    )
+    fitted._freeze("document")
+    return fitted
 
 
 def term_vectors(
     scores: csc_matrix, vectors: np.ndarray, most: int = _MOST_WORDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The words kept and their vectors.
+    """The words with a vector, and their vectors.
 
     Args:
         scores: (N, V) what a word adds to a document's score.
         vectors: (N, D) of the documents; read block by block.
-        most: the words of most documents, where there are more.
+        most: number of words, the most frequent ones.
 
     Returns:
         (v,) places of words in ascending order, (v, D) float32 vectors.
 
     Raises:
-        IrdistillError: there are fewer than two documents, or all vectors are the same.
+        InputError: there are fewer than two documents, or all vectors are the same.
     """
     count, dimension = vectors.shape
-    held = np.diff(scores.indptr)
-    places = np.sort(np.argsort(-held, kind="stable")[:most])
-    places = places[held[places] > 0]
+    frequencies = np.diff(scores.indptr)
+    places = np.sort(np.argsort(-frequencies, kind="stable")[:most])
+    places = places[frequencies[places] > 0]
     mean = np.zeros(dimension)
     for start in range(0, count, _BLOCK):
         mean += np.asarray(vectors[start : start + _BLOCK], np.float64).sum(axis=0) / max(count, 1)
@@ -180,14 +183,14 @@ def term_vectors(
             bar.update(len(block))
     ridge = _RIDGE * np.trace(spread) / dimension
     if count < 2 or not ridge > 0:
-        raise IrdistillError(f"term vectors need documents that differ; {count} were given.")
+        raise InputError(f"term vectors need documents that differ; {count} were given.")
     spread[np.diag_indices(dimension)] += ridge
     with show_activity("solve for term vectors"):
-        found = cho_solve(cho_factor(spread), products.T).T
+        solution = cho_solve(cho_factor(spread), products.T).T
     true = np.asarray(kept.multiply(kept).sum(axis=0)).ravel().astype(np.float64)
-    reached = (products * found).sum(axis=1)
+    reached = (products * solution).sum(axis=1)
     shrunk = np.divide(true, reached, out=np.ones_like(true), where=reached > 0)
-    return places, (found * np.sqrt(shrunk)[:, None]).astype(np.float32)
+    return places, (solution * np.sqrt(shrunk)[:, None]).astype(np.float32)
 
 
 def _scale(
@@ -198,22 +201,18 @@ def _scale(
     places: np.ndarray,
     weight: np.ndarray,
 ) -> float:
-    """The factor by which the spread of the words' part over the candidates is the wanted share of
-    the model's own, in the mean.
-    """
+    """The factor that gives the words' part its share of the spread over the candidates."""
     queries = list(collection.queries.values())[:_QUERIES]
-    own = student.encode(
+    query_vectors = student.encode(
         [query.text for query in queries], "query", normalize=student.similarity == "cosine"
     )
-    corpus, known = (
-        collection.corpus,
-        {bm25.stems[place]: number for number, place in enumerate(places.tolist())},
-    )
+    corpus = collection.corpus
+    numbers = {bm25.stems[place]: number for number, place in enumerate(places.tolist())}
     spreads = []
     for query, vector in zip(
-        with_progress(queries, "queries", "scale term vectors"), own, strict=True
+        with_progress(queries, "queries", "scale term vectors"), query_vectors, strict=True
     ):
-        words = [known[stem] for stem in bm25.words(query.text) if stem in known]
+        words = [numbers[stem] for stem in bm25.words(query.text) if stem in numbers]
         if not words:
             continue
         dense, lexical = vectors @ vector, bm25.all_scores(query.text)
@@ -229,7 +228,7 @@ def _scale(
         spreads.append((dense[pool].std(), added.std()))
     total = np.array(spreads, np.float64).reshape(-1, 2).sum(axis=0)
     if not (total > 0).all():
-        raise IrdistillError(
+        raise InputError(
             f"no query of {collection.id!r} shares a word with its corpus; queries set the scale of"
             " term vectors."
         )

@@ -19,13 +19,12 @@ from torch import nn
 from irdistill.console.progress import note_on_interrupt
 from irdistill.errors import SettingsDifferError
 from irdistill.losses import Loss, parse_loss
-from irdistill.modeling.model_files import quiet_libraries
+from irdistill.modeling.library_output import quiet_libraries
 from irdistill.modeling.truncation import Truncation, changes, snapshot
 from irdistill.runs import Run, compile_run, open_run
 from irdistill.runs.stored_representations import Representations
 from irdistill.storage.files import differences, make_folder, staging_path, write_json
 from irdistill.storage.locking import lock_folder
-from irdistill.students.saving import check_saving
 from irdistill.training import checks
 from irdistill.training.checkpoints import (
     describe_newest,
@@ -209,11 +208,7 @@ class _Inputs:
         """Open the runs, and check all that can be checked before the first step."""
         options, expression = options or TrainOptions(), parse_loss(loss)
         check_trackers(options.track)
-        checks.check_student(expression, student)
-        checks.check_penalties(options, student)
-        checks.check_head(options.head_learning_rate, student)
-        checks.check_dimensions(options.matryoshka_dims, student)
-        checks.check_order(options, expression, student)
+        checks.check_student(options, expression, student)
         check_representations(expression, student)
         processes = Processes.join()
         paths = [scores] if isinstance(scores, str | Path | Run) else list(scores)
@@ -406,7 +401,7 @@ def _start(
     remove_unfinished(folder / "checkpoints")
     shutil.rmtree(staging_path(folder / "checking"), ignore_errors=True)
     if not step:
-        check_saving(inputs.student, folder)
+        inputs.student.check_saving(folder)
     truncate_log(folder / "train_log.jsonl", step)
     write_json(folder / "training.json", record | {"finished": False} | recorded_model(folder))
     device = str(inputs.student.device)

@@ -206,7 +206,7 @@ def token_states(folder: Path) -> Use:
     from tests.students.tiny import tiny_backbone
 
     backbone = tiny_backbone(folder.with_name(f"{folder.name}-model"), layers=2)
-    student = SplitCrossEncoderStudent.build(str(backbone), max_length=9, device="cpu")
+    student = SplitCrossEncoderStudent(str(backbone), max_length=9, device="cpu")
     collection = _collection()
 
     def use(place: Path) -> Any:
@@ -292,7 +292,7 @@ def compiled(folder: Path) -> Use:
 def representations(folder: Path) -> Use:
     from irdistill.runs.stored_representations import (
         Item,
-        Plan,
+        RepresentationPlan,
         Representations,
         RepresentationWriter,
     )
@@ -300,7 +300,9 @@ def representations(folder: Path) -> Use:
     collection, write = _run(folder)
     source = write(folder)
     identity, queries = source.identity, source.manifest.queries_digest
-    plan = Plan("pairs", "float32", identity.producer, identity.collection, None, {}, queries, 2)
+    plan = RepresentationPlan(
+        "pairs", "float32", identity.producer, identity.collection, None, {}, queries, 2
+    )
     draw = np.random.default_rng(2)
     writer = RepresentationWriter(folder, plan, np.ones((1, 16), np.float32))
     for number in range(3):

@@ -84,11 +84,11 @@ def test_ids_with_spaces_are_not_split(tmp_path: Path) -> None:
         ("# ours\nq1\td1\t1\n", "line 1 of .*looks like a comment"),
         ("q1 d1 0 1 0.5\n", "has 5 columns"),
         ("q1\t\t1\nq1\td\t1\n", "line 1 of .*is not a judgment"),
-        ('{"query-id": "q1", "corpus-id": "d1"}\n', "none that is known as the grade"),
+        ('{"query-id": "q1", "corpus-id": "d1"}\n', "no known name of the grade"),
         ('{"query-id": "q1", "corpus-id": "d1", "score": null}\n', "the grade is None"),
         (b"\xff\xfeq\x001\x00", "UTF-16"),
         ("q1 0 d1 " + "9" * 30 + "\n", "grades from"),
-        ("qid,docid,rel\n1,2\r1,1\n", r"begins '1,2\\r1,1' cannot be read as a table with quotes"),
+        ("qid,docid,rel\n1,2\r1,1\n", r"the line '1,2\\r1,1' cannot be read as CSV"),
     ],
 )
 def test_judgments_of_no_or_several_readings(tmp_path: Path, text: str | bytes, words: str) -> None:

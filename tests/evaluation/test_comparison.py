@@ -105,9 +105,7 @@ def test_means_deviations_and_ranks(compared: tuple[Collection, list[Entry]]) ->
     assert per_setting == pytest.approx(2.0)
 
 
-def test_pairs_are_tested_on_seed_means_with_holm(
-    compared: tuple[Collection, list[Entry]],
-) -> None:
+def test_pairs_are_tested_on_seed_means_with_holm(compared: tuple[Collection, list[Entry]]) -> None:
     collection, entries = compared
     outcome = compare_losses(entries, {"made": collection})
     known = values(collection, entries)
@@ -179,9 +177,7 @@ def test_one_cell_has_no_ranks_and_no_diagram(
         write_diagram(outcome, tmp_path / "plot.svg")
 
 
-def test_missing_and_duplicate_runs_are_errors(
-    compared: tuple[Collection, list[Entry]],
-) -> None:
+def test_missing_and_duplicate_runs_are_errors(compared: tuple[Collection, list[Entry]]) -> None:
     collection, entries = compared
     with pytest.raises(
         IrdistillError, match="the loss kl has no run of the student dense with seed 1 on made"
@@ -249,7 +245,7 @@ def test_compare_command(folder: Path) -> None:
 
 @pytest.mark.parametrize("level", ["2", "1", "0", "-0.1", "nan"])
 def test_wrong_level_is_an_error(folder: Path, level: str) -> None:
-    with pytest.raises(IrdistillError, match="a number between 0 and 1 was expected"):
+    with pytest.raises(IrdistillError, match="--level is"):
         CliRunner().invoke(
             cli, ["compare", "out/{loss}+*+s1", "--level", level], catch_exceptions=False
         )
@@ -258,8 +254,8 @@ def test_wrong_level_is_an_error(folder: Path, level: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "fault"),
     [
-        ("out/{student}+*", r"{loss} was expected once"),
-        ("out/{loss}+{loss}", "was expected once"),
+        ("out/{student}+*", r"expected {loss} once"),
+        ("out/{loss}+{loss}", "expected {loss} once"),
         ("out/{loss}+{dose}", "dose"),
         ("nowhere/{loss}", "no run folder matches"),
         ("out/{loss}+dense+s{seed}x", "no run folder matches"),

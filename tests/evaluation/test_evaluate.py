@@ -156,9 +156,7 @@ def test_self_match(numbers: bool, caplog: pytest.LogCaptureFixture) -> None:
     assert "for 4 of 4 queries" in caplog.text
 
 
-def test_numeric_ids_equal_by_chance_give_no_warning(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_numeric_ids_equal_by_chance_give_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     """Query 2 and document 2 have nothing in common in Cranfield."""
     collection = argument_collection(numbers=True, same=False)
     evaluate(collection, {"s": self_finding(collection)}, "RR@10")
@@ -314,3 +312,25 @@ def test_excluded_documents_are_left_out() -> None:
     assert [figure.mean for figure in figures] == [pytest.approx(value / best)] * 2
     weights = labelled_weights([], excluding, [excluded_run(excluding)])
     assert weights.origin["quality"] == [pytest.approx(value / best)]
+
+
+def test_runs_and_judgments_of_other_libraries() -> None:
+    pandas = pytest.importorskip("pandas")
+    judgments = pandas.DataFrame({"qid": ["1", "2"], "docno": ["a", "b"], "label": [1, 1]})
+    frame = pandas.DataFrame(
+        {"qid": ["1", "1", "2"], "docno": ["a", "b", "a"], "score": [2.0, 1.0, 1.0]}
+    )
+    tuples = [("1", "a", 2.0), ("1", "b", 1.0), ("2", "a", 1.0)]
+    dicts = {"1": {"a": 2.0, "b": 1.0}, "2": {"a": 1.0}}
+    result = evaluate(judgments, {"frame": frame, "tuples": tuples, "dicts": dicts}, "RR@10")
+    assert [row.value for row in result.rows] == [0.5, 0.5, 0.5]
+
+
+def test_an_evaluation_shows_itself() -> None:
+    result = evaluate({"q": {"a": 1}}, {"<b>": {"q": {"a": 1.0}}}, "RR@10")
+    assert repr(result).startswith("### qrels (1 queries)") and "| <b>    |" in repr(result)
+    html = result._repr_html_()
+    assert "&lt;b&gt;" in html and html.count("<table") == 1 and "<script" not in html
+    assert result.to_json() == {"rows": result.to_rows()}
+    frame = pytest.importorskip("pandas") and result.to_pandas()
+    assert frame.loc[0, "value"] == 1.0 and list(frame["system"]) == ["<b>"]

@@ -251,7 +251,7 @@ def test_card(outcome: Evaluation, tmp_path: Path) -> None:
     from irdistill.students import DenseStudent
 
     folder = tmp_path / "trained" / "model"
-    DenseStudent.build(str(tiny_backbone(tmp_path / "b"))).save(folder)
+    DenseStudent(str(tiny_backbone(tmp_path / "b"))).save(folder)
     (tmp_path / "trained" / "training.json").write_text(
         json.dumps({"identity": {"loss": "KL(tau=0.05)", "options": {"steps": 7}}})
     )

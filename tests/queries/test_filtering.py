@@ -1,4 +1,4 @@
-"""Filtering synthetic queries: each rule by hand, counts, the critic's curve."""
+"""Filters of synthetic queries: each rule, counts, and the curve of the critic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCORES = {
 
 
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
+def generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     monkeypatch.setenv("IRDISTILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "source"
     folder.mkdir()
@@ -47,12 +47,12 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     return load_collection(tmp_path / "made")
 
 
-def run(made: Collection, scores: dict[str, list[float]] = SCORES) -> MemoryRun:
+def run(generated: Collection, scores: dict[str, list[float]] = SCORES) -> MemoryRun:
     lists = [
         RankedList(query_id, ["d0", "d1", "d2"], np.array(row, np.float32), None)
         for query_id, row in scores.items()
     ]
-    return MemoryRun(RunIdentity("teacher", {}, made.describe()), lists)
+    return MemoryRun(RunIdentity("teacher", {}, generated.describe()), lists)
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,23 @@ def run(made: Collection, scores: dict[str, list[float]] = SCORES) -> MemoryRun:
         (
             "percentile=50",
             ["title:d0:1", "sentence:d0:0", "sentence:d0:1"],
-        ),  # bests: 3, 5 | 2, 1, -1
+        ),  # best scores: 3, 5 | 2, 1, -1
     ],
 )
-def test_rules_of_the_teacher(rule: str, kept: list[str], made: Collection, tmp_path: Path) -> None:
-    found = filter_queries(made, tmp_path / "out", [rule], run(made))
-    assert list(found.queries) == kept
-    assert found.qrels.to_dict() == {query_id: {"d0": 1} for query_id in kept}
+def test_rules_of_the_teacher(
+    rule: str, kept: list[str], generated: Collection, tmp_path: Path
+) -> None:
+    filtered = filter_queries(generated, tmp_path / "out", [rule], run(generated))
+    assert list(filtered.queries) == kept
+    assert filtered.qrels.to_dict() == {query_id: {"d0": 1} for query_id in kept}
 
 
-def test_rules_in_order_with_counts_by_kind(made: Collection, tmp_path: Path) -> None:
-    retrieved = run(made, SCORES | {"title:d0:0": [0.0, 1.0, 2.0]})
-    found = filter_queries(
-        made, tmp_path / "out", ["consistency=2", "first=1"], run(made), retrieved
+def test_rules_in_order_with_counts_by_kind(generated: Collection, tmp_path: Path) -> None:
+    retrieved = run(generated, SCORES | {"title:d0:0": [0.0, 1.0, 2.0]})
+    filtered = filter_queries(
+        generated, tmp_path / "out", ["consistency=2", "first=1"], run(generated), retrieved
     )
-    assert list(found.queries) == ["sentence:d0:2"]
+    assert list(filtered.queries) == ["sentence:d0:2"]
     made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {
         "sentence: failed consistency=2": 1,
@@ -94,8 +96,8 @@ def test_rules_in_order_with_counts_by_kind(made: Collection, tmp_path: Path) ->
     assert made_by["runs"].keys() == {"scores", "retrieved"}
 
 
-def test_the_curve_of_a_critic(made: Collection) -> None:
-    rows = critic_curve(made, run(made), steps=4)
+def test_the_curve_of_a_critic(generated: Collection) -> None:
+    rows = critic_curve(generated, run(generated), steps=4)
     assert [row["threshold"] for row in rows] == [-1, 1, 2, 3]
     assert [row["kept"] for row in rows] == [0.8, 0.6, 0.4, 0.2]
     assert [row["first"] for row in rows] == pytest.approx([0.5, 1 / 3, 0.5, 1])
@@ -116,15 +118,15 @@ def test_the_curve_of_a_critic(made: Collection) -> None:
         (["critic=9"], "none of 5 queries"),
     ],
 )
-def test_what_cannot_be_filtered_by_is_refused(
-    rules: list[str], message: str, made: Collection, tmp_path: Path
+def test_invalid_rules_are_refused(
+    rules: list[str], message: str, generated: Collection, tmp_path: Path
 ) -> None:
     with pytest.raises(IrdistillError, match=message):
-        filter_queries(made, tmp_path / "out", rules, run(made))
+        filter_queries(generated, tmp_path / "out", rules, run(generated))
     assert not (tmp_path / "out").exists()
 
 
-def test_a_query_with_two_sources_is_no_synthetic_one(made: Collection, tmp_path: Path) -> None:
+def test_a_query_with_two_sources_is_refused(generated: Collection, tmp_path: Path) -> None:
     two = Collection.from_dicts(
         "two", {"d0": "a", "d1": "b"}, {"q": "x"}, {"q": {"d0": 1, "d1": 1}}
     )
@@ -138,7 +140,7 @@ def test_a_query_with_two_sources_is_no_synthetic_one(made: Collection, tmp_path
         )
 
 
-def test_small_things() -> None:
+def test_document_rank_and_diversity() -> None:
     listed = RankedList("q", ["a", "b", "c"], np.array([1, 1, NAN], np.float32), None)
     assert (
         document_rank(listed, "a"),

@@ -1,4 +1,4 @@
-"""Synthetic queries: what is made, out of which passages, once each, and the same after a stop."""
+"""Synthetic queries: kinds, source passages, duplicates, and resumed jobs."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 
 def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
-    found = generate(source, tmp_path / "out", Generation(sentences=9, held_out=0))
+    generated = generate(source, tmp_path / "out", Generation(sentences=9, held_out=0))
     assert (
-        found.id == f"{tmp_path / 'out'}#train"
-        and found.corpus.fingerprint == source.corpus.fingerprint
+        generated.id == f"{tmp_path / 'out'}#train"
+        and generated.corpus.fingerprint == source.corpus.fingerprint
     )
-    texts = {query.id: query.text for query in found.queries.values()}
+    texts = {query.id: query.text for query in generated.queries.values()}
     assert texts["title:d1:0"] == "Title number 1" and "title:d0:0" not in texts
     assert texts["sentence:d0:0"] == "Number 0 is here in this sentence."
     assert texts["sentence:d0:1"] == "The first sentence has six words."
     assert [key for key in texts if key.startswith("sentence:d1:")] == [
         "sentence:d1:0"
-    ]  # the others are d0's already
+    ]  # the others are duplicates of d0's
     made_by = json.loads((tmp_path / "out" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {
         "title": 7,
@@ -63,11 +63,11 @@ def test_titles_and_sentences(source: Collection, tmp_path: Path) -> None:
         "duplicates": 14,
     }  # 8 sources, two sentences in common
     assert (made_by["sources"], made_by["avoided"]) == (8, 2)
-    assert all(found.qrels[query_id] == {query_id.split(":")[1]: 1} for query_id in texts)
+    assert all(generated.qrels[query_id] == {query_id.split(":")[1]: 1} for query_id in texts)
     assert {query_kind(query_id) for query_id in texts} == {"title", "sentence"}
 
 
-def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: Path) -> None:
+def test_relevant_passages_are_not_sources(source: Collection, tmp_path: Path) -> None:
     def used(**settings: Any) -> set[str]:
         out = tmp_path / str(sorted(settings.items()))
         return {
@@ -82,14 +82,14 @@ def test_passages_judged_relevant_are_no_sources(source: Collection, tmp_path: P
     assert len(used(passages=3)) == 3
 
 
-def test_where_too_few_are_left_it_says_so_or_stops(source: Collection, tmp_path: Path) -> None:
+def test_too_few_sources_are_recorded_or_an_error(source: Collection, tmp_path: Path) -> None:
     folder = tmp_path / "source"
     (folder / "qrels" / "test.tsv").write_text(
         "q\td\tscore\n" + "".join(f"q\td{i}\t1\n" for i in range(9))
     )
-    held = load_collection(folder)
-    assert len(generate(held, tmp_path / "strict", Generation(held_out=0)).qrels) == 3
-    generate(held, tmp_path / "loose", Generation(avoid="where-possible"))
+    collection = load_collection(folder)
+    assert len(generate(collection, tmp_path / "strict", Generation(held_out=0)).qrels) == 3
+    generate(collection, tmp_path / "loose", Generation(avoid="where-possible"))
     made_by = json.loads((tmp_path / "loose" / "derived.json").read_text())["made_by"]
     assert made_by["avoided"] == 0 and made_by["note"].startswith(
         "9 of 10 passages are judged relevant"
@@ -102,24 +102,23 @@ def test_where_too_few_are_left_it_says_so_or_stops(source: Collection, tmp_path
 
 
 def test_queries_of_one_passage_are_held_out_together(source: Collection, tmp_path: Path) -> None:
-    given = Generation(avoid="never", held_out=0.4)
-    train = generate(source, tmp_path / "out", given)
+    options = Generation(avoid="never", held_out=0.4)
+    train = generate(source, tmp_path / "out", options)
     dev = load_collection(f"{tmp_path / 'out'}#dev")
     sources = [{doc for judged in split.qrels.values() for doc in judged} for split in (train, dev)]
     assert sources[0] | sources[1] == {f"d{i}" for i in range(10)} and not sources[0] & sources[1]
-    assert sources[1] == {"d0", "d4", "d5"}  # by chance, and the same for ever
+    assert sources[1] == {"d0", "d4", "d5"}  # determined by the seed
     whole = generate(source, tmp_path / "whole", Generation(avoid="never", held_out=0))
     assert {key: query.text for key, query in {**train.queries, **dev.queries}.items()} == {
         key: query.text for key, query in whole.queries.items()
     }
-    # to learn from, a query that is the source's own words excludes it; held out, it is to be found
-    # again
+    # an extracted training query excludes its source; a held-out query does not
     assert all(query.excluded == tuple(train.qrels[key]) for key, query in train.queries.items())
     assert not any(query.excluded for query in dev.queries.values())
 
 
 class Model:
-    """Writes the last word of the passage; may be stopped."""
+    """A language model that answers with the last word of the passage, and may be stopped."""
 
     parallel = 2
 
@@ -135,38 +134,38 @@ class Model:
         if self.seen + len(requests) > self.stop_after:
             raise KeyboardInterrupt
         self.seen += len(requests)
-        found = []
+        generated = []
         for request in requests:
             text = next(message.content for message in request.messages if message.role == "user")
             self.prompts.append(text)
             number = text.rsplit("Number ", 1)[1][0]
-            found.append(
+            generated.append(
                 Answer(error="refused")
                 if number == "7"
                 else Answer(f'Query: "what is {number}?"\nbecause')
             )
-        return found
+        return generated
 
 
-def test_queries_are_written_and_a_stopped_job_goes_on(source: Collection, tmp_path: Path) -> None:
-    given = Generation(kinds=("questions", "web"), held_out=0)
-    whole = generate(source, tmp_path / "whole", given, Model())
+def test_queries_are_written_and_a_stopped_job_resumes(source: Collection, tmp_path: Path) -> None:
+    options = Generation(kinds=("questions", "web"), held_out=0)
+    whole = generate(source, tmp_path / "whole", options, Model())
     assert [query.text for query in whole.queries.values()] == [
         f"what is {i}?" for i in (0, 1, 2, 5, 6, 8, 9)
     ]
     counts = json.loads((tmp_path / "whole" / "derived.json").read_text())["made_by"]["counts"]
     assert counts == {"questions": 7, "web": 0, "refused": 2, "duplicates": 7}
     with pytest.raises(KeyboardInterrupt):
-        generate(source, tmp_path / "cut", given, Model(stop_after=11))
+        generate(source, tmp_path / "cut", options, Model(stop_after=11))
     rest = Model()
-    generate(source, tmp_path / "cut", given, rest)
-    assert rest.seen == 6  # sixteen texts, ten of them kept
+    generate(source, tmp_path / "cut", options, rest)
+    assert rest.seen == 6  # sixteen texts, ten of them logged
     for name in ("derived.json", "queries.jsonl", "qrels/train.tsv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 class Says(Model):
-    """Says the same to everything; with more room something else."""
+    """A language model with one answer for everything, and another with more tokens."""
 
     def __init__(self, said: Answer, more: str = "what is more?") -> None:
         super().__init__()
@@ -186,7 +185,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("flag", UNUSABLE)
-def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, flag: str) -> None:
+def test_no_usable_answer_is_an_error(source: Collection, tmp_path: Path, flag: str) -> None:
     model = Says(UNUSABLE[flag])
     with pytest.raises(
         IrdistillError,
@@ -199,21 +198,23 @@ def test_what_yields_nothing_is_an_error(source: Collection, tmp_path: Path, fla
         and (tmp_path / "nothing.responses.jsonl").exists()
     )
     for _ in range(2):
-        with pytest.raises(IrdistillError, match="none of the 8 answers"):  # what was taken is kept
+        with pytest.raises(
+            IrdistillError, match="none of the 8 answers"
+        ):  # extracted queries are saved
             generate(source, tmp_path / "titles", Generation(kinds=("title", "web")), model)
     made_by = json.loads((tmp_path / "titles" / "derived.json").read_text())["made_by"]
     assert made_by["counts"] == {"title": 7, flag: 8, "web": 0} and "retry_tokens" not in made_by
     assert len(load_collection(f"{tmp_path / 'titles'}#train").queries) == 6
 
 
-def test_what_was_cut_is_asked_once_more(
+def test_cut_answers_are_retried(
     source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = Says(Answer("<think>The passage", cut=True))
-    found = generate(
+    generated = generate(
         source, tmp_path / "out", Generation(kinds=("web",), held_out=0, retry_tokens=900), model
     )
-    assert [query.text for query in found.queries.values()] == ["what is more?"]
+    assert [query.text for query in generated.queries.values()] == ["what is more?"]
     assert model.seen == 16 and "WARNING:" not in caplog.text
     rest = Says(Answer("other"))
     generate(
@@ -225,7 +226,9 @@ def test_what_was_cut_is_asked_once_more(
 
 
 def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None:
-    assert example_pairs(source) == [(source.corpus.text(4), "a real query")]  # the best judged
+    assert example_pairs(source) == [
+        (source.corpus.text(4), "a real query")
+    ]  # the best-judged passage
     model = Model()
     pairs = [(f"passage {i}", f"real query {i}") for i in range(5)]
     generate(source, tmp_path / "shown", Generation(kinds=("few-shot",), passages=4), model, pairs)
@@ -245,12 +248,12 @@ def test_few_shot_shows_real_queries(source: Collection, tmp_path: Path) -> None
         ({"passages": -1}, "passages is -1"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(IrdistillError, match=message):
         Generation(**settings)
 
 
-def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> None:
+def test_kinds_need_a_model_and_examples(source: Collection, tmp_path: Path) -> None:
     with pytest.raises(IrdistillError, match="need a language model"):
         generate(source, tmp_path / "no", Generation(kinds=("questions",)))
     with pytest.raises(IrdistillError, match="got 0"):
@@ -260,12 +263,12 @@ def test_what_a_kind_needs_is_asked_for(source: Collection, tmp_path: Path) -> N
 @given(st.text())
 def test_sentences_are_in_the_text(text: str) -> None:
     flat = " ".join(text.split())
-    for found in split_sentences(text):
-        assert found in flat and 5 <= len(found.split()) <= 40
+    for generated in split_sentences(text):
+        assert generated in flat and 5 <= len(generated.split()) <= 40
     assert normalize_query(normalize_query(text)) == normalize_query(text)
 
 
-def test_headings() -> None:
+def test_passage_titles() -> None:
     assert passage_title(Document("d", " A  title ", "# Heading")) == "A title"
     assert (
         passage_title(Document("d", "", "text\n## The passage_title ##\n# Other"))

@@ -1,6 +1,4 @@
-"""Conversations as one text: order, turns, budget; and nothing in it that the student must not
-see.
-"""
+"""Conversations as one text: order, turns, budget, and no leaks."""
 
 from __future__ import annotations
 
@@ -56,9 +54,9 @@ QUERY = Query("q", "what did she write", TURNS, "what did Ada Lovelace write")
         ("newest all tokens=1", "what did she write", 0, 3),
     ],
 )
-def test_what_is_laid_out(written: str, text: str, kept: int, cut: int) -> None:
-    found = HistoryTemplate.parse(written).render(QUERY)
-    assert (found.text, found.kept, found.cut) == (text, kept, cut)
+def test_rendered_histories(written: str, text: str, kept: int, cut: int) -> None:
+    rendered = HistoryTemplate.parse(written).render(QUERY)
+    assert (rendered.text, rendered.kept, rendered.cut) == (text, kept, cut)
     assert str(HistoryTemplate.parse(written)) == written
 
 
@@ -87,28 +85,32 @@ def test_the_question_stays_whole_and_the_newest_turns_stay_longest(
     history: list[Turn], template: HistoryTemplate
 ) -> None:
     query = Query("q", "the question", tuple(history), "LEAKED REWRITE")
-    found = template.render(query)
+    rendered = template.render(query)
     shown = [
         turn.text
         for turn in history
         if (template.shown == "all" or turn.role == "user") and turn.text.strip()
     ]
-    assert found.kept + found.cut == len(shown)
-    kept = [" ".join(text.split()) for text in shown[len(shown) - found.kept :]]
+    assert rendered.kept + rendered.cut == len(shown)
+    kept = [" ".join(text.split()) for text in shown[len(shown) - rendered.kept :]]
     expected = (
         ["the question", *reversed(kept)] if template.order == "newest" else [*kept, "the question"]
     )
-    assert found.text == template.separator.join(expected)
-    assert template.turns is None or found.kept <= template.turns
-    assert template.tokens is None or count_words(found.text) <= template.tokens or found.kept == 0
-    assert "LEAKED" not in found.text
+    assert rendered.text == template.separator.join(expected)
+    assert template.turns is None or rendered.kept <= template.turns
+    assert (
+        template.tokens is None
+        or count_words(rendered.text) <= template.tokens
+        or rendered.kept == 0
+    )
+    assert "LEAKED" not in rendered.text
     assert HistoryTemplate.parse(str(template)) == template
 
 
 @pytest.mark.parametrize(
     "written", ["", "middle all", "newest some", "newest all tokens=x", "newest all depth=3"]
 )
-def test_what_cannot_be_read_is_refused(written: str) -> None:
+def test_invalid_templates_are_refused(written: str) -> None:
     with pytest.raises(IrdistillError, match="cannot read"):
         HistoryTemplate.parse(written)
 
@@ -117,6 +119,6 @@ def test_what_cannot_be_read_is_refused(written: str) -> None:
     "settings",
     [{"tokens": 0}, {"turns": -1}, {"order": "random"}, {"shown": "none"}, {"tokens": True}],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(IrdistillError, match="expected"):
         HistoryTemplate(**settings)  # type: ignore[arg-type]

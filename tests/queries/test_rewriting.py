@@ -1,6 +1,4 @@
-"""Rewritten collections: by a person, laid out, or by a language model that may be killed and may
-answer badly.
-"""
+"""Rewrites by a person, by a template, and by a language model that is killed or answers badly."""
 
 from __future__ import annotations
 
@@ -50,9 +48,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
 
 
 class Model:
-    """Answers with the question in capitals, two at a time; keeps what it was asked, and may be
-    stopped.
-    """
+    """A language model that answers with the question in capitals, and may be stopped."""
 
     parallel = 2
 
@@ -80,26 +76,24 @@ def test_human_rewrites_last_turns_and_histories(source: Collection, tmp_path: P
     ]
     last = rewrite(source, tmp_path / "last", "last-turn")
     assert [query.text for query in last.queries.values()][:2] == ["who is Ada?", "and 1?"]
-    laid_out = rewrite(
+    rendered = rewrite(
         source, tmp_path / "laid", history=HistoryTemplate.parse("newest questions tokens=9")
     )
-    assert laid_out.queries["q2"].text == "and 2? [SEP] and 1? [SEP] who is Ada?"
-    assert laid_out.queries["q3"].text == "and 3? [SEP] and 2? [SEP] and 1?"
-    told = json.loads((tmp_path / "laid" / "derived.json").read_text())["made_by"]
-    assert (told["turns_cut"], told["queries_cut"], told["tokens_by"]) == (
+    assert rendered.queries["q2"].text == "and 2? [SEP] and 1? [SEP] who is Ada?"
+    assert rendered.queries["q3"].text == "and 3? [SEP] and 2? [SEP] and 1?"
+    made_by = json.loads((tmp_path / "laid" / "derived.json").read_text())["made_by"]
+    assert (made_by["turns_cut"], made_by["queries_cut"], made_by["tokens_by"]) == (
         1 + 2 + 3 + 4,
         4,
         "words",
     )
-    assert laid_out.qrels.to_dict() == source.qrels.to_dict()
+    assert rendered.qrels.to_dict() == source.qrels.to_dict()
 
 
-def test_nothing_a_student_must_not_see_is_in_what_it_reads(
+def test_no_rewrite_answer_or_later_turn_leaks_into_the_text(
     source: Collection, tmp_path: Path
 ) -> None:
-    """No rewrite, no later turn, no answer to the question itself; answers to earlier ones only
-    where asked for.
-    """
+    """The text may contain answers to earlier questions only when the template shows them."""
     for name, template in (
         ("questions", "newest questions"),
         ("all", "oldest all"),
@@ -117,11 +111,13 @@ def test_nothing_a_student_must_not_see_is_in_what_it_reads(
         assert "REWRITE" not in (tmp_path / name / "queries.jsonl").read_text()
 
 
-def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_path: Path) -> None:
+def test_a_language_model_rewrites_questions_with_a_history(
+    source: Collection, tmp_path: Path
+) -> None:
     answers = {"and 2?": Answer(error="refused"), "and 3?": Answer("  \n")}
     model = Model(answers=answers)
-    found = rewrite(source, tmp_path / "llm", llm=model, options=OPTIONS)
-    texts = [query.text for query in found.queries.values()]
+    rewritten = rewrite(source, tmp_path / "llm", llm=model, options=OPTIONS)
+    texts = [query.text for query in rewritten.queries.values()]
     assert texts == ["who is Ada?", "AND 1?", "and 2?", "and 3?", "AND 4?", "AND 5?", "AND 6?"]
     assert model.seen[0] == "user: who is Ada?\nassistant: SECRET answer 0\n--\nand 1?"
     assert (
@@ -129,7 +125,7 @@ def test_a_language_model_rewrites_what_has_a_history(source: Collection, tmp_pa
     )
 
 
-def test_what_holds_no_question_leaves_it_as_it_was_asked(
+def test_unusable_answers_leave_the_question_unchanged(
     source: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     answers = {
@@ -139,8 +135,8 @@ def test_what_holds_no_question_leaves_it_as_it_was_asked(
         "and 4?": Answer("I'm sorry, but I can't."),
         "and 5?": Answer("Here is the question:\n```\nWhat is five?\n```"),
     }
-    found = rewrite(source, tmp_path / "llm", llm=Model(answers=answers), options=OPTIONS)
-    texts = [query.text for query in found.queries.values()]
+    rewritten = rewrite(source, tmp_path / "llm", llm=Model(answers=answers), options=OPTIONS)
+    texts = [query.text for query in rewritten.queries.values()]
     assert texts == [
         "who is Ada?",
         "What is one?",
@@ -168,9 +164,7 @@ def test_a_rewrite_of_nothing_is_an_error_after_saving(source: Collection, tmp_p
     assert load_collection(tmp_path / "llm").queries["q2"].text == "and 2?"
 
 
-def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
-    source: Collection, tmp_path: Path
-) -> None:
+def test_a_stopped_job_resumes_with_the_same_bytes(source: Collection, tmp_path: Path) -> None:
     whole = Model()
     rewrite(source, tmp_path / "whole", llm=whole, options=OPTIONS)
     with pytest.raises(KeyboardInterrupt):
@@ -186,7 +180,9 @@ def test_stopped_it_goes_on_and_ends_with_the_same_bytes(
             ).read_bytes() == path.read_bytes()
 
 
-def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
+def test_missing_rewrites_and_invalid_prompts_are_refused(
+    source: Collection, tmp_path: Path
+) -> None:
     derived = rewrite(source, tmp_path / "last", "last-turn")
     with pytest.raises(
         IrdistillError, match=r"7 of 7 questions of .* have no rewrite, for example 'q0'"
@@ -204,7 +200,7 @@ def test_what_is_missing_is_named(source: Collection, tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
-def test_turns_as_the_model_is_shown_them(source: Collection) -> None:
+def test_transcript(source: Collection) -> None:
     query = source.queries["q2"]
     assert (
         transcript(query, HistoryTemplate("newest", "questions", " / "))

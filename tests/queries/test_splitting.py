@@ -1,6 +1,4 @@
-"""Folds: every question in one of them, no conversation in two, sizes as even as conversations
-allow.
-"""
+"""Folds: each question in one, whole conversations, and balanced sizes."""
 
 from __future__ import annotations
 
@@ -41,15 +39,15 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Collection:
     return load_collection(folder)
 
 
-def test_folds_hold_whole_conversations(source: Collection, tmp_path: Path) -> None:
+def test_folds_contain_whole_conversations(source: Collection, tmp_path: Path) -> None:
     split(source, tmp_path / "folds", 3)
-    found = [
+    folds_of = [
         [load_collection(f"{tmp_path / 'folds'}#{number}-{part}") for part in ("test", "train")]
         for number in range(3)
     ]
-    tests = [set(test.queries) for test, _ in found]
+    tests = [set(test.queries) for test, _ in folds_of]
     assert set.union(*tests) == set(source.queries) and sum(map(len, tests)) == 18
-    for test, train in found:
+    for test, train in folds_of:
         assert set(test.queries) | set(train.queries) == set(source.queries)
         talks = [set(map(conversation_key, part.queries.values())) for part in (test, train)]
         assert not talks[0] & talks[1]

@@ -13,7 +13,7 @@ import pytest
 from irdistill.collections import Collection
 from irdistill.errors import IrdistillError
 from irdistill.runs import RunWriter, merge, open_run, parquet, write_run
-from irdistill.runs.manifest import Journal
+from irdistill.runs.journal import Journal
 from tests.runs.test_store import QUERIES, files, identity, lists
 
 

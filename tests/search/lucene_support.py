@@ -1,4 +1,4 @@
-"""Whether Lucene can run on this machine; the mark of tests that need it."""
+"""The mark of tests that need Lucene."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BM25: published-level effectiveness, tie order, scores of any document, the cache."""
+"""BM25: published effectiveness, order of ties, scores of any document, and the cache."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_ndcg_on_public_collections(
     collection = load_collection(str(shared_data / name), cache=tmp_path)
     bm25 = BM25(collection.corpus, cache=tmp_path / "bm25")
     run = {
-        found.query_id: dict(zip(found.doc_ids, found.scores.tolist(), strict=True))
-        for found in bm25.search(list(collection.queries.values()), 100)
+        ranked.query_id: dict(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True))
+        for ranked in bm25.search(list(collection.queries.values()), 100)
     }
     qrels = {query: dict(documents) for query, documents in collection.qrels.items()}
     value = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], qrels, run)[ir_measures.nDCG @ 10]
@@ -52,7 +52,7 @@ def test_tokenizer_stems_and_drops_stop_words() -> None:
     assert stems == ["cat", "were", "run", "42", "co", "oper"]
 
 
-def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> None:
+def test_scores_follow_the_formula(small: Collection, tmp_path: Path) -> None:
     bm25 = BM25(small.corpus, cache=tmp_path)
     lengths = np.array([3, 2, 2, 2, 0])
     df, tf, length = 2, 1, 2
@@ -64,15 +64,15 @@ def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> N
 
 def test_zero_scores_are_left_out_and_ties_go_by_id(small: Collection, tmp_path: Path) -> None:
     bm25 = BM25(small.corpus, cache=tmp_path)
-    found = next(iter(bm25.search(list(small.queries.values()), 10)))
-    assert found.doc_ids == ["d", "b", "a"] and found.scores.dtype == np.float32
+    ranked = next(iter(bm25.search(list(small.queries.values()), 10)))
+    assert ranked.doc_ids == ["d", "b", "a"] and ranked.scores.dtype == np.float32
     assert next(iter(bm25.search(list(small.queries.values()), 1))).doc_ids == ["d"]
     rows = np.array([4, 2, 0, 1, 3, 0])
     np.testing.assert_array_equal(bm25.score("cat sat", rows), bm25.all_scores("cat sat")[rows])
     assert bm25.score("zebra", rows).tolist() == [0.0] * 6
 
 
-def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(
+def test_an_index_is_reused_and_rebuilt_when_damaged(
     small: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = BM25(small.corpus, cache=tmp_path)
@@ -107,16 +107,16 @@ def test_an_index_is_reused_and_rebuilt_where_it_is_damaged(
             BM25(small.corpus, cache=tmp_path).all_scores("dogs cat"), right
         )
     assert len(builds) == 7
-    with pytest.raises(IrdistillError, match="k1="):
+    with pytest.raises(IrdistillError, match="k1 is"):
         BM25(small.corpus, k1=-1, cache=tmp_path)
 
 
 @pytest.mark.parametrize(("k1", "b"), [(0.9, 0.4), (1.2, 0.75), (0.0, 0.0), (2.0, 1.0)])
 @pytest.mark.parametrize("memory", [1, 4000, 1 << 30])
-def test_index_is_that_of_bm25s_whatever_the_memory(
+def test_the_index_equals_that_of_bm25s_for_every_memory_limit(
     k1: float, b: float, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the last bit; also where a term's postings, or a run's, are more than fit into memory."""
+    """Bitwise, also when the postings of a term or of a run do not fit into memory."""
     monkeypatch.setattr(corpus_module, "BATCH_ROWS", 16)
     draw = np.random.default_rng(7)
     texts = [
@@ -147,7 +147,7 @@ def test_index_is_that_of_bm25s_whatever_the_memory(
         max_size=5,
     )
 )
-def test_words_by_the_block_are_those_of_the_tokenizer(texts: list[str]) -> None:
+def test_split_words_equals_the_tokenizer(texts: list[str]) -> None:
     words, sizes = split_words(texts)
     expected = [words_of(text) for text in texts]
     assert sizes.tolist() == list(map(len, expected))
@@ -161,7 +161,7 @@ def test_corpora_without_words_have_an_index(tmp_path: Path) -> None:
         assert bm25.stems == [] and bm25.all_scores("the word").tolist() == [0.0] * len(documents)
 
 
-def test_forgotten_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evicted_words_get_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [f"w{number}" for number in range(20)] * 3 + ["the"]
     remembered, forgotten = StemNumbers(), StemNumbers()
     expected = [remembered[word] for word in words]

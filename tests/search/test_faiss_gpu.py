@@ -1,6 +1,4 @@
-"""Inverted lists on GPUs: which indexes are moved and searched there, over a stand-in for FAISS's
-GPU half.
-"""
+"""Inverted lists on GPUs, with a stand-in for the GPU part of FAISS."""
 
 from __future__ import annotations
 
@@ -16,16 +14,14 @@ from tests.search.test_vectors import random_store
 
 
 class OnGpus:
-    """An index that was moved: it notes each search, and gives what the processor's finds in
-    another order.
-    """
+    """An index on a GPU: records each search, and returns the processor's results reordered."""
 
     def __init__(self, index: Any, options: Any) -> None:
         self.index, self.options = index, options
-        self.asked: list[tuple[int, int]] = []
+        self.requests: list[tuple[int, int]] = []
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append((len(vectors), k))
+        self.requests.append((len(vectors), k))
         scores, rows = self.index.search(vectors, k)
         return scores[:, ::-1].copy(), rows[:, ::-1].copy()
 
@@ -36,7 +32,7 @@ class Options:
 
 @pytest.fixture()
 def moved(monkeypatch: pytest.MonkeyPatch) -> list[OnGpus]:
-    """Two GPUs, as far as FAISS says."""
+    """FAISS with two GPUs."""
     faiss, moved = import_faiss(), []
 
     def to_all(index: Any, options: Any) -> OnGpus:
@@ -62,7 +58,7 @@ def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(
     (copy,) = moved
     assert not copy.options.useFloat16  # eight bytes a vector
     assert on_gpus.settings == on_processor.settings | {"on": "gpu"}
-    copy.index.nprobe = 1  # few lists, so that some neighbours are missing
+    copy.index.nprobe = 1  # few lists, so that some neighbors are missing
     on_processor._index.nprobe = 1
     for k in (10, 400):
         groups = [queries[:3], queries[3:]]
@@ -73,15 +69,15 @@ def test_inverted_lists_are_searched_on_the_gpus_with_the_same_contract(
             np.testing.assert_array_equal(scores, others)
             assert ((rows < 0) == np.isneginf(scores)).all()
     assert (places < 0).any()
-    assert copy.asked == [(3, 10), (4, 10), (3, 400), (4, 400)]
+    assert copy.requests == [(3, 10), (4, 10), (3, 400), (4, 400)]
     on_gpus.search(queries, 2500)
-    assert len(copy.asked) == 4, (
+    assert len(copy.requests) == 4, (
         "more neighbours than FAISS's kernels select are searched on the processor"
     )
 
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "sq8"])
-def test_what_faiss_has_no_gpu_code_for_stays(
+def test_indexes_without_gpu_code_stay_on_the_processor(
     kind: Any, tmp_path: Path, moved: list[OnGpus]
 ) -> None:
     store = random_store(tmp_path / "store", rows=300)
@@ -90,7 +86,7 @@ def test_what_faiss_has_no_gpu_code_for_stays(
     assert moved == [] and "on" not in index.settings
 
 
-def test_long_codes_have_half_tables_and_a_refusal_is_no_end(
+def test_long_codes_use_half_precision_and_a_failed_copy_falls_back(
     tmp_path: Path,
     moved: list[OnGpus],
     monkeypatch: pytest.MonkeyPatch,

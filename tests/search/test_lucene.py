@@ -1,6 +1,4 @@
-"""Lucene's BM25: values by hand, order, what is kept on disk, the figures of Anserini, and how Java
-is started.
-"""
+"""BM25 in Lucene: values by hand, order, index files, Anserini's figures, and the start of Java."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ pytestmark = needs_lucene
 
 
 def _hits(bm25: LuceneBM25, text: str, k: int = 10) -> list[tuple[str, float]]:
-    (found,) = bm25.search([Query("q", text)], k)
-    return list(zip(found.doc_ids, found.scores.tolist(), strict=True))
+    (ranked,) = bm25.search([Query("q", text)], k)
+    return list(zip(ranked.doc_ids, ranked.scores.tolist(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +38,7 @@ def small() -> Collection:
     return Collection.from_dicts("small", documents, {"q": "apple"}, {"q": {"a": 1}})
 
 
-def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> None:
+def test_scores_follow_the_formula(small: Collection, tmp_path: Path) -> None:
     bm25 = LuceneBM25(small.corpus, k1=1.2, b=0.75, cache=tmp_path)
     # 4 documents have text; "apple" is in 2 of them, and the lengths are 2, 4, 2 and 4 (樱 and 桃 are
     # two words, 😀 none)
@@ -58,19 +56,19 @@ def test_scores_are_those_of_the_formula(small: Collection, tmp_path: Path) -> N
     assert [doc for doc, _ in _hits(bm25, "樱 cherry 😀")] == ["é😀"]
 
 
-def test_equal_scores_go_by_id_at_the_cut_off_too(tmp_path: Path) -> None:
+def test_ties_are_ordered_by_id_at_the_cut_off(tmp_path: Path) -> None:
     documents = {f"d{number}": "same words" for number in range(9)}
     bm25 = LuceneBM25(Collection.from_dicts("ties", documents, {}).corpus, cache=tmp_path)
     assert [doc for doc, _ in _hits(bm25, "same", 3)] == ["d8", "d7", "d6"]
 
 
-def test_a_long_query_is_searched_whole(tmp_path: Path) -> None:
+def test_a_long_query_is_not_truncated(tmp_path: Path) -> None:
     corpus = Collection.from_dicts("long", {"a": "needle", "b": "hay"}, {}).corpus
     text = " ".join(f"word{number}" for number in range(3000)) + " needle"
     assert [doc for doc, _ in _hits(LuceneBM25(corpus, cache=tmp_path), text)] == ["a"]
 
 
-def test_index_is_reused_and_a_broken_one_built_anew(
+def test_an_index_is_reused_and_rebuilt_when_damaged(
     small: Collection, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = LuceneBM25(small.corpus, cache=tmp_path)
@@ -87,12 +85,12 @@ def test_index_is_reused_and_a_broken_one_built_anew(
     assert not half.exists()
 
 
-def test_an_index_that_is_given(small: Collection, tmp_path: Path) -> None:
+def test_an_existing_index(small: Collection, tmp_path: Path) -> None:
     built = LuceneBM25(small.corpus, cache=tmp_path)
-    given = open_lexical(f"lucene:{built._index.files}", small.corpus)
-    assert isinstance(given, LuceneBM25)
-    assert _hits(given, "apple") == _hits(built, "apple")
-    assert given.identity()["index"]["documents"] == 4
+    existing = open_lexical(f"lucene:{built._index.files}", small.corpus)
+    assert isinstance(existing, LuceneBM25)
+    assert _hits(existing, "apple") == _hits(built, "apple")
+    assert existing.identity()["index"]["documents"] == 4
     other = Collection.from_dicts("other", {"x": "apple"}, {}).corpus
     with pytest.raises(IrdistillError, match="not in this corpus"):
         _hits(LuceneBM25(other, index=str(built._index.files)), "apple")
@@ -104,7 +102,7 @@ def test_an_index_that_is_given(small: Collection, tmp_path: Path) -> None:
         LuceneBM25(small.corpus, k1=-1)
 
 
-def test_names() -> None:
+def test_names_of_first_stages() -> None:
     assert [
         name
         for name in ("bm25", "lucene", "lucene:x", "lucene-model", Path("lucene"))
@@ -112,7 +110,7 @@ def test_names() -> None:
     ] == ["bm25", "lucene", "lucene:x"]
 
 
-def test_a_run_names_what_made_it(small: Collection, tmp_path: Path) -> None:
+def test_a_run_records_its_producer(small: Collection, tmp_path: Path) -> None:
     run = retrieve(
         small, "lucene", tmp_path / "run", 2, options=RetrieveOptions(k1=1.5), work=tmp_path
     )
@@ -159,13 +157,13 @@ def test_java_starts_quietly_and_leaves_the_environment_alone(tmp_path: Path) ->
         " sys.modules)"
     )
     done = _python(code, JAVA_HOME="/nowhere", IRDISTILL_JAVA_MEMORY="300m")
-    # what the virtual machine itself says of a machine short of memory or time is not Lucene's
-    said = [
+    # warnings of the virtual machine about memory or time are not Lucene's
+    output = [
         line
         for line in done.stderr.splitlines()
         if "[warning]" not in line and "VM warning" not in line
     ]
-    assert said == []
+    assert output == []
     assert done.stdout.splitlines() == ["[['a']]", "/nowhere None", "True False"]
 
 
@@ -188,9 +186,7 @@ def test_with_java_started_by_another_library(tmp_path: Path) -> None:
 
 
 def test_pyserini_reads_the_index_and_ranks_alike(tmp_path: Path) -> None:
-    """Pyserini's own searcher (which wants a key of OpenAI) gives the same scores; it rounds them
-    to four decimals.
-    """
+    """Pyserini's searcher (which needs an OpenAI key) returns the same scores to four decimals."""
     words = ["ant", "bee", "cat", "dog", "eel", "fox"]
     documents = {
         f"d{n:02}": " ".join(words[(n * step) % 6] for step in range(1, 3 + n % 7))
@@ -209,6 +205,6 @@ print({{hit.docid: round(hit.score, 3) for hit in searcher.search("cat fox", 100
     assert java is not None
     done = _python(code, OPENAI_API_KEY="none", JAVA_HOME=str(java.home))
     peer = eval(done.stdout.splitlines()[-1])
-    own = dict(_hits(bm25, "cat fox", 100))
-    assert len(own) > 20 and own.keys() == peer.keys()
-    assert all(own[doc] == pytest.approx(peer[doc], abs=2e-3) for doc in own)
+    scores = dict(_hits(bm25, "cat fox", 100))
+    assert len(scores) > 20 and scores.keys() == peer.keys()
+    assert all(scores[doc] == pytest.approx(peer[doc], abs=2e-3) for doc in scores)

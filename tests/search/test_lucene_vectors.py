@@ -1,6 +1,4 @@
-"""Vectors in Lucene: HNSW against exact search, and impacts against the quantised dot product
-computed here.
-"""
+"""Vectors in Lucene: HNSW against exact search, and impacts against quantized products."""
 
 from __future__ import annotations
 
@@ -64,10 +62,13 @@ def test_hnsw_finds_what_exact_search_finds(similarity: str, tmp_path: Path) -> 
     index = LuceneHnsw(store, tmp_path / "lucene")
     (scores, rows), (more, _) = index.search_groups([queries, queries[:1]], 10)
     true_scores, true_rows = exact_search(matrix, [queries], 10)[0]
-    found = np.mean(
-        [len(np.intersect1d(own, true)) / 10 for own, true in zip(rows, true_rows, strict=True)]
+    results = np.mean(
+        [
+            len(np.intersect1d(expected, true)) / 10
+            for expected, true in zip(rows, true_rows, strict=True)
+        ]
     )
-    assert found >= 0.95
+    assert results >= 0.95
     np.testing.assert_allclose(scores[:, 0], true_scores[:, 0], rtol=1e-5)
     np.testing.assert_allclose(
         scores, np.take_along_axis(queries @ matrix.T, rows, 1), rtol=1e-4, atol=1e-5
@@ -80,7 +81,7 @@ def test_hnsw_finds_what_exact_search_finds(similarity: str, tmp_path: Path) -> 
     assert made.keys() <= set((tmp_path / "lucene").rglob("*")) and index.nbytes > matrix.nbytes
 
 
-def test_hnsw_of_fewer_vectors_than_asked_for_and_of_long_ones(tmp_path: Path) -> None:
+def test_hnsw_with_few_vectors_and_with_too_many_dimensions(tmp_path: Path) -> None:
     few = LuceneHnsw(
         _dense(tmp_path / "few", np.eye(3, dtype=np.float32), "cosine"), tmp_path / "lucene"
     )
@@ -90,7 +91,7 @@ def test_hnsw_of_fewer_vectors_than_asked_for_and_of_long_ones(tmp_path: Path) -
         LuceneHnsw(_dense(tmp_path / "long", np.zeros((2, 1025)), "dot"), tmp_path / "lucene")
 
 
-def test_impacts_are_the_quantised_dot_product(tmp_path: Path) -> None:
+def test_impacts_are_quantized_products(tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     matrix = np.where(rng.random((300, 40)) < 0.2, rng.gamma(1.0, 1.0, (300, 40)), 0).astype(
         np.float32
@@ -114,7 +115,7 @@ def test_impacts_are_the_quantised_dot_product(tmp_path: Path) -> None:
         np.testing.assert_allclose(hits.scores, -np.sort(-true)[:10], rtol=1e-5)
 
 
-def test_impacts_of_nothing_and_below_nothing(tmp_path: Path) -> None:
+def test_impacts_without_terms_and_with_negative_weights(tmp_path: Path) -> None:
     corpus = Collection.from_dicts("c", {"a": "x", "b": "x"}, {}).corpus
     index = LuceneImpact(
         _sparse(tmp_path / "sparse", np.array([[1.0, 0], [0, 0]])), tmp_path / "lucene"
@@ -128,7 +129,7 @@ def test_impacts_of_nothing_and_below_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
-def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
+def test_models_search_with_lucene(kind: str, tmp_path: Path) -> None:
     collection = make_collection(90)
     model = str(
         tiny_backbone(tmp_path / "model", layers=2)
@@ -157,12 +158,16 @@ def test_models_search_with_it(kind: str, tmp_path: Path) -> None:
         RetrieveOptions(index="flat", precision="float32"),
         work=tmp_path / "work",
     )
-    for found in run:
+    for results in run:
         true = dict(
-            zip(exact[found.query_id].doc_ids, exact[found.query_id].scores.tolist(), strict=True)
+            zip(
+                exact[results.query_id].doc_ids,
+                exact[results.query_id].scores.tolist(),
+                strict=True,
+            )
         )
-        assert found.scores.tolist() == pytest.approx(
-            [true[doc] for doc in found.doc_ids], rel=1e-5
+        assert results.scores.tolist() == pytest.approx(
+            [true[doc] for doc in results.doc_ids], rel=1e-5
         )
     with pytest.raises(IrdistillError, match="a late-interaction model has no index 'lucene'"):
         retrieve(

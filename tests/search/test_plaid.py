@@ -1,6 +1,4 @@
-"""PLAID: the codec of residuals, each stage against the plain computation, and searches against
-exact ones.
-"""
+"""PLAID: the residual codec, each stage against a plain computation, and recall."""
 
 from __future__ import annotations
 
@@ -38,10 +36,10 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def passages(count: int, seed: int = 0) -> list[np.ndarray]:
-    """Token vectors near those of words, and words by topic; some passages are empty."""
+    """Token vectors near those of words, with words by topic; some passages are empty."""
     words = unit(np.random.default_rng(99).normal(size=(WORDS, DIMENSION)))
     rng = np.random.default_rng(seed)
-    found = []
+    results = []
     for _ in range(count):
         topic, length = int(rng.integers(TOPICS)), int(rng.integers(0, 13))
         chosen = np.where(
@@ -49,12 +47,12 @@ def passages(count: int, seed: int = 0) -> list[np.ndarray]:
             topic * WORDS // TOPICS + rng.integers(0, WORDS // TOPICS, length),
             rng.integers(0, WORDS, length),
         )
-        found.append(
+        results.append(
             unit(words[chosen] + 0.1 * rng.normal(size=(length, DIMENSION))).reshape(
                 length, DIMENSION
             )
         )
-    return found
+    return results
 
 
 def token_store(folder: Path, vectors: list[np.ndarray]) -> TokenStore:
@@ -86,7 +84,7 @@ def index(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> PlaidI
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("dimension", [5, 16])
-def test_residuals_that_lie_on_the_weights_come_back_exactly(bits: int, dimension: int) -> None:
+def test_residuals_equal_to_bucket_weights_are_decoded_exactly(bits: int, dimension: int) -> None:
     rng = np.random.default_rng(0)
     weights = (np.arange(1 << bits) - (1 << bits) / 2 + 0.5) / 64
     arrays = {
@@ -128,7 +126,7 @@ def test_a_trained_codec_loses_little_and_less_with_more_bits() -> None:
         assert len(counts) == 1 << bits and counts.min() > 0.9 * counts.max(), (
             "buckets are equally full"
         )
-        inner = (buckets > 0) & (buckets < len(weights) - 1)  # the outermost have no bound
+        inner = (buckets > 0) & (buckets < len(weights) - 1)  # the outer buckets are unbounded
         assert (
             np.abs(decoded - vectors)[inner] <= np.diff(cutoffs)[(buckets - 1)[inner]] + 1e-6
         ).all()
@@ -137,7 +135,7 @@ def test_a_trained_codec_loses_little_and_less_with_more_bits() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(1, 1), (0.5, 3)])
-def test_a_centroid_is_as_long_as_its_vectors_are_on_average(lengths: tuple[float, float]) -> None:
+def test_a_centroid_has_the_mean_length_of_its_vectors(lengths: tuple[float, float]) -> None:
     rng = np.random.default_rng(0)
     vectors = np.concatenate(passages(300))
     vectors *= rng.uniform(*lengths, (len(vectors), 1)).astype(np.float32)
@@ -150,17 +148,17 @@ def test_a_centroid_is_as_long_as_its_vectors_are_on_average(lengths: tuple[floa
         )
 
 
-def test_k_means_leaves_an_idle_centroid_where_it_was() -> None:
+def test_k_means_keeps_an_empty_centroid() -> None:
     vectors = np.tile(
         unit(np.arange(1.0, 4.0)), (6, 1)
-    )  # all alike: one of the three centroids gets all
+    )  # equal vectors: one of the three centroids gets them all
     arrays = train_codec(vectors, vectors, 3, 2, np.random.default_rng(0), CPU)
     np.testing.assert_allclose(arrays["centroids"], vectors[:3], rtol=1e-6)
     assert set(nearest(torch.from_numpy(vectors), torch.eye(3)).tolist()) == {2}
 
 
 def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[int]:
-    """The candidates by loops over documents, from the vectors that the index decodes."""
+    """Candidates computed with loops over documents, from decoded vectors."""
     starts, centroids = index.starts, index.codec.centroids.numpy()
     whole = np.asarray(index.store.matrix)
     codes, residuals = index.codec.encode(whole)
@@ -175,15 +173,15 @@ def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[in
 
     def probed() -> set[int]:
         cells = {cell for line in near for cell in np.argsort(-line)[:probes].tolist()}
-        return {row for row, held in enumerate(codes) if cells & set(held.tolist())}
+        return {row for row, documents in enumerate(codes) if cells & set(documents.tolist())}
 
     def best(scores: dict[int, float], count: int) -> set[int]:
         least = sorted(scores.values(), reverse=True)[min(count, len(scores)) - 1]
         return {row for row, score in scores.items() if score >= least - 1e-6}
 
     def interaction(row: int, threshold: float) -> float:
-        held = [cell for cell in codes[row] if near[:, cell].max() >= threshold]
-        return float(near[:, held].max(axis=1).sum()) if held else -np.inf
+        documents = [cell for cell in codes[row] if near[:, cell].max() >= threshold]
+        return float(near[:, documents].max(axis=1).sum()) if documents else -np.inf
 
     while len(rows := probed()) < stages.documents and probes < len(centroids):
         probes *= 2
@@ -196,18 +194,18 @@ def plain_stages(index: PlaidIndex, query: np.ndarray, stages: Stages) -> set[in
 
 @pytest.mark.parametrize("size", [1, 3, 9])
 @pytest.mark.parametrize("chunk", [40, 4096])
-def test_each_stage_keeps_what_the_plain_computation_keeps(
+def test_each_stage_equals_a_plain_computation(
     size: int, chunk: int, index: PlaidIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plaid_index, "_CHUNK", chunk)
     rng = np.random.default_rng(size)
     for stages in (Stages(1, 0.5, 24, 4), Stages(3, 0.3, 60, 9), Stages(128, 0.6, 100, 25)):
         query = unit(rng.normal(size=(size, DIMENSION)))
-        found = index.candidates(query, 1, stages)
-        assert found.tolist() == sorted(plain_stages(index, query, stages)), stages
+        results = index.candidates(query, 1, stages)
+        assert results.tolist() == sorted(plain_stages(index, query, stages)), stages
 
 
-def test_more_centroids_are_probed_until_there_are_candidates_enough(index: PlaidIndex) -> None:
+def test_probes_are_doubled_until_there_are_enough_candidates(index: PlaidIndex) -> None:
     query = unit(np.ones((1, DIMENSION)))
     full = np.flatnonzero(np.diff(index.starts))
     few = index.candidates(query, 1, Stages(1, -9.0, 4, 4000))
@@ -215,11 +213,11 @@ def test_more_centroids_are_probed_until_there_are_candidates_enough(index: Plai
     assert index.candidates(query, 1, Stages(1, -9.0, 9999, 5000)).tolist() == full.tolist()
     assert 1 <= len(few) < 40
     assert len(index.candidates(np.empty((0, DIMENSION), np.float32), 5)) == 0
-    with pytest.raises(IrdistillError, match=r"shape \(1, 15\) were given, not \(tokens, 16\)"):
+    with pytest.raises(IrdistillError, match=r"shape \(1, 15\); expected \(tokens, 16\)"):
         index.candidates(query[:, 1:], 3)
 
 
-def test_a_threshold_that_no_centroid_reaches_discards_nothing(index: PlaidIndex) -> None:
+def test_a_threshold_above_all_centroids_drops_nothing(index: PlaidIndex) -> None:
     query = unit(np.random.default_rng(5).normal(size=(4, DIMENSION)))
     high, low = (
         index.candidates(query, 1, Stages(2, threshold, 40, 10)) for threshold in (9.0, -9.0)
@@ -227,7 +225,7 @@ def test_a_threshold_that_no_centroid_reaches_discards_nothing(index: PlaidIndex
     assert high.tolist() == low.tolist()
 
 
-def test_the_settings_follow_the_number_of_results() -> None:
+def test_settings_depend_on_k() -> None:
     assert stages_for(10)[:3] == (1, 0.5, 1024)
     assert stages_for(100)[:3] == (2, 0.45, 4096)
     assert stages_for(101)[:3] == (4, 0.4, 16_384)
@@ -242,7 +240,7 @@ def engine(index: PlaidIndex, similarity: str) -> MultiVectorSearcher:
 
 
 @pytest.mark.parametrize("similarity", ["maxsim", "meanmaxsim"])
-def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
+def test_without_pruning_the_results_are_exact(
     similarity: str, index: PlaidIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plaid_index, "stages_for", lambda k: Stages(10_000, 0.0, 10_000, 10_000))
@@ -251,8 +249,8 @@ def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
         unit(np.random.default_rng(seed).normal(size=(size, DIMENSION)))
         for seed, size in enumerate((1, 5, 32))
     ]
-    ((*found,),), (true,) = searched.search([queries], 50), searched.search_exact([queries], 50)
-    for query, one, other in zip(queries, found, true, strict=True):
+    ((*results,),), (true,) = searched.search([queries], 50), searched.search_exact([queries], 50)
+    for query, one, other in zip(queries, results, true, strict=True):
         assert one.rows.tolist() == other.rows.tolist()
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-6)
         tokens = torch.from_numpy(index.store.take(one.rows[:1]).values.numpy())
@@ -267,7 +265,7 @@ def test_with_all_probed_and_kept_the_results_are_those_of_exact_search(
 
 
 @pytest.mark.parametrize(("bits", "k", "least"), [(4, 5, 0.9), (1, 5, 0.8), (4, 20, 0.9)])
-def test_most_of_the_true_best_are_found(
+def test_recall(
     bits: int,
     k: int,
     least: float,
@@ -280,15 +278,13 @@ def test_most_of_the_true_best_are_found(
     )  # of 650 passages with tokens
     searched = engine(PlaidIndex.build(store, tmp_path, bits=bits, device=CPU), "maxsim")
     queries = [tokens for tokens in passages(60, seed=3) if len(tokens) > 5]
-    (found,), (true,) = searched.search([queries], k), searched.search_exact([queries], k)
+    (results,), (true,) = searched.search([queries], k), searched.search_exact([queries], k)
     shares = [
         len(np.intersect1d(one.rows, other.rows)) / k
-        for one, other in zip(found, true, strict=True)
+        for one, other in zip(results, true, strict=True)
     ]
     assert np.mean(shares) >= least
-    for one, other in zip(
-        found, true, strict=True
-    ):  # scores are those of MaxSim, whatever the bits
+    for one, other in zip(results, true, strict=True):  # scores are exact for every number of bits
         exact = dict(zip(other.rows.tolist(), other.scores.tolist(), strict=True))
         for row, score in zip(one.rows.tolist(), one.scores.tolist(), strict=True):
             assert score == pytest.approx(exact.get(row, score), rel=1e-5)
@@ -315,16 +311,16 @@ def test_an_interrupted_build_ends_with_the_same_bytes(
 ) -> None:
     blocks = PlaidIndex.build(store, tmp_path / "whole", centroids=128, device=CPU)
     whole = files(tmp_path / "whole")
-    append, calls = shards._append, []
+    append, calls = shards._ShardWriter._append, []
 
     def killed(*args: Any) -> Any:
         calls.append(1)
         if len(calls) == killed_at:
-            args[0][next(iter(args[0]))].write(b"half a shard")
+            args[1][next(iter(args[1]))].write(b"half a shard")
             raise KeyboardInterrupt
         return append(*args)
 
-    monkeypatch.setattr(shards, "_append", killed)
+    monkeypatch.setattr(shards._ShardWriter, "_append", killed)
     for killed_at in range(1, 7):  # one codec, three shards of codes, two blocks of lists
         calls.clear()
         folder = tmp_path / str(killed_at)
@@ -353,22 +349,22 @@ def test_only_an_index_of_the_same_vectors_and_settings_is_opened(
         PlaidIndex.build(other, tmp_path / "plaid", device=CPU)
 
 
-def test_settings_that_make_no_index_are_refused(store: TokenStore, tmp_path: Path) -> None:
+def test_invalid_settings_are_refused(store: TokenStore, tmp_path: Path) -> None:
     with pytest.raises(
-        IrdistillError, match="residuals of 3 bits a number were asked for; give one of 1, 2, 4, 8"
+        IrdistillError, match="bits per number of a residual is 3; expected one of 1, 2, 4, 8"
     ):
         PlaidIndex.build(store, tmp_path / "plaid", bits=3)
     tokens = len(store.matrix)
     for count in (0, tokens + 1):
         with pytest.raises(
             IrdistillError,
-            match=f"{count} centroids were asked for, and k-means sees {tokens} tokens",
+            match=f"centroids is {count}, and k-means sees {tokens} tokens",
         ):
             PlaidIndex.build(store, tmp_path / "plaid", centroids=count)
     empty = token_store(tmp_path / "empty", [np.empty((0, DIMENSION), np.float32)] * 3)
     with pytest.raises(
         IrdistillError,
-        match="holds no token vectors, and a plaid index needs some; use the flat index",
+        match="contains no token vectors, which a plaid index needs; use the flat index",
     ):
         PlaidIndex.build(empty, tmp_path / "plaid")
     assert not (tmp_path / "plaid").exists()
@@ -383,7 +379,7 @@ def test_one_token_is_enough(tmp_path: Path) -> None:
     assert index.candidates(unit(np.ones((3, DIMENSION))), 10).tolist() == [1]
 
 
-def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
+def test_retrieve_orders_ties_by_id_and_leaves_out_excluded_documents(
     tmp_path: Path,
 ) -> None:
     from dataclasses import replace
@@ -394,8 +390,8 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     )
     options = RetrieveOptions(index="plaid", precision="float32")
     settings: Any = {"k": 3, "work": tmp_path / "work", "options": options}
-    (found,) = run = retrieve(collection, model, tmp_path / "run", **settings)
-    assert list(found.doc_ids) == ["d399", "d398", "d397"]
+    (results,) = run = retrieve(collection, model, tmp_path / "run", **settings)
+    assert list(results.doc_ids) == ["d399", "d398", "d397"]
     assert run.identity.settings["index"] == {
         "kind": "plaid",
         "bits": 4,
@@ -408,8 +404,8 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
     excluding = replace(
         collection, queries={"q": replace(collection.queries["q"], excluded=("d399", "d397"))}
     )
-    (found,) = retrieve(excluding, model, tmp_path / "excluding", **settings)
-    assert list(found.doc_ids) == ["d398", "d396", "d395"]
+    (results,) = retrieve(excluding, model, tmp_path / "excluding", **settings)
+    assert list(results.doc_ids) == ["d398", "d396", "d395"]
     assert load_student(model, device="cpu").kind == "late-interaction"
     with pytest.raises(IrdistillError, match="plaid"):
         retrieve(
@@ -420,7 +416,7 @@ def test_a_search_by_name_orders_ties_by_id_and_leaves_out_what_queries_exclude(
         )
 
 
-def test_maxsim_search_and_the_index_agree_on_the_best(index: PlaidIndex) -> None:
+def test_maxsim_search_and_the_index_agree(index: PlaidIndex) -> None:
     queries = [tokens for tokens in passages(40, seed=7) if len(tokens) > 3]
     (true,) = maxsim_search(index.store, [queries], corpus_of(700), 1, device=CPU)
     hits = [

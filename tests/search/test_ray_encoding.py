@@ -1,6 +1,4 @@
-"""Two Ray workers encode a corpus: the bytes of one process, also when a worker is killed or a
-shard fails for good.
-"""
+"""Two Ray workers encode a corpus with the bytes of one process, also after a crash."""
 
 from __future__ import annotations
 
@@ -31,7 +29,7 @@ SHARDS: Any = {"shard_rows": 10, "precision": "float32"}
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Any:
-    """As each worker has: sums of floats depend on how they are cut."""
+    """One thread, as in each worker: float sums depend on how they are split."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -39,21 +37,21 @@ def _one_thread() -> Any:
 
 
 class Troubled(EncodingJob):
-    """Notes its process for each shard, and comes to grief where a file says so."""
+    """A job that records its process for each shard, and fails where a file says so."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.notes = Path(os.environ["NOTES"])
 
-    def do(self, given: tuple[int, int]) -> Mapping[str, np.ndarray]:
+    def do(self, arguments: tuple[int, int]) -> Mapping[str, np.ndarray]:
         with open(self.notes / "processes", "a") as stream:
-            stream.write(f"{given[0]} {os.getpid()}\n")
-        if (self.notes / f"kill-{given[0]}").exists():
-            (self.notes / f"kill-{given[0]}").unlink()
+            stream.write(f"{arguments[0]} {os.getpid()}\n")
+        if (self.notes / f"kill-{arguments[0]}").exists():
+            (self.notes / f"kill-{arguments[0]}").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        if (self.notes / f"raise-{given[0]}").exists():
+        if (self.notes / f"raise-{arguments[0]}").exists():
             raise RuntimeError("no luck")
-        return super().do(given)
+        return super().do(arguments)
 
 
 @pytest.fixture()
@@ -70,7 +68,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(
+def test_workers_write_the_bytes_of_one_process_when_one_is_killed(
     tmp_path: Path, notes: Path
 ) -> None:
     collection, model = make_collection(), str(tiny_colbert(tmp_path / "model"))
@@ -92,7 +90,7 @@ def test_workers_encode_the_bytes_of_one_process_though_one_is_killed(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_what_was_encoded_before_a_failure_stays(
+def test_shards_encoded_before_a_failure_are_kept(
     tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     collection, model = make_collection(), str(tiny_splade(tmp_path / "model"))
@@ -107,20 +105,20 @@ def test_what_was_encoded_before_a_failure_stays(
         SparseStore.build(
             collection.corpus, student, tmp_path / "ray", encode_shards=encoding.shards, **SHARDS
         )
-    encode, given = type(student).search_vectors, []
+    encode, arguments = type(student).search_vectors, []
     monkeypatch.setattr(
         type(student),
         "search_vectors",
-        lambda self, texts, *rest: (given.append(len(texts)), encode(self, texts, *rest))[1],
+        lambda self, texts, *rest: (arguments.append(len(texts)), encode(self, texts, *rest))[1],
     )
     SparseStore.build(collection.corpus, student, tmp_path / "ray", **SHARDS)
-    assert given == [10, 10, 3], "the first four shards are not encoded again"
+    assert arguments == [10, 10, 3], "the first four shards are not encoded again"
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("cluster")
-def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_there(
+def test_workers_give_the_same_run_and_do_not_start_for_existing_vectors(
     tmp_path: Path, notes: Path
 ) -> None:
     collection, model = make_collection(), str(tiny_backbone(tmp_path / "model", layers=2))
@@ -172,10 +170,10 @@ def test_a_search_with_workers_gives_the_same_run_and_starts_none_for_what_is_th
         )
 
 
-def test_workers_need_the_name_of_a_model_with_vectors(tmp_path: Path) -> None:
+def test_workers_need_a_model_name(tmp_path: Path) -> None:
     collection, model = make_collection(), str(tiny_backbone(tmp_path / "model"))
-    for given in ("bm25", load_student(model, device="cpu")):
-        with pytest.raises(IrdistillError, match="no name of a model with vectors"):
-            retrieve(collection, given, tmp_path / "run", cluster=RayCluster())
+    for arguments in ("bm25", load_student(model, device="cpu")):
+        with pytest.raises(IrdistillError, match="needs a model given by folder"):
+            retrieve(collection, arguments, tmp_path / "run", cluster=RayCluster())
     with pytest.raises(IrdistillError, match="at least 1"):
         retrieve(collection, model, tmp_path / "run", work=tmp_path, cluster=RayCluster(0))

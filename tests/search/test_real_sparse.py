@@ -34,7 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(work: Path) -> str:
-    """With short texts, which is quick."""
+    """The collection with short texts, for speed."""
     return str(splade_folder(work / "model", max_length=48))
 
 
@@ -43,7 +43,7 @@ def run(adi: Collection, model: str, work: Path) -> Any:
     return retrieve(adi, model, work / "run", 20, options=RetrieveOptions(**FLOAT), work=work)
 
 
-def test_it_finds_more_as_what_it_is(adi: Collection, work: Path) -> None:
+def test_the_detected_kind_is_better(adi: Collection, work: Path) -> None:
     runs = {
         kind: retrieve(
             adi, MODEL, work / kind, 20, options=RetrieveOptions(kind=kind, **FLOAT), work=work
@@ -66,25 +66,25 @@ needs_seismic = pytest.mark.skipif(
     "index",
     [pytest.param("seismic", marks=needs_seismic), pytest.param("lucene", marks=needs_lucene)],
 )
-def test_indexes_find_the_search_exact(
+def test_indexes_find_the_exact_top_k(
     index: Any, adi: Collection, run: Any, model: str, work: Path
 ) -> None:
-    found = retrieve(
+    approximate = retrieve(
         adi, model, work / index, 20, options=RetrieveOptions(index=index, **FLOAT), work=work
     )
-    assert (recall(found) or 0) > 0.97
+    assert (recall(approximate) or 0) > 0.97
     same = np.mean(
-        [one.doc_ids[:5] == other.doc_ids[:5] for one, other in zip(run, found, strict=True)]
+        [one.doc_ids[:5] == other.doc_ids[:5] for one, other in zip(run, approximate, strict=True)]
     )
     assert same > 0.9
     exact = dict(zip(run["1"].doc_ids, run["1"].scores, strict=True)) if "1" in adi.queries else {}
     for doc_id, value in zip(
-        *((found["1"].doc_ids, found["1"].scores) if exact else ((), ())), strict=True
+        *((approximate["1"].doc_ids, approximate["1"].scores) if exact else ((), ())), strict=True
     ):
         assert doc_id not in exact or value == pytest.approx(float(exact[doc_id]), rel=1e-4)
 
 
-def test_the_teacher_gives_the_students_products(
+def test_teacher_scores_equal_student_scores(
     adi: Collection, run: Any, model: str, work: Path
 ) -> None:
     teacher = load_teacher(model, adi.corpus, work=work, **FLOAT)
@@ -98,7 +98,7 @@ def test_the_teacher_gives_the_students_products(
 
 
 @pytest.mark.parametrize("settings", [{}, {"inference_free": True}, {"query_layers": 1}])
-def test_students_of_it_learn_and_stay_sparse(
+def test_students_learn_and_stay_sparse(
     settings: dict[str, Any], adi: Collection, run: Any, model: str, work: Path, tmp_path: Path
 ) -> None:
     scored = score(adi, run, load_teacher(model, adi.corpus, work=work, **FLOAT), work / "scores")
@@ -106,7 +106,7 @@ def test_students_of_it_learn_and_stay_sparse(
     assert isinstance(student, SparseStudent)
     texts = list(adi.corpus.texts(range(20)))
     before = student.encode(texts, show_progress=False, **FLOAT)
-    # under a backbone that is read as what it is, no weight begins at random
+    # a backbone with a known kind has no random weights
     assert 20 < before.nnz / 20 < 300
     train(
         adi,
@@ -130,7 +130,7 @@ def test_students_of_it_learn_and_stay_sparse(
     )
 
 
-def test_a_saved_folder_of_it_needs_no_kind(adi: Collection, tmp_path: Path) -> None:
+def test_a_saved_model_needs_no_kind(adi: Collection, tmp_path: Path) -> None:
     student: Any = load_student(splade_folder(tmp_path / "splade"), device="cpu")
     plain: Any = load_student(MODEL, kind="sparse", device="cpu")
     texts = list(adi.corpus.texts(range(5)))

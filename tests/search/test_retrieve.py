@@ -1,4 +1,4 @@
-"""The verb retrieve: runs of the right kind, resumed to the same result."""
+"""The verb retrieve: kinds of runs, and resumed searches."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def test_bm25_run(collection: Collection, tmp_path: Path) -> None:
     run = retrieve(collection, "bm25", tmp_path / "run", k=5, work=tmp_path / "work")
     assert run.identity.kind == "first-stage" and run.identity.producer["model"] == "bm25"
     expected = {
-        found.query_id: found.doc_ids
-        for found in BM25(collection.corpus, cache=tmp_path / "work").search(
+        ranked.query_id: ranked.doc_ids
+        for ranked in BM25(collection.corpus, cache=tmp_path / "work").search(
             list(collection.queries.values()), 5
         )
     }
-    assert {found.query_id: list(found.doc_ids) for found in run} == expected
+    assert {ranked.query_id: list(ranked.doc_ids) for ranked in run} == expected
 
 
 @pytest.mark.parametrize("index", ["flat", "hnsw", "ivfpq"])
@@ -73,11 +73,11 @@ def test_dense_run(index: str, collection: Collection, model: str, tmp_path: Pat
         [query.text for query in collection.queries.values()], "query", "float32", normalize=True
     )
     truth = -np.sort(-(queries @ documents.T), axis=1)[:, :7]
-    for found, scores in zip(run, truth, strict=True):
-        np.testing.assert_allclose(found.scores, scores, atol=1e-5)
+    for ranked, scores in zip(run, truth, strict=True):
+        np.testing.assert_allclose(ranked.scores, scores, atol=1e-5)
 
 
-def test_a_killed_search_goes_on_to_the_same_bytes(
+def test_a_killed_search_resumes_with_the_same_bytes(
     collection: Collection, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import irdistill.search.retrieval  # noqa: F401
@@ -108,20 +108,20 @@ def test_k_below_one_is_refused(collection: Collection, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["bm25", "model"])
-def test_what_a_query_excludes_is_not_found(
+def test_excluded_documents_are_not_retrieved(
     name: str, collection: Collection, model: str, tmp_path: Path
 ) -> None:
     from dataclasses import replace
 
     retriever = model if name == "model" else name
     run = retrieve(collection, retriever, tmp_path / "a", k=9, work=tmp_path / "work")
-    before = {found.query_id: found.doc_ids for found in run}
+    before = {ranked.query_id: ranked.doc_ids for ranked in run}
     queries = {
         key: replace(query, excluded=(before[key][0], before[key][3], "no such document"))
         for key, query in collection.queries.items()
     }
     excluding = replace(collection, queries=queries)
-    for found in retrieve(excluding, retriever, tmp_path / "b", k=5, work=tmp_path / "work"):
-        ids = before[found.query_id]
-        assert list(found.doc_ids) == [*ids[1:3], *ids[4:7]]
+    for ranked in retrieve(excluding, retriever, tmp_path / "b", k=5, work=tmp_path / "work"):
+        ids = before[ranked.query_id]
+        assert list(ranked.doc_ids) == [*ids[1:3], *ids[4:7]]
     assert excluding.queries_fingerprint != collection.queries_fingerprint

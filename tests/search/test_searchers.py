@@ -1,6 +1,4 @@
-"""Searching with every kind of encoder: what plain sentence-transformers scores, to the digit,
-whatever the blocks.
-"""
+"""Search with every kind of model equals sentence-transformers, for every block size."""
 
 from __future__ import annotations
 
@@ -50,7 +48,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
-    """(Q, N) by sentence-transformers alone."""
+    """Scores (Q, N) computed with sentence-transformers."""
     plain = LIBRARY[kind](model, device="cpu")
     queries = plain.encode_query([query.text for query in collection.queries.values()])
     documents = plain.encode_document(collection.corpus.texts(range(len(collection.corpus))))
@@ -59,7 +57,7 @@ def plain_scores(kind: str, model: str, collection: Collection) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_search_finds_what_sentence_transformers_scores_highest(
+def test_search_equals_sentence_transformers(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     collection = make_collection()
@@ -87,9 +85,9 @@ def test_search_finds_what_sentence_transformers_scores_highest(
     for expected, best, whole in zip(
         plain_scores(kind, models[kind], collection), run, every, strict=True
     ):
-        for found in (best, whole):
-            rows = [corpus.row(doc_id) for doc_id in found.doc_ids]
-            np.testing.assert_allclose(found.scores, expected[rows], rtol=1e-5, atol=1e-5)
+        for results in (best, whole):
+            rows = [corpus.row(doc_id) for doc_id in results.doc_ids]
+            np.testing.assert_allclose(results.scores, expected[rows], rtol=1e-5, atol=1e-5)
         assert len(whole.doc_ids) == (len(corpus) if kind != "sparse" else (expected > 0).sum())
         np.testing.assert_allclose(best.scores, -np.sort(-expected)[:9], rtol=1e-5, atol=1e-5)
         assert list(best.doc_ids) == list(whole.doc_ids[:9])
@@ -109,12 +107,10 @@ def test_search_finds_what_sentence_transformers_scores_highest(
         ("sparse", {"query_layers": [1], "max_length": 6}),
     ],
 )
-def test_shaped_students_are_searched_as_sentence_transformers_scores(
+def test_late_interaction_variants_equal_sentence_transformers(
     kind: str, settings: dict[str, Any], models: dict[str, str], tmp_path: Path
 ) -> None:
-    """Expanded queries, punctuation that is not scored, pooled tokens, two towers, queries without
-    a model.
-    """
+    """Expanded queries, unscored punctuation, pooled tokens, two towers, inference-free queries."""
     folder = tmp_path / "backbone"
     copytree(models["dense"], folder)
     (folder / "tokenizer.json").write_text(
@@ -137,12 +133,12 @@ def test_shaped_students_are_searched_as_sentence_transformers_scores(
         options=RetrieveOptions(**CPU),
         work=tmp_path / "work",
     )
-    for found, scores in zip(
+    for results, scores in zip(
         run, plain_scores(kind, str(tmp_path / "model"), collection), strict=True
     ):
-        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
+        rows = [collection.corpus.row(doc_id) for doc_id in results.doc_ids]
         assert len(rows) == (4 if kind != "sparse" else (scores > 0).sum())
-        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(results.scores, scores[rows], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
@@ -159,10 +155,10 @@ def test_one_document_and_an_empty_result(
         work=tmp_path,
     )
     expected = plain_scores(kind, models[kind], collection)
-    assert [list(found.doc_ids) for found in run] == [
+    assert [list(results.doc_ids) for results in run] == [
         ["d0"] if kind != "sparse" or score > 0 else [] for (score,) in expected
     ]
-    if kind == "sparse":  # a query that shares no word with any document
+    if kind == "sparse":  # a query without a common term
         engine = open_searcher(
             collection.corpus, load_student(models[kind], device="cpu"), "flat", tmp_path, **CPU
         )
@@ -175,7 +171,7 @@ def test_one_document_and_an_empty_result(
 
 @pytest.mark.parametrize("kind", LIBRARY)
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_a_killed_store_goes_on_to_the_same_bytes(
+def test_a_killed_store_resumes_with_the_same_bytes(
     kind: str,
     killed_at: int,
     models: dict[str, str],
@@ -198,7 +194,9 @@ def test_a_killed_store_goes_on_to_the_same_bytes(
     monkeypatch.setattr(type(student), "search_vectors", killed)
     with pytest.raises(KeyboardInterrupt):
         build(corpus, student, tmp_path / "cut", **settings)
-    for path in (tmp_path / "cut").glob("*.bin"):  # what was being written when the process died
+    for path in (tmp_path / "cut").glob(
+        "*.bin"
+    ):  # the shard in progress when the process was killed
         path.write_bytes(path.read_bytes() + b"half a shard")
     resumed = build(corpus, student, tmp_path / "cut", **settings)
     assert sum(calls[killed_at + 1 :]) == 63 - 20 * killed_at, "whole shards are not encoded again"
@@ -211,7 +209,7 @@ def test_a_killed_store_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("kind", LIBRARY)
-def test_the_store_gives_the_vectors_of_chosen_documents(
+def test_the_store_returns_the_vectors_of_chosen_documents(
     kind: str, models: dict[str, str], tmp_path: Path
 ) -> None:
     corpus = make_collection().corpus
@@ -248,9 +246,7 @@ def random_sparse(
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 16, 1000])
-def test_an_inverted_index_gives_exact_products_whatever_its_blocks(
-    block_rows: int, tmp_path: Path
-) -> None:
+def test_an_inverted_index_is_exact_for_every_block_size(block_rows: int, tmp_path: Path) -> None:
     store, matrix = random_sparse(tmp_path / "store", 53, 31)
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(53)}, {}, {}).corpus
     queries = np.where(np.random.default_rng(1).random((6, 31)) < 0.3, 1.5, 0).astype(np.float32)
@@ -286,11 +282,13 @@ def random_tokens(
 
 @pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize(("memory", "query_tokens"), [(1, 1), (2000, 5), (256 << 20, 512)])
-def test_maxsim_is_exact_whatever_the_memory(
+def test_maxsim_is_exact_for_every_memory_limit(
     mean: bool, memory: int, query_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(multi_vector, "_QUERY_TOKENS", query_tokens)
-    monkeypatch.setattr(multi_vector, "_chunk_tokens", lambda device, memory: max(1, memory // 100))
+    monkeypatch.setattr(
+        multi_vector, "_document_tokens", lambda device, memory: max(1, memory // 100)
+    )
     store, documents = random_tokens(tmp_path, [4, 0, 1, 9, 2, 0, 30, 5])
     corpus = Collection.from_dicts("c", {f"d{row}": "x" for row in range(8)}, {}, {}).corpus
     rng = np.random.default_rng(2)
@@ -298,11 +296,11 @@ def test_maxsim_is_exact_whatever_the_memory(
         [rng.normal(size=(n, 8)).astype(np.float32) for n in sizes]
         for sizes in ([3, 1, 7], [], [2])
     ]
-    found = maxsim_search(
+    results = maxsim_search(
         store, groups, corpus, 8, mean=mean, memory=memory, device=torch.device("cpu")
     )
-    assert [len(group) for group in found] == [3, 0, 1]
-    for group, hits in zip(groups, found, strict=True):
+    assert [len(group) for group in results] == [3, 0, 1]
+    for group, hits in zip(groups, results, strict=True):
         for query, one in zip(group, hits, strict=True):
             true = maxsim(
                 [torch.from_numpy(query)],
@@ -316,7 +314,7 @@ def test_maxsim_is_exact_whatever_the_memory(
                 4,
                 6,
                 7,
-            ]  # documents without tokens are not found
+            ]  # documents without tokens are not retrieved
             np.testing.assert_allclose(one.scores, true[one.rows], rtol=1e-5)
             by_hand = [
                 sum(max(float(q @ d) for d in documents[row]) for q in query) for row in one.rows
@@ -334,7 +332,7 @@ def test_maxsim_is_exact_whatever_the_memory(
         if index != "lucene"
     ],
 )
-def test_approximate_runs_state_their_recall(
+def test_approximate_runs_record_their_recall(
     kind: str, index: Any, models: dict[str, str], tmp_path: Path
 ) -> None:
     collection = make_collection(90)
@@ -360,7 +358,7 @@ def test_approximate_runs_state_their_recall(
     same = [len({*a.doc_ids} & {*b.doc_ids}) for a, b in zip(run, flat, strict=True)]
     assert recall(run) == sum(same[:4]) / 24, "of the first two parts"
     assert recall(run) >= (0.8 if index in ("hnsw", "sq8") or kind == "late-interaction" else 0.2)  # type: ignore[operator]
-    if kind == "late-interaction":  # what is found is scored exactly
+    if kind == "late-interaction":  # results have exact scores
         exact = {
             query.query_id: dict(zip(query.doc_ids, query.scores.tolist(), strict=True))
             for query in flat
@@ -393,9 +391,9 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
         work=tmp_path / "work",
     )
     expected = plain_scores("sparse", models["sparse"], collection)
-    for found, scores in zip(run, expected, strict=True):
-        rows = [collection.corpus.row(doc_id) for doc_id in found.doc_ids]
-        np.testing.assert_allclose(found.scores, scores[rows], rtol=1e-5)
+    for results, scores in zip(run, expected, strict=True):
+        rows = [collection.corpus.row(doc_id) for doc_id in results.doc_ids]
+        np.testing.assert_allclose(results.scores, scores[rows], rtol=1e-5)
     share = recall(run)
     assert share is not None and share >= 0.6
     assert capfd.readouterr().out == "", "it says nothing of its own"
@@ -408,14 +406,14 @@ def test_seismic_finds_the_best_and_scores_them_exactly(
     )
     (hits,) = again.search([again.encode([query.text for query in collection.queries.values()])], 6)
     assert [[collection.corpus.id(int(row)) for row in one.rows] for one in hits] == [
-        list(found.doc_ids) for found in run
+        list(results.doc_ids) for results in run
     ]
 
 
-def test_many_equal_scores_at_the_cut_off_go_by_id(
+def test_many_ties_at_the_cut_off_are_ordered_by_id(
     models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The vectors are made of quarters, so that all products are exact."""
+    """The numbers of the vectors are multiples of a quarter, so all products are exact."""
     collection = Collection.from_dicts(
         "same", {f"d{number:03}": "the cat" for number in range(150)}, {"q": "cat"}, {}
     )
@@ -432,7 +430,7 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(
             "search_vectors",
             lambda self, texts, *_, make=forms[kind], **__: make(len(texts)),
         )
-        (found,) = retrieve(
+        (results,) = retrieve(
             collection,
             student,
             tmp_path / kind,
@@ -440,10 +438,12 @@ def test_many_equal_scores_at_the_cut_off_go_by_id(
             k=3,
             work=tmp_path / "work",
         )
-        assert list(found.doc_ids) == ["d149", "d148", "d147"], kind
+        assert list(results.doc_ids) == ["d149", "d148", "d147"], kind
 
 
-def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -> None:
+def test_models_and_indexes_that_cannot_search_are_refused(
+    models: dict[str, str], tmp_path: Path
+) -> None:
     collection = make_collection(3)
     with pytest.raises(
         IrdistillError, match="is a cross-encoder, which reads query and document together"
@@ -479,7 +479,7 @@ def test_what_cannot_search_is_refused(models: dict[str, str], tmp_path: Path) -
         )
     with pytest.raises(
         IrdistillError,
-        match=r"a late-interaction model has no index 'lucene'; give one of .*sq8, plaid",
+        match=r"a late-interaction model has no index 'lucene'; choose one of .*sq8, plaid",
     ):
         retrieve(
             collection,

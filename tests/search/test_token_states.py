@@ -1,4 +1,4 @@
-"""The store of token states: what it holds, kill and resume, identity, half the room."""
+"""The store of token states: contents, resumed builds, identity, and float16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.students.tiny import WORDS, tiny_backbone
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> SplitCrossEncoderStudent:
     folder = tiny_backbone(tmp_path_factory.mktemp("bert"), layers=2)
-    return SplitCrossEncoderStudent.build(str(folder), max_length=9, device="cpu")
+    return SplitCrossEncoderStudent(str(folder), max_length=9, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def collection() -> Collection:
     return Collection.from_dicts("tiny", docs, {"q1": "cat dog"}, {})
 
 
-def test_it_holds_every_token_of_every_document(
+def test_states_of_every_token(
     student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
 ) -> None:
     store = TokenStates.build(
@@ -55,7 +55,7 @@ def test_it_holds_every_token_of_every_document(
 
 
 @pytest.mark.parametrize("killed_at", [0, 2])
-def test_killed_and_resumed_gives_the_same_bytes(
+def test_a_killed_build_resumes_with_the_same_bytes(
     killed_at: int,
     student: SplitCrossEncoderStudent,
     collection: Collection,
@@ -90,24 +90,22 @@ def test_killed_and_resumed_gives_the_same_bytes(
         TokenStates(tmp_path / "cut")
 
 
-def test_other_students_and_lengths_have_other_stores(
+def test_stores_differ_by_student_and_length(
     student: SplitCrossEncoderStudent, collection: Collection, tmp_path: Path
 ) -> None:
     first = corpus_states(collection.corpus, student, tmp_path)
     assert corpus_states(collection.corpus, student, tmp_path).folder == first.folder
     for other in (
-        SplitCrossEncoderStudent.build(student.source, max_length=9, split_layer=0, device="cpu"),
-        SplitCrossEncoderStudent.build(
-            student.source, max_length=9, max_query_length=6, device="cpu"
-        ),
-        KernelStudent.build(student.source, max_length=9, device="cpu"),
+        SplitCrossEncoderStudent(student.source, max_length=9, split_layer=0, device="cpu"),
+        SplitCrossEncoderStudent(student.source, max_length=9, max_query_length=6, device="cpu"),
+        KernelStudent(student.source, max_length=9, device="cpu"),
     ):
         assert corpus_states(collection.corpus, other, tmp_path).folder != first.folder
-        with pytest.raises(IrdistillError, match="holds the vectors of something else"):
+        with pytest.raises(IrdistillError, match="contains other vectors"):
             TokenStates.build(collection.corpus, other, first.folder)
 
 
-def test_what_does_not_fit_the_storage_is_refused(
+def test_states_that_overflow_the_storage_are_refused(
     student: SplitCrossEncoderStudent,
     collection: Collection,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Vector stores: kill and resume, identity; indexes: exactness, recall, determinism."""
+"""Vector stores: resumed builds and identity. Indexes: exactness, recall, determinism."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.students.tiny import WORDS, tiny_backbone
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> DenseStudent:
-    return DenseStudent.build(str(tiny_backbone(tmp_path_factory.mktemp("bert"))), device="cpu")
+    return DenseStudent(str(tiny_backbone(tmp_path_factory.mktemp("bert"))), device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -54,11 +54,13 @@ def random_store(
 
 def recall(index: FaissIndex, queries: np.ndarray, k: int = 10) -> float:
     true = exact_search(index.store.matrix, [queries], k)[0][1]
-    found = index.search(queries, k)[1]
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(true, found, strict=True)]))
+    nearest = index.search(queries, k)[1]
+    return float(
+        np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(true, nearest, strict=True)])
+    )
 
 
-def test_store_holds_the_vectors(
+def test_the_store_contains_the_vectors(
     student: DenseStudent, collection: Collection, tmp_path: Path
 ) -> None:
     store = VectorStore.build(
@@ -76,7 +78,7 @@ def test_store_holds_the_vectors(
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, 2])
-def test_killed_and_resumed_gives_the_same(
+def test_a_killed_build_resumes_with_the_same_bytes(
     killed_at: int,
     student: DenseStudent,
     collection: Collection,
@@ -119,7 +121,7 @@ def test_another_identity_is_refused(
         VectorStore(tmp_path)
 
 
-def test_exact_search_equals_brute_force_whatever_the_chunks() -> None:
+def test_exact_search_equals_brute_force_for_every_chunk_size() -> None:
     rng = np.random.default_rng(3)
     matrix, queries = (rng.normal(size=(n, 16)).astype(np.float32) for n in (500, 7))
     truth = np.argsort(-(queries @ matrix.T), axis=1, kind="stable")[:, :20]
@@ -170,7 +172,7 @@ def test_index_is_deterministic_and_reloads(kind: str, tmp_path: Path) -> None:
                 random_store(tmp_path / "other", rows=100), kind, tmp_path / "one"
             )
         )
-    with pytest.raises(IrdistillError, match="over the vectors"):
+    with pytest.raises(IrdistillError, match="of the vectors"):
         FaissIndex.load(random_store(tmp_path / "third", rows=70), tmp_path / "one")
 
 

@@ -66,7 +66,7 @@ def test_margins_a_cosine_cannot_reach() -> None:
 
 def test_needs() -> None:
     with pytest.raises(IrdistillError, match="needs relevance labels"):
-        check_needs(parse_loss("KL + 0.1*InfoNCE"), labelled_queries=0, scored_items=9)
+        check_needs(parse_loss("KL + 0.1*InfoNCE"), labeled_queries=0, scored_items=9)
     with pytest.raises(IrdistillError, match="needs teacher scores"):
-        check_needs(parse_loss("KL"), labelled_queries=3, scored_items=0)
-    check_needs(parse_loss("InfoNCE"), labelled_queries=3, scored_items=0)
+        check_needs(parse_loss("KL"), labeled_queries=3, scored_items=0)
+    check_needs(parse_loss("InfoNCE"), labeled_queries=3, scored_items=0)

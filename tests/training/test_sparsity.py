@@ -40,18 +40,18 @@ def test_a_controller_by_hand() -> None:
     )  # so the integral moves by at most a quarter a step, and ten steps are looked ahead
     one = torch.tensor(1.0)
     assert float(control.factor(one)) == 1
-    control.see(torch.tensor(200.0))
+    control.update(torch.tensor(200.0))
     first = 0.25 * np.log(2)
     assert float(control.factor(one)) == pytest.approx(np.exp(first), rel=1e-6)
-    control.see(torch.tensor(120.0))  # the running mean is 0.85 * 200 + 0.15 * 120 = 188
+    control.update(torch.tensor(120.0))  # the running mean is 0.85 * 200 + 0.15 * 120 = 188
     error = np.log(1.88) + 10 * 0.15 * np.log(188 / 200)
     assert float(control.factor(one)) == pytest.approx(np.exp(first + 0.25 * error), rel=1e-5)
-    control.see(torch.tensor(1e9))  # an error is cut at 1
+    control.update(torch.tensor(1e9))  # an error is cut at 1
     assert control.state is not None and float(control.state[2]) == pytest.approx(
         first + 0.25 * error + 0.25, rel=1e-5
     )
     below = Controller(100, ramp_steps=40)
-    below.see(torch.tensor(80.0))
+    below.update(torch.tensor(80.0))
     assert float(below.factor(one)) == pytest.approx(
         0.8**0.25 * 0.8, rel=1e-5
     )  # it lets go at once
@@ -60,11 +60,11 @@ def test_a_controller_by_hand() -> None:
 def test_its_state_goes_through_json_exactly() -> None:
     control, other = Controller(30, 20), Controller(30, 20)
     for active in (99.7, 31.3, 12.1):
-        control.see(torch.tensor(active))
+        control.update(torch.tensor(active))
     other.restore(json.loads(json.dumps(control.saved())))
     for active in (41.7, 29.9):
-        control.see(torch.tensor(active))
-        other.see(torch.tensor(active))
+        control.update(torch.tensor(active))
+        other.update(torch.tensor(active))
         assert torch.equal(control.factor(torch.tensor(1.0)), other.factor(torch.tensor(1.0)))
     other.restore(Controller(30, 20).saved())
     assert float(other.factor(torch.tensor(1.0))) == 1
@@ -80,7 +80,7 @@ def test_it_brings_a_slow_plant_to_the_target() -> None:
         for _ in range(600):
             factor = float(control.factor(torch.tensor(1.0)))
             active += (120 * (needed / factor) ** 0.7 - active) / 20
-            control.see(torch.tensor(active))
+            control.update(torch.tensor(active))
             seen.append(active)
         assert np.abs(np.log(np.array(seen[-100:]) / 120)).max() < 0.1, needed
 
@@ -138,7 +138,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def learn(place: Path, out: Path, options: TrainOptions) -> None:
-    student = SparseStudent.build(str(place / "backbone"), device="cpu")
+    student = SparseStudent(str(place / "backbone"), device="cpu")
     train(make_collection(), place / "scores", student, "KL(teacher_tau=2)", out, options)
 
 

@@ -120,6 +120,22 @@ def cell(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
+def cells(value: Any, *formats: str) -> list[str]:
+    """Cells of an object by format strings such as ``{0.mean:.4f}``; ``-`` where a figure is None.
+
+    >>> cells(Plot("", "x", "y", (0, 1), (0.25,)), "{0.x}", "{0.values[0]:.1%}")
+    ['x', '25.0%']
+    """
+    return [_format(value, form) for form in formats]
+
+
+def _format(value: Any, form: str) -> str:
+    try:
+        return form.format(value)
+    except (TypeError, AttributeError):  # None has no number format and no attributes
+        return "-"
+
+
 def probability(value: float | None) -> str:
     """A p-value in a table."""
     return "<0.0001" if value is not None and value < 0.0001 else cell(value, ".4f")

@@ -1,1 +1,1 @@
-"""BM25 and the other first stages that need no model."""
+"""BM25 over a corpus."""

@@ -1,4 +1,4 @@
-"""BM25 over a whole corpus: scores are worked out when the index is built, and are those of bm25s.
+"""BM25 over a corpus, with scores precomputed in the index and equal to those of bm25s.
 
 Lucene's variant (Kamphuis et al. 2020, "Which BM25 do you mean?"; bm25s: Lù 2024,
 arXiv:2407.03618), English stop words and the Snowball stemmer for English.
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import csc_matrix
 
 from irdistill.collections import Corpus, Query
-from irdistill.errors import IrdistillError
+from irdistill.errors import OptionError
 from irdistill.modeling.stemming import NAME, Tokenizer
 from irdistill.search.lexical.bm25_build import MEMORY, build_index
 from irdistill.search.ranking import best_rows
@@ -28,16 +28,25 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _ARRAYS = ("data", "indices", "indptr")
-_MAPPED = 1 << 30
-"""Bytes of postings that are read before their pages are given back to the system."""
+_MAPPED_BYTES = 1 << 30
+"""Bytes of postings that are read before their pages are released."""
 
 
 class BM25:
-    """A BM25 index, built on first use and kept in the cache, memory-mapped from then on.
+    """A BM25 index, built on first use, then memory-mapped from the cache.
 
     Attributes:
-        folder: where the index lies, named by corpus and settings.
-        settings: what determines the scores.
+        folder: folder of the index, named by corpus and settings.
+        settings: everything that determines the scores.
+
+    >>> import tempfile
+    >>> from irdistill.collections import Collection
+    >>> texts = {"a": "merge two dictionaries", "b": "sort a list"}
+    >>> corpus = Collection.from_dicts("two", texts, {}).corpus
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     bm25 = BM25(corpus, cache=Path(folder))
+    ...     [ranked.doc_ids for ranked in bm25.search([Query("q", "merging dictionaries")], k=2)]
+    [['a']]
     """
 
     def __init__(
@@ -51,17 +60,18 @@ class BM25:
         """Open or build the index.
 
         Args:
-            cache: the folder for indexes; the user's cache folder where None.
-            memory: bytes that building takes for postings, beside 16 for each document and the
-                corpus's words.
+            corpus: the corpus to search.
+            k1: saturation of the term frequency, at least 0.
+            b: length normalization, from 0 to 1.
+            cache: folder of indexes (default: in the cache folder).
+            memory: bytes of postings in memory during a build, in addition to 16 per document and
+                the vocabulary.
 
         Raises:
-            IrdistillError: k1 or b are out of range, or the cache cannot be written.
+            OptionError: k1 or b is out of range.
         """
         if k1 < 0 or not 0 <= b <= 1:
-            raise IrdistillError(
-                f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1."
-            )
+            raise OptionError(f"k1 is {k1} and b is {b}; expected k1 >= 0 and b from 0 to 1.")
         self.corpus = corpus
         self.settings: dict[str, Any] = {
             "k1": float(k1),
@@ -69,102 +79,90 @@ class BM25:
             "method": "lucene",
             "tokenizer": NAME,
         }
-        self._memory = memory
-        self._tokenizer = Tokenizer()
+        self._memory, self._tokenizer = memory, Tokenizer()
         key = digest({"format": FORMAT, "corpus": corpus.fingerprint, **self.settings})
         self.folder = (Path(cache) if cache is not None else cache_folder() / "bm25") / key
         open_or_build(self.folder, self._build, self._open)
 
     def _build(self, folder: Path) -> None:
-        stems = build_index(
-            self.corpus, self.settings["k1"], self.settings["b"], folder, self._memory
-        )
+        k1, b = self.settings["k1"], self.settings["b"]
+        stems = build_index(self.corpus, k1, b, folder, self._memory)
         write_text(folder / "vocabulary.json", json.dumps(stems, ensure_ascii=False) + "\n")
-        write_sealed(
-            folder / "manifest.json",
-            {
-                "format": FORMAT,
-                "corpus": self.corpus.fingerprint,
-                "documents": len(self.corpus),
-                "settings": self.settings,
-            },
-            ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS)),
-        )
+        content = {
+            "format": FORMAT,
+            "corpus": self.corpus.fingerprint,
+            "documents": len(self.corpus),
+            "settings": self.settings,
+        }
+        names = ("vocabulary.json", *(f"{name}.npy" for name in _ARRAYS))
+        write_sealed(folder / "manifest.json", content, names)
 
     def _open(self, folder: Path) -> None:
         files = open_files(folder, read_sealed(folder / "manifest.json")["files"])
         self._data, self._indices, indptr = (npy_array(files[f"{name}.npy"]) for name in _ARRAYS)
         self._indptr = np.asarray(indptr)
-        self._pages = MappedPages(self._data.map, self._indices.map, limit=_MAPPED)
+        self._pages = MappedPages(self._data.map, self._indices.map, limit=_MAPPED_BYTES)
         files["vocabulary.json"].check_all()
         stems = read_json(folder / "vocabulary.json")
-        self._vocabulary = {stem: place for place, stem in enumerate(stems)}
+        self._vocabulary = {stem: column for column, stem in enumerate(stems)}
 
     @property
     def bytes(self) -> int:
-        """The size of the index on disk."""
+        """Bytes of the index."""
         return sum(path.stat().st_size for path in self.folder.iterdir())
 
     @property
     def stems(self) -> list[str]:
-        """The V words of the index, in order."""
+        """The V stems of the index, in order."""
         return list(self._vocabulary)
 
     @property
     def matrix(self) -> csc_matrix:
-        """(N, V) what each word adds to the score of each document that holds it, for one
-        occurrence in the query.
-        """
-        shape = len(self.corpus), len(self._vocabulary)
-        return csc_matrix(
-            (np.asarray(self._data), np.asarray(self._indices), self._indptr), shape=shape
-        )
+        """(N, V) score of each stem in each document, for one occurrence in the query."""
+        content = (np.asarray(self._data), np.asarray(self._indices), self._indptr)
+        return csc_matrix(content, shape=(len(self.corpus), len(self._vocabulary)))
 
     def identity(self) -> dict[str, Any]:
-        """What goes into the manifest of a run."""
+        """Everything that determines the scores, for the manifest of a run."""
         return {"model": "bm25", "revision": f"format-{FORMAT}", **self.settings}
 
     def words(self, text: str) -> list[str]:
-        """The stems of a text, in order, with repetitions."""
+        """Stems of a text in order, with repetitions."""
         return self._tokenizer(text)
 
-    def _terms(self, text: str) -> list[int]:
-        return [
-            self._vocabulary[stem] for stem in self._tokenizer(text) if stem in self._vocabulary
-        ]
+    def _postings(self, text: str) -> Iterator[tuple[int, int]]:
+        """Start and end of the postings of each stem of a text that is in the index."""
+        for stem in self._tokenizer(text):
+            if (term := self._vocabulary.get(stem)) is not None:
+                yield int(self._indptr[term]), int(self._indptr[term + 1])
 
     def all_scores(self, text: str) -> np.ndarray:
-        """(N,) float32: the score of every document; 0.0 where no term is shared."""
+        """Scores (N,) float32 of all documents; 0.0 without a common term."""
         scores = np.zeros(len(self.corpus), dtype=np.float32)
-        for term in self._terms(text):
-            start, end = int(self._indptr[term]), int(self._indptr[term + 1])
+        for start, end in self._postings(text):
             scores[self._indices[start:end]] += self._data[start:end]
             self._pages.read(8 * (end - start))
         return scores
 
     def score(self, query_text: str, doc_rows: np.ndarray) -> np.ndarray:
-        """(n,) float32: the scores of any documents, by their row numbers; 0.0 where no term is
-        shared.
+        """Scores (n,) float32 of some documents; 0.0 without a common term.
 
-        It is the same number as ``search`` gives, and costs a binary search a term and document.
+        They equal those of `search`, at the cost of a binary search per term and document.
         """
         rows = np.asarray(doc_rows, dtype=np.int64)
         scores = np.zeros(len(rows), dtype=np.float32)
-        for term in self._terms(query_text):
-            start, end = int(self._indptr[term]), int(self._indptr[term + 1])
-            holders = self._indices[start:end]
-            places = np.searchsorted(holders, rows)
-            inside = np.minimum(places, max(0, len(holders) - 1))
-            hit = holders[inside] == rows if len(holders) else np.zeros(len(rows), dtype=bool)
-            scores[hit] += self._data[start + inside[hit]]
+        for start, end in self._postings(query_text):
+            documents = self._indices[start:end]
+            places = np.minimum(np.searchsorted(documents, rows), max(0, len(documents) - 1))
+            hits = documents[places] == rows if len(documents) else np.zeros(len(rows), dtype=bool)
+            scores[hits] += self._data[start + places[hits]]
         return scores
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
-        """The k best documents of each query, equal scores by document id descending, without zero
-        scores.
-        """
+        """Top k documents of each query, ties by descending id, without scores of zero."""
         from irdistill.runs import RankedList
 
         for query in queries:
             rows, scores = best_rows(self.corpus, self.all_scores(query.text), k, above=0.0)
-            yield RankedList(query.id, [self.corpus.id(int(row)) for row in rows], scores, None)
+            ids = [self.corpus.id(row) for row in rows.tolist()]
+            yield RankedList(query.id, ids, scores, None)

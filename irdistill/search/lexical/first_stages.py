@@ -1,4 +1,4 @@
-"""First stages that need no model, by name: ``bm25``, ``lucene``, ``lucene:INDEX``."""
+"""BM25 first stages by name: ``bm25``, ``lucene`` and ``lucene:INDEX``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from irdistill.search.lucene.lucene_search import LuceneBM25
 
 
 def is_lexical(model: object) -> bool:
-    """Whether a model's name means BM25 over words, and no folder or hub id."""
+    """Whether a model name means BM25, not a folder or hub id.
+
+    >>> is_lexical("lucene:msmarco-v1-passage"), is_lexical("intfloat/e5-base-v2")
+    (True, False)
+    """
     return isinstance(model, str) and (model in ("bm25", "lucene") or model.startswith("lucene:"))
 
 
@@ -20,12 +24,12 @@ def open_lexical(
     """BM25 over a corpus.
 
     Args:
-        model: ``bm25`` for bm25s, ``lucene`` for Lucene, ``lucene:INDEX`` for a Lucene index that
-            exists: a folder, or the name of a prebuilt one.
-        work: where indexes are kept; the cache folder where None.
-
-    Raises:
-        IrdistillError: see the two classes.
+        model: ``bm25`` (bm25s), ``lucene``, or ``lucene:INDEX`` with the folder of a Lucene index
+            or the name of a prebuilt one.
+        corpus: the corpus to search.
+        k1: saturation of the term frequency.
+        b: length normalization.
+        work: folder of indexes (default: the cache folder).
     """
     cache = Path(work) if work is not None else None
     if model == "bm25":

@@ -1,1 +1,1 @@
-"""Lucene through Pyserini: the Java runtime, the index, and search."""
+"""Lucene through Pyserini: BM25, HNSW and impact indexes."""

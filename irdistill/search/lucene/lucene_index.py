@@ -1,19 +1,18 @@
-"""A Lucene index on disk: built whole or not at all, opened, and searched by any query of
-Lucene.
-"""
+"""A Lucene index on disk: built, opened, and searched with any Lucene query."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from irdistill.console.progress import progress
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, NotFoundError
 from irdistill.search.lucene.jvm import anserini_version, as_class, java_class, java_errors
 from irdistill.storage.build_cache import open_or_build
 from irdistill.storage.checksums import (
@@ -29,9 +28,7 @@ FORMAT = 1
 _MANIFEST, _FILES = "manifest.json", "lucene"
 _BLOCK = 1000
 _CLAUSES = 1 << 16
-"""Words that a query may have; Lucene's own limit of 1024 is less than a long document or a
-conversation has.
-"""
+"""Most terms of a query; Lucene's limit of 1024 is too low for conversations and documents."""
 Write = Callable[[Path], None]
 
 
@@ -39,16 +36,18 @@ class LuceneIndex:
     """An index whose documents have the field ``id``.
 
     Attributes:
-        folder: with a manifest beside Lucene's own files; or an index that Pyserini or Anserini
-            built.
-        documents: how many the index holds.
+        folder: folder with a manifest and Lucene's files, or an index built by Pyserini or
+            Anserini.
+        documents: number of documents.
     """
 
     def __init__(self, folder: str | Path) -> None:
         """Open an index.
 
         Raises:
-            IrdistillError: there is none, it was damaged, or Lucene cannot read it.
+            NotFoundError: there is no index.
+            DamagedError: a file is damaged.
+            IrdistillError: Lucene cannot read it.
         """
         self.folder = Path(folder)
         files = self.folder
@@ -59,21 +58,17 @@ class LuceneIndex:
             ).values():
                 verify_file(file)
         if not list(files.glob("segments_*")):
-            raise IrdistillError(
-                f"{self.folder} holds no Lucene index; give a folder that Pyserini or Anserini has"
-                " filled."
+            raise NotFoundError(
+                f"{self.folder} contains no Lucene index; give a folder that Pyserini or Anserini"
+                " has written."
             )
         self.files = files
         with java_errors(f"opening {self.folder}"):
             directory = java_class("org.apache.lucene.store.FSDirectory").open(_path(files))
             self._reader = java_class("org.apache.lucene.index.DirectoryReader").open(directory)
-            if (
-                files is self.folder
-                and sum(path.stat().st_size for path in files.iterdir()) <= UNCHECKED_BYTES
-            ):
-                for leaf in (
-                    self._reader.leaves()
-                ):  # of an index without our checksums: Lucene compares its own
+            size = sum(path.stat().st_size for path in files.iterdir())
+            if files is self.folder and size <= UNCHECKED_BYTES:
+                for leaf in self._reader.leaves():  # without our checksums: Lucene checks its own
                     as_class("org.apache.lucene.index.LeafReader", leaf.reader()).checkIntegrity()
             reader = as_class("org.apache.lucene.index.IndexReader", self._reader)
             searchers = java_class("org.apache.lucene.search.IndexSearcher")
@@ -87,12 +82,12 @@ class LuceneIndex:
 
     @classmethod
     def build(cls, identity: dict[str, Any], write: Write, cache: Path | None = None) -> Self:
-        """The index of this identity, built on first use.
+        """The index with this identity, built on first use.
 
         Args:
-            identity: all that decides what the index holds, as JSON.
-            write: fills an empty folder with Lucene's files.
-            cache: the folder of such indexes; the user's cache folder where None.
+            identity: everything that determines the index, as JSON values.
+            write: writes Lucene's files to an empty folder.
+            cache: folder of indexes (default: in the cache folder).
         """
         whole = {"format": FORMAT, "pyserini": anserini_version(), **identity}
 
@@ -113,51 +108,41 @@ class LuceneIndex:
 
     @property
     def nbytes(self) -> int:
-        """The size of the index on disk."""
+        """Bytes of the index."""
         return sum(path.stat().st_size for path in self.files.iterdir())
 
     def hits(self, query: Any, k: int, by_id: bool = True) -> tuple[list[str], np.ndarray]:
-        """The k best documents of a Lucene query: ids and scores (k,) float32.
+        """Top k documents of a Lucene query: ids and scores (k,) float32.
 
         Args:
-            by_id: order equal scores by id descending, within Lucene, so that it holds at the
-                cut-off too.
+            by_id: order ties by descending id in Lucene, so that it holds at the cut-off too.
         """
-        wanted = min(k, max(1, self.documents))
+        k = min(k, max(1, self.documents))
         with java_errors("searching"):
-            best = (
-                self.searcher.search(query, wanted, self._order, True)
-                if by_id
-                else self.searcher.search(query, wanted)
-            )
-            found = self._hits.fromTopDocs(best, self.searcher)
-            return list(found.docids or []), np.array(found.scores or [], dtype=np.float32)
+            order = (self._order, True) if by_id else ()
+            top = self._hits.fromTopDocs(self.searcher.search(query, k, *order), self.searcher)
+            return list(top.docids or []), np.array(top.scores or [], dtype=np.float32)
 
 
-def write_texts(
+def index_texts(
     folder: Path, documents: Iterable[tuple[str, str]], total: int, *options: str
 ) -> None:
-    """Index (id, text) pairs as Anserini's JsonCollection does.
+    """Index (id, text) pairs as Anserini's JsonCollection does, without empty documents.
 
     Args:
-        options: more of Anserini's IndexCollection, as ``-impact``.
+        folder: an empty folder.
+        documents: (id, text) pairs.
+        total: number of documents, for the progress bar.
+        options: more options of Anserini's IndexCollection, such as ``-impact``.
 
     Raises:
-        IrdistillError: Lucene refused documents that have a text; those without one are left out.
+        IrdistillError: Lucene refused a document.
     """
+    arguments = ["-input", "", "-index", str(folder), "-collection", "JsonCollection"]
     with java_errors("building an index"), progress(total, "documents", "Lucene index") as bar:
-        arguments = [
-            "-input",
-            "",
-            "-index",
-            str(folder),
-            "-collection",
-            "JsonCollection",
-            "-threads",
-            "1",
-            *options,
-        ]
-        writer = java_class("io.anserini.index.SimpleIndexer")(arguments)
+        writer = java_class("io.anserini.index.SimpleIndexer")(
+            [*arguments, "-threads", "1", *options]
+        )
         try:
             for block in _blocks(documents):
                 lines = [
@@ -167,7 +152,7 @@ def write_texts(
                 ]
                 if lines and (added := int(writer.addRawDocuments(lines))) != len(lines):
                     raise IrdistillError(
-                        f"Lucene took in {added} of {len(lines)} documents from {block[0][0]!r} on;"
+                        f"Lucene indexed {added} of {len(lines)} documents from {block[0][0]!r} on;"
                         " see its log."
                     )
                 bar.update(len(block))
@@ -177,7 +162,7 @@ def write_texts(
 
 @contextmanager
 def index_writer(folder: Path) -> Iterator[Any]:
-    """Lucene's own IndexWriter with its default settings; committed on success."""
+    """Lucene's IndexWriter with its default settings; committed on success."""
     with java_errors("building an index"):
         directory = java_class("org.apache.lucene.store.FSDirectory").open(_path(folder))
         writer = java_class("org.apache.lucene.index.IndexWriter")(
@@ -195,11 +180,6 @@ def _path(folder: Path) -> Any:
 
 
 def _blocks(documents: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    block: list[tuple[str, str]] = []
-    for document in documents:
-        block.append(document)
-        if len(block) == _BLOCK:
-            yield block
-            block = []
-    if block:
+    iterator = iter(documents)
+    while block := list(islice(iterator, _BLOCK)):
         yield block

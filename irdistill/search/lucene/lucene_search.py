@@ -1,6 +1,4 @@
-"""BM25 by Lucene, through Pyserini (Lin et al. 2021, arXiv:2102.10073): the figures of Anserini's
-baselines.
-"""
+"""BM25 in Lucene with Pyserini (Lin et al. 2021, arXiv:2102.10073), as in Anserini."""
 
 from __future__ import annotations
 
@@ -9,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irdistill.collections import Corpus, Query
-from irdistill.errors import IrdistillError
+from irdistill.errors import IrdistillError, NotFoundError, OptionError
 from irdistill.search.lucene.jvm import anserini_version, java_class, java_errors
-from irdistill.search.lucene.lucene_index import LuceneIndex, write_texts
+from irdistill.search.lucene.lucene_index import LuceneIndex, index_texts
 from irdistill.storage.files import digest, file_sha256
 
 if TYPE_CHECKING:
@@ -21,13 +19,12 @@ _FIELD = "contents"
 
 
 class LuceneBM25:
-    """BM25 over a corpus as Anserini computes it: English stop words, Porter's stemmer, lengths
-    kept in one byte.
+    """BM25 as Anserini computes it: English stop words, Porter stemmer, lengths in one byte.
 
-    The index serves every k1 and b. It is built on first use; a build that is stopped begins anew.
+    The index serves every k1 and b. It is built on first use.
 
     Attributes:
-        settings: what determines the scores.
+        settings: everything that determines the scores.
     """
 
     def __init__(
@@ -41,18 +38,20 @@ class LuceneBM25:
         """Open or build the index.
 
         Args:
-            cache: the folder for indexes; the user's cache folder where None.
-            index: take this one instead of building: a folder, or the name of a prebuilt index of
-                Anserini, which is then downloaded. Its documents have to be those of the corpus.
+            corpus: the corpus to search.
+            k1: saturation of the term frequency, at least 0.
+            b: length normalization, from 0 to 1.
+            cache: folder of indexes (default: in the cache folder).
+            index: an existing index of the same documents: a folder, or the name of a prebuilt
+                index of Anserini, which is downloaded.
 
         Raises:
-            IrdistillError: k1 or b are out of range, Java or Pyserini is missing, or the index
-                cannot be had.
+            OptionError: k1 or b is out of range.
+            MissingExtraError: Pyserini is not installed.
+            NotFoundError: there is no Java, or no such index.
         """
         if k1 < 0 or not 0 <= b <= 1:
-            raise IrdistillError(
-                f"k1={k1} and b={b} were given; k1 must be at least 0 and b from 0 to 1."
-            )
+            raise OptionError(f"k1 is {k1} and b is {b}; expected k1 >= 0 and b from 0 to 1.")
         self.corpus = corpus
         self.settings: dict[str, Any] = {
             "k1": float(k1),
@@ -63,73 +62,71 @@ class LuceneBM25:
             identity = {"corpus": corpus.fingerprint, "analyzer": self.settings["analyzer"]}
             self._index = LuceneIndex.build(identity, self._write, cache)
         else:
-            self._index = LuceneIndex(index if Path(index).is_dir() else fetch_prebuilt(index))
+            is_folder = Path(index).is_dir()
+            self._index = LuceneIndex(index if is_folder else fetch_prebuilt(index))
             self.settings["index"] = {
-                "name": index if not Path(index).is_dir() else Path(index).name,
+                "name": Path(index).name if is_folder else index,
                 "documents": self._index.documents,
-                "segments": _segments(self._index.files),
+                "segments": _segments_digest(self._index.files),
             }
         with java_errors("preparing BM25"):
-            self._index.searcher.setSimilarity(
-                java_class("org.apache.lucene.search.similarities.BM25Similarity")(k1, b)
-            )
-            self._analyzer = java_class(
-                "io.anserini.analysis.DefaultEnglishAnalyzer"
-            ).newDefaultInstance()
+            similarity = java_class("org.apache.lucene.search.similarities.BM25Similarity")
+            self._index.searcher.setSimilarity(similarity(k1, b))
+            analyzer = java_class("io.anserini.analysis.DefaultEnglishAnalyzer")
+            self._analyzer = analyzer.newDefaultInstance()
             self._queries = java_class("io.anserini.search.query.BagOfWordsQueryGenerator")()
 
     def _write(self, folder: Path) -> None:
         documents = ((doc.id, f"{doc.title} {doc.text}") for doc in self.corpus.documents())
-        write_texts(folder, documents, len(self.corpus))
+        index_texts(folder, documents, len(self.corpus))
 
     @property
     def bytes(self) -> int:
-        """The size of the index on disk."""
+        """Bytes of the index."""
         return self._index.nbytes
 
     def identity(self) -> dict[str, Any]:
-        """What goes into the manifest of a run."""
+        """Everything that determines the scores, for the manifest of a run."""
         return {"model": "lucene", "revision": f"pyserini-{anserini_version()}", **self.settings}
 
     def search(self, queries: Sequence[Query], k: int = 100) -> Iterator[RankedList]:
-        """The k best documents of each query, equal scores by document id descending; none that
-        shares no word with it.
+        """Top k documents of each query that share a term with it, ties by descending id.
 
         Raises:
-            IrdistillError: an index that was given holds a document that the corpus lacks.
+            NotFoundError: an existing index contains a document that is not in the corpus.
         """
         from irdistill.runs import RankedList
 
         for query in queries:
             with java_errors(f"reading the query {query.id!r}"):
-                words = self._queries.buildQuery(_FIELD, self._analyzer, query.text)
-            ids, scores = self._index.hits(words, k)
+                terms = self._queries.buildQuery(_FIELD, self._analyzer, query.text)
+            ids, scores = self._index.hits(terms, k)
             if "index" in self.settings:
-                self.corpus.rows(ids)
+                self.corpus.rows(ids)  # raises for an unknown document
             yield RankedList(query.id, ids, scores, None)
 
 
 def fetch_prebuilt(name: str) -> str:
-    """The folder of one of Anserini's prebuilt indexes, downloaded on first use.
+    """Folder of a prebuilt index of Anserini, downloaded on first use.
 
     Raises:
-        IrdistillError: there is none of this name, or it cannot be downloaded.
+        NotFoundError: there is no such index, or it cannot be downloaded.
     """
     try:
         with java_errors(f"fetching the prebuilt index {name!r}"):
-            found = java_class("io.anserini.util.PrebuiltIndexHandler").get(name)
-            if found is None:
-                raise IrdistillError("it has no such index.")
-            found.fetch()
-            return str(found.getIndexPath().toString())
+            index = java_class("io.anserini.util.PrebuiltIndexHandler").get(name)
+            if index is None:
+                raise NotFoundError("it has no such index.")
+            index.fetch()
+            return str(index.getIndexPath().toString())
     except IrdistillError as error:
-        raise IrdistillError(
+        raise NotFoundError(
             f"{name!r} is neither the folder of a Lucene index nor a prebuilt one that Anserini can"
-            f" give ({error}). The names are in Pyserini's documentation, as msmarco-v1-passage and"
-            " beir-v1.0.0-scifact.flat; fetching one needs the network."
+            f" provide ({error}). Pyserini's documentation lists the names, such as"
+            " msmarco-v1-passage; the download needs network access."
         ) from error
 
 
-def _segments(files: Path) -> str:
-    """What tells two states of an index apart."""
+def _segments_digest(files: Path) -> str:
+    """Hash that tells two states of an index apart."""
     return digest([[path.name, file_sha256(path)] for path in sorted(files.glob("segments_*"))])

@@ -1,1 +1,1 @@
-"""Late interaction: MaxSim search, PLAID, and stored token states."""
+"""Late interaction: MaxSim, PLAID, and stored token states."""

@@ -1,9 +1,7 @@
 """MaxSim over the token vectors of a corpus (ColBERT, Khattab and Zaharia 2020, arXiv:2004.12832).
 
-For each query token the largest inner product with a token of the document, summed over the query
-tokens in float32. Exact search streams all tokens of the corpus past the queries; the candidates of
-an approximate one are the documents of the tokens nearest to each query token in an index over all
-tokens (section 3.6 there), scored exactly after that.
+The score of a document is, for each query token, the largest inner product with one of its tokens,
+summed over the query tokens in float32.
 """
 
 from __future__ import annotations
@@ -23,52 +21,56 @@ from irdistill.search.ranking import SearchHits, TopK, best_rows
 from irdistill.search.vectors.vector_store import TokenStore
 
 EMPTY = -np.inf
-"""In place of the score of a document without a scored token, which is never found."""
+"""Score of a document without scored tokens, which is never retrieved."""
 _QUERY_TOKENS = 512
-"""Query tokens multiplied at a time: what keeps the products in the caches of a CPU."""
+"""Query tokens that are multiplied together; their products fit the caches of a CPU."""
+_MEMORY = 256 << 20
 
 
 class MaxSimQueries:
-    """Some queries, laid out for MaxSim on a device.
+    """Queries laid out for MaxSim on a device.
 
     Args:
-        vectors: of each query (tokens, D).
-        mean: divide the sums by the numbers of query tokens (MeanMaxSim).
+        vectors: (tokens, D) of each query.
+        mean: divide the sums by the number of query tokens (MeanMaxSim).
+        device: device of the products.
     """
 
     def __init__(self, vectors: Sequence[np.ndarray], mean: bool, device: torch.device) -> None:
         lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int64)
         self.count, self.mean = len(vectors), mean
-        edges = _edges(lengths, self.room(device))
         self.chunks = [
             (
                 torch.from_numpy(np.concatenate(vectors[first:last]).astype(np.float32)).to(device),
                 torch.from_numpy(lengths[first:last]).to(device),
             )
-            for first, last in pairwise(edges)
+            for first, last in pairwise(_chunk_edges(lengths, self.chunk_tokens(device)))
         ]
 
     @staticmethod
-    def room(device: torch.device) -> int:
+    def chunk_tokens(device: torch.device) -> int:
         """Query tokens that are multiplied together."""
         return _QUERY_TOKENS if device.type == "cpu" else 16 * _QUERY_TOKENS
 
     def scores(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        """MaxSim (n, Q) float32 with n documents: their tokens (T, D), and how many each has, at
-        least 1.
+        """Scores (n, Q) float32 of n documents.
+
+        Args:
+            tokens: (T, D) tokens of the documents.
+            lengths: (n,) number of tokens of each document, at least 1.
         """
-        found = []
+        scores = []
         for queries, counts in self.chunks:
             largest = _segment_max(tokens @ queries.T, lengths)
             sums = torch.segment_reduce(largest.T.contiguous(), "sum", lengths=counts, axis=0).T
-            found.append(sums / counts.clamp_min(1) if self.mean else sums)
-        return torch.cat(found, dim=1)
+            scores.append(sums / counts.clamp_min(1) if self.mean else sums)
+        return torch.cat(scores, dim=1)
 
 
 def _segment_max(values: Tensor, lengths: Tensor) -> Tensor:
-    """The maxima (n, Q) of (T, Q) over n runs of rows; none is empty."""
+    """Maxima (n, Q) of (T, Q) over n segments of rows, none of them empty."""
     if values.device.type == "cpu":  # segment_reduce takes twice as long there
-        return torch.stack([run.amax(dim=0) for run in values.split(lengths.tolist())])
+        return torch.stack([rows.amax(dim=0) for rows in values.split(lengths.tolist())])
     return torch.segment_reduce(values, "max", lengths=lengths, axis=0)
 
 
@@ -79,43 +81,45 @@ def maxsim_search(
     k: int,
     *,
     mean: bool = False,
-    memory: int = 256 << 20,
+    memory: int = _MEMORY,
     device: torch.device | None = None,
 ) -> list[list[SearchHits]]:
-    """The k best documents of each query of each group, in one pass over the store.
+    """Exact top k documents of each query, in one pass over the store.
 
     Args:
-        groups: queries (tokens, D). A group's products are made apart from the others', so its
-            result depends on it alone.
-        mean: MeanMaxSim in place of MaxSim.
-        memory: bytes that tokens, their products and scores may take.
-        device: where to multiply; the best there is where None.
+        store: the token vectors of the corpus.
+        groups: groups of queries (tokens, D). A group is multiplied separately, so its result
+            depends on that group alone.
+        corpus: for the ids of the documents.
+        k: documents per query.
+        mean: MeanMaxSim instead of MaxSim.
+        memory: most bytes of tokens, products and scores.
+        device: device of the products (default: the best one).
     """
-    place = device or best_device()
-    asked = [MaxSimQueries(group, mean, place) for group in groups]
-    best = [
+    device = device or best_device()
+    prepared = [MaxSimQueries(group, mean, device) for group in groups]
+    tops = [
         [TopK(corpus, k if len(query) else 0, above=EMPTY) for query in group] for group in groups
     ]
-    width = max(1, sum(queries.count for queries in asked))
-    block = max(1, min(len(store), memory // 4 // (4 * width)))
-    chunk = _chunk_tokens(place, memory)
-    with progress(
-        len(store), "documents", f"search for {sum(queries.count for queries in asked)} queries"
-    ) as bar:
+    total = sum(queries.count for queries in prepared)
+    block = max(1, min(len(store), memory // 4 // (4 * max(1, total))))
+    chunk = _document_tokens(device, memory)
+    with progress(len(store), "documents", f"search for {total} queries") as bar:
         for first in range(0, len(store), block):
             end = min(first + block, len(store))
             scores = [
-                np.full((queries.count, end - first), EMPTY, dtype=np.float32) for queries in asked
+                np.full((queries.count, end - first), EMPTY, dtype=np.float32)
+                for queries in prepared
             ]
-            for rows, tokens, lengths in _chunks(store, first, end, chunk, place):
-                for found, queries in zip(scores, asked, strict=True):
+            for rows, tokens, lengths in _chunks(store, first, end, chunk, device):
+                for values, queries in zip(scores, prepared, strict=True):
                     if queries.count:
-                        found[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
+                        values[:, rows - first] = queries.scores(tokens, lengths).T.cpu().numpy()
                 bar.update(len(rows))
-            for group, found in zip(best, scores, strict=True):
-                for one, values in zip(group, found, strict=True):
-                    one.add(values, first)
-    return [[one.hits for one in group] for group in best]
+            for group_tops, values in zip(tops, scores, strict=True):
+                for top, line in zip(group_tops, values, strict=True):
+                    top.add(line, first)
+    return [[top.hits for top in group_tops] for group_tops in tops]
 
 
 def rerank(
@@ -126,60 +130,56 @@ def rerank(
     k: int,
     *,
     mean: bool = False,
-    memory: int = 256 << 20,
+    memory: int = _MEMORY,
     device: torch.device | None = None,
 ) -> SearchHits:
-    """The k best of some documents by exact MaxSim with one query (tokens, D)."""
-    place = device or best_device()
-    asked = MaxSimQueries([query], mean, place)
+    """Top k of some documents by exact MaxSim with one query (tokens, D)."""
+    device = device or best_device()
+    queries = MaxSimQueries([query], mean, device)
     scores = np.full(len(rows), EMPTY, dtype=np.float32)
     lengths = store.starts[rows + 1] - store.starts[rows]
-    full = np.flatnonzero(lengths)
-    edges = _edges(lengths[full], _chunk_tokens(place, memory))
-    for first, last in pairwise(edges):
-        chosen = full[first:last]
-        tokens = store.take(rows[chosen]).values.to(place)
-        scores[chosen] = (
-            asked.scores(tokens, torch.from_numpy(lengths[chosen]).to(place))[:, 0].cpu().numpy()
-        )
+    not_empty = np.flatnonzero(lengths)
+    for first, last in pairwise(_chunk_edges(lengths[not_empty], _document_tokens(device, memory))):
+        chosen = not_empty[first:last]
+        tokens = store.take(rows[chosen]).values.to(device)
+        counts = torch.from_numpy(lengths[chosen]).to(device)
+        scores[chosen] = queries.scores(tokens, counts)[:, 0].cpu().numpy()
     return best_rows(corpus, scores, k if len(query) else 0, rows, above=EMPTY)
 
 
-def _chunk_tokens(device: torch.device, memory: int) -> int:
-    """Document tokens that are multiplied together: what keeps the products in the caches of a CPU,
-    or fills a GPU.
-    """
-    return 8192 if device.type == "cpu" else max(1, memory // 2 // (4 * MaxSimQueries.room(device)))
+def _document_tokens(device: torch.device, memory: int) -> int:
+    """Document tokens that are multiplied together: they fit the caches of a CPU, or fill a GPU."""
+    if device.type == "cpu":
+        return 8192
+    return max(1, memory // 2 // (4 * MaxSimQueries.chunk_tokens(device)))
 
 
-def _edges(lengths: np.ndarray, room: int) -> list[int]:
-    """Where to cut a sequence of texts, so that each part has at most ``room`` tokens, or one
-    text.
-    """
-    edges, held = [0], 0
+def _chunk_edges(lengths: np.ndarray, limit: int) -> list[int]:
+    """Where to split texts, so that each chunk has at most ``limit`` tokens, or one text."""
+    edges, tokens = [0], 0
     for place, length in enumerate(lengths.tolist()):
-        if place > edges[-1] and held + length > room:
+        if place > edges[-1] and tokens + length > limit:
             edges.append(place)
-            held = 0
-        held += length
+            tokens = 0
+        tokens += length
     return [*edges, len(lengths)] if len(lengths) else [0]
 
 
 def _chunks(
     store: TokenStore, first: int, end: int, size: int, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Documents with at least one token, about ``size`` tokens at a time: their rows, tokens (T, D)
-    and token counts.
+    """Rows, tokens (T, D) and token counts of the documents with tokens, about ``size`` tokens at
+    a time.
     """
-    edges, tokens = _edges(np.diff(store.starts[first : end + 1]), size), store.matrix
+    edges = _chunk_edges(np.diff(store.starts[first : end + 1]), size)
     for start, stop in pairwise(edges):
         begins = store.starts[first + start : first + stop + 1]
         lengths = np.diff(begins)
         rows = first + start + np.flatnonzero(lengths)
         if len(rows):
-            part = read_part(tokens, int(begins[0]), int(begins[-1]))
+            tokens = read_part(store.matrix, int(begins[0]), int(begins[-1]))
             yield (
                 rows,
-                torch.from_numpy(part).to(device),
+                torch.from_numpy(tokens).to(device),
                 torch.from_numpy(lengths[lengths > 0]).to(device),
             )

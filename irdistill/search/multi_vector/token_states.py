@@ -1,6 +1,4 @@
-"""The states of a corpus's tokens in memory-mapped files: what a split cross-encoder or kernel
-student keeps of documents.
-"""
+"""Stored token states of a corpus, for split cross-encoders and kernel students."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ import torch
 
 from irdistill.collections import Corpus
 from irdistill.console.progress import ProgressRelay
-from irdistill.errors import IrdistillError
+from irdistill.errors import ModelError
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, WriteOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.search.vectors.vector_store import report_cut_documents
 from irdistill.storage.files import cache_folder, digest
@@ -24,20 +22,18 @@ from irdistill.students.interaction_layers import InteractionStudent
 
 
 class TokenStates(Arrays):
-    """The states of document 0, then those of document 1, and so on."""
+    """The token states of all documents, in corpus order."""
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__(folder)
         self._states = self.array("states")
-        self._starts = np.concatenate(
-            [[0], np.cumsum(np.asarray(self.array("lengths")), dtype=np.int64)]
-        )
+        lengths = np.asarray(self.array("lengths"))
+        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
     def of(self, row: int) -> torch.Tensor:
         """States (tokens, D) float32 of a document."""
-        return torch.from_numpy(
-            np.array(self._states[self._starts[row] : self._starts[row + 1]], dtype=np.float32)
-        )
+        states = self._states[self._starts[row] : self._starts[row + 1]]
+        return torch.from_numpy(np.array(states, dtype=np.float32))
 
     @classmethod
     def build(
@@ -50,44 +46,42 @@ class TokenStates(Arrays):
         precision: Precision = "auto",
         storage: Storage = "float32",
     ) -> TokenStates:
-        """Encode every document up to where it meets a query, or go on where an earlier call was
-        stopped.
+        """Encode the documents with the lower layers. An interrupted job resumes.
 
         Raises:
-            IrdistillError: the folder holds something else, another process writes there, a state
-                is not finite in ``storage``, or the disk is full.
+            OutputExistsError: the folder contains something else.
+            ModelError: a state is not finite in ``storage``.
         """
         identity = states_identity(corpus, student, precision, storage) | {"shard_rows": shard_rows}
-
         relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
             before = snapshot(student)
-            found = student.encode(
-                corpus.texts(range(start, end)), "document", precision, show_progress=relay
-            )
-            counts = changes(snapshot(student), before).get("document", Truncation())
-            states = torch.cat(found).cpu().numpy().astype(storage)
+            texts = corpus.texts(range(start, end))
+            encoded = student.encode(texts, "document", precision, show_progress=relay)
+            truncation = changes(snapshot(student), before).get("document", Truncation())
+            states = torch.cat(encoded).cpu().numpy().astype(storage)
             if not np.isfinite(states).all():
-                raise IrdistillError(
-                    f"states of {student.source!r} are not finite in {storage}; keep them in"
+                raise ModelError(
+                    f"states of {student.source!r} are not finite in {storage}; store them in"
                     " float32 (storage: float32)."
                 )
             return {
-                "lengths": np.array([len(one) for one in found]),
+                "lengths": np.array([len(tokens) for tokens in encoded]),
                 "states": states,
-                TRUNCATION: counts.to_array(),
+                TRUNCATION: truncation.to_array(),
             }
 
         layout = {"lengths": ("int32", ()), "states": (storage, (student.dimension,))}
-        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, relay=relay)
+        options = WriteOptions(relay=relay)
+        write_arrays(folder, identity, layout, len(corpus), shard_rows, encode, options)
         return cls(folder)
 
 
 def states_identity(
     corpus: Corpus, student: InteractionStudent, precision: Precision, storage: Storage
 ) -> dict[str, Any]:
-    """All that decides a corpus's states."""
+    """Everything that determines the states of a corpus."""
     return {
         "format": 1,
         "corpus": corpus.fingerprint,
@@ -107,13 +101,17 @@ def corpus_states(
     precision: Precision = "auto",
     storage: Storage = "float32",
 ) -> TokenStates:
-    """The states of a corpus, built on first use, in a folder named by all that decides them.
+    """The states of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        work: the folder of such folders; the cache folder where None.
+        corpus: the documents.
+        student: a split cross-encoder or kernel student.
+        work: folder of such folders (default: in the cache folder).
+        precision: precision of the encoder.
+        storage: number type on disk.
     """
     base = Path(work) if work is not None else cache_folder() / "states"
-    key = digest(states_identity(corpus, student, precision, storage))
-    states = TokenStates.build(corpus, student, base / key, precision=precision, storage=storage)
+    folder = base / digest(states_identity(corpus, student, precision, storage))
+    states = TokenStates.build(corpus, student, folder, precision=precision, storage=storage)
     report_cut_documents(states, student)
     return states

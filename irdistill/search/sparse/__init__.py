@@ -1,1 +1,1 @@
-"""Sparse vectors: exact search and Seismic."""
+"""Search over sparse vectors: an exact inverted index, and Seismic."""

@@ -1,14 +1,13 @@
-"""Exact search over sparse vectors: an inverted index, which reads the words of the query and
-nothing else.
+"""Exact search over sparse vectors with an inverted index.
 
-The documents are cut into blocks; of each the index holds, word by word, the documents that have it
-(compressed sparse columns). Scores are sums of float32 products, block by block, so memory does not
-grow with the corpus.
+The documents are split into blocks. Each block stores, term by term, the documents that contain it
+(compressed sparse columns). Scores are summed in float32 block by block, so memory does not grow
+with the corpus.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
 from irdistill.collections import Corpus
-from irdistill.errors import IrdistillError
-from irdistill.search.array_shards import Arrays, write_arrays
+from irdistill.errors import InputError
+from irdistill.search.array_shards import Arrays, WriteOptions, write_arrays
 from irdistill.search.ranking import SearchHits, TopK
 from irdistill.search.vectors.vector_store import SparseStore
 
@@ -31,12 +30,9 @@ class SparseIndex:
     settings: Mapping[str, Any] = {"kind": "flat"}
 
     def __init__(self, arrays: Arrays) -> None:
-        self._arrays = arrays
-        self.rows = len(arrays)
-        self.block_rows, self.dimension = (
-            int(arrays.identity["block_rows"]),
-            int(arrays.identity["dimension"]),
-        )
+        self._arrays, self.rows = arrays, len(arrays)
+        self.block_rows = int(arrays.identity["block_rows"])
+        self.dimension = int(arrays.identity["dimension"])
         self._starts, self._documents, self._weights = map(
             arrays.array, ("starts", "documents", "weights")
         )
@@ -46,10 +42,10 @@ class SparseIndex:
     def build(
         cls, store: SparseStore, folder: str | Path, *, block_rows: int = BLOCK_ROWS
     ) -> SparseIndex:
-        """Turn the rows into columns, or go on where an earlier call was stopped.
+        """Build the index, resume, or open the existing one.
 
         Raises:
-            IrdistillError: the folder holds an index over other vectors, or the disk is full.
+            OutputExistsError: the folder contains an index of other vectors.
         """
         identity = {
             "format": FORMAT,
@@ -59,7 +55,7 @@ class SparseIndex:
             "dimension": store.dimension,
         }
 
-        def turn(start: int, end: int) -> Mapping[str, np.ndarray]:
+        def make(start: int, end: int) -> Mapping[str, np.ndarray]:
             columns = store.part(start, end).tocsc()
             return {"starts": columns.indptr, "documents": columns.indices, "weights": columns.data}
 
@@ -68,42 +64,40 @@ class SparseIndex:
             "documents": ("int32", ()),
             "weights": ("float32", ()),
         }
-        write_arrays(folder, identity, layout, len(store), block_rows, turn, what="index")
+        options = WriteOptions(label="index")
+        write_arrays(folder, identity, layout, len(store), block_rows, make, options)
         return cls(Arrays(folder))
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the index."""
+        """Bytes of the index."""
         return self._arrays.nbytes
 
     def search(self, queries: csr_matrix, corpus: Corpus, k: int) -> list[SearchHits]:
-        """The k best documents of each query (Q, V); those that share no word with it, or score no
-        more than 0, are not found.
+        """Top k documents of each query (Q, V), without scores up to 0.
 
         Raises:
-            IrdistillError: the queries are over another vocabulary.
+            InputError: the queries have another number of terms.
         """
         if queries.shape[1] != self.dimension:
-            raise IrdistillError(
-                f"query vectors of shape {queries.shape} were given, not (Q, {self.dimension})."
+            raise InputError(
+                f"query vectors have the shape {queries.shape}; expected (Q, {self.dimension})."
             )
-        asked: Sequence[tuple[np.ndarray, np.ndarray]] = [
+        terms = [
             (queries.indices[start:end], queries.data[start:end].astype(np.float32))
             for start, end in zip(queries.indptr[:-1], queries.indptr[1:], strict=True)
         ]
-        best = [TopK(corpus, k, above=0.0) for _ in asked]
+        tops = [TopK(corpus, k, above=0.0) for _ in terms]
         for number in range(len(self._ends)):
             block = self._block(number)
-            for one, (words, weights) in zip(best, asked, strict=True):
+            for top, (words, weights) in zip(tops, terms, strict=True):
                 if len(words):
-                    one.add(block[:, words] @ weights, number * self.block_rows)
-        return [one.hits for one in best]
+                    top.add(block[:, words] @ weights, number * self.block_rows)
+        return [top.hits for top in tops]
 
     def _block(self, number: int) -> csc_matrix:
         starts, last = self._starts[number], int(self._ends[number])
         places = slice(last - int(starts[-1]), last)
-        size = min(self.block_rows, self.rows - number * self.block_rows)
-        return csc_matrix(
-            (np.asarray(self._weights[places]), np.asarray(self._documents[places]), starts),
-            shape=(size, self.dimension),
-        )
+        rows = min(self.block_rows, self.rows - number * self.block_rows)
+        content = (np.asarray(self._weights[places]), np.asarray(self._documents[places]), starts)
+        return csc_matrix(content, shape=(rows, self.dimension))

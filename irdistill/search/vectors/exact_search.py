@@ -1,4 +1,4 @@
-"""Exact nearest neighbours over a memory-mapped matrix, chunk by chunk, with bounded memory."""
+"""Exact nearest neighbors over a memory-mapped matrix, chunk by chunk, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,65 +22,64 @@ def exact_search(
     device: torch.device | None = None,
     skip: np.ndarray | None = None,
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The k greatest inner products of every query, in one pass over the matrix.
+    """Top k inner products of each query, in one pass over the matrix.
 
     Args:
         matrix: (N, D) float32 or float16, possibly a memory map.
-        queries: groups of query vectors (Q_i, D). Every group is multiplied by itself, so its
-            result does not depend on the other groups.
-        memory: bytes that a chunk and its scores may take.
-        device: where to multiply; the best there is where None.
-        skip: rows, ascending, that are left out; they come last with the score -inf.
+        queries: groups of query vectors (Q_i, D). A group is multiplied separately, so its result
+            depends on that group alone.
+        k: neighbors per query.
+        memory: most bytes of a chunk and its scores.
+        device: device of the products (default: the best one).
+        skip: rows to leave out, ascending; they come last, with the score -inf.
 
     Returns:
-        For each group scores (Q_i, min(k, N)) float32 and rows int64, best first, equal scores by
-        row.
+        For each group, scores (Q_i, min(k, N)) float32 and rows int64, best first, ties by
+        ascending row.
+
+    >>> matrix = np.eye(3, dtype=np.float32)
+    >>> [(scores, rows)] = exact_search(matrix, [matrix[:1]], 2, device=torch.device("cpu"))
+    >>> rows.tolist()
+    [[0, 1]]
     """
+    device = device or best_device()
     rows, dimension = matrix.shape
     k = min(k, rows)
-    place = device or best_device()
     groups = [
-        torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(place)
+        torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)).to(device)
         for group in queries
     ]
-    widest = max((len(group) for group in groups), default=0)
+    widest = max(map(len, groups), default=0)
     chunk = max(1, memory // (4 * (dimension + 2 * widest)))
-    best: list[tuple[torch.Tensor, torch.Tensor]] = [
-        (
-            group.new_empty(len(group), 0),
-            torch.empty(len(group), 0, dtype=torch.int64, device=place),
-        )
+    best = [
+        (group.new_empty(len(group), 0), torch.empty(len(group), 0, dtype=torch.int64).to(device))
         for group in groups
     ]
     with progress(rows, "documents", f"search for {sum(map(len, groups))} queries") as bar:
         for start in range(0, rows, chunk):
-            part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(place)
-            left_out = None
+            part = torch.from_numpy(read_part(matrix, start, min(start + chunk, rows))).to(device)
+            skipped = None
             if skip is not None and len(skip):
-                inside = (
-                    skip[np.searchsorted(skip, start) : np.searchsorted(skip, start + len(part))]
-                    - start
-                )
-                left_out = torch.from_numpy(inside).to(place)
+                first, last = np.searchsorted(skip, [start, start + len(part)])
+                skipped = torch.from_numpy(skip[first:last] - start).to(device)
             for number, group in enumerate(groups):
                 products = group @ part.T
-                if left_out is not None:
-                    products[:, left_out] = -torch.inf
-                scores, found = products.topk(min(k, len(part)), dim=1)
-                scores = torch.cat([best[number][0], scores], dim=1)
-                found = torch.cat([best[number][1], found + start], dim=1)
+                if skipped is not None:
+                    products[:, skipped] = -torch.inf
+                top, places = products.topk(min(k, len(part)), dim=1)
+                scores = torch.cat([best[number][0], top], dim=1)
+                places = torch.cat([best[number][1], places + start], dim=1)
                 keep = scores.topk(min(k, scores.shape[1]), dim=1).indices
-                best[number] = scores.gather(1, keep), found.gather(1, keep)
+                best[number] = scores.gather(1, keep), places.gather(1, keep)
             bar.update(len(part))
             del part  # before the next one is read
     return [
-        sort_by_score_and_row(scores.cpu().numpy(), found.cpu().numpy()) for scores, found in best
+        sort_by_score_and_row(scores.cpu().numpy(), places.cpu().numpy()) for scores, places in best
     ]
 
 
 def sort_by_score_and_row(scores: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order each line of (Q, k) scores and rows by score descending, then row ascending."""
+    """Sort each line of (Q, k) scores and rows by descending score, then ascending row."""
     order = np.lexsort((rows, -scores), axis=1)
-    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(
-        rows, order, axis=1
-    ).astype(np.int64)
+    sorted_rows = np.take_along_axis(rows, order, axis=1).astype(np.int64)
+    return np.take_along_axis(scores, order, axis=1), sorted_rows

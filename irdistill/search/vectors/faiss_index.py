@@ -1,5 +1,4 @@
-"""Indexes over a vector store: exact search on the file itself, or FAISS's HNSW, inverted lists,
-product and scalar codes.
+"""FAISS indexes over a vector store: exact, HNSW, inverted lists, product and scalar codes.
 
 FAISS: Douze et al. 2024, arXiv:2401.08281. HNSW: Malkov and Yashunin 2016, arXiv:1603.09320.
 Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
@@ -7,7 +6,6 @@ Product quantization: Jégou et al. 2011, doi:10.1109/TPAMI.2010.57.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +15,11 @@ import numpy as np
 import torch
 
 from irdistill.console.progress import progress, show_activity
-from irdistill.errors import IrdistillError, MissingExtraError
-from irdistill.search.index_file import make_once, open_made
+from irdistill.errors import InputError, MissingExtraError, OptionError, WrongCollectionError
+from irdistill.search.index_file import build_index_file, open_index_file
 from irdistill.search.vectors.exact_search import exact_search, sort_by_score_and_row
-from irdistill.search.vectors.faiss_gpu import MOST_NEIGHBOURS, gpu_copy
+from irdistill.search.vectors.faiss_gpu import MOST_NEIGHBORS, gpu_copy
 from irdistill.search.vectors.vector_store import TokenStore, VectorStore
-
-logger = logging.getLogger(__name__)
 
 FORMAT = 2
 IndexKind = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8"]
@@ -33,11 +29,10 @@ _ADD_ROWS = 65_536
 
 
 def import_faiss() -> Any:
-    """The faiss library, imported after torch: the other order can load a second OpenMP and crash
-    on macOS.
+    """Import faiss after torch; the other order can load a second OpenMP and crash on macOS.
 
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: neither faiss-cpu nor faiss-gpu is installed.
     """
     try:
         import faiss
@@ -59,20 +54,17 @@ def _threads(faiss: Any, count: int) -> Iterator[None]:
 
 
 class FaissIndex:
-    """Search by inner product over the vectors of a store (cosine stores hold unit vectors), or
-    over its tokens.
+    """Search by inner product over the vectors of a store, or over its tokens.
 
-    Indexes are read through memory maps, so a search holds no more of them than it touches.
-    Inverted lists are searched on the GPUs where there are some and FAISS is built for them: a copy
-    lies in the memory of each.
+    Stores of cosine models hold unit vectors. Indexes are memory-mapped. With faiss-gpu and a GPU,
+    inverted lists are searched on the GPUs, each with a copy of the index.
 
     Attributes:
-        kind: ``flat`` is exact and keeps nothing but the store; ``hnsw`` is a graph over all
-            vectors; ``ivfflat`` looks at the vectors of some of many clusters; ``ivfpq`` does so
-            with a code of some bytes in place of each vector; ``sq8`` looks at all vectors, a byte
-            for each of their numbers.
-        settings: what determines the index, and ``on: gpu`` where it is searched there, for last
-            digits differ.
+        kind: ``flat`` is exact and needs no files; ``hnsw`` is a graph over all vectors;
+            ``ivfflat`` searches some of many clusters; ``ivfpq`` does so with a short code per
+            vector; ``sq8`` searches all vectors, with a byte per number.
+        settings: everything that determines the index, and ``on: gpu`` when it is searched there
+            (last digits differ).
     """
 
     def __init__(
@@ -99,39 +91,38 @@ class FaissIndex:
         threads: int = 1,
         overwrite: bool = False,
     ) -> FaissIndex:
-        """Build an index, or open the one in ``folder`` when it is over the same vectors and
-        settings.
+        """Build an index, or open the one in ``folder`` with the same vectors and settings.
 
         Args:
-            folder: where the index is kept; not needed for ``flat``.
-            threads: more than one makes HNSW faster to build, and its graph differ a little each
-                time.
+            store: the vectors.
+            kind: kind of index.
+            folder: folder of the index; ``flat`` needs none.
+            seed: random seed of the training sample and the clusters.
+            threads: more than one builds HNSW faster, but its graph differs each time.
+            overwrite: replace another index in the folder.
 
         Raises:
-            IrdistillError: an unknown kind, too few vectors, or a folder with another index.
+            OptionError: the kind is unknown, or the folder is missing.
+            InputError: there are too few vectors.
+            OutputExistsError: the folder contains another index.
         """
         if kind not in get_args(IndexKind):
             known = ", ".join(get_args(IndexKind))
-            raise IrdistillError(f"the index {kind!r} is unknown; give one of {known}.")
+            raise OptionError(f"the index {kind!r} is unknown; choose one of {known}.")
         settings = {"kind": kind, **_settings(store, kind, seed)}
         if kind == "flat":
             return cls(store, kind, settings)
         if folder is None:
-            raise IrdistillError(f"an index of kind {kind!r} is kept on disk; say in which folder.")
+            raise OptionError(f"an index of kind {kind!r} needs a folder; give one.")
 
         def write(path: Path) -> None:
             faiss = import_faiss()
             with _threads(faiss, threads):
-                index = _make(faiss, store, kind, settings)
+                index = _train_and_add(faiss, store, kind, settings)
             faiss.write_index(index, str(path))
 
-        make_once(
-            folder,
-            _INDEX,
-            {"format": FORMAT, "vectors": store.fingerprint, "settings": settings},
-            write,
-            overwrite,
-        )
+        identity = {"format": FORMAT, "vectors": store.fingerprint, "settings": settings}
+        build_index_file(folder, _INDEX, identity, write, overwrite)
         return cls.load(store, folder)
 
     @classmethod
@@ -139,14 +130,15 @@ class FaissIndex:
         """Open an index.
 
         Raises:
-            IrdistillError: there is none, it is over other vectors, or it is damaged.
+            NotFoundError: there is no index.
+            WrongCollectionError: the index is of other vectors.
+            DamagedError: the index is damaged.
         """
-        identity, path = open_made(folder, _INDEX)
+        identity, path = open_index_file(folder, _INDEX)
         if identity["vectors"] != store.fingerprint:
-            raise IrdistillError(
-                f"the index in {folder} is over the vectors {identity['vectors']}, and"
-                f" {store.folder} holds {store.fingerprint}; build the index again with"
-                " --overwrite."
+            raise WrongCollectionError(
+                f"the index in {folder} is of the vectors {identity['vectors']}, but {store.folder}"
+                f" contains {store.fingerprint}. Rebuild the index with --overwrite."
             )
         faiss, settings = import_faiss(), identity["settings"]
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -154,28 +146,28 @@ class FaissIndex:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that searching needs: the vectors for ``flat``, else the index."""
+        """Bytes that a search reads: the vectors for ``flat``, else the index."""
         return self.store.nbytes if self._path is None else self._path.stat().st_size
 
     def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first; k' = min(k,
-        N).
+        """Scores (Q, k') float32 and rows (Q, k') int64 of queries (Q, D), best first.
 
-        An approximate index may find fewer for a query: then the row is -1 and the score -inf.
+        k' = min(k, N). Where an approximate index finds fewer, the row is -1 and the score -inf.
         """
         return self.search_groups([vectors], k)[0]
 
     def search_groups(
         self, groups: Sequence[np.ndarray], k: int
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """``search`` of several groups of queries in one pass; a group's result depends on it
-        alone.
+        """`search` of several groups of queries in one pass.
+
+        The result of a group depends on that group alone.
         """
         for group in groups:
             if group.ndim != 2 or group.shape[1] != self.store.dimension:
-                raise IrdistillError(
-                    f"query vectors of shape {group.shape} were given, not (Q,"
-                    f" {self.store.dimension})."
+                raise InputError(
+                    f"query vectors have the shape {group.shape}; expected"
+                    f" (Q, {self.store.dimension})."
                 )
         if self._index is None:
             return exact_search(self.store.matrix, groups, k)
@@ -183,7 +175,7 @@ class FaissIndex:
         k = min(k, len(self.store.matrix))
         if self.kind == "hnsw":
             self._index.hnsw.efSearch = max(int(self.settings["ef_search"]), 2 * k)
-        index = self._index if self._on_gpus is None or k > MOST_NEIGHBOURS else self._on_gpus
+        index = self._index if self._on_gpus is None or k > MOST_NEIGHBORS else self._on_gpus
         results = []
         with _threads(faiss, max(1, torch.get_num_threads())):
             for group in groups:
@@ -194,7 +186,7 @@ class FaissIndex:
 
 
 def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
-    """The settings of an index, suited to the number of vectors."""
+    """Settings for the number of vectors in a store."""
     if kind == "flat":
         return {}
     if kind == "hnsw":
@@ -203,25 +195,25 @@ def _settings(store: Vectors, kind: IndexKind, seed: int) -> dict[str, Any]:
     if kind == "sq8":
         return {"train_rows": min(rows, 262_144), "seed": seed}
     lists = max(1, min(int(4 * rows**0.5), rows // 39))
-    inverted = {
+    settings = {
         "lists": lists,
         "probes": min(lists, 8 + lists // 16),
         "train_rows": min(rows, max(64 * lists, 65_536)),
         "seed": seed,
     }
-    if kind == "ivfflat":
-        return inverted
-    if rows < 64:
-        raise IrdistillError(
-            f"ivfpq needs at least 64 vectors and there are {rows}; use the flat index."
+    if kind == "ivfpq":
+        if rows < 64:
+            raise InputError(f"ivfpq needs at least 64 vectors, got {rows}; use the flat index.")
+        settings["codes"] = next(
+            count for count in range(max(1, dimension // 4), 0, -1) if dimension % count == 0
         )
-    bytes_a_vector = next(m for m in range(max(1, dimension // 4), 0, -1) if dimension % m == 0)
-    return inverted | {"codes": bytes_a_vector, "bits": 8 if rows >= 256 else 4}
+        settings["bits"] = 8 if rows >= 256 else 4
+    return settings
 
 
-def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any]) -> Any:
-    matrix, dimension = store.matrix, store.dimension
-    index = _empty(faiss, dimension, kind, settings)
+def _train_and_add(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any]) -> Any:
+    matrix = store.matrix
+    index = _empty_index(faiss, store.dimension, kind, settings)
     if "train_rows" in settings:
         rng = np.random.default_rng(settings["seed"])
         chosen = np.sort(rng.choice(len(matrix), settings["train_rows"], replace=False))
@@ -236,7 +228,7 @@ def _make(faiss: Any, store: Vectors, kind: IndexKind, settings: dict[str, Any])
     return index
 
 
-def _empty(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
+def _empty_index(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]) -> Any:
     product = faiss.METRIC_INNER_PRODUCT
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dimension, settings["neighbours"], product)
@@ -244,13 +236,12 @@ def _empty(faiss: Any, dimension: int, kind: IndexKind, settings: dict[str, Any]
         return index
     if kind == "sq8":
         return faiss.IndexScalarQuantizer(dimension, faiss.ScalarQuantizer.QT_8bit, product)
-    quantizer = faiss.IndexFlatIP(dimension)
+    quantizer, lists = faiss.IndexFlatIP(dimension), settings["lists"]
     if kind == "ivfflat":
-        index = faiss.IndexIVFFlat(quantizer, dimension, settings["lists"], product)
+        index = faiss.IndexIVFFlat(quantizer, dimension, lists, product)
     else:
-        index = faiss.IndexIVFPQ(
-            quantizer, dimension, settings["lists"], settings["codes"], settings["bits"], product
-        )
+        codes, bits = settings["codes"], settings["bits"]
+        index = faiss.IndexIVFPQ(quantizer, dimension, lists, codes, bits, product)
         index.pq.cp.seed = settings["seed"]
     index.own_fields = True
     quantizer.this.disown()

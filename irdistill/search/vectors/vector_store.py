@@ -1,7 +1,6 @@
-"""The vectors of a corpus on disk, by kind of student: dense rows, sparse rows, or a vector for
-each token.
+"""The vectors of a corpus on disk: dense rows, sparse rows, or one vector per token.
 
-They belong to the document tower alone: students that share a frozen one share its store.
+They depend on the document tower only, so students that share a frozen one share the store.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from torch import Tensor
 
 from irdistill.collections import Corpus
 from irdistill.console.progress import ProgressCallback, ProgressRelay
-from irdistill.errors import IrdistillError
+from irdistill.errors import InputError, ModelError
 from irdistill.modeling.batching import TokenBudget
 from irdistill.modeling.hardware import Precision, choose_dtype
 from irdistill.modeling.truncation import Truncation, changes, snapshot
-from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, write_arrays
+from irdistill.search.array_shards import TRUNCATION, Arrays, Layout, WriteOptions, write_arrays
 from irdistill.search.retrieve_options import Storage
 from irdistill.storage.checksums import CheckedArray
 from irdistill.storage.files import cache_folder, digest
@@ -45,27 +44,27 @@ Yields the arrays of each range in order.
 
 
 class VectorBatch(NamedTuple):
-    """The vectors of some documents, in float32 on the CPU.
+    """Vectors of some documents, float32 on the CPU.
 
     Attributes:
-        values: (n, D) of a dense or sparse store; of tokens (all tokens, D).
-        lengths: of each document the number of its tokens.
+        values: (n, D) of a dense or sparse store, (all tokens, D) of a token store.
+        lengths: number of tokens of each document, of a token store.
     """
 
     values: Tensor
     lengths: list[int] | None = None
 
     def on(self, device: torch.device) -> Any:
-        """As a student's ``scores`` takes documents: (n, D), or a list of (tokens, D)."""
+        """The argument of a student's ``scores``: (n, D), or a list of (tokens, D)."""
         values = self.values.to(device, non_blocking=True)
         return values if self.lengths is None else list(values.split(self.lengths))
 
 
 class Store(Arrays):
-    """The vectors of all documents of a corpus, row for row; unit length where the student says
-    cosine.
+    """The vectors of all documents of a corpus, in corpus order.
 
-    So inner products, or MaxSim, are the student's similarity.
+    They have unit length when the student's similarity is cosine, so inner products (or MaxSim) are
+    the student's similarity.
     """
 
     kind: ClassVar[str]
@@ -76,13 +75,14 @@ class Store(Arrays):
         """Open a finished store.
 
         Raises:
-            IrdistillError: it does not exist, is unfinished, is damaged, or of another kind.
+            NotFoundError: there is no finished store.
+            DamagedError: a file is damaged.
+            InputError: the store is of another kind.
         """
         super().__init__(folder)
         if self.identity.get("kind", self.kind) != self.kind:
-            raise IrdistillError(
-                f"{folder} holds {self.identity['kind']} vectors, and {self.kind} ones were"
-                " expected."
+            raise InputError(
+                f"{folder} contains {self.identity['kind']} vectors; expected {self.kind} ones."
             )
         self.dimension = int(self.identity["dimension"])
 
@@ -93,7 +93,7 @@ class Store(Arrays):
 
     @classmethod
     def arrays(cls, vectors: Any) -> Mapping[str, np.ndarray]:
-        """What is stored of a student's ``search_vectors``."""
+        """The stored arrays of the result of a student's ``search_vectors``."""
         raise NotImplementedError
 
     def take(self, rows: np.ndarray) -> VectorBatch:
@@ -110,62 +110,61 @@ class Store(Arrays):
         shard_rows: int | None = None,
         precision: Precision = "auto",
         storage: Storage = "float32",
-        budget: int | None = None,
         overwrite: bool = False,
         encode_shards: EncodeShards | None = None,
     ) -> Self:
-        """Encode a corpus, or go on where an earlier call was stopped.
+        """Encode a corpus. An interrupted job resumes.
 
         Args:
-            shard_rows: documents a shard: what a kill can cost, and what is held in memory.
-            storage: of the numbers; words' weights and lengths are stored as they are.
-            budget: padded tokens a batch.
+            corpus: the documents.
+            encoder: the student.
+            folder: folder of the store.
+            shard_rows: documents per shard (the most work a crash can lose, and held in memory).
+            precision: precision of the encoder.
+            storage: number type on disk; term ids and lengths are integers.
+            overwrite: replace other vectors in the folder.
             encode_shards: encodes ranges of documents elsewhere (default: this process).
 
         Raises:
-            IrdistillError: the folder holds vectors of something else (and ``overwrite`` is not
-                set), another process writes there, or the disk is full.
+            OutputExistsError: the folder contains other vectors.
+            LockedError: another process writes to the folder.
         """
         shard_rows = shard_rows or cls.shard_rows
         identity = document_identity(corpus, encoder, precision, storage)
-
         relay = ProgressRelay()
 
         def encode(start: int, end: int) -> Mapping[str, np.ndarray]:
-            return encode_rows(corpus, encoder, start, end, precision, budget, relay)
+            return encode_rows(corpus, encoder, start, end, precision, done=relay)
 
-        spread = (
-            None
-            if encode_shards is None
-            else partial(encode_shards, identity, precision, storage, budget)
-        )
-        layout = cls.layout(identity["dimension"], storage)
+        make_ranges = None
+        if encode_shards is not None:
+            make_ranges = partial(encode_shards, identity, precision, storage, None)
         write_arrays(
             folder,
             identity | {"shard_rows": shard_rows},
-            layout,
+            cls.layout(identity["dimension"], storage),
             len(corpus),
             shard_rows,
             encode,
-            overwrite,
-            spread=spread,
-            relay=relay,
+            WriteOptions(overwrite, make_ranges=make_ranges, relay=relay),
         )
         return cls(folder)
 
 
 class VectorStore(Store):
-    """N vectors of dimension D; a document without tokens has zeros, and is not ``present``."""
+    """One vector of dimension D per document; zeros for a document without tokens."""
 
     kind = "dense"
     format = 3
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
+        """Vectors, and which documents have one."""
         return {"vectors": (storage, (dimension,)), "present": ("uint8", ())}
 
     @classmethod
     def arrays(cls, vectors: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The stored arrays of vectors (n, D)."""
         return {"vectors": vectors, "present": np.asarray(vectors.any(axis=1))}
 
     @property
@@ -175,20 +174,21 @@ class VectorStore(Store):
 
     @property
     def nbytes(self) -> int:
-        """The size of the vectors."""
+        """Bytes of the vectors."""
         return int(self.manifest["arrays"]["vectors"]["bytes"])
 
     @cached_property
     def absent_rows(self) -> np.ndarray:
-        """The documents, ascending, that have no vector and are never found."""
+        """Rows of the documents without a vector, ascending; they are never retrieved."""
         return np.flatnonzero(np.asarray(self.array("present")[:]) == 0)
 
     def take(self, rows: np.ndarray) -> VectorBatch:
+        """Vectors (n, D) of some documents."""
         return VectorBatch(torch.from_numpy(np.asarray(self.matrix[rows], dtype=np.float32)))
 
 
 class SparseStore(Store):
-    """N sparse vectors over V words: the words that weigh anything, and their weights."""
+    """One sparse vector over V terms per document: term ids and weights."""
 
     kind = "sparse"
 
@@ -198,11 +198,13 @@ class SparseStore(Store):
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
+        """Number of terms per document, then the terms and weights of all documents."""
         return {"lengths": ("int32", ()), "words": ("int32", ()), "weights": (storage, ())}
 
     @classmethod
     def arrays(cls, vectors: csr_matrix) -> Mapping[str, np.ndarray]:
-        vectors.sum_duplicates()  # and words in ascending order
+        """The stored arrays of vectors (n, V)."""
+        vectors.sum_duplicates()  # sorts the terms, too
         return {
             "lengths": np.diff(vectors.indptr),
             "words": vectors.indices,
@@ -210,20 +212,18 @@ class SparseStore(Store):
         }
 
     def part(self, start: int, end: int) -> csr_matrix:
-        """The rows (end - start, V) of a range of documents, in float32."""
+        """Float32 rows (end - start, V) of a range of documents."""
         return self.rows_of(np.arange(start, end))
 
     def rows_of(self, rows: np.ndarray) -> csr_matrix:
-        """The rows (n, V) of some documents, in float32."""
+        """Float32 rows (n, V) of some documents."""
         places, lengths = _places(self.starts, rows)
         weights = np.asarray(self.array("weights")[places], dtype=np.float32)
-        return csr_matrix(
-            (weights, self.array("words")[places], _starts(lengths)),
-            shape=(len(rows), self.dimension),
-        )
+        content = (weights, self.array("words")[places], _starts(lengths))
+        return csr_matrix(content, shape=(len(rows), self.dimension))
 
     def take(self, rows: np.ndarray) -> VectorBatch:
-        """(n, V) with the zeros: what the loss multiplies."""
+        """Vectors (n, V) of some documents, with their zeros."""
         return VectorBatch(torch.from_numpy(self.rows_of(rows).toarray()))
 
 
@@ -239,55 +239,52 @@ class TokenStore(Store):
 
     @classmethod
     def layout(cls, dimension: int, storage: str) -> Layout:
+        """Number of tokens per document, then the vectors of all tokens."""
         return {"lengths": ("int32", ()), "tokens": (storage, (dimension,))}
 
     @classmethod
     def arrays(cls, vectors: list[np.ndarray]) -> Mapping[str, np.ndarray]:
+        """The stored arrays of token vectors, (tokens, D) per document."""
         lengths = np.array([len(tokens) for tokens in vectors], dtype=np.int32)
-        return {
-            "lengths": lengths,
-            "tokens": np.concatenate(vectors) if len(vectors) else np.empty(0, np.float32),
-        }
+        tokens = np.concatenate(vectors) if vectors else np.empty(0, np.float32)
+        return {"lengths": lengths, "tokens": tokens}
 
     @property
     def matrix(self) -> CheckedArray:
-        """(T, D) read-only memory map of all tokens, document after document, in the stored
-        type.
-        """
+        """(T, D) read-only memory map of all tokens in corpus order, in the stored type."""
         return self.array("tokens")
 
     def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the matrix the tokens of some documents lie, one document after another, and how
-        many each has.
-        """
+        """Rows of `matrix` with the tokens of some documents, and the number of tokens of each."""
         return _places(self.starts, rows)
 
     def take(self, rows: np.ndarray) -> VectorBatch:
+        """Token vectors of some documents."""
         places, lengths = self.places(rows)
         values = np.asarray(self.matrix[places], dtype=np.float32)
         return VectorBatch(torch.from_numpy(values), lengths.tolist())
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
-    """(N + 1,) int64: where the items of each document begin, and where the last ones end."""
+    """(N + 1,) int64: where the items of each document start, and where the last ones end."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _places(starts: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the items of some documents, one document after another, and how many each
-    has.
-    """
+    """Places of the items of some documents, and the number of items of each."""
     rows = np.asarray(rows, dtype=np.int64)
     lengths = starts[rows + 1] - starts[rows]
-    return runs(starts[rows], lengths), lengths
+    return concatenated_ranges(starts[rows], lengths), lengths
 
 
-def runs(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The numbers of some runs, one run after another: of each its first number, and how many
-    follow one another from there.
+def concatenated_ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Concatenation of ``range(start, start + length)`` for each start and length.
+
+    >>> concatenated_ranges(np.array([5, 0]), np.array([2, 3])).tolist()
+    [5, 6, 0, 1, 2]
     """
     before = np.cumsum(lengths) - lengths
-    return np.repeat(begins - before, lengths) + np.arange(lengths.sum())
+    return np.repeat(starts - before, lengths) + np.arange(lengths.sum())
 
 
 STORES: Mapping[str, type[Store]] = {
@@ -304,49 +301,46 @@ def encode_rows(
     budget: int | None = None,
     done: ProgressCallback | None = None,
 ) -> Mapping[str, np.ndarray]:
-    """What a store holds of the documents from ``start`` up to ``end``, and how much of them the
-    encoder did not read.
+    """The stored arrays of the documents from ``start`` up to ``end``, with truncation counts.
 
-    Nothing is remembered from one call to the next, so the numbers depend on neither order nor
-    place.
+    The result does not depend on other calls.
 
     Args:
-        budget: padded tokens a batch.
-        done: is told how many documents were encoded, batch by batch.
+        corpus: the documents.
+        encoder: the student.
+        start: first row.
+        end: row after the last one.
+        precision: precision of the encoder.
+        budget: padded tokens per batch.
+        done: called with the number of encoded documents after each batch.
 
     Raises:
-        IrdistillError: the vectors have not the dimension that the encoder states.
+        ModelError: the vectors do not have the dimension that the encoder states.
     """
     limit = TokenBudget(budget) if budget is not None else None
     before = snapshot(encoder)
-    found = encoder.search_vectors(
-        corpus.texts(range(start, end)), "document", precision, limit, done
-    )
-    counts = changes(snapshot(encoder), before).get("document", Truncation())
-    width = (
-        found.shape[1]
-        if not isinstance(found, list)
-        else found[0].shape[1]
-        if found
-        else encoder.dimension
-    )
+    texts = corpus.texts(range(start, end))
+    vectors = encoder.search_vectors(texts, "document", precision, limit, done)
+    truncation = changes(snapshot(encoder), before).get("document", Truncation())
+    first = vectors[0] if isinstance(vectors, list) and vectors else vectors
+    width = encoder.dimension if isinstance(first, list) else first.shape[1]
     if width != encoder.dimension:
-        raise IrdistillError(
-            f"{encoder.source!r} states {encoder.dimension} dimensions and gives {width}."
+        raise ModelError(
+            f"{encoder.source!r} states {encoder.dimension} dimensions, but returned {width}."
         )
-    return {**STORES[encoder.kind].arrays(found), TRUNCATION: counts.to_array()}
+    return {**STORES[encoder.kind].arrays(vectors), TRUNCATION: truncation.to_array()}
 
 
 def document_identity(
     corpus: Corpus, encoder: Student, precision: Precision, storage: str
 ) -> dict[str, Any]:
-    """What decides the vectors of a corpus: its texts and the document tower, not the query tower.
+    """Everything that determines the vectors of a corpus: texts and document tower.
 
     Raises:
-        IrdistillError: the student reads pairs and has no vectors.
+        ModelError: the student is a cross-encoder and has no vectors.
     """
     if encoder.kind not in STORES:
-        encoder.search_vectors([], "document")
+        encoder.search_vectors([], "document")  # raises
     return {
         "format": STORES[encoder.kind].format,
         "kind": encoder.kind,
@@ -365,25 +359,25 @@ def corpus_vectors(
     storage: Storage = "float32",
     encode_shards: EncodeShards | None = None,
 ) -> Any:
-    """The vectors of a corpus, built on first use, in a folder named by all that decides them.
+    """The vectors of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        work: the folder of such folders; the cache folder where None.
+        corpus: the documents.
+        encoder: the student.
+        work: folder of such folders (default: in the cache folder).
+        precision: precision of the encoder.
+        storage: number type on disk.
         encode_shards: encodes ranges of documents elsewhere (default: this process).
 
     Returns:
         The store of the student's kind.
     """
     identity = document_identity(corpus, encoder, precision, storage)
-    key = digest(identity | {"shard_rows": STORES[encoder.kind].shard_rows})
+    kind = STORES[encoder.kind]
     base = Path(work) if work is not None else cache_folder() / "vectors"
-    store = STORES[encoder.kind].build(
-        corpus,
-        encoder,
-        base / key,
-        precision=precision,
-        storage=storage,
-        encode_shards=encode_shards,
+    folder = base / digest(identity | {"shard_rows": kind.shard_rows})
+    store = kind.build(
+        corpus, encoder, folder, precision=precision, storage=storage, encode_shards=encode_shards
     )
     report_cut_documents(store, encoder)
     return store
@@ -393,7 +387,7 @@ _reported: set[Path] = set()
 
 
 def report_cut_documents(store: Arrays, encoder: Student) -> None:
-    """Say, once a process for each store, how much of the documents the encoder does not read."""
+    """Log, once per process and store, how much of the documents the encoder does not read."""
     folder = store.folder.resolve()
     if folder not in _reported:
         _reported.add(folder)

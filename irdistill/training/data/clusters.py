@@ -1,4 +1,4 @@
-"""Queries that lie close together: k-means of their vectors, kept in the training's folder."""
+"""Clusters of similar queries: k-means of their vectors, stored in the training's folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import DamagedError, InputError, SettingsDifferError
 from irdistill.search.vectors.faiss_index import import_faiss
 from irdistill.storage.files import digest, read_json_object, write_json
 
@@ -27,17 +27,18 @@ def query_clusters(
     count: int,
     seed: int,
 ) -> np.ndarray:
-    """(Q,) int64 the cluster of each query, of ``count`` by k-means; spherical where the encoder
-    compares by cosine.
+    """(Q,) int64, the cluster of each query; spherical k-means if the encoder compares by cosine.
 
-    They are written to ``clusters.json``, and read there again by a training that goes on.
+    The clusters are written to ``clusters.json``, which a training that resumes reads.
 
     Raises:
-        IrdistillError: there are fewer queries than clusters, or the folder holds other clusters.
+        InputError: there are fewer queries than clusters.
+        SettingsDifferError: the folder has other clusters.
+        DamagedError: ``clusters.json`` is damaged.
     """
     if len(texts) < count:
-        raise IrdistillError(
-            f"clusters={count} was asked for, and there are {len(texts)} queries; ask for fewer."
+        raise InputError(
+            f"clusters is {count}, and there are {len(texts)} queries; choose a smaller number."
         )
     identity = {
         "encoder": encoder.identity(),
@@ -47,22 +48,7 @@ def query_clusters(
     }
     path = folder / FILE
     if path.exists():
-        there = read_json_object(path)
-        if there.get("identity") != identity:
-            raise IrdistillError(
-                f"{path} holds clusters of other queries, or by another encoder; remove it."
-            )
-        clusters = there.get("clusters")
-        if (
-            not isinstance(clusters, list)
-            or len(clusters) != len(texts)
-            or not all(type(one) is int for one in clusters)
-        ):
-            raise IrdistillError(
-                f"{path} is damaged: it should hold a number for each of {len(texts)} queries;"
-                " remove it."
-            )
-        return np.array(clusters, dtype=np.int64)
+        return _read_clusters(path, identity, len(texts))
     faiss = import_faiss()
     cosine = encoder.similarity == "cosine"
     vectors = encoder.encode(list(texts), "query", "float32", normalize=cosine)
@@ -76,6 +62,24 @@ def query_clusters(
         max_points_per_centroid=max(256, -(-len(vectors) // count)),
     )
     means.train(vectors)
-    clusters = means.index.search(vectors, 1)[1][:, 0].astype(np.int64)
+    clusters: np.ndarray = means.index.search(vectors, 1)[1][:, 0].astype(np.int64)
     write_json(path, {"identity": identity, "clusters": clusters.tolist()})
     return clusters
+
+
+def _read_clusters(path: Path, identity: dict[str, object], count: int) -> np.ndarray:
+    stored = read_json_object(path)
+    if stored.get("identity") != identity:
+        raise SettingsDifferError(
+            f"{path} has clusters of other queries, or by another encoder; remove it."
+        )
+    clusters = stored.get("clusters")
+    if (
+        not isinstance(clusters, list)
+        or len(clusters) != count
+        or not all(type(cluster) is int for cluster in clusters)
+    ):
+        raise DamagedError(
+            path, f"is damaged: it should have a number for each of {count} queries", "Remove it."
+        )
+    return np.array(clusters, dtype=np.int64)

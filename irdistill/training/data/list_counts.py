@@ -66,11 +66,11 @@ def _count_block(
     options: SamplerOptions,
     query_ids: Sequence[str],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    entries = {id(run): _entries(run, query_ids, options.flagged != "keep") for run in runs}
-    keys = entries[id(runs[0])].keys
+    first, *others = [_entries(run, query_ids, options.flagged != "keep") for run in runs]
+    is_active = options.active(len(runs))
     positives = np.array(
         [
-            _key(number, row)
+            (number << _ROW_BITS) | row
             for number, query_id in enumerate(query_ids)
             for row, grade in relevant.get(query_id, {}).items()
             if grade > 0
@@ -78,34 +78,43 @@ def _count_block(
         np.int64,
     )
 
-    def per_list(chosen: np.ndarray) -> np.ndarray:
-        return np.bincount(chosen >> _ROW_BITS, minlength=len(query_ids))
+    def per_list(keys: np.ndarray) -> np.ndarray:
+        return np.bincount(keys >> _ROW_BITS, minlength=len(query_ids))
 
-    def flagged(least: int) -> np.ndarray:
-        doubtful = [entry.keys[entry.codes >= least] for entry in entries.values()]
-        return np.isin(keys, np.concatenate(doubtful)) & ~np.isin(keys, positives)
+    def is_flagged(least: int) -> np.ndarray:
+        flagged = first.codes >= least
+        for entries in others:
+            flagged |= _contains(entries.keys[entries.codes >= least], first.keys)
+        return flagged & ~is_relevant
 
-    keep = np.full(len(keys), not options.scored)
+    is_relevant = _contains(positives, first.keys)
+    keep = np.full(len(first.keys), not options.scored)
     if options.scored:
-        for run in options.active(runs):
-            entry = entries[id(run)]
-            scored = ~np.isnan(entry.scores)
-            keep |= scored if run is runs[0] else np.isin(keys, entry.keys[scored])
+        keep |= ~np.isnan(first.scores) & is_active[0]
+        for entries, active in zip(others, is_active[1:], strict=True):
+            if active and not keep.all():
+                keep |= _contains(entries.keys[~np.isnan(entries.scores)], first.keys)
     dropped = suspected = np.zeros(len(query_ids), np.int64)
     if options.flagged == "drop":
-        doubtful = flagged(DOUBTFUL)
-        dropped = per_list(keys[keep & doubtful])
+        doubtful = is_flagged(DOUBTFUL)
+        dropped = per_list(first.keys[keep & doubtful])
         keep &= ~doubtful
     elif options.flagged == "mask":
-        suspected = per_list(keys[keep & flagged(SUSPECTED)])
-    kept = per_list(keys[keep])
-    extra = per_list(positives[~np.isin(positives, keys[keep])])
-    usable = kept + (extra if options.unscored_positives else 0) >= 2
-    return usable, kept + dropped, dropped + suspected
+        suspected = per_list(first.keys[keep & is_flagged(SUSPECTED)])
+    kept = per_list(first.keys[keep])
+    usable = kept
+    if options.unscored_positives:  # those that are not among the documents come in addition
+        usable = kept + per_list(positives) - per_list(first.keys[keep & is_relevant])
+    return usable >= 2, kept + dropped, dropped + suspected
 
 
-def _key(number: int, row: int) -> int:
-    return (number << _ROW_BITS) | row
+def _contains(members: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """(n,) bool, which of the keys are members."""
+    if not len(members):
+        return np.zeros(len(keys), dtype=bool)
+    members = np.sort(members)
+    places = np.minimum(np.searchsorted(members, keys), len(members) - 1)
+    return members[places] == keys
 
 
 def _entries(run: ListSource, query_ids: Sequence[str], with_codes: bool) -> _Entries:

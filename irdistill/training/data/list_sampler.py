@@ -104,8 +104,8 @@ class ListSampler:
         self.counts = count_lists(self.runs, relevant, options) if counts is None else counts
         chosen = np.ones(len(self.counts.usable), dtype=bool)
         if query_ids is not None:
-            wanted = set(query_ids)
-            chosen[:] = [query_id in wanted for query_id in self.runs[0].query_ids]
+            selected = set(query_ids)
+            chosen[:] = [query_id in selected for query_id in self.runs[0].query_ids]
         places = np.flatnonzero(chosen & self.counts.usable)
         if not len(places):
             raise InputError(

@@ -18,12 +18,18 @@ class ListSource(Protocol):
     """What the sampler reads of a compiled run; a run with flags also has ``flags(i)``."""
 
     @property
-    def query_ids(self) -> Sequence[str]: ...
+    def query_ids(self) -> Sequence[str]:
+        """Ids of the Q queries."""
+        ...
 
     @property
-    def index(self) -> Mapping[str, int]: ...
+    def index(self) -> Mapping[str, int]:
+        """Query id -> number of its list."""
+        ...
 
-    def list(self, i: int) -> tuple[np.ndarray, np.ndarray]: ...
+    def list(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and scores of one list, both (n,), best first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,8 @@ class SamplerOptions:
     teacher_weights: tuple[float, ...] | None = None
     gate: Gate | None = None
 
-    def active(self, runs: Sequence[ListSource]) -> list[ListSource]:
-        """The runs with a weight above 0."""
+    def active(self, runs: int) -> list[bool]:
+        """Which of the runs have a weight above 0."""
         if self.teacher_weights is None:
-            return list(runs)
-        weighted = zip(runs, self.teacher_weights, strict=True)
-        return [run for run, weight in weighted if weight > 0]
+            return [True] * runs
+        return [weight > 0 for weight in self.teacher_weights]

@@ -1,9 +1,8 @@
-"""Self-adversarial negatives: documents that the student itself ranks high, searched for anew as it
-learns.
+"""Hard negatives: documents that the student itself ranks high, searched for during training.
 
-Negatives out of an index that follows the training are ANCE (Xiong et al. 2020, arXiv:2007.00808);
-that the teacher tells how bad a negative each is, with the weight ``1 - sigmoid(t)``, is the idea
-of QCRD's discriminator, in the form that lists allow: ``InfoNCE(weights="teacher")``.
+Negatives from an index that follows the training are ANCE (Xiong et al. 2020, arXiv:2007.00808).
+``InfoNCE(weights="teacher")`` weights each negative by ``1 - sigmoid(t)`` of its teacher score
+``t``, the idea of QCRD's discriminator in the form that lists allow.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irdistill.errors import IrdistillError
+from irdistill.errors import NotFoundError, OptionError
 from irdistill.runs import Manifest, RankedList, Run, RunIdentity, compile_run, open_run, write_run
 from irdistill.runs.manifest import MANIFEST
 from irdistill.runs.run_files import clear
@@ -34,15 +33,14 @@ logger = logging.getLogger(__name__)
 
 
 class Miner:
-    """Gives the sampler what the student finds, every ``mine_every`` steps, before the lists of
-    that step are drawn.
+    """Searches the corpus with the student every ``mine_every`` steps, for the sampler.
 
-    Each search leaves a run ``mined/STEP`` in the training's folder, whose identity holds the
-    student's weights of that step; scores of a named teacher stand in ``mined/STEP-scores``. A
-    training that goes on searches again only where it was stopped before or in a search.
+    Each search is a run ``mined/STEP`` in the training's folder, whose identity has the student's
+    weights of that step. Scores of a teacher are in ``mined/STEP-scores``. A training that resumes
+    uses the last search, and repeats it only if it is not finished.
 
     Args:
-        work: where vectors of a frozen document tower are kept; the cache folder where None.
+        work: folder of the vectors of a frozen document tower; the cache folder by default.
         in_turn: a context that processes that train together go through one by one.
     """
 
@@ -57,57 +55,48 @@ class Miner:
         in_turn: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self.collection, self.student, self.sampler = collection, student, sampler
-        self.folder, self.options, self.work, self.in_turn = (
-            folder / "mined",
-            options,
-            work,
-            in_turn,
-        )
+        self.folder, self.options, self.work = folder / "mined", options, work
+        self.in_turn = in_turn
         sampler.mined_take = options.mine_take or options.list_size // 2
 
     def due(self, step: int) -> bool:
-        """Whether the lists of a step wait for a search with the weights that the step before
-        leaves.
-        """
+        """Whether a search with the weights after ``step`` steps precedes the lists of a step."""
         return step > 0 and step % self.options.mine_every == 0
 
     def prepare(self, step: int) -> None:
-        """Search where the step is due, else take up the last search before it; nothing before the
-        first.
+        """Search if it is due, else open the last search; nothing before the first one.
 
         Raises:
-            IrdistillError: that search is gone.
+            NotFoundError: the last search was deleted.
         """
         searched = step // self.options.mine_every * self.options.mine_every
         if not searched:
             return
         place = self.folder / str(searched)
-        if searched != step and _finished(place) is None:
-            raise IrdistillError(
-                f"{place} is gone: the training went on from there, and cannot be taken up without"
-                f" it. Remove {self.folder.parent} and train again."
+        if searched != step and _finished_run(place) is None:
+            raise NotFoundError(
+                f"{place} is missing, and the training cannot resume without it. Remove"
+                f" {self.folder.parent} and train again."
             )
         with self.in_turn():
-            found = self._search(place) if searched == step else open_run(place, self.collection)
-            scores = self._score(found, place) if self.options.mine_teacher else None
+            mined = self._search(place) if searched == step else open_run(place, self.collection)
+            scores = self._score(mined, place) if self.options.mine_teacher else None
             corpus = self.collection.corpus
-            self.sampler.mined = compile_run(found, corpus)
+            self.sampler.mined = compile_run(mined, corpus)
             self.sampler.mined_scores = None if scores is None else compile_run(scores, corpus)
 
     def _search(self, place: Path) -> Run:
-        """The documents that the student, as it is, ranks first for each query."""
-        there = _finished(place)
-        if _of_others(place, self.student.weights_digest()):
-            there = None
+        """The documents that the student currently ranks first for each query."""
+        if _has_other_weights(place, self.student.weights_digest()):
             for stale in (place, *place.parent.glob(f"{place.name}-*")):
                 if stale.is_dir():
                     clear(stale)
-        if there is not None:
-            return there
-        # vectors of a frozen tower are kept, and used by all searches
+        elif (finished := _finished_run(place)) is not None:
+            return finished
+        # vectors of a frozen tower are kept for all searches
         scratch = staging_path(self.folder / "vectors") if self.student.learns("document") else None
         logger.info("searching with the student for %s", place)
-        found = retrieve(
+        mined = retrieve(
             self.collection,
             self.student,
             place,
@@ -117,85 +106,69 @@ class Miner:
         )
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        return found
+        return mined
 
-    def _score(self, found: Run, place: Path) -> Run:
-        """Scores by the named teacher of the documents that the run has none for."""
+    def _score(self, mined: Run, place: Path) -> Run:
+        """The teacher's scores of the mined documents that the training's run did not score."""
         from irdistill.teachers import score
 
         out = place.with_name(f"{place.name}-scores")
-        if (there := _finished(out)) is not None:
-            return there
-        corpus, known = self.collection.corpus, self.sampler.runs[0]
-
-        def new(mined: RankedList) -> RankedList:
-            rows, scores = (
-                known.list(known.index[mined.query_id])
-                if mined.query_id in known.index
-                else (np.empty(0), np.empty(0))
-            )
-            held = set(np.asarray(rows)[~np.isnan(scores)].tolist())
-            places = [
-                i for i, row in enumerate(corpus.rows(mined.doc_ids).tolist()) if row not in held
-            ]
-            return RankedList(
-                mined.query_id,
-                [mined.doc_ids[i] for i in places],
-                np.asarray(mined.scores)[places],
-                None,
-            )
-
+        if (finished := _finished_run(out)) is not None:
+            return finished
         identity = RunIdentity(
             "student",
-            dict(found.identity.producer),
+            dict(mined.identity.producer),
             self.collection.describe(),
-            found.fingerprint,
+            mined.fingerprint,
             {"left": "what the training's run has no score for"},
         )
-        wanted = write_run(
+        candidates = write_run(
             place.with_name(f"{place.name}-new"),
             identity,
-            map(new, found),
+            map(self._unscored, mined),
             fingerprints=self.collection.query_fingerprints,
         )
-        return score(
-            self.collection,
-            wanted,
-            self.options.mine_teacher,
-            out,
-        )
+        return score(self.collection, candidates, self.options.mine_teacher, out)
+
+    def _unscored(self, mined: RankedList) -> RankedList:
+        """The documents of a list that the training's run did not score."""
+        run = self.sampler.runs[0]
+        scored = np.empty(0, np.int64)
+        if mined.query_id in run.index:
+            rows, scores = run.list(run.index[mined.query_id])
+            scored = np.asarray(rows, np.int64)[~np.isnan(scores)]
+        places = np.flatnonzero(~np.isin(self.collection.corpus.rows(mined.doc_ids), scored))
+        doc_ids = [mined.doc_ids[place] for place in places.tolist()]
+        return RankedList(mined.query_id, doc_ids, np.asarray(mined.scores)[places], None)
 
 
-def _finished(place: Path) -> Run | None:
-    return (
-        open_run(place) if (place / MANIFEST).exists() and Manifest.read(place).complete else None
-    )
+def _finished_run(place: Path) -> Run | None:
+    complete = (place / MANIFEST).exists() and Manifest.read(place).complete
+    return open_run(place) if complete else None
 
 
-def _of_others(place: Path, weights: str) -> bool:
-    """Whether a search was left by other weights: of a training on a GPU that did not come by here
-    with the same bits.
-    """
-    return (place / MANIFEST).exists() and Manifest.read(place).identity.producer.get(
-        "weights"
-    ) != weights
+def _has_other_weights(place: Path, weights: str) -> bool:
+    """Whether a search was made with other weights: a GPU may not give the same bits again."""
+    if not (place / MANIFEST).exists():
+        return False
+    return Manifest.read(place).identity.producer.get("weights") != weights
 
 
 def check_mining(options: TrainOptions, student: Student, runs: int) -> None:
-    """Whether the student can be searched with, and the scores of a named teacher have a place.
+    """Check that the student can search, and that the scores of a teacher have a place.
 
     Raises:
-        IrdistillError: not so.
+        OptionError: not so.
     """
     if not options.mine_every:
         return
     if "pair" in student.sides:
-        raise IrdistillError(
-            f"mine_every={options.mine_every} searches the corpus with the student; a"
-            f" {student.kind} one cannot."
+        raise OptionError(
+            f"mine_every={options.mine_every} searches the corpus with the student, and a"
+            f" {student.kind} student cannot search; leave it out."
         )
     if options.mine_teacher and runs > 1:
-        raise IrdistillError(
+        raise OptionError(
             f"mine_teacher gives scores of one teacher, and {runs} runs were given; fuse them"
             " first."
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irdistill.modeling.model_files import model_revision
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.training.data.clusters import query_clusters
 from irdistill.training.data.difficulty import difficulties
 from irdistill.training.data.list_counts import ListCounts, count_lists
@@ -99,7 +99,7 @@ def cached_counts(
         "scored": drawing.scored,
         "unscored_positives": drawing.unscored_positives,
         "flagged": drawing.flagged,
-        "active": [any(run is active for active in drawing.active(runs)) for run in runs],
+        "active": drawing.active(len(runs)),
     }
     names = ("usable", "documents", "flagged")
 
@@ -142,7 +142,7 @@ def query_order(
         from irdistill.students.dense_student import DenseStudent
 
         encoder = load_dense(options.cluster_model) if options.cluster_model else student
-        assert isinstance(encoder, DenseStudent)  # see check_order
+        assert isinstance(encoder, DenseStudent)  # see check_student
         texts = [collection.queries[query_id].text for query_id in sampler.query_ids]
         clusters = query_clusters(
             folder, encoder, sampler.query_ids, texts, options.clusters, options.seed

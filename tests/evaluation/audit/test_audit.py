@@ -115,9 +115,7 @@ def test_no_verdict_without_judgments_or_first_stage() -> None:
 def test_few_queries_are_mentioned() -> None:
     loaded = small_collection(queries=12)
     result = audit(
-        loaded,
-        {"t": run_of(loaded, noisy(loaded, 1.2, 6))},
-        run_of(loaded, noisy(loaded, 1.0, 5)),
+        loaded, {"t": run_of(loaded, noisy(loaded, 1.2, 6))}, run_of(loaded, noisy(loaded, 1.0, 5))
     ).teachers[0]
     assert result.ruling.decision == "no evidence" and "With only 12 queries" in result.ruling.words
 
@@ -357,3 +355,18 @@ def test_no_teacher_or_another_collection_is_an_error() -> None:
         audit(loaded, {})
     with pytest.raises(IrdistillError, match="fingerprints"):
         audit(loaded, {"t": run_of(other, noisy(other, 1, 1))})
+
+
+def test_an_audit_shows_itself() -> None:
+    collection = small_collection(queries=12)
+    result = audit(
+        collection,
+        {"t": run_of(collection, noisy(collection, 8, 1))},
+        run_of(collection, noisy(collection, 0, 2)),
+    )
+    assert repr(result).startswith("# Audit of t on made") and result.lines[0] in repr(result)
+    html = result._repr_html_()
+    assert html.count("<svg") == 3 and "severity good" in html and "<html" not in html
+    (row,) = result.to_rows()
+    assert row["value"] == 1.0 and row["verdict"] == result.teachers[0].ruling.words
+    assert result.findings()[0].severity == "good"

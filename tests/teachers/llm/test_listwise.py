@@ -335,9 +335,9 @@ def test_identity_tells_what_decides_the_order() -> None:
         ({"step": 20}, "step"),
         ({"step": 0}, "step"),
         ({"passes": 0}, "pass"),
-        ({"method": "top-down", "top": 20}, "top=20"),
+        ({"method": "top-down", "top": 20}, "top is 20"),
         ({"retry_tokens": 0}, "retry_tokens is 0"),
-        ({"answer_tokens": 50, "retry_tokens": 50}, "above the 50"),
+        ({"answer_tokens": 50, "retry_tokens": 50}, "above 50"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], words: str) -> None:

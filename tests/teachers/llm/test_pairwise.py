@@ -221,7 +221,7 @@ def test_the_label_mass_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert ranking.usage["label_mass_count"] == ranking.usage["label_mass_low_count"] == 2
     assert ranking.usage["label_mass_sum"] == pytest.approx(2 * (math.exp(-10) + math.exp(-11)))
-    assert "something else than the labels 'A', 'B'" in caplog.text
+    assert "rarely begins its answers with the labels 'A', 'B'" in caplog.text
 
 
 def test_one_failed_order_fails_the_comparison() -> None:
