@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from irdistill.distributed.ray_pool import AHEAD, ATTEMPTS, Task, Worker, WorkerPool
+from irdistill.distributed.ray_pool import ATTEMPTS, Task, Worker, WorkerPool
 from irdistill.errors import IrdistillError
 
 
@@ -135,7 +135,7 @@ def test_ordered_results_keep_few_in_memory() -> None:
 
     results = []
     for result in pool.run(reading(), ordered=True):
-        assert len(read) <= len(results) + 2 + 3 * AHEAD
+        assert len(read) <= len(results) + 2 + 3
         results.append(result)
     assert results == [number**2 for number in range(20)]
     assert job.begun.count(4) == 3 and len(job.begun) == 22

@@ -16,8 +16,6 @@ logger = logging.getLogger(__name__)
 
 #: The most times that a task is tried.
 ATTEMPTS = 3
-#: Tasks that a worker has at a time: one runs, the next waits.
-AHEAD = 2
 #: Seconds after which the log says that no worker has started.
 PATIENCE = 60.0
 
@@ -117,8 +115,8 @@ class WorkerPool:
     ) -> None:
         self.ray, self.what, self.identity = ray, what, identity
         actor = ray.remote(max_restarts=-1, max_task_retries=ATTEMPTS - 1, **resources)(Worker)
-        reference, folder = ray.put(job), str(Path.cwd())
-        self._workers = [actor.remote(reference, folder) for _ in range(count)]
+        self._job = ray.put(job)  # a restarted worker needs it
+        self._workers = [actor.remote(self._job, str(Path.cwd())) for _ in range(count)]
         self._starting = {worker.start.remote(): worker for worker in self._workers}
         self._pool = ray.util.ActorPool([])
         while not self._add_started(PATIENCE):
@@ -134,14 +132,13 @@ class WorkerPool:
         for reference in started:
             worker = self._starting.pop(reference)
             self._result(lambda reference=reference: self.ray.get(reference))
-            for _ in range(AHEAD):
-                self._pool.push(worker)
+            self._pool.push(worker)
         return bool(started)
 
     def run(self, tasks: Iterable[Task], ordered: bool = False) -> Iterator[Any]:
         """Carry out tasks; yields their results as they finish, or in the order of the tasks.
 
-        Tasks are read, and results kept, at most ``AHEAD`` per worker at a time.
+        Tasks are read, and results kept, at most one per worker at a time.
         """
 
         def call(worker: Any, task: Task) -> Any:
