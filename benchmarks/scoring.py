@@ -53,7 +53,8 @@ def build_model(folder: Path) -> None:
     import torch
     from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceClassification
 
-    from irdistill.modeling.model_files import quiet_libraries, resolve_model
+    from irdistill.modeling.library_output import quiet_libraries
+    from irdistill.modeling.model_files import resolve_model
 
     path = resolve_model(ENCODER)
     with quiet_libraries():

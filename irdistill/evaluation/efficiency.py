@@ -71,15 +71,7 @@ def measure_efficiency(
     for batch in batches[:2]:
         once(batch)
     best = min(_seconds(once, batches) for _ in range(_ROUNDS))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for query in timed[:10]:
-            once([query])
-        single = [1000 * _seconds(once, [[query]]) for query in timed]
-    finally:
-        torch.set_num_threads(threads)
-    p50, p95, p99 = (float(value) for value in np.percentile(single, [50, 95, 99]))
+    p50, p95, p99 = np.percentile(_latencies(once, timed), [50, 95, 99]).tolist()
     parameters = sum(part.parameters for part in parts)
     return Efficiency(
         system,
@@ -95,6 +87,18 @@ def measure_efficiency(
         _operations(once, timed[:_COUNTED]),
         max(part.reranks for part in parts),
     )
+
+
+def _latencies(once: Callable[[list[Query]], None], queries: Sequence[Query]) -> list[float]:
+    """Milliseconds of each query, one at a time on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for query in queries[:10]:
+            once([query])
+        return [1000 * _seconds(once, [[query]]) for query in queries]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _encoding(collection: Collection, parts: Sequence[TimedSystem]) -> float | None:

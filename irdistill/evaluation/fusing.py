@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from irdistill.collections import Collection
 from irdistill.errors import OptionError
-from irdistill.evaluation.weighting import agreement_weights, fit_gate, labelled_weights
+from irdistill.evaluation.weighting import Weighting, agreement_weights, fit_gate, labelled_weights
 from irdistill.runs import Gate, Run, check_out, fuse, open_run
 from irdistill.runs.mixing import Missing
 from irdistill.runs.subsets import common_queries
@@ -61,21 +60,17 @@ def fuse_teachers(
             "labelled queries were given and nothing is fitted on them; use weights by"
             " similarity or a fitted gate."
         )
-    origin: dict[str, Any] | None = None
-    shares: Sequence[float] | None
-    if isinstance(weights, str):
-        if weights not in ("similarity", "agreement"):
-            raise OptionError(
-                f"the weights are {weights!r}; numbers, similarity or agreement were expected."
-            )
-        fitted_weights = (
-            labelled_weights(opened, dev, dev_runs, power)
-            if weights == "similarity" and dev is not None
-            else agreement_weights(opened, power)
+    weighting: Weighting | None = None
+    if weights == "similarity" and dev is not None:
+        weighting = labelled_weights(opened, dev, dev_runs, power)
+    elif weights == "agreement":
+        weighting = agreement_weights(opened, power)
+    elif isinstance(weights, str):
+        raise OptionError(
+            f"the weights are {weights!r}; numbers, similarity or agreement were expected."
         )
-        shares, origin = fitted_weights.values, fitted_weights.origin
-    else:
-        shares = weights
+    shares = None if isinstance(weights, str) else weights
+    shares = shares if weighting is None else weighting.values
     chosen = None
     if gate == "fit" and dev is not None:
         chosen = fit_gate(opened, dev, dev_runs, balance, top=top)
@@ -91,7 +86,7 @@ def fuse_teachers(
         tau=tau,
         abstain=abstain,
         gate=chosen,
-        origin=origin,
+        origin=None if weighting is None else weighting.origin,
     )
 
 

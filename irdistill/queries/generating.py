@@ -95,7 +95,7 @@ class Generation:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), Generation, "generate")
+        check_values(vars(self), Generation, "generate", error_type=OptionError)
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) != len(self.kinds):
             raise OptionError(

@@ -60,7 +60,7 @@ class RewriteOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        check_values(vars(self), RewriteOptions, "rewrite")
+        check_values(vars(self), RewriteOptions, "rewrite", error_type=OptionError)
         check_retry(self.retry_tokens, self.max_tokens)
 
 

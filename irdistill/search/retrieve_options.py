@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from irdistill.errors import OptionError
 from irdistill.storage.plain_data import check_values
 
 Index = Literal["flat", "hnsw", "ivfflat", "ivfpq", "sq8", "plaid", "seismic", "lucene"]
@@ -78,4 +79,4 @@ class RetrieveOptions:
     ] = True
 
     def __post_init__(self) -> None:
-        check_values(vars(self), RetrieveOptions, "retrieve")
+        check_values(vars(self), RetrieveOptions, "retrieve", error_type=OptionError)

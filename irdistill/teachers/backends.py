@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from irdistill.errors import MissingExtraError
-from irdistill.modeling.model_files import quiet_libraries
+from irdistill.modeling.library_output import quiet_libraries
 
 logger = logging.getLogger(__name__)
 

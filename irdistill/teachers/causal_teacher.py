@@ -12,7 +12,7 @@ from torch import Tensor
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision
 from irdistill.modeling.model_files import read_model_json
-from irdistill.students.model_kinds import default_prompt, saved_as
+from irdistill.students.model_kinds import describe_model
 from irdistill.teachers.pair_prompts import PairTemplate, chat_template
 from irdistill.teachers.prompted_teacher import PromptedTeacher
 
@@ -70,11 +70,9 @@ class CausalTeacher(PromptedTeacher):
                 are missing or do not fit.
         """
         super().__init__(model, revision, max_length, precision, trust_remote_code, device)
-        self.prompt = (
-            default_prompt(model, revision)
-            if template is None and saved_as(model, revision) == "CrossEncoder"
-            else ""
-        )
+        description = describe_model(model, revision)
+        applies = template is None and description.saved_as == "CrossEncoder"
+        self.prompt = description.default_prompt if applies else ""
         template = template or chat_template(self.tokenizer, self.prompt)
         if template is None:
             raise IrdistillError(

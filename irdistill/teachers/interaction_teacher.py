@@ -119,12 +119,13 @@ def load_interaction(
         IrdistillError: it cannot be loaded, or a setting is unknown.
     """
     kind = str((read_model_json(model, STUDENT_FILE, revision) or {}).get("kind"))
-    if kind not in STUDENTS or not issubclass(STUDENTS[kind], InteractionStudent):
+    student_type = STUDENTS.get(kind)
+    if student_type is None or not issubclass(student_type, InteractionStudent):
         raise IrdistillError(
             f"the model {model!r} is no saved split-cross-encoder or kernel student; leave out the"
             " kind."
         )
-    student = STUDENTS[kind].load(
+    student = student_type.load(
         model, revision=revision, trust_remote_code=trust_remote_code, device=device
     )
     return InteractionTeacher(student, corpus, work, precision, states, storage)

@@ -15,12 +15,8 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
-from irdistill.modeling.model_files import (
-    find_model_file,
-    quiet_libraries,
-    read_model_json,
-    resolve_model,
-)
+from irdistill.modeling.library_output import quiet_libraries
+from irdistill.modeling.model_files import find_model_file, read_model_json, resolve_model
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import fill, read_weights
 

@@ -17,11 +17,12 @@ from irdistill.console.progress import progress
 from irdistill.errors import IrdistillError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
-from irdistill.modeling.model_files import model_identity, resolve_model
+from irdistill.modeling.model_files import resolve_model
+from irdistill.modeling.model_revisions import model_identity
 from irdistill.modeling.truncation import PLURAL, Truncation
 from irdistill.modeling.weights import check_new_modules, complete_weights
 from irdistill.students.inputs import prepare_inputs
-from irdistill.students.model_kinds import architectures, module_types
+from irdistill.students.model_kinds import describe_model
 from irdistill.teachers.protocol import NO_TOKENS, TeacherScores, TextPair
 
 TextKind = Literal["query", "document"]
@@ -126,9 +127,8 @@ class PartEncodingTeacher(PartTeacher[Form]):
                     local_files_only=Path(resolved).is_dir(),
                     model_kwargs={"dtype": "float32"},
                 ).eval()
-            check_new_modules(
-                self.model, module_types(model, revision), architectures(model, revision), model
-            )
+            description = describe_model(model, revision)
+            check_new_modules(self.model, description.modules, description.architectures, model)
             if similarity is not None:
                 self.model.similarity_fn_name = similarity
         except IrdistillError:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from irdistill.errors import IrdistillError
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
-from irdistill.modeling.model_files import model_identity, resolve_model
+from irdistill.modeling.model_files import resolve_model
+from irdistill.modeling.model_revisions import model_identity
 from irdistill.modeling.truncation import Truncation
 from irdistill.modeling.weights import complete_weights
 from irdistill.students.inputs import position_limit

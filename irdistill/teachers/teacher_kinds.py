@@ -6,7 +6,7 @@ from pathlib import Path
 
 from irdistill.errors import IrdistillError
 from irdistill.modeling.model_files import STUDENT_FILE, read_model_json, resolve_model
-from irdistill.students.model_kinds import architectures, module_types, saved_as
+from irdistill.students.model_kinds import describe_model
 
 _ENDINGS = {
     "ForSequenceClassification": "cross-encoder",
@@ -34,24 +34,22 @@ def kind_of(model: str, revision: str | None = None) -> str:
     if Path(resolved).is_dir() and "kind" in (read_model_json(model, STUDENT_FILE, revision) or {}):
         return "interaction"
     try:
-        config = read_model_json(model, "config.json", revision)
-        modules = module_types(model, revision)
-        saved = saved_as(model, revision)
+        description = describe_model(model, revision)
     except (OSError, ValueError) as error:
         raise _unknown(
             model, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         ) from error
-    if config is None and not modules:
+    if not description.config and not description.modules:
         raise _unknown(model, "it has no config.json")
-    if "LogitScore" in modules:
+    if "LogitScore" in description.modules:
         return "causal"
-    if saved == "CrossEncoder":
+    if description.saved_as == "CrossEncoder":
         return "cross-encoder"
-    if modules:
+    if description.modules:
         return "retriever"
     if is_lightning_ir(model, revision):
         return "cross-encoder"
-    names = architectures(model, revision)
+    names = description.architectures
     return next(
         (kind for ending, kind in _ENDINGS.items() if any(name.endswith(ending) for name in names)),
         "retriever",

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from irdistill import IrdistillError
 from irdistill.collections import Collection
+from irdistill.evaluation.costs import Efficiency
 from irdistill.evaluation.efficiency import measure_efficiency
 from irdistill.students import build_student
 from tests.students.tiny import tiny_backbone
@@ -108,3 +109,9 @@ def test_bm25_and_fused_systems(collection: Collection, backbone: Path, tmp_path
     )
     with pytest.raises(IrdistillError, match="no queries"):
         measure_efficiency(Collection.from_dicts("e", DOCS, {}), "bm25", "bm25")
+
+
+def test_costs_show_themselves() -> None:
+    costs = Efficiency("BM25", 0, 0, 0, 1000, 900.0, 0.5, 0.9, 1.0)
+    assert "| BM25" in repr(costs) and costs._repr_html_().count("<table") == 1
+    assert costs.to_rows() == [costs.to_json()]

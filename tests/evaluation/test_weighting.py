@@ -223,9 +223,7 @@ def test_split_names() -> None:
     assert split_names("/home/x/set") == ["test"]  # the split that a folder has unless said
 
 
-def test_mixed_queries_must_not_be_labelled(
-    tmp_path: Path,
-) -> None:
+def test_mixed_queries_must_not_be_labelled(tmp_path: Path) -> None:
     def both(collection: Collection) -> list[Run]:
         return [teacher(collection, "A", 1, {0}), teacher(collection, "B", 2, {1})]
 

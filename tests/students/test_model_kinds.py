@@ -203,7 +203,7 @@ def test_what_is_refused(tmp_path: Path, collection: Collection) -> None:
         with pytest.raises(IrdistillError, match=message):
             load_student(encoder, kind=kind)
     with pytest.raises(
-        IrdistillError, match="was saved as a cross-encoder model, and kind 'dense'"
+        IrdistillError, match="was saved as a cross-encoder model, but kind 'dense'"
     ):
         load_student(reranker, kind="dense")
     with pytest.raises(IrdistillError, match="irdistill score"):
@@ -235,7 +235,7 @@ def test_a_backbone_with_several_outputs_is_no_start_for_a_cross_encoder(
 def test_a_saved_sparse_model_is_not_read_as_another_kind(tmp_path: Path) -> None:
     folder = str(splade_folder(tmp_path / "splade"))
     assert model_kind(folder) == "sparse" and kind_of(folder) == "retriever"
-    with pytest.raises(IrdistillError, match="was saved as a sparse model, and kind 'dense'"):
+    with pytest.raises(IrdistillError, match="was saved as a sparse model, but kind 'dense'"):
         load_student(folder, kind="dense")
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
 from irdistill import IrdistillError
 from irdistill.collections import Collection
 from irdistill.modeling.batching import TokenBudget
-from irdistill.students.model_kinds import retriever_type
+from irdistill.students.model_kinds import describe_model
 from irdistill.teachers import (
     LateInteractionTeacher,
     RetrieverTeacher,
@@ -235,7 +235,7 @@ def test_a_model_says_what_kind_it_is(
 def test_published_layouts_are_known(tmp_path: Path, files: dict[str, str], expected: str) -> None:
     for name, text in ({"config.json": "{}", "tokenizer.json": "{}"} | files).items():
         (tmp_path / name).write_text(text)
-    assert retriever_type(str(tmp_path)) == expected
+    assert describe_model(str(tmp_path)).retriever_type == expected
 
 
 def test_similarity_and_type_can_be_set(

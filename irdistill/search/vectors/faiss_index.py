@@ -29,8 +29,7 @@ _ADD_ROWS = 65_536
 
 
 def import_faiss() -> Any:
-    """The faiss library. Torch must be imported first: the other order can load a second OpenMP
-    and crash on macOS.
+    """Import faiss after torch; the other order can load a second OpenMP and crash on macOS.
 
     Raises:
         MissingExtraError: neither faiss-cpu nor faiss-gpu is installed.

@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicCache
 from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.batching import TokenBudget, run_batches
 from irdistill.modeling.hardware import Precision, best_device, choose_dtype
-from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
+from irdistill.modeling.model_files import resolve_model, split_gguf
+from irdistill.modeling.model_revisions import model_identity
 from irdistill.modeling.weights import complete_weights
 from irdistill.teachers.llm.chat import ChatTokenizer, Prompt
 from irdistill.teachers.llm.language_model import Answer, Message, Request

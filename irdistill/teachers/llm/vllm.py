@@ -12,7 +12,8 @@ import numpy as np
 
 from irdistill.errors import IrdistillError, MissingExtraError
 from irdistill.modeling.hardware import Precision
-from irdistill.modeling.model_files import model_identity, resolve_model, split_gguf
+from irdistill.modeling.model_files import resolve_model, split_gguf
+from irdistill.modeling.model_revisions import model_identity
 from irdistill.teachers.llm.chat import ChatTokenizer
 from irdistill.teachers.llm.language_model import Answer, Request
 from irdistill.teachers.llm.local import empty_block

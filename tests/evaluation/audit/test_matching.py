@@ -69,9 +69,7 @@ def test_solve_inverts_entropy() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.02, 1.0, 7.0])
-def test_temperature_and_scale_undo_the_students_scale(
-    factor: float,
-) -> None:
+def test_temperature_and_scale_undo_the_students_scale(factor: float) -> None:
     lists = lists_of(2.0)
     result = match_temperatures(lists, scaled(lists, factor), {}, 8, 0)
     assert result.lists == 200 and result.teacher_tau == 1.0

@@ -13,12 +13,9 @@ from tokenizers import normalizers
 from transformers import AddedToken, AutoModelForCausalLM, AutoTokenizer
 
 from irdistill.errors import IrdistillError, MissingExtraError
-from irdistill.modeling.model_files import (
-    model_revision,
-    quiet_libraries,
-    resolve_model,
-    split_gguf,
-)
+from irdistill.modeling.library_output import quiet_libraries
+from irdistill.modeling.model_files import resolve_model, split_gguf
+from irdistill.modeling.model_revisions import model_revision
 from irdistill.teachers.control_tokens import ControlTokens
 from irdistill.teachers.llm import LanguageModel, Message, Request
 from irdistill.teachers.llm.chat import ChatTokenizer
