@@ -36,7 +36,7 @@ def test_the_example_of_the_documentation(data: str, tmp_path: Path) -> None:
     student = ird.train(
         train,
         scores,
-        ird.DenseStudent.build(backbone, freeze_documents=True),
+        ird.DenseStudent(backbone, freeze_documents=True),
         loss=ird.KL(tau=0.05) + ird.InfoNCE(tau=0.05),
         out="out/student",
         steps=2,
