@@ -1,4 +1,4 @@
-"""Bars are drawn on every terminal, batch by batch, and nowhere else."""
+"""Bars are drawn on every terminal, and only there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_until(reader: int, *texts: str, seconds: float = 10.0) -> str:
     return shown
 
 
-def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = terminal(monkeypatch)
     with progress(4, "texts", "encode") as bar:
         bar.update(3)
@@ -47,7 +47,7 @@ def test_a_terminal_without_a_size_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -
     assert "encode:" in shown and "3/4" in shown
 
 
-def test_a_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_that_cannot_be_counted_shows_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = terminal(monkeypatch)
     monkeypatch.setattr(module, "_REFRESH", 0.01)
     with show_activity("solve"):
@@ -70,7 +70,7 @@ def test_encoding_counts_every_batch(tmp_path: Path) -> None:
     assert sum(counts) == 30 and len(counts) > 5
 
 
-def test_a_shard_shows_its_progress_while_it_is_made(
+def test_progress_is_shown_while_a_shard_is_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader = terminal(monkeypatch)
