@@ -122,16 +122,10 @@ class _SourcePassages:
 
 def generate(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    out: str | Path,
     options: Generation | None = None,
-    llm: Annotated[
-        str | LanguageModel | None,
-        Field(description="Card of the language model that writes queries."),
-    ] = None,
-    examples: Annotated[
-        str | Collection | Sequence[tuple[str, str]],
-        Field(description="Collection whose queries and relevant passages few-shot shows."),
-    ] = (),
+    llm: str | LanguageModel | None = None,
+    examples: str | Collection | Sequence[tuple[str, str]] = (),
     log: str | Path | None = None,
 ) -> Collection:
     """Make synthetic queries from the passages of a collection.
@@ -143,8 +137,6 @@ def generate(
     of the language model (refusals, cut answers) are left out and counted.
 
     Args:
-        collection: source of the passages.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         options: kinds and numbers of queries, see `Generation`.
         llm: a card, or a loaded language model; needed by written kinds.
         examples: a collection, or (passage, query) pairs; ``few-shot`` shows three at a time.
