@@ -89,8 +89,7 @@ def _merged(adapter: Path, model: str, depth: int = 0) -> Path:
     base = base_of(adapter)
     if depth > 4:
         raise NotFoundError(
-            f"the model {model!r} is a chain of more than four adapters; its backbone names"
-            " itself."
+            f"the model {model!r} is a chain of more than four adapters; its backbone names itself."
         )
     local = Path(base).expanduser()
     if local.is_dir() and is_adapter(local):
