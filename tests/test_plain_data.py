@@ -229,13 +229,13 @@ def test_card_with_any_value_changed_is_read_or_refused(kind: str, tmp_path: Pat
     from irdistill.evaluation.suites import read_suite
     from irdistill.queries.rewriting import read_prompt
     from irdistill.recipes.recipe import read_recipe
-    from irdistill.recipes.runner import _check, _collections
+    from irdistill.recipes.stages import check_stage, stage_collections
     from irdistill.teachers.teacher_card import read_card
 
     def recipe(path: str) -> None:
         for stage in read_recipe(path).stages:
-            _check(stage)
-            assert all(isinstance(name, str) for name in _collections(stage))
+            check_stage(stage)
+            assert all(isinstance(name, str) for name in stage_collections(stage))
 
     read: Any = {"recipes": recipe, "teachers": read_card, "eval": read_suite, "data": read_prompt}[
         kind

@@ -122,16 +122,10 @@ class _SourcePassages:
 
 def generate(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
+    out: str | Path,
     options: Generation | None = None,
-    llm: Annotated[
-        str | LanguageModel | None,
-        Field(description="Card of the language model that writes queries."),
-    ] = None,
-    examples: Annotated[
-        str | Collection | Sequence[tuple[str, str]],
-        Field(description="Collection whose queries and relevant passages few-shot shows."),
-    ] = (),
+    llm: str | LanguageModel | None = None,
+    examples: str | Collection | Sequence[tuple[str, str]] = (),
     log: str | Path | None = None,
 ) -> Collection:
     """Make synthetic queries from the passages of a collection.

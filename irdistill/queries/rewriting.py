@@ -66,32 +66,12 @@ class RewriteOptions:
 
 def rewrite(
     collection: Collection,
-    out: Annotated[str | Path, Field(description="Folder of the new collection.")],
-    by: Annotated[
-        Literal["human", "last-turn"] | None,
-        Field(
-            description="human: the rewrites in the collection. last-turn: the question as it is."
-        ),
-    ] = None,
+    out: str | Path,
+    by: Literal["human", "last-turn"] | None = None,
     *,
-    history: Annotated[
-        str | HistoryTemplate | None,
-        Field(
-            description='Render the conversation, as in "newest questions tokens=128 turns=6" or'
-            ' "oldest all". With llm: the turns that the prompt shows.'
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        Field(
-            description="Model whose tokenizer counts tokens= of history: folder, hub id or"
-            " package: path (default: words)."
-        ),
-    ] = None,
-    llm: Annotated[
-        str | LanguageModel | None,
-        Field(description="Card of the language model that rewrites the questions."),
-    ] = None,
+    history: str | HistoryTemplate | None = None,
+    tokenizer: str | None = None,
+    llm: str | LanguageModel | None = None,
     options: RewriteOptions | None = None,
     log: str | Path | None = None,
 ) -> Collection:

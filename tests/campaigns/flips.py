@@ -164,7 +164,7 @@ def engine(model: str, index: str) -> Callable[[Path], Use]:
         from irdistill.search import open_searcher
         from irdistill.students import load_student
         from tests.students.tiny import tiny_backbone
-        from tests.teachers.test_retrievers import tiny_colbert, tiny_splade
+        from tests.teachers.tiny import tiny_colbert, tiny_splade
 
         makers: dict[str, Callable[[Path], Path]] = {
             "dense": lambda place: tiny_backbone(place, layers=2),
