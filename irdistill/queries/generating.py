@@ -137,8 +137,6 @@ def generate(
     of the language model (refusals, cut answers) are left out and counted.
 
     Args:
-        collection: source of the passages.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         options: kinds and numbers of queries, see `Generation`.
         llm: a card, or a loaded language model; needed by written kinds.
         examples: a collection, or (passage, query) pairs; ``few-shot`` shows three at a time.

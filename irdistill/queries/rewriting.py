@@ -82,12 +82,9 @@ def rewrite(
     counts these by reason.
 
     Args:
-        collection: a collection with conversations.
-        out: folder of the new collection. It refers to the corpus, which is not copied.
         by: ``human`` or ``last-turn``.
         history: a template, or its text. With ``llm`` it selects the turns that the prompt shows.
         tokenizer: model whose tokenizer counts the tokens of ``history``.
-        llm: a card, or a loaded language model.
         options: prompt and limits of the language model.
         log: response log of a local language model (default: next to ``out``).
 

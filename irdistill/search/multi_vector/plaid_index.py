@@ -108,13 +108,9 @@ class PlaidIndex:
         """Build the index, resume, or open the existing one.
 
         Args:
-            store: the token vectors of the corpus.
-            folder: folder of the index.
             bits: bits per number of a residual: 1, 2, 4 or 8.
             centroids: number of centroids (default: the power of two below 16 times the square root
                 of the number of tokens, at most one per 8 tokens).
-            seed: random seed of the samples and of k-means.
-            device: device of the products (default: the best one).
 
         Raises:
             InputError: there are no tokens.
@@ -196,7 +192,6 @@ class PlaidIndex:
         """MaxSim (n,) of documents with centroids instead of tokens.
 
         Args:
-            rows: the documents.
             near: (K, tokens) products of the centroids with the query.
             vectors: (tokens, D) query vectors, to add their products with the residuals, which is
                 MaxSim with decoded tokens.

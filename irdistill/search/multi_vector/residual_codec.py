@@ -104,10 +104,7 @@ def train_codec(
     Args:
         sample: (n, D) float32 vectors for k-means, at least as many as ``centroids``.
         held_out: (m, D) float32 vectors whose residuals fill the buckets equally.
-        centroids: number of centroids.
-        bits: bits per number of a residual.
         rng: draws the first centroids.
-        device: device of the products.
     """
     vectors = torch.from_numpy(sample).to(device)
     first = torch.from_numpy(np.sort(rng.choice(len(sample), centroids, replace=False)))

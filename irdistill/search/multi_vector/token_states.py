@@ -104,11 +104,7 @@ def corpus_states(
     """The states of a corpus, built on first use, in a folder named by their identity.
 
     Args:
-        corpus: the documents.
-        student: a split cross-encoder or kernel student.
         work: folder of such folders (default: in the cache folder).
-        precision: precision of the encoder.
-        storage: number type on disk.
     """
     base = Path(work) if work is not None else cache_folder() / "states"
     folder = base / digest(states_identity(corpus, student, precision, storage))
