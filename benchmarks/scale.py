@@ -1,9 +1,9 @@
 """Benchmark of collections and score files of MS MARCO's size: seconds and peak memory.
 
 A synthetic collection (8.8 million passages of about 56 words, out of 3 million, with the frequency
-distribution of text) and a TREC run (20,000 queries of 1,000 documents) are written to a folder. Each stage then
-runs in a new process, which reports its seconds and its peak of resident memory, including pages of
-mapped files:
+distribution of text) and a TREC run (20,000 queries of 1,000 documents) are written to a folder.
+Each stage then runs in a new process, which reports its seconds and its peak of resident memory,
+including pages of mapped files:
 
 - ``compile`` loads the collection, which compiles it; ``index`` builds the BM25 index;
   ``candidates`` searches 200 queries for 1,000 documents each;
